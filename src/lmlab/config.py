@@ -1,0 +1,192 @@
+"""Configuration: frozen dataclasses filled from defaults, then a TOML file, then the command line.
+
+Notable:
+- An unknown key is an error that names the nearest known one; nothing is ignored.
+- The dataclass lives beside the component it configures; this file only fills, checks, writes and
+  digests them. None of it imports torch, so `lmlab --help` stays quick.
+- TOML has no null: a key whose value is None is left out, and read back as the default None.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from lmlab.errors import UserError
+
+T = TypeVar("T")
+
+
+def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """Builds dataclass `kind` from nested `values`; `where` names the source in errors.
+
+    Raises `UserError` for an unknown key (naming the nearest known), a missing one, or a value of
+    the wrong type.
+    """
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind) if f.init]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+            raise UserError(f"{where}: unknown key '{key}'; {hint}")
+    filled = {
+        key: _convert(hints[key], value, where=f"{where}: {key}") for key, value in values.items()
+    }
+    missing = [
+        f.name
+        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if f.init
+        and f.name not in filled
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{where}: missing key '{missing[0]}'")
+    return kind(**filled)
+
+
+def _convert(hint: Any, value: Any, *, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        options = [a for a in arguments if a is not type(None)]
+        failures: list[UserError] = []
+        for option in options:
+            try:
+                return _convert(option, value, where=where)
+            except UserError as error:
+                failures.append(error)
+        raise failures[0]
+    if origin is Literal:
+        if value not in arguments:
+            near = difflib.get_close_matches(str(value), [str(a) for a in arguments], n=1)
+            hint_text = f"; did you mean '{near[0]}'?" if near else ""
+            allowed = ", ".join(repr(a) for a in arguments)
+            raise UserError(f"{where}: {value!r} is not one of {allowed}{hint_text}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{where}: expected a list, got {value!r}")
+        item = arguments[0]
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(_convert(item, v, where=f"{where}[{i}]") for i, v in enumerate(value))
+        if len(value) != len(arguments):
+            raise UserError(f"{where}: expected {len(arguments)} values, got {len(value)}")
+        return tuple(
+            _convert(a, v, where=f"{where}[{i}]")
+            for i, (a, v) in enumerate(zip(arguments, value, strict=True))
+        )
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where}: expected a table of keys, got {value!r}")
+        return from_mapping(typing.cast(type, hint), value, where=where)
+    if hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint in (str, bool) and isinstance(value, hint):
+        return value
+    raise UserError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """A dataclass as nested plain values (paths as text, tuples as lists, None left out)."""
+    plain: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is None:
+            continue
+        plain[field.name] = _plain(value)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_mapping(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a mapping; `UserError` names the file and the parser's line."""
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such configuration file") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder, not a TOML file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not TOML: {error}") from error
+
+
+def to_toml(values: Mapping[str, Any]) -> str:
+    """Nested plain values as TOML text."""
+    import tomli_w
+
+    return tomli_w.dumps(values)
+
+
+def from_command_line(kind: type[T], arguments: Sequence[str], *, program: str) -> T:
+    """Defaults < `--config FILE` (TOML) < options: the resolved configuration.
+
+    Ends the process with a usage message where an option is unknown or malformed (`tyro`), and
+    raises `UserError` where the TOML file is wrong.
+    """
+    import tyro
+
+    rest = list(arguments)
+    default: T | Any = tyro.MISSING_NONPROP
+    if "--config" in rest:
+        at = rest.index("--config")
+        if at + 1 >= len(rest):
+            raise UserError("--config needs the path of a TOML file")
+        path = Path(rest[at + 1])
+        del rest[at : at + 2]
+        default = _with_missing(kind, read_toml(path), where=str(path))
+    description = (kind.__doc__ or "") + "\n\n--config FILE reads any of these from TOML first."
+    if default is tyro.MISSING_NONPROP:
+        return tyro.cli(kind, args=rest, prog=program, description=description)
+    return tyro.cli(kind, args=rest, prog=program, default=default, description=description)
+
+
+def _with_missing(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """`from_mapping`, but a required top-level key may still come from the command line."""
+    import tyro
+
+    required = {
+        f.name: tyro.MISSING
+        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+        and f.name not in values
+    }
+    hints = typing.get_type_hints(kind)
+    known = list(hints)
+    for key in values:
+        if key not in known:
+            return from_mapping(kind, values, where=where)  # raises with the nearest key
+    filled = {k: _convert(hints[k], v, where=f"{where}: {k}") for k, v in values.items()}
+    return kind(**filled, **required)  # type: ignore[arg-type]
+
+
+def digest(values: Any) -> str:
+    """sha256 (hexadecimal) of plain values in canonical JSON: the identity of a configuration."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,0 +1,214 @@
+"""Writes that survive a kill or a power cut.
+
+Every file that must not be lost or half-written goes through here: bytes to a temporary name,
+sync, rename, sync of the parent folder. A reader sees the old content or the new one, never a
+mixture.
+
+Notable:
+- `StagedFolder` does the same for a folder of files (a checkpoint, a token store): everything is
+  written beside the target, and one rename publishes it.
+- Each system operation passes `operation(name, path)` first. Tests replace `on_operation` to kill,
+  fail or record at that point; in production it does nothing.
+- This room is on the ground floor, not in `runs/`: the token store below `runs/` needs it too.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from lmlab.errors import UserError
+
+on_operation: Callable[[str, Path], None] = lambda name, path: None  # noqa: E731
+
+
+def operation(name: str, path: Path) -> None:
+    """Announces the system operation `name` on `path` (fault-injection point)."""
+    on_operation(name, path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns "no space left" and "permission denied" into a `UserError` with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"the disk is full while writing {path}. What existed before is unchanged. "
+                "Free some space and run the same command again."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR):
+            raise UserError(
+                f"cannot write {path}: {error.strerror}. Choose a folder you may write to (--out)."
+            ) from error
+        raise
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the names in folder `path` (created, renamed, removed) survive a power cut."""
+    operation("sync-folder", path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_and_sync(path: Path, data: bytes) -> None:
+    operation("write", path)
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        operation("sync", path)
+        os.fsync(file.fileno())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replaces the file `path` by `data`, all or nothing."""
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            _write_and_sync(temporary, data)
+            operation("rename", path)
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces the file `path` by `text` in UTF-8, all or nothing."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def to_json(value: Any) -> str:
+    """The one JSON form of the project: indented, key order kept, NaN refused."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces the file `path` by `value` as JSON, all or nothing."""
+    write_text(path, to_json(value))
+
+
+class AppendLog:
+    """A file of lines that only grows, cut back on resume; `sync` makes what was written last."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "ab")  # noqa: SIM115 - closed by close()
+
+    def append(self, line: str) -> None:
+        with _explained(self.path):
+            operation("append", self.path)
+            self._file.write(line.encode("utf-8") + b"\n")
+            self._file.flush()
+
+    def sync(self) -> None:
+        with _explained(self.path):
+            operation("sync", self.path)
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class StagedFolder:
+    """A folder that appears under its name complete, or not at all.
+
+    Use as a context manager: write with `write` or `open`, and on leaving without an exception
+    every file is synced and one rename publishes the folder. `digests` holds each file's sha256.
+
+    Raises `UserError` on entry if `target` exists.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.path = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        self.digests: dict[str, str] = {}
+
+    def __enter__(self) -> StagedFolder:
+        if self.target.exists():
+            raise UserError(f"{self.target} exists already; nothing is overwritten")
+        with _explained(self.target):
+            operation("make-folder", self.path)
+            self.path.mkdir(parents=True)
+        return self
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes one file of the folder and syncs it."""
+        path = self.path / name
+        with _explained(self.target / name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_and_sync(path, data)
+        self.digests[name] = hashlib.sha256(data).hexdigest()
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[Callable[[bytes], None]]:
+        """A file too large for memory: yields a function that appends bytes; synced on leaving."""
+        digest = hashlib.sha256()
+        path = self.path / name
+        with _explained(self.target / name):
+            operation("write", path)
+            with open(path, "wb") as file:
+                yield _hashing_writer(file, digest)
+                file.flush()
+                operation("sync", path)
+                os.fsync(file.fileno())
+        self.digests[name] = digest.hexdigest()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        with _explained(self.target):
+            for folder in sorted({self.path, *(p for p in self.path.rglob("*") if p.is_dir())}):
+                sync_folder(folder)
+            operation("rename", self.target)
+            os.rename(self.path, self.target)
+            sync_folder(self.target.parent)
+
+
+def _hashing_writer(file: BinaryIO, digest: Any) -> Callable[[bytes], None]:
+    def write(data: bytes) -> None:
+        file.write(data)
+        digest.update(data)
+
+    return write
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes what killed writes left behind in `folder` (names that `StagedFolder` makes).
+
+    Call it only while no other process writes there (holding the run's lock).
+    """
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

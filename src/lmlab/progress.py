@@ -1,0 +1,100 @@
+"""Progress with an estimate of the time left, on a terminal and in a log file.
+
+On a terminal a bar that redraws itself; elsewhere (CI, a pipe, a batch job) one plain line every
+ten seconds. Always on standard error, so that standard output stays the result.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def say(message: str) -> None:
+    """One line of information on standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class Bar:
+    """One task's progress; `advance` after each piece of work."""
+
+    def __init__(self, label: str, total: float | None, unit: str, start: float = 0) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done = self._start = float(start)
+        self._began = time.monotonic()
+        self._last_line = self._began
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        self.done += amount
+        now = time.monotonic()
+        if now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            say(self.line(now, note))
+
+    def line(self, now: float, note: str = "") -> str:
+        elapsed = max(now - self._began, 1e-9)
+        rate = (self.done - self._start) / elapsed
+        text = f"{self.label}: {self.done:,.0f}"
+        if self.total:
+            left = (self.total - self.done) / rate if rate > 0 else float("inf")
+            eta = duration(left) if left < 1e7 else "?"
+            text += f" of {self.total:,.0f} {self.unit} ({self.done / self.total:.0%}), ETA {eta}"
+        else:
+            text += f" {self.unit}"
+        return text + f", {rate:,.1f} {self.unit}/s" + (f", {note}" if note else "")
+
+    def finish(self) -> None:
+        elapsed = time.monotonic() - self._began
+        if elapsed >= 1:
+            say(f"{self.label}: {self.done:,.0f} {self.unit} in {duration(elapsed)}")
+
+
+class _TerminalBar(Bar):
+    def __init__(self, label: str, total: float | None, unit: str, start: float = 0) -> None:
+        super().__init__(label, total, unit, start)
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
+            TextColumn("ETA"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task(
+            label, total=total or 0, unit=unit, note="", completed=start
+        )
+        self._progress.start()
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        self.done += amount
+        fields = {"note": note} if note else {}
+        total = self.total if self.total else self.done
+        self._progress.update(self._task, advance=amount, total=total, **fields)
+
+    def finish(self) -> None:
+        self._progress.stop()
+
+
+@contextmanager
+def track(label: str, total: float | None, unit: str, start: float = 0) -> Iterator[Bar]:
+    """A bar for `total` pieces of work (None if unknown), of which `start` were done before."""
+    bar = (_TerminalBar if sys.stderr.isatty() else Bar)(label, total, unit, start)
+    try:
+        yield bar
+    finally:
+        bar.finish()
