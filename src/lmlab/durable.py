@@ -37,7 +37,7 @@ def operation(name: str, path: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turns "no space left" and "permission denied" into a `UserError` with a remedy."""
     try:
         yield
@@ -75,7 +75,7 @@ def _write_and_sync(path: Path, data: bytes) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replaces the file `path` by `data`, all or nothing."""
-    with _explained(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
@@ -108,18 +108,18 @@ class AppendLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _explained(path):
+        with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "ab")  # noqa: SIM115 - closed by close()
 
     def append(self, line: str) -> None:
-        with _explained(self.path):
+        with disk_errors(self.path):
             operation("append", self.path)
             self._file.write(line.encode("utf-8") + b"\n")
             self._file.flush()
 
     def sync(self) -> None:
-        with _explained(self.path):
+        with disk_errors(self.path):
             operation("sync", self.path)
             os.fsync(self._file.fileno())
 
@@ -144,7 +144,7 @@ class StagedFolder:
     def __enter__(self) -> StagedFolder:
         if self.target.exists():
             raise UserError(f"{self.target} exists already; nothing is overwritten")
-        with _explained(self.target):
+        with disk_errors(self.target):
             operation("make-folder", self.path)
             self.path.mkdir(parents=True)
         return self
@@ -152,7 +152,7 @@ class StagedFolder:
     def write(self, name: str, data: bytes) -> None:
         """Writes one file of the folder and syncs it."""
         path = self.path / name
-        with _explained(self.target / name):
+        with disk_errors(self.target / name):
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_and_sync(path, data)
         self.digests[name] = hashlib.sha256(data).hexdigest()
@@ -162,7 +162,7 @@ class StagedFolder:
         """A file too large for memory: yields a function that appends bytes; synced on leaving."""
         digest = hashlib.sha256()
         path = self.path / name
-        with _explained(self.target / name):
+        with disk_errors(self.target / name):
             operation("write", path)
             with open(path, "wb") as file:
                 yield _hashing_writer(file, digest)
@@ -180,7 +180,7 @@ class StagedFolder:
         if kind is not None:
             shutil.rmtree(self.path, ignore_errors=True)
             return
-        with _explained(self.target):
+        with disk_errors(self.target):
             for folder in sorted({self.path, *(p for p in self.path.rglob("*") if p.is_dir())}):
                 sync_folder(folder)
             operation("rename", self.target)

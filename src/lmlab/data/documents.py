@@ -1,0 +1,253 @@
+"""Documents: where text comes from.
+
+A document is the unit of splitting. Sources are
+- files and folders (read in sorted order) of `.txt` (a file is one document, or several with
+  `separator`), `.jsonl` (a line each) and `.parquet` (a row each), plain or as `.gz` / `.zst`;
+- `hf:NAME`, `hf:NAME:CONFIG`, `hf:NAME:CONFIG:SPLIT`: a data set of the Hugging Face Hub, streamed;
+- `docstrings`, the default corpus (`lmlab.data.docstrings`).
+
+Notable: text is taken as it is (no stripping, no normalisation). What cannot be read is an error
+that names file and line; an empty document is one too, unless `skip_empty`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from lmlab.errors import UserError
+
+FORMATS = (".txt", ".jsonl", ".parquet")
+COMPRESSIONS = (".gz", ".zst")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A piece of text and a name that says where it came from (unique within a corpus)."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """Which text is read, and how files are cut into documents."""
+
+    source: tuple[str, ...] = ("docstrings",)
+    """Files, folders, `hf:NAME[:CONFIG[:SPLIT]]`, or `docstrings`."""
+    text_column: str = "text"
+    """The column or key that holds the text in .jsonl, .parquet and Hub data sets."""
+    separator: str | None = None
+    """Cut .txt files into documents at this string (for example a blank line, "\\n\\n")."""
+    skip_empty: bool = False
+    """Leave out documents without text, instead of stopping at the first."""
+    max_documents: int | None = None
+    """Stop after this many documents (for streamed data sets)."""
+
+
+def read_corpus(config: CorpusConfig) -> Iterator[Document]:
+    """All documents of a corpus, in a deterministic order.
+
+    Raises `UserError` for text that is not UTF-8, an empty file or document, a missing column, an
+    unknown format, or a corpus without any document.
+    """
+    count = 0
+    for document in _documents(config):
+        if not document.text.strip():
+            if config.skip_empty:
+                continue
+            raise UserError(
+                f"{document.name}: the document is empty. Remove it, or leave such documents out "
+                "with --corpus.skip-empty."
+            )
+        yield document
+        count += 1
+        if config.max_documents is not None and count >= config.max_documents:
+            return
+    if count == 0:
+        raise UserError(f"no document with text in {', '.join(config.source) or 'no source'}")
+
+
+def _documents(config: CorpusConfig) -> Iterator[Document]:
+    for index, source in enumerate(config.source):
+        # Two sources may hold files of the same name
+        prefix = f"{index}/" if len(config.source) > 1 else ""
+        if source == "docstrings":
+            from lmlab.data.docstrings import read_docstrings
+
+            yield from read_docstrings()
+        elif source.startswith("hf:"):
+            yield from _read_hub(source, config.text_column)
+        else:
+            root = Path(source)
+            for path in corpus_files(root):
+                base = path.name if root.is_file() else path.relative_to(root).as_posix()
+                yield from read_file(path, config, name=prefix + base)
+
+
+def corpus_files(root: Path) -> list[Path]:
+    """The files of a source that hold text, sorted by name; hidden files are left out."""
+    if not root.exists():
+        raise UserError(
+            f"{root}: no such file or folder. A Hub data set is named hf:NAME, the default corpus "
+            "docstrings."
+        )
+    if root.is_file():
+        _format(root)
+        return [root]
+    found = sorted(
+        path
+        for path in root.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and _suffix(path) in FORMATS
+    )
+    if not found:
+        raise UserError(f"{root}: no {', '.join(FORMATS)} file (or .gz / .zst of one) in this folder")
+    return found
+
+
+def _suffix(path: Path) -> str:
+    suffixes = path.suffixes
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes = suffixes[:-1]
+    return suffixes[-1] if suffixes else ""
+
+
+def _format(path: Path) -> str:
+    suffix = _suffix(path)
+    if suffix not in FORMATS:
+        raise UserError(
+            f"{path}: unknown format '{suffix}'; lmlab reads {', '.join(FORMATS)}, also as .gz "
+            "and .zst"
+        )
+    return suffix
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    if path.suffix == ".zst":
+        import zstandard
+
+        return zstandard.open(path, "rb")
+    return open(path, "rb")
+
+
+def read_file(path: Path, config: CorpusConfig, *, name: str) -> Iterator[Document]:
+    """The documents of one file; `name` begins their names."""
+    if path.stat().st_size == 0:
+        if config.skip_empty:
+            return
+        raise UserError(
+            f"{path}: the file is empty. Remove it, or leave such files out with "
+            "--corpus.skip-empty."
+        )
+    kind = _format(path)
+    try:
+        if kind == ".txt":
+            yield from _read_text(path, config.separator, name)
+        elif kind == ".jsonl":
+            yield from _read_jsonl(path, config.text_column, name)
+        else:
+            yield from _read_parquet(path, config.text_column, name)
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise UserError(f"{path}: damaged .gz file ({error}); fetch or make it again") from error
+    except Exception as error:
+        if type(error).__name__ == "ZstdError":
+            raise UserError(
+                f"{path}: damaged .zst file ({error}); fetch or make it again"
+            ) from error
+        raise
+
+
+def _decode(data: bytes, path: Path, *, first_line: int = 1) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = first_line + data.count(b"\n", 0, error.start)
+        raise UserError(
+            f"{path}, line {line}: not UTF-8 (byte {data[error.start]:#04x} at byte offset "
+            f"{error.start}{' of the line' if first_line > 1 else ''}). Convert the file, for "
+            "example: iconv -f latin1 -t utf-8"
+        ) from error
+
+
+def _read_text(path: Path, separator: str | None, name: str) -> Iterator[Document]:
+    with _open(path) as file:
+        text = _decode(file.read(), path)
+    if separator is None:
+        yield Document(name, text)
+        return
+    if not separator:
+        raise UserError("--corpus.separator is empty; name the string between two documents")
+    pieces = [piece for piece in text.split(separator) if piece.strip()]
+    for index, piece in enumerate(pieces):
+        yield Document(f"{name}#{index}", piece)
+
+
+def _read_jsonl(path: Path, column: str, name: str) -> Iterator[Document]:
+    with _open(path) as file:
+        for number, raw in enumerate(file, start=1):
+            if not raw.strip():
+                continue
+            line = _decode(raw, path, first_line=number)
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {number}: not JSON: {error}") from error
+            yield Document(f"{name}#{number}", _text(record, column, f"{path}, line {number}"))
+
+
+def _text(record: Any, column: str, where: str) -> str:
+    if not isinstance(record, dict) or column not in record:
+        have = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
+        raise UserError(
+            f"{where}: no key '{column}' (found: {have}). Name the text with --corpus.text-column."
+        )
+    text = record[column]
+    if not isinstance(text, str):
+        raise UserError(f"{where}: '{column}' holds {type(text).__name__}, not text")
+    return text
+
+
+def _read_parquet(path: Path, column: str, name: str) -> Iterator[Document]:
+    import pyarrow.parquet
+
+    source: Any = str(path)
+    if path.suffix in COMPRESSIONS:
+        with _open(path) as file:
+            source = io.BytesIO(file.read())
+    try:
+        table = pyarrow.parquet.ParquetFile(source)
+    except pyarrow.ArrowInvalid as error:
+        raise UserError(f"{path}: not a parquet file: {error}") from error
+    if column not in table.schema_arrow.names:
+        raise UserError(
+            f"{path}: no column '{column}' (found: {', '.join(table.schema_arrow.names)}). Name "
+            "the text with --corpus.text-column."
+        )
+    row = 0
+    for batch in table.iter_batches(columns=[column], batch_size=1024):
+        for value in batch.column(0).to_pylist():
+            yield Document(f"{name}#{row}", _text({column: value}, column, f"{path}, row {row}"))
+            row += 1
+
+
+def _read_hub(source: str, column: str) -> Iterator[Document]:
+    from datasets import load_dataset
+
+    name, _, rest = source.removeprefix("hf:").partition(":")
+    config, _, split = rest.partition(":")
+    split = split or "train"
+    try:
+        rows: Iterable[Any] = load_dataset(name, config or None, split=split, streaming=True)
+    except Exception as error:
+        raise UserError(f"{source}: the Hub data set cannot be read: {error}") from error
+    for index, record in enumerate(rows):
+        yield Document(f"{source}#{index}", _text(record, column, f"{source}, row {index}"))

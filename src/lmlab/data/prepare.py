@@ -1,0 +1,185 @@
+"""From a corpus to a token store.
+
+One pass over the source writes the text to a spool beside the store (so that streamed and slow
+sources are read once, and nothing can change in between); then splits, tokenizer, ids.
+
+Notable: the same inputs reuse an existing store. Inputs are compared by content (sha256 of every
+file, versions of the packages behind `docstrings`, revision of a Hub data set), so a changed file
+is noticed whatever its time stamp.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmlab.config import to_mapping
+from lmlab.data.documents import CorpusConfig, Document, corpus_files, read_corpus
+from lmlab.data.splits import TEST, TRAIN, VALIDATION, SplitConfig, assign_splits, text_key
+from lmlab.data.store import EncodedDocument, TokenStore, write_store
+from lmlab.data.tokenizers import (
+    TextTokenizer,
+    TokenizerConfig,
+    build_tokenizer,
+    pretrained_tokenizer,
+)
+from lmlab.durable import disk_errors, file_sha256
+from lmlab.errors import UserError
+from lmlab.progress import say, track
+
+_BATCH_CHARACTERS = 4_000_000
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Turn text into a token store: documents, splits, tokenizer, ids."""
+
+    out: Path
+    """Folder of the store. The same inputs reuse it; other inputs need another folder."""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+
+
+def prepare(config: PrepareConfig) -> TokenStore:
+    """The token store of `config` at `config.out`, made if it is not there yet.
+
+    Raises `UserError` for unreadable text, too few documents, a full disk, or a folder that holds
+    something else; what was there before stays as it was.
+    """
+    request = describe_request(config)
+    if config.out.exists():
+        return _reuse(config.out, request)
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    spool_folder = Path(tempfile.mkdtemp(prefix=f".{config.out.name}.spool-", dir=config.out.parent))
+    try:
+        spool = Spool(spool_folder / "documents.jsonl", read_corpus(config.corpus))
+        splits = assign_splits(spool.keys, spool.sizes, config.split)
+        say(f"{len(splits):,} documents, {sum(spool.sizes):,} bytes of text; building the tokenizer")
+        training = (d.text for d, split in zip(spool, splits, strict=True) if split == TRAIN)
+        tokenizer = build_tokenizer(config.tokenizer, training)
+        names = [TRAIN, VALIDATION, *([TEST] if config.split.test else [])]
+        with track("encoding", sum(spool.sizes) / 1e6, "MB") as bar:
+
+            def encoded(name: str) -> Iterator[EncodedDocument]:
+                chosen = (d for d, split in zip(spool, splits, strict=True) if split == name)
+                for document in encode(chosen, tokenizer):
+                    bar.advance(document.bytes / 1e6)
+                    yield document
+
+            return write_store(
+                config.out, tokenizer, {name: encoded(name) for name in names}, request=request
+            )
+    finally:
+        shutil.rmtree(spool_folder, ignore_errors=True)
+
+
+def _reuse(path: Path, request: dict[str, Any]) -> TokenStore:
+    store = TokenStore(path)
+    if store.manifest["request"] != request:
+        have = store.manifest["request"]
+        changed = sorted(k for k in {*have, *request} if have.get(k) != request.get(k))
+        raise UserError(
+            f"{path} holds a store made from other inputs (different: {', '.join(changed)}). Give "
+            "another --out, or remove that folder first."
+        )
+    say(f"{path}: the same inputs were prepared before; reusing it")
+    return store
+
+
+def describe_request(config: PrepareConfig) -> dict[str, Any]:
+    """All that decides a store's content, as plain values; equal means the store can be reused."""
+    corpus = to_mapping(config.corpus)
+    corpus.pop("source")
+    request = {
+        "sources": [_identity(source) for source in config.corpus.source],
+        "corpus": corpus,
+        "tokenizer": to_mapping(config.tokenizer),
+        "split": to_mapping(config.split),
+    }
+    if config.tokenizer.kind == "pretrained":
+        assert config.tokenizer.name is not None
+        request["tokenizer"]["fingerprint"] = pretrained_tokenizer(config.tokenizer.name).fingerprint
+    return request
+
+
+def _identity(source: str) -> Any:
+    if source == "docstrings":
+        from lmlab.data.docstrings import docstrings_version
+
+        return {"docstrings": docstrings_version()}
+    if source.startswith("hf:"):
+        return {"hub": source, "revision": _hub_revision(source)}
+    root = Path(source)
+    return [
+        {
+            "file": path.name if root.is_file() else path.relative_to(root).as_posix(),
+            "sha256": file_sha256(path),
+        }
+        for path in corpus_files(root)
+    ]
+
+
+def _hub_revision(source: str) -> str | None:
+    """The data set's current commit on the Hub; None (compare by name only) when offline."""
+    from huggingface_hub import HfApi
+
+    name = source.removeprefix("hf:").partition(":")[0]
+    try:
+        return HfApi().dataset_info(name, timeout=10).sha
+    except Exception:
+        say(f"{source}: the Hub does not answer; the data set is recognised by name only")
+        return None
+
+
+class Spool:
+    """Documents written to one file, to be iterated any number of times.
+
+    Attributes: `keys` (content keys) and `sizes` (UTF-8 bytes), one a document.
+    """
+
+    def __init__(self, path: Path, documents: Iterable[Document]) -> None:
+        self._path = path
+        self.keys: list[bytes] = []
+        self.sizes: list[int] = []
+        with (
+            disk_errors(path),
+            open(path, "w", encoding="utf-8") as file,
+            track("reading", None, "documents") as bar,
+        ):
+            for document in documents:
+                file.write(json.dumps([document.name, document.text]) + "\n")
+                self.keys.append(text_key(document.text))
+                self.sizes.append(len(document.text.encode("utf-8")))
+                bar.advance()
+
+    def __iter__(self) -> Iterator[Document]:
+        with open(self._path, encoding="utf-8") as file:
+            for line in file:
+                name, text = json.loads(line)
+                yield Document(name, text)
+
+
+def encode(documents: Iterable[Document], tokenizer: TextTokenizer) -> Iterator[EncodedDocument]:
+    """Ids of documents, in order, encoded in batches over all cores."""
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if characters >= _BATCH_CHARACTERS:
+            yield from _encode_batch(batch, tokenizer)
+            batch, characters = [], 0
+    if batch:
+        yield from _encode_batch(batch, tokenizer)
+
+
+def _encode_batch(batch: list[Document], tokenizer: TextTokenizer) -> Iterator[EncodedDocument]:
+    texts = [document.text for document in batch]
+    for document, ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
+        yield EncodedDocument(document.name, ids, len(document.text.encode("utf-8")))

@@ -1,0 +1,67 @@
+"""Splits by document, decided by content.
+
+Documents are ranked by a keyed hash of their text; the first go to validation until its share of
+the bytes is reached, the next to test, the rest to training. So a document lands in the same split
+whatever its name or place, and two copies of a text always land in the same one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lmlab.errors import UserError
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Shares of the text (in bytes) held out, by whole documents."""
+
+    validation: float = 0.05
+    test: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.validation and 0 <= self.test and self.validation + self.test < 1):
+            raise UserError(
+                f"split shares validation {self.validation} and test {self.test}: validation must "
+                "be above 0, test at least 0, and something must remain for training"
+            )
+
+
+def text_key(text: str) -> bytes:
+    """The content key by which a document is ranked (20 bytes)."""
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=20).digest()
+
+
+def assign_splits(keys: Sequence[bytes], sizes: Sequence[int], config: SplitConfig) -> list[str]:
+    """The split of each document, given its content key and its size in bytes.
+
+    Raises `UserError` where the distinct documents are too few to give every split one.
+    """
+    weight: dict[bytes, int] = {}
+    for key, size in zip(keys, sizes, strict=True):
+        weight[key] = weight.get(key, 0) + size
+    wanted = [(VALIDATION, config.validation)] + ([(TEST, config.test)] if config.test else [])
+    if len(weight) <= len(wanted):
+        raise UserError(
+            f"the corpus has {len(weight)} distinct document(s), too few to hold out "
+            f"{' and '.join(name for name, _ in wanted)} by whole documents. Give more files, or "
+            "say where documents in a file end, for a blank line: --corpus.separator $'\\n\\n'"
+        )
+    salt = str(config.seed).encode()
+    ranked = sorted(weight, key=lambda key: hashlib.blake2b(key, key=salt).digest())
+    total = sum(weight.values())
+    chosen: dict[bytes, str] = {}
+    waiting = iter(ranked)
+    for place, (name, share) in enumerate(wanted):
+        taken = 0
+        still_needed = len(wanted) - place  # documents that later splits and training must get
+        while not taken or (taken < share * total and len(weight) - len(chosen) > still_needed):
+            key = next(waiting)
+            chosen[key] = name
+            taken += max(weight[key], 1)
+    return [chosen.get(key, TRAIN) for key in keys]

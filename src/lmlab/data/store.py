@@ -1,0 +1,293 @@
+"""The token store: a folder of memory-mapped shards with a manifest.
+
+    manifest.json                    what is here, with the sha256 of every file and of itself
+    tokenizer/tokenizer.json, ...    the tokenizer that made the ids
+    train-00000.bin, ...             the split's stream: documents, each followed by end-of-text
+    train.documents.npy              (documents, 3) int64: first token, tokens, UTF-8 bytes of text
+    train.names.jsonl                one JSON string a document
+
+Notable:
+- Ids take the smallest sufficient unsigned integer type.
+- The folder appears complete or not at all, and opening it checks the manifest's own digest and
+  every file's size, so that a truncated shard or an edited manifest is an error that names the
+  file. `verify` compares every byte.
+- `fingerprint` is the digest of the content: two stores with the same ids, boundaries and
+  tokenizer have the same one wherever they lie.
+
+Shapes: B windows, n tokens a window, M documents.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmlab.config import digest
+from lmlab.data.tokenizers import TextTokenizer, load_tokenizer
+from lmlab.durable import StagedFolder, file_sha256, to_json
+from lmlab.errors import UserError
+
+FORMAT = "lmlab token store 1"
+SHARD_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class EncodedDocument:
+    """Ids of one document in reading order, and the length of its text in UTF-8 bytes."""
+
+    name: str
+    ids: np.ndarray
+    bytes: int
+
+
+def _smallest_type(vocabulary: int) -> np.dtype:
+    for kind in (np.uint8, np.uint16, np.uint32):
+        if vocabulary <= np.iinfo(kind).max + 1:
+            return np.dtype(kind)
+    raise UserError(f"a vocabulary of {vocabulary} does not fit 32 bits")
+
+
+def write_store(
+    path: Path,
+    tokenizer: TextTokenizer,
+    splits: Mapping[str, Iterable[EncodedDocument]],
+    *,
+    request: Mapping[str, Any],
+    end_of_text: bool = True,
+) -> TokenStore:
+    """Writes a token store at `path` and opens it.
+
+    `request` is kept in the manifest, to recognise the same inputs later. `end_of_text` False
+    joins documents without a token between them, for sources whose windows are whole documents.
+
+    Raises `UserError` if `path` exists, an id is outside the vocabulary, a document has no token
+    or the disk is full; nothing half-written stays.
+    """
+    dtype = _smallest_type(tokenizer.vocabulary)
+    with StagedFolder(path) as folder:
+        for name, data in tokenizer.files().items():
+            folder.write(f"tokenizer/{name}", data)
+        described = {
+            name: _write_split(folder, name, documents, tokenizer, dtype, end_of_text)
+            for name, documents in splits.items()
+        }
+        manifest = {
+            "format": FORMAT,
+            "request": dict(request),
+            "vocabulary": tokenizer.vocabulary,
+            "dtype": dtype.name,
+            "bos_id": tokenizer.bos_id,
+            "end_of_text_id": tokenizer.end_of_text_id,
+            "end_of_text": end_of_text,
+            "tokenizer_fingerprint": tokenizer.fingerprint,
+            "splits": described,
+            "files": dict(folder.digests),
+        }
+        folder.write(
+            "manifest.json", to_json({**manifest, "manifest_sha256": digest(manifest)}).encode()
+        )
+    return TokenStore(path)
+
+
+def _write_split(
+    folder: StagedFolder,
+    name: str,
+    documents: Iterable[EncodedDocument],
+    tokenizer: TextTokenizer,
+    dtype: np.dtype,
+    end_of_text: bool,
+) -> dict[str, Any]:
+    shards: list[dict[str, Any]] = []
+    table: list[tuple[int, int, int]] = []
+    names: list[str] = []
+    end = np.array([tokenizer.end_of_text_id] if end_of_text else [], dtype=dtype)
+    pending = iter(documents)
+    position, finished = 0, False
+    while not finished:
+        file = f"{name}-{len(shards):05d}.bin"
+        written = 0
+        with folder.open(file) as write:
+            while written < SHARD_BYTES:
+                document = next(pending, None)
+                if document is None:
+                    finished = True
+                    break
+                _check_ids(document, tokenizer.vocabulary)
+                ids = np.concatenate([document.ids.astype(dtype), end])
+                write(ids.tobytes())
+                table.append((position, len(document.ids), document.bytes))
+                names.append(document.name)
+                position += len(ids)
+                written += ids.nbytes
+        shards.append({"file": file, "tokens": written // dtype.itemsize})
+    array = BytesIO()
+    np.save(array, np.array(table, dtype=np.int64).reshape(-1, 3), allow_pickle=False)
+    folder.write(f"{name}.documents.npy", array.getvalue())
+    lines = "".join(json.dumps(n, ensure_ascii=False) + "\n" for n in names)
+    folder.write(f"{name}.names.jsonl", lines.encode("utf-8"))
+    return {
+        "tokens": position,
+        "documents": len(table),
+        "text_bytes": int(sum(row[2] for row in table)),
+        "shards": shards,
+    }
+
+
+def _check_ids(document: EncodedDocument, vocabulary: int) -> None:
+    if len(document.ids) == 0:
+        raise UserError(f"{document.name}: the document has no tokens; leave it out")
+    low, high = int(document.ids.min()), int(document.ids.max())
+    if low < 0 or high >= vocabulary:
+        raise UserError(
+            f"{document.name}: token id {high if high >= vocabulary else low} is beyond the "
+            f"vocabulary of {vocabulary}; the tokenizer does not fit these ids"
+        )
+
+
+class TokenStore:
+    """An opened store. Raises `UserError` where the folder is not one, or is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.manifest = _read_manifest(self.path)
+        self.vocabulary: int = self.manifest["vocabulary"]
+        self.bos_id: int = self.manifest["bos_id"]
+        self.end_of_text: bool = self.manifest["end_of_text"]
+        self.dtype = np.dtype(self.manifest["dtype"])
+        for name, split in self.manifest["splits"].items():
+            for shard in split["shards"]:
+                self._check_size(shard["file"], shard["tokens"] * self.dtype.itemsize)
+            for file in (f"{name}.documents.npy", f"{name}.names.jsonl"):
+                self._check_size(file, None)
+
+    def _check_size(self, file: str, expected: int | None) -> None:
+        path = self.path / file
+        if not path.is_file():
+            raise UserError(f"{path}: missing; the store is damaged. {_REMEDY}")
+        if expected is not None and path.stat().st_size != expected:
+            raise UserError(
+                f"{path}: {path.stat().st_size} bytes where the manifest says {expected}: "
+                f"truncated or changed. {_REMEDY}"
+            )
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        tokenizer = load_tokenizer(self.path / "tokenizer")
+        if tokenizer.fingerprint != self.manifest["tokenizer_fingerprint"]:
+            raise UserError(
+                f"{self.path / 'tokenizer'}: not the tokenizer that made this store. {_REMEDY}"
+            )
+        return tokenizer
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the content (ids, boundaries, names, tokenizer), wherever the folder lies."""
+        return digest(
+            [self.manifest["files"], self.manifest["tokenizer_fingerprint"], self.end_of_text]
+        )
+
+    def verify(self) -> None:
+        """Compares every file with its sha256 (about a second a gigabyte)."""
+        for file, expected in self.manifest["files"].items():
+            path = self.path / file
+            if not path.is_file() or file_sha256(path) != expected:
+                raise UserError(f"{path}: its content is not what was prepared. {_REMEDY}")
+
+    def split(self, name: str) -> Split:
+        """One split of the store: train, validation or test."""
+        known = self.manifest["splits"]
+        if name not in known:
+            raise UserError(f"{self.path}: no split '{name}'; it has {', '.join(known)}")
+        return Split(self, name, known[name])
+
+    def __repr__(self) -> str:
+        return f"TokenStore({str(self.path)!r})"
+
+
+_REMEDY = "Remove the folder and prepare it again."
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / "manifest.json"
+    try:
+        manifest = json.loads(file.read_bytes().decode("utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"{path}: not a token store (no manifest.json); make one with `lmlab prepare`"
+        ) from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{file}: damaged: {error}. {_REMEDY}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{file}: not the manifest of a token store ('{FORMAT}')")
+    claimed = manifest.pop("manifest_sha256", None)
+    try:
+        actual = digest(manifest)
+    except ValueError as error:  # NaN and the like
+        raise UserError(f"{file}: damaged: {error}. {_REMEDY}") from error
+    if claimed != actual:
+        raise UserError(f"{file}: the manifest was edited or damaged. {_REMEDY}")
+    # The digest protects against accidents only: anyone can compute it for a hostile manifest
+    for name in manifest["files"]:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(f"{file}: names a file outside the store: {name!r}")
+    listed = {s["file"] for split in manifest["splits"].values() for s in split["shards"]}
+    if not listed <= set(manifest["files"]):
+        raise UserError(f"{file}: a shard is listed without its digest. {_REMEDY}")
+    return manifest
+
+
+class Split:
+    """One split's stream and its documents."""
+
+    def __init__(self, store: TokenStore, name: str, described: Mapping[str, Any]) -> None:
+        self.store, self.name = store, name
+        self.tokens: int = described["tokens"]
+        self.text_bytes: int = described["text_bytes"]
+        self._shards = [
+            np.memmap(store.path / s["file"], dtype=store.dtype, mode="r")
+            for s in described["shards"]
+            if s["tokens"]
+        ]
+        self._starts = np.cumsum([0, *(len(s) for s in self._shards)])
+
+    @cached_property
+    def documents_M3(self) -> np.ndarray:
+        """(M, 3) int64: first token in the stream, tokens (end-of-text left out), text bytes."""
+        path = self.store.path / f"{self.name}.documents.npy"
+        try:
+            return np.load(path, allow_pickle=False)
+        except ValueError as error:
+            raise UserError(f"{path}: damaged: {error}. {_REMEDY}") from error
+
+    @cached_property
+    def names(self) -> list[str]:
+        path = self.store.path / f"{self.name}.names.jsonl"
+        return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Ids (int64) of the stream from `start` up to `stop`, across shards."""
+        assert 0 <= start <= stop <= self.tokens
+        parts: list[np.ndarray] = []
+        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while start < stop:
+            offset = start - int(self._starts[shard])
+            part = self._shards[shard][offset : offset + stop - start]
+            parts.append(part)
+            start += len(part)
+            shard += 1
+        if not parts:
+            return np.empty(0, dtype=np.int64)
+        ids = np.concatenate(parts).astype(np.int64)
+        if ids.max() >= self.store.vocabulary:
+            raise UserError(
+                f"{self.store.path}: split {self.name} holds token id {ids.max()} beyond the "
+                f"vocabulary of {self.store.vocabulary}: the store is damaged. {_REMEDY}"
+            )
+        return ids

@@ -1,0 +1,261 @@
+"""Tokenizers: text to ids and back, one shared by both directions.
+
+Kinds: byte-level BPE trained on the training split, plain bytes, characters (synthetic sources),
+any saved or Hub tokenizer, and the paper's control, BPE trained on reversed text.
+
+Notable:
+- Two ids stand apart from text: BOS, which begins every window, and the end-of-text token, which
+  joins documents. Text that spells a special token is encoded as ordinary text.
+- `reversed_text`: the text is reversed by code points before encoding and the ids are reversed
+  after, so that ids always run in reading order and only the *merges* were learnt backwards.
+- The fingerprint is a digest of everything that decides the ids; stores and checkpoints carry it.
+- Saved as `tokenizer.json` and `tokenizer_config.json`, which plain transformers reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from lmlab.config import digest
+from lmlab.errors import UserError
+
+BOS = "<|bos|>"
+END_OF_TEXT = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How text becomes ids."""
+
+    kind: Literal["bpe", "bytes", "characters", "pretrained"] = "bpe"
+    """bpe and characters are learnt from the training split; pretrained is loaded from `name`."""
+    vocabulary: int = 8192
+    """Size of the learnt BPE vocabulary, special tokens included."""
+    reversed_text: bool = False
+    """Learn and apply BPE on reversed text (the control of Papadopoulos et al. 2024)."""
+    name: str | None = None
+    """Folder or Hub name of a pretrained tokenizer."""
+
+    def __post_init__(self) -> None:
+        if self.kind == "pretrained" and not self.name:
+            raise UserError("--tokenizer.kind pretrained needs --tokenizer.name (folder or Hub name)")
+        if self.kind != "pretrained" and self.name:
+            raise UserError(
+                f"--tokenizer.name is for --tokenizer.kind pretrained, not for {self.kind}"
+            )
+        if self.kind == "bpe" and self.vocabulary < 258:
+            raise UserError(
+                f"--tokenizer.vocabulary {self.vocabulary}: byte-level BPE needs at least 258 (256 "
+                "bytes and 2 special tokens); use --tokenizer.kind bytes for no merges"
+            )
+
+
+class TextTokenizer:
+    """A `tokenizers.Tokenizer` with lmlab's conventions.
+
+    Attributes: `backend`, `bos_id`, `end_of_text_id`, `reversed_text`, `vocabulary` (number of
+    ids), `fingerprint`.
+    """
+
+    def __init__(
+        self, backend: Tokenizer, *, bos_id: int, end_of_text_id: int, reversed_text: bool = False
+    ) -> None:
+        backend.no_padding()
+        backend.no_truncation()
+        backend.encode_special_tokens = True  # "<|bos|>" in a document is text like any other
+        self.backend = backend
+        self.bos_id, self.end_of_text_id = bos_id, end_of_text_id
+        self.reversed_text = reversed_text
+        ids = backend.get_vocab(with_added_tokens=True).values()
+        self.vocabulary = max(ids) + 1
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of all that decides the ids."""
+        return digest(
+            {
+                "tokenizer": json.loads(self.backend.to_str()),
+                "bos": self.bos_id,
+                "end_of_text": self.end_of_text_id,
+                "reversed_text": self.reversed_text,
+            }
+        )
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids (int64) of each text in reading order, without special tokens; uses all cores."""
+        if self.reversed_text:
+            texts = [text[::-1] for text in texts]
+        try:
+            encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        except Exception as error:  # `tokenizers` has no class of its own for this
+            known = set(self.backend.get_vocab())
+            unknown = sorted({c for text in texts for c in text} - known)
+            raise UserError(
+                f"the tokenizer cannot encode this text ({error}); characters outside its "
+                f"alphabet: {unknown[:10]!r}"
+            ) from error
+        ids = [np.asarray(e.ids, dtype=np.int64) for e in encoded]
+        return [i[::-1] for i in ids] if self.reversed_text else ids
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids (int64) of one text in reading order, without special tokens."""
+        return self.encode_batch([text])[0]
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Text of ids in reading order; special tokens are left out."""
+        plain = [int(i) for i in ids]
+        if self.reversed_text:
+            return self.backend.decode(plain[::-1], skip_special_tokens=True)[::-1]
+        return self.backend.decode(plain, skip_special_tokens=True)
+
+    def token(self, token_id: int) -> str:
+        """The text of one token alone."""
+        return self.backend.decode([int(token_id)], skip_special_tokens=False)
+
+    def files(self) -> dict[str, bytes]:
+        """`tokenizer.json` and `tokenizer_config.json` as bytes."""
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.backend.id_to_token(self.bos_id),
+            "eos_token": self.backend.id_to_token(self.end_of_text_id),
+            "pad_token": self.backend.id_to_token(self.end_of_text_id),
+            "clean_up_tokenization_spaces": False,
+            "lmlab_reversed_text": self.reversed_text,
+        }
+        return {
+            "tokenizer.json": self.backend.to_str(pretty=True).encode("utf-8"),
+            "tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode("utf-8"),
+        }
+
+
+def load_tokenizer(folder: Path) -> TextTokenizer:
+    """The tokenizer that `TextTokenizer.files` saved in `folder`.
+
+    Raises `UserError` where the files are missing or damaged.
+    """
+    try:
+        backend = Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
+        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+        bos, end = (backend.token_to_id(config[k]) for k in ("bos_token", "eos_token"))
+        reversed_text = bool(config["lmlab_reversed_text"])
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: tokenizer file missing: {error.filename}") from error
+    except Exception as error:  # `tokenizers` raises plain Exception for damaged files
+        raise UserError(f"{folder}: the tokenizer files are damaged: {error}") from error
+    if bos is None or end is None:
+        raise UserError(f"{folder}: the tokenizer files are damaged: special tokens are missing")
+    return TextTokenizer(
+        backend, bos_id=bos, end_of_text_id=end, reversed_text=reversed_text
+    )
+
+
+def is_own_tokenizer(folder: Path) -> bool:
+    """Whether `folder` holds a tokenizer that lmlab saved."""
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "lmlab_reversed_text" in config
+
+
+def pretrained_tokenizer(name: str) -> TextTokenizer:
+    """A saved or Hub tokenizer. BOS falls back to CLS, then to the end-of-text token."""
+    if is_own_tokenizer(Path(name)):
+        return load_tokenizer(Path(name))
+    from transformers import AutoTokenizer
+
+    try:
+        loaded: Any = AutoTokenizer.from_pretrained(name)
+    except Exception as error:
+        raise UserError(f"tokenizer '{name}' cannot be loaded: {error}") from error
+    backend = getattr(loaded, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise UserError(f"tokenizer '{name}' has no fast (tokenizers) form, which lmlab needs")
+    end = _first(loaded.eos_token_id, loaded.sep_token_id, loaded.pad_token_id)
+    bos = _first(loaded.bos_token_id, loaded.cls_token_id, end)
+    if bos is None or end is None:
+        raise UserError(
+            f"tokenizer '{name}' has neither an end-of-text nor a separator token to join documents"
+        )
+    return TextTokenizer(
+        Tokenizer.from_str(backend.to_str()), bos_id=bos, end_of_text_id=end
+    )
+
+
+def _first(*ids: int | None) -> int | None:
+    return next((i for i in ids if i is not None), None)
+
+
+def build_tokenizer(config: TokenizerConfig, training_texts: Iterable[str]) -> TextTokenizer:
+    """The tokenizer that `config` asks for; `training_texts` is read only where it is learnt."""
+    if config.kind == "pretrained":
+        assert config.name is not None
+        return pretrained_tokenizer(config.name)
+    if config.kind == "characters":
+        return character_tokenizer(sorted({c for text in training_texts for c in text}))
+    if config.kind == "bytes":
+        return _with_ids(_byte_level([]))
+    return train_bpe(training_texts, config.vocabulary, reversed_text=config.reversed_text)
+
+
+def _byte_level(special: list[str]) -> Tokenizer:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*special, *alphabet])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _with_ids(backend: Tokenizer, *, reversed_text: bool = False) -> TextTokenizer:
+    backend.add_special_tokens([BOS, END_OF_TEXT])
+    bos, end = backend.token_to_id(BOS), backend.token_to_id(END_OF_TEXT)
+    assert bos is not None
+    assert end is not None
+    return TextTokenizer(
+        backend, bos_id=bos, end_of_text_id=end, reversed_text=reversed_text
+    )
+
+
+def train_bpe(
+    texts: Iterable[str], vocabulary: int, *, reversed_text: bool = False
+) -> TextTokenizer:
+    """Byte-level BPE of `vocabulary` ids in all (fewer where the text has no more merges)."""
+
+    def pieces() -> Iterator[str]:
+        for text in texts:
+            yield text[::-1] if reversed_text else text
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[BOS, END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(pieces(), trainer=trainer)
+    return _with_ids(backend, reversed_text=reversed_text)
+
+
+def character_tokenizer(alphabet: Sequence[str]) -> TextTokenizer:
+    """One id a character: ids 0.. in the order of `alphabet`, then BOS and end of text.
+
+    A character outside the alphabet is a `UserError` at encoding.
+    """
+    vocabulary = {character: i for i, character in enumerate(alphabet)}
+    if len(vocabulary) != len(alphabet) or any(len(c) != 1 for c in alphabet):
+        raise UserError("a character alphabet must be distinct single characters")
+    backend = Tokenizer(models.WordLevel(vocabulary))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    backend.decoder = decoders.Fuse()
+    return _with_ids(backend)

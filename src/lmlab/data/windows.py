@@ -1,0 +1,157 @@
+"""Windows of a split, and which of them make the batch of a step.
+
+Training windows are contiguous, non-overlapping runs of the split's stream. The batch is a pure
+function of (seed, step): index = step * batch + row, epoch = index // N, and the window is a keyed
+bijection(seed, epoch) of index mod N. So there is no loader state, and any step can be computed
+alone.
+
+Evaluation windows never cross a document: each document is cut into runs of `context` tokens from
+its start, the last one shorter. Each window is scored from BOS alone (no context from before it).
+They carry their cluster, the unit of resampling: the document, or a section of about 4000 tokens
+where documents are longer.
+
+Shapes: N training windows, B rows of a batch, n tokens a window (the context), M evaluation windows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmlab.data.store import Split
+from lmlab.errors import UserError
+
+SECTION_TOKENS = 4000
+_FEISTEL_ROUNDS = 6
+_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+def mix(value: np.ndarray) -> np.ndarray:
+    """splitmix64's finaliser: a bijection of uint64 whose output bits look independent."""
+    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is the point
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def key(*parts: int) -> int:
+    """A 63-bit key of integers (seed, step, ...); different tuples give unrelated keys."""
+    state = np.array([0x9E3779B97F4A7C15], dtype=np.uint64)
+    for part in (len(parts), *parts):
+        with np.errstate(over="ignore"):
+            state = mix(state + np.uint64(part & int(_MASK)) + np.uint64(0x9E3779B97F4A7C15))
+    return int(state[0]) >> 1
+
+
+def keyed_bijection(index_B: np.ndarray, size: int, bijection_key: int) -> np.ndarray:
+    """Maps indices below `size` one-to-one onto range(size), keyed.
+
+    A Feistel network over the next even number of bits, walked until the value is below `size`
+    (at most four times as many values as `size`, so a few rounds on average).
+    """
+    assert size > 0
+    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+    low_mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
+    keys = [
+        mix(np.array([bijection_key + r], dtype=np.uint64))[0] for r in range(_FEISTEL_ROUNDS)
+    ]
+    value = np.asarray(index_B, dtype=np.uint64).copy()
+    todo = np.ones(value.shape, dtype=bool)
+    while todo.any():
+        left, right = value[todo] >> shift, value[todo] & low_mask
+        for round_key in keys:
+            left, right = right, left ^ (mix(right ^ round_key) & low_mask)
+        value[todo] = (left << shift) | right
+        todo = value >= np.uint64(size)
+    return value.astype(np.int64)
+
+
+class TrainingWindows:
+    """The training windows of a split, and the batch of each step."""
+
+    def __init__(self, split: Split, context: int, *, batch: int, seed: int) -> None:
+        if context < 1 or batch < 1:
+            raise UserError(f"context {context} and batch {batch} must be at least 1")
+        self.split, self.context, self.batch, self.seed = split, context, batch, seed
+        self.count = split.tokens // context
+        if self.count == 0:
+            raise UserError(
+                f"{split.store.path}: split {split.name} has {split.tokens} tokens, not one window "
+                f"of {context}. Use a shorter --context or more text."
+            )
+
+    def indices(self, step: int) -> np.ndarray:
+        """Window numbers (B,) of the batch of `step` (counted from 0)."""
+        index_B = step * self.batch + np.arange(self.batch)
+        epoch_B = index_B // self.count
+        chosen_B = np.empty(self.batch, dtype=np.int64)
+        for epoch in np.unique(epoch_B):
+            rows = epoch_B == epoch
+            chosen_B[rows] = keyed_bijection(
+                index_B[rows] % self.count, self.count, key(self.seed, int(epoch))
+            )
+        return chosen_B
+
+    def ids(self, indices_B: np.ndarray) -> np.ndarray:
+        """Ids (B, n) int64 of windows, in reading order."""
+        n = self.context
+        return np.stack([self.split.read(int(i) * n, (int(i) + 1) * n) for i in indices_B])
+
+    def documents(self, index: int) -> list[str]:
+        """Names of the documents that window `index` touches (for messages)."""
+        starts_M = self.split.documents_M3[:, 0]
+        first = int(np.searchsorted(starts_M, index * self.context, side="right")) - 1
+        last = int(np.searchsorted(starts_M, (index + 1) * self.context, side="left"))
+        return self.split.names[max(first, 0) : last]
+
+
+@dataclass(frozen=True)
+class EvaluationWindows:
+    """All evaluation windows of a split."""
+
+    split: Split
+    context: int
+    start_M: np.ndarray
+    length_M: np.ndarray
+    cluster_M: np.ndarray
+    cluster_unit: str
+    """What a cluster is: "document" or "section of about 4000 tokens"."""
+
+    def ids(self, row: int) -> np.ndarray:
+        """Ids (length) int64 of one window, in reading order."""
+        start = int(self.start_M[row])
+        return self.split.read(start, start + int(self.length_M[row]))
+
+    def __len__(self) -> int:
+        return len(self.start_M)
+
+
+def evaluation_windows(
+    split: Split, context: int, *, max_windows: int | None = None, seed: int = 0
+) -> EvaluationWindows:
+    """The evaluation windows of a split, or a keyed random sample of `max_windows` of them.
+
+    Raises `UserError` for a context or sample below 1.
+    """
+    if context < 1 or (max_windows is not None and max_windows < 1):
+        raise UserError(f"context {context} and number of windows {max_windows} must be at least 1")
+    first_M, tokens_M = split.documents_M3[:, 0], split.documents_M3[:, 1]
+    per_document_M = -(-tokens_M // context)
+    document = np.repeat(np.arange(len(tokens_M)), per_document_M)
+    within = np.arange(len(document)) - np.repeat(
+        np.cumsum(per_document_M) - per_document_M, per_document_M
+    )
+    start = first_M[document] + within * context
+    length = np.minimum(context, tokens_M[document] - within * context)
+    # A remainder of less than half a section joins the section before it
+    sections_M = np.maximum(1, np.round(tokens_M / SECTION_TOKENS)).astype(np.int64)
+    section = np.minimum(within * context // SECTION_TOKENS, sections_M[document] - 1)
+    first_section_M = np.cumsum(sections_M) - sections_M
+    cluster = first_section_M[document] + section
+    rows = np.arange(len(start))
+    if max_windows is not None and max_windows < len(rows):
+        ranked = keyed_bijection(np.arange(max_windows), len(rows), key(seed, 0xE7A1))
+        rows = np.sort(ranked)
+    unit = "document" if (sections_M == 1).all() else f"section of about {SECTION_TOKENS} tokens"
+    return EvaluationWindows(split, context, start[rows], length[rows], cluster[rows], unit)

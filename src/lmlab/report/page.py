@@ -1,0 +1,174 @@
+"""One self-contained HTML page: a summary, then sections of paragraphs, figures and tables.
+
+Notable:
+- No script and no request of any kind; the page's own policy (CSP) forbids both, so it can be
+  mailed, archived or opened from a disk.
+- Every string is escaped; only the SVG of a `Figure` is markup, and only `figures` makes it.
+- Each figure is there twice, for wide and for narrow screens; a media query shows one of them.
+- The same input gives the same bytes.
+- Needs no matplotlib: `figures` has done the drawing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lmlab.errors import UserError
+from lmlab.report import svg
+from lmlab.report.text import cell, escape
+from lmlab.report.theme import CSS
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+SECTIONS_BEFORE_CONTENTS = 4  # fewer than this are seen by scrolling; more get a list of links
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts and numbers; the first column names the row."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | float | int]]
+    caption: str
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """One line of a legend: its text, its colour (a variable of `theme`), its sample's path.
+
+    `path` is in a box of 26 by 12; `filled` paths are markers, the others lines.
+    """
+
+    label: str
+    colour: str
+    path: str
+    filled: bool = False
+    dash: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing in two widths. `finding` is the sentence it shows, `alt` describes the drawing."""
+
+    finding: str
+    svg_wide: str
+    svg_narrow: str
+    alt: str
+    caption: str = ""
+    legend: Sequence[LegendEntry] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    paragraphs: Sequence[str] = ()
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+
+
+def _paragraphs(text: str) -> str:
+    parts = [part.strip() for part in text.split("\n\n")]
+    return "".join(f"<p>{escape(part)}</p>\n" for part in parts if part)
+
+
+def _legend(entries: Sequence[LegendEntry]) -> str:
+    if not entries:
+        return ""
+    items = []
+    for entry in entries:
+        paint = (
+            f"fill:var(--{entry.colour})"
+            if entry.filled
+            else f"fill:none;stroke:var(--{entry.colour});stroke-width:2.5"
+        )
+        dash = f";stroke-dasharray:{entry.dash}" if entry.dash else ""
+        items.append(
+            '<li><svg class="key" viewBox="0 0 26 12" aria-hidden="true">'
+            f'<path d="{entry.path}" style="{paint}{dash}"/></svg>'
+            f"<span>{escape(entry.label)}</span></li>\n"
+        )
+    return f'<ul class="legend">\n{"".join(items)}</ul>\n'
+
+
+def _figure(figure: Figure, position: str) -> str:
+    wide = svg.inline(figure.svg_wide, prefix=f"{position}w-", alt=figure.alt)
+    narrow = svg.inline(figure.svg_narrow, prefix=f"{position}n-", alt=figure.alt)
+    caption = f"<figcaption>{escape(figure.caption)}</figcaption>\n" if figure.caption else ""
+    return (
+        f'<figure>\n<p class="finding">{escape(figure.finding)}</p>\n{_legend(figure.legend)}'
+        f'<div class="wide">{wide}</div>\n<div class="narrow">{narrow}</div>\n{caption}</figure>\n'
+    )
+
+
+def _table(table: Table) -> str:
+    where = f"table '{table.caption}'"
+    if not table.columns:
+        raise UserError(f"{where} has no columns; give at least one")
+    for i, row in enumerate(table.rows):
+        if len(row) != len(table.columns):
+            raise UserError(
+                f"{where}: row {i + 1} has {len(row)} cells for {len(table.columns)} columns; "
+                "give one cell a column"
+            )
+    cells = [[cell(value, where=where) for value in row] for row in table.rows]
+    # A column is set to the right as soon as one of its cells is a number: "n/a" then stands
+    # under the numbers, and the heading above them.
+    right = [any(row[j][1] for row in cells) for j in range(len(table.columns))]
+    kind = [' class="n"' if is_right else "" for is_right in right]
+    head = "".join(
+        f'<th scope="col"{k}>{escape(column)}</th>'
+        for k, column in zip(kind, table.columns, strict=True)
+    )
+    body = ""
+    for row in cells:
+        first, *rest = (escape(text) for text, _ in row)
+        body += f'<tr><th scope="row"{kind[0]}>{first}</th>'
+        body += "".join(f"<td{k}>{text}</td>" for k, text in zip(kind[1:], rest, strict=True))
+        body += "</tr>\n"
+    # Focusable, so that a keyboard can scroll it too.
+    return (
+        f'<div class="scroll" role="region" aria-label="{escape(table.caption)}" tabindex="0">\n'
+        f"<table>\n<caption>{escape(table.caption)}</caption>\n"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n"
+    )
+
+
+def _section(section: Section, number: int) -> str:
+    parts = [f'<section id="section-{number}">\n<h2>{escape(section.title)}</h2>\n']
+    parts += [_paragraphs(text) for text in section.paragraphs]
+    parts += [_figure(f, f"s{number}f{i}") for i, f in enumerate(section.figures, start=1)]
+    parts += [_table(table) for table in section.tables]
+    return "".join(parts) + "</section>\n"
+
+
+def _contents(sections: Sequence[Section]) -> str:
+    if len(sections) < SECTIONS_BEFORE_CONTENTS:
+        return ""
+    links = "".join(
+        f'<li><a href="#section-{i}">{escape(section.title)}</a></li>\n'
+        for i, section in enumerate(sections, start=1)
+    )
+    return f'<nav aria-label="Contents"><ul>\n{links}</ul></nav>\n'
+
+
+def render_page(title: str, summary: str, sections: Sequence[Section], *, footer: str = "") -> str:
+    """The page as text, to be written in UTF-8.
+
+    `summary` holds the main finding; a blank line starts a new paragraph, there and in sections.
+
+    Raises `UserError` for a table whose rows do not fit its columns or hold no plain values.
+    """
+    body = "".join(_section(section, i) for i, section in enumerate(sections, start=1))
+    end = f"<footer><p>{escape(footer)}</p></footer>\n" if footer else ""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}</title>\n"
+        # An empty icon: without it a browser asks the server for one.
+        f'<link rel="icon" href="data:,">\n<style>{CSS}</style>\n</head>\n<body>\n'
+        f"<header>\n<h1>{escape(title)}</h1>\n"
+        f'<div class="summary">\n{_paragraphs(summary)}</div>\n{_contents(sections)}</header>\n'
+        f"<main>\n{body}</main>\n{end}</body>\n</html>\n"
+    )

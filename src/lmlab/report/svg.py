@@ -1,0 +1,99 @@
+"""From matplotlib's SVG to SVG that can be put into a page.
+
+Notable:
+- The markup is parsed, never searched as text: a label may itself read `id="x"` or `#010101`.
+- Colours leave matplotlib as the marker values of `theme.MARKERS` and become CSS variables, so that
+  the page decides them, for light and dark.
+- Namespaces are dropped (inline SVG needs none), so the page names no address at all.
+- Ids: those that nothing refers to are dropped, the others get a prefix chosen by the page, because
+  all figures of a page share one name space.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+
+from lmlab.report.text import one_line
+from lmlab.report.theme import MARKERS
+
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b")
+_REFERENCE = re.compile(r"url\(#([^)]*)\)")
+_ZERO_ROTATION = re.compile(r"^rotate\(-?0 ")
+
+
+def _local(name: str) -> str:
+    """A name without its namespace: `{...}path` is `path`."""
+    return name.rpartition("}")[2]
+
+
+def _rename(root: ET.Element, name: Callable[[str], str]) -> None:
+    """Applies `name` to every id and to every reference to one."""
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            if key == "id":
+                element.set(key, name(value))
+            elif key == "href":
+                element.set(key, "#" + name(value.removeprefix("#")))
+            elif "url(#" in value and key != "aria-label":
+                element.set(key, _REFERENCE.sub(lambda m: f"url(#{name(m[1])})", value))
+
+
+def _references(root: ET.Element) -> set[str]:
+    found: set[str] = set()
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            if key == "href":
+                found.add(value.removeprefix("#"))
+            found.update(_REFERENCE.findall(value))
+    return found
+
+
+def _without(root: ET.Element, unwanted: Callable[[ET.Element], bool]) -> None:
+    for parent in root.iter():
+        for child in [c for c in parent if unwanted(c)]:
+            parent.remove(child)
+
+
+def tidy(markup: str) -> str:
+    """Matplotlib's SVG document as a bare `<svg>` element, the same bytes for the same drawing."""
+    root = ET.fromstring(markup)
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        attributes = {_local(key): value for key, value in element.attrib.items()}
+        if "style" in attributes:
+            attributes["style"] = _COLOUR.sub(
+                lambda m: f"var(--{MARKERS[m[0].lower()]})", attributes["style"]
+            )
+        if _ZERO_ROTATION.match(attributes.get("transform", "")):
+            del attributes["transform"]
+        element.attrib.clear()
+        element.attrib.update(attributes)
+        element.tail = None
+        if element.tag != "text":
+            element.text = None
+    # A <style> inside inline SVG would apply to the whole page; `theme.CSS` says the same there.
+    _without(root, lambda e: e.tag in ("metadata", "style"))
+    used = _references(root)
+    for element in root.iter():
+        if element.get("id") not in used:
+            element.attrib.pop("id", None)
+    _without(root, lambda e: e.tag in ("defs", "g") and len(e) == 0)
+    order = {e.attrib["id"]: f"p{i}" for i, e in enumerate(root.iter()) if "id" in e.attrib}
+    _rename(root, lambda old: order[old])
+    for key in ("width", "height", "version"):
+        root.attrib.pop(key, None)
+    return ET.tostring(root, encoding="unicode")
+
+
+def inline(markup: str, *, prefix: str, alt: str) -> str:
+    """A `tidy` SVG for one place of one page: ids under `prefix`, and `alt` for who cannot see."""
+    root = ET.fromstring(markup)
+    _rename(root, lambda old: prefix + old)
+    root.set("role", "img")
+    root.set("aria-label", one_line(alt))
+    title = ET.Element("title")
+    title.text = one_line(alt)
+    root.insert(0, title)
+    return ET.tostring(root, encoding="unicode")
