@@ -108,7 +108,9 @@ def corpus_files(root: Path) -> list[Path]:
         and _suffix(path) in FORMATS
     )
     if not found:
-        raise UserError(f"{root}: no {', '.join(FORMATS)} file (or .gz / .zst of one) in this folder")
+        raise UserError(
+            f"{root}: no {', '.join(FORMATS)} file (or .gz / .zst of one) in this folder"
+        )
     return found
 
 

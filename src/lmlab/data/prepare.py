@@ -56,11 +56,15 @@ def prepare(config: PrepareConfig) -> TokenStore:
     if config.out.exists():
         return _reuse(config.out, request)
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    spool_folder = Path(tempfile.mkdtemp(prefix=f".{config.out.name}.spool-", dir=config.out.parent))
+    spool_folder = Path(
+        tempfile.mkdtemp(prefix=f".{config.out.name}.spool-", dir=config.out.parent)
+    )
     try:
         spool = Spool(spool_folder / "documents.jsonl", read_corpus(config.corpus))
         splits = assign_splits(spool.keys, spool.sizes, config.split)
-        say(f"{len(splits):,} documents, {sum(spool.sizes):,} bytes of text; building the tokenizer")
+        say(
+            f"{len(splits):,} documents, {sum(spool.sizes):,} bytes of text; building the tokenizer"
+        )
         training = (d.text for d, split in zip(spool, splits, strict=True) if split == TRAIN)
         tokenizer = build_tokenizer(config.tokenizer, training)
         names = [TRAIN, VALIDATION, *([TEST] if config.split.test else [])]
@@ -104,7 +108,9 @@ def describe_request(config: PrepareConfig) -> dict[str, Any]:
     }
     if config.tokenizer.kind == "pretrained":
         assert config.tokenizer.name is not None
-        request["tokenizer"]["fingerprint"] = pretrained_tokenizer(config.tokenizer.name).fingerprint
+        request["tokenizer"]["fingerprint"] = pretrained_tokenizer(
+            config.tokenizer.name
+        ).fingerprint
     return request
 
 

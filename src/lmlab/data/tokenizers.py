@@ -46,7 +46,9 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         if self.kind == "pretrained" and not self.name:
-            raise UserError("--tokenizer.kind pretrained needs --tokenizer.name (folder or Hub name)")
+            raise UserError(
+                "--tokenizer.kind pretrained needs --tokenizer.name (folder or Hub name)"
+            )
         if self.kind != "pretrained" and self.name:
             raise UserError(
                 f"--tokenizer.name is for --tokenizer.kind pretrained, not for {self.kind}"
@@ -152,9 +154,7 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
         raise UserError(f"{folder}: the tokenizer files are damaged: {error}") from error
     if bos is None or end is None:
         raise UserError(f"{folder}: the tokenizer files are damaged: special tokens are missing")
-    return TextTokenizer(
-        backend, bos_id=bos, end_of_text_id=end, reversed_text=reversed_text
-    )
+    return TextTokenizer(backend, bos_id=bos, end_of_text_id=end, reversed_text=reversed_text)
 
 
 def is_own_tokenizer(folder: Path) -> bool:
@@ -185,9 +185,7 @@ def pretrained_tokenizer(name: str) -> TextTokenizer:
         raise UserError(
             f"tokenizer '{name}' has neither an end-of-text nor a separator token to join documents"
         )
-    return TextTokenizer(
-        Tokenizer.from_str(backend.to_str()), bos_id=bos, end_of_text_id=end
-    )
+    return TextTokenizer(Tokenizer.from_str(backend.to_str()), bos_id=bos, end_of_text_id=end)
 
 
 def _first(*ids: int | None) -> int | None:
@@ -220,9 +218,7 @@ def _with_ids(backend: Tokenizer, *, reversed_text: bool = False) -> TextTokeniz
     bos, end = backend.token_to_id(BOS), backend.token_to_id(END_OF_TEXT)
     assert bos is not None
     assert end is not None
-    return TextTokenizer(
-        backend, bos_id=bos, end_of_text_id=end, reversed_text=reversed_text
-    )
+    return TextTokenizer(backend, bos_id=bos, end_of_text_id=end, reversed_text=reversed_text)
 
 
 def train_bpe(

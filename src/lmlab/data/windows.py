@@ -53,9 +53,7 @@ def keyed_bijection(index_B: np.ndarray, size: int, bijection_key: int) -> np.nd
     assert size > 0
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     low_mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
-    keys = [
-        mix(np.array([bijection_key + r], dtype=np.uint64))[0] for r in range(_FEISTEL_ROUNDS)
-    ]
+    keys = [mix(np.array([bijection_key + r], dtype=np.uint64))[0] for r in range(_FEISTEL_ROUNDS)]
     value = np.asarray(index_B, dtype=np.uint64).copy()
     todo = np.ones(value.shape, dtype=bool)
     while todo.any():

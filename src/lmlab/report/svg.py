@@ -36,7 +36,7 @@ def _rename(root: ET.Element, name: Callable[[str], str]) -> None:
                 element.set(key, name(value))
             elif key == "href":
                 element.set(key, "#" + name(value.removeprefix("#")))
-            elif "url(#" in value and key != "aria-label":
+            elif "url(#" in value:
                 element.set(key, _REFERENCE.sub(lambda m: f"url(#{name(m[1])})", value))
 
 
@@ -75,6 +75,9 @@ def tidy(markup: str) -> str:
             element.text = None
     # A <style> inside inline SVG would apply to the whole page; `theme.CSS` says the same there.
     _without(root, lambda e: e.tag in ("metadata", "style"))
+    for element in root.iter():
+        if element.get("id") == "halo":  # matplotlib can name a group, but not class it
+            element.set("class", element.attrib.pop("id"))
     used = _references(root)
     for element in root.iter():
         if element.get("id") not in used:

@@ -10,6 +10,7 @@ Notable:
 from __future__ import annotations
 
 import html
+import itertools
 import math
 import numbers
 import re
@@ -123,7 +124,7 @@ def _tick(value: float, top: float, values: Sequence[float]) -> str:
         scale, suffix = next(pair for pair in _SCALES if top >= pair[0])
     scaled = [v / scale for v in values]
     # Enough decimals to tell neighbours apart, and to show 2.5 as 2.5.
-    gaps = [abs(b - a) for a, b in zip(scaled, scaled[1:], strict=False) if a != b]
+    gaps = [abs(b - a) for a, b in itertools.pairwise(scaled) if a != b]
     tolerance = min(gaps, default=abs(scaled[0])) * 1e-3
     decimals = next(
         (d for d in range(12) if all(abs(round(v, d) - v) <= tolerance for v in scaled)), 12

@@ -1,0 +1,81 @@
+"""Which backbone, and how large: the configuration of a model. Imports no torch.
+
+The named sizes are those of Papadopoulos et al. 2024 (layers / heads / width): nano 3/3/48 to
+XL 48/25/1600 for attention, and 1x256, 3x512, 5x768 (layers x width) for GRU and LSTM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from lmlab.errors import UserError
+
+
+class Size(NamedTuple):
+    layers: int
+    heads: int
+    width: int
+
+
+SIZES = {
+    "nano": Size(3, 3, 48),
+    "micro": Size(4, 4, 128),
+    "mini": Size(6, 6, 192),
+    "small": Size(10, 10, 380),
+    "gpt1": Size(12, 12, 768),
+    "medium": Size(24, 16, 1024),
+    "xl": Size(48, 25, 1600),
+}
+RECURRENT_SIZES = {"1x256": Size(1, 1, 256), "3x512": Size(3, 1, 512), "5x768": Size(5, 1, 768)}
+ATTENTION, RECURRENT = ("gpt2", "neox", "llama"), ("gru", "lstm")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A backbone and its size; layers, heads and width override the named size."""
+
+    architecture: Literal["gpt2", "neox", "llama", "gru", "lstm", "auto"] = "gpt2"
+    """auto: any causal transformers architecture, from the configuration named by `path`."""
+    size: str | None = None
+    """nano, micro, mini, small, gpt1, medium, xl; for gru and lstm 1x256, 3x512, 5x768."""
+    layers: int | None = None
+    heads: int | None = None
+    width: int | None = None
+    tied: bool = False
+    """Output embedding = input embedding."""
+    dropout: float = 0.0
+    path: str | None = None
+    """For architecture auto: folder or Hub name whose config.json is used (not its weights)."""
+
+    def __post_init__(self) -> None:
+        if (self.architecture == "auto") != (self.path is not None):
+            raise UserError("--model.architecture auto and --model.path go together")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"--model.dropout {self.dropout} must be at least 0 and below 1")
+        if self.architecture != "auto":
+            self.dimensions()
+
+    def dimensions(self) -> Size:
+        """Layers, heads and width after the overrides."""
+        recurrent = self.architecture in RECURRENT
+        known = RECURRENT_SIZES if recurrent else SIZES
+        size = self.size or ("1x256" if recurrent else "micro")
+        if size not in known:
+            raise UserError(
+                f"--model.size {size}: {self.architecture} has the sizes {', '.join(known)}"
+            )
+        base = known[size]
+        chosen = Size(
+            self.layers or base.layers, self.heads or base.heads, self.width or base.width
+        )
+        if min(chosen) < 1:
+            raise UserError(f"layers, heads and width must be at least 1, got {tuple(chosen)}")
+        if not recurrent and chosen.width % chosen.heads:
+            raise UserError(f"width {chosen.width} is not a multiple of {chosen.heads} heads")
+        if self.architecture in ("neox", "llama") and (chosen.width // chosen.heads) % 2:
+            raise UserError(
+                f"width {chosen.width} / {chosen.heads} heads gives an odd head width, which "
+                "rotary positions cannot use"
+            )
+        return chosen

@@ -1,0 +1,3 @@
+"""Backbones. Importing this package registers lmlab's own classes with transformers."""
+
+from lmlab.models import recurrent as recurrent

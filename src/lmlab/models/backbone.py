@@ -1,0 +1,75 @@
+"""Hidden states and head of a causal language model, whatever its architecture.
+
+Losses that are computed in chunks need the hidden states and the output embedding, not the logits.
+Most architectures apply a plain linear head; some scale or soft-cap the logits. `Backbone` tries it
+once on two tokens: where hidden states times output embedding are the model's own logits it uses
+them, elsewhere it asks the model for logits.
+
+Shapes: B batch, T tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Backbone:
+    """A causal model split into hidden states and head.
+
+    `linear` says whether the head is linear, and then `hidden`, `weight_VD` and `bias_V` exist.
+    `model` itself stays as it is; with `compile_body` its body runs through `torch.compile`.
+    """
+
+    def __init__(self, model: nn.Module, *, compile_body: bool = False) -> None:
+        self.model: Any = model
+        self._body: Any = getattr(model, "base_model", None)
+        self._head: Any = None
+        if self._body is not None and self._body is not model:
+            self._head = self.model.get_output_embeddings()
+        self.linear = self._head is not None and self._head_is_linear()
+        self._call_body: Any = self._body
+        if compile_body:
+            target = self._body if self.linear else self.model
+            self._call_body = torch.compile(target)
+        self._compiled_model = self._call_body if compile_body and not self.linear else self.model
+
+    @torch.no_grad()
+    def _head_is_linear(self) -> bool:
+        parameter = next(self.model.parameters())
+        ids_BT = torch.zeros((1, 2), dtype=torch.long, device=parameter.device)
+        training = self.model.training
+        self.model.eval()
+        try:
+            own = self.model(ids_BT).logits
+            hidden = self._body(input_ids=ids_BT).last_hidden_state
+            ours = nn.functional.linear(hidden, self.weight_VD, self.bias_V)
+        except (AttributeError, RuntimeError, TypeError, ValueError):
+            return False
+        finally:
+            self.model.train(training)
+        tolerance = 1e-5 if own.dtype in (torch.float32, torch.float64) else 2e-2
+        return own.shape == ours.shape and torch.allclose(own, ours, rtol=tolerance, atol=tolerance)
+
+    @property
+    def weight_VD(self) -> torch.Tensor:
+        return self._head.weight
+
+    @property
+    def bias_V(self) -> torch.Tensor | None:
+        return getattr(self._head, "bias", None)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        """Last hidden states (B, T, D); only where `linear`."""
+        assert self.linear
+        return self._call_body(input_ids=ids_BT, use_cache=False).last_hidden_state
+
+    def logits(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        """The model's own logits (B, T, V)."""
+        return self._compiled_model(input_ids=ids_BT).logits

@@ -1,0 +1,129 @@
+"""From a `ModelConfig` to a transformers model with fresh weights.
+
+Notable:
+- GPT-2 gets the activation `gelu_pytorch_tanh`: the same function as its stock `gelu_new`, as one
+  fused kernel (benchmarks/train_throughput.py shows what it is worth).
+- Initial weights come from a seed alone: the global generator is seeded inside a fork and put back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+)
+from transformers.modeling_utils import PreTrainedModel
+
+from lmlab.errors import UserError
+from lmlab.config.model import ModelConfig
+from lmlab.models.recurrent import RecurrentConfig
+
+
+def build_config(
+    config: ModelConfig, *, vocabulary: int, context: int, bos_id: int, end_of_text_id: int
+) -> PreTrainedConfig:
+    """The transformers configuration of `config` for a vocabulary and a context.
+
+    Raises `UserError` if an `auto` configuration cannot be read or is too short for the context.
+    """
+    ids = {"bos_token_id": bos_id, "eos_token_id": end_of_text_id, "pad_token_id": end_of_text_id}
+    shared: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": config.tied,
+        **ids,
+    }
+    if config.architecture == "auto":
+        assert config.path is not None
+        return _auto_config(config.path, {**ids, "vocab_size": vocabulary}, context)
+    layers, heads, width = config.dimensions()
+    if config.architecture == "gpt2":
+        return GPT2Config(
+            n_positions=context,
+            n_embd=width,
+            n_layer=layers,
+            n_head=heads,
+            resid_pdrop=config.dropout,
+            embd_pdrop=config.dropout,
+            attn_pdrop=config.dropout,
+            activation_function="gelu_pytorch_tanh",
+            **shared,
+        )
+    if config.architecture == "neox":
+        # A quarter of each head is rotated (Pythia), in whole pairs
+        head_width = width // heads
+        rotary = max(2, head_width // 4 // 2 * 2)
+        return GPTNeoXConfig(
+            max_position_embeddings=context,
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=4 * width,
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                # half an id more than the fraction, so that int(head_width * fraction) is exact
+                "partial_rotary_factor": (rotary + 0.5) / head_width,
+            },
+            hidden_dropout=config.dropout,
+            attention_dropout=config.dropout,
+            **shared,
+        )
+    if config.architecture == "llama":
+        return LlamaConfig(
+            max_position_embeddings=context,
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            # SwiGLU has three matrices: 8/3 width keeps the parameters of two of 4 width
+            intermediate_size=-(-8 * width // 3 // 16) * 16,
+            attention_dropout=config.dropout,
+            **shared,
+        )
+    return RecurrentConfig(
+        cell=config.architecture,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        dropout=config.dropout,
+        **shared,
+    )
+
+
+def _auto_config(path: str, changes: dict[str, Any], context: int) -> PreTrainedConfig:
+    try:
+        loaded: PreTrainedConfig = AutoConfig.from_pretrained(path, **changes)
+    except Exception as error:
+        raise UserError(f"--model.path {path}: no usable transformers config: {error}") from error
+    longest = getattr(loaded, "max_position_embeddings", None)
+    if isinstance(longest, int) and longest < context:
+        raise UserError(
+            f"--model.path {path} allows {longest} positions, fewer than the context {context}; "
+            "give a shorter --context"
+        )
+    return loaded
+
+
+def build_model(config: PreTrainedConfig, *, seed: int) -> PreTrainedModel:
+    """A causal model with fresh float32 weights that depend on the configuration and seed alone.
+
+    Raises `UserError` for an architecture that has no causal language model.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        except ValueError as error:
+            raise UserError(
+                f"architecture '{config.model_type}' has no causal language model: {error}"
+            ) from error
+
+
+def parameters(model: torch.nn.Module) -> int:
+    """Number of weights, shared ones counted once."""
+    return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,147 @@
+"""GRU and LSTM language models as registered `PreTrainedModel`s.
+
+`import lmlab.models` registers them with transformers' Auto classes, so `from_pretrained` works on
+their checkpoints like on any other's. Sizes of the paper: 1x256, 3x512, 5x768 (layers x width).
+
+Notable: `forward` also takes and returns the recurrent state (`past_key_values`), so that
+generation costs one step a token; it is a plain tuple of tensors.
+
+Shapes: B batch, T tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    GenerationMixin,
+    PreTrainedConfig,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import PreTrainedModel
+
+
+class RecurrentConfig(PreTrainedConfig):
+    """Configuration of a GRU or LSTM language model (`cell`: "gru" or "lstm")."""
+
+    model_type = "lmlab_recurrent"
+
+    cell: str = "lstm"
+    vocab_size: int = 50257
+    hidden_size: int = 256
+    num_hidden_layers: int = 1
+    dropout: float = 0.0
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    pad_token_id: int | None = None
+
+
+class RecurrentPreTrainedModel(PreTrainedModel):
+    config_class = RecurrentConfig
+    base_model_prefix = "model"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, nn.GRU | nn.LSTM):
+            # PyTorch's own default for recurrent layers, uniform in +-1/sqrt(D)
+            bound = module.hidden_size**-0.5
+            for parameter in module.parameters():
+                nn.init.uniform_(parameter, -bound, bound)
+
+
+class RecurrentModel(RecurrentPreTrainedModel):
+    """Embedding and recurrent layers; gives hidden states (B, T, D)."""
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        kind = {"gru": nn.GRU, "lstm": nn.LSTM}[config.cell]
+        between = config.dropout if config.num_hidden_layers > 1 else 0.0
+        self.layers = kind(
+            config.hidden_size,
+            config.hidden_size,
+            config.num_hidden_layers,
+            batch_first=True,
+            dropout=between,
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embed_tokens = value
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool = False,
+        **unused: Any,
+    ) -> BaseModelOutputWithPast:
+        """`attention_mask` may only mask padding on the right, where it changes nothing."""
+        embedded_BTD = self.dropout(self.embed_tokens(input_ids))
+        state = past_key_values if isinstance(past_key_values, tuple) else None
+        if state is not None and self.config.cell == "gru":
+            state = state[0]
+        hidden_BTD, last = self.layers(embedded_BTD, state)
+        past = None
+        if use_cache:
+            past = last if isinstance(last, tuple) else (last,)
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.dropout(hidden_BTD),
+            past_key_values=past,  # pyright: ignore[reportArgumentType]
+        )
+
+
+class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
+    """Recurrent backbone with an output embedding (no bias)."""
+
+    _is_stateful = True  # tells `generate` that the past is a state, not a DynamicCache
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__(config)
+        self.model = RecurrentModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.lm_head = new_embeddings
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, past_key_values: Any = None, **arguments: Any
+    ) -> dict[str, Any]:
+        """One step a token once there is a state."""
+        has_state = isinstance(past_key_values, tuple)
+        return {
+            "input_ids": input_ids[:, -1:] if has_state else input_ids,
+            "past_key_values": past_key_values if has_state else None,
+            "use_cache": arguments.get("use_cache", True),
+        }
+
+    def forward(self, input_ids: torch.Tensor, **arguments: Any) -> CausalLMOutputWithPast:
+        output = self.model(input_ids, **arguments)
+        return CausalLMOutputWithPast(
+            logits=self.lm_head(output.last_hidden_state),
+            past_key_values=output.past_key_values,
+        )
+
+
+AutoConfig.register("lmlab_recurrent", RecurrentConfig)
+AutoModel.register(RecurrentConfig, RecurrentModel)
+AutoModelForCausalLM.register(RecurrentConfig, RecurrentForCausalLM)

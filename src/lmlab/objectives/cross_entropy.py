@@ -1,0 +1,199 @@
+"""Cross-entropy of a linear head, without ever holding tokens x vocabulary.
+
+Rows are taken in chunks. Each chunk's logits, log-softmax and gradients are formed at once in the
+forward pass, so that backward only scales what is there: one chunk of logits is the extra memory,
+and no logits are computed twice.
+
+Notable:
+- Log-sum-exp in float32 (float64 for float64 input) whatever the type of the products. Under
+  autocast the products are in autocast's type, each operand cast once.
+- The gradient of the weight is summed over chunks in float32.
+- Double backward is not supported (the saved gradients are constants).
+
+Shapes: N rows, D width, V vocabulary, C rows of a chunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lmlab.errors import UserError
+
+IGNORED = -100
+_CHUNK_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 27}
+
+
+def linear_cross_entropy(
+    hidden_ND: torch.Tensor,
+    weight_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    *,
+    bias_V: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean of -log softmax(hidden W^T + bias)[target], in nats, over targets that are not -100.
+
+    Inputs are aligned already: row i predicts `targets_N[i]`. Returns a scalar, float32 (float64
+    for float64 input); 0 if every target is ignored. Memory O(chunk x V).
+
+    Raises `UserError` if shapes disagree or a target is outside the vocabulary.
+    """
+    total, count = cross_entropy_sum(hidden_ND, weight_VD, targets_N, bias_V=bias_V)
+    return total / max(count, 1)
+
+
+def cross_entropy_sum(
+    hidden_ND: torch.Tensor,
+    weight_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    *,
+    bias_V: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, int]:
+    """Like `linear_cross_entropy`, but the sum in nats and the number of targets."""
+    hidden, targets, _ = _selected(hidden_ND, weight_VD, targets_N, bias_V)
+    if len(targets) == 0:
+        # keep the graph, so that backward gives zero gradients rather than an error
+        return hidden_ND.sum() * 0.0 + weight_VD.sum() * 0.0, 0
+    dtype = _product_type(hidden)
+    total: Any = _CrossEntropySum.apply(hidden, weight_VD, targets, bias_V, dtype)
+    return total, len(targets)
+
+
+@torch.no_grad()
+def cross_entropy_each(
+    hidden_ND: torch.Tensor,
+    weight_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    *,
+    bias_V: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Nats (N,) of each target, 0 where it is ignored; no gradient."""
+    hidden, targets, rows = _selected(hidden_ND, weight_VD, targets_N, bias_V)
+    dtype = _product_type(hidden)
+    accumulate = torch.promote_types(hidden.dtype, torch.float32)
+    nats_N = torch.zeros(targets_N.shape, dtype=accumulate, device=hidden_ND.device)
+    weight = weight_VD.to(dtype)
+    parts = [
+        -_chunk_log_probabilities(part.to(dtype), weight, bias_V, accumulate).gather(
+            1, wanted[:, None]
+        )[:, 0]
+        for part, wanted in zip(*_chunks(hidden, targets, len(weight_VD)), strict=True)
+    ]
+    if parts:
+        nats_N[rows] = torch.cat(parts)
+    return nats_N
+
+
+def _selected(
+    hidden_ND: torch.Tensor,
+    weight_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    bias_V: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows whose target counts: their hidden states, targets and row mask."""
+    if (
+        hidden_ND.ndim != 2
+        or weight_VD.ndim != 2
+        or hidden_ND.shape[1] != weight_VD.shape[1]
+        or targets_N.shape != hidden_ND.shape[:1]
+        or (bias_V is not None and bias_V.shape != weight_VD.shape[:1])
+    ):
+        raise UserError(
+            "cross-entropy takes hidden (N, D), weight (V, D), targets (N) and bias (V); got "
+            f"{tuple(hidden_ND.shape)}, {tuple(weight_VD.shape)}, {tuple(targets_N.shape)}"
+            + (f", {tuple(bias_V.shape)}" if bias_V is not None else "")
+        )
+    rows = targets_N != IGNORED
+    if rows.all():
+        hidden, targets = hidden_ND, targets_N
+    else:
+        hidden, targets = hidden_ND[rows], targets_N[rows]
+    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight_VD):
+        raise UserError(
+            f"target ids from {int(targets.min())} to {int(targets.max())} do not fit the "
+            f"vocabulary of {len(weight_VD)}: the tokenizer and the model do not belong together"
+        )
+    return hidden, targets, rows
+
+
+def _product_type(hidden: torch.Tensor) -> torch.dtype:
+    kind = hidden.device.type
+    if hidden.dtype != torch.float64 and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return hidden.dtype
+
+
+def _chunks(
+    hidden: torch.Tensor, targets: torch.Tensor, vocabulary: int
+) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    budget = _CHUNK_LOGITS.get(hidden.device.type, _CHUNK_LOGITS["cuda"])
+    rows = max(32, budget // vocabulary)
+    return hidden.split(rows), targets.split(rows)
+
+
+def _chunk_log_probabilities(
+    hidden_CD: torch.Tensor,
+    weight_VD: torch.Tensor,
+    bias_V: torch.Tensor | None,
+    accumulate: torch.dtype,
+) -> torch.Tensor:
+    logits_CV = hidden_CD @ weight_VD.T
+    if bias_V is not None:
+        logits_CV = logits_CV.to(accumulate) + bias_V
+    return torch.log_softmax(logits_CV, dim=1, dtype=accumulate)
+
+
+class _CrossEntropySum(torch.autograd.Function):
+    """Sum of nats over rows; gradients formed chunk by chunk in the forward pass."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        hidden_ND: torch.Tensor,
+        weight_VD: torch.Tensor,
+        targets_N: torch.Tensor,
+        bias_V: torch.Tensor | None,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        needs_hidden, needs_weight, _, needs_bias, _ = ctx.needs_input_grad
+        accumulate = torch.promote_types(hidden_ND.dtype, torch.float32)
+        hidden, weight = hidden_ND.to(dtype), weight_VD.to(dtype)
+        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+        d_hidden = torch.empty_like(hidden) if needs_hidden else None
+        d_weight = torch.zeros_like(weight, dtype=accumulate) if needs_weight else None
+        d_bias = torch.zeros_like(bias_V, dtype=accumulate) if bias_V is not None else None
+        start = 0
+        with torch.autocast(hidden.device.type, enabled=False):
+            for part, wanted in zip(*_chunks(hidden, targets_N, len(weight)), strict=True):
+                scores_CV = _chunk_log_probabilities(part, weight, bias_V, accumulate)
+                rows = torch.arange(len(part), device=hidden.device)
+                total -= scores_CV[rows, wanted].sum(dtype=torch.float64)
+                # softmax minus one at the target: the gradient of the logits, in place
+                scores_CV.exp_()
+                scores_CV[rows, wanted] -= 1
+                if needs_bias and d_bias is not None:
+                    d_bias += scores_CV.sum(0)
+                d_logits_CV = scores_CV.to(dtype)
+                if d_hidden is not None:
+                    torch.mm(d_logits_CV, weight, out=d_hidden[start : start + len(part)])
+                if d_weight is not None:
+                    if dtype == accumulate:
+                        d_weight.addmm_(d_logits_CV.T, part)
+                    else:
+                        d_weight += d_logits_CV.T @ part
+                start += len(part)
+        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+        ctx.types = (hidden_ND.dtype, weight_VD.dtype, bias_V.dtype if bias_V is not None else None)
+        return total.to(accumulate)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> Any:
+        (scale,) = upstream
+        gradients = [
+            gradient if gradient is None else (gradient * scale).to(kind)
+            for gradient, kind in zip(ctx.saved_tensors, ctx.types, strict=True)
+        ]
+        d_hidden, d_weight, d_bias = gradients
+        needs_bias = ctx.needs_input_grad[3]
+        return d_hidden, d_weight, None, d_bias if needs_bias else None, None

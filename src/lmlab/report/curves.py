@@ -1,0 +1,349 @@
+"""Plots of y against x: curves with bands, and clouds of points.
+
+Notable:
+- The legend is not in the drawing but in the page, where long labels can wrap.
+- The label of the vertical axis lies above it, so nobody has to turn their head.
+- A horizontal line (a floor, chance) carries its label in the plot, at the place where it covers
+  the least of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from lmlab.report.checks import check_colour, check_numbers, fail
+from lmlab.report.drawing import (
+    NARROW,
+    SIZE,
+    SMALL,
+    WIDE,
+    Sheet,
+    fitting_ticks,
+    horizontal_axis,
+    horizontal_axis_height,
+    limits,
+    line_height,
+    place,
+    sheet_settings,
+    text_width,
+    ticks,
+    wrap,
+)
+from lmlab.report.page import Figure, LegendEntry
+from lmlab.report.text import tick_labels
+from lmlab.report.theme import marker
+
+MOST_POINTS = 4000  # of a scatter plot; each is an element of the page, twice
+_PLOT_HEIGHT = 205.0
+_RIGHT = 10.0  # room for half of the last tick label
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve, with a band where `low` and `high` are given. Same label: one legend entry."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    colour: int = 0
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Points:
+    """A cloud of points of one colour; the colour decides the shape too."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: int = 0
+
+
+@dataclass(frozen=True)
+class _Plot:
+    """What both kinds of plot, in both widths, have in common."""
+
+    x_label: str
+    y_label: str
+    log_x: bool
+    log_y: bool
+    horizontal: Sequence[tuple[str, float]]
+
+
+def line_plot(
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    finding: str,
+    alt: str,
+    caption: str = "",
+    log_x: bool = False,
+    log_y: bool = False,
+    horizontal: Sequence[tuple[str, float]] = (),
+) -> Figure:
+    """Curves, with bands where given; `horizontal` are labelled lines across (floors, chance).
+
+    Raises `UserError` for empty series, lengths that differ, or numbers an axis cannot show.
+    """
+    plot = _Plot(x_label, y_label, log_x, log_y, horizontal)
+    if not series:
+        fail(finding, "there are no series; give at least one, or leave the figure out")
+    for s in series:
+        _check(finding, plot, s)
+        if (s.low is None) != (s.high is None):
+            fail(finding, f"series '{s.label}' has one side of a band; give both or neither")
+        for side, values in (("low", s.low), ("high", s.high)):
+            if values is None:
+                continue
+            if len(values) != len(s.x):
+                fail(
+                    finding,
+                    f"series '{s.label}' has {len(values)} values of {side} for {len(s.x)} of x; "
+                    "give one each",
+                )
+            check_numbers(finding, f"{side} of '{s.label}'", values, positive=log_y)
+
+    names = [s.label for s in series]
+
+    def draw(axes: Axes) -> None:
+        for s in series:
+            colour = marker(f"c{s.colour}")
+            if s.low is not None and s.high is not None:
+                axes.fill_between(s.x, s.low, s.high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(
+                s.x,
+                s.y,
+                color=colour,
+                # Several seeds of one kind are thin, so that the kinds stay apart.
+                linewidth=1.1 if names.count(s.label) > 1 else 1.8,
+                linestyle=(0, (4.0, 2.5)) if s.dashed else "-",
+                marker="o" if len(s.x) == 1 else "",
+                markersize=5,
+            )
+
+    legend = [
+        LegendEntry(s.label, f"c{s.colour}", "M0 6H26", dash="6 4" if s.dashed else "")
+        for s in series
+    ]
+    bands = [v for s in series for side in (s.low, s.high) if side is not None for v in side]
+    wide, narrow = _sheets(plot, series, draw, bands)
+    return Figure(finding, wide, narrow, alt, caption, _distinct(legend))
+
+
+# Marker of a colour: matplotlib's name, and the path of its sample in the legend.
+_SHAPES = (
+    ("o", "M13 2a4 4 0 1 0 .01 0Z"),
+    ("^", "M13 1.5L17.5 10H8.5Z"),
+    ("s", "M9.5 2.5h7v7h-7Z"),
+    ("D", "M13 1l5 5l-5 5l-5 -5Z"),
+    ("v", "M13 10.5L17.5 2H8.5Z"),
+    ("P", "M11.5 1.5h3v3h3v3h-3v3h-3v-3h-3v-3h3Z"),
+)
+
+
+def scatter_plot(
+    groups: Sequence[Points],
+    *,
+    x_label: str,
+    y_label: str,
+    finding: str,
+    alt: str,
+    caption: str = "",
+    log_x: bool = False,
+    log_y: bool = False,
+    horizontal: Sequence[tuple[str, float]] = (),
+) -> Figure:
+    """Points of several groups, told apart by colour and shape.
+
+    Raises `UserError` as `line_plot` does, and for more than `MOST_POINTS` points.
+    """
+    plot = _Plot(x_label, y_label, log_x, log_y, horizontal)
+    if not groups:
+        fail(finding, "there are no groups of points; give at least one, or leave the figure out")
+    for group in groups:
+        _check(finding, plot, group)
+    total = sum(len(group.x) for group in groups)
+    if total > MOST_POINTS:
+        fail(finding, f"{total:,} points are too many for a page; draw {MOST_POINTS:,} of them")
+    few = total < 300
+
+    def draw(axes: Axes) -> None:
+        for group in groups:
+            axes.plot(
+                group.x,
+                group.y,
+                linestyle="",
+                marker=_SHAPES[group.colour][0],
+                markersize=4.5 if few else 3,
+                markeredgewidth=0,
+                color=marker(f"c{group.colour}"),
+                alpha=0.8 if few else 0.5,
+            )
+
+    legend = [
+        LegendEntry(group.label, f"c{group.colour}", _SHAPES[group.colour][1], filled=True)
+        for group in groups
+    ]
+    wide, narrow = _sheets(plot, groups, draw, [])
+    return Figure(finding, wide, narrow, alt, caption, _distinct(legend))
+
+
+def _check(finding: str, plot: _Plot, data: Series | Points) -> None:
+    name = data.label
+    if len(data.x) == 0:
+        fail(finding, f"series '{name}' is empty; leave it out")
+    if len(data.x) != len(data.y):
+        fail(
+            finding,
+            f"series '{name}' has {len(data.x)} values of x and {len(data.y)} of y; pair them",
+        )
+    check_numbers(finding, f"x of '{name}'", data.x, positive=plot.log_x)
+    check_numbers(finding, f"y of '{name}'", data.y, positive=plot.log_y)
+    check_colour(finding, name, data.colour)
+    for label, value in plot.horizontal:
+        check_numbers(finding, f"the line '{label}'", [value], positive=plot.log_y)
+
+
+def _distinct(legend: Sequence[LegendEntry]) -> tuple[LegendEntry, ...]:
+    return tuple(dict.fromkeys(entry for entry in legend if entry.label))
+
+
+def _sheets(
+    plot: _Plot,
+    data: Sequence[Series] | Sequence[Points],
+    draw: Callable[[Axes], None],
+    more_y: Sequence[float],
+) -> tuple[str, str]:
+    """The wide and the narrow drawing; `more_y` are values of y to have room for besides."""
+    all_x = [float(v) for d in data for v in d.x]
+    all_y = [float(v) for d in data for v in d.y]
+    all_y += [float(v) for v in more_y] + [value for _, value in plot.horizontal]
+    x_limits = limits(all_x, log=plot.log_x, margin=0.02)
+    # A line at the very top or bottom needs room for its label.
+    y_limits = limits(all_y, log=plot.log_y, margin=0.1 if plot.horizontal else 0.05)
+    with sheet_settings():
+        wide, narrow = (
+            _sheet(width, plot, data, draw, x_limits, y_limits).svg() for width in (WIDE, NARROW)
+        )
+    return wide, narrow
+
+
+def _sheet(
+    sheet_width: float,
+    plot: _Plot,
+    data: Sequence[Series] | Sequence[Points],
+    draw: Callable[[Axes], None],
+    x_limits: tuple[float, float],
+    y_limits: tuple[float, float],
+) -> Sheet:
+    y_values = ticks(*y_limits, log=plot.log_y, most=7)
+    y_texts = tick_labels(y_values, log=plot.log_y)
+    y_lines = wrap(plot.y_label, SIZE, sheet_width)
+    left = max((text_width(text, SMALL) for text in y_texts), default=0) + 7
+    top = len(y_lines) * line_height(SIZE) + 8
+    width = sheet_width - left - _RIGHT
+    bottom = top + _PLOT_HEIGHT
+    x_values, x_texts = fitting_ticks(*x_limits, log=plot.log_x, width=width, room=(left, _RIGHT))
+
+    sheet = Sheet(sheet_width, bottom + horizontal_axis_height(plot.x_label, width))
+    axes = sheet.axes(left, top, width, _PLOT_HEIGHT)
+    if plot.log_x:
+        axes.set_xscale("log")
+    if plot.log_y:
+        axes.set_yscale("log")
+    axes.set(xlim=x_limits, ylim=y_limits)
+    axes.yaxis.set_major_locator(FixedLocator(y_values))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.tick_params(axis="y", length=0, labelleft=False)
+    axes.grid(axis="y", color=marker("rule"), linewidth=0.8)
+    axes.set_axisbelow(True)
+    for i, line in enumerate(y_lines):
+        sheet.text(0, SIZE + i * line_height(SIZE), line)
+    for value, text in zip(y_values, y_texts, strict=True):
+        height = place(value, *y_limits, log=plot.log_y) * _PLOT_HEIGHT
+        sheet.text(
+            left - 7,
+            bottom - height + SMALL * 0.36,
+            text,
+            size=SMALL,
+            colour="muted",
+            align="right",
+        )
+    horizontal_axis(
+        sheet,
+        axes,
+        plot.x_label,
+        left=left,
+        width=width,
+        bottom=bottom,
+        values=x_values,
+        labels=x_texts,
+    )
+    draw(axes)
+    _horizontal_lines(sheet, axes, plot, data, left, top, width)
+    return sheet
+
+
+def _horizontal_lines(
+    sheet: Sheet,
+    axes: Axes,
+    plot: _Plot,
+    data: Sequence[Series] | Sequence[Points],
+    left: float,
+    top: float,
+    width: float,
+) -> None:
+    """Draws the labelled lines; each label goes where it covers the least of everything else."""
+    bottom = top + _PLOT_HEIGHT
+
+    def across(values: Sequence[float]) -> list[float]:
+        return [left + width * place(v, *axes.get_xlim(), log=plot.log_x) for v in values]
+
+    def down(values: Sequence[float]) -> list[float]:
+        return [bottom - _PLOT_HEIGHT * place(v, *axes.get_ylim(), log=plot.log_y) for v in values]
+
+    heights = down([value for _, value in plot.horizontal])
+    taken = [
+        _along(across(d.x), down(d.y))
+        if isinstance(d, Series)
+        else np.array([across(d.x), down(d.y)]).T
+        for d in data
+    ]
+    taken += [_along([left, left + width], [y, y]) for y in heights]
+    for (label, value), y in zip(plot.horizontal, heights, strict=True):
+        axes.axhline(value, color=marker("muted"), linewidth=1.1, linestyle=(0, (1.5, 2)), zorder=1)
+        lines = wrap(label, SMALL, width - 8)
+        length = max((text_width(line, SMALL) for line in lines), default=0)
+        tall = len(lines) * line_height(SMALL)
+        obstacles = np.concatenate(taken)
+        candidates = []
+        for upper in (y - 2 - tall, y + 2):
+            for x in (left + width - 4 - length, left + 4, left + (width - length) / 2):
+                inside = (
+                    (obstacles[:, 0] > x - 3)
+                    & (obstacles[:, 0] < x + length + 3)
+                    & (obstacles[:, 1] > upper)
+                    & (obstacles[:, 1] < upper + tall)
+                )
+                outside = upper < top or upper + tall > bottom
+                candidates.append((outside, int(inside.sum()), len(candidates), x, upper))
+        *_, x, upper = min(candidates)
+        for i, line in enumerate(lines):
+            baseline = upper + (i + 0.8) * line_height(SMALL)
+            sheet.text(x, baseline, line, size=SMALL, colour="muted", halo=True)
+            taken.append(_along([x, x + text_width(line, SMALL)], [baseline - 3, baseline - 3]))
+
+
+def _along(x: Sequence[float], y: Sequence[float]) -> np.ndarray:
+    """Points on the line through the given ones, close enough that none jumps over a label."""
+    position = np.linspace(0, len(x) - 1, max(400, 4 * len(x)))
+    at = np.arange(len(x))
+    return np.array([np.interp(position, at, x), np.interp(position, at, y)]).T

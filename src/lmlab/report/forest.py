@@ -1,0 +1,243 @@
+"""The forest plot: estimates below one another, each with its interval.
+
+Notable:
+- The wide form has three columns: label, interval, estimate as text. The narrow form gives the
+  interval the whole width, below its label and estimate.
+- The height follows from the rows; labels and notes wrap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lmlab.report.checks import check_numbers, fail
+from lmlab.report.drawing import (
+    NARROW,
+    SIZE,
+    SMALL,
+    WIDE,
+    Sheet,
+    fitting_ticks,
+    horizontal_axis,
+    horizontal_axis_height,
+    limits,
+    line_height,
+    sheet_settings,
+    text_width,
+    wrap,
+)
+from lmlab.report.page import Figure
+from lmlab.report.text import estimates, one_line
+from lmlab.report.theme import marker
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its interval, or without one and a `note` that says why.
+
+    Rows that follow one another with the same `group` stand under that heading.
+    """
+
+    label: str
+    estimate: float
+    low: float | None
+    high: float | None
+    note: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row laid out: its texts with positions, and where its interval is drawn."""
+
+    interval: Interval
+    estimate: str
+    label_lines: list[str]
+    note_lines: list[str]
+    heading_lines: list[str]
+
+
+def forest_plot(
+    rows: Sequence[Interval],
+    *,
+    x_label: str,
+    finding: str,
+    alt: str,
+    caption: str = "",
+    reference: float | None = 0.0,
+) -> Figure:
+    """Estimates below one another, each with its interval; `reference` is a vertical line.
+
+    An estimate without interval is a hollow point.
+
+    Raises `UserError` for no rows, numbers that are not finite, or half an interval.
+    """
+    if not rows:
+        fail(finding, "there are no rows; give at least one, or leave the figure out")
+    for row in rows:
+        if (row.low is None) != (row.high is None):
+            fail(finding, f"row '{row.label}' has one end of an interval; give both or neither")
+        ends = [] if row.low is None or row.high is None else [row.low, row.high]
+        check_numbers(finding, f"row '{row.label}'", [row.estimate, *ends])
+        if ends and ends[0] > ends[1]:
+            fail(finding, f"row '{row.label}': low {ends[0]} is above high {ends[1]}; swap them")
+    check_numbers(finding, "the reference", [] if reference is None else [reference])
+    with sheet_settings():
+        return Figure(
+            finding=finding,
+            svg_wide=_forest_wide(rows, x_label, reference),
+            svg_narrow=_forest_narrow(rows, x_label, reference),
+            alt=alt,
+            caption=caption,
+        )
+
+
+def _forest_rows(rows: Sequence[Interval], label_width: float, heading_width: float) -> list[_Row]:
+    texts = estimates([(row.estimate, row.low, row.high) for row in rows])
+    laid_out = []
+    group = ""
+    for row, text in zip(rows, texts, strict=True):
+        heading = row.group if row.group != group else ""
+        group = row.group
+        laid_out.append(
+            _Row(
+                row,
+                text,
+                wrap(row.label, SIZE, label_width),
+                wrap(row.note, SMALL, label_width),
+                wrap(heading, SIZE, heading_width, bold=True),
+            )
+        )
+    return laid_out
+
+
+def _forest_wide(rows: Sequence[Interval], x_label: str, reference: float | None) -> str:
+    """Three columns: label, interval, estimate as text."""
+    gap = 16.0
+    longest = max(
+        [text_width(one_line(row.label), SIZE) for row in rows]
+        + [text_width(one_line(row.note), SMALL) for row in rows]
+    )
+    label_width = min(longest, 170.0) + 1
+    laid_out = _forest_rows(rows, label_width, WIDE)
+    head = "estimate [interval]"
+    estimate_width = max(
+        [text_width(row.estimate, SIZE) for row in laid_out] + [text_width(head, SMALL)]
+    )
+    left = label_width + gap
+    width = WIDE - left - gap - estimate_width
+
+    y = line_height(SMALL) + 4
+    top = y
+    places = []
+    for row in laid_out:
+        heading = len(row.heading_lines) * line_height(SIZE)
+        y += heading + (8 if heading else 0)
+        texts = len(row.label_lines) * line_height(SIZE)
+        texts += len(row.note_lines) * line_height(SMALL)
+        places.append((y, texts))
+        y += texts + 9
+    sheet = Sheet(WIDE, y + 4 + horizontal_axis_height(x_label, width))
+    sheet.text(WIDE, SMALL, head, size=SMALL, colour="muted", align="right")
+    centres = []
+    for row, (start, texts) in zip(laid_out, places, strict=True):
+        _lines(sheet, 0, start - 4, row.heading_lines, upwards=True, bold=True)
+        below = _lines(sheet, 0, start + SIZE, row.label_lines)
+        _lines(sheet, 0, below - SIZE + SMALL, row.note_lines, size=SMALL, colour="muted")
+        centre = start + texts / 2
+        centres.append(centre)
+        sheet.text(WIDE, centre + SIZE * 0.36, row.estimate, align="right")
+    _intervals(sheet, rows, centres, x_label, reference, left, width, top, y + 4, gap)
+    return sheet.svg()
+
+
+def _forest_narrow(rows: Sequence[Interval], x_label: str, reference: float | None) -> str:
+    """One column: label and estimate on a line where both fit, the interval below them."""
+    laid_out = _forest_rows(rows, NARROW, NARROW)
+    y = 0.0
+    places = []
+    for row in laid_out:
+        y += len(row.heading_lines) * line_height(SIZE) + (8 if row.heading_lines else 0)
+        last = row.label_lines[-1] if row.label_lines else ""
+        room = NARROW - text_width(last, SIZE) - text_width(row.estimate, SIZE)
+        beside = room >= 12 and bool(row.label_lines)
+        texts = (len(row.label_lines) + (not beside)) * line_height(SIZE)
+        texts += len(row.note_lines) * line_height(SMALL)
+        places.append((y, beside, y + texts + 8))
+        y += texts + 26
+    sheet = Sheet(NARROW, y + horizontal_axis_height(x_label, NARROW))
+    for row, (start, beside, _) in zip(laid_out, places, strict=True):
+        _lines(sheet, 0, start - 4, row.heading_lines, upwards=True, bold=True)
+        below = _lines(sheet, 0, start + SIZE, row.label_lines)
+        if beside:
+            sheet.text(NARROW, below - line_height(SIZE), row.estimate, align="right")
+        else:
+            sheet.text(0, below, row.estimate)
+            below += line_height(SIZE)
+        _lines(sheet, 0, below - SIZE + SMALL, row.note_lines, size=SMALL, colour="muted")
+    centres = [centre for *_, centre in places]
+    _intervals(sheet, rows, centres, x_label, reference, 0, NARROW, 0, y, 0)
+    return sheet.svg()
+
+
+def _lines(
+    sheet: Sheet,
+    x: float,
+    baseline: float,
+    lines: Sequence[str],
+    *,
+    size: float = SIZE,
+    colour: str = "ink",
+    bold: bool = False,
+    upwards: bool = False,
+) -> float:
+    """Lines of text from (or, `upwards`, down to) `baseline`; the baseline of the next line."""
+    if upwards:
+        baseline -= (len(lines) - 1) * line_height(size)
+    for line in lines:
+        sheet.text(x, baseline, line, size=size, colour=colour, bold=bold)
+        baseline += line_height(size)
+    return baseline
+
+
+def _intervals(
+    sheet: Sheet,
+    rows: Sequence[Interval],
+    centres: Sequence[float],
+    x_label: str,
+    reference: float | None,
+    left: float,
+    width: float,
+    top: float,
+    bottom: float,
+    room: float,
+) -> None:
+    """The part of a forest plot that has a scale; `centres` are heights on the sheet.
+
+    `room` is how far tick labels may stick out at both sides.
+    """
+    ends = [v for row in rows for v in (row.estimate, row.low, row.high, reference)]
+    low, high = limits([v for v in ends if v is not None], log=False, margin=0.08)
+    axes = sheet.axes(left, top, width, bottom - top)
+    axes.set(xlim=(low, high), ylim=(bottom, top), yticks=[])
+    values, labels = fitting_ticks(low, high, log=False, width=width, room=(room, room))
+    horizontal_axis(
+        sheet, axes, x_label, left=left, width=width, bottom=bottom, values=values, labels=labels
+    )
+    if reference is not None:
+        axes.axvline(reference, color=marker("muted"), linewidth=1, zorder=1)
+    for row, y in zip(rows, centres, strict=True):
+        if row.low is not None and row.high is not None:
+            axes.plot([row.low, row.high], [y, y], color=marker("c0"), linewidth=2.2, zorder=2)
+        axes.plot(
+            [row.estimate],
+            [y],
+            marker="o",
+            markersize=6.5,
+            color=marker("c0"),
+            markeredgewidth=1.6,
+            markerfacecolor=marker("paper" if row.low is None else "c0"),
+            zorder=3,
+            clip_on=False,
+        )
