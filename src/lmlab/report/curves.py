@@ -244,7 +244,7 @@ def _sheet(
     x_limits: tuple[float, float],
     y_limits: tuple[float, float],
 ) -> Sheet:
-    y_values = ticks(*y_limits, log=plot.log_y, most=7)
+    y_values = ticks(*y_limits, log=plot.log_y, most=8)
     y_texts = tick_labels(y_values, log=plot.log_y)
     y_lines = wrap(plot.y_label, SIZE, sheet_width)
     left = max((text_width(text, SMALL) for text in y_texts), default=0) + 7

@@ -141,11 +141,10 @@ def ticks(low: float, high: float, *, log: bool, most: int) -> list[float]:
     if len(values) < 3:
         locator = MaxNLocator(nbins=max(1, most - 1), steps=[1, 2, 2.5, 5, 10])
         values = [float(v) for v in locator.tick_values(low, high)]
-    # Rounding as in 0.30000000000000004, also of the zero in the middle.
+    # Locators compute 0.30000000000000004, and zero as a tiny number.
     tolerance = (high - low) * 1e-9
-    return [
-        0.0 if abs(v) < tolerance else v for v in values if low - tolerance <= v <= high + tolerance
-    ]
+    values = [0.0 if abs(v) < tolerance else float(f"{v:.12g}") for v in values]
+    return [v for v in values if low - tolerance <= v <= high + tolerance]
 
 
 def _log_ticks(low: float, high: float, most: int) -> list[float]:

@@ -31,6 +31,8 @@ from lmlab.report.page import Figure
 from lmlab.report.text import estimates, one_line
 from lmlab.report.theme import marker
 
+_GAP = 16.0  # between columns
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -49,10 +51,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row laid out: its texts with positions, and where its interval is drawn."""
+    """The texts of a row, in lines."""
 
-    interval: Interval
     estimate: str
+    interval: str
     label_lines: list[str]
     note_lines: list[str]
     heading_lines: list[str]
@@ -94,16 +96,16 @@ def forest_plot(
 
 
 def _forest_rows(rows: Sequence[Interval], label_width: float, heading_width: float) -> list[_Row]:
-    texts = estimates([(row.estimate, row.low, row.high) for row in rows])
+    shown = estimates([(row.estimate, row.low, row.high) for row in rows])
     laid_out = []
     group = ""
-    for row, text in zip(rows, texts, strict=True):
+    for row, (estimate, interval) in zip(rows, shown, strict=True):
         heading = row.group if row.group != group else ""
         group = row.group
         laid_out.append(
             _Row(
-                row,
-                text,
+                estimate,
+                interval,
                 wrap(row.label, SIZE, label_width),
                 wrap(row.note, SMALL, label_width),
                 wrap(heading, SIZE, heading_width, bold=True),
@@ -114,7 +116,6 @@ def _forest_rows(rows: Sequence[Interval], label_width: float, heading_width: fl
 
 def _forest_wide(rows: Sequence[Interval], x_label: str, reference: float | None) -> str:
     """Three columns: label, interval, estimate as text."""
-    gap = 16.0
     longest = max(
         [text_width(one_line(row.label), SIZE) for row in rows]
         + [text_width(one_line(row.note), SMALL) for row in rows]
@@ -122,11 +123,9 @@ def _forest_wide(rows: Sequence[Interval], x_label: str, reference: float | None
     label_width = min(longest, 170.0) + 1
     laid_out = _forest_rows(rows, label_width, WIDE)
     head = "estimate [interval]"
-    estimate_width = max(
-        [text_width(row.estimate, SIZE) for row in laid_out] + [text_width(head, SMALL)]
-    )
-    left = label_width + gap
-    width = WIDE - left - gap - estimate_width
+    numbers_width = max(_numbers_width(laid_out), text_width(head, SMALL))
+    left = label_width + _GAP
+    width = WIDE - left - _GAP - numbers_width
 
     y = line_height(SMALL) + 4
     top = y
@@ -147,8 +146,8 @@ def _forest_wide(rows: Sequence[Interval], x_label: str, reference: float | None
         _lines(sheet, 0, below - SIZE + SMALL, row.note_lines, size=SMALL, colour="muted")
         centre = start + texts / 2
         centres.append(centre)
-        sheet.text(WIDE, centre + SIZE * 0.36, row.estimate, align="right")
-    _intervals(sheet, rows, centres, x_label, reference, left, width, top, y + 4, gap)
+        _numbers(sheet, row, laid_out, WIDE, centre + SIZE * 0.36)
+    _intervals(sheet, rows, centres, x_label, reference, [(top, y + 4)], left, width, y + 4)
     return sheet.svg()
 
 
@@ -160,25 +159,40 @@ def _forest_narrow(rows: Sequence[Interval], x_label: str, reference: float | No
     for row in laid_out:
         y += len(row.heading_lines) * line_height(SIZE) + (8 if row.heading_lines else 0)
         last = row.label_lines[-1] if row.label_lines else ""
-        room = NARROW - text_width(last, SIZE) - text_width(row.estimate, SIZE)
-        beside = room >= 12 and bool(row.label_lines)
+        beside = text_width(last, SIZE) + 8 + _numbers_width(laid_out) <= NARROW
         texts = (len(row.label_lines) + (not beside)) * line_height(SIZE)
         texts += len(row.note_lines) * line_height(SMALL)
-        places.append((y, beside, y + texts + 8))
-        y += texts + 26
+        places.append((y, beside, y + texts + 10))
+        y += texts + 27
     sheet = Sheet(NARROW, y + horizontal_axis_height(x_label, NARROW))
     for row, (start, beside, _) in zip(laid_out, places, strict=True):
         _lines(sheet, 0, start - 4, row.heading_lines, upwards=True, bold=True)
         below = _lines(sheet, 0, start + SIZE, row.label_lines)
-        if beside:
-            sheet.text(NARROW, below - line_height(SIZE), row.estimate, align="right")
-        else:
-            sheet.text(0, below, row.estimate)
+        if not beside:
             below += line_height(SIZE)
+        _numbers(sheet, row, laid_out, NARROW, below - line_height(SIZE))
         _lines(sheet, 0, below - SIZE + SMALL, row.note_lines, size=SMALL, colour="muted")
     centres = [centre for *_, centre in places]
-    _intervals(sheet, rows, centres, x_label, reference, 0, NARROW, 0, y, 0)
+    # The reference line is interrupted where it would cross the texts.
+    pieces = [(centre - 7, centre + 7) for centre in centres[:-1]] + [(centres[-1] - 7, y)]
+    _intervals(sheet, rows, centres, x_label, reference, pieces, 0, NARROW, y)
     return sheet.svg()
+
+
+def _numbers_width(rows: Sequence[_Row]) -> float:
+    estimate = max(text_width(row.estimate, SIZE) for row in rows)
+    return estimate + _interval_width(rows)
+
+
+def _interval_width(rows: Sequence[_Row]) -> float:
+    width = max(text_width(row.interval, SIZE) for row in rows)
+    return width + 6 if width else 0.0
+
+
+def _numbers(sheet: Sheet, row: _Row, rows: Sequence[_Row], right: float, baseline: float) -> None:
+    """Estimate and interval as text, each under those of the other `rows`."""
+    sheet.text(right - _interval_width(rows), baseline, row.estimate, align="right")
+    sheet.text(right, baseline, row.interval, align="right")
 
 
 def _lines(
@@ -207,26 +221,25 @@ def _intervals(
     centres: Sequence[float],
     x_label: str,
     reference: float | None,
+    reference_pieces: Sequence[tuple[float, float]],
     left: float,
     width: float,
-    top: float,
     bottom: float,
-    room: float,
 ) -> None:
-    """The part of a forest plot that has a scale; `centres` are heights on the sheet.
-
-    `room` is how far tick labels may stick out at both sides.
-    """
+    """The part of a forest plot that has a scale; all heights are those on the sheet."""
     ends = [v for row in rows for v in (row.estimate, row.low, row.high, reference)]
     low, high = limits([v for v in ends if v is not None], log=False, margin=0.08)
-    axes = sheet.axes(left, top, width, bottom - top)
-    axes.set(xlim=(low, high), ylim=(bottom, top), yticks=[])
-    values, labels = fitting_ticks(low, high, log=False, width=width, room=(room, room))
+    axes = sheet.axes(left, 0, width, bottom)
+    axes.set(xlim=(low, high), ylim=(bottom, 0), yticks=[])
+    # A tick label may stick out as far as it has a column or nothing beside it.
+    room = (min(left, _GAP), min(sheet.width - left - width, _GAP))
+    values, labels = fitting_ticks(low, high, log=False, width=width, room=room)
     horizontal_axis(
         sheet, axes, x_label, left=left, width=width, bottom=bottom, values=values, labels=labels
     )
     if reference is not None:
-        axes.axvline(reference, color=marker("muted"), linewidth=1, zorder=1)
+        for piece in reference_pieces:
+            axes.plot([reference] * 2, piece, color=marker("muted"), linewidth=1, zorder=1)
     for row, y in zip(rows, centres, strict=True):
         if row.low is not None and row.high is not None:
             axes.plot([row.low, row.high], [y, y], color=marker("c0"), linewidth=2.2, zorder=2)

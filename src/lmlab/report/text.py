@@ -80,15 +80,15 @@ def cell(value: object, *, where: str) -> tuple[str, bool]:
     raise UserError(f"{where}: {value!r} is neither a text nor a number; format it first")
 
 
-def estimates(rows: Sequence[tuple[float, float | None, float | None]]) -> list[str]:
-    """Estimates with their intervals, all with the same decimals so that they can be compared.
+def estimates(rows: Sequence[tuple[float, float | None, float | None]]) -> list[tuple[str, str]]:
+    """Estimates and their intervals ("" for none), all with the same decimals for comparison.
 
     The narrowest interval is shown with two digits of its half-width.
     """
     widths = [(high - low) / 2 for _, low, high in rows if low is not None and high is not None]
     finest = min((w for w in widths if w > 0), default=0.0)
     largest = max(abs(v) for row in rows for v in row if v is not None)
-    unit = finest or largest / 100 or 1.0
+    unit = finest or largest / 10 or 1.0
     decimals = max(0, 1 - math.floor(math.log10(unit)))
 
     def show(value: float) -> str:
@@ -96,18 +96,17 @@ def estimates(rows: Sequence[tuple[float, float | None, float | None]]) -> list[
         return fixed(value, decimals) if plain else number(value, 3)
 
     return [
-        show(estimate)
-        if low is None or high is None
-        else f"{show(estimate)} [{show(low)}, {show(high)}]"
+        (show(estimate), "" if low is None or high is None else f"[{show(low)}, {show(high)}]")
         for estimate, low, high in rows
     ]
 
 
 def tick_labels(values: Sequence[float], *, log: bool) -> list[str]:
     """Labels of axis ticks; on a linear axis all share one scale, on a logarithmic one none."""
-    if log:
-        return [_tick(value, abs(value), [value]) for value in values]
     top = max((abs(v) for v in values), default=0.0)
+    if log:
+        # 1k beside 10k, but 1,000 where nothing is larger than 5,000.
+        return [_tick(v, max(v, 1e4) if v >= 1e3 and top >= 1e4 else v, [v]) for v in values]
     return [_tick(value, top, values) for value in values]
 
 

@@ -17,12 +17,12 @@ COLOURS: dict[str, tuple[str, str]] = {
     "ink": ("#1d2023", "#e6e6e2"),
     "muted": ("#5c6166", "#a0a6ab"),
     "rule": ("#dcdeda", "#363b40"),
-    "c0": ("#0a5fa5", "#62b0f0"),
-    "c1": ("#c8501e", "#ff8f5a"),
-    "c2": ("#00896a", "#2fbf93"),
-    "c3": ("#8b3f8f", "#d79be0"),
-    "c4": ("#927000", "#e8cc5c"),
-    "c5": ("#3a3f44", "#d5d8da"),
+    "c0": ("#0b4fa0", "#4a8fe8"),
+    "c1": ("#b0341c", "#f5613c"),
+    "c2": ("#028a76", "#2fc17f"),
+    "c3": ("#742f78", "#d994d9"),
+    "c4": ("#c07c00", "#e5da52"),
+    "c5": ("#323538", "#c9d0d4"),
 }
 SERIES_COLOURS = sum(name.startswith("c") for name in COLOURS)
 
@@ -61,11 +61,10 @@ figure{{margin:2rem 0 2.5rem}}
 .finding{{font-weight:600;line-height:1.45;margin:0 0 .6rem}}
 .legend{{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1.4rem;margin:0 0 .6rem;padding:0;
 font-size:.875rem;color:var(--muted)}}
-.legend li{{display:flex;align-items:center;gap:.5rem;min-width:0}}
+.legend li{{display:flex;align-items:flex-start;gap:.5rem;min-width:0}}
 .legend li span{{min-width:0}}
-.key{{flex:none;width:26px;height:12px}}
 figure svg{{display:block;width:100%;height:auto}}
-figure svg.key{{width:26px;height:12px}}
+figure svg.key{{flex:none;width:26px;height:12px;margin-top:.32rem}}
 figure svg *{{stroke-linejoin:round;stroke-linecap:butt}}
 figure svg text{{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,
 sans-serif!important;font-variant-numeric:tabular-nums;white-space:pre}}
@@ -79,11 +78,11 @@ figcaption{{margin-top:.6rem}}
 table{{border-collapse:collapse;min-width:100%;font-size:.9375rem;line-height:1.4}}
 caption{{text-align:start;padding-bottom:.6rem;color:var(--ink);font-weight:600;font-size:1rem}}
 th,td{{text-align:start;font-weight:400;padding:.4rem 1.25rem .4rem 0;vertical-align:baseline;
-border-bottom:1px solid var(--rule);overflow-wrap:normal}}
+min-width:6rem;border-bottom:1px solid var(--rule);overflow-wrap:normal}}
 th:last-child,td:last-child{{padding-inline-end:0}}
 thead th{{color:var(--muted);font-size:.875rem;border-bottom-color:var(--muted);
 vertical-align:bottom}}
-.n{{text-align:end;font-variant-numeric:tabular-nums;white-space:nowrap}}
+.n{{text-align:end;min-width:5rem;font-variant-numeric:tabular-nums;white-space:nowrap}}
 thead .n{{white-space:normal}}
 footer{{margin-top:4rem;padding-bottom:3rem}}
 footer p{{border-top:1px solid var(--rule);padding-top:1rem;white-space:pre-line}}

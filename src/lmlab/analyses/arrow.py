@@ -1,0 +1,198 @@
+"""The arrow of time: is text easier to predict forwards than backwards?
+
+Two models, equal in everything but direction, score the same windows. Both factor the same joint
+probability, so for perfect models the sums of nats agree; what is left is what was learnt.
+(Papadopoulos, Wenger and Hongler, ICML 2024, arXiv 2401.17505.)
+
+Notable:
+- Paired by window, resampled by cluster (document or section), crossed with training seeds: the
+  interval covers both other texts and other seeds. One seed gives "text only".
+- The paper reports two scales, `relative` and `ratio`. The interval is computed for `relative` and
+  carried over to `ratio` exactly, so the two never disagree about zero.
+
+Legend: S seeds, N windows, C clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lmlab.errors import UserError
+from lmlab.numerics.random_effects import Basis, two_way_ratio
+
+Verdict = Literal["forward is easier", "backward is easier", "no difference seen", "no interval"]
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """The arrow between two directions; positive means forward is easier.
+
+    Attributes:
+        relative: 2 (sum b - sum f) / (sum b + sum f), over all seeds and windows.
+        ratio: sum b / sum f - 1, which is relative / (1 - relative / 2); infinite if sum f is 0.
+        interval: 95 % interval of `relative`; None if there are too few clusters (see `note`).
+        ratio_interval: the same for `ratio`; None too where it would reach infinity.
+        standard_error, degrees_of_freedom: of `relative`.
+        seeds, clusters, windows: how many of each.
+        basis: "seeds and text", "text only" (one seed) or "none".
+        note: what limits the interval, in words; empty if nothing does.
+        difference: for each seed, nats backward minus nats forward, summed over the windows.
+        relative_by_seed: `relative` of each seed alone.
+    """
+
+    relative: float
+    ratio: float
+    interval: tuple[float, float] | None
+    ratio_interval: tuple[float, float] | None
+    standard_error: float | None
+    degrees_of_freedom: float | None
+    seeds: int
+    clusters: int
+    windows: int
+    basis: Basis
+    note: str
+    difference: tuple[float, ...]
+    relative_by_seed: tuple[float, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The finding in words; a difference only where the interval excludes zero."""
+        if self.interval is None:
+            return "no interval"
+        low, high = self.interval
+        if low > 0:
+            return "forward is easier"
+        return "backward is easier" if high < 0 else "no difference seen"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `results.json`; an infinite ratio becomes None."""
+        return {
+            "relative": self.relative,
+            "interval": _listed(self.interval),
+            "standard_error": self.standard_error,
+            "degrees_of_freedom": self.degrees_of_freedom,
+            "ratio": self.ratio if math.isfinite(self.ratio) else None,
+            "ratio_interval": _listed(self.ratio_interval),
+            "verdict": self.verdict,
+            "basis": self.basis,
+            "note": self.note,
+            "seeds": self.seeds,
+            "clusters": self.clusters,
+            "windows": self.windows,
+            "difference": list(self.difference),
+            "relative_by_seed": list(self.relative_by_seed),
+        }
+
+
+def arrow_of_time(
+    nll_forward_SN: ArrayLike, nll_backward_SN: ArrayLike, clusters_N: ArrayLike
+) -> Arrow:
+    """Compares two directions on the same windows.
+
+    Args:
+        nll_forward_SN, nll_backward_SN: nats summed over each window, not negative; a row for each
+            seed, or one dimension for one seed. Column n is the same window in both.
+        clusters_N: the cluster of each window (document or section): integers or strings.
+
+    Interval: two-way random effects over seeds and clusters on the ratio of sums
+    (b - f) / ((b + f) / 2); see `numerics.random_effects`.
+
+    Raises `UserError` for shapes that do not fit, no windows, a value that is not finite or is
+    negative, or if every window costs 0 nats in both directions.
+    """
+    forward_SN = _checked("nll_forward_SN", nll_forward_SN)
+    backward_SN = _checked("nll_backward_SN", nll_backward_SN)
+    if forward_SN.shape != backward_SN.shape:
+        raise UserError(
+            f"nll_forward_SN has shape {forward_SN.shape} and nll_backward_SN "
+            f"{backward_SN.shape}; score the same windows with the same number of seeds"
+        )
+    seeds, windows = forward_SN.shape
+    labels_N = np.asarray(clusters_N)
+    if labels_N.shape != (windows,):
+        raise UserError(
+            f"clusters_N has shape {labels_N.shape}; pass one label for each of {windows} windows"
+        )
+    if labels_N.dtype.kind not in "iubU":
+        raise UserError(f"clusters_N has type {labels_N.dtype}; label by integers or strings")
+
+    difference_SN = backward_SN - forward_SN
+    mean_SN = (backward_SN + forward_SN) / 2
+    if not mean_SN.any():
+        raise UserError(
+            "every window costs 0 nats in both directions, so the relative arrow is not defined; "
+            "check that the windows hold scored tokens"
+        )
+    names, cluster_N = np.unique(labels_N, return_inverse=True)
+    result = two_way_ratio(
+        _sums_by_cluster(difference_SN, cluster_N, len(names)),
+        _sums_by_cluster(mean_SN, cluster_N, len(names)),
+    )
+    relative = float(difference_SN.sum() / mean_SN.sum())
+    interval = ratio_interval = None
+    note = result.note
+    if result.low is not None and result.high is not None:
+        interval = (result.low, result.high)
+        if result.high < 2:
+            # `relative` lies in [-2, 2]; its lower end -2 is a ratio of -1.
+            ratio_interval = (_ratio(max(result.low, -2.0)), _ratio(result.high))
+        else:
+            note = "; ".join(filter(None, [note, "the ratio's interval reaches infinity"]))
+    totals_S = mean_SN.sum(1)
+    sums_S = difference_SN.sum(1)
+    by_seed_S = np.divide(sums_S, totals_S, out=np.zeros(seeds), where=totals_S > 0)
+    return Arrow(
+        relative=relative,
+        ratio=_ratio(relative),
+        interval=interval,
+        ratio_interval=ratio_interval,
+        standard_error=result.standard_error,
+        degrees_of_freedom=result.degrees_of_freedom,
+        seeds=seeds,
+        clusters=len(names),
+        windows=windows,
+        basis=result.basis,
+        note=note,
+        difference=tuple(float(d) for d in sums_S),
+        relative_by_seed=tuple(float(r) for r in by_seed_S),
+    )
+
+
+def _ratio(relative: float) -> float:
+    """sum b / sum f - 1 from 2 (sum b - sum f) / (sum b + sum f)."""
+    return relative / (1 - relative / 2) if relative < 2 else math.inf
+
+
+def _listed(pair: tuple[float, float] | None) -> list[float] | None:
+    return None if pair is None else list(pair)
+
+
+def _checked(name: str, nll: ArrayLike) -> NDArray[np.float64]:
+    """`nll` as float64 with two dimensions, or a `UserError` that names the first bad entry."""
+    nll_SN = np.asarray(nll, dtype=np.float64)
+    if nll_SN.ndim == 1:
+        nll_SN = nll_SN[None, :]
+    if nll_SN.ndim != 2 or nll_SN.size == 0:
+        raise UserError(
+            f"{name} has shape {np.shape(nll)}; pass (seeds, windows) or (windows,), at least one"
+        )
+    bad = np.argwhere(~np.isfinite(nll_SN) | (nll_SN < 0))
+    if len(bad):
+        s, n = bad[0]
+        raise UserError(
+            f"{name}: seed {s}, window {n} is {nll_SN[s, n]}; nats must be finite and not "
+            f"negative ({len(bad)} such entries). Score that model again"
+        )
+    return nll_SN
+
+
+def _sums_by_cluster(
+    values_SN: NDArray[np.float64], cluster_N: NDArray[np.intp], clusters: int
+) -> NDArray[np.float64]:
+    """Sums over the windows of each cluster: (seeds, clusters)."""
+    return np.stack([np.bincount(cluster_N, row, minlength=clusters) for row in values_SN])

@@ -1,0 +1,164 @@
+"""Configuration of a training run. Imports no torch.
+
+What decides the result is the run's identity (`identity_values`); where it lies, how many threads it
+uses and the like are not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from lmlab.config import to_mapping
+from lmlab.config.model import ModelConfig
+from lmlab.errors import UserError
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise UserError(f"--{name.replace('_', '-')} {value} must be above 0")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Weight decay applies to the matrices of linear and recurrent layers only: not to embeddings,
+    norms or biases."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    """muon: orthogonalised momentum for those matrices, AdamW for everything else."""
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    momentum: float = 0.95
+    """Muon's momentum."""
+    clip: float = 1.0
+    """Largest norm of the whole gradient."""
+
+    def __post_init__(self) -> None:
+        _positive(learning_rate=self.learning_rate, epsilon=self.epsilon, clip=self.clip)
+        if self.weight_decay < 0 or not all(0 <= b < 1 for b in (*self.betas, self.momentum)):
+            raise UserError("weight decay must be at least 0; betas and momentum in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the run: linear warm-up, then a decay to `final` of the peak."""
+
+    kind: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    """wsd: constant, then linear decay over the last `decay` of the steps."""
+    warmup: float = 0.05
+    """Share of the steps."""
+    decay: float = 0.2
+    """Share of the steps (wsd)."""
+    final: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.warmup < 1 and 0 < self.decay <= 1 and 0 <= self.final <= 1):
+            raise UserError("schedule: warmup in [0, 1), decay in (0, 1], final in [0, 1]")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save. The last step is always saved."""
+
+    every: int = 500
+    logarithmic: bool = False
+    """Also at steps 0, 1, 2, 4, 8, ..., to watch learning from its start."""
+    keep: int | None = None
+    """Keep only this many newest checkpoints (all by default)."""
+
+    def __post_init__(self) -> None:
+        _positive(every=self.every, keep=1 if self.keep is None else self.keep)
+
+    def due(self, step: int, last: int) -> bool:
+        """Whether a checkpoint belongs after `step` updates."""
+        power_of_two = step & (step - 1) == 0 if step else True
+        regular = step > 0 and step % self.every == 0
+        return step == last or regular or (self.logarithmic and power_of_two)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a model on a token store. An interrupted run resumes with the same command."""
+
+    store: Path
+    """Folder made by `lmlab prepare`."""
+    out: Path | None = None
+    """Run folder; runs/<identity> by default."""
+    order: str = "forward"
+    """forward, backward, or permutation:SEED."""
+    objective: Literal["causal"] = "causal"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    context: int = 256
+    """Tokens a window."""
+    batch: int = 32
+    """Windows a step."""
+    micro_batch: int | None = None
+    """Windows a forward pass; gradients are accumulated over the batch (default: all at once)."""
+    steps: int = 1000
+    seed: int = 0
+    """Decides initial weights, data order and dropout."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluate_every: int | None = None
+    """Steps between validations (default: a twentieth of the run)."""
+    evaluation_windows: int = 64
+    """Validation windows scored each time (a fixed random sample)."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 products where the processor has them, with float32 weights."""
+    compile: bool = False
+    """torch.compile: faster steps, 20 to 60 seconds to start."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+    """CPU threads (default: the cores this process may use)."""
+    strict: bool = False
+    """Refuse to resume where a setting differs that could change bits."""
+
+    def __post_init__(self) -> None:
+        _positive(
+            context=self.context,
+            batch=self.batch,
+            steps=self.steps,
+            evaluation_windows=self.evaluation_windows,
+            evaluate_every=1 if self.evaluate_every is None else self.evaluate_every,
+            threads=1 if self.threads is None else self.threads,
+        )
+        if self.seed < 0:
+            raise UserError(f"--seed {self.seed} must be at least 0")
+        if self.micro_batch is not None and (
+            self.micro_batch < 1 or self.batch % self.micro_batch
+        ):
+            raise UserError(
+                f"--micro-batch {self.micro_batch} must divide the batch of {self.batch} windows"
+            )
+
+    def evaluation_interval(self) -> int:
+        """Steps between validations."""
+        return self.evaluate_every or max(1, self.steps // 20)
+
+    def resolved(self, *, device: str, dtype: str, threads: int) -> TrainConfig:
+        """The same run with nothing left to be found out at run time."""
+        assert device in ("cpu", "cuda")
+        assert dtype in ("float32", "bfloat16")
+        return replace(
+            self,
+            device=device,  # pyright: ignore[reportArgumentType]
+            dtype=dtype,  # pyright: ignore[reportArgumentType]
+            threads=threads,
+            micro_batch=self.micro_batch or self.batch,
+            evaluate_every=self.evaluation_interval(),
+        )
+
+    def identity_values(self, *, store_fingerprint: str, parent: str | None) -> dict[str, Any]:
+        """Plain values that decide the run's result; their digest is the run's identity.
+
+        The store counts by content, not by place.
+        """
+        values = to_mapping(self)
+        for name in ("store", "out", "device", "threads", "strict"):
+            values.pop(name, None)
+        return {**values, "store_fingerprint": store_fingerprint, "parent": parent}

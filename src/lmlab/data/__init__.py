@@ -1,0 +1,1 @@
+"""Text to ids: documents, tokenizers, token store, windows, order."""

@@ -1,0 +1,83 @@
+"""A K-to-1 map: forwards the answer is certain, backwards K causes are equally likely.
+
+A string is `length` source letters, a separator, and the image of each letter under a fixed map
+that sends exactly K letters to each image letter. Read forwards the images cost nothing; read
+backwards each source letter costs ln K. The whole string costs the same both ways, as it must:
+an irreversible map moves loss from one place to another and makes no arrow of its own.
+
+Legend: N strings, T = 2 length + 1 characters.
+"""
+
+from __future__ import annotations
+
+import math
+import string
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lmlab.data.synthetic.source import check_integer, keyed_generator, to_text
+from lmlab.errors import UserError
+
+
+class ManyToOne:
+    """`length` random letters, `|`, and their images under a random `fan_in`-to-1 map.
+
+    Args:
+        images: how many image letters (upper case).
+        fan_in: K, how many source letters (lower case) share an image; images * fan_in <= 26.
+        length: letters in each half.
+        seed: chooses the map.
+
+    Raises `UserError` where these do not fit.
+    """
+
+    def __init__(self, images: int, fan_in: int, length: int, seed: int) -> None:
+        check_integer("images", images, 1)
+        check_integer("fan_in", fan_in, 1)
+        check_integer("length", length, 1)
+        check_integer("seed", seed, 0)
+        letters = images * fan_in
+        if letters > len(string.ascii_lowercase):
+            raise UserError(
+                f"images * fan_in is {letters}; there are only {len(string.ascii_lowercase)} "
+                "source letters, choose smaller numbers"
+            )
+        self.images, self.fan_in, self.length, self.letters = images, fan_in, length, letters
+        self.alphabet: list[str] = [
+            *string.ascii_lowercase[:letters],
+            *string.ascii_uppercase[:images],
+            "|",
+        ]
+        shuffled = keyed_generator("many to one: map", seed).permutation(letters)
+        self.map: NDArray[np.int64] = (shuffled % images).astype(np.int64)
+        """Image number of each source letter."""
+
+    def sample(self, n: int, seed: int) -> NDArray[np.int64]:
+        """`n` strings as ids, int64 (n, 2 length + 1)."""
+        check_integer("n", n, 0)
+        check_integer("seed", seed, 0)
+        rng = keyed_generator("many to one: sample", seed)
+        source_NL = rng.integers(self.letters, size=(n, self.length))
+        separator = np.full((n, 1), self.letters + self.images)
+        return np.concatenate([source_NL, separator, self.letters + self.map[source_NL]], axis=1)
+
+    def floor(self) -> float:
+        """Entropy in nats per character of the whole string, the same in both directions."""
+        return self.length * math.log(self.letters) / (2 * self.length + 1)
+
+    def target_floor(self, direction: Literal["forward", "backward"]) -> float:
+        """Entropy in nats per character on the target span: 0 forward, ln K backward."""
+        if direction not in ("forward", "backward"):
+            raise UserError(f"direction is {direction!r}; choose 'forward' or 'backward'")
+        return 0.0 if direction == "forward" else math.log(self.fan_in)
+
+    @property
+    def target_span(self) -> slice:
+        """The half that is read last, in reading order: the same slice for both directions."""
+        return slice(self.length + 1, 2 * self.length + 1)
+
+    def text(self, ids_NT: ArrayLike) -> list[str]:
+        """Strings as text."""
+        return to_text(ids_NT, self.alphabet)

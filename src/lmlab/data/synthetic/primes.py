@@ -1,0 +1,81 @@
+"""Products of two primes: easy to multiply forwards, hard to factor backwards.
+
+A line is `p * q   =   product`: two distinct primes p < q below 10^5, five digits each, then the
+product's ten digits, least significant first (the order in which one multiplies). Every pair is
+equally likely, so the floor is the logarithm of their number, in both directions
+(Papadopoulos et al. 2024, arXiv 2401.17505).
+
+Legend: N lines, 30 characters each.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lmlab.data.synthetic.source import check_integer, keyed_generator, to_text
+
+LINE = 30
+_LIMIT = 100_000
+
+
+class PrimeProducts:
+    """Lines of 30 characters: prime, ` * `, larger prime, `   =   `, product reversed."""
+
+    @property
+    def alphabet(self) -> list[str]:
+        """Ten digits, space, `*`, `=`."""
+        return [*"0123456789", " ", "*", "="]
+
+    @cached_property
+    def primes(self) -> NDArray[np.int64]:
+        """The 9592 primes below 10^5, ascending (sieve of Eratosthenes)."""
+        is_prime = np.ones(_LIMIT, dtype=bool)
+        is_prime[:2] = False
+        for n in range(2, math.isqrt(_LIMIT) + 1):
+            if is_prime[n]:
+                is_prime[n * n :: n] = False
+        return np.flatnonzero(is_prime).astype(np.int64)
+
+    @property
+    def pairs(self) -> int:
+        """How many lines there are: pairs p < q."""
+        return math.comb(len(self.primes), 2)
+
+    def sample(self, n: int, seed: int) -> NDArray[np.int64]:
+        """`n` lines as ids, int64 (n, 30), drawn independently and uniformly."""
+        check_integer("n", n, 0)
+        check_integer("seed", seed, 0)
+        rng = keyed_generator("prime products", seed)
+        count = len(self.primes)
+        # A uniform unordered pair: the second index skips the first.
+        first_N = rng.integers(count, size=n)
+        second_N = rng.integers(count - 1, size=n)
+        second_N += second_N >= first_N
+        p_N = self.primes[np.minimum(first_N, second_N)]
+        q_N = self.primes[np.maximum(first_N, second_N)]
+        space, times, equals = 10, 11, 12
+        ids = np.full((n, LINE), space, dtype=np.int64)
+        ids[:, 0:5] = _digits(p_N, 5)
+        ids[:, 6] = times
+        ids[:, 8:13] = _digits(q_N, 5)
+        ids[:, 16] = equals
+        ids[:, 20:30] = _digits(p_N * q_N, 10)[:, ::-1]
+        return ids
+
+    def floor(self) -> float:
+        """Entropy in nats per character, the same in both directions: ln(pairs) / 30."""
+        return math.log(self.pairs) / LINE
+
+    def text(self, ids_NT: ArrayLike) -> list[str]:
+        """Lines as text."""
+        return to_text(ids_NT, self.alphabet)
+
+
+def _digits(values_N: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    """Decimal digits, most significant first, padded with zeros: (N, width)."""
+    powers = 10 ** np.arange(width - 1, -1, -1, dtype=np.int64)
+    return values_N[:, None] // powers % 10

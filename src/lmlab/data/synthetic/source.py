@@ -1,0 +1,81 @@
+"""What every synthetic source offers, and the helpers they share.
+
+Notable:
+- Random numbers come from a local generator keyed by (purpose, seed): two sources or two seeds
+  never share a stream, and nothing touches the global generator.
+- A source without BOS: who trains on it prepends the tokenizer's own.
+
+Legend: N strings, T characters.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lmlab.errors import UserError
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A distribution over strings of characters.
+
+    `sample` is a pure function of its arguments. `floor` is the entropy in nats per character, the
+    same in both directions; some sources need a `length` for it.
+    """
+
+    @property
+    def alphabet(self) -> list[str]:
+        """The characters; an id is an index into it."""
+        ...
+
+    @property
+    def floor(self) -> Callable[..., float]:
+        """A method: the entropy in nats per character."""
+        ...
+
+    @property
+    def sample(self) -> Callable[..., NDArray[np.int64]]:
+        """A method: strings as ids, int64 (N, T)."""
+        ...
+
+    def text(self, ids_NT: ArrayLike) -> list[str]:
+        """The strings as text, one for each row."""
+        ...
+
+
+def keyed_generator(purpose: str, *key: int) -> np.random.Generator:
+    """A generator of its own for `purpose` (a name) and `key` (integers, not negative)."""
+    return np.random.default_rng([zlib.crc32(purpose.encode()), *key])
+
+
+def to_text(ids_NT: ArrayLike, alphabet: list[str]) -> list[str]:
+    """Rows of ids as strings; `UserError` for an id that is not in the alphabet."""
+    ids = np.asarray(ids_NT)
+    if ids.ndim != 2 or ids.dtype.kind not in "iu":
+        raise UserError(f"ids must be integers of shape (N, T), got {ids.dtype} {ids.shape}")
+    if ids.size and (ids.min() < 0 or ids.max() >= len(alphabet)):
+        raise UserError(
+            f"id {int(ids.min() if ids.min() < 0 else ids.max())} is not in the alphabet of "
+            f"{len(alphabet)} characters"
+        )
+    letters = np.array(alphabet)
+    return ["".join(row) for row in letters[ids]]
+
+
+def check_integer(name: str, value: int, low: int, high: int | None = None) -> None:
+    """Raises `UserError` unless `value` is an integer from `low` to `high`."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        wanted = f"from {low} to {high}" if high is not None else f"of at least {low}"
+        raise UserError(f"{name} is {value!r}; it must be an integer {wanted}")
+
+
+def entropy(p: NDArray[np.float64]) -> float:
+    """Entropy in nats of a distribution; zeros and rounding below zero count nothing."""
+    positive = p[p > 0]
+    return float(-(positive @ np.log(positive)))

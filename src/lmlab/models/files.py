@@ -1,0 +1,63 @@
+"""A model as the files plain transformers reads, in memory and from disk.
+
+Only safetensors and JSON: lmlab writes and reads no pickle.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from transformers import GenerationConfig
+from transformers.modeling_utils import PreTrainedModel
+
+from lmlab.errors import UserError
+
+
+def model_files(model: PreTrainedModel) -> dict[str, bytes]:
+    """`model.safetensors`, `config.json` and `generation_config.json` as bytes.
+
+    A weight shared by several names (a tied output embedding) is written once, under its first
+    name, as transformers does.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    seen: set[tuple[int, torch.Size]] = set()
+    for name, tensor in model.state_dict().items():
+        place = (tensor.data_ptr(), tensor.shape)
+        if place in seen:
+            continue
+        seen.add(place)
+        tensors[name] = tensor.detach().cpu().contiguous()
+    model.config.architectures = [type(model).__name__]
+    generation = GenerationConfig.from_model_config(model.config)
+    return {
+        "model.safetensors": save(tensors, metadata={"format": "pt"}),
+        "config.json": model.config.to_json_string(use_diff=True).encode(),
+        "generation_config.json": generation.to_json_string().encode(),
+    }
+
+
+@torch.no_grad()
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Copies the weights of a safetensors file into `model`.
+
+    Raises `UserError` where the file is damaged or belongs to another model.
+    """
+    try:
+        tensors = load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
+    own = model.state_dict(keep_vars=True)
+    seen: set[tuple[int, torch.Size]] = set()
+    for name, tensor in own.items():
+        place = (tensor.data_ptr(), tensor.shape)
+        if place in seen:
+            continue
+        seen.add(place)
+        if name not in tensors or tensors[name].shape != tensor.shape:
+            raise UserError(f"{path}: does not fit this model (weight '{name}')")
+        tensor.copy_(tensors.pop(name))
+    if tensors:
+        raise UserError(f"{path}: does not fit this model (extra weight '{next(iter(tensors))}')")

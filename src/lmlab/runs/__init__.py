@@ -1,0 +1,1 @@
+"""Runs: the run directory, its journal and its checkpoints."""

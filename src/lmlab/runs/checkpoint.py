@@ -1,0 +1,129 @@
+"""Checkpoints: folders that are complete, verified, and found again after a kill.
+
+    checkpoints/step-00001000/
+        model.safetensors, config.json, generation_config.json    plain transformers reads these
+        tokenizer.json, tokenizer_config.json
+        lmlab.json              objective, order, head, tokenizer fingerprint, parent run
+        optimizer.safetensors, state.json
+        manifest.json           sha256 of each file, written last
+
+A reader trusts a checkpoint only if its manifest verifies; `newest_checkpoint` says what it skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmlab.durable import StagedFolder, file_sha256, operation, sync_folder, to_json
+from lmlab.errors import UserError
+
+FORMAT = "lmlab checkpoint 1"
+_NAME = re.compile(r"step-(\d{8})")
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint after `step` updates lies."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def save_checkpoint(run: Path, step: int, files: Mapping[str, bytes]) -> Path:
+    """Writes a checkpoint, complete or not at all, and returns its folder.
+
+    A damaged folder of the same step (left by a broken disk, say) is moved aside, not overwritten.
+    """
+    target = checkpoint_folder(run, step)
+    if target.exists():
+        aside = target.with_name(f"{target.name}.damaged-{len(list(target.parent.iterdir()))}")
+        operation("rename", aside)
+        target.rename(aside)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with StagedFolder(target) as folder:
+        for name, data in files.items():
+            folder.write(name, data)
+        manifest = {"format": FORMAT, "step": step, "files": dict(folder.digests)}
+        folder.write("manifest.json", to_json(manifest).encode())
+    return target
+
+
+def verify_checkpoint(path: Path) -> int:
+    """Compares every file with the manifest; returns the step. `UserError` names what is wrong."""
+    file = path / "manifest.json"
+    try:
+        manifest = json.loads(file.read_bytes().decode("utf-8"))
+        step, files = manifest["step"], manifest["files"]
+        if manifest["format"] != FORMAT or not isinstance(step, int):
+            raise ValueError("not a checkpoint's manifest")
+        named = [(Path(name), str(expected)) for name, expected in files.items()]
+    except OSError as error:
+        raise UserError(f"{path}: no manifest; the checkpoint is incomplete") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file}: damaged: {error}") from error
+    for name, expected in named:
+        if name.is_absolute() or len(name.parts) != 1 or name.name == "..":
+            raise UserError(f"{file}: names a file outside the checkpoint: {str(name)!r}")
+        member = path / name
+        if not member.is_file() or file_sha256(member) != expected:
+            raise UserError(f"{member}: missing, truncated or changed since it was saved")
+    return step
+
+
+@dataclass(frozen=True)
+class Found:
+    """The newest checkpoint that verifies, and why newer ones were skipped."""
+
+    path: Path | None
+    step: int
+    skipped: tuple[str, ...]
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """All checkpoint folders of a run by step, verified or not."""
+    folder = run / "checkpoints"
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.is_dir() and _NAME.fullmatch(p.name))
+
+
+def newest_checkpoint(run: Path) -> Found:
+    """The newest checkpoint of a run whose manifest verifies (`path` None if there is none)."""
+    skipped: list[str] = []
+    for path in reversed(checkpoints(run)):
+        try:
+            return Found(path, verify_checkpoint(path), tuple(skipped))
+        except UserError as error:
+            skipped.append(str(error))
+    return Found(None, 0, tuple(skipped))
+
+
+def prune_checkpoints(run: Path, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints, after the newest has been verified."""
+    found = checkpoints(run)
+    if len(found) <= keep:
+        return
+    verify_checkpoint(found[-1])
+    for path in found[:-keep]:
+        # renamed first, so that a kill in between never leaves half a checkpoint under its name
+        doomed = path.with_name(f".{path.name}.pruned.tmp")
+        operation("rename", doomed)
+        path.rename(doomed)
+        sync_folder(path.parent)
+        shutil.rmtree(doomed)
+
+
+def read_json_file(path: Path) -> dict[str, Any]:
+    """A JSON object from a checkpoint; `UserError` if it is missing or damaged."""
+    try:
+        value = json.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: damaged: not a JSON object")
+    return value

@@ -1,0 +1,89 @@
+"""The run directory: who may write it, and which run it holds.
+
+    config.toml       the resolved configuration, with the run's identity
+    journal.jsonl     step, tokens, loss, gradient norm, learning rate, validation
+    timing.jsonl      clock, tokens per second, memory
+    checkpoints/      see `lmlab.runs.checkpoint`
+    .lock             held (flock) while a process trains here
+"""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+from typing import Any
+
+from lmlab.config import read_toml, to_toml
+from lmlab.durable import remove_abandoned, write_text
+from lmlab.errors import UserError
+
+
+class RunDirectory:
+    """A run folder, opened for training: created or found to hold the same run, and locked.
+
+    Raises `UserError` if it holds another run, something that is no run, or if another process is
+    training in it; the folder is then left as it is.
+    """
+
+    def __init__(self, path: Path, *, identity: str, config: dict[str, Any]) -> None:
+        self.path = path
+        config_file = path / "config.toml"
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file; give another --out")
+        if path.is_dir() and not config_file.exists():
+            strangers = [p.name for p in path.iterdir() if not p.name.startswith(".")]
+            if strangers:
+                raise UserError(
+                    f"{path} is not a run folder (it holds {', '.join(sorted(strangers)[:3])}); "
+                    "give another --out"
+                )
+        if config_file.exists():
+            check_identity(path, identity, config)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(path / ".lock", "a")  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}; choose --out") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise UserError(
+                f"another process is training in {path}; wait for it, or give another --out"
+            ) from error
+        remove_abandoned(path)
+        remove_abandoned(path / "checkpoints")
+        if not config_file.exists():
+            write_text(config_file, to_toml({"identity": identity, **config}))
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def check_identity(path: Path, identity: str, config: dict[str, Any]) -> None:
+    """`UserError` unless the run folder `path` holds the run `identity`; says what differs."""
+    held = read_toml(path / "config.toml")
+    if held.get("identity") == identity:
+        return
+    differing = sorted(_differences(held, config))
+    raise UserError(
+        f"{path} holds another run (different: {', '.join(differing) or 'the text'}). Give another "
+        "--out, or remove that folder first."
+    )
+
+
+def _differences(held: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> set[str]:
+    names: set[str] = set()
+    for key in {*held, *wanted} - {"identity", "store", "out", "threads", "device", "strict"}:
+        a, b = held.get(key), wanted.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            names |= _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            names.add(prefix + key)
+    return names

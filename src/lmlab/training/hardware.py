@@ -1,0 +1,80 @@
+"""What the machine can do, and the settings that could change the bits of a run.
+
+Notable: `keep_freed_memory`. glibc hands large freed blocks back to the system, so an eager step on
+a CPU faults in its activations anew every time. Keeping them made such a step about 1.4 times
+faster (benchmarks/train_throughput.py measures it).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from typing import Any, Literal
+
+import torch
+import transformers
+
+from lmlab.errors import UserError
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
+
+
+def keep_freed_memory() -> bool:
+    """Makes glibc's malloc keep freed memory for the next step, for this process from now on.
+
+    Returns False where there is no glibc (macOS, musl); training is then merely slower.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 1 << 26))
+    return all(libc.mallopt(name, value) == 1 for name, value in settings)
+
+
+def available_cores() -> int:
+    """CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def resolve_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
+    """cuda where there is one, else cpu. `UserError` if cuda is asked for and absent."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch sees no CUDA device here; use --device cpu")
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether bfloat16 products run in hardware (AVX512_BF16, AMX, NVIDIA since Ampere)."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def resolve_dtype(wanted: Literal["auto", "float32", "bfloat16"], device: str) -> str:
+    """The type of matrix products: bfloat16 where it is in hardware, unless asked otherwise."""
+    if wanted == "auto":
+        return "bfloat16" if has_bfloat16(device) else "float32"
+    return wanted
+
+
+def numeric_key(*, device: str, dtype: str, threads: int, compiled: bool) -> dict[str, Any]:
+    """Settings outside the configuration's meaning that may still change bits."""
+    return {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "dtype": dtype,
+        "threads": threads,
+        "compile": compiled,
+        "world_size": 1,
+    }
+
+
+def _processor() -> str:
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,318 @@
+"""The training loop: one for every objective, exact to the bit on resume.
+
+What is notable:
+- The batch of a step is a pure function of (seed, step), dropout is reseeded from (seed, step,
+  micro-step), the learning rate is a function of the step: a checkpoint holds weights, optimizer
+  and counters, and nothing else is needed to go on exactly.
+- Gradients of micro-batches are sums over targets; one division by the batch's target count comes
+  at the end, so accumulation does not change the objective.
+- A loss or gradient that is not finite stops before the update and names the batch.
+- bfloat16 products by autocast over float32 weights.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmlab.config import digest, to_mapping
+from lmlab.config.training import TrainConfig
+from lmlab.data.splits import TRAIN, VALIDATION
+from lmlab.data.store import TokenStore
+from lmlab.data.windows import TrainingWindows, evaluation_windows, key
+from lmlab.durable import to_json
+from lmlab.errors import UserError
+from lmlab.models.backbone import Backbone
+from lmlab.models.build import build_config, build_model
+from lmlab.models.files import load_weights, model_files
+from lmlab.objectives import from_record
+from lmlab.objectives.base import Objective
+from lmlab.objectives.evaluate import evaluate, evaluation_batch
+from lmlab.progress import say, track
+from lmlab.runs.checkpoint import (
+    Found,
+    checkpoint_folder,
+    newest_checkpoint,
+    prune_checkpoints,
+    read_json_file,
+    save_checkpoint,
+)
+from lmlab.runs.journal import Journal, cut_back
+from lmlab.runs.rundir import RunDirectory
+from lmlab.training.hardware import (
+    available_cores,
+    keep_freed_memory,
+    numeric_key,
+    resolve_device,
+    resolve_dtype,
+)
+from lmlab.training.optimizers import Optimizers, learning_rate_factor
+
+_TIMING_EVERY_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run: its folder, its identity and its last checkpoint."""
+
+    path: Path
+    identity: str
+    checkpoint: Path
+
+
+class NonFiniteError(UserError):
+    """The loss or the gradient is not a number; nothing was updated."""
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """`config` with device, dtype, threads and defaults decided for this machine."""
+    device = resolve_device(config.device)
+    return config.resolved(
+        device=device,
+        dtype=resolve_dtype(config.dtype, device),
+        threads=config.threads or available_cores(),
+    )
+
+
+def run_identity(config: TrainConfig, store: TokenStore) -> str:
+    """The identity of a resolved run: the digest of all that decides its result."""
+    return digest(config.identity_values(store_fingerprint=store.fingerprint, parent=None))
+
+
+def train(
+    config: TrainConfig,
+    *,
+    label: str = "training",
+    on_step: Callable[[int], None] = lambda steps: None,
+) -> TrainedRun:
+    """Trains the run of `config`, or resumes it, or returns it if it is finished.
+
+    `on_step` is called with the number of updates done since the last call (a study's progress).
+
+    Raises `UserError` for a damaged store, a folder that holds another run, a non-finite loss and
+    a full disk.
+    """
+    config = resolve(config)
+    store = TokenStore(config.store)
+    store.verify()
+    identity = run_identity(config, store)
+    path = config.out or Path("runs") / identity[:12]
+    described = to_mapping(config) | {"store_fingerprint": store.fingerprint}
+    with RunDirectory(path, identity=identity, config=described):
+        found = newest_checkpoint(path)
+        for reason in found.skipped:
+            say(f"skipping a checkpoint: {reason}")
+        if found.path is not None and found.step == config.steps:
+            say(f"{path}: finished before, at step {found.step}")
+            on_step(config.steps)
+        else:
+            _Trainer(config, store, path, identity, found).run(label, on_step)
+    return TrainedRun(path, identity, checkpoint_folder(path, config.steps))
+
+
+class _Trainer:
+    """One process's state while it trains."""
+
+    def __init__(
+        self, config: TrainConfig, store: TokenStore, path: Path, identity: str, found: Found
+    ) -> None:
+        assert config.device in ("cpu", "cuda")
+        assert config.threads is not None
+        assert config.micro_batch is not None
+        self.config, self.path, self.identity, self.step = config, path, identity, found.step
+        self.micro_batch = config.micro_batch
+        self.device = torch.device(config.device)
+        torch.set_num_threads(config.threads)
+        keep_freed_memory()
+        self.tokenizer = store.tokenizer
+        self.objective: Objective = from_record(
+            {"name": config.objective}, order=config.order, bos_id=store.bos_id
+        )
+        self.windows = TrainingWindows(
+            store.split(TRAIN), config.context, batch=config.batch, seed=config.seed
+        )
+        self.validation = evaluation_windows(
+            store.split(VALIDATION), config.context, max_windows=config.evaluation_windows
+        )
+        self.model = build_model(
+            build_config(
+                config.model,
+                vocabulary=store.vocabulary,
+                context=config.context,
+                bos_id=store.bos_id,
+                end_of_text_id=store.tokenizer.end_of_text_id,
+            ),
+            seed=key(config.seed, 0x1217),
+        ).to(self.device)
+        self.backbone = Backbone(self.model, compile_body=config.compile)
+        self.optimizers = Optimizers(self.model, config.optimizer)
+        self.numeric = numeric_key(
+            device=config.device,
+            dtype=config.dtype,
+            threads=config.threads,
+            compiled=config.compile,
+        )
+        self.tokens = 0
+        if found.path is not None:
+            self._restore(found.path)
+        cut_back(path / "journal.jsonl", self.step)
+        cut_back(path / "timing.jsonl", self.step)
+
+    def _restore(self, checkpoint: Path) -> None:
+        state = read_json_file(checkpoint / "state.json")
+        differing = {
+            name: (state["numeric"].get(name), value)
+            for name, value in self.numeric.items()
+            if state["numeric"].get(name) != value
+        }
+        if differing:
+            what = ", ".join(f"{n}: {old} then, {new} now" for n, (old, new) in differing.items())
+            if self.config.strict:
+                raise UserError(f"{checkpoint}: --strict, and settings differ ({what})")
+            say(f"resuming equivalently, not bitwise: {what}")
+        load_weights(self.model, checkpoint / "model.safetensors")
+        self.optimizers.load(checkpoint / "optimizer.safetensors")
+        self.tokens = state["tokens"]
+        say(f"resuming {self.path} after step {self.step}")
+
+    def run(self, label: str, on_step: Callable[[int], None]) -> None:
+        config = self.config
+        journal = Journal(self.path / "journal.jsonl")
+        timing = Journal(self.path / "timing.jsonl")
+        on_step(self.step)
+        if self.step == 0 and config.checkpoints.due(0, config.steps):
+            self._save(journal, timing)
+        self.model.train()
+        clock = time.monotonic()
+        clock_tokens, clock_step = self.tokens, self.step
+        try:
+            with track(label, config.steps, "steps", start=self.step) as bar:
+                while self.step < config.steps:
+                    record = self._update()
+                    if self.step % config.evaluation_interval() == 0 or self.step == config.steps:
+                        record["validation_nats_per_token"] = self._validate()
+                    journal.append(record)
+                    elapsed = time.monotonic() - clock
+                    if elapsed >= _TIMING_EVERY_SECONDS or self.step == config.steps:
+                        speed = (self.tokens - clock_tokens) / elapsed
+                        timing.append(self._timing(speed, elapsed, self.step - clock_step))
+                        clock, clock_tokens, clock_step = time.monotonic(), self.tokens, self.step
+                    if config.checkpoints.due(self.step, config.steps):
+                        self._save(journal, timing)
+                    bar.advance(1, f"loss {record['loss']:.3f}")
+                    on_step(1)
+        finally:
+            journal.close()
+            timing.close()
+
+    def _autocast(self) -> Any:
+        if self.config.dtype == "bfloat16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _update(self) -> dict[str, Any]:
+        """One optimizer step; returns its journal record."""
+        config = self.config
+        indices_B = self.windows.indices(self.step)
+        total, count = 0.0, 0
+        for micro, start in enumerate(range(0, config.batch, self.micro_batch)):
+            chosen = indices_B[start : start + self.micro_batch]
+            batch = self.objective.batch(list(self.windows.ids(chosen)), device=self.device)
+            torch.manual_seed(key(config.seed, self.step, micro, 0))
+            with self._autocast():
+                loss, targets = self.objective.loss(self.backbone, batch)
+            value = float(loss.detach())
+            if value != value or value in (float("inf"), float("-inf")):
+                raise self._non_finite("loss", value, chosen)
+            loss.backward()
+            total += value
+            count += targets
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        for parameter in parameters:
+            assert parameter.grad is not None
+            parameter.grad.div_(count)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip))
+        if norm != norm or norm == float("inf"):
+            raise self._non_finite("gradient norm", norm, indices_B)
+        rate = config.optimizer.learning_rate * learning_rate_factor(
+            self.step, config.steps, config.schedule
+        )
+        self.optimizers.step(rate)
+        self.step += 1
+        self.tokens += count
+        return {
+            "step": self.step,
+            "tokens": self.tokens,
+            "loss": total / count,
+            "gradient_norm": norm,
+            "learning_rate": rate,
+        }
+
+    def _non_finite(self, what: str, value: float, indices: Any) -> NonFiniteError:
+        names = [name for i in indices[:8] for name in self.windows.documents(int(i))]
+        return NonFiniteError(
+            f"{self.path}: the {what} is {value} at step {self.step + 1}; nothing was updated. "
+            f"Windows {[int(i) for i in indices[:8]]} of {self.config.store}, documents "
+            f"{', '.join(dict.fromkeys(names))}. Lower --optimizer.learning-rate, or look at "
+            "that text."
+        )
+
+    def _validate(self) -> float:
+        batch = evaluation_batch(self.config.context, self.device)
+        with self._autocast():
+            scored = evaluate(self.objective, self.backbone, self.validation, batch=batch)
+        return scored.nats_per_token
+
+    def _timing(self, speed: float, elapsed: float, steps: int) -> dict[str, Any]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated()
+        return {
+            "step": self.step,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(elapsed, 3),
+            "steps": steps,
+            "tokens_per_second": round(speed, 1),
+            "peak_memory_bytes": peak,
+        }
+
+    def _save(self, journal: Journal, timing: Journal) -> None:
+        # the journal first: a checkpoint must never be ahead of it
+        journal.sync()
+        timing.sync()
+        tied = self.backbone.linear and (
+            self.model.get_input_embeddings().weight is self.backbone.weight_VD
+        )
+        record = {
+            "format": "lmlab model 1",
+            "objective": self.objective.record(),
+            "order": self.objective.order,
+            "head": "tied" if tied else "untied",
+            "context": self.config.context,
+            "step": self.step,
+            "tokenizer_fingerprint": self.tokenizer.fingerprint,
+            "run": self.identity,
+            "parent": None,
+        }
+        state = {"step": self.step, "tokens": self.tokens, "numeric": self.numeric}
+        save_checkpoint(
+            self.path,
+            self.step,
+            {
+                **model_files(self.model),
+                **self.tokenizer.files(),
+                "lmlab.json": to_json(record).encode(),
+                "optimizer.safetensors": self.optimizers.to_bytes(),
+                "state.json": to_json(state).encode(),
+            },
+        )
+        if self.config.checkpoints.keep is not None:
+            prune_checkpoints(self.path, self.config.checkpoints.keep)

@@ -1,0 +1,124 @@
+"""Optimizers from `torch.optim`, learning-rate schedules, and their state as plain tensors.
+
+Notable:
+- Weight decay, and Muon, apply to the matrices of linear and recurrent layers only.
+- Muon's learning rate is matched to AdamW's update size, so that one rate serves both.
+- The learning rate is a pure function of the step: no scheduler state to save.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from lmlab.config.training import OptimizerConfig, ScheduleConfig
+from lmlab.errors import UserError
+
+
+def learning_rate_factor(step: int, steps: int, schedule: ScheduleConfig) -> float:
+    """Share of the peak rate for update `step` (counted from 0) of `steps`."""
+    warmup = round(schedule.warmup * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if schedule.kind == "constant":
+        return 1.0
+    start = max(warmup, round((1 - schedule.decay) * steps)) if schedule.kind == "wsd" else warmup
+    if step < start:
+        return 1.0
+    progress = (step - start) / max(1, steps - 1 - start)
+    down = 0.5 * (1 + math.cos(math.pi * progress)) if schedule.kind == "cosine" else 1 - progress
+    return schedule.final + (1 - schedule.final) * down
+
+
+def _matrices(model: nn.Module) -> set[str]:
+    """Names of the weights that are matrices of linear or recurrent layers, embeddings left out."""
+    embeddings = {
+        id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
+    }
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # pyright: ignore[reportCallIssue]
+    if isinstance(head, nn.Module):
+        embeddings |= {id(p) for p in head.parameters()}
+    return {n for n, p in model.named_parameters() if p.ndim >= 2 and id(p) not in embeddings}
+
+
+class Optimizers:
+    """The optimizers of one model, stepped together."""
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+        self.config = config
+        self._names = {p: n for n, p in model.named_parameters() if p.requires_grad}
+        matrices = _matrices(model)
+        decayed = [p for p, n in self._names.items() if n in matrices]
+        plain = [p for p, n in self._names.items() if n not in matrices]
+        self._all: list[torch.optim.Optimizer] = []
+        adamw_groups = [{"params": plain, "weight_decay": 0.0}]
+        if config.name == "muon":
+            flat = [n for p, n in self._names.items() if n in matrices and p.ndim != 2]
+            if flat:
+                raise UserError(f"Muon needs two-dimensional matrices; '{flat[0]}' is not one")
+            self._all.append(
+                torch.optim.Muon(
+                    decayed,
+                    lr=config.learning_rate,
+                    weight_decay=config.weight_decay,
+                    momentum=config.momentum,
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )
+        else:
+            adamw_groups.insert(0, {"params": decayed, "weight_decay": config.weight_decay})
+        self._all.append(
+            torch.optim.AdamW(
+                [group for group in adamw_groups if group["params"]],
+                lr=config.learning_rate,
+                betas=config.betas,
+                eps=config.epsilon,
+                fused=True,
+            )
+        )
+
+    def step(self, learning_rate: float) -> None:
+        """One update at `learning_rate`; gradients are dropped after it."""
+        for optimizer in self._all:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def to_bytes(self) -> bytes:
+        """The state as safetensors: `<parameter>|<state>` for every tensor."""
+        tensors = {
+            f"{self._names[parameter]}|{key}": value.detach().cpu().contiguous()
+            for optimizer in self._all
+            for parameter, state in optimizer.state.items()
+            for key, value in state.items()
+        }
+        return save(tensors)
+
+    def load(self, path: Path) -> None:
+        """Puts back a state that `to_bytes` made. `UserError` where it does not fit."""
+        try:
+            tensors = load(path.read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
+        by_name: dict[str, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            parameter, _, key = name.rpartition("|")
+            by_name.setdefault(parameter, {})[key] = value
+        if not by_name:
+            return  # saved before the first update
+        if by_name.keys() != set(self._names.values()):
+            raise UserError(f"{path}: belongs to another model")
+        for optimizer in self._all:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    saved = by_name[self._names[parameter]]
+                    optimizer.state[parameter] = {
+                        # AdamW counts its steps on the CPU unless fused on a GPU
+                        key: value.to(parameter.device) for key, value in saved.items()
+                    }
