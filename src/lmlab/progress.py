@@ -42,6 +42,11 @@ class Bar:
             self._last_line = now
             say(self.line(now, note))
 
+    def skip(self, amount: float) -> None:
+        """Counts work that was done before, so that it does not flatter the speed."""
+        self.done += amount
+        self._start += amount
+
     def line(self, now: float, note: str = "") -> str:
         elapsed = max(now - self._began, 1e-9)
         rate = (self.done - self._start) / elapsed
@@ -76,15 +81,19 @@ class _TerminalBar(Bar):
             console=Console(stderr=True),
         )
         self._task = self._progress.add_task(
-            label, total=total or 0, unit=unit, note="", completed=start
+            label, total=total or 0, unit=unit, note="", completed=int(start)
         )
         self._progress.start()
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         self.done += amount
-        fields = {"note": note} if note else {}
-        total = self.total if self.total else self.done
-        self._progress.update(self._task, advance=amount, total=total, **fields)
+        if note:
+            self._progress.tasks[self._task].fields["note"] = note
+        self._progress.update(self._task, completed=self.done, total=self.total or self.done)
+
+    def skip(self, amount: float) -> None:
+        super().skip(amount)
+        self._progress.reset(self._task, completed=int(self.done), total=self.total)
 
     def finish(self) -> None:
         self._progress.stop()

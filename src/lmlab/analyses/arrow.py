@@ -195,4 +195,7 @@ def _sums_by_cluster(
     values_SN: NDArray[np.float64], cluster_N: NDArray[np.intp], clusters: int
 ) -> NDArray[np.float64]:
     """Sums over the windows of each cluster: (seeds, clusters)."""
-    return np.stack([np.bincount(cluster_N, row, minlength=clusters) for row in values_SN])
+    sums = np.zeros((len(values_SN), clusters))
+    for row, sums_C in zip(values_SN, sums, strict=True):
+        np.add.at(sums_C, cluster_N, row)
+    return sums

@@ -129,9 +129,7 @@ class TrainConfig:
         )
         if self.seed < 0:
             raise UserError(f"--seed {self.seed} must be at least 0")
-        if self.micro_batch is not None and (
-            self.micro_batch < 1 or self.batch % self.micro_batch
-        ):
+        if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
             raise UserError(
                 f"--micro-batch {self.micro_batch} must divide the batch of {self.batch} windows"
             )

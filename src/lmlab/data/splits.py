@@ -25,7 +25,7 @@ class SplitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 < self.validation and 0 <= self.test and self.validation + self.test < 1):
+        if not (self.validation > 0 and self.test >= 0 and self.validation + self.test < 1):
             raise UserError(
                 f"split shares validation {self.validation} and test {self.test}: validation must "
                 "be above 0, test at least 0, and something must remain for training"

@@ -21,8 +21,8 @@ from transformers import (
 )
 from transformers.modeling_utils import PreTrainedModel
 
-from lmlab.errors import UserError
 from lmlab.config.model import ModelConfig
+from lmlab.errors import UserError
 from lmlab.models.recurrent import RecurrentConfig
 
 

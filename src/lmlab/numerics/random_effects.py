@@ -6,7 +6,7 @@ other texts, so both variances enter.
 
 Notable:
 - Clusters have unequal sizes. The mean is weighted; variances come from linearised residuals with
-  the leverage correction and the degrees of freedom of Bell and McCaffrey (2002).
+  the leverage correction of Bell and McCaffrey (2002).
 - Satterthwaite's degrees of freedom fail here: with 2 seeds the seed variance has one degree of
   freedom, is often far too small by chance, and a nominal 95 % interval covers as little as 87 %.
   Ours are Satterthwaite's with the seed share pushed towards one (see `_degrees_of_freedom`).
@@ -67,7 +67,8 @@ def two_way_interval(
         values_SC: one value a seed and cluster (a mean over the cluster's text), any unit.
         weights_C: sizes of the clusters (tokens, nats), not negative; default all equal. A
             cluster of weight 0 does not count as one.
-        level: coverage wanted, between 0 and 1. The calibration was done at 0.95.
+        level: coverage wanted, between 0 and 1. Calibrated at 0.95; with 2 or 3 seeds 0.9 covers
+            a little more than asked, 0.99 less (96 % at worst).
 
     With one seed the interval covers the choice of text only and says so; with fewer than
     `MINIMUM_CLUSTERS` clusters there is none.
@@ -129,7 +130,7 @@ def two_way_interval(
         # the smaller keeps the variance at least as large as either.
         variance = max(v_seed, v_cluster) + max(0.0, min(v_seed, v_cluster) - v_interaction)
         df = _degrees_of_freedom(v_seed, v_cluster, seeds - 1, df_cluster)
-    if df_cluster < MINIMUM_CLUSTERS - 1.001:
+    if p_C.max() > 0.5:
         notes.append(f"one cluster holds {p_C.max():.0%} of the text: the interval is rough")
     error = float(np.sqrt(variance))
     half = float(stdtrit(df, (1 + level) / 2)) * error
@@ -170,10 +171,22 @@ def two_way_ratio(
 
 
 def _cluster_degrees_of_freedom(p_C: NDArray[np.float64], g_C: NDArray[np.float64]) -> float:
+    """Degrees of freedom of the cluster variance; exactly C - 1 for equal weights.
+
+    Harmonic mean of C - 1 and those of Bell and McCaffrey (2002), which cover too much (98 % for
+    95 % at 6 clusters with sizes log-normal, sd 0.7): they take the estimate and its variance to be
+    independent, but with unequal weights both are large together. C - 1 alone covers too little
+    (92 %); the harmonic mean covers 95 to 97 %.
+    """
+    equal = len(p_C) - 1
+    return 2 / (1 / _bell_mccaffrey(p_C, g_C) + 1 / equal)
+
+
+def _bell_mccaffrey(p_C: NDArray[np.float64], g_C: NDArray[np.float64]) -> float:
     """Satterthwaite degrees of freedom of `sum g (x - p.x)^2` for independent x of equal variance.
 
-    `trace(A)^2 / trace(A A)` of that quadratic form (Bell and McCaffrey 2002), with the traces
-    expanded so that no C x C matrix is formed. Equal weights: exactly C - 1.
+    `trace(A)^2 / trace(A A)` of that quadratic form, with the traces expanded so that no C x C
+    matrix is formed.
     """
     square = p_C @ p_C
     trace = g_C @ (1 - 2 * p_C + square)

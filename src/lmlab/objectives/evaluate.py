@@ -16,7 +16,7 @@ import torch
 from lmlab.data.windows import EvaluationWindows
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.base import Objective
-from lmlab.progress import track
+from lmlab.progress import Bar
 
 _PAD_MULTIPLE = 32
 
@@ -41,11 +41,11 @@ def evaluate(
     windows: EvaluationWindows,
     *,
     batch: int,
-    label: str | None = None,
+    bar: Bar | None = None,
 ) -> WindowNats:
     """Scores all windows, `batch` at a time, in evaluation mode and without gradients.
 
-    `label` names the progress bar; without it there is none. Sums are float64.
+    `bar` counts scored tokens. Sums are float64.
     """
     n = windows.context
     padded_M = np.minimum(n, -(-windows.length_M // _PAD_MULTIPLE) * _PAD_MULTIPLE)
@@ -55,8 +55,6 @@ def evaluate(
     model = backbone.model
     training = model.training
     model.eval()
-    bar_context = track(label, float(windows.length_M.sum()), "tokens") if label else None
-    bar = bar_context.__enter__() if bar_context else None
     try:
         at = 0
         while at < len(rows_by_length):
@@ -75,8 +73,6 @@ def evaluate(
                 bar.advance(float(lengths_B.sum()))
     finally:
         model.train(training)
-        if bar_context:
-            bar_context.__exit__(None, None, None)
     return WindowNats(nats_M, windows.length_M.copy(), position_nats, position_tokens)
 
 

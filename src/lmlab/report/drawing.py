@@ -31,6 +31,7 @@ from lmlab.report.theme import marker
 
 WIDE, NARROW = 518.0, 260.0
 SIZE, SMALL = 9.5, 8.5  # text sizes; the page shows a point as 1.1 to 1.6 pixels
+LONGEST_LABEL = 300  # characters
 _LINE = 1.3  # line height in text sizes
 _POINTS_PER_INCH = 72.0
 
@@ -59,19 +60,25 @@ def text_width(text: str, size: float, *, bold: bool = False) -> float:
     return float(text_to_path.get_text_width_height_descent(shown, font, ismath=False)[0])
 
 
+def label(text: str) -> str:
+    """`text` as one line; of one that no drawing has room for, the beginning."""
+    text = one_line(text)
+    return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
+
+
 def wrap(text: str, size: float, width: float, *, bold: bool = False) -> list[str]:
-    """`text` in lines of at most `width`; a word that is longer than a line is cut."""
+    """`text` as a `label` in lines of at most `width`; a word longer than a line is cut."""
     lines: list[str] = []
-    for word in one_line(text).split(" "):
+    for word in label(text).split(" "):
         joined = f"{lines[-1]} {word}" if lines else word
         if text_width(joined, size, bold=bold) <= width:
             lines[-1:] = [joined]
             continue
         rest = word
         while text_width(rest, size, bold=bold) > width and len(rest) > 1:
-            keep = len(rest) - 1
-            while keep > 1 and text_width(rest[:keep], size, bold=bold) > width:
-                keep -= 1
+            keep = 1
+            while text_width(rest[: keep + 1], size, bold=bold) <= width:
+                keep += 1
             lines.append(rest[:keep])
             rest = rest[keep:]
         lines.append(rest)
@@ -137,13 +144,14 @@ class Sheet:
 
 def ticks(low: float, high: float, *, log: bool, most: int) -> list[float]:
     """Round values in [low, high], about `most` of them or fewer."""
-    values = _log_ticks(low, high, most) if log else []
-    if len(values) < 3:
-        locator = MaxNLocator(nbins=max(1, most - 1), steps=[1, 2, 2.5, 5, 10])
-        values = [float(v) for v in locator.tick_values(low, high)]
+    if log and len(values := _log_ticks(low, high, most)) >= 3:
+        return values
+    locator = MaxNLocator(nbins=max(1, most - 1), steps=[1, 2, 2.5, 5, 10])
     # Locators compute 0.30000000000000004, and zero as a tiny number.
     tolerance = (high - low) * 1e-9
-    values = [0.0 if abs(v) < tolerance else float(f"{v:.12g}") for v in values]
+    values = [
+        0.0 if abs(v) < tolerance else float(f"{v:.12g}") for v in locator.tick_values(low, high)
+    ]
     return [v for v in values if low - tolerance <= v <= high + tolerance]
 
 

@@ -21,6 +21,7 @@ from lmlab.report.drawing import (
     fitting_ticks,
     horizontal_axis,
     horizontal_axis_height,
+    label,
     limits,
     line_height,
     sheet_settings,
@@ -28,7 +29,7 @@ from lmlab.report.drawing import (
     wrap,
 )
 from lmlab.report.page import Figure
-from lmlab.report.text import estimates, one_line
+from lmlab.report.text import estimates
 from lmlab.report.theme import marker
 
 _GAP = 16.0  # between columns
@@ -95,7 +96,7 @@ def forest_plot(
         )
 
 
-def _forest_rows(rows: Sequence[Interval], label_width: float, heading_width: float) -> list[_Row]:
+def _forest_rows(rows: Sequence[Interval], width: float) -> list[_Row]:
     shown = estimates([(row.estimate, row.low, row.high) for row in rows])
     laid_out = []
     group = ""
@@ -106,24 +107,26 @@ def _forest_rows(rows: Sequence[Interval], label_width: float, heading_width: fl
             _Row(
                 estimate,
                 interval,
-                wrap(row.label, SIZE, label_width),
-                wrap(row.note, SMALL, label_width),
-                wrap(heading, SIZE, heading_width, bold=True),
+                wrap(row.label, SIZE, width),
+                wrap(row.note, SMALL, width),
+                wrap(heading, SIZE, width, bold=True),
             )
         )
     return laid_out
 
 
 def _forest_wide(rows: Sequence[Interval], x_label: str, reference: float | None) -> str:
-    """Three columns: label, interval, estimate as text."""
+    """Columns: label, interval, and estimate with interval as text."""
     longest = max(
-        [text_width(one_line(row.label), SIZE) for row in rows]
-        + [text_width(one_line(row.note), SMALL) for row in rows]
+        [text_width(label(row.label), SIZE) for row in rows]
+        + [text_width(label(row.note), SMALL) for row in rows]
+        + [text_width(label(row.group), SIZE, bold=True) for row in rows]
     )
     label_width = min(longest, 170.0) + 1
-    laid_out = _forest_rows(rows, label_width, WIDE)
-    head = "estimate [interval]"
-    numbers_width = max(_numbers_width(laid_out), text_width(head, SMALL))
+    laid_out = _forest_rows(rows, label_width)
+    estimate_width, interval_width = _numbers_widths(laid_out)
+    head = "estimate [interval]" if interval_width else "estimate"
+    numbers_width = max(estimate_width + interval_width, text_width(head, SMALL))
     left = label_width + _GAP
     width = WIDE - left - _GAP - numbers_width
 
@@ -146,20 +149,21 @@ def _forest_wide(rows: Sequence[Interval], x_label: str, reference: float | None
         _lines(sheet, 0, below - SIZE + SMALL, row.note_lines, size=SMALL, colour="muted")
         centre = start + texts / 2
         centres.append(centre)
-        _numbers(sheet, row, laid_out, WIDE, centre + SIZE * 0.36)
+        _numbers(sheet, row, WIDE, interval_width, centre + SIZE * 0.36)
     _intervals(sheet, rows, centres, x_label, reference, [(top, y + 4)], left, width, y + 4)
     return sheet.svg()
 
 
 def _forest_narrow(rows: Sequence[Interval], x_label: str, reference: float | None) -> str:
     """One column: label and estimate on a line where both fit, the interval below them."""
-    laid_out = _forest_rows(rows, NARROW, NARROW)
+    laid_out = _forest_rows(rows, NARROW)
+    estimate_width, interval_width = _numbers_widths(laid_out)
     y = 0.0
     places = []
     for row in laid_out:
         y += len(row.heading_lines) * line_height(SIZE) + (8 if row.heading_lines else 0)
         last = row.label_lines[-1] if row.label_lines else ""
-        beside = text_width(last, SIZE) + 8 + _numbers_width(laid_out) <= NARROW
+        beside = text_width(last, SIZE) + 8 + estimate_width + interval_width <= NARROW
         texts = (len(row.label_lines) + (not beside)) * line_height(SIZE)
         texts += len(row.note_lines) * line_height(SMALL)
         places.append((y, beside, y + texts + 10))
@@ -170,7 +174,7 @@ def _forest_narrow(rows: Sequence[Interval], x_label: str, reference: float | No
         below = _lines(sheet, 0, start + SIZE, row.label_lines)
         if not beside:
             below += line_height(SIZE)
-        _numbers(sheet, row, laid_out, NARROW, below - line_height(SIZE))
+        _numbers(sheet, row, NARROW, interval_width, below - line_height(SIZE))
         _lines(sheet, 0, below - SIZE + SMALL, row.note_lines, size=SMALL, colour="muted")
     centres = [centre for *_, centre in places]
     # The reference line is interrupted where it would cross the texts.
@@ -179,19 +183,15 @@ def _forest_narrow(rows: Sequence[Interval], x_label: str, reference: float | No
     return sheet.svg()
 
 
-def _numbers_width(rows: Sequence[_Row]) -> float:
+def _numbers_widths(rows: Sequence[_Row]) -> tuple[float, float]:
+    """Widths of the columns of estimates and of intervals; the latter with its gap, or 0."""
     estimate = max(text_width(row.estimate, SIZE) for row in rows)
-    return estimate + _interval_width(rows)
+    interval = max(text_width(row.interval, SIZE) for row in rows)
+    return estimate, interval + 6 if interval else 0.0
 
 
-def _interval_width(rows: Sequence[_Row]) -> float:
-    width = max(text_width(row.interval, SIZE) for row in rows)
-    return width + 6 if width else 0.0
-
-
-def _numbers(sheet: Sheet, row: _Row, rows: Sequence[_Row], right: float, baseline: float) -> None:
-    """Estimate and interval as text, each under those of the other `rows`."""
-    sheet.text(right - _interval_width(rows), baseline, row.estimate, align="right")
+def _numbers(sheet: Sheet, row: _Row, right: float, interval_width: float, baseline: float) -> None:
+    sheet.text(right - interval_width, baseline, row.estimate, align="right")
     sheet.text(right, baseline, row.interval, align="right")
 
 

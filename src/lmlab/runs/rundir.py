@@ -1,10 +1,10 @@
 """The run directory: who may write it, and which run it holds.
 
-    config.toml       the resolved configuration, with the run's identity
-    journal.jsonl     step, tokens, loss, gradient norm, learning rate, validation
-    timing.jsonl      clock, tokens per second, memory
-    checkpoints/      see `lmlab.runs.checkpoint`
-    .lock             held (flock) while a process trains here
+config.toml       the resolved configuration, with the run's identity
+journal.jsonl     step, tokens, loss, gradient norm, learning rate, validation
+timing.jsonl      clock, tokens per second, memory
+checkpoints/      see `lmlab.runs.checkpoint`
+.lock             held (flock) while a process trains here
 """
 
 from __future__ import annotations

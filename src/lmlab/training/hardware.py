@@ -63,6 +63,15 @@ def resolve_dtype(wanted: Literal["auto", "float32", "bfloat16"], device: str) -
     return wanted
 
 
+def fastest_attention(device: str, context: int) -> str | None:
+    """The attention to train with, where transformers' default (None) is not the fastest.
+
+    On a CPU the fused kernel's backward pass costs more than plain products for short windows
+    (benchmarks/train_throughput.py has the comparison). The function computed is the same.
+    """
+    return "eager" if device == "cpu" and context <= 256 else None
+
+
 def numeric_key(*, device: str, dtype: str, threads: int, compiled: bool) -> dict[str, Any]:
     """Settings outside the configuration's meaning that may still change bits."""
     return {

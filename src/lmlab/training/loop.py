@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,7 +35,7 @@ from lmlab.models.files import load_weights, model_files
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
 from lmlab.objectives.evaluate import evaluate, evaluation_batch
-from lmlab.progress import say, track
+from lmlab.progress import Bar, say, track
 from lmlab.runs.checkpoint import (
     Found,
     checkpoint_folder,
@@ -49,6 +48,7 @@ from lmlab.runs.journal import Journal, cut_back
 from lmlab.runs.rundir import RunDirectory
 from lmlab.training.hardware import (
     available_cores,
+    fastest_attention,
     keep_freed_memory,
     numeric_key,
     resolve_device,
@@ -82,20 +82,20 @@ def resolve(config: TrainConfig) -> TrainConfig:
     )
 
 
+def planned_tokens(config: TrainConfig) -> int:
+    """Tokens that a run of `config` trains on."""
+    return config.steps * config.batch * config.context
+
+
 def run_identity(config: TrainConfig, store: TokenStore) -> str:
     """The identity of a resolved run: the digest of all that decides its result."""
     return digest(config.identity_values(store_fingerprint=store.fingerprint, parent=None))
 
 
-def train(
-    config: TrainConfig,
-    *,
-    label: str = "training",
-    on_step: Callable[[int], None] = lambda steps: None,
-) -> TrainedRun:
+def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> TrainedRun:
     """Trains the run of `config`, or resumes it, or returns it if it is finished.
 
-    `on_step` is called with the number of updates done since the last call (a study's progress).
+    `bar` counts tokens, with `note` (default: a bar of its own).
 
     Raises `UserError` for a damaged store, a folder that holds another run, a non-finite loss and
     a full disk.
@@ -111,10 +111,14 @@ def train(
         for reason in found.skipped:
             say(f"skipping a checkpoint: {reason}")
         if found.path is not None and found.step == config.steps:
-            say(f"{path}: finished before, at step {found.step}")
-            on_step(config.steps)
+            if bar:
+                bar.skip(planned_tokens(config))
+            else:
+                say(f"{path}: finished before, at step {found.step}")
         else:
-            _Trainer(config, store, path, identity, found).run(label, on_step)
+            own = track(f"training {config.order}", planned_tokens(config), "tokens")
+            with nullcontext(bar) if bar else own as counted:
+                _Trainer(config, store, path, identity, found).run(counted, note)
     return TrainedRun(path, identity, checkpoint_folder(path, config.steps))
 
 
@@ -152,6 +156,9 @@ class _Trainer:
             ),
             seed=key(config.seed, 0x1217),
         ).to(self.device)
+        attention = fastest_attention(config.device, config.context)
+        if attention and hasattr(self.model.config, "num_attention_heads"):
+            self.model.set_attn_implementation(attention)
         self.backbone = Backbone(self.model, compile_body=config.compile)
         self.optimizers = Optimizers(self.model, config.optimizer)
         self.numeric = numeric_key(
@@ -183,32 +190,33 @@ class _Trainer:
         self.tokens = state["tokens"]
         say(f"resuming {self.path} after step {self.step}")
 
-    def run(self, label: str, on_step: Callable[[int], None]) -> None:
+    def run(self, bar: Bar, note: str) -> None:
         config = self.config
         journal = Journal(self.path / "journal.jsonl")
         timing = Journal(self.path / "timing.jsonl")
-        on_step(self.step)
+        bar.skip(self.step * config.batch * config.context)
         if self.step == 0 and config.checkpoints.due(0, config.steps):
             self._save(journal, timing)
         self.model.train()
         clock = time.monotonic()
         clock_tokens, clock_step = self.tokens, self.step
         try:
-            with track(label, config.steps, "steps", start=self.step) as bar:
-                while self.step < config.steps:
-                    record = self._update()
-                    if self.step % config.evaluation_interval() == 0 or self.step == config.steps:
-                        record["validation_nats_per_token"] = self._validate()
-                    journal.append(record)
-                    elapsed = time.monotonic() - clock
-                    if elapsed >= _TIMING_EVERY_SECONDS or self.step == config.steps:
-                        speed = (self.tokens - clock_tokens) / elapsed
-                        timing.append(self._timing(speed, elapsed, self.step - clock_step))
-                        clock, clock_tokens, clock_step = time.monotonic(), self.tokens, self.step
-                    if config.checkpoints.due(self.step, config.steps):
-                        self._save(journal, timing)
-                    bar.advance(1, f"loss {record['loss']:.3f}")
-                    on_step(1)
+            while self.step < config.steps:
+                record = self._update()
+                if self.step % config.evaluation_interval() == 0 or self.step == config.steps:
+                    record["validation_nats_per_token"] = self._validate()
+                journal.append(record)
+                elapsed = time.monotonic() - clock
+                if elapsed >= _TIMING_EVERY_SECONDS or self.step == config.steps:
+                    speed = (self.tokens - clock_tokens) / elapsed
+                    timing.append(self._timing(speed, elapsed, self.step - clock_step))
+                    clock, clock_tokens, clock_step = time.monotonic(), self.tokens, self.step
+                if config.checkpoints.due(self.step, config.steps):
+                    self._save(journal, timing)
+                bar.advance(
+                    config.batch * config.context,
+                    f"{note} step {self.step}/{config.steps}, loss {record['loss']:.3f}".strip(),
+                )
         finally:
             journal.close()
             timing.close()

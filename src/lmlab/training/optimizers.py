@@ -120,5 +120,6 @@ class Optimizers:
                     saved = by_name[self._names[parameter]]
                     optimizer.state[parameter] = {
                         # AdamW counts its steps on the CPU unless fused on a GPU
-                        key: value.to(parameter.device) for key, value in saved.items()
+                        key: value.to(parameter.device)
+                        for key, value in saved.items()
                     }

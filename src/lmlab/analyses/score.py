@@ -1,0 +1,200 @@
+"""Score: how well a subject predicts a split of a store.
+
+Nats per token, and bits per byte = total nats / ln 2 / UTF-8 bytes of the original text (special
+tokens are neither scored nor counted). Every token is scored, the first of a window from BOS alone.
+
+Notable:
+- Evaluation windows never cross a document; padding depends on a window's own length, so scores do
+  not depend on the batch size (1e-5 nat per token).
+- Windows can be shared out over processes (`shard`), and the parts put together (`merge_scores`).
+- The interval is over text (clusters of windows), for this one model.
+
+Shapes: M windows, n context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lmlab.analyses.subject import Subject
+from lmlab.data.store import TokenStore
+from lmlab.data.windows import evaluation_windows
+from lmlab.errors import UserError
+from lmlab.numerics.random_effects import Interval, two_way_interval
+from lmlab.objectives.evaluate import evaluate, evaluation_batch
+from lmlab.progress import Bar, track
+
+
+@dataclass(frozen=True)
+class Score:
+    """Nats of every window of a split (or of this shard of it), and what follows from them."""
+
+    subject: str
+    order: str
+    store: str
+    split: str
+    context: int
+    cluster_unit: str
+    nats_M: np.ndarray
+    tokens_M: np.ndarray
+    cluster_M: np.ndarray
+    row_M: np.ndarray
+    """Number of each window within the whole split."""
+    position_nats_n: np.ndarray
+    position_tokens_n: np.ndarray
+    text_bytes: int | None
+    """UTF-8 bytes of the scored text; None where only a sample or a shard was scored."""
+
+    @property
+    def tokens(self) -> int:
+        return int(self.tokens_M.sum())
+
+    @property
+    def nats_per_token(self) -> float:
+        return float(self.nats_M.sum() / self.tokens)
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """None where the bytes of the scored tokens are not known."""
+        if self.text_bytes is None:
+            return None
+        return float(self.nats_M.sum() / np.log(2) / self.text_bytes)
+
+    def interval(self) -> Interval:
+        """95 % interval of nats per token, over text (clusters) for this one model."""
+        clusters, index_M = np.unique(self.cluster_M, return_inverse=True)
+        tokens_C = np.bincount(index_M, self.tokens_M, len(clusters))
+        nats_C = np.bincount(index_M, self.nats_M, len(clusters))
+        return two_way_interval((nats_C / tokens_C)[None, :], weights_C=tokens_C)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; per-window arrays are left out."""
+        interval = self.interval()
+        return {
+            "subject": self.subject,
+            "order": self.order,
+            "store": self.store,
+            "split": self.split,
+            "context": self.context,
+            "nats_per_token": self.nats_per_token,
+            "interval_95": _pair(interval),
+            "interval_basis": interval.basis,
+            "interval_note": interval.note,
+            "bits_per_byte": self.bits_per_byte,
+            "tokens": self.tokens,
+            "windows": len(self.nats_M),
+            "clusters": len(np.unique(self.cluster_M)),
+            "cluster": self.cluster_unit,
+            "first_token": "scored, from BOS alone",
+        }
+
+
+def _pair(interval: Interval) -> list[float] | None:
+    if interval.low is None or interval.high is None:
+        return None
+    return [interval.low, interval.high]
+
+
+def score(
+    subject: Subject,
+    store: TokenStore,
+    *,
+    split: str = "validation",
+    context: int | None = None,
+    batch: int | None = None,
+    max_windows: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    bar: Bar | None = None,
+) -> Score:
+    """Scores a split with a subject.
+
+    `context` is the window in tokens (default: what the subject was trained with, at most 1024).
+    `max_windows` scores a fixed random sample. `shard` (k, K) takes every K-th window from the k-th.
+    `bar` counts scored tokens (default: a bar of its own).
+
+    Raises `UserError` if the store was made with another tokenizer, or for a context the model
+    cannot take.
+    """
+    subject.check_store(store)
+    context = context or min(subject.context, 1024)
+    if context > subject.context:
+        raise UserError(
+            f"--context {context}: {subject.name} takes windows of at most {subject.context} tokens"
+        )
+    part, parts = shard
+    if not 0 <= part < parts:
+        raise UserError(f"shard {part} of {parts}: the number must be from 0 to {parts - 1}")
+    source = store.split(split)
+    whole = evaluation_windows(source, context, max_windows=max_windows)
+    rows = np.arange(len(whole))[part::parts]
+    chosen = replace(
+        whole,
+        start_M=whole.start_M[rows],
+        length_M=whole.length_M[rows],
+        cluster_M=whole.cluster_M[rows],
+    )
+    if len(rows) == 0:
+        raise UserError(f"shard {part} of {parts} has no window; there are {len(whole)}")
+    progress = nullcontext(bar) if bar else track("scoring", float(chosen.length_M.sum()), "tokens")
+    with progress as counted:
+        made = evaluate(
+            subject.objective,
+            subject.backbone,
+            chosen,
+            batch=batch or evaluation_batch(context, subject.backbone.device),
+            bar=counted,
+        )
+    everything = int(made.tokens_M.sum()) == int(source.documents_M3[:, 1].sum())
+    return Score(
+        subject=subject.name,
+        order=subject.order,
+        store=str(store.path),
+        split=split,
+        context=context,
+        cluster_unit=whole.cluster_unit,
+        nats_M=made.nats_M,
+        tokens_M=made.tokens_M,
+        cluster_M=chosen.cluster_M,
+        row_M=rows,
+        position_nats_n=made.position_nats_n,
+        position_tokens_n=made.position_tokens_n,
+        text_bytes=source.text_bytes if everything else None,
+    )
+
+
+def merge_scores(parts: Sequence[Score], *, text_bytes: int | None = None) -> Score:
+    """The score of all windows from the scores of shards, in any order.
+
+    `text_bytes` of the whole split gives bits per byte. Raises `UserError` if the parts are not
+    shards of one scoring.
+    """
+    if not parts:
+        raise UserError("no shard to merge")
+    first = parts[0]
+    for part in parts:
+        if (part.subject, part.store, part.split, part.context) != (
+            first.subject,
+            first.store,
+            first.split,
+            first.context,
+        ):
+            raise UserError("these shards score different things and cannot be merged")
+    row = np.concatenate([p.row_M for p in parts])
+    if len(np.unique(row)) != len(row):
+        raise UserError("these shards overlap: a window was scored twice")
+    order = np.argsort(row)
+    return replace(
+        first,
+        nats_M=np.concatenate([p.nats_M for p in parts])[order],
+        tokens_M=np.concatenate([p.tokens_M for p in parts])[order],
+        cluster_M=np.concatenate([p.cluster_M for p in parts])[order],
+        row_M=row[order],
+        position_nats_n=np.sum([p.position_nats_n for p in parts], axis=0),
+        position_tokens_n=np.sum([p.position_tokens_n for p in parts], axis=0),
+        text_bytes=text_bytes,
+    )

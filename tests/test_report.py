@@ -1,0 +1,461 @@
+"""The report: what goes in is shown as it is, and the page is the same everywhere.
+
+The last test opens the page in Chromium where there is one: light and dark, desk and phone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmlab.errors import UserError
+from lmlab.report.drawing import LONGEST_LABEL, fitting_ticks, limits, text_width, ticks, wrap
+from lmlab.report.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
+from lmlab.report.page import Figure, Section, Table, render_page
+from lmlab.report.text import cell, estimates, number, tick_labels
+from lmlab.report.theme import COLOURS, MARKERS
+
+HOSTILE = '<script>alert(\'1\')</script> & "q" $x^2$ _a_ id="p0" url(#p0) #010102 \x00\x1b\ud800 語'
+SHOWN = HOSTILE.replace("\x00\x1b\ud800", "\ufffd" * 3)
+ROWS = [
+    Interval("English docstrings", 0.0213, 0.0180, 0.0246, group="Natural text"),
+    Interval("French", 0.0341, 0.0290, 0.0392, group="Natural text"),
+    Interval(
+        "Finnish, with a considerably longer name than the others have",
+        *(0.0102, -0.0011, 0.0215),
+        note="text only: one seed",
+        group="Natural text",
+    ),
+    Interval("Python source", 0.0489, None, None, note="fewer than 5 clusters: no interval"),
+    Interval("LinearLanguage, 12 bits", 0.0612, 0.0571, 0.0653, group="Synthetic"),
+    Interval("Reversible Markov chain", -0.0003, -0.0021, 0.0015, group="Synthetic"),
+]
+
+
+def forest(rows=ROWS, *, finding="Backward costs more.", x_label="relative difference", **more):
+    return forest_plot(rows, x_label=x_label, finding=finding, alt="Six intervals.", **more)
+
+
+def curves(series=None, *, y_label="loss (nats per token)", finding="Loss falls.", **more):
+    if series is None:
+        steps = [100.0 * i for i in range(1, 30)]
+        series = [
+            Series(name, steps, [4 + s / 20 + 500 / (x + 50) for x in steps], colour=c)
+            for c, name in enumerate(["forward", "backward"])
+            for s in range(3)
+        ]
+    return line_plot(
+        series, x_label="step", y_label=y_label, finding=finding, alt="Loss by step.", **more
+    )
+
+
+def page(*figures: Figure, title="Title", tables=(), sections=1) -> str:
+    section = Section("Section", ["A paragraph."], figures, tables)
+    return render_page(title, "The main finding.", [section] * sections, footer="lmlab")
+
+
+def bands() -> Figure:
+    x = [1e3, 1e4, 1e5, 1e6]
+    y = [6.0, 4.0, 3.0, 2.5]
+    low, high = [v * 0.9 for v in y], [v * 1.1 for v in y]
+    return curves(
+        [Series("with a band", x, y, low, high, colour=2, dashed=True)],
+        log_x=True,
+        log_y=True,
+        horizontal=[("entropy floor", 2.2), ("unigram", 6.1)],
+    )
+
+
+def cloud(colours: Sequence[int] = range(6)) -> Figure:
+    groups = [Points(f"group {c}", [0.1 * c, 1.0, 2.0], [1.0, c, 3.0], c) for c in colours]
+    return scatter_plot(groups, x_label="x", y_label="y", finding="They differ.", alt="Points.")
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would: ids, references, tags, text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for key, value in attrs:
+            if key == "id":
+                self.ids.append(value or "")
+            elif key in ("href", "xlink:href", "src"):
+                self.references.append(value or "")
+            self.references += ["#" + name for name in re.findall(r"url\(#(.*?)\)", value or "")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_hostile_strings_show_as_text():
+    h = HOSTILE
+    figures = [
+        forest([Interval(h, 1, 0, 2, h, h)], finding=h, x_label=h, caption=h),
+        curves([Series(h, [1, 2], [1, 2])], finding=h, y_label=h, horizontal=[(h, 1.5)]),
+    ]
+    figures = [dataclasses.replace(f, alt=h) for f in figures]
+    table = Table([h], [[h]], h)
+    text = render_page(h, h, [Section(h, [h], figures, [table])] * 5, footer=h)
+    reader = Reader(text)
+    assert "script" not in reader.tags
+    assert "<script" not in text
+    assert "#010102" not in re.sub(r">[^<]*<|\"[^\"]*\"", "", text)
+    # Each place shows the text whole; labels inside a drawing may be wrapped over several lines.
+    assert reader.text.count(SHOWN) >= 5 * (2 + 3 * 2 + 2) + 4
+    assert text.encode("utf-8")  # no lone surrogate is left
+    assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f]", text)
+
+
+def test_labels_are_not_mathematics():
+    figure = forest([Interval("d_model $x^2$", 1, 0, 2)], x_label="$HOME_a$ cost_$")
+    for markup in (figure.svg_wide, figure.svg_narrow):
+        assert ">d_model $x^2$</text>" in markup
+        assert ">$HOME_a$ cost_$</text>" in markup
+
+
+def test_same_input_same_bytes_whatever_the_settings():
+    code = (
+        "import sys, matplotlib; sys.path.insert(0, 'tests');"
+        "matplotlib.rcParams.update({'font.size': 30, 'svg.fonttype': 'path',"
+        " 'axes.prop_cycle': matplotlib.cycler(color=['red'])});"
+        "import test_report as t;"
+        "sys.stdout.buffer.write(t.page(t.forest(), t.curves(), t.bands(), t.cloud()).encode())"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )
+    assert other.stdout.decode() == page(forest(), curves(), bands(), cloud())
+
+
+def test_ids_are_unique_and_references_resolve():
+    text = page(forest(), curves(), bands(), cloud(), forest(), sections=5)
+    reader = Reader(text)
+    assert len(reader.ids) == len(set(reader.ids)) > 20
+    internal = {r.removeprefix("#") for r in reader.references if r.startswith("#")}
+    assert internal <= set(reader.ids)
+
+
+def test_page_refers_to_nothing_outside():
+    text = page(forest(), curves(), bands(), cloud(), tables=[Table(["a"], [[1]], "c")])
+    assert not re.search(r"https?://|//[a-z]|@import|file:", text)
+    assert {r for r in Reader(text).references if not r.startswith("#")} == {"data:,"}
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in text
+    assert "script" not in Reader(text).tags
+
+
+def test_colours_are_variables():
+    for figure in (forest(), curves(), bands(), cloud()):
+        for markup in (figure.svg_wide, figure.svg_narrow):
+            assert not re.search(r"#[0-9a-fA-F]{3,8}\b(?!\")", markup.replace("url(#", ""))
+            used = set(re.findall(r"var\(--(\w+)\)", markup))
+            assert used <= set(COLOURS)
+            assert "ink" in used
+            assert not set(MARKERS) & set(re.findall(r"#\w{6}", markup))
+
+
+def test_interval_of_none_is_a_hollow_point_with_its_note():
+    markup = forest([ROWS[3]]).svg_wide
+    assert "fill: var(--paper)" in markup
+    assert "fewer than 5 clusters: no interval" in markup
+    assert ">0.0489</text>" in markup
+    assert "fill: var(--paper)" not in forest([ROWS[0]]).svg_wide
+
+
+def test_legend_has_one_entry_per_label():
+    assert [entry.label for entry in curves().legend] == ["forward", "backward"]
+    assert page(curves()).count('class="key"') == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: forest([]), "there are no rows"),
+        (lambda: forest([Interval("a", float("nan"), 0, 1)]), "row 'a' is nan"),
+        (lambda: forest([Interval("a", 1, 0, float("inf"))]), "row 'a' is inf"),
+        (lambda: forest([Interval("a", 1, 2, 0)]), "swap them"),
+        (lambda: forest([Interval("a", 1, 0, None)]), "give both or neither"),
+        (lambda: forest(reference=float("nan")), "the reference is nan"),
+        (lambda: curves([]), "there are no series"),
+        (lambda: curves([Series("a", [], [])]), "series 'a' is empty"),
+        (lambda: curves([Series("a", [1], [1, 2])]), "1 values of x and 2 of y"),
+        (lambda: curves([Series("a", [1, 2], [1, float("nan")])]), "y of 'a' is nan at position 1"),
+        (lambda: curves([Series("a", [1], [1], low=[0])]), "one side of a band"),
+        (lambda: curves([Series("a", [1], [1], [0], [2, 3])]), "2 values of high for 1 of x"),
+        (lambda: curves([Series("a", [0], [1])], log_x=True), "logarithmic axis"),
+        (lambda: curves([Series("a", [1], [1])], log_y=True, horizontal=[("z", 0)]), "line 'z'"),
+        (lambda: curves([Series("a", [1], [1], colour=99)]), "colour 99"),
+        (lambda: cloud([]), "there are no groups"),
+    ],
+)
+def test_bad_figures_are_named(make, message):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        make()
+    assert str(caught.value).startswith("figure '")
+
+
+def test_too_many_points_are_refused():
+    many = Points("a", list(range(4001)), list(range(4001)))
+    with pytest.raises(UserError, match="4,001 points"):
+        scatter_plot([many], x_label="x", y_label="y", finding="f", alt="a")
+
+
+def test_bad_tables_are_named():
+    with pytest.raises(UserError, match="table 't': row 2 has 1 cells for 2 columns"):
+        page(tables=[Table(["a", "b"], [[1, 2], [3]], "t")])
+    with pytest.raises(UserError, match="table 't': nan is not finite"):
+        page(tables=[Table(["a"], [[float("nan")]], "t")])
+    with pytest.raises(UserError, match="no columns"):
+        page(tables=[Table([], [], "t")])
+    with pytest.raises(UserError, match="neither a text nor a number"):
+        page(tables=[Table(["a"], [[None]], "t")])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "0"),
+        (1234567, "1,234,567"),
+        (-1234, "−1,234"),
+        (0.0, "0"),
+        (0.0123456, "0.01235"),
+        (9.99999, "10.00"),
+        (12345.6, "12,346"),
+        (-0.5, "−0.5000"),
+        (3.41e-7, "3.410×10⁻⁷"),
+        (1.5e12, "1.500×10¹²"),
+        (np.float32(0.25), "0.2500"),
+        (np.int64(5000), "5,000"),
+    ],
+)
+def test_numbers_in_tables(value, shown):
+    assert cell(value, where="t") == (shown, True)
+
+
+def test_texts_in_tables_stay():
+    assert cell("007", where="t") == ("007", False)
+    text = page(tables=[Table(["a", "b"], [["x", 1], ["y", "n/a"]], "c")])
+    assert '<th scope="row">y</th><td class="n">n/a</td>' in text
+    assert "<caption>c</caption>" in text
+    assert '<th scope="col">a</th><th scope="col" class="n">b</th>' in text
+
+
+def test_estimates_share_their_decimals():
+    assert estimates([(0.02131, 0.018, 0.0246), (1.0, None, None)]) == [
+        ("0.0213", "[0.0180, 0.0246]"),
+        ("1.0000", ""),
+    ]
+    assert estimates([(-0.00001, -0.04, 0.04)]) == [("0.000", "[−0.040, 0.040]")]
+    assert estimates([(5.0, 5.0, 5.0)])[0][0] == "5.00"
+    assert estimates([(0.0, None, None)]) == [("0.0", "")]
+    assert estimates([(2e-9, 1e-9, 3e-9)]) == [("2.00×10⁻⁹", "[1.00×10⁻⁹, 3.00×10⁻⁹]")]
+    assert number(1e-5, 3) == "1.00×10⁻⁵"
+
+
+def test_tick_labels_are_short_and_distinct():
+    assert tick_labels([0, 2.5, 5], log=False) == ["0", "2.5", "5.0"]
+    assert tick_labels([-50000, 0, 50000], log=False) == ["−50k", "0", "50k"]
+    assert tick_labels([1e6, 1.5e6], log=False) == ["1.0M", "1.5M"]
+    assert tick_labels([0, 2e-5, 4e-5], log=False) == ["0", "2×10⁻⁵", "4×10⁻⁵"]
+    assert tick_labels([1e-6, 1e-3, 1, 1e3, 1e6], log=True) == ["10⁻⁶", "0.001", "1", "1k", "1M"]
+    assert tick_labels([100, 1000], log=True) == ["100", "1,000"]
+
+
+def test_ticks_stay_inside_and_do_not_touch():
+    for low, high, log in [(-1, 1, False), (3.1, 3.9, True), (1e-9, 1e9, True), (0, 1e7, False)]:
+        values = ticks(low, high, log=log, most=6)
+        assert 2 <= len(values) <= 8
+        assert all(low <= v <= high for v in values)
+        _, labels = fitting_ticks(low, high, log=log, width=120, room=(0, 0))
+        assert sum(text_width(label, 8.5) for label in labels) < 120
+        assert len(set(labels)) == len(labels)
+    assert ticks(-1, 1, log=False, most=6)[2] == 0
+    low, high = limits([5, 5], log=False, margin=0.1)
+    assert low < 5 < high
+
+
+def test_wrapping_keeps_the_text_and_the_width():
+    text = "a rather long label with averyveryveryverylongword and 語語語語語語語語語語"
+    lines = wrap(text, 9.5, 60)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert all(text_width(line, 9.5) <= 60 for line in lines)
+    assert wrap("", 9.5, 60) == []
+    assert "".join(wrap("x" * 20_000, 9.5, 60)) == "x" * (LONGEST_LABEL - 1) + "…"
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_palette_is_apart_for_every_eye(scheme):
+    """Contrast 3:1 to the background; CIE76 distance 15 as seen with each colour blindness."""
+    # Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB.
+    eyes = np.array(
+        [
+            *(1, 0, 0, 0, 1, 0, 0, 0, 1),
+            *(0.152286, 1.052583, -0.204868, 0.114503, 0.786281, 0.099216),
+            *(-0.003882, -0.048116, 1.051998),
+            *(0.367322, 0.860646, -0.227968, 0.280085, 0.672501, 0.047413),
+            *(-0.011820, 0.042940, 0.968881),
+            *(1.255528, -0.076749, -0.178779, -0.078411, 0.930809, 0.147602),
+            *(0.004733, 0.691367, 0.303900),
+        ]
+    ).reshape(4, 3, 3)
+    to_xyz = np.array(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    )
+
+    def linear(name):
+        channels = np.array([int(COLOURS[name][scheme][i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+    def lab(rgb):
+        t = to_xyz @ np.clip(rgb, 0, 1) / np.array([0.9505, 1, 1.089])
+        f = np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116)
+        return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+    def contrast(name):
+        pair = [float(to_xyz[1] @ linear(n)) + 0.05 for n in (name, "paper")]
+        return max(pair) / min(pair)
+
+    series = [name for name in COLOURS if re.fullmatch(r"c\d", name)]
+    assert all(contrast(name) >= 3 for name in series)
+    assert contrast("ink") >= 7
+    assert contrast("muted") >= 4.5
+    for eye in eyes:
+        seen = [lab(eye @ linear(name)) for name in series]
+        for i, a in enumerate(seen):
+            assert all(np.linalg.norm(a - b) >= 15 for b in seen[:i])
+
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
+)
+
+# Loads the page in frames of several widths and reports what it measured as the page's text.
+WRAPPER = """<!DOCTYPE html><html><head><title>w</title><link rel="icon" href="data:,"></head><body>
+<iframe src="page.html" style="width:360px;height:800px;border:0"></iframe>
+<iframe src="page.html" style="width:320px;height:800px;border:0"></iframe>
+<iframe src="page.html" style="width:900px;height:800px;border:0"></iframe>
+<pre id="out"></pre><script>
+onload = () => {
+  const shown = (d, s) => [...d.querySelectorAll(s)].filter(e => e.getClientRects().length).length;
+  document.getElementById("out").textContent = JSON.stringify(Array.from(frames, f => {
+    const d = f.document, root = d.documentElement, clipped = [], crossing = [];
+    for (const svg of d.querySelectorAll("figure svg[role=img]")) {
+      if (!svg.getClientRects().length) continue;
+      const box = svg.getBoundingClientRect();
+      const texts = [...svg.querySelectorAll("text")].filter(t => t.textContent);
+      const boxes = texts.map(t => t.getBoundingClientRect());
+      boxes.forEach((a, i) => {
+        if (a.left < box.left - 1 || a.right > box.right + 1 || a.top < box.top - 1 ||
+            a.bottom > box.bottom + 1) clipped.push(texts[i].textContent);
+        boxes.slice(0, i).forEach((b, j) => {
+          const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+          const tall = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+          // A line box is taller than its letters.
+          if (wide > 1 && tall > 5)
+            crossing.push(texts[i].textContent + " / " + texts[j].textContent);
+        });
+      });
+    }
+    // What the page itself asked for, beyond its text; what the policy refused is on the console.
+    const requests = f.performance.getEntriesByType("resource").map(e => e.name);
+    return {requests, width: root.clientWidth, scroll: root.scrollWidth, clipped, crossing,
+      wide: shown(d, ".wide"), narrow: shown(d, ".narrow"),
+      background: f.getComputedStyle(d.body).backgroundColor};
+  }));
+};
+</script></body></html>"""
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """A server of `folder` on this machine: its address, and the paths asked for so far."""
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format, *args):
+            asked.append(self.path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def chromium(folder: Path, scheme: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    assert CHROMIUM
+    flags = [
+        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+        *("--disable-quic", "--disable-sync", "--disable-background-networking"),
+        *("--disable-component-update", "--no-first-run", "--no-proxy-server"),
+        *("--enable-logging=stderr", "--v=0"),
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        # 0 is dark and 1 is light for Blink.
+        f"--blink-settings=preferredColorScheme={1 - scheme}",
+        f"--user-data-dir={folder / 'profile'}",
+    ]
+    return subprocess.run(
+        [CHROMIUM, *flags, *arguments], capture_output=True, text=True, timeout=120, check=True
+    )
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_in_a_browser(tmp_path: Path, scheme: int):
+    wide_row = ["a" * 60, 1.5, 12345678, "several words of text " * 3, 0.1, 0.2]
+    table = Table([f"column number {i}" for i in range(6)], [wide_row, wide_row], "A wide table")
+    hostile = forest([Interval("x" * 90, 1e-7, 0, 2e-7, "n" * 90, "g" * 90)], caption="c" * 200)
+    figures = [forest(), curves(horizontal=[("floor", 3.9)]), bands(), cloud(), hostile]
+    text = page(*figures, title="t" * 80, tables=[table], sections=4)
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    (tmp_path / "wrapper.html").write_text(WRAPPER, encoding="utf-8")
+
+    with serving(tmp_path) as (address, asked):
+        shot = tmp_path / "shot.png"
+        arguments = [f"--screenshot={shot}", "--window-size=900,2000", f"{address}/page.html"]
+        direct = chromium(tmp_path, scheme, *arguments)
+        assert asked == ["/page.html"]
+        arguments = ["--dump-dom", "--window-size=1200,900", f"{address}/wrapper.html"]
+        framed = chromium(tmp_path, scheme, *arguments)
+        assert set(asked) == {"/page.html", "/wrapper.html"}
+    assert "CONSOLE" not in direct.stderr
+    assert shot.stat().st_size > 20_000
+    assert "CONSOLE" not in framed.stderr
+    found = re.search(r'<pre id="out">(.*?)</pre>', framed.stdout)
+    assert found
+    measured = json.loads(found[1].replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&"))
+    assert len(measured) == 3
+    for frame in measured:
+        assert frame["requests"] == []
+        assert frame["scroll"] <= frame["width"]
+        assert frame["clipped"] == []
+        assert frame["crossing"] == []
+        narrow = frame["width"] < 600
+        assert (frame["narrow"], frame["wide"]) == ((20, 0) if narrow else (0, 20))
+        red = int(re.findall(r"\d+", frame["background"])[0])
+        assert (red < 60) == (scheme == 1)
