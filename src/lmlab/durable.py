@@ -110,13 +110,15 @@ class AppendLog:
         self.path = path
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "ab")  # noqa: SIM115 - closed by close()
+            # unbuffered: after a failed write nothing is left for close() to fail on again
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
 
     def append(self, line: str) -> None:
         with disk_errors(self.path):
             operation("append", self.path)
-            self._file.write(line.encode("utf-8") + b"\n")
-            self._file.flush()
+            data = line.encode("utf-8") + b"\n"
+            while data:
+                data = data[self._file.write(data) :]
 
     def sync(self) -> None:
         with disk_errors(self.path):
@@ -177,15 +179,19 @@ class StagedFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            shutil.rmtree(self.path, ignore_errors=True)
-            return
-        with disk_errors(self.target):
-            for folder in sorted({self.path, *(p for p in self.path.rglob("*") if p.is_dir())}):
-                sync_folder(folder)
-            operation("rename", self.target)
-            os.rename(self.path, self.target)
-            sync_folder(self.target.parent)
+        try:
+            if kind is None:
+                with disk_errors(self.target):
+                    self._publish()
+        finally:
+            shutil.rmtree(self.path, ignore_errors=True)  # nothing is there once it is published
+
+    def _publish(self) -> None:
+        for folder in sorted({self.path, *(p for p in self.path.rglob("*") if p.is_dir())}):
+            sync_folder(folder)
+        operation("rename", self.target)
+        os.rename(self.path, self.target)
+        sync_folder(self.target.parent)
 
 
 def _hashing_writer(file: BinaryIO, digest: Any) -> Callable[[bytes], None]:

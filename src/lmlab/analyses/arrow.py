@@ -22,6 +22,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lmlab.analyses.score import score
+from lmlab.analyses.subject import Subject
+from lmlab.data.order import BACKWARD, FORWARD
+from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Basis, two_way_ratio
 
@@ -199,3 +203,56 @@ def _sums_by_cluster(
     for row, sums_C in zip(values_SN, sums, strict=True):
         np.add.at(sums_C, cluster_N, row)
     return sums
+
+
+def arrow_of_models(
+    forward: Subject,
+    backward: Subject,
+    store: TokenStore,
+    *,
+    split: str = "test",
+    context: int | None = None,
+    max_windows: int | None = None,
+) -> Arrow:
+    """The arrow between two existing models on the same windows of a store (one seed: text only).
+
+    Raises `UserError` unless one reads forward, the other backward, and they differ in nothing
+    else (see `check_pair`).
+    """
+    check_pair(forward, backward)
+    scored = [
+        score(subject, store, split=split, context=context, max_windows=max_windows)
+        for subject in (forward, backward)
+    ]
+    return arrow_of_time(scored[0].nats_M, scored[1].nats_M, scored[0].cluster_M)
+
+
+def check_pair(forward: Subject, backward: Subject) -> None:
+    """`UserError` unless two subjects differ in direction only.
+
+    Models of lmlab are compared by all that decided their training, others by architecture and
+    tokenizer, which is all that can be known of them.
+    """
+    if (forward.order, backward.order) != (FORWARD, BACKWARD):
+        raise UserError(
+            f"{forward.name} reads {forward.order} and {backward.name} {backward.order}; give a "
+            "forward model, then a backward one"
+        )
+    pair = [_decided(subject) for subject in (forward, backward)]
+    differing = sorted(k for k in {*pair[0], *pair[1]} if pair[0].get(k) != pair[1].get(k))
+    if differing:
+        raise UserError(
+            f"{forward.name} and {backward.name} differ in more than direction "
+            f"({', '.join(differing)}), so a difference in loss would not be the arrow of time"
+        )
+
+
+def _decided(subject: Subject) -> dict[str, Any]:
+    if "training" in subject.record:
+        values = {**subject.record["training"], "step": subject.record["step"]}
+        values.pop("order")
+        return values
+    config = subject.model.config.to_dict()
+    for name in ("_name_or_path", "transformers_version", "dtype"):
+        config.pop(name, None)
+    return {**config, "tokenizer": subject.tokenizer.fingerprint}

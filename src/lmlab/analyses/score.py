@@ -113,8 +113,8 @@ def score(
 ) -> Score:
     """Scores a split with a subject.
 
-    `context` is the window in tokens (default: what the subject was trained with, at most 1024).
-    `max_windows` scores a fixed random sample. `shard` (k, K) takes every K-th window from the k-th.
+    `context` is the window in tokens (default: the subject's own, at most 1024). `max_windows`
+    scores a fixed random sample. `shard` (k, K) takes every K-th window from the k-th.
     `bar` counts scored tokens (default: a bar of its own).
 
     Raises `UserError` if the store was made with another tokenizer, or for a context the model

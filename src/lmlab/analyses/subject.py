@@ -98,7 +98,8 @@ def _load_model(name: str, device: str) -> Any:
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
-    return model.to(device).eval()
+    torch.nn.Module.to(model, device)
+    return model.eval()
 
 
 def _own(path: Path, *, name: str, device: str) -> Subject:

@@ -1,7 +1,7 @@
 """Configuration of a training run. Imports no torch.
 
-What decides the result is the run's identity (`identity_values`); where it lies, how many threads it
-uses and the like are not.
+What decides the result is the run's identity (`identity_values`); where it lies, how many threads
+it uses and the like are not.
 """
 
 from __future__ import annotations

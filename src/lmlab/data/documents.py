@@ -15,6 +15,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from lmlab.errors import UserError
 
 FORMATS = (".txt", ".jsonl", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
+_ZSTD_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class CorpusConfig:
     """Leave out documents without text, instead of stopping at the first."""
     max_documents: int | None = None
     """Stop after this many documents (for streamed data sets)."""
+
+    def __post_init__(self) -> None:
+        if self.max_documents is not None and self.max_documents < 1:
+            raise UserError(f"--corpus.max-documents {self.max_documents} must be at least 1")
 
 
 def read_corpus(config: CorpusConfig) -> Iterator[Document]:
@@ -135,10 +141,47 @@ def _open(path: Path) -> IO[bytes]:
     if path.suffix == ".gz":
         return cast(IO[bytes], gzip.open(path, "rb"))
     if path.suffix == ".zst":
+        return io.BufferedReader(_ZstdFile(path), buffer_size=_ZSTD_CHUNK)
+    return open(path, "rb")
+
+
+class _ZstdFile(io.RawIOBase):
+    """The content of a .zst file of any number of frames.
+
+    `zstandard.open` reads a truncated file as if it were whole, and has no lines.
+    """
+
+    def __init__(self, path: Path) -> None:
         import zstandard
 
-        return zstandard.open(path, "rb")
-    return open(path, "rb")
+        self._decompressor = zstandard.ZstdDecompressor()
+        self._frame = self._decompressor.decompressobj()
+        self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
+        self._ready = b""
+        self._inside = False  # a frame has begun and not ended
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame, self._inside = self._decompressor.decompressobj(), False
+            data = data or self._file.read(_ZSTD_CHUNK)
+            if not data:
+                if self._inside:
+                    raise EOFError("it ends in the middle")
+                return 0
+            self._inside = True
+            self._ready = self._frame.decompress(data)
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def read_file(path: Path, config: CorpusConfig, *, name: str) -> Iterator[Document]:
@@ -158,13 +201,13 @@ def read_file(path: Path, config: CorpusConfig, *, name: str) -> Iterator[Docume
             yield from _read_jsonl(path, config.text_column, name)
         else:
             yield from _read_parquet(path, config.text_column, name)
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise UserError(f"{path}: damaged .gz file ({error}); fetch or make it again") from error
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{path}: damaged file ({error}); fetch or make it again") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:
         if type(error).__name__ == "ZstdError":
-            raise UserError(
-                f"{path}: damaged .zst file ({error}); fetch or make it again"
-            ) from error
+            raise UserError(f"{path}: damaged file ({error}); fetch or make it again") from error
         raise
 
 
@@ -215,6 +258,14 @@ def _text(record: Any, column: str, where: str) -> str:
     text = record[column]
     if not isinstance(text, str):
         raise UserError(f"{where}: '{column}' holds {type(text).__name__}, not text")
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:  # JSON can spell half a surrogate pair
+            raise UserError(
+                f"{where}: '{column}' holds half a surrogate pair ({text[error.start]!r}), which "
+                "is no character. Remove it, or make the file again from its source."
+            ) from error
     return text
 
 

@@ -29,7 +29,8 @@ def check_order(order: str) -> str:
     near = difflib.get_close_matches(order, [FORWARD, BACKWARD, "permutation:0"], n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise UserError(
-        f"unknown order '{order}'; {hint}There are forward, backward and permutation:SEED (a number)"
+        f"unknown order '{order}'; {hint}There are forward, backward and "
+        "permutation:SEED (a number)"
     )
 
 

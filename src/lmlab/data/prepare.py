@@ -153,13 +153,10 @@ class Spool:
         self._path = path
         self.keys: list[bytes] = []
         self.sizes: list[int] = []
-        with (
-            disk_errors(path),
-            open(path, "w", encoding="utf-8") as file,
-            track("reading", None, "documents") as bar,
-        ):
-            for document in documents:
-                file.write(json.dumps([document.name, document.text]) + "\n")
+        with open(path, "w", encoding="utf-8") as file, track("reading", None, "documents") as bar:
+            for document in documents:  # outside disk_errors: what fails here is the source
+                with disk_errors(path):
+                    file.write(json.dumps([document.name, document.text]) + "\n")
                 self.keys.append(text_key(document.text))
                 self.sizes.append(len(document.text.encode("utf-8")))
                 bar.advance()

@@ -10,7 +10,7 @@ its start, the last one shorter. Each window is scored from BOS alone (no contex
 They carry their cluster, the unit of resampling: the document, or a section of about 4000 tokens
 where documents are longer.
 
-Shapes: N training windows, B rows of a batch, n tokens a window (the context), M evaluation windows.
+Shapes: N training windows, B rows of a batch, n tokens a window (context), M evaluation windows.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
     """Recurrent backbone with an output embedding (no bias)."""
 
     _is_stateful = True  # tells `generate` that the past is a state, not a DynamicCache
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__(config)
@@ -123,7 +123,7 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.lm_head = new_embeddings
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, input_ids: torch.Tensor, past_key_values: Any = None, **arguments: Any
     ) -> dict[str, Any]:
         """One step a token once there is a state."""

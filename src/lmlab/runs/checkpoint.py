@@ -7,7 +7,8 @@
         optimizer.safetensors, state.json
         manifest.json           sha256 of each file, written last
 
-A reader trusts a checkpoint only if its manifest verifies; `newest_checkpoint` says what it skipped.
+A reader trusts a checkpoint only if its manifest verifies; `newest_checkpoint` says what it
+skipped.
 """
 
 from __future__ import annotations

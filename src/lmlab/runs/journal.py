@@ -53,7 +53,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 
 
 def cut_back(path: Path, step: int) -> None:
-    """Keeps the records up to `step`, byte for byte. A journal without later ones is not touched."""
+    """Keeps the records up to `step`, byte for byte; does nothing where there are no later ones."""
     if not path.exists():
         return
     records = read_journal(path)

@@ -136,7 +136,7 @@ class _Trainer:
         self.device = torch.device(config.device)
         torch.set_num_threads(config.threads)
         keep_freed_memory()
-        self.tokenizer = store.tokenizer
+        self.tokenizer, self.store_fingerprint = store.tokenizer, store.fingerprint
         self.objective: Objective = from_record(
             {"name": config.objective}, order=config.order, bos_id=store.bos_id
         )
@@ -155,7 +155,8 @@ class _Trainer:
                 end_of_text_id=store.tokenizer.end_of_text_id,
             ),
             seed=key(config.seed, 0x1217),
-        ).to(self.device)
+        )
+        torch.nn.Module.to(self.model, self.device)
         attention = fastest_attention(config.device, config.context)
         if attention and hasattr(self.model.config, "num_attention_heads"):
             self.model.set_attn_implementation(attention)
@@ -308,7 +309,9 @@ class _Trainer:
             "step": self.step,
             "tokenizer_fingerprint": self.tokenizer.fingerprint,
             "run": self.identity,
-            "parent": None,
+            "training": self.config.identity_values(
+                store_fingerprint=self.store_fingerprint, parent=None
+            ),
         }
         state = {"step": self.step, "tokens": self.tokens, "numeric": self.numeric}
         save_checkpoint(

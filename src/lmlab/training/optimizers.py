@@ -51,7 +51,9 @@ class Optimizers:
 
     def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
         self.config = config
-        self._names = {p: n for n, p in model.named_parameters() if p.requires_grad}
+        self._names: dict[torch.Tensor, str] = {
+            p: n for n, p in model.named_parameters() if p.requires_grad
+        }
         matrices = _matrices(model)
         decayed = [p for p, n in self._names.items() if n in matrices]
         plain = [p for p, n in self._names.items() if n not in matrices]

@@ -1,0 +1,300 @@
+"""Commands. No logic: each parses its options, calls one function and prints what it returns.
+
+Notable: rooms that need torch are imported inside the command, so that `lmlab --help` and a
+mistyped option answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lmlab.config import digest, from_command_line, to_mapping
+from lmlab.errors import UserError
+
+USAGE = """lmlab: a laboratory for language models
+
+  lmlab prepare         text to a token store
+  lmlab train           train a model on a store; the same command resumes
+  lmlab score           nats per token and bits per byte of a model on a store
+  lmlab sample          text from a model
+  lmlab arrow           compare a forward and a backward model on a store
+  lmlab study arrow     train both directions and measure the arrow of time
+  lmlab report          draw the report of a finished study again
+  lmlab tour            a small edition of the studies, in a few minutes
+
+Each command has --help, and --config FILE reads its options from TOML."""
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Score a model on a split of a store: nats per token and bits per byte."""
+
+    model: str
+    """Run folder, checkpoint, saved transformers model, or Hub name."""
+    store: Path
+    split: Literal["train", "validation", "test"] = "validation"
+    context: int | None = None
+    """Window in tokens (default: the model's, at most 1024)."""
+    batch: int | None = None
+    """Windows at a time; does not change the score."""
+    windows: int | None = None
+    """Score a random sample of this many windows (default: all)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
+    """Folder of results.json (default: below lab/results, by the digest of these options)."""
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Write text with a model; a backward model writes what comes before the prompt."""
+
+    model: str
+    """Run folder, checkpoint, saved transformers model, or Hub name."""
+    prompt: str = ""
+    tokens: int = 100
+    count: int = 1
+    temperature: float = 1.0
+    """0 takes the likeliest token every time."""
+    top_k: int | None = None
+    seed: int = 0
+    out: Path | None = None
+    """Folder of results.json (default: below lab/results, by the digest of these options)."""
+
+
+@dataclass(frozen=True)
+class ArrowPairConfig:
+    """Compare two models, one forward and one backward, on the same windows of a store."""
+
+    forward: str
+    backward: str
+    store: Path
+    split: Literal["train", "validation", "test"] = "test"
+    context: int | None = None
+    windows: int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
+    """Folder of results.json (default: below lab/results, by the digest of these options)."""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Draw the report of a finished study again, from its results.json."""
+
+    study: Path
+    """Folder that holds results.json."""
+
+
+@dataclass(frozen=True)
+class TourConfig:
+    """A small edition of the studies on the default corpus, in a few minutes."""
+
+    lab: Path = Path("lab")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status (2 for a user's mistake)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    if given[0] == "--version":
+        from lmlab import __version__
+
+        print(f"lmlab {__version__}")
+        return 0
+    name = " ".join(given[:2]) if given[0] == "study" else given[0]
+    command = COMMANDS.get(name)
+    if command is None:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean 'lmlab {near[0]}'?" if near else ""
+        print(f"lmlab: unknown command '{name}'{hint}\n\n{USAGE}", file=sys.stderr)
+        return 2
+    try:
+        command(given[len(name.split()) :])
+    except UserError as error:
+        print(f"lmlab {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nlmlab {name}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _prepare(arguments: Sequence[str]) -> None:
+    from lmlab.data.prepare import PrepareConfig, prepare
+
+    store = prepare(from_command_line(PrepareConfig, arguments, program="lmlab prepare"))
+    rows = [
+        [name, f"{s['documents']:,}", f"{s['tokens']:,}", f"{s['text_bytes']:,}"]
+        for name, s in store.manifest["splits"].items()
+    ]
+    _table(["split", "documents", "tokens", "bytes of text"], rows)
+    print(f"store: {store.path} (vocabulary {store.vocabulary:,}, {store.fingerprint[:12]})")
+
+
+def _train(arguments: Sequence[str]) -> None:
+    from lmlab.config.training import TrainConfig
+
+    config = from_command_line(TrainConfig, arguments, program="lmlab train")
+    from lmlab.runs.journal import read_journal
+    from lmlab.training.loop import train
+
+    run = train(config)
+    last = read_journal(run.path / "journal.jsonl")[-1]
+    print(
+        f"step {last['step']:,}, {last['tokens']:,} tokens, validation "
+        f"{last['validation_nats_per_token']:.4f} nats per token\nrun: {run.path}"
+    )
+
+
+def _score(arguments: Sequence[str]) -> None:
+    config = from_command_line(ScoreConfig, arguments, program="lmlab score")
+    from lmlab.analyses.score import score
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+
+    subject = open_subject(config.model, device=_device(config.device))
+    made = score(
+        subject,
+        TokenStore(config.store),
+        split=config.split,
+        context=config.context,
+        batch=config.batch,
+        max_windows=config.windows,
+    )
+    _finish("score", config, made.to_json())
+
+
+def _sample(arguments: Sequence[str]) -> None:
+    config = from_command_line(SampleConfig, arguments, program="lmlab sample")
+    from lmlab.analyses.sample import sample
+    from lmlab.analyses.subject import open_subject
+
+    texts = sample(
+        open_subject(config.model),
+        config.prompt,
+        tokens=config.tokens,
+        count=config.count,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        seed=config.seed,
+    )
+    for made in texts:
+        print(made.text, end="\n\n")
+    values = {"order": texts[0].order, "texts": [made.text for made in texts]}
+    _write("sample", config, values)
+
+
+def _arrow(arguments: Sequence[str]) -> None:
+    config = from_command_line(ArrowPairConfig, arguments, program="lmlab arrow")
+    from lmlab.analyses.arrow import arrow_of_models
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+
+    device = _device(config.device)
+    arrow = arrow_of_models(
+        open_subject(config.forward, device=device),
+        open_subject(config.backward, device=device),
+        TokenStore(config.store),
+        split=config.split,
+        context=config.context,
+        max_windows=config.windows,
+    )
+    _finish("arrow", config, arrow.to_json())
+
+
+def _study_arrow(arguments: Sequence[str]) -> None:
+    from lmlab.config.studies import ArrowConfig
+
+    config = from_command_line(ArrowConfig, arguments, program="lmlab study arrow")
+    from lmlab.studies.arrow import run_arrow
+
+    _end_of_study(run_arrow(config))
+
+
+def _report(arguments: Sequence[str]) -> None:
+    config = from_command_line(ReportConfig, arguments, program="lmlab report")
+    from lmlab.studies.redraw import redraw
+
+    print(f"report: {redraw(config.study).resolve()}")
+
+
+def _tour(arguments: Sequence[str]) -> None:
+    config = from_command_line(TourConfig, arguments, program="lmlab tour")
+    from lmlab.studies.tour import run_tour
+
+    _end_of_study(run_tour(config.lab))
+
+
+def _end_of_study(report: Path) -> None:
+    from lmlab.studies.redraw import result_rows
+
+    columns, rows = result_rows(report.parent)
+    _table(columns, rows)
+    print(f"report: {report.resolve()}")
+
+
+def _device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
+    from lmlab.training.hardware import keep_freed_memory, resolve_device
+
+    keep_freed_memory()
+    return resolve_device(wanted)
+
+
+def _finish(command: str, config: Any, values: dict[str, Any]) -> None:
+    """Prints a result as a table and writes it to results.json."""
+    _table(["", ""], [[key.replace("_", " "), _text(value)] for key, value in values.items()])
+    _write(command, config, values)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(_text(v) for v in value)
+    return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _write(command: str, config: Any, values: dict[str, Any]) -> None:
+    from lmlab.durable import write_json
+
+    options = to_mapping(config)
+    options.pop("out", None)
+    out = config.out or Path("lab") / "results" / f"{command}-{digest(options)[:8]}"
+    write_json(out / "results.json", {"command": command, "options": options, **values})
+    print(f"results: {out / 'results.json'}")
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(value) for value in row))
+    console = Console()
+    # in a log file a line is as long as it needs to be
+    console.print(table, width=None if console.is_terminal else 160)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "prepare": _prepare,
+    "train": _train,
+    "score": _score,
+    "sample": _sample,
+    "arrow": _arrow,
+    "study arrow": _study_arrow,
+    "report": _report,
+    "tour": _tour,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

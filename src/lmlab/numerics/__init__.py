@@ -1,0 +1,1 @@
+"""Numerics: arrays only; nothing here knows of models or text."""

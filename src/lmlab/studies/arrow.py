@@ -1,0 +1,242 @@
+"""The arrow of time: is text easier to predict forwards than backwards?
+
+For every combination of corpus, tokenizer, architecture, size and context the study requests one
+run a seed and direction, equal in everything but direction, scores them on the same held-out
+windows, and reports the relative difference with its interval over seeds and text (Papadopoulos,
+Wenger and Hongler 2024, with the mistakes of papers' code avoided: no shared text between splits,
+equal steps and batches, several seeds).
+
+Notable: runs and scores are kept in the lab folder under the digest of what decides them, so an
+interrupted study goes on where it stopped, and studies share runs.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from lmlab.analyses.arrow import arrow_of_time
+from lmlab.analyses.score import Score
+from lmlab.config import digest, to_mapping
+from lmlab.config.model import ModelConfig
+from lmlab.config.studies import ArrowConfig
+from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
+from lmlab.data.order import BACKWARD, FORWARD
+from lmlab.data.windows import evaluation_windows
+from lmlab.durable import write_json, write_text
+from lmlab.errors import UserError
+from lmlab.models.build import parameters
+from lmlab.progress import Bar, say, track
+from lmlab.runs.journal import read_journal
+from lmlab.studies.arrow_report import arrow_page
+from lmlab.studies.cached import cached_score
+from lmlab.studies.corpora import Corpus, is_synthetic, open_corpus
+from lmlab.training.loop import TrainedRun, planned_tokens, resolve, run_identity, train
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the result: what is equal in both directions."""
+
+    corpus: Corpus
+    tokenizer: str
+    model: ModelConfig
+    context: int
+
+    @property
+    def label(self) -> str:
+        size = self.model.size or ""
+        return f"{self.model.architecture} {size}, context {self.context}"
+
+
+def run_arrow(config: ArrowConfig, *, title: str = "The arrow of time") -> Path:
+    """Runs the study, or what is missing of it; returns the path of the HTML report.
+
+    Writes `results.json` and `report.html` to `config.out`.
+    """
+    out = config.out or config.lab / f"arrow-{digest(_identity(config))[:8]}"
+    cells = _cells(config)
+    orders = [FORWARD, BACKWARD, *config.orders]
+    requests = {
+        (i, order, seed): resolve(_request(config, cell, order, seed))
+        for i, cell in enumerate(cells)
+        for seed in range(config.seeds)
+        for order in orders
+    }
+    _check_pairs(requests)
+    work = sum(planned_tokens(r) for r in requests.values())
+    work += sum(_scored_tokens(config, cell) * config.seeds * len(orders) for cell in cells)
+    say(f"{len(requests)} runs, {work:,} tokens to train on and to score; stopping is safe")
+    runs: dict[tuple[int, str, int], TrainedRun] = {}
+    scores: dict[tuple[int, str, int], Score] = {}
+    with track("arrow of time", float(work), "tokens") as bar:
+        for number, (key, request) in enumerate(requests.items(), start=1):
+            cell = cells[key[0]]
+            what = f"run {number}/{len(requests)} ({cell.label}, {key[1]}, seed {key[2]})"
+            runs[key], scores[key] = _run_and_score(config, cell, request, bar, what)
+    results = {
+        "study": "arrow",
+        "title": title,
+        "config": to_mapping(config),
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "cells": [
+            _cell_result(config, cell, i, order, requests, runs, scores)
+            for i, cell in enumerate(cells)
+            for order in orders[1:]
+        ],
+    }
+    write_json(out / "results.json", results)
+    write_text(out / "report.html", arrow_page(results))
+    return out / "report.html"
+
+
+def _identity(config: ArrowConfig) -> dict[str, Any]:
+    return {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out")}
+
+
+def _cells(config: ArrowConfig) -> list[Cell]:
+    cells: list[Cell] = []
+    for specification in config.corpora:
+        tokenizers = ("characters",) if is_synthetic(specification) else config.tokenizers
+        for tokenizer in tokenizers:
+            corpus = open_corpus(
+                specification,
+                lab=config.lab,
+                tokenizer=tokenizer,
+                vocabulary=config.vocabulary,
+                tokens=config.tokens,
+            )
+            contexts = (corpus.context,) if corpus.context else config.contexts
+            for (architecture, size), context in product(config.models(), contexts):
+                model = ModelConfig(architecture, size, dropout=config.dropout)
+                cells.append(Cell(corpus, tokenizer, model, context))
+    return cells
+
+
+def _request(config: ArrowConfig, cell: Cell, order: str, seed: int) -> TrainConfig:
+    batch = max(1, config.batch_tokens // cell.context)
+    steps = max(1, round(config.tokens / (batch * cell.context)))
+    request = TrainConfig(
+        store=cell.corpus.store.path,
+        order=order,
+        model=cell.model,
+        context=cell.context,
+        batch=batch,
+        steps=steps,
+        seed=seed,
+        optimizer=OptimizerConfig(learning_rate=config.learning_rate),
+        checkpoints=CheckpointConfig(every=500, keep=1),
+        compile=config.compile,
+    )
+    identity = run_identity(resolve(request), cell.corpus.store)
+    return replace(request, out=config.lab / "runs" / identity[:12])
+
+
+def _check_pairs(requests: dict[tuple[int, str, int], TrainConfig]) -> None:
+    """Runs of one cell and seed may differ in direction only."""
+    for (cell, order, seed), request in requests.items():
+        forward = requests[cell, FORWARD, seed]
+        if replace(request, order=FORWARD, out=forward.out) != forward:
+            raise UserError(f"the {order} run differs from the forward run in more than direction")
+
+
+def _scored_tokens(config: ArrowConfig, cell: Cell) -> int:
+    split = cell.corpus.store.split(config.split)
+    windows = evaluation_windows(split, cell.context, max_windows=config.windows)
+    return int(windows.length_M.sum())
+
+
+def _run_and_score(
+    config: ArrowConfig, cell: Cell, request: TrainConfig, bar: Bar, what: str
+) -> tuple[TrainedRun, Score]:
+    run = train(request, bar=bar, note=what)
+    scored = cached_score(
+        run,
+        cell.corpus.store,
+        split=config.split,
+        context=cell.context,
+        max_windows=config.windows,
+        order=request.order,
+        bar=bar,
+    )
+    return run, scored
+
+
+def _cell_result(
+    config: ArrowConfig,
+    cell: Cell,
+    index: int,
+    order: str,
+    requests: dict[tuple[int, str, int], TrainConfig],
+    runs: dict[tuple[int, str, int], TrainedRun],
+    scores: dict[tuple[int, str, int], Score],
+) -> dict[str, Any]:
+    """Everything the report shows of one cell and order, as plain values."""
+    seeds = range(config.seeds)
+    forward = [scores[index, FORWARD, s] for s in seeds]
+    other = [scores[index, order, s] for s in seeds]
+    arrow = arrow_of_time(
+        np.stack([s.nats_M for s in forward]),
+        np.stack([s.nats_M for s in other]),
+        forward[0].cluster_M,
+    )
+    request = requests[index, FORWARD, 0]
+    return {
+        "corpus": cell.corpus.label,
+        "tokenizer": cell.tokenizer,
+        "label": cell.label,
+        "order": order,
+        "context": cell.context,
+        "floor": cell.corpus.floor,
+        "arrow": arrow.to_json(),
+        "forward": [_run_result(runs[index, FORWARD, s], forward[s]) for s in seeds],
+        "other": [_run_result(runs[index, order, s], other[s]) for s in seeds],
+        "cluster": forward[0].cluster_unit,
+        "tokens_scored": forward[0].tokens,
+        "methods": {
+            "parameters": _parameters(runs[index, FORWARD, 0]),
+            "vocabulary": cell.corpus.store.vocabulary,
+            "store": cell.corpus.store.fingerprint[:12],
+            "training_tokens_available": cell.corpus.store.split("train").tokens,
+            "steps": request.steps,
+            "batch": request.batch,
+            "learning_rate": request.optimizer.learning_rate,
+            "dtype": request.dtype,
+        },
+    }
+
+
+def _parameters(run: TrainedRun) -> int:
+    from lmlab.analyses.subject import open_subject
+
+    return parameters(open_subject(run.checkpoint).model)
+
+
+def _run_result(run: TrainedRun, scored: Score) -> dict[str, Any]:
+    journal = read_journal(run.path / "journal.jsonl")
+    return {
+        "run": run.identity[:12],
+        "nats_per_token": scored.nats_per_token,
+        "bits_per_byte": scored.bits_per_byte,
+        "curve": [
+            [record["tokens"], record["validation_nats_per_token"]]
+            for record in journal
+            if "validation_nats_per_token" in record
+        ],
+        "by_position": [
+            float(nats / tokens)
+            for nats, tokens in zip(scored.position_nats_n, scored.position_tokens_n, strict=True)
+            if tokens
+        ],
+    }

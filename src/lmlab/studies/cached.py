@@ -1,0 +1,65 @@
+"""Analyses of finished runs that studies share and never repeat."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from lmlab.analyses.score import Score, score
+from lmlab.analyses.subject import open_subject
+from lmlab.config import digest
+from lmlab.data.store import TokenStore
+from lmlab.data.windows import evaluation_windows
+from lmlab.durable import write_bytes
+from lmlab.progress import Bar
+from lmlab.training.loop import TrainedRun
+
+_ARRAYS = ("nats_M", "tokens_M", "cluster_M", "row_M", "position_nats_n", "position_tokens_n")
+
+
+def cached_score(
+    run: TrainedRun,
+    store: TokenStore,
+    *,
+    split: str,
+    context: int,
+    max_windows: int | None,
+    order: str,
+    bar: Bar,
+) -> Score:
+    """The score of a run's last checkpoint, kept beside it as safetensors."""
+    windows = evaluation_windows(store.split(split), context, max_windows=max_windows)
+    key = digest([run.identity, store.fingerprint, split, context, max_windows, "score 1"])
+    path = run.path / "scores" / f"{split}-{key[:12]}.safetensors"
+    arrays = _read(path)
+    source = store.split(split)
+    if arrays is not None:
+        bar.skip(float(windows.length_M.sum()))
+        everything = int(arrays["tokens_M"].sum()) == int(source.documents_M3[:, 1].sum())
+        return Score(
+            subject=str(run.path),
+            order=order,
+            store=str(store.path),
+            split=split,
+            context=context,
+            cluster_unit=windows.cluster_unit,
+            text_bytes=source.text_bytes if everything else None,
+            **arrays,
+        )
+    subject = open_subject(run.checkpoint)
+    made = score(subject, store, split=split, context=context, max_windows=max_windows, bar=bar)
+    write_bytes(path, save({name: np.asarray(getattr(made, name)) for name in _ARRAYS}))
+    return replace(made, subject=str(run.path))
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    """The kept arrays; None where there are none, or where they are damaged and must be redone."""
+    try:
+        arrays = load(path.read_bytes())
+    except (FileNotFoundError, SafetensorError):
+        return None
+    return arrays if set(arrays) == set(_ARRAYS) else None

@@ -1,0 +1,147 @@
+"""Corpora of a study: text or a synthetic source, as a token store in the lab folder.
+
+A corpus is named by a specification:
+- text: `docstrings`, a file or folder, `hf:NAME` (see `lmlab.data.documents`);
+- `linear:BITS:EXTRA[:SEED]`: strings x, separators, A x over F2 (`LinearLanguage`, flip 0.01);
+- `primes`: two primes and their product; `markov:STATES[:SEED]`: a stationary chain, windows of 64;
+- `map:IMAGES:FAN_IN[:SEED]`: a many-to-one map, spans of 16.
+
+Notable: strings of a synthetic source are documents that fill a window exactly, joined without an
+end-of-text token, so that training sees just what is scored. Its context is its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmlab.config import digest
+from lmlab.data.documents import CorpusConfig
+from lmlab.data.prepare import PrepareConfig, describe_request, prepare
+from lmlab.data.splits import TEST, TRAIN, VALIDATION
+from lmlab.data.store import EncodedDocument, TokenStore, write_store
+from lmlab.data.synthetic import LinearLanguage, ManyToOne, MarkovChain, PrimeProducts
+from lmlab.data.tokenizers import TokenizerConfig, character_tokenizer
+from lmlab.errors import UserError
+
+_HELD_OUT_STRINGS = 2048
+_SYNTHETIC = ("linear", "primes", "markov", "map")
+_MARKOV_LENGTH, _MAP_LENGTH = 64, 16
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A store and what is known about its source."""
+
+    label: str
+    store: TokenStore
+    floor: float | None = None
+    """Entropy of the source, nats per token: the least possible loss in either direction."""
+    context: int | None = None
+    """Length of a synthetic string; None for text."""
+
+
+def is_synthetic(specification: str) -> bool:
+    """Whether the corpus has a source of our own, with its own alphabet and window length."""
+    return specification.partition(":")[0] in _SYNTHETIC
+
+
+def open_corpus(
+    specification: str, *, lab: Path, tokenizer: str, vocabulary: int, tokens: int
+) -> Corpus:
+    """The corpus as a store below `lab`/stores, made if it is not there yet.
+
+    `tokenizer` is bpe, bpe-reversed or bytes (text only). `tokens` bounds the number of synthetic
+    training strings. Raises `UserError` for a specification that names nothing.
+    """
+    if is_synthetic(specification):
+        return _open_synthetic(specification, lab=lab, tokens=tokens)
+    kinds = {
+        "bpe": TokenizerConfig("bpe", vocabulary),
+        "bpe-reversed": TokenizerConfig("bpe", vocabulary, reversed_text=True),
+        "bytes": TokenizerConfig("bytes"),
+    }
+    config = PrepareConfig(lab, CorpusConfig((specification,)), kinds[tokenizer])
+    label = Path(specification).stem if Path(specification).exists() else specification
+    folder = _folder(lab, label, describe_request(config))
+    return Corpus(label, prepare(PrepareConfig(folder, config.corpus, config.tokenizer)))
+
+
+def _folder(lab: Path, label: str, request: dict[str, Any]) -> Path:
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-")[:40]
+    return lab / "stores" / f"{plain}-{digest(request)[:8]}"
+
+
+@dataclass(frozen=True)
+class _Synthetic:
+    label: str
+    alphabet: list[str]
+    sample: Callable[[int, int], np.ndarray]
+    floor: float
+
+
+def _synthetic(specification: str) -> _Synthetic:
+    kind, *numbers = specification.split(":")
+    usage = {
+        "linear": "linear:BITS:EXTRA[:SEED]",
+        "primes": "primes",
+        "markov": "markov:STATES[:SEED]",
+        "map": "map:IMAGES:FAN_IN[:SEED]",
+    }[kind]
+    needed = usage.partition("[")[0].count(":")
+    if not all(n.isdigit() for n in numbers) or not needed <= len(numbers) <= usage.count(":"):
+        raise UserError(f"corpus '{specification}': write it as {usage}, with whole numbers")
+    values = [int(n) for n in numbers]
+    seed = values[needed] if len(values) > needed else 0
+    if kind == "linear":
+        bits, extra = values[:2]
+        linear = LinearLanguage(bits, extra, 0.01, seed)
+        label = f"linear language, {bits} bits, {extra} extra"
+        return _Synthetic(label, linear.alphabet, linear.sample, linear.floor())
+    if kind == "primes":
+        primes = PrimeProducts()
+        return _Synthetic("prime products", primes.alphabet, primes.sample, primes.floor())
+    if kind == "markov":
+        chain = MarkovChain(values[0], seed)
+        return _Synthetic(
+            f"Markov chain, {values[0]} states",
+            chain.alphabet,
+            lambda n, s: chain.sample(n, s, _MARKOV_LENGTH),
+            chain.floor(_MARKOV_LENGTH),
+        )
+    images, fan_in = values[:2]
+    mapping = ManyToOne(images, fan_in, _MAP_LENGTH, seed)
+    label = f"{fan_in}-to-1 map, {images} images"
+    return _Synthetic(label, mapping.alphabet, mapping.sample, mapping.floor())
+
+
+def _open_synthetic(specification: str, *, lab: Path, tokens: int) -> Corpus:
+    source = _synthetic(specification)
+    length = source.sample(1, 0).shape[1]
+    counts = {
+        TRAIN: -(-tokens // length),
+        VALIDATION: _HELD_OUT_STRINGS,
+        TEST: _HELD_OUT_STRINGS,
+    }
+    request = {"synthetic": specification, "strings": counts}
+    folder = _folder(lab, specification, request)
+    if folder.exists():
+        return Corpus(source.label, TokenStore(folder), source.floor, length)
+
+    def strings(split: str, seed: int) -> Iterator[EncodedDocument]:
+        for index, ids in enumerate(source.sample(counts[split], seed)):
+            yield EncodedDocument(f"{specification}#{split}-{index}", ids, length)
+
+    store = write_store(
+        folder,
+        character_tokenizer(source.alphabet),
+        {split: strings(split, seed) for seed, split in enumerate(counts, start=1)},
+        request=request,
+        end_of_text=False,
+    )
+    return Corpus(source.label, store, source.floor, length)

@@ -1,0 +1,121 @@
+"""What several tests build: texts, stores of given ids, tiny training configurations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmlab import durable
+from lmlab.config.model import ModelConfig
+from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
+from lmlab.data.store import EncodedDocument, TokenStore, write_store
+from lmlab.data.tokenizers import TextTokenizer, character_tokenizer
+
+WORDS = (
+    "the a of to and in model text token order window reads writes learns forward backward "
+    "small large quick slow first last every some many naïve café 東京 entropy arrow time"
+).split()
+
+
+def sentences(count: int, *, seed: int) -> list[str]:
+    """Documents of a few sentences each, different from each other."""
+    rng = np.random.default_rng(seed)
+    return [
+        f"Document {number}.\n"
+        + " ".join(
+            " ".join(rng.choice(WORDS, rng.integers(4, 12))).capitalize() + "."
+            for _ in range(rng.integers(2, 9))
+        )
+        for number in range(count)
+    ]
+
+
+@lru_cache
+def symbols_tokenizer(symbols: int) -> TextTokenizer:
+    """One id a symbol: 0.. symbols - 1, then BOS and end of text."""
+    return character_tokenizer([chr(0x4E00 + i) for i in range(symbols)])
+
+
+def random_documents(
+    count: int, shortest: int, longest: int, *, symbols: int, seed: int
+) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, symbols, rng.integers(shortest, longest + 1)) for _ in range(count)]
+
+
+def id_store(
+    path: Path,
+    splits: Mapping[str, Sequence[Any]],
+    *,
+    symbols: int,
+    end_of_text: bool = True,
+) -> TokenStore:
+    """A store of the given ids, `symbols` different ones and the two special tokens."""
+    return write_store(
+        path,
+        symbols_tokenizer(symbols),
+        {
+            name: [
+                EncodedDocument(f"{name}/{i}", np.asarray(ids), 3 * len(ids))
+                for i, ids in enumerate(documents)
+            ]
+            for name, documents in splits.items()
+        },
+        request={},
+        end_of_text=end_of_text,
+    )
+
+
+def tiny_training(store: TokenStore, out: Path, **changes: Any) -> TrainConfig:
+    """A run of well under a second."""
+    settings: dict[str, Any] = {
+        "model": ModelConfig(layers=1, heads=2, width=16),
+        "context": 8,
+        "batch": 4,
+        "steps": 6,
+        "checkpoints": CheckpointConfig(every=2),
+        "optimizer": OptimizerConfig(learning_rate=3e-3),
+        "evaluation_windows": 6,
+        "evaluate_every": 3,
+        "dtype": "float32",
+        "device": "cpu",
+        "threads": 1,
+    }
+    return TrainConfig(store=store.path, out=out, **{**settings, **changes})
+
+
+def journal(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder`, by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@contextmanager
+def failing_at(number: int, error: BaseException) -> Iterator[list[str]]:
+    """Raises `error` at the `number`-th system operation (from 0); yields the operations seen."""
+    seen: list[str] = []
+
+    def announce(name: str, path: Path) -> None:
+        seen.append(f"{name} {path.name}")
+        if len(seen) - 1 == number:
+            raise error
+
+    before = durable.on_operation
+    durable.on_operation = announce
+    try:
+        yield seen
+    finally:
+        durable.on_operation = before
