@@ -280,9 +280,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(value) for value in row))
-    console = Console()
     # in a log file a line is as long as it needs to be
-    console.print(table, width=None if console.is_terminal else 160)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {

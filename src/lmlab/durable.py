@@ -28,6 +28,11 @@ from typing import Any, BinaryIO
 
 from lmlab.errors import UserError
 
+_NOT_WRITABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+    errno.ENOTEMPTY,
+)  # fmt: skip
+
 on_operation: Callable[[str, Path], None] = lambda name, path: None  # noqa: E731
 
 
@@ -47,7 +52,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"the disk is full while writing {path}. What existed before is unchanged. "
                 "Free some space and run the same command again."
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR):
+        if error.errno in _NOT_WRITABLE:
             raise UserError(
                 f"cannot write {path}: {error.strerror}. Choose a folder you may write to (--out)."
             ) from error

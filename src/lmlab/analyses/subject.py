@@ -91,7 +91,7 @@ def _load_model(name: str, device: str) -> Any:
     transformers_logging.disable_progress_bar()  # a bar for a load of milliseconds is noise
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True
+            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{name}: the model cannot be loaded: {error}") from error
@@ -124,7 +124,7 @@ def _own(path: Path, *, name: str, device: str) -> Subject:
 
 def _foreign(name: str, *, device: str) -> Subject:
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{name}: neither a run, a checkpoint, nor a transformers model here or on the Hub: "

@@ -55,6 +55,13 @@ class ModelConfig:
             raise UserError(f"--model.dropout {self.dropout} must be at least 0 and below 1")
         if self.architecture != "auto":
             self.dimensions()
+        elif (self.size, self.layers, self.heads, self.width) != (None,) * 4 or (
+            self.tied or self.dropout
+        ):
+            raise UserError(
+                f"--model.architecture auto takes size, tying and dropout from {self.path}; change "
+                "them in its config.json"
+            )
 
     def dimensions(self) -> Size:
         """Layers, heads and width after the overrides."""
@@ -67,7 +74,10 @@ class ModelConfig:
             )
         base = known[size]
         chosen = Size(
-            self.layers or base.layers, self.heads or base.heads, self.width or base.width
+            *(
+                own if given is None else given
+                for given, own in zip((self.layers, self.heads, self.width), base, strict=True)
+            )
         )
         if min(chosen) < 1:
             raise UserError(f"layers, heads and width must be at least 1, got {tuple(chosen)}")

@@ -55,10 +55,11 @@ def prepare(config: PrepareConfig) -> TokenStore:
     request = describe_request(config)
     if config.out.exists():
         return _reuse(config.out, request)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    spool_folder = Path(
-        tempfile.mkdtemp(prefix=f".{config.out.name}.spool-", dir=config.out.parent)
-    )
+    with disk_errors(config.out):
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        spool_folder = Path(
+            tempfile.mkdtemp(prefix=f".{config.out.name}.spool-", dir=config.out.parent)
+        )
     try:
         spool = Spool(spool_folder / "documents.jsonl", read_corpus(config.corpus))
         splits = assign_splits(spool.keys, spool.sizes, config.split)
@@ -85,8 +86,8 @@ def prepare(config: PrepareConfig) -> TokenStore:
 
 def _reuse(path: Path, request: dict[str, Any]) -> TokenStore:
     store = TokenStore(path)
-    if store.manifest["request"] != request:
-        have = store.manifest["request"]
+    have = store.manifest["request"]
+    if not _same(have, request):
         changed = sorted(k for k in {*have, *request} if have.get(k) != request.get(k))
         raise UserError(
             f"{path} holds a store made from other inputs (different: {', '.join(changed)}). Give "
@@ -94,6 +95,17 @@ def _reuse(path: Path, request: dict[str, Any]) -> TokenStore:
         )
     say(f"{path}: the same inputs were prepared before; reusing it")
     return store
+
+
+def _same(have: Any, wanted: Any) -> bool:
+    """Whether two requests agree; a Hub revision unknown on one side (offline) fits any."""
+    if isinstance(have, list) and isinstance(wanted, list):
+        return len(have) == len(wanted) and all(map(_same, have, wanted))
+    if isinstance(have, dict) and isinstance(wanted, dict):
+        if "hub" in have and "hub" in wanted and None in (have["revision"], wanted["revision"]):
+            return have["hub"] == wanted["hub"]
+        return have.keys() == wanted.keys() and all(_same(have[k], wanted[k]) for k in have)
+    return have == wanted
 
 
 def describe_request(config: PrepareConfig) -> dict[str, Any]:
@@ -153,10 +165,13 @@ class Spool:
         self._path = path
         self.keys: list[bytes] = []
         self.sizes: list[int] = []
-        with open(path, "w", encoding="utf-8") as file, track("reading", None, "documents") as bar:
-            for document in documents:  # outside disk_errors: what fails here is the source
-                with disk_errors(path):
-                    file.write(json.dumps([document.name, document.text]) + "\n")
+        with (
+            disk_errors(path),
+            open(path, "w", encoding="utf-8") as file,
+            track("reading", None, "documents") as bar,
+        ):
+            for document in documents:
+                file.write(json.dumps([document.name, document.text]) + "\n")
                 self.keys.append(text_key(document.text))
                 self.sizes.append(len(document.text.encode("utf-8")))
                 bar.advance()

@@ -263,13 +263,16 @@ class Split:
         path = self.store.path / f"{self.name}.documents.npy"
         try:
             return np.load(path, allow_pickle=False)
-        except ValueError as error:
+        except (EOFError, ValueError) as error:
             raise UserError(f"{path}: damaged: {error}. {_REMEDY}") from error
 
     @cached_property
     def names(self) -> list[str]:
         path = self.store.path / f"{self.name}.names.jsonl"
-        return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+        try:
+            return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+        except ValueError as error:
+            raise UserError(f"{path}: damaged: {error}. {_REMEDY}") from error
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Ids (int64) of the stream from `start` up to `stop`, across shards."""

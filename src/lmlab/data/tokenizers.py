@@ -173,7 +173,7 @@ def pretrained_tokenizer(name: str) -> TextTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        loaded: Any = AutoTokenizer.from_pretrained(name)
+        loaded: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         raise UserError(f"tokenizer '{name}' cannot be loaded: {error}") from error
     backend = getattr(loaded, "backend_tokenizer", None)

@@ -2,8 +2,8 @@
 
 Losses that are computed in chunks need the hidden states and the output embedding, not the logits.
 Most architectures apply a plain linear head; some scale or soft-cap the logits. `Backbone` tries it
-once on two tokens: where hidden states times output embedding are the model's own logits it uses
-them, elsewhere it asks the model for logits.
+once on two tokens: where hidden states times output embedding are what the head gives, and the
+model leaves that as it is (large values too), it uses them; elsewhere it asks the model for logits.
 
 Shapes: B batch, T tokens, D width, V vocabulary.
 """
@@ -42,6 +42,15 @@ class Backbone:
         ids_BT = torch.zeros((1, 2), dtype=torch.long, device=parameter.device)
         training = self.model.training
         self.model.eval()
+        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+        def enlarge(head: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+            # Fresh weights give logits so small that a soft cap would not show
+            enlarged = output * (100.0 / output.abs().max().clamp_min(1e-6))
+            seen.append((output, enlarged))
+            return enlarged
+
+        hook = self._head.register_forward_hook(enlarge)
         try:
             own = self.model(ids_BT).logits
             hidden = self._body(input_ids=ids_BT).last_hidden_state
@@ -49,9 +58,17 @@ class Backbone:
         except (AttributeError, RuntimeError, TypeError, ValueError):
             return False
         finally:
+            hook.remove()
             self.model.train(training)
+        if len(seen) != 1:
+            return False
+        ((output, enlarged),) = seen
         tolerance = 1e-5 if own.dtype in (torch.float32, torch.float64) else 2e-2
-        return own.shape == ours.shape and torch.allclose(own, ours, rtol=tolerance, atol=tolerance)
+
+        def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+            return a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+
+        return same(own, enlarged) and same(output, ours)
 
     @property
     def weight_VD(self) -> torch.Tensor:

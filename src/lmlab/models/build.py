@@ -33,7 +33,8 @@ def build_config(
 
     Raises `UserError` if an `auto` configuration cannot be read or is too short for the context.
     """
-    ids = {"bos_token_id": bos_id, "eos_token_id": end_of_text_id, "pad_token_id": end_of_text_id}
+    # no padding id: transformers would warn of padding wherever a text ends
+    ids = {"bos_token_id": bos_id, "eos_token_id": end_of_text_id, "pad_token_id": None}
     shared: dict[str, Any] = {
         "vocab_size": vocabulary,
         "tie_word_embeddings": config.tied,
@@ -97,7 +98,9 @@ def build_config(
 
 def _auto_config(path: str, changes: dict[str, Any], context: int) -> PreTrainedConfig:
     try:
-        loaded: PreTrainedConfig = AutoConfig.from_pretrained(path, **changes)
+        loaded: PreTrainedConfig = AutoConfig.from_pretrained(
+            path, trust_remote_code=False, **changes
+        )
     except Exception as error:
         raise UserError(f"--model.path {path}: no usable transformers config: {error}") from error
     longest = getattr(loaded, "max_position_embeddings", None)

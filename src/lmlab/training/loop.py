@@ -169,6 +169,7 @@ class _Trainer:
             compiled=config.compile,
         )
         self.tokens = 0
+        self.restored = found.path is not None
         if found.path is not None:
             self._restore(found.path)
         cut_back(path / "journal.jsonl", self.step)
@@ -196,7 +197,7 @@ class _Trainer:
         journal = Journal(self.path / "journal.jsonl")
         timing = Journal(self.path / "timing.jsonl")
         bar.skip(self.step * config.batch * config.context)
-        if self.step == 0 and config.checkpoints.due(0, config.steps):
+        if not self.restored and config.checkpoints.due(0, config.steps):
             self._save(journal, timing)
         self.model.train()
         clock = time.monotonic()

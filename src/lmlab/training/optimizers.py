@@ -114,12 +114,14 @@ class Optimizers:
             by_name.setdefault(parameter, {})[key] = value
         if not by_name:
             return  # saved before the first update
-        if by_name.keys() != set(self._names.values()):
+        if not by_name.keys() <= set(self._names.values()):
             raise UserError(f"{path}: belongs to another model")
         for optimizer in self._all:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
-                    saved = by_name[self._names[parameter]]
+                    saved = by_name.get(self._names[parameter])
+                    if saved is None:
+                        continue  # a weight that never had a gradient has no state
                     optimizer.state[parameter] = {
                         # AdamW counts its steps on the CPU unless fused on a GPU
                         key: value.to(parameter.device)

@@ -1,0 +1,47 @@
+# The two commands, `make tour` and `make test`, need Python 3.11 or later, git and make;
+# everything else is installed into .venv from the package index.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LAB ?= lab
+
+.PHONY: tour test check slow bench clean
+
+tour: .venv/.installed
+	$(BIN)/lmlab tour --lab $(LAB)
+
+test: check
+	$(BIN)/pytest -n auto
+
+check: .venv/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+# Scientific checks of minutes
+slow: .venv/.installed-dev
+	$(BIN)/pytest -m slow
+
+bench: .venv/.installed-dev
+	$(BIN)/python benchmarks/train_throughput.py
+
+.venv/.created:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	  { echo "lmlab needs Python 3.11 or later; name it: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/.installed: .venv/.created pyproject.toml constraints.txt
+	@echo "Installing lmlab into .venv (torch is large; the first time takes minutes)"
+	$(PIP) install -c constraints.txt -e .
+	touch $@
+
+.venv/.installed-dev: .venv/.installed
+	@echo "Installing the development tools into .venv"
+	$(PIP) install -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,232 @@
+"""Documents: every format and compression, and what cannot be read names file and line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+
+from lmlab.data.documents import CorpusConfig, Document, read_corpus
+from lmlab.errors import UserError
+
+TEXTS = ["first line\nsecond line", "naïve 東京 \U0001f600", "  spaces stay  ", "x" * 300_000]
+
+
+def read(*sources, **settings):
+    return list(read_corpus(CorpusConfig(source=tuple(map(str, sources)), **settings)))
+
+
+def compress(data: bytes, kind: str) -> bytes:
+    if kind == ".gz":
+        return gzip.compress(data)
+    if kind == ".zst":
+        return zstandard.ZstdCompressor(write_checksum=True).compress(data)  # as the tool does
+    return data
+
+
+def jsonl(texts, key="text") -> bytes:
+    return "".join(json.dumps({key: t, "n": 1}) + "\n" for t in texts).encode()
+
+
+def parquet(texts, key="text") -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table({key: texts, "n": [1] * len(texts)}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("kind", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("make", [jsonl, parquet])
+def test_a_document_a_line_or_row(tmp_path, make, kind):
+    path = tmp_path / f"texts.{make.__name__}{kind}"
+    path.write_bytes(compress(make(TEXTS), kind))
+    documents = read(path)
+    assert [d.text for d in documents] == TEXTS
+    assert len({d.name for d in documents}) == len(TEXTS)
+    assert all(d.name.startswith(path.name + "#") for d in documents)
+    path.write_bytes(compress(make(TEXTS, "body"), kind))
+    assert [d.text for d in read(path, text_column="body")] == TEXTS
+
+
+@pytest.mark.parametrize("kind", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_file_is_one_document_taken_as_it_is(tmp_path, text, kind):
+    path = tmp_path / f"a.txt{kind}"
+    path.write_bytes(compress(text.encode(), kind))
+    assert read(path) == [Document(f"a.txt{kind}", text)]
+
+
+def test_separator_cuts_text_files(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one\ntwo\n\n\n\nthree\n\n")
+    assert [d.text for d in read(path, separator="\n\n")] == ["one\ntwo", "three"]
+    assert len({d.name for d in read(path, separator="\n\n")}) == 2
+    with pytest.raises(UserError, match=r"separator"):
+        read(path, separator="")
+
+
+def test_folders_are_read_in_sorted_order_without_hidden_and_other_files(tmp_path):
+    for name in ("b.txt", "a/z.txt", "a/c.jsonl", ".hidden.txt", ".git/x.txt", "picture.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(jsonl([name]) if name.endswith("jsonl") else name.encode())
+    assert [d.name for d in read(tmp_path)] == ["a/c.jsonl#1", "a/z.txt", "b.txt"]
+
+
+def test_several_sources_keep_their_names_apart(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.txt").write_text(folder)
+    documents = read(tmp_path / "two", tmp_path / "one", tmp_path / "one" / "a.txt")
+    assert [(d.name, d.text) for d in documents] == [
+        ("0/a.txt", "two"),
+        ("1/a.txt", "one"),
+        ("2/a.txt", "one"),
+    ]
+
+
+def test_max_documents_stops_early(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(jsonl(["a", "b", "c"]) + b"this line is never parsed\n")
+    assert [d.text for d in read(tmp_path, max_documents=2)] == ["a", "b"]
+    with pytest.raises(UserError, match="max-documents 0"):
+        CorpusConfig(max_documents=0)
+
+
+def test_hub_data_sets_are_streamed(monkeypatch):
+    asked = []
+
+    def load_dataset(name, config, *, split, streaming):
+        asked.append((name, config, split, streaming))
+        return iter([{"text": "a"}, {"text": "b"}, {"other": "c"}])
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert [d.text for d in read("hf:org/set", max_documents=2)] == ["a", "b"]
+    names = [d.name for d in read("hf:org/set:en:test", max_documents=2)]
+    assert names == ["hf:org/set:en:test#0", "hf:org/set:en:test#1"]
+    assert asked == [("org/set", None, "train", True), ("org/set", "en", "test", True)]
+    with pytest.raises(UserError, match=r"row 2: no key 'text'"):
+        read("hf:org/set")
+
+
+def test_a_hub_data_set_that_cannot_be_read_names_itself(monkeypatch):
+    def load_dataset(*arguments, **settings):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    with pytest.raises(UserError, match=r"hf:org/set: .*no network"):
+        read("hf:org/set")
+
+
+@pytest.mark.parametrize("kind", ["", ".gz", ".zst"])
+def test_not_utf8_names_file_line_and_remedy(tmp_path, kind):
+    path = tmp_path / f"latin.txt{kind}"
+    path.write_bytes(compress("good\nstill good\ncaf\xe9\n".encode("latin1"), kind))
+    with pytest.raises(UserError, match=r"latin\.txt.*, line 3: not UTF-8 .*0xe9.*iconv"):
+        read(path)
+    lines = tmp_path / f"lines.jsonl{kind}"
+    lines.write_bytes(compress(b'{"text": "a"}\n{"text": "\xff"}\n', kind))
+    with pytest.raises(UserError, match=r"lines\.jsonl.*, line 2: not UTF-8"):
+        read(lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{not json}", "not JSON"),
+        (b'{"txt": "a"}', r"no key 'text' \(found: txt\).*--corpus.text-column"),
+        (b'["text"]', "no key 'text'"),
+        (b'{"text": null}', "'text' holds NoneType"),
+        (b'{"text": "\\ud800"}', "half a surrogate pair"),
+        (b'{"text": " \\n"}', "empty.*skip-empty"),
+    ],
+)
+def test_a_bad_line_names_file_and_line(tmp_path, line, message):
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(b'{"text": "a"}\n\n' + line + b"\n")
+    with pytest.raises(UserError, match=rf"bad\.jsonl(, line |#)3: .*{message}"):
+        read(path)
+
+
+def test_json_surrogate_pairs_are_characters(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "\\ud83d\\ude00"}')
+    assert read(tmp_path)[0].text == "\U0001f600"
+
+
+def test_bad_parquet_names_file_row_and_column(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(parquet(["a", None, "c"]))
+    with pytest.raises(UserError, match=r"a\.parquet, row 1: 'text' holds NoneType"):
+        read(path)
+    with pytest.raises(UserError, match=r"a\.parquet: no column 'body' \(found: text, n\)"):
+        read(path, text_column="body")
+    path.write_bytes(parquet(["a"])[:-3])
+    with pytest.raises(UserError, match=r"a\.parquet: not a parquet file"):
+        read(path)
+
+
+def test_empty_files_and_documents(tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(UserError, match=r"empty\.txt: the file is empty.*--corpus\.skip-empty"):
+        read(tmp_path)
+    (tmp_path / "blank.txt").write_text(" \n")
+    assert [d.name for d in read(tmp_path, skip_empty=True)] == ["a.txt"]
+    with pytest.raises(UserError, match=r"blank\.txt: the document is empty.*skip-empty"):
+        read(tmp_path)
+
+
+def test_an_empty_corpus_names_its_source(tmp_path):
+    with pytest.raises(UserError, match=rf"{tmp_path}: no \.txt, \.jsonl, \.parquet file"):
+        read(tmp_path)
+    (tmp_path / "a.txt").write_text("\n")
+    with pytest.raises(UserError, match=rf"no document with text in {tmp_path}"):
+        read(tmp_path, skip_empty=True)
+    with pytest.raises(UserError, match=r"nowhere: no such file.*hf:NAME"):
+        read(tmp_path / "nowhere")
+    (tmp_path / "a.pdf").touch()
+    with pytest.raises(UserError, match=r"a\.pdf: unknown format '\.pdf'; lmlab reads \.txt"):
+        read(tmp_path / "a.pdf")
+
+
+@pytest.mark.parametrize("kind", [".gz", ".zst"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "header"])
+def test_damaged_compression_names_the_file(tmp_path, kind, damage):
+    data = bytearray(compress(jsonl([os.urandom(1000).hex() for _ in range(400)]), kind))
+    if damage == "cut":
+        data = data[: len(data) // 2]
+    elif damage == "flip":
+        data[len(data) // 2 : len(data) // 2 + 40] = b"\xff" * 40
+    else:
+        data[:4] = b"oops"
+    path = tmp_path / f"a.jsonl{kind}"
+    path.write_bytes(bytes(data))
+    with pytest.raises(UserError, match=rf"a\.jsonl{kind}(: damaged|, line)"):
+        read(path)
+
+
+def test_zst_of_several_frames_is_read_to_its_end(tmp_path):
+    path = tmp_path / "a.txt.zst"
+    one = zstandard.ZstdCompressor()
+    path.write_bytes(one.compress(b"one ") + one.compress(b"") + one.compress(b"two"))
+    assert read(path)[0].text == "one two"
+    path.write_bytes(one.compress(b"one ") + one.compress(b"two" * 9)[:-3])
+    with pytest.raises(UserError, match=r"a\.txt\.zst: damaged"):
+        read(path)
+    stream = zstandard.ZstdCompressor(write_content_size=False).compressobj()
+    path.write_bytes(stream.compress(b"abc" * 500_000) + stream.flush())
+    assert read(path)[0].text == "abc" * 500_000
+
+
+def test_a_file_that_may_not_be_read_names_itself(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("text")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("lmlab.data.documents._open", refuse)
+    with pytest.raises(UserError, match=r"a\.txt: cannot be read: Permission denied"):
+        read(tmp_path)

@@ -1,0 +1,193 @@
+"""Tokenizers: roundtrips of any text, special tokens, saved files, the reversed-text control."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from helpers import sentences
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from lmlab.data.tokenizers import (
+    BOS,
+    END_OF_TEXT,
+    TokenizerConfig,
+    build_tokenizer,
+    character_tokenizer,
+    is_own_tokenizer,
+    load_tokenizer,
+    pretrained_tokenizer,
+    train_bpe,
+)
+from lmlab.errors import UserError
+
+BPE = train_bpe(sentences(50, seed=0), 400)
+REVERSED = train_bpe(sentences(50, seed=0), 400, reversed_text=True)
+BYTES = build_tokenizer(TokenizerConfig(kind="bytes"), [])
+KINDS = pytest.mark.parametrize("tokenizer", [BPE, REVERSED, BYTES], ids=["bpe", "reversed", "bytes"])
+any_text = st.text() | st.text(alphabet="the ofa\n\r\t é東<|>bosendtx", max_size=60)
+
+
+def save(tokenizer, folder):
+    folder.mkdir(exist_ok=True)
+    for name, data in tokenizer.files().items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@KINDS
+@given(any_text)
+def test_any_text_comes_back(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert ids.dtype == np.int64
+    assert tokenizer.decode(ids) == text
+    assert not set(ids.tolist()) & {tokenizer.bos_id, tokenizer.end_of_text_id}
+    assert ids.max(initial=0) < tokenizer.vocabulary
+
+
+@given(any_text)
+def test_bytes_are_utf8_bytes(text):
+    token = {i: BYTES.backend.id_to_token(i) for i in range(256)}
+    # the printable form of bytes that GPT-2 introduced: printable ASCII stands for itself
+    printable = [b for b in text.encode() if 33 <= b <= 126]
+    ids = BYTES.encode(text).tolist()
+    assert len(ids) == len(text.encode())
+    assert [token[i] for i in ids if 33 <= ord(token[i]) <= 126] == [chr(b) for b in printable]
+    assert BYTES.vocabulary == 258
+
+
+@given(st.text(alphabet="abc\n\r é"))
+def test_characters_have_one_id_each_in_order(text):
+    alphabet = "abc\n\r é"
+    tokenizer = character_tokenizer(alphabet)
+    assert tokenizer.encode(text).tolist() == [alphabet.index(c) for c in text]
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_characters_are_learnt_and_strangers_are_named():
+    tokenizer = build_tokenizer(TokenizerConfig(kind="characters"), ["ba", "cab"])
+    assert tokenizer.encode("abc").tolist() == [0, 1, 2]
+    assert tokenizer.vocabulary == 5
+    with pytest.raises(UserError, match=r"outside its alphabet: \['x', 'é'\]"):
+        tokenizer.encode("aéxb")
+    with pytest.raises(UserError, match="distinct"):
+        character_tokenizer("aba")
+
+
+@KINDS
+def test_spelled_special_tokens_stay_text(tokenizer):
+    text = f"a {BOS}{END_OF_TEXT} b"
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert not set(ids.tolist()) & {tokenizer.bos_id, tokenizer.end_of_text_id}
+    with_special = [tokenizer.bos_id, *tokenizer.encode("hi").tolist(), tokenizer.end_of_text_id]
+    assert tokenizer.decode(with_special) == "hi"
+    assert tokenizer.token(tokenizer.bos_id) == BOS
+
+
+def test_bpe_merges_and_keeps_its_size():
+    assert BPE.vocabulary == 400
+    text = sentences(1, seed=5)[0]
+    assert len(BPE.encode(text)) < 0.7 * len(text.encode())
+    assert train_bpe(["ab"], 400).vocabulary < 262  # no more merges than the text has
+    assert train_bpe(iter(sentences(50, seed=0)), 400).fingerprint == BPE.fingerprint
+
+
+def test_reversed_text_is_bpe_of_the_reversed_text_in_reading_order():
+    text = sentences(1, seed=6)[0]
+    plain = train_bpe([t[::-1] for t in sentences(50, seed=0)], 400)
+    expected = plain.encode(text[::-1])[::-1]
+    assert REVERSED.encode(text).tolist() == expected.tolist()
+    assert REVERSED.encode(text).tolist() != BPE.encode(text).tolist()
+    # reading order: the first ids belong to the beginning of the text
+    assert text.startswith(REVERSED.decode(REVERSED.encode(text)[:3]))
+    assert REVERSED.fingerprint != plain.fingerprint
+
+
+def test_batches_are_single_texts():
+    texts = sentences(5, seed=7)
+    for ids, text in zip(BPE.encode_batch(texts), texts, strict=True):
+        assert ids.tolist() == BPE.encode(text).tolist()
+
+
+@pytest.mark.parametrize("tokenizer", [BPE, BYTES, character_tokenizer("ab é\n")], ids=str)
+def test_saved_files_load_in_plain_transformers(tmp_path, tokenizer):
+    save(tokenizer, tmp_path / "t")
+    text = "ab é ba\na" * 3
+    for kind in (AutoTokenizer, PreTrainedTokenizerFast):
+        loaded = kind.from_pretrained(tmp_path / "t")
+        assert loaded.encode(text, add_special_tokens=False) == tokenizer.encode(text).tolist()
+        assert (loaded.bos_token_id, loaded.eos_token_id) == (
+            tokenizer.bos_id,
+            tokenizer.end_of_text_id,
+        )
+        assert loaded.decode(tokenizer.encode(text).tolist()) == text
+
+
+@KINDS
+def test_saved_tokenizers_come_back_the_same(tmp_path, tokenizer):
+    folder = save(tokenizer, tmp_path / "t")
+    assert is_own_tokenizer(folder)
+    for loaded in (
+        load_tokenizer(folder),
+        pretrained_tokenizer(str(folder)),
+        build_tokenizer(TokenizerConfig(kind="pretrained", name=str(folder)), []),
+    ):
+        assert loaded.fingerprint == tokenizer.fingerprint
+        assert loaded.files() == tokenizer.files()
+        text = f"x {BOS} y"
+        assert loaded.encode(text).tolist() == tokenizer.encode(text).tolist()
+
+
+def test_fingerprint_is_what_decides_the_ids():
+    assert character_tokenizer("ab").fingerprint == character_tokenizer("ab").fingerprint
+    kinds = [BPE, REVERSED, BYTES, character_tokenizer("ab"), character_tokenizer("ba")]
+    assert len({t.fingerprint for t in kinds}) == len(kinds)
+
+
+def test_foreign_tokenizers_keep_their_ids(tmp_path):
+    words = Tokenizer(models.WordLevel({"[CLS]": 0, "[SEP]": 1, "a": 2, "b": 3, "[UNK]": 4}, "[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 0), ("[SEP]", 1)])  # fmt: skip
+    words.enable_truncation(2)
+    words.enable_padding(length=8)
+    saved = PreTrainedTokenizerFast(tokenizer_object=words, cls_token="[CLS]", sep_token="[SEP]")
+    saved.save_pretrained(tmp_path / "t")
+    tokenizer = pretrained_tokenizer(str(tmp_path / "t"))
+    # neither special tokens, nor truncation, nor padding
+    assert tokenizer.encode("a b b a").tolist() == [2, 3, 3, 2]
+    assert (tokenizer.bos_id, tokenizer.end_of_text_id) == (0, 1)
+    assert tokenizer.vocabulary == 5
+
+
+def test_what_cannot_be_loaded_says_so(tmp_path):
+    with pytest.raises(UserError, match=rf"tokenizer '{tmp_path}' cannot be loaded"):
+        pretrained_tokenizer(str(tmp_path))
+    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, "a")))
+    bare.save_pretrained(tmp_path / "bare")
+    with pytest.raises(UserError, match="neither an end-of-text nor a separator"):
+        pretrained_tokenizer(str(tmp_path / "bare"))
+    with pytest.raises(UserError, match=r"missing: .*tokenizer\.json"):
+        load_tokenizer(tmp_path)
+    folder = save(BYTES, tmp_path / "t")
+    for damage in ("", "{", json.dumps({"bos_token": "x", "eos_token": "y"})):
+        (folder / "tokenizer_config.json").write_text(damage)
+        with pytest.raises(UserError, match=r"/t: the tokenizer files are damaged"):
+            load_tokenizer(folder)
+    save(BYTES, folder)
+    (folder / "tokenizer.json").write_bytes(BYTES.files()["tokenizer.json"][:-9])
+    with pytest.raises(UserError, match=r"/t: the tokenizer files are damaged"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"kind": "pretrained"}, {"name": "x"}, {"vocabulary": 257}],
+)
+def test_settings_that_make_no_sense(settings):
+    with pytest.raises(UserError, match="--tokenizer"):
+        TokenizerConfig(**settings)
