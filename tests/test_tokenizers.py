@@ -154,7 +154,7 @@ def test_foreign_tokenizers_keep_their_ids(tmp_path):
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 0), ("[SEP]", 1)])  # fmt: skip
     words.enable_truncation(2)
-    words.enable_padding(length=8)
+    words.enable_padding(length=8, pad_id=1, pad_token="[SEP]")
     saved = PreTrainedTokenizerFast(tokenizer_object=words, cls_token="[CLS]", sep_token="[SEP]")
     saved.save_pretrained(tmp_path / "t")
     tokenizer = pretrained_tokenizer(str(tmp_path / "t"))

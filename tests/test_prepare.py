@@ -1,0 +1,195 @@
+"""Prepare: from text to store; reused on the same inputs, refused on others, nothing harmed."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import sentences, tree
+
+from lmlab.data import prepare as prepare_module
+from lmlab.data.documents import CorpusConfig, Document
+from lmlab.data.prepare import PrepareConfig, prepare
+from lmlab.data.splits import SplitConfig
+from lmlab.data.tokenizers import TokenizerConfig
+from lmlab.errors import UserError
+
+TEXTS = sentences(60, seed=1)
+
+
+@pytest.fixture
+def config(text_folder, tmp_path):
+    """What made `text_store`, towards another folder."""
+    return PrepareConfig(
+        out=tmp_path / "out" / "store",
+        corpus=CorpusConfig(source=(str(text_folder),)),
+        tokenizer=TokenizerConfig(vocabulary=300),
+        split=SplitConfig(validation=0.2, test=0.1),
+    )
+
+
+def test_every_document_is_in_one_split_and_reads_as_it_was(text_store):
+    found = {}
+    for name in ("train", "validation", "test"):
+        split = text_store.split(name)
+        sizes = split.documents_M3[:, 2]
+        assert split.text_bytes == sizes.sum()
+        for document, (start, tokens, size) in zip(split.names, split.documents_M3, strict=True):
+            text = text_store.tokenizer.decode(split.read(start, start + tokens))
+            assert size == len(text.encode())
+            assert document not in found
+            found[document] = text
+            after = split.read(start + tokens, start + tokens + 1)
+            assert after.tolist() == [text_store.tokenizer.end_of_text_id]
+    assert found == {f"{i:03d}.txt": text for i, text in enumerate(TEXTS)}
+    share = text_store.split("validation").text_bytes / sum(len(t.encode()) for t in TEXTS)
+    assert 0.2 <= share < 0.25
+    text_store.verify()
+
+
+def test_the_tokenizer_is_learnt_from_the_training_split_alone(config, monkeypatch):
+    seen = []
+    build = prepare_module.build_tokenizer
+
+    def listen(tokenizer, texts):
+        seen.extend(texts)
+        return build(tokenizer, seen)
+
+    monkeypatch.setattr(prepare_module, "build_tokenizer", listen)
+    store = prepare(config)
+    names = [f"{TEXTS.index(text):03d}.txt" for text in seen]
+    assert names == store.split("train").names
+
+
+def test_the_same_inputs_make_the_same_store_and_reuse_it(config, text_store, monkeypatch, capsys):
+    made = prepare(config)
+    assert made.fingerprint == text_store.fingerprint
+    assert tree(made.path) == tree(text_store.path)
+    assert [p.name for p in config.out.parent.iterdir()] == ["store"]  # no spool stays
+
+    def never(*arguments, **settings):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(prepare_module, "read_corpus", never)
+    assert prepare(config).fingerprint == made.fingerprint
+    assert "reusing" in capsys.readouterr().err
+
+
+def test_a_moved_folder_is_the_same_input(config, text_folder, tmp_path):
+    prepare(config)
+    moved = shutil.copytree(text_folder, tmp_path / "moved")
+    prepare(replace(config, corpus=CorpusConfig(source=(str(moved),))))
+    with pytest.raises(UserError, match="different: sources"):
+        (moved / "003.txt").write_text("changed, with the same name")
+        prepare(replace(config, corpus=CorpusConfig(source=(str(moved),))))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"tokenizer": TokenizerConfig(vocabulary=310)}, "tokenizer"),
+        ({"split": SplitConfig(validation=0.2, test=0.1, seed=1)}, "split"),
+        ({"corpus": "separator"}, "corpus"),
+        ({"corpus": "more"}, "sources"),
+    ],
+)
+def test_other_inputs_are_refused_and_nothing_is_harmed(config, text_folder, change, named):
+    if change.get("corpus") == "separator":
+        change = {"corpus": replace(config.corpus, separator="\n")}
+    elif change.get("corpus") == "more":
+        change = {"corpus": CorpusConfig(source=(str(text_folder), str(text_folder / "000.txt")))}
+    store = prepare(config)
+    before = tree(store.path)
+    with pytest.raises(UserError, match=rf"other inputs \(different: {named}\).*another --out"):
+        prepare(replace(config, **change))
+    assert tree(store.path) == before
+
+
+def test_a_folder_that_holds_something_else(config):
+    config.out.mkdir(parents=True)
+    (config.out / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="not a token store"):
+        prepare(config)
+    assert (config.out / "thesis.tex").read_text() == "precious"
+
+
+def test_a_place_that_cannot_be_written(config, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    for out in (tmp_path / "file" / "store", tmp_path / "file" / "a" / "store"):
+        with pytest.raises(UserError, match=r"cannot write .*store.*--out"):
+            prepare(replace(config, out=out))
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_bad_text_leaves_nothing_behind(config, tmp_path):
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"good")
+    (folder / "b.txt").write_bytes(b"bad \xff")
+    with pytest.raises(UserError, match=r"b\.txt, line 1: not UTF-8"):
+        prepare(replace(config, corpus=CorpusConfig(source=(str(folder),))))
+    assert list(config.out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [TokenizerConfig(kind="bytes"), TokenizerConfig(vocabulary=300, reversed_text=True)],
+)
+def test_other_tokenizers(config, tokenizer):
+    store = prepare(replace(config, tokenizer=tokenizer))
+    split = store.split("validation")
+    start, tokens, _ = split.documents_M3[0]
+    text = TEXTS[int(split.names[0][:3])]
+    assert store.tokenizer.decode(split.read(start, start + tokens)) == text
+    assert store.tokenizer.reversed_text == tokenizer.reversed_text
+
+
+def test_a_pretrained_tokenizer_is_recognised_by_content(config, text_store, tmp_path):
+    folder = shutil.copytree(text_store.path / "tokenizer", tmp_path / "tokenizer")
+    wanted = replace(config, tokenizer=TokenizerConfig(kind="pretrained", name=str(folder)))
+    assert prepare(wanted).fingerprint == text_store.fingerprint
+    prepare(wanted)
+    other = prepare(replace(config, out=tmp_path / "o", tokenizer=TokenizerConfig(kind="bytes")))
+    for name, data in other.tokenizer.files().items():
+        (folder / name).write_bytes(data)
+    with pytest.raises(UserError, match="different: tokenizer"):
+        prepare(wanted)
+
+
+def test_a_hub_data_set_is_recognised_by_revision_and_offline_by_name(config, monkeypatch):
+    revision: list[str | None] = ["abc"]
+    documents = [Document(f"d{i}", text) for i, text in enumerate(TEXTS)]
+    monkeypatch.setattr(prepare_module, "read_corpus", lambda corpus: iter(documents))
+    monkeypatch.setattr(prepare_module, "_hub_revision", lambda source: revision[0])
+    hub = replace(config, corpus=CorpusConfig(source=("hf:org/set",)))
+    made = prepare(hub)
+    monkeypatch.setattr(prepare_module, "read_corpus", None)
+    assert prepare(hub).fingerprint == made.fingerprint
+    revision[0] = None  # offline
+    assert prepare(hub).fingerprint == made.fingerprint
+    with pytest.raises(UserError, match="different: sources"):
+        prepare(replace(config, corpus=CorpusConfig(source=("hf:org/other",))))
+    revision[0] = "def"
+    with pytest.raises(UserError, match="different: sources"):
+        prepare(hub)
+
+
+def test_encoding_in_batches_changes_nothing(config, text_store, monkeypatch):
+    monkeypatch.setattr(prepare_module, "_BATCH_CHARACTERS", 500)
+    assert prepare(config).fingerprint == text_store.fingerprint
+
+
+def test_copies_of_a_document_share_a_split(config, tmp_path):
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    for i, text in enumerate(TEXTS):
+        (folder / f"{i}.txt").write_text(text)
+        (folder / f"copy-{i}.txt").write_text(text)
+    store = prepare(replace(config, corpus=CorpusConfig(source=(str(folder),))))
+    for name in ("train", "validation", "test"):
+        names = store.split(name).names
+        numbers = [n.removeprefix("copy-") for n in names]
+        assert all(numbers.count(n) == 2 for n in numbers)
+    assert np.sum([store.split(n).documents_M3.shape[0] for n in ("train", "validation", "test")]) == 120
