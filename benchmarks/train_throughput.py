@@ -15,6 +15,7 @@ the allocator setting, then also the fused GELU and the attention.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import subprocess
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 LAYERS, WIDTH, HEADS, CONTEXT, VOCABULARY, BATCH = 4, 256, 4, 256, 8192, 16
 WARM_UP = 4
@@ -38,7 +40,7 @@ FORMS = {
 }
 
 
-def stock_model(**changes: object):
+def stock_model(**changes: Any):
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -120,7 +122,7 @@ def trainer_loop(steps: int, *, compiled: bool) -> list[float]:
             disable_tqdm=True,
         )
         Trainer(stock_model(), settings, train_dataset=rows, callbacks=[Clock()]).train()  # pyright: ignore[reportArgumentType]
-    return [b - a for a, b in zip(times, times[1:], strict=False)]
+    return [b - a for a, b in itertools.pairwise(times)]
 
 
 def lmlab_loop(steps: int, *, compiled: bool) -> list[float]:
@@ -169,7 +171,7 @@ def lmlab_loop(steps: int, *, compiled: bool) -> list[float]:
         )
         train(config, bar=clock)
         times = clock.times
-    return [b - a for a, b in zip(times[:-1], times[1:-1], strict=False)]
+    return [b - a for a, b in itertools.pairwise(times)]
 
 
 def measure(form: str, steps: int) -> float:

@@ -25,6 +25,8 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 
+from lmlab.errors import UserError
+
 
 class RecurrentConfig(PreTrainedConfig):
     """Configuration of a GRU or LSTM language model (`cell`: "gru" or "lstm")."""
@@ -124,9 +126,15 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
         self.lm_head = new_embeddings
 
     def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, input_ids: torch.Tensor, past_key_values: Any = None, **arguments: Any
+        self,
+        input_ids: torch.Tensor,
+        past_key_values: Any = None,
+        attention_mask: torch.Tensor | None = None,  # `generate` refuses what is not named here
+        **arguments: Any,
     ) -> dict[str, Any]:
-        """One step a token once there is a state."""
+        """One step a token once there is a state; prompts without padding."""
+        if attention_mask is not None and not attention_mask.all():
+            raise UserError("a recurrent model generates from prompts of one length, unpadded")
         has_state = isinstance(past_key_values, tuple)
         return {
             "input_ids": input_ids[:, -1:] if has_state else input_ids,

@@ -22,7 +22,7 @@ import torch
 from lmlab.errors import UserError
 
 IGNORED = -100
-_CHUNK_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 27}
+_CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}
 
 
 def linear_cross_entropy(
@@ -72,9 +72,9 @@ def cross_entropy_each(
     nats_N = torch.zeros(targets_N.shape, dtype=accumulate, device=hidden_ND.device)
     weight = weight_VD.to(dtype)
     parts = [
-        -_chunk_log_probabilities(part.to(dtype), weight, bias_V, accumulate).gather(
-            1, wanted[:, None]
-        )[:, 0]
+        torch.nn.functional.cross_entropy(
+            _chunk_logits(part.to(dtype), weight, bias_V, accumulate), wanted, reduction="none"
+        )
         for part, wanted in zip(*_chunks(hidden, targets, len(weight_VD)), strict=True)
     ]
     if parts:
@@ -129,16 +129,16 @@ def _chunks(
     return hidden.split(rows), targets.split(rows)
 
 
-def _chunk_log_probabilities(
+def _chunk_logits(
     hidden_CD: torch.Tensor,
     weight_VD: torch.Tensor,
     bias_V: torch.Tensor | None,
     accumulate: torch.dtype,
 ) -> torch.Tensor:
-    logits_CV = hidden_CD @ weight_VD.T
+    logits_CV = (hidden_CD @ weight_VD.T).to(accumulate)
     if bias_V is not None:
-        logits_CV = logits_CV.to(accumulate) + bias_V
-    return torch.log_softmax(logits_CV, dim=1, dtype=accumulate)
+        logits_CV += bias_V
+    return logits_CV
 
 
 class _CrossEntropySum(torch.autograd.Function):
@@ -163,11 +163,14 @@ class _CrossEntropySum(torch.autograd.Function):
         start = 0
         with torch.autocast(hidden.device.type, enabled=False):
             for part, wanted in zip(*_chunks(hidden, targets_N, len(weight)), strict=True):
-                scores_CV = _chunk_log_probabilities(part, weight, bias_V, accumulate)
+                # in place all along: logits, softmax, gradient of the logits
+                scores_CV = _chunk_logits(part, weight, bias_V, accumulate)
                 rows = torch.arange(len(part), device=hidden.device)
-                total -= scores_CV[rows, wanted].sum(dtype=torch.float64)
-                # softmax minus one at the target: the gradient of the logits, in place
-                scores_CV.exp_()
+                scores_CV -= scores_CV.amax(1, keepdim=True)
+                chosen_C = scores_CV[rows, wanted]
+                sums_C = scores_CV.exp_().sum(1)
+                total += (sums_C.log() - chosen_C).sum(dtype=torch.float64)
+                scores_CV /= sums_C[:, None]
                 scores_CV[rows, wanted] -= 1
                 if needs_bias and d_bias is not None:
                     d_bias += scores_CV.sum(0)
@@ -180,6 +183,7 @@ class _CrossEntropySum(torch.autograd.Function):
                     else:
                         d_weight += d_logits_CV.T @ part
                 start += len(part)
+                del scores_CV, d_logits_CV  # before the next chunk is formed
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
         ctx.types = (hidden_ND.dtype, weight_VD.dtype, bias_V.dtype if bias_V is not None else None)
         return total.to(accumulate)
@@ -187,8 +191,10 @@ class _CrossEntropySum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> Any:
         (scale,) = upstream
+        # The training loop sums, so the factor is 1 and a copy of the weight's gradient is spared
+        plain = scale.device.type == "cpu" and float(scale) == 1.0
         gradients = [
-            gradient if gradient is None else (gradient * scale).to(kind)
+            gradient if gradient is None else (gradient if plain else gradient * scale).to(kind)
             for gradient, kind in zip(ctx.saved_tensors, ctx.types, strict=True)
         ]
         d_hidden, d_weight, d_bias = gradients
