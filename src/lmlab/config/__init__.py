@@ -151,7 +151,11 @@ def from_command_line(kind: type[T], arguments: Sequence[str], *, program: str) 
     """
     import tyro
 
-    rest = list(arguments)
+    rest = [
+        part
+        for argument in arguments
+        for part in (argument.split("=", 1) if argument.startswith("--config=") else [argument])
+    ]
     default: T | Any = tyro.MISSING_NONPROP
     if "--config" in rest:
         at = rest.index("--config")

@@ -17,8 +17,8 @@ from lmlab.errors import UserError
 
 def _positive(**values: float) -> None:
     for name, value in values.items():
-        if not value > 0:
-            raise UserError(f"--{name.replace('_', '-')} {value} must be above 0")
+        if not 0 < value < float("inf"):
+            raise UserError(f"--{name.replace('_', '-')} {value} must be above 0 and finite")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _positive(learning_rate=self.learning_rate, epsilon=self.epsilon, clip=self.clip)
-        if self.weight_decay < 0 or not all(0 <= b < 1 for b in (*self.betas, self.momentum)):
+        if not 0 <= self.weight_decay < float("inf") or not all(0 <= b < 1 for b in (*self.betas, self.momentum)):
             raise UserError("weight decay must be at least 0; betas and momentum in [0, 1)")
 
 

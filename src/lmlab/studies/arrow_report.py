@@ -62,7 +62,7 @@ def summary(cells: Sequence[dict[str, Any]]) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:+.2f} %"
+    return f"{100 * value:+.2f} %".replace("-", "−")
 
 
 def comparison_name(cell: dict[str, Any]) -> str:
@@ -103,8 +103,7 @@ def _arrow_section(cells: Sequence[dict[str, Any]]) -> Section:
     table = Table(
         columns,
         table_rows,
-        "Losses in nats per token, means over seeds; bits per byte of the forward and the other "
-        "direction where the whole split was scored.",
+        "Losses (nats per token) and bits per byte: forward, other direction; means over seeds.",
     )
     return Section("The arrow", figures=[figure], tables=[table])
 
@@ -113,28 +112,25 @@ def _rows(
     cells: Sequence[dict[str, Any]],
 ) -> tuple[list[str], list[list[str | float | int]]]:
     """Columns and rows of the study's main table."""
-    columns = ["comparison", "relative arrow", "95 % interval", "b / f − 1", "forward", "other"]
-    columns += ["bits per byte", "seeds", "clusters"]
+    columns = ["comparison", "relative arrow [95 % interval]", "b / f − 1", "losses"]
+    columns += ["bits per byte", "seeds × clusters"]
     return columns, [_row(cell) for cell in cells]
 
 
 def _row(cell: dict[str, Any]) -> list[str | float | int]:
     arrow = cell["arrow"]
-    interval = (
-        f"{_percent(arrow['interval'][0])} to {_percent(arrow['interval'][1])}"
-        if arrow["interval"]
-        else arrow["note"]
-    )
+    interval = "no interval"
+    if arrow["interval"]:
+        low, high = (_percent(value).removesuffix(" %") for value in arrow["interval"])
+        interval = f"[{low}, {high}]"
+    losses = [_mean(cell[side], "nats_per_token") for side in ("forward", "other")]
     return [
         comparison_name(cell),
-        _percent(arrow["relative"]),
-        interval,
+        f"{_percent(arrow['relative'])} {interval}",
         _percent(arrow["ratio"]) if arrow["ratio"] is not None else "infinite",
-        f"{_mean(cell['forward'], 'nats_per_token'):.4f}",
-        f"{_mean(cell['other'], 'nats_per_token'):.4f}",
+        ", ".join(f"{loss:.4f}" for loss in losses),
         _bits(cell),
-        arrow["seeds"],
-        arrow["clusters"],
+        f"{arrow['seeds']} × {arrow['clusters']}",
     ]
 
 
@@ -230,14 +226,15 @@ def _curves(cell: dict[str, Any]) -> list[Figure]:
     last = [cell[side][0]["curve"][-1] for side in ("forward", "other")]
     final = [float(np.mean([r["curve"][-1][1] for r in cell[s]])) for s in ("forward", "other")]
     start, end = (float(np.mean([g.y[i] for g in gaps])) for i in (0, -1))
+    name = comparison_name(cell)
     floor = [("floor", cell["floor"])] if cell["floor"] is not None else []
     return [
         line_plot(
             series,
             x_label="training tokens",
             y_label="validation loss, nats per token",
-            finding=f"{comparison_name(cell)}: after {last[0][0]:,} tokens forward is at {final[0]:.3f} nats "
-            f"per token, {cell['order']} at {final[1]:.3f}.",
+            finding=f"{name}: after {last[0][0]:,} tokens forward is at {final[0]:.3f} nats per "
+            f"token, {cell['order']} at {final[1]:.3f}.",
             alt="Validation loss against training tokens for both directions, one line a seed.",
             log_x=True,
             horizontal=floor,
@@ -246,8 +243,8 @@ def _curves(cell: dict[str, Any]) -> list[Figure]:
             gaps,
             x_label="training tokens",
             y_label="relative arrow, %",
-            finding=f"{comparison_name(cell)}: the arrow on validation text goes from {start:+.2f} % at the "
-            f"first validation to {end:+.2f} % at the last (mean over seeds).",
+            finding=f"{name}: the arrow on validation text goes from {_percent(start / 100)} at "
+            f"the first validation to {_percent(end / 100)} at the last (mean over seeds).",
             alt="Relative arrow against training tokens, one line a seed.",
             log_x=True,
             horizontal=[("no difference", 0.0)],
@@ -285,8 +282,8 @@ def _by_position(cell: dict[str, Any]) -> Figure:
         lines,
         x_label="position in the window (1: from BOS alone)",
         y_label="loss, nats per token",
-        finding=f"{comparison_name(cell)}: {cell['order']} minus forward is {gap[0]:+.3f} nats at the first "
-        f"position and {gap[-1]:+.3f} at the last ones.",
+        finding=f"{comparison_name(cell)}: {cell['order']} minus forward is {gap[0]:+.3f} nats at "
+        f"the first position and {gap[-1]:+.3f} at the last ones.",
         alt="Held-out loss against position for both directions, one line a seed.",
         log_x=True,
     )
