@@ -62,7 +62,7 @@ class Subject:
             raise UserError(
                 f"{store.path} was made with another tokenizer than {self.name}. Prepare the text "
                 f"with this model's: lmlab prepare --tokenizer.kind pretrained --tokenizer.name "
-                f"{self.name}"
+                f"{self.model.name_or_path}"
             )
 
 

@@ -51,10 +51,14 @@ class RunDirectory:
             raise UserError(
                 f"another process is training in {path}; wait for it, or give another --out"
             ) from error
-        remove_abandoned(path)
-        remove_abandoned(path / "checkpoints")
-        if not config_file.exists():
-            write_text(config_file, to_toml({"identity": identity, **config}))
+        try:
+            remove_abandoned(path)
+            remove_abandoned(path / "checkpoints")
+            if not config_file.exists():
+                write_text(config_file, to_toml({"identity": identity, **config}))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._lock.close()

@@ -122,6 +122,8 @@ class Optimizers:
                     saved = by_name.get(self._names[parameter])
                     if saved is None:
                         continue  # a weight that never had a gradient has no state
+                    if any(t.ndim and t.shape != parameter.shape for t in saved.values()):
+                        raise UserError(f"{path}: belongs to another model")
                     optimizer.state[parameter] = {
                         # AdamW counts its steps on the CPU unless fused on a GPU
                         key: value.to(parameter.device)
