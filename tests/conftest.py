@@ -17,13 +17,13 @@ import lmlab  # noqa: F401 - before torch
 import hypothesis
 import pytest
 import torch
-from helpers import id_store, random_documents, sentences
 
+from helpers import id_store, random_documents, sentences
+from lmlab.data.documents import CorpusConfig
 from lmlab.data.prepare import PrepareConfig, prepare
 from lmlab.data.splits import SplitConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TokenizerConfig
-from lmlab.data.documents import CorpusConfig
 
 hypothesis.settings.register_profile("lmlab", deadline=None, max_examples=50, derandomize=True)
 hypothesis.settings.load_profile("lmlab")

@@ -17,10 +17,11 @@ from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.data.store import EncodedDocument, TokenStore, write_store
 from lmlab.data.tokenizers import TextTokenizer, character_tokenizer
 
-WORDS = (
+_WORDS = (
     "the a of to and in model text token order window reads writes learns forward backward "
     "small large quick slow first last every some many naïve café 東京 entropy arrow time"
-).split()
+)
+WORDS = _WORDS.split()
 
 
 def sentences(count: int, *, seed: int) -> list[str]:
@@ -119,3 +120,9 @@ def failing_at(number: int, error: BaseException) -> Iterator[list[str]]:
         yield seen
     finally:
         durable.on_operation = before
+
+
+def run_folder(config: TrainConfig) -> Path:
+    """Where the run lies; tests always say so."""
+    assert config.out is not None
+    return config.out

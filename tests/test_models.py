@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ STOCK = ["gpt2", "neox", "llama"]
 ALL = [*STOCK, "gru", "lstm"]
 
 
-def build(architecture="gpt2", *, seed=0, **settings):
+def build(architecture: Any = "gpt2", *, seed=0, **settings: Any) -> Any:
     chosen = {"layers": 2, "heads": 2, "width": 16, **settings}
     if architecture in ("gru", "lstm"):
         chosen["heads"] = None
@@ -74,7 +75,7 @@ def test_saved_models_load_in_transformers_to_the_bit(tmp_path, architecture, ti
     head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
     assert (head is embedding) == tied
     folder = save(model, tmp_path / "m")
-    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert torch.equal(logits(loaded, some_ids()), logits_BTV)
     assert loaded.config.bos_token_id == 28
     assert loaded.config.eos_token_id == 29
@@ -334,7 +335,7 @@ def test_auto_takes_the_shape_from_a_folder_and_the_vocabulary_from_the_store(tm
     assert model.config.vocab_size == V
     assert logits(model, some_ids()).shape == (3, 12, V)
     config.max_position_embeddings = 11
-    with pytest.raises(UserError, match="allows 11 positions.*context 12"):
+    with pytest.raises(UserError, match=r"allows 11 positions.*context 12"):
         build("auto", path=save_config(config, tmp_path / "b"))
     with pytest.raises(UserError, match=r"--model\.path .*nothing: no usable"):
         build("auto", path=str(tmp_path / "nothing"))

@@ -26,7 +26,9 @@ ORDERS = ["forward", "backward", "permutation:0", "permutation:1", "permutation:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@given(windows=st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=4))
+@given(
+    windows=st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=4)
+)
 def test_every_order_scores_the_same_tokens(order, windows):
     bos = 99
     made = Causal(order=order, bos_id=bos).batch([np.array(w) for w in windows], device=CPU)
@@ -55,7 +57,7 @@ def test_a_given_length_pads_on_the_right():
 
 @pytest.mark.parametrize("order", ["sideways", "permutation", "permutation:x", "Forward", ""])
 def test_unknown_orders(order):
-    with pytest.raises(UserError, match="unknown order.*forward, backward and permutation:SEED"):
+    with pytest.raises(UserError, match=r"unknown order.*forward, backward and permutation:SEED"):
         check_order(order)
     with pytest.raises(UserError):
         Causal(order=order, bos_id=0)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import sentences, tree
 
+from helpers import sentences, tree
 from lmlab.data import prepare as prepare_module
 from lmlab.data.documents import CorpusConfig, Document
 from lmlab.data.prepare import PrepareConfig, prepare
@@ -81,8 +81,8 @@ def test_a_moved_folder_is_the_same_input(config, text_folder, tmp_path):
     prepare(config)
     moved = shutil.copytree(text_folder, tmp_path / "moved")
     prepare(replace(config, corpus=CorpusConfig(source=(str(moved),))))
+    (moved / "003.txt").write_text("changed, with the same name")
     with pytest.raises(UserError, match="different: sources"):
-        (moved / "003.txt").write_text("changed, with the same name")
         prepare(replace(config, corpus=CorpusConfig(source=(str(moved),))))
 
 
@@ -192,4 +192,7 @@ def test_copies_of_a_document_share_a_split(config, tmp_path):
         names = store.split(name).names
         numbers = [n.removeprefix("copy-") for n in names]
         assert all(numbers.count(n) == 2 for n in numbers)
-    assert np.sum([store.split(n).documents_M3.shape[0] for n in ("train", "validation", "test")]) == 120
+    assert (
+        np.sum([store.split(n).documents_M3.shape[0] for n in ("train", "validation", "test")])
+        == 120
+    )

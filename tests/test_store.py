@@ -7,10 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import id_store, random_documents, symbols_tokenizer, tree
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import id_store, random_documents, symbols_tokenizer, tree
 from lmlab.config import digest
 from lmlab.data import store as store_module
 from lmlab.data.store import EncodedDocument, TokenStore, write_store
@@ -190,7 +190,7 @@ def test_a_signed_manifest_still_may_not_leave_the_folder(copy):
 
 
 def test_no_store_here(tmp_path):
-    with pytest.raises(UserError, match="not a token store.*lmlab prepare"):
+    with pytest.raises(UserError, match=r"not a token store.*lmlab prepare"):
         TokenStore(tmp_path / "nothing")
     with pytest.raises(UserError, match="no split 'test'; it has train"):
         id_store(tmp_path / "s", {"train": [[1]]}, symbols=2).split("test")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import id_store, random_documents
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from helpers import id_store, random_documents
 from lmlab.data.splits import SplitConfig, assign_splits, text_key
 from lmlab.data.windows import (
     SECTION_TOKENS,
@@ -66,7 +66,7 @@ def test_shares_are_of_bytes():
     rng = np.random.default_rng(0)
     texts = [f"{i}" + "x" * int(rng.integers(10, 2000)) for i in range(2000)]
     splits = assigned(texts, validation=0.1, test=0.05)
-    sizes = {name: 0 for name in ("train", "validation", "test")}
+    sizes: dict[str, int] = dict.fromkeys(("train", "validation", "test"), 0)
     for text, split in zip(texts, splits, strict=True):
         sizes[split] += len(text)
     total = sum(sizes.values())
@@ -236,7 +236,7 @@ def test_a_sample_of_windows_is_a_fixed_part(small_store):
 
 def test_windows_that_make_no_sense(small_store):
     split = small_store.split("validation")
-    with pytest.raises(UserError, match="not one window of 100000.*shorter --context"):
+    with pytest.raises(UserError, match=r"not one window of 100000.*shorter --context"):
         TrainingWindows(split, 100_000, batch=1, seed=0)
     with pytest.raises(UserError, match="at least 1"):
         TrainingWindows(split, 0, batch=1, seed=0)

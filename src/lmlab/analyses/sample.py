@@ -73,12 +73,18 @@ def sample(
         pad_token_id=end,
         bos_token_id=subject.tokenizer.bos_id,
     )
+    # What the model's files recommend (top-p, penalties) fills every setting left open here, so it
+    # is set aside: samples follow the model's own distribution
+    recommended, subject.model.generation_config = subject.model.generation_config, settings
     # generate draws from the global generator; it is seeded inside a fork and put back
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        made = subject.model.generate(
-            start, attention_mask=torch.ones_like(start), generation_config=settings
-        )
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            made = subject.model.generate(
+                start, attention_mask=torch.ones_like(start), generation_config=settings
+            )
+    finally:
+        subject.model.generation_config = recommended
     texts: list[Sample] = []
     for row in made[:, start.shape[1] :].tolist():
         new = row[: row.index(end)] if end in row else row

@@ -104,7 +104,8 @@ def _load_model(name: str, device: str) -> Any:
 
 def _own(path: Path, *, name: str, device: str) -> Subject:
     record = read_json_file(path / "lmlab.json")
-    if record.get("format") != RECORD_FORMAT:
+    needed = {"tokenizer_fingerprint", "objective", "order", "head", "context"}
+    if record.get("format") != RECORD_FORMAT or not needed <= record.keys():
         raise UserError(f"{path / 'lmlab.json'}: not the record of an lmlab model")
     tokenizer = load_tokenizer(path)
     if tokenizer.fingerprint != record["tokenizer_fingerprint"]:

@@ -39,7 +39,9 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _positive(learning_rate=self.learning_rate, epsilon=self.epsilon, clip=self.clip)
-        if not 0 <= self.weight_decay < float("inf") or not all(0 <= b < 1 for b in (*self.betas, self.momentum)):
+        if not 0 <= self.weight_decay < float("inf") or not all(
+            0 <= b < 1 for b in (*self.betas, self.momentum)
+        ):
             raise UserError("weight decay must be at least 0; betas and momentum in [0, 1)")
 
 

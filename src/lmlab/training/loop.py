@@ -298,9 +298,8 @@ class _Trainer:
         # the journal first: a checkpoint must never be ahead of it
         journal.sync()
         timing.sync()
-        tied = self.backbone.linear and (
-            self.model.get_input_embeddings().weight is self.backbone.weight_VD
-        )
+        head = self.model.get_output_embeddings()
+        tied = head is not None and head.weight is self.model.get_input_embeddings().weight
         record = {
             "format": "lmlab model 1",
             "objective": self.objective.record(),

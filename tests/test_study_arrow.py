@@ -1,0 +1,199 @@
+"""The arrow study: resumable, shared runs, equal pairs, a report drawn from results.json alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lmlab.analyses.score import score
+from lmlab.analyses.subject import open_subject
+from lmlab.config.studies import ArrowConfig
+from lmlab.data.store import TokenStore
+from lmlab.data.synthetic import LinearLanguage
+from lmlab.errors import UserError
+from lmlab.studies import arrow as study
+from lmlab.studies.corpora import open_corpus
+from lmlab.studies.redraw import redraw, result_rows
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, text_folder):
+    """A study of a text and a linear language, as small as it can be."""
+    lab = tmp_path_factory.mktemp("lab")
+    config = ArrowConfig(
+        corpora=(str(text_folder), "linear:3:1"),
+        sizes=("nano",),
+        contexts=(16,),
+        seeds=2,
+        vocabulary=300,
+        tokens=600,
+        batch_tokens=64,
+        lab=lab,
+        out=lab / "study",
+    )
+    return config, study.run_arrow(config)
+
+
+def test_results_agree_with_scoring_by_hand(finished):
+    config, report = finished
+    results = json.loads((report.parent / "results.json").read_text())
+    cell = results["cells"][0]
+    sums = {}
+    for side in ("forward", "other"):
+        total = 0.0
+        for run in cell[side]:
+            subject = open_subject(config.lab / "runs" / run["run"])
+            store = next(
+                s
+                for s in map(TokenStore, (config.lab / "stores").iterdir())
+                if s.manifest["tokenizer_fingerprint"] == subject.tokenizer.fingerprint
+            )
+            made = score(subject, store, split="test", context=16, batch=1)
+            assert math.isclose(made.nats_per_token, run["nats_per_token"], rel_tol=1e-6)
+            total += made.nats_M.sum()
+        sums[side] = total
+    relative = 2 * (sums["other"] - sums["forward"]) / (sums["other"] + sums["forward"])
+    assert math.isclose(relative, cell["arrow"]["relative"], abs_tol=1e-6)
+    assert cell["arrow"]["seeds"] == 2
+
+
+def test_a_pair_has_the_same_start_and_the_same_data(finished):
+    config, report = finished
+    results = json.loads((report.parent / "results.json").read_text())
+    for cell in results["cells"]:
+        for forward, other in zip(cell["forward"], cell["other"], strict=True):
+            records = [
+                json.loads(next((config.lab / "runs" / r["run"]).rglob("lmlab.json")).read_text())
+                for r in (forward, other)
+            ]
+            assert [r["order"] for r in records] == ["forward", "backward"]
+            a, b = ({**r["training"], "order": ""} for r in records)
+            assert a == b
+
+
+def test_a_finished_study_trains_and_scores_nothing_again(finished, monkeypatch):
+    config, report = finished
+    before = (report.parent / "results.json").read_bytes()
+    page = report.read_bytes()
+    monkeypatch.setattr("lmlab.training.loop._Trainer.run", pytest.fail)
+    monkeypatch.setattr("lmlab.studies.cached.score", pytest.fail)
+    assert study.run_arrow(config) == report
+    assert (report.parent / "results.json").read_bytes() == before
+    assert report.read_bytes() == page
+
+
+def test_an_interrupted_study_ends_with_the_same_results(finished, tmp_path, monkeypatch):
+    config, report = finished
+    fresh = replace(config, lab=tmp_path, out=tmp_path / "study")
+    calls = 0
+    real = study.train
+
+    def dies(*arguments, **more):
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(study, "train", dies)
+    with pytest.raises(KeyboardInterrupt):
+        study.run_arrow(fresh)
+    assert not (tmp_path / "study" / "results.json").exists()
+    again = study.run_arrow(fresh)
+    ours, theirs = (
+        json.loads((r.parent / "results.json").read_text())["cells"] for r in (again, report)
+    )
+    assert ours == theirs
+
+
+def test_a_pair_that_differs_in_more_than_direction_is_refused(finished, monkeypatch):
+    config, _ = finished
+    real = study._request
+
+    def uneven(config, cell, order, seed):
+        request = real(config, cell, order, seed)
+        return replace(request, batch=2) if order == "backward" else request
+
+    monkeypatch.setattr(study, "_request", uneven)
+    with pytest.raises(UserError, match="more than direction"):
+        study.run_arrow(replace(config, out=config.lab / "other"))
+
+
+def test_the_report_is_drawn_again_from_results_alone(finished):
+    _, report = finished
+    page = report.read_text()
+    report.unlink()
+    assert redraw(report.parent) == report
+    assert report.read_text() == page
+    columns, rows = result_rows(report.parent)
+    assert len(columns) == 2
+    assert len(rows) == 2
+    for row in rows:
+        assert row[1].split(" (")[0] in page
+
+
+def test_a_report_of_hostile_names_stays_text(finished, tmp_path):
+    _, report = finished
+    results = json.loads((report.parent / "results.json").read_text())
+    results["cells"][0]["corpus"] = "<script>alert(1)</script>"
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    page = redraw(tmp_path).read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_folders_without_results_are_named(tmp_path):
+    with pytest.raises(UserError, match="run the study first"):
+        redraw(tmp_path)
+    (tmp_path / "results.json").write_text('{"study": "arrow", "cells": [{}]}')
+    with pytest.raises(UserError, match="another version"):
+        redraw(tmp_path)
+
+
+def test_no_difference_is_said_where_the_interval_covers_zero(finished):
+    _, report = finished
+    results = json.loads((report.parent / "results.json").read_text())
+    for cell, (_, said) in zip(results["cells"], result_rows(report.parent)[1], strict=True):
+        interval = cell["arrow"]["interval"]
+        if interval and interval[0] <= 0 <= interval[1]:
+            assert said.startswith("no difference seen")
+
+
+def test_synthetic_corpora_are_strings_that_fill_a_window(tmp_path):
+    corpus = open_corpus("linear:3:1:5", lab=tmp_path, tokenizer="bpe", vocabulary=0, tokens=130)
+    source = LinearLanguage(3, 1, 0.01, 5)
+    assert corpus.context == 13
+    assert corpus.floor == pytest.approx(source.floor(), abs=0)
+    train = corpus.store.split("train")
+    assert train.tokens == 130
+    assert not corpus.store.end_of_text
+    strings = train.read(0, 130).reshape(10, 13)
+    assert (strings == source.sample(10, 1)).all()
+    assert (corpus.store.split("test").read(0, 13) == source.sample(2048, 3)[0]).all()
+    assert np.array_equal(corpus.store.tokenizer.encode(source.text(strings)[0]), strings[0])
+
+
+@pytest.mark.parametrize("name", ["linear:3", "linear:a:b", "primes:1:2", "markov", "map:2"])
+def test_synthetic_corpora_that_make_no_sense(name, tmp_path):
+    with pytest.raises(UserError, match="write it as"):
+        open_corpus(name, lab=tmp_path, tokenizer="bpe", vocabulary=0, tokens=10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sizes": ("huge",)}, "--sizes huge"),
+        ({"architectures": ("gru",)}, "--architectures gru needs --sizes"),
+        ({"contexts": (9999,)}, "does not fit a batch"),
+        ({"orders": ("sideways",)}, "permutation:SEED"),
+        ({"corpora": ("a", "a")}, "each once"),
+        ({"seeds": 0}, "at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense(changes, message):
+    with pytest.raises(UserError, match=message):
+        ArrowConfig(**changes)

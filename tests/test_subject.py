@@ -1,0 +1,407 @@
+"""Subject, score and sample: any model through one door, scored as the library would.
+
+Shapes: B batch, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
+
+from helpers import id_store, random_documents, tiny_training
+from lmlab.analyses.sample import sample
+from lmlab.analyses.score import merge_scores, score
+from lmlab.analyses.subject import open_subject
+from lmlab.config.model import ModelConfig
+from lmlab.config.training import OptimizerConfig
+from lmlab.errors import UserError
+from lmlab.runs.checkpoint import checkpoint_folder
+from lmlab.training.loop import train
+
+FAST = OptimizerConfig(learning_rate=1e-2)
+
+
+def trained(store, out, architecture: Any = "gpt2", order="forward", **changes):
+    model = ModelConfig(
+        architecture, layers=1, width=16, heads=None if architecture in ("gru", "lstm") else 2
+    )
+    settings = {"context": 16, "steps": 30, "optimizer": FAST, "model": model, **changes}
+    train(tiny_training(store, out, order=order, **settings))
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(text_store, tmp_path_factory):
+    """Runs on real text: GPT-2 forward and backward, a GRU backward."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        "forward": trained(text_store, folder / "forward"),
+        "backward": trained(text_store, folder / "backward", order="backward"),
+        "gru": trained(text_store, folder / "gru", "gru", order="backward"),
+        "permutation": trained(text_store, folder / "permutation", order="permutation:1"),
+    }
+
+
+@pytest.fixture
+def plain_folder(text_store, tmp_path):
+    """A model made by transformers alone, with a tokenizer it can read."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=300, n_positions=24, n_embd=16, n_layer=1, n_head=2,
+        bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "plain")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=text_store.tokenizer.backend,
+        bos_token="<|bos|>",
+        eos_token="<|endoftext|>",
+    )
+    tokenizer.save_pretrained(tmp_path / "plain")
+    return tmp_path / "plain"
+
+
+# opening
+
+
+@pytest.mark.parametrize("name", ["forward", "backward", "gru", "permutation"])
+def test_a_run_and_its_checkpoints_open(runs, text_store, name):
+    subject = open_subject(runs[name])
+    assert subject.order == {"gru": "backward", "permutation": "permutation:1"}.get(name, name)
+    assert (subject.head, subject.context) == ("untied", 16)
+    assert subject.record["step"] == 30
+    assert subject.tokenizer.fingerprint == text_store.tokenizer.fingerprint
+    assert subject.name == str(runs[name])
+    assert not subject.model.training
+    early = open_subject(checkpoint_folder(runs[name], 2))
+    assert early.record["step"] == 2
+    ids = torch.arange(2, 12)[None]
+    with torch.no_grad():
+        assert not torch.equal(early.backbone.logits(ids), subject.backbone.logits(ids))
+
+
+@pytest.mark.parametrize("name", ["forward", "gru"])
+def test_logits_are_the_librarys_to_the_bit(runs, name):
+    subject = open_subject(runs[name])
+    library = AutoModelForCausalLM.from_pretrained(
+        checkpoint_folder(runs[name], 30), dtype=torch.float32
+    )
+    ids = torch.randint(300, (3, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(subject.backbone.logits(ids), library(input_ids=ids).logits)
+        if name == "forward":
+            for model in (subject.model, library):
+                model.set_attn_implementation("eager")
+            assert torch.equal(subject.backbone.logits(ids), library(input_ids=ids).logits)
+
+
+def test_a_run_opens_at_its_newest_whole_checkpoint(runs, tmp_path):
+    run = shutil.copytree(runs["forward"], tmp_path / "run")
+    newest = checkpoint_folder(run, 30) / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert open_subject(run).record["step"] == 28
+    with pytest.raises(UserError, match=r"model\.safetensors: missing, truncated or changed"):
+        open_subject(checkpoint_folder(run, 30))
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").mkdir()
+    with pytest.raises(UserError, match=r"run: no usable checkpoint \(it has none yet\)"):
+        open_subject(run)
+
+
+def test_a_checkpoint_with_another_tokenizer_is_refused(runs, small_store, tmp_path):
+    folder = shutil.copytree(checkpoint_folder(runs["forward"], 30), tmp_path / "c")
+    (folder / "manifest.json").unlink()  # copied by hand: nothing else vouches for the files
+    assert open_subject(folder).record["step"] == 30
+    for name, data in small_store.tokenizer.files().items():
+        (folder / name).write_bytes(data)
+    with pytest.raises(UserError, match="the tokenizer is not the one this model was trained with"):
+        open_subject(folder)
+    for text in ("{}", '{"format": "lmlab model 1"}'):
+        (folder / "lmlab.json").write_text(text)
+        with pytest.raises(UserError, match=r"lmlab\.json"):
+            open_subject(folder)
+
+
+def test_a_plain_transformers_folder_opens(plain_folder, text_store):
+    subject = open_subject(plain_folder)
+    assert (subject.order, subject.head, subject.context) == ("forward", "tied", 24)
+    assert subject.record == {}
+    text = "the model reads"
+    assert subject.tokenizer.encode(text).tolist() == text_store.tokenizer.encode(text).tolist()
+    library = GPT2LMHeadModel.from_pretrained(plain_folder)
+    ids = torch.arange(10)[None]
+    with torch.no_grad():
+        assert torch.equal(subject.backbone.logits(ids), library(input_ids=ids).logits)
+
+
+def test_a_masked_model_is_refused(tmp_path):
+    config = BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16,
+    )  # fmt: skip
+    BertForMaskedLM(config).save_pretrained(tmp_path / "bert")
+    with pytest.raises(UserError, match="bert is a masked language model"):
+        open_subject(tmp_path / "bert")
+
+
+def test_pickled_weights_are_refused(plain_folder):
+    weights = GPT2LMHeadModel.from_pretrained(plain_folder).state_dict()
+    (plain_folder / "model.safetensors").unlink()
+    torch.save(weights, plain_folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"plain: the model cannot be loaded: .*safetensors"):
+        open_subject(plain_folder)
+
+
+def test_code_that_comes_with_a_model_is_not_run(tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}})
+    )
+    (tmp_path / "evil.py").write_text("raise SystemExit('run!')")
+    with pytest.raises(UserError, match="neither a run, a checkpoint, nor a transformers model"):
+        open_subject(tmp_path)
+
+
+def test_what_is_no_model(tmp_path, small_store):
+    for path in (tmp_path, tmp_path / "nothing", small_store.path):
+        with pytest.raises(
+            UserError, match="neither a run, a checkpoint, nor a transformers model"
+        ):
+            open_subject(path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    with pytest.raises(UserError, match="architecture 'vit' is not a causal language model"):
+        open_subject(tmp_path)
+
+
+# scoring
+
+
+def by_library(subject, ids) -> np.ndarray:
+    """Nats of each token of one window, from the library's own logits, in the subject's order."""
+    if subject.order == "backward":
+        ids = ids[::-1].copy()
+    sequence = torch.tensor([subject.tokenizer.bos_id, *ids.tolist()])
+    with torch.no_grad():
+        logits = subject.model(input_ids=sequence[None, :-1]).logits[0].double()
+    return -torch.log_softmax(logits, -1)[torch.arange(len(ids)), sequence[1:]].numpy()
+
+
+@pytest.mark.parametrize("name", ["forward", "backward", "gru"])
+def test_scores_are_the_librarys(runs, text_store, name):
+    subject = open_subject(runs[name])
+    made = score(subject, text_store)
+    split = text_store.split("validation")
+    row = 0
+    position = np.zeros(16)
+    for start, tokens, _ in split.documents_M3:
+        for at in range(start, start + tokens, 16):
+            ids = split.read(at, min(at + 16, start + tokens))
+            expected = by_library(subject, ids)
+            position[: len(ids)] += expected
+            assert made.tokens_M[row] == len(ids)
+            assert abs(made.nats_M[row] - expected.sum()) < 1e-6 * len(ids)
+            row += 1
+    assert row == len(made.nats_M)
+    assert made.position_nats_n == pytest.approx(position, rel=1e-6)
+    assert made.position_tokens_n[0] == row
+    assert made.position_tokens_n.sum() == made.tokens == split.documents_M3[:, 1].sum()
+    total = made.nats_M.sum()
+    assert made.nats_per_token == pytest.approx(total / made.tokens)
+    # bits per byte by hand, over the bytes of the text itself
+    text = sum(
+        len(text_store.tokenizer.decode(split.read(s, s + n)).encode())
+        for s, n, _ in split.documents_M3
+    )
+    assert made.bits_per_byte == pytest.approx(total / np.log(2) / text)
+    assert made.nats_per_token < np.log(300)
+
+
+@pytest.mark.parametrize("name", ["forward", "backward", "gru"])
+def test_scores_do_not_depend_on_the_batch(runs, text_store, name):
+    subject = open_subject(runs[name])
+    whole = score(subject, text_store, context=13)
+    for batch in (1, 3, 1000):
+        made = score(subject, text_store, context=13, batch=batch)
+        assert np.abs(made.nats_M - whole.nats_M).max() < 1e-5
+        assert made.nats_per_token == pytest.approx(whole.nats_per_token, abs=1e-5)
+
+
+def test_shards_merge_to_the_whole(runs, text_store):
+    subject = open_subject(runs["backward"])
+    whole = score(subject, text_store)
+    parts = [score(subject, text_store, shard=(k, 3)) for k in (2, 0, 1)]
+    assert [p.bits_per_byte for p in parts] == [None] * 3
+    merged = merge_scores(parts, text_bytes=whole.text_bytes)
+    assert np.array_equal(merged.row_M, whole.row_M)
+    assert merged.nats_M == pytest.approx(whole.nats_M, abs=1e-5)
+    assert np.array_equal(merged.cluster_M, whole.cluster_M)
+    assert merged.bits_per_byte == pytest.approx(whole.bits_per_byte)
+    assert merged.position_nats_n == pytest.approx(whole.position_nats_n)
+    assert np.array_equal(merged.position_tokens_n, whole.position_tokens_n)
+    with pytest.raises(UserError, match="overlap"):
+        merge_scores([parts[0], parts[0]])
+    with pytest.raises(UserError, match="different things"):
+        merge_scores([parts[0], score(subject, text_store, context=8, shard=(1, 3))])
+    with pytest.raises(UserError, match="no shard"):
+        merge_scores([])
+
+
+def test_a_sample_of_windows_has_no_bytes(runs, text_store):
+    made = score(open_subject(runs["forward"]), text_store, max_windows=5)
+    assert len(made.nats_M) == 5
+    assert made.bits_per_byte is None
+    whole = score(open_subject(runs["forward"]), text_store, split="test")
+    assert whole.bits_per_byte is not None
+
+
+def test_the_interval_is_over_text(runs, text_store):
+    made = score(open_subject(runs["forward"]), text_store)
+    interval = made.interval()
+    assert interval.low is not None
+    assert interval.high is not None
+    assert interval.low < made.nats_per_token < interval.high
+    plain = made.to_json()
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["clusters"] == len(text_store.split("validation").names)
+    assert (plain["cluster"], plain["first_token"]) == ("document", "scored, from BOS alone")
+
+
+def test_a_store_made_with_another_tokenizer_is_refused(runs, small_store):
+    subject = open_subject(runs["forward"])
+    with pytest.raises(UserError) as caught:
+        score(subject, small_store)
+    message = str(caught.value)
+    assert f"{small_store.path} was made with another tokenizer than {subject.name}" in message
+    assert "lmlab prepare --tokenizer.kind pretrained --tokenizer.name" in message
+
+
+def test_scorings_that_make_no_sense(runs, text_store):
+    subject = open_subject(runs["forward"])
+    with pytest.raises(UserError, match=r"--context 17: .* at most 16"):
+        score(subject, text_store, context=17)
+    with pytest.raises(UserError, match="shard 3 of 3"):
+        score(subject, text_store, shard=(3, 3))
+    with pytest.raises(UserError, match="has no window"):
+        score(subject, text_store, shard=(5000, 5001))
+    with pytest.raises(UserError, match="no split 'nothing'"):
+        score(subject, text_store, split="nothing")
+
+
+def test_the_remedy_of_another_tokenizer_works(runs, text_folder, tmp_path):
+    """What the message says to do makes a store that the subject accepts."""
+    from lmlab.data.documents import CorpusConfig
+    from lmlab.data.prepare import PrepareConfig, prepare
+    from lmlab.data.tokenizers import TokenizerConfig
+
+    subject = open_subject(runs["forward"])
+    store = prepare(
+        PrepareConfig(
+            out=tmp_path / "s",
+            corpus=CorpusConfig(source=(str(text_folder),)),
+            tokenizer=TokenizerConfig(kind="pretrained", name=subject.model.name_or_path),
+        )
+    )
+    assert score(subject, store).nats_per_token < np.log(300)
+
+
+# sampling
+
+
+@pytest.mark.parametrize("name", ["forward", "backward", "gru"])
+def test_samples_are_repeatable_and_in_reading_order(runs, name):
+    subject = open_subject(runs[name])
+    state = torch.get_rng_state()
+    first = sample(subject, "the model", tokens=8, count=3, seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert sample(subject, "the model", tokens=8, count=3, seed=1) == first
+    assert sample(subject, "the model", tokens=8, count=3, seed=2) != first
+    assert len({s.text for s in first}) > 1
+    for one in first:
+        if subject.order == "backward":
+            assert one.text == one.written + "the model"
+        else:
+            assert one.text == "the model" + one.written
+
+
+@pytest.mark.parametrize("name", ["forward", "backward", "gru"])
+def test_the_likeliest_tokens_by_hand(runs, name):
+    subject = open_subject(runs[name])
+    (made,) = sample(subject, "the", tokens=6, temperature=0)
+    ids = subject.tokenizer.encode("the").tolist()
+    if subject.order == "backward":
+        ids = ids[::-1]
+    sequence, new = [subject.tokenizer.bos_id, *ids], []
+    for _ in range(6):
+        with torch.no_grad():
+            best = int(subject.model(input_ids=torch.tensor([sequence])).logits[0, -1].argmax())
+        if best == subject.tokenizer.end_of_text_id:
+            break
+        sequence.append(best)
+        new.append(best)
+    assert made.written == subject.tokenizer.decode(
+        new[::-1] if subject.order == "backward" else new
+    )
+    assert made.written
+
+
+def test_samples_follow_the_models_distribution(tmp_path):
+    """An order-0 language: the frequencies of drawn symbols are the model's own probabilities."""
+    store = id_store(
+        tmp_path / "s",
+        {
+            n: random_documents(20, 40, 40, symbols=3, seed=i)
+            for i, n in enumerate(("train", "validation"))
+        },
+        symbols=3,
+    )
+    subject = open_subject(trained(store, tmp_path / "run", context=4, steps=5))
+    # what a model's own files recommend for generation must not bend the distribution
+    subject.model.generation_config.top_k = 1
+    subject.model.generation_config.top_p = 0.01
+    subject.model.generation_config.repetition_penalty = 3.0
+    drawn = sample(subject, tokens=1, count=4000)
+    with torch.no_grad():
+        logits = subject.model(input_ids=torch.tensor([[subject.tokenizer.bos_id]])).logits[0, -1]
+    for temperature, texts in (
+        (1.0, drawn),
+        (0.05, sample(subject, tokens=1, count=4000, temperature=0.05)),
+    ):
+        p = torch.softmax(logits.double() / temperature, -1)
+        for i, symbol in enumerate(subject.tokenizer.token(t) for t in range(3)):
+            share = sum(s.written == symbol for s in texts) / 4000
+            assert share == pytest.approx(float(p[i]), abs=0.04)
+    assert len({s.written for s in sample(subject, tokens=1, count=50, top_k=1)}) == 1
+    assert subject.model.generation_config.top_k == 1  # put back
+
+
+def test_the_context_is_used_to_its_end_and_no_further(plain_folder):
+    subject = open_subject(plain_folder)
+    seen = []
+    subject.model.transformer.register_forward_pre_hook(
+        lambda model, inputs: seen.append(inputs[0].shape[1])
+    )
+    sample(subject, "the", tokens=1000, temperature=0)
+    assert sum(seen) == 24  # BOS, the prompt and what was written but for its last token
+    with pytest.raises(UserError, match=r"prompt has \d+ tokens, which fills the context of 24"):
+        sample(subject, "the " * 30)
+
+
+def test_samplings_that_make_no_sense(runs):
+    with pytest.raises(UserError, match="not sampled in the order permutation:1"):
+        sample(open_subject(runs["permutation"]))
+    subject = open_subject(runs["forward"])
+    wrong: list[dict[str, Any]] = [{"tokens": 0}, {"count": 0}, {"temperature": -1.0}, {"top_k": 0}]
+    for settings in wrong:
+        with pytest.raises(UserError, match="sampling needs"):
+            sample(subject, **settings)
