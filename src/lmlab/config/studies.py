@@ -61,16 +61,17 @@ class ArrowConfig:
                 f"{self.batch_tokens}"
             )
         combinations = self.models()
+        known = [*SIZES, *RECURRENT_SIZES]
+        for size in self.sizes:
+            if size not in known:
+                raise UserError(f"--sizes {size}: the sizes are {', '.join(known)}")
         for architecture in self.architectures:
             if not any(a == architecture for a, _ in combinations):
                 own = RECURRENT_SIZES if architecture in RECURRENT else SIZES
                 raise UserError(f"--architectures {architecture} needs --sizes of {', '.join(own)}")
         for size in self.sizes:
             if not any(s == size for _, s in combinations):
-                known = ", ".join([*SIZES, *RECURRENT_SIZES])
-                raise UserError(
-                    f"--sizes {size}: no architecture asked for has it (sizes: {known})"
-                )
+                raise UserError(f"--sizes {size}: no architecture asked for has this size")
         for order in self.orders:
             kind, _, seed = order.partition(":")
             if kind != "permutation" or not seed.isdigit():
