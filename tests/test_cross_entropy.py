@@ -70,6 +70,20 @@ def test_value_and_gradients_are_those_of_torch(bias, ignored):
 
 
 @pytest.mark.usefixtures("chunk")
+def test_gradients_add_up_over_several_backward_passes():
+    """With a factor of 1 the saved gradients are handed out uncopied; they must not be changed."""
+    hidden, weight, targets, bias_V = inputs()
+    total, _ = cross_entropy_sum(hidden, weight, targets, bias_V=bias_V)
+    reference = cross_entropy(linear(hidden, weight, bias_V), targets, reduction="sum")
+    once = gradients(reference, hidden, weight, bias_V)
+    for times in (1, 2, 3):
+        total.backward(retain_graph=True)
+        for tensor, gradient in zip((hidden, weight, bias_V), once, strict=True):
+            assert tensor is not None
+            torch.testing.assert_close(tensor.grad, times * gradient, rtol=0, atol=1e-11)
+
+
+@pytest.mark.usefixtures("chunk")
 def test_only_the_gradients_that_are_asked_for():
     hidden, weight, targets, bias_V = inputs()
     theirs = cross_entropy(linear(hidden, weight, bias_V), targets)

@@ -193,13 +193,15 @@ def test_an_empty_corpus_names_its_source(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [".gz", ".zst"])
-@pytest.mark.parametrize("damage", ["cut", "flip", "header"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "start", "header"])
 def test_damaged_compression_names_the_file(tmp_path, kind, damage):
     data = bytearray(compress(jsonl([os.urandom(1000).hex() for _ in range(400)]), kind))
     if damage == "cut":
         data = data[: len(data) // 2]
     elif damage == "flip":
         data[len(data) // 2 : len(data) // 2 + 40] = b"\xff" * 40
+    elif damage == "start":
+        data[10:14] = b"\xff" * 4
     else:
         data[:4] = b"oops"
     path = tmp_path / f"a.jsonl{kind}"

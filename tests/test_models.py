@@ -286,13 +286,13 @@ def tiny_gemma(folder, *, cap):
 
 
 def test_a_soft_capped_head_is_left_to_the_model(tmp_path):
-    model = build("auto", path=tiny_gemma(tmp_path / "capped", cap=5.0))
+    model = build("auto", path=tiny_gemma(tmp_path / "capped", cap=30.0))
     backbone = Backbone(model)
     # with fresh weights the logits are far below the cap, where a cap hardly shows
-    assert logits(model, some_ids()).abs().max() < 1
+    assert logits(model, some_ids()).abs().max() < 0.25
     assert not backbone.linear
     model.get_output_embeddings().weight.data *= 1000
-    assert 4 < logits(model, some_ids()).abs().max() <= 5
+    assert 25 < logits(model, some_ids()).abs().max() <= 30
     objective = Causal(order="backward", bos_id=28)
     batch = objective.batch([w.numpy() for w in some_ids()], device=torch.device("cpu"))
     batch.targets_BT[0, 5:] = IGNORED

@@ -52,6 +52,8 @@ def runs(text_store, tmp_path_factory):
         "backward": trained(text_store, folder / "backward", order="backward"),
         "gru": trained(text_store, folder / "gru", "gru", order="backward"),
         "permutation": trained(text_store, folder / "permutation", order="permutation:1"),
+        # documents are shorter and longer than this, so windows are padded to several lengths
+        "long": trained(text_store, folder / "long", order="backward", context=100, steps=6),
     }
 
 
@@ -197,16 +199,18 @@ def by_library(subject, ids) -> np.ndarray:
     return -torch.log_softmax(logits, -1)[torch.arange(len(ids)), sequence[1:]].numpy()
 
 
-@pytest.mark.parametrize("name", ["forward", "backward", "gru"])
+@pytest.mark.parametrize("name", ["forward", "backward", "gru", "long"])
 def test_scores_are_the_librarys(runs, text_store, name):
     subject = open_subject(runs[name])
-    made = score(subject, text_store)
+    context = subject.context
+    made = score(subject, text_store, batch=3)
+    assert len({-(-n // 32) for n in made.tokens_M}) == (4 if name == "long" else 1)
     split = text_store.split("validation")
     row = 0
-    position = np.zeros(16)
+    position = np.zeros(context)
     for start, tokens, _ in split.documents_M3:
-        for at in range(start, start + tokens, 16):
-            ids = split.read(at, min(at + 16, start + tokens))
+        for at in range(start, start + tokens, context):
+            ids = split.read(at, min(at + context, start + tokens))
             expected = by_library(subject, ids)
             position[: len(ids)] += expected
             assert made.tokens_M[row] == len(ids)
@@ -227,12 +231,13 @@ def test_scores_are_the_librarys(runs, text_store, name):
     assert made.nats_per_token < np.log(300)
 
 
-@pytest.mark.parametrize("name", ["forward", "backward", "gru"])
+@pytest.mark.parametrize("name", ["forward", "gru", "long"])
 def test_scores_do_not_depend_on_the_batch(runs, text_store, name):
     subject = open_subject(runs[name])
-    whole = score(subject, text_store, context=13)
+    context = 90 if name == "long" else 13
+    whole = score(subject, text_store, context=context)
     for batch in (1, 3, 1000):
-        made = score(subject, text_store, context=13, batch=batch)
+        made = score(subject, text_store, context=context, batch=batch)
         assert np.abs(made.nats_M - whole.nats_M).max() < 1e-5
         assert made.nats_per_token == pytest.approx(whole.nats_per_token, abs=1e-5)
 

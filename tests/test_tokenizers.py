@@ -116,7 +116,9 @@ def test_batches_are_single_texts():
         assert ids.tolist() == BPE.encode(text).tolist()
 
 
-@pytest.mark.parametrize("tokenizer", [BPE, BYTES, character_tokenizer("ab é\n")], ids=["bpe", "bytes", "characters"])
+@pytest.mark.parametrize(
+    "tokenizer", [BPE, BYTES, character_tokenizer("ab é\n")], ids=["bpe", "bytes", "characters"]
+)
 def test_saved_files_load_in_plain_transformers(tmp_path, tokenizer):
     save(tokenizer, tmp_path / "t")
     text = "ab é ba\na" * 3

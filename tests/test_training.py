@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from helpers import id_store, journal, random_documents, run_folder, tiny_training, tree
+from lmlab.analyses.score import score
+from lmlab.analyses.subject import open_subject
 from lmlab.config import digest
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ScheduleConfig
@@ -361,3 +363,14 @@ def test_hardware_choices():
 def test_a_context_longer_than_the_text(small_store, tmp_path):
     with pytest.raises(UserError, match="not one window of 100000"):
         train(tiny_training(small_store, tmp_path / "run", context=100_000))
+
+
+def test_validation_is_without_dropout(text_store, tmp_path):
+    """What validation wrote is what scoring the checkpoint gives, and training goes on with it."""
+    model = ModelConfig(layers=1, heads=2, width=16, dropout=0.5)
+    config = tiny_training(text_store, tmp_path / "run", model=model, evaluate_every=2)
+    train(config)
+    for record in journal(run_folder(config))[1::2]:
+        subject = open_subject(checkpoint_folder(run_folder(config), record["step"]))
+        scored = score(subject, text_store, max_windows=6)
+        assert record["validation_nats_per_token"] == pytest.approx(scored.nats_per_token, abs=1e-6)
