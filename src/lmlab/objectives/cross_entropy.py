@@ -23,6 +23,7 @@ from lmlab.errors import UserError
 
 IGNORED = -100
 _CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}
+_CACHED_LOGITS = {"cpu": 1 << 20}
 
 
 def linear_cross_entropy(
@@ -163,27 +164,31 @@ class _CrossEntropySum(torch.autograd.Function):
         start = 0
         with torch.autocast(hidden.device.type, enabled=False):
             for part, wanted in zip(*_chunks(hidden, targets_N, len(weight)), strict=True):
-                # in place all along: logits, softmax, gradient of the logits
-                scores_CV = _chunk_logits(part, weight, bias_V, accumulate)
-                rows = torch.arange(len(part), device=hidden.device)
-                scores_CV -= scores_CV.amax(1, keepdim=True)
-                chosen_C = scores_CV[rows, wanted]
-                sums_C = scores_CV.exp_().sum(1)
-                total += (sums_C.log() - chosen_C).sum(dtype=torch.float64)
-                scores_CV /= sums_C[:, None]
-                scores_CV[rows, wanted] -= 1
-                if needs_bias and d_bias is not None:
-                    d_bias += scores_CV.sum(0)
-                d_logits_CV = scores_CV.to(dtype)
+                logits_CV = part @ weight.T
+                # A few rows at a time, so that their float32 form stays in the processor's cache;
+                # the gradient of the logits takes the logits' place
+                rows = max(1, _CACHED_LOGITS.get(hidden.device.type, 1 << 26) // len(weight))
+                for logits_RV, wanted_R in zip(
+                    logits_CV.split(rows), wanted.split(rows), strict=True
+                ):
+                    scores_RV = logits_RV if bias_V is None else logits_RV.to(accumulate) + bias_V
+                    scores_RV = torch.log_softmax(scores_RV, dim=1, dtype=accumulate)
+                    at = torch.arange(len(wanted_R), device=hidden.device)
+                    total -= scores_RV[at, wanted_R].sum(dtype=torch.float64)
+                    scores_RV.exp_()  # softmax, minus one at the target
+                    scores_RV[at, wanted_R] -= 1
+                    if needs_bias and d_bias is not None:
+                        d_bias += scores_RV.sum(0)
+                    logits_RV.copy_(scores_RV)
                 if d_hidden is not None:
-                    torch.mm(d_logits_CV, weight, out=d_hidden[start : start + len(part)])
+                    torch.mm(logits_CV, weight, out=d_hidden[start : start + len(part)])
                 if d_weight is not None:
                     if dtype == accumulate:
-                        d_weight.addmm_(d_logits_CV.T, part)
+                        d_weight.addmm_(logits_CV.T, part)
                     else:
-                        d_weight += d_logits_CV.T @ part
+                        d_weight += logits_CV.T @ part
                 start += len(part)
-                del scores_CV, d_logits_CV  # before the next chunk is formed
+                del logits_CV  # before the next chunk is formed
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
         ctx.types = (hidden_ND.dtype, weight_VD.dtype, bias_V.dtype if bias_V is not None else None)
         return total.to(accumulate)
