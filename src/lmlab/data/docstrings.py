@@ -28,7 +28,6 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from lmlab.data.documents import Document
 from lmlab.progress import track
 
 _LEFT_OUT_FOLDERS = {
@@ -38,8 +37,8 @@ _LEFT_OUT_FOLDERS = {
 _REQUIREMENT_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
-def read_docstrings() -> Iterator[Document]:
-    """The documents of the default corpus, in their fixed order."""
+def read_docstrings() -> Iterator[tuple[str, str]]:
+    """Names and texts of the default corpus's documents, in their fixed order."""
     modules = [*_standard_library(), *_installed_packages()]
     seen: set[bytes] = set()
     with track("reading docstrings", len(modules), "modules") as bar:
@@ -47,7 +46,7 @@ def read_docstrings() -> Iterator[Document]:
         for (name, _), paragraphs in zip(modules, extracted, strict=True):
             fresh = [p for p in paragraphs if _remember(p, seen)]
             if fresh:
-                yield Document(name, "\n\n".join(fresh))
+                yield name, "\n\n".join(fresh)
             bar.advance()
 
 

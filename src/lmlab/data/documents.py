@@ -86,7 +86,8 @@ def _documents(config: CorpusConfig) -> Iterator[Document]:
         if source == "docstrings":
             from lmlab.data.docstrings import read_docstrings
 
-            yield from read_docstrings()
+            for name, text in read_docstrings():
+                yield Document(prefix + name, text)
         elif source.startswith("hf:"):
             yield from _read_hub(source, config.text_column)
         else:
