@@ -196,3 +196,20 @@ def test_copies_of_a_document_share_a_split(config, tmp_path):
         np.sum([store.split(n).documents_M3.shape[0] for n in ("train", "validation", "test")])
         == 120
     )
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    config, text_folder, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(text_folder, tmp_path / "moving")
+    changing = replace(config, corpus=CorpusConfig(source=(str(folder),)))
+    real = prepare_module.read_corpus
+
+    def read(corpus):
+        yield from real(corpus)
+        (folder / "000.txt").write_text("written by someone else meanwhile")
+
+    monkeypatch.setattr(prepare_module, "read_corpus", read)
+    with pytest.raises(UserError, match="changed while it was being read"):
+        prepare(changing)
+    assert not changing.out.exists()

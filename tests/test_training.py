@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from helpers import id_store, journal, random_documents, run_folder, tiny_training, tree
 from lmlab.analyses.score import score
@@ -374,3 +374,17 @@ def test_validation_is_without_dropout(text_store, tmp_path):
         subject = open_subject(checkpoint_folder(run_folder(config), record["step"]))
         scored = score(subject, text_store, max_windows=6)
         assert record["validation_nats_per_token"] == pytest.approx(scored.nats_per_token, abs=1e-6)
+
+
+def test_a_configuration_by_path_counts_by_content(small_store, tmp_path):
+    def identity(folder: Path, layers: int = 1) -> str:
+        shape = GPT2Config(n_embd=16, n_layer=layers, n_head=2, n_positions=8)
+        shape.save_pretrained(folder)
+        config = tiny_training(
+            small_store, tmp_path / "run", model=ModelConfig("auto", path=str(folder))
+        )
+        return run_identity(resolve(config), small_store)
+
+    here = identity(tmp_path / "a")
+    assert identity(tmp_path / "b") == here
+    assert identity(tmp_path / "a", layers=2) != here

@@ -62,6 +62,7 @@ def prepare(config: PrepareConfig) -> TokenStore:
         )
     try:
         spool = Spool(spool_folder / "documents.jsonl", read_corpus(config.corpus))
+        _check_unchanged(config, request)
         splits = assign_splits(spool.keys, spool.sizes, config.split)
         say(
             f"{len(splits):,} documents, {sum(spool.sizes):,} bytes of text; building the tokenizer"
@@ -82,6 +83,13 @@ def prepare(config: PrepareConfig) -> TokenStore:
             )
     finally:
         shutil.rmtree(spool_folder, ignore_errors=True)
+
+
+def _check_unchanged(config: PrepareConfig, request: dict[str, Any]) -> None:
+    """`UserError` if a local source changed since `request` described it, while it was read."""
+    for source, before in zip(config.corpus.source, request["sources"], strict=True):
+        if not source.startswith("hf:") and _identity(source) != before:
+            raise UserError(f"{source} changed while it was being read; run the command again")
 
 
 def _reuse(path: Path, request: dict[str, Any]) -> TokenStore:

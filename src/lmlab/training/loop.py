@@ -12,6 +12,7 @@ What is notable:
 
 from __future__ import annotations
 
+import json
 import resource
 import time
 from contextlib import nullcontext
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 
 from lmlab.config import digest, to_mapping
 from lmlab.config.training import TrainConfig
@@ -89,7 +91,31 @@ def planned_tokens(config: TrainConfig) -> int:
 
 def run_identity(config: TrainConfig, store: TokenStore) -> str:
     """The identity of a resolved run: the digest of all that decides its result."""
-    return digest(config.identity_values(store_fingerprint=store.fingerprint, parent=None))
+    return digest(deciding_values(config, store))
+
+
+def deciding_values(config: TrainConfig, store: TokenStore) -> dict[str, Any]:
+    """All that decides a resolved run's result, as plain values.
+
+    A configuration taken from a folder or the Hub counts by its content, not by its place.
+    """
+    values = config.identity_values(store_fingerprint=store.fingerprint, parent=None)
+    if config.model.path is not None:
+        backbone = json.loads(_backbone_config(config, store).to_json_string(use_diff=False))
+        for name in ("_name_or_path", "transformers_version"):
+            backbone.pop(name, None)
+        values["model"]["path"] = digest(backbone)
+    return values
+
+
+def _backbone_config(config: TrainConfig, store: TokenStore) -> PreTrainedConfig:
+    return build_config(
+        config.model,
+        vocabulary=store.vocabulary,
+        context=config.context,
+        bos_id=store.bos_id,
+        end_of_text_id=store.tokenizer.end_of_text_id,
+    )
 
 
 def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> TrainedRun:
@@ -136,7 +162,7 @@ class _Trainer:
         self.device = torch.device(config.device)
         torch.set_num_threads(config.threads)
         keep_freed_memory()
-        self.tokenizer, self.store_fingerprint = store.tokenizer, store.fingerprint
+        self.tokenizer, self.deciding_values = store.tokenizer, deciding_values(config, store)
         self.objective: Objective = from_record(
             {"name": config.objective}, order=config.order, bos_id=store.bos_id
         )
@@ -147,13 +173,7 @@ class _Trainer:
             store.split(VALIDATION), config.context, max_windows=config.evaluation_windows
         )
         self.model = build_model(
-            build_config(
-                config.model,
-                vocabulary=store.vocabulary,
-                context=config.context,
-                bos_id=store.bos_id,
-                end_of_text_id=store.tokenizer.end_of_text_id,
-            ),
+            _backbone_config(config, store),
             seed=key(config.seed, 0x1217),
         )
         torch.nn.Module.to(self.model, self.device)
@@ -309,9 +329,7 @@ class _Trainer:
             "step": self.step,
             "tokenizer_fingerprint": self.tokenizer.fingerprint,
             "run": self.identity,
-            "training": self.config.identity_values(
-                store_fingerprint=self.store_fingerprint, parent=None
-            ),
+            "training": self.deciding_values,
         }
         state = {"step": self.step, "tokens": self.tokens, "numeric": self.numeric}
         save_checkpoint(
