@@ -14,7 +14,7 @@ ARROW = ArrowConfig(
     contexts=(128,),
     seeds=2,
     vocabulary=4096,
-    tokens=1_000_000,
+    tokens=800_000,
     windows=800,
 )
 
