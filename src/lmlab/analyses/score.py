@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from lmlab.analyses.subject import Subject
-from lmlab.data.store import TokenStore
+from lmlab.data.store import Split, TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Interval, two_way_interval
@@ -149,7 +149,6 @@ def score(
             batch=batch or evaluation_batch(context, subject.backbone.device),
             bar=counted,
         )
-    everything = int(made.tokens_M.sum()) == int(source.documents_M3[:, 1].sum())
     return Score(
         subject=subject.name,
         order=subject.order,
@@ -163,8 +162,14 @@ def score(
         row_M=rows,
         position_nats_n=made.position_nats_n,
         position_tokens_n=made.position_tokens_n,
-        text_bytes=source.text_bytes if everything else None,
+        text_bytes=scored_bytes(source, made.tokens_M),
     )
+
+
+def scored_bytes(source: Split, tokens_M: np.ndarray) -> int | None:
+    """UTF-8 bytes of the scored text; None unless every token of the split was scored."""
+    everything = int(tokens_M.sum()) == int(source.documents_M3[:, 1].sum())
+    return source.text_bytes if everything else None
 
 
 def merge_scores(parts: Sequence[Score], *, text_bytes: int | None = None) -> Score:

@@ -50,13 +50,7 @@ class Causal:
             return cross_entropy_sum(
                 hidden_BTD.flatten(0, 1), backbone.weight_VD, targets_N, bias_V=backbone.bias_V
             )
-        logits_NV = backbone.logits(batch.inputs_BT).flatten(0, 1)
-        total = torch.nn.functional.cross_entropy(
-            logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)),
-            targets_N,
-            ignore_index=IGNORED,
-            reduction="sum",
-        )
+        total = _from_logits(backbone, batch, reduction="sum")
         return total, int((targets_N != IGNORED).sum())
 
     @torch.no_grad()
@@ -68,14 +62,19 @@ class Causal:
                 hidden_BTD.flatten(0, 1), backbone.weight_VD, targets_N, bias_V=backbone.bias_V
             )
         else:
-            logits_NV = backbone.logits(batch.inputs_BT).flatten(0, 1)
-            nats_N = torch.nn.functional.cross_entropy(
-                logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)),
-                targets_N,
-                ignore_index=IGNORED,
-                reduction="none",
-            )
+            nats_N = _from_logits(backbone, batch, reduction="none")
         return nats_N.view(batch.targets_BT.shape)
 
     def record(self) -> dict[str, Any]:
         return {"name": "causal"}
+
+
+def _from_logits(backbone: Backbone, batch: Batch, *, reduction: str) -> torch.Tensor:
+    """Nats of the targets where the head is not linear: the model's own logits, held whole."""
+    logits_NV = backbone.logits(batch.inputs_BT).flatten(0, 1)
+    return torch.nn.functional.cross_entropy(
+        logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)),
+        batch.targets_BT.flatten(),
+        ignore_index=IGNORED,
+        reduction=reduction,
+    )

@@ -24,6 +24,7 @@ import transformers
 
 from lmlab.analyses.arrow import arrow_of_time
 from lmlab.analyses.score import Score
+from lmlab.analyses.subject import open_subject
 from lmlab.config import digest, to_mapping
 from lmlab.config.model import ModelConfig
 from lmlab.config.studies import ArrowConfig
@@ -218,8 +219,6 @@ def _cell_result(
 
 
 def _parameters(run: TrainedRun) -> int:
-    from lmlab.analyses.subject import open_subject
-
     return parameters(open_subject(run.checkpoint).model)
 
 

@@ -147,28 +147,20 @@ def _mean(runs: Sequence[dict[str, Any]], key: str) -> float:
 
 
 def _floor_section(cells: Sequence[dict[str, Any]]) -> Section:
-    rows = []
+    rows: list[list[str | float | int]] = []
+    points: list[Interval] = []
     for cell in cells:
         for name, runs in (("forward", cell["forward"]), (cell["order"], cell["other"])):
             for seed, run in enumerate(runs):
+                loss, label = run["nats_per_token"], f"{name}, seed {seed}"
+                excess = loss - cell["floor"]
+                points.append(Interval(label, excess, None, None, group=comparison_name(cell)))
                 rows.append([
-                    f"{comparison_name(cell)}, {name}, seed {seed}",
-                    f"{run['nats_per_token']:.5f}",
+                    f"{comparison_name(cell)}, {label}",
+                    f"{loss:.5f}",
                     f"{cell['floor']:.5f}",
-                    f"{run['nats_per_token'] - cell['floor']:+.5f}",
+                    f"{excess:+.5f}",
                 ])  # fmt: skip
-    points = [
-        Interval(
-            label=f"{name}, seed {seed}",
-            estimate=run["nats_per_token"] - cell["floor"],
-            low=None,
-            high=None,
-            group=comparison_name(cell),
-        )
-        for cell in cells
-        for name, runs in (("forward", cell["forward"]), (cell["order"], cell["other"]))
-        for seed, run in enumerate(runs)
-    ]
     said = "; ".join(
         f"{cell['corpus']}: forward {_excess(cell, 'forward')}, {cell['order']} "
         f"{_excess(cell, 'other')} above it"

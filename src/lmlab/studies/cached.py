@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from lmlab.analyses.score import Score, score
+from lmlab.analyses.score import Score, score, scored_bytes
 from lmlab.analyses.subject import open_subject
 from lmlab.config import digest
 from lmlab.data.store import TokenStore
@@ -32,14 +32,13 @@ def cached_score(
     bar: Bar,
 ) -> Score:
     """The score of a run's last checkpoint, kept beside it as safetensors."""
-    windows = evaluation_windows(store.split(split), context, max_windows=max_windows)
+    source = store.split(split)
+    windows = evaluation_windows(source, context, max_windows=max_windows)
     key = digest([run.identity, store.fingerprint, split, context, max_windows, "score 1"])
     path = run.path / "scores" / f"{split}-{key[:12]}.safetensors"
     arrays = _read(path)
-    source = store.split(split)
     if arrays is not None:
         bar.skip(float(windows.length_M.sum()))
-        everything = int(arrays["tokens_M"].sum()) == int(source.documents_M3[:, 1].sum())
         return Score(
             subject=str(run.path),
             order=order,
@@ -47,7 +46,7 @@ def cached_score(
             split=split,
             context=context,
             cluster_unit=windows.cluster_unit,
-            text_bytes=source.text_bytes if everything else None,
+            text_bytes=scored_bytes(source, arrays["tokens_M"]),
             **arrays,
         )
     subject = open_subject(run.checkpoint)
