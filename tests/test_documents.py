@@ -77,6 +77,24 @@ def test_folders_are_read_in_sorted_order_without_hidden_and_other_files(tmp_pat
     assert [d.name for d in read(tmp_path)] == ["a/c.jsonl#1", "a/z.txt", "b.txt"]
 
 
+def test_patterns_take_what_matches_and_nothing_else(tmp_path, monkeypatch):
+    for name in ("b.txt", "a.txt", "SOURCE.txt", ".hidden.txt", "deep/a2.txt", "deep/.x/a3.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    assert [d.name for d in read(tmp_path / "[ab]*.txt")] == ["a.txt", "b.txt"]
+    assert [d.name for d in read(tmp_path / "**" / "a*.txt")] == ["a.txt", "deep/a2.txt"]
+    monkeypatch.chdir(tmp_path)
+    assert [d.text for d in read("?.txt")] == ["a.txt", "b.txt"]
+    (tmp_path / "x[1].txt").write_text("a file of that very name")
+    assert [d.name for d in read("x[1].txt")] == ["x[1].txt"]
+    with pytest.raises(UserError, match="no file matches"):
+        read("c*.txt")
+    (tmp_path / "a.pdf").write_bytes(b"%PDF")
+    with pytest.raises(UserError, match="unknown format '.pdf'"):
+        read("a.*")
+
+
 def test_several_sources_keep_their_names_apart(tmp_path):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()

@@ -22,7 +22,9 @@ class ArrowConfig:
     """
 
     corpora: tuple[str, ...] = ("docstrings",)
-    """Files, folders, hf:NAME, or docstrings; a row of the result each."""
+    """Files, folders, patterns (novels/*.txt), hf:NAME, docstrings, or a synthetic source
+    (linear:BITS:EXTRA[:SEED], primes, markov:STATES[:SEED], map:IMAGES:FAN_IN[:SEED]); a row of the
+    result each."""
     tokenizers: tuple[TokenizerKind, ...] = ("bpe",)
     """bpe-reversed: BPE learnt on reversed text, the paper's control."""
     architectures: tuple[Architecture, ...] = ("gpt2",)

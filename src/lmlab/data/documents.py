@@ -1,7 +1,7 @@
 """Documents: where text comes from.
 
 A document is the unit of splitting. Sources are
-- files and folders (read in sorted order) of `.txt` (a file is one document, or several with
+- files, folders and patterns (`novels/*.txt`; read in sorted order) of `.txt` (a file is one document, or several with
   `separator`), `.jsonl` (a line each) and `.parquet` (a row each), plain or as `.gz` / `.zst`;
 - `hf:NAME`, `hf:NAME:CONFIG`, `hf:NAME:CONFIG:SPLIT`: a data set of the Hugging Face Hub, streamed;
 - `docstrings`, the default corpus (`lmlab.data.docstrings`).
@@ -12,6 +12,7 @@ that names file and line; an empty document is one too, unless `skip_empty`.
 
 from __future__ import annotations
 
+import glob
 import gzip
 import io
 import json
@@ -41,7 +42,7 @@ class CorpusConfig:
     """Which text is read, and how files are cut into documents."""
 
     source: tuple[str, ...] = ("docstrings",)
-    """Files, folders, `hf:NAME[:CONFIG[:SPLIT]]`, or `docstrings`."""
+    """Files, folders, patterns, `hf:NAME[:CONFIG[:SPLIT]]`, or `docstrings`."""
     text_column: str = "text"
     """The column or key that holds the text in .jsonl, .parquet and Hub data sets."""
     separator: str | None = None
@@ -91,34 +92,43 @@ def _documents(config: CorpusConfig) -> Iterator[Document]:
         elif source.startswith("hf:"):
             yield from _read_hub(source, config.text_column)
         else:
-            root = Path(source)
-            for path in corpus_files(root):
-                base = path.name if root.is_file() else path.relative_to(root).as_posix()
+            for base, path in corpus_files(source):
                 yield from read_file(path, config, name=prefix + base)
 
 
-def corpus_files(root: Path) -> list[Path]:
-    """The files of a source that hold text, sorted by name; hidden files are left out."""
-    if not root.exists():
-        raise UserError(
-            f"{root}: no such file or folder. A Hub data set is named hf:NAME, the default corpus "
-            "docstrings."
-        )
+def corpus_files(source: str) -> list[tuple[str, Path]]:
+    """The files with text of a source (a file, a folder or a pattern) and their names within it.
+
+    Sorted by path; hidden files are left out. A pattern is one of `glob` (`novels/*.txt`, with
+    `**` for folders at any depth); a file of that very name comes first.
+    """
+    root = Path(source)
     if root.is_file():
         _format(root)
-        return [root]
-    found = sorted(
-        path
-        for path in root.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and _suffix(path) in FORMATS
-    )
-    if not found:
+        return [(root.name, root)]
+    if root.exists():
+        found = sorted(path for path in root.rglob("*") if _suffix(path) in FORMATS)
+    elif glob.has_magic(source):
+        parts = root.parts
+        plain = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+        root = Path(*parts[:plain])
+        found = sorted(map(Path, glob.glob(source, recursive=True)))
+    else:
         raise UserError(
-            f"{root}: no {', '.join(FORMATS)} file (or .gz / .zst of one) in this folder"
+            f"{source}: no such file or folder. A Hub data set is named hf:NAME, the default "
+            "corpus docstrings."
         )
-    return found
+    named = [(path.relative_to(root).as_posix(), path) for path in found if path.is_file()]
+    named = [(n, p) for n, p in named if not any(part.startswith(".") for part in n.split("/"))]
+    if not named:
+        raise UserError(
+            f"{source}: no file matches this pattern"
+            if root != Path(source)
+            else f"{source}: no {', '.join(FORMATS)} file (or .gz / .zst of one) in this folder"
+        )
+    for _, path in named:
+        _format(path)
+    return named
 
 
 def _suffix(path: Path) -> str:

@@ -141,14 +141,7 @@ def _identity(source: str) -> Any:
         return {"docstrings": docstrings_version()}
     if source.startswith("hf:"):
         return {"hub": source, "revision": _hub_revision(source)}
-    root = Path(source)
-    return [
-        {
-            "file": path.name if root.is_file() else path.relative_to(root).as_posix(),
-            "sha256": file_sha256(path),
-        }
-        for path in corpus_files(root)
-    ]
+    return [{"file": name, "sha256": file_sha256(path)} for name, path in corpus_files(source)]
 
 
 def _hub_revision(source: str) -> str | None:

@@ -12,6 +12,7 @@ end-of-text token, so that training sees just what is scored. Its context is its
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -67,9 +68,19 @@ def open_corpus(
         "bytes": TokenizerConfig("bytes"),
     }
     config = PrepareConfig(lab, CorpusConfig((specification,)), kinds[tokenizer])
-    label = Path(specification).stem if Path(specification).exists() else specification
+    label = _label(specification)
     folder = _folder(lab, label, describe_request(config))
     return Corpus(label, prepare(PrepareConfig(folder, config.corpus, config.tokenizer)))
+
+
+def _label(specification: str) -> str:
+    """A short name: of a file or folder its own, of a pattern its folder's."""
+    path = Path(specification)
+    if path.exists():
+        return path.stem
+    if glob.has_magic(specification):
+        return next((p for p in path.parts[::-1] if not glob.has_magic(p)), specification)
+    return specification
 
 
 def _folder(lab: Path, label: str, request: dict[str, Any]) -> Path:
