@@ -91,7 +91,7 @@ def test_patterns_take_what_matches_and_nothing_else(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no file matches"):
         read("c*.txt")
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
-    with pytest.raises(UserError, match="unknown format '.pdf'"):
+    with pytest.raises(UserError, match=r"unknown format '\.pdf'"):
         read("a.*")
 
 

@@ -1,8 +1,9 @@
 """Documents: where text comes from.
 
 A document is the unit of splitting. Sources are
-- files, folders and patterns (`novels/*.txt`; read in sorted order) of `.txt` (a file is one document, or several with
-  `separator`), `.jsonl` (a line each) and `.parquet` (a row each), plain or as `.gz` / `.zst`;
+- files, folders and patterns (`novels/*.txt`), read in sorted order, of `.txt` (a file is one
+  document, or several with `separator`), `.jsonl` (a line each) and `.parquet` (a row each), plain
+  or as `.gz` / `.zst`;
 - `hf:NAME`, `hf:NAME:CONFIG`, `hf:NAME:CONFIG:SPLIT`: a data set of the Hugging Face Hub, streamed;
 - `docstrings`, the default corpus (`lmlab.data.docstrings`).
 
