@@ -80,6 +80,17 @@ def noise_entropy(matrix, flip):
     return -(p[p > 0] @ np.log(p[p > 0]))
 
 
+def test_linear_surprisal_is_brute_force():
+    language = LinearLanguage(3, 3, 0.1, seed=1)
+    joint = joint_distribution(language.matrix, 0.1)
+    shown = np.array(list(itertools.product((0, 1), repeat=6)))
+    strings = np.concatenate([shown[:, :3], np.full((64, 7), 2), shown[:, 3:]], axis=1)
+    assert np.exp(-language.surprisal(strings)) == pytest.approx(joint.reshape(-1), abs=1e-15)
+    strings[0, 4] = 0
+    strings[1, 0] = 2
+    assert np.isinf(language.surprisal(strings)[:2]).all()
+
+
 @pytest.mark.parametrize("extra", [0, 3, 12])
 def test_linear_floor_at_six_bits_is_enumeration(extra):
     language = LinearLanguage(6, extra, 0.05, seed=2)
@@ -273,6 +284,34 @@ def test_samples_are_a_function_of_their_seed_alone(source):
         source.text([0])
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=lambda s: type(s).__name__)
+def test_surprisal_has_the_floor_as_its_mean(source):
+    ids = source.sample(20_000, 3)
+    nats = source.surprisal(ids)
+    length = ids.shape[1]
+    floor = source.floor(length) if isinstance(source, MarkovChain) else source.floor()
+    assert nats.mean() / length == pytest.approx(floor, abs=4 * nats.std() / 141 / length + 1e-9)
+    with pytest.raises(UserError, match="integers of shape"):
+        source.surprisal([0])
+
+
+def test_impossible_strings_have_infinite_surprisal():
+    primes, mapping = PrimeProducts(), ManyToOne(3, 2, 4, 0)
+    line = primes.sample(1, 0)
+    for place in (0, 6, 8, 14, 16, 25):
+        changed = line.copy()
+        changed[0, place] = (changed[0, place] + 1) % len(primes.alphabet)
+        assert np.isinf(primes.surprisal(changed)), place
+    string = mapping.sample(1, 0)
+    separator = mapping.alphabet.index("|")
+    for place, wrong in ((0, separator), (4, 0), (5, 0), (5, separator)):
+        changed = string.copy()
+        changed[0, place] = wrong
+        assert np.isinf(mapping.surprisal(changed)), place
+    assert np.isinf(primes.surprisal(primes.sample(1, 0)[:, ::-1])).all()
+    assert MarkovChain(3, 0).surprisal([[0]])[0] > 0
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -288,7 +327,7 @@ def test_samples_are_a_function_of_their_seed_alone(source):
         (lambda: MarkovChain(1, 0), "states is 1"),
         (lambda: MarkovChain(3, 0, concentration=0), "concentration"),
         (lambda: MarkovChain(3, 0).floor(0), "length is 0"),
-        (lambda: MarkovChain(3, 0).score([[3]]), "outside 0 to 2"),
+        (lambda: MarkovChain(3, 0).score([[3]]), "not in the alphabet"),
         (lambda: MarkovChain(3, 0).score([0]), "shape"),
         (lambda: MarkovChain(3, 0).score([[0]], "sideways"), "direction"),  # type: ignore
     ],

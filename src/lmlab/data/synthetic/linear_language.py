@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmlab.data.synthetic.source import check_integer, entropy, keyed_generator, to_text
+from lmlab.data.synthetic.source import check_ids, check_integer, entropy, keyed_generator, to_text
 from lmlab.errors import UserError
 
 SEPARATORS = 7
@@ -87,6 +87,26 @@ class LinearLanguage:
     def _floor(self) -> float:
         return linear_floor(self.matrix, self.flip)
 
+    def surprisal(self, ids_NT: ArrayLike) -> NDArray[np.float64]:
+        """-ln P of whole strings, (N,): `m ln 2 - ln P(z)` with z = y' + A x' (see above).
+
+        Infinite where a separator is not in its place. Keeps 8 * 2^m bytes.
+        """
+        ids = check_ids(ids_NT, self.alphabet, 2 * self.bits + SEPARATORS)
+        x_Nm, y_Nm = ids[:, : self.bits], ids[:, -self.bits :]
+        bits_N = np.all(x_Nm < 2, axis=1) & np.all(y_Nm < 2, axis=1)
+        separated_N = np.all(ids[:, self.bits : -self.bits] == 2, axis=1)
+        z_Nm = (y_Nm + x_Nm @ self.matrix.T) % 2
+        with np.errstate(divide="ignore"):  # without flips some z never occur
+            nats_N = self.bits * math.log(2) - np.log(
+                self._noise[z_Nm @ (1 << np.arange(self.bits))]
+            )
+        return np.where(bits_N & separated_N, nats_N, np.inf)
+
+    @cached_property
+    def _noise(self) -> NDArray[np.float64]:
+        return noise_distribution(self.matrix, self.flip)
+
     def text(self, ids_NT: ArrayLike) -> list[str]:
         """Strings as text."""
         return to_text(ids_NT, self.alphabet)
@@ -95,10 +115,21 @@ class LinearLanguage:
 def linear_floor(matrix: ArrayLike, flip: float) -> float:
     """Entropy floor of the language of `matrix` (m x m over F2) in nats per character.
 
-    `[m ln 2 + H(A e_in + e_out)] / (2 m + 7)` (arXiv 2401.17505), by the transform that
-    this file's docstring derives. Needs 8 * 2^m bytes.
+    `[m ln 2 + H(A e_in + e_out)] / (2 m + 7)` (arXiv 2401.17505). Needs 8 * 2^m bytes.
 
     Raises `UserError` where 2^m would not fit or the matrix is not square over {0, 1}.
+    """
+    p = noise_distribution(matrix, flip)
+    bits = len(p).bit_length() - 1
+    blocks = np.array_split(p, max(1, len(p) // _BLOCK))
+    noise = math.fsum(entropy(block) for block in blocks)
+    return (bits * math.log(2) + noise) / (2 * bits + SEPARATORS)
+
+
+def noise_distribution(matrix: ArrayLike, flip: float) -> NDArray[np.float64]:
+    """P(z) of the noise z = A e_in + e_out, (2^m,); bit i of the index is z's entry i.
+
+    By the transform that this file's docstring derives. Raises `UserError` as `linear_floor`.
     """
     a_mm = np.asarray(matrix)
     if a_mm.ndim != 2 or a_mm.shape[0] != a_mm.shape[1] or not np.isin(a_mm, (0, 1)).all():
@@ -112,9 +143,9 @@ def linear_floor(matrix: ArrayLike, flip: float) -> float:
     p = _characteristic_function(a_mm.astype(np.int64), flip)
     walsh_hadamard(p)
     p /= len(p)
-    blocks = np.array_split(p, max(1, len(p) // _BLOCK))
-    noise = math.fsum(entropy(block) for block in blocks)
-    return (bits * math.log(2) + noise) / (2 * bits + SEPARATORS)
+    # Rounding of the transform leaves what never occurs a little off zero, on either side
+    np.maximum(p, 0.0, out=p)
+    return p
 
 
 def _characteristic_function(a_mm: NDArray[np.int64], flip: float) -> NDArray[np.float64]:

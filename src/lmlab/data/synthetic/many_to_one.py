@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmlab.data.synthetic.source import check_integer, keyed_generator, to_text
+from lmlab.data.synthetic.source import check_ids, check_integer, keyed_generator, to_text
 from lmlab.errors import UserError
 
 
@@ -66,6 +66,19 @@ class ManyToOne:
     def floor(self) -> float:
         """Entropy in nats per character of the whole string, the same in both directions."""
         return self.length * math.log(self.letters) / (2 * self.length + 1)
+
+    def surprisal(self, ids_NT: ArrayLike) -> NDArray[np.float64]:
+        """-ln P of whole strings, nats, (N,): the same for each string of the map."""
+        ids = check_ids(ids_NT, self.alphabet, 2 * self.length + 1)
+        source_NL, image_NL = ids[:, : self.length], ids[:, self.target_span]
+        possible_N = (
+            np.all(source_NL < self.letters, axis=1)
+            & (ids[:, self.length] == self.letters + self.images)
+            & np.all(
+                image_NL == self.letters + self.map[np.minimum(source_NL, self.letters - 1)], axis=1
+            )
+        )
+        return np.where(possible_N, self.length * math.log(self.letters), np.inf)
 
     def target_floor(self, direction: Literal["forward", "backward"]) -> float:
         """Entropy in nats per character on the target span: 0 forward, ln K backward."""

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmlab.data.synthetic.source import check_integer, entropy, keyed_generator, to_text
+from lmlab.data.synthetic.source import check_ids, check_integer, entropy, keyed_generator, to_text
 from lmlab.errors import UserError
 
 _LETTERS = string.ascii_lowercase + string.ascii_uppercase
@@ -94,11 +94,9 @@ class MarkovChain:
         In the positions of the text as given: a backward model predicts the last character cold
         and each other from the one after it.
         """
-        ids = np.asarray(ids_NT)
-        if ids.ndim != 2 or ids.shape[1] == 0 or ids.dtype.kind not in "iu":
-            raise UserError(f"ids must be integers of shape (N, T), got {ids.dtype} {ids.shape}")
-        if ids.size and (ids.min() < 0 or ids.max() >= self.states):
-            raise UserError(f"ids reach outside 0 to {self.states - 1}, the chain's states")
+        ids = check_ids(ids_NT, self.alphabet, None)
+        if ids.shape[1] == 0:
+            raise UserError("the windows hold no character; score at least one")
         nats = np.empty(ids.shape)
         if direction == "forward":
             nats[:, 0] = -np.log(self.stationary)[ids[:, 0]]
@@ -109,6 +107,10 @@ class MarkovChain:
         else:
             raise UserError(f"direction is {direction!r}; choose 'forward' or 'backward'")
         return nats
+
+    def surprisal(self, ids_NT: ArrayLike) -> NDArray[np.float64]:
+        """-ln P of whole windows, nats, (N,); the same from either end."""
+        return self.score(ids_NT).sum(axis=1)
 
     def text(self, ids_NT: ArrayLike) -> list[str]:
         """Windows as text."""

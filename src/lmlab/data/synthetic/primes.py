@@ -16,10 +16,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmlab.data.synthetic.source import check_integer, keyed_generator, to_text
+from lmlab.data.synthetic.source import check_ids, check_integer, keyed_generator, to_text
 
 LINE = 30
 _LIMIT = 100_000
+_P, _Q = slice(0, 5), slice(8, 13)
+_POWERS_5 = 10 ** np.arange(4, -1, -1)
 
 
 class PrimeProducts:
@@ -57,22 +59,39 @@ class PrimeProducts:
         second_N += second_N >= first_N
         p_N = self.primes[np.minimum(first_N, second_N)]
         q_N = self.primes[np.maximum(first_N, second_N)]
-        space, times, equals = 10, 11, 12
-        ids = np.full((n, LINE), space, dtype=np.int64)
-        ids[:, 0:5] = _digits(p_N, 5)
-        ids[:, 6] = times
-        ids[:, 8:13] = _digits(q_N, 5)
-        ids[:, 16] = equals
-        ids[:, 20:30] = _digits(p_N * q_N, 10)[:, ::-1]
-        return ids
+        return _lines(p_N, q_N)
 
     def floor(self) -> float:
         """Entropy in nats per character, the same in both directions: ln(pairs) / 30."""
         return math.log(self.pairs) / LINE
 
+    def surprisal(self, ids_NT: ArrayLike) -> NDArray[np.float64]:
+        """-ln P of whole lines, nats, (N,): the same for each correct line."""
+        ids = check_ids(ids_NT, self.alphabet, LINE)
+        p_N, q_N = (ids[:, span] @ _POWERS_5 for span in (_P, _Q))
+        possible_N = (
+            np.isin(p_N, self.primes)
+            & np.isin(q_N, self.primes)
+            & (p_N < q_N)
+            & np.all(ids == _lines(p_N, q_N), axis=1)
+        )
+        return np.where(possible_N, math.log(self.pairs), np.inf)
+
     def text(self, ids_NT: ArrayLike) -> list[str]:
         """Lines as text."""
         return to_text(ids_NT, self.alphabet)
+
+
+def _lines(p_N: NDArray[np.int64], q_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The lines of pairs of numbers below 10^5, as ids."""
+    space, times, equals = 10, 11, 12
+    ids = np.full((len(p_N), LINE), space, dtype=np.int64)
+    ids[:, _P] = _digits(p_N, 5)
+    ids[:, 6] = times
+    ids[:, _Q] = _digits(q_N, 5)
+    ids[:, 16] = equals
+    ids[:, 20:30] = _digits(p_N * q_N, 10)[:, ::-1]
+    return ids
 
 
 def _digits(values_N: NDArray[np.int64], width: int) -> NDArray[np.int64]:

@@ -43,6 +43,14 @@ class Source(Protocol):
         """A method: strings as ids, int64 (N, T)."""
         ...
 
+    def surprisal(self, ids_NT: ArrayLike) -> NDArray[np.float64]:
+        """-ln P of whole strings, nats, (N,); infinite for a string the source never makes.
+
+        Its mean over strings of the source is the floor times their length. A model's nats minus
+        these estimate its divergence from the source with far less noise than nats minus floor.
+        """
+        ...
+
     def text(self, ids_NT: ArrayLike) -> list[str]:
         """The strings as text, one for each row."""
         ...
@@ -53,18 +61,25 @@ def keyed_generator(purpose: str, *key: int) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(purpose.encode()), *key])
 
 
-def to_text(ids_NT: ArrayLike, alphabet: list[str]) -> list[str]:
-    """Rows of ids as strings; `UserError` for an id that is not in the alphabet."""
+def check_ids(ids_NT: ArrayLike, alphabet: list[str], length: int | None) -> NDArray[np.int64]:
+    """`ids_NT` as int64; `UserError` for another shape or an id that is not in the alphabet."""
     ids = np.asarray(ids_NT)
-    if ids.ndim != 2 or ids.dtype.kind not in "iu":
-        raise UserError(f"ids must be integers of shape (N, T), got {ids.dtype} {ids.shape}")
+    if ids.ndim != 2 or ids.dtype.kind not in "iu" or ids.shape[1] != (length or ids.shape[1]):
+        raise UserError(
+            f"ids must be integers of shape (N, {length or 'T'}), got {ids.dtype} {ids.shape}"
+        )
     if ids.size and (ids.min() < 0 or ids.max() >= len(alphabet)):
         raise UserError(
             f"id {int(ids.min() if ids.min() < 0 else ids.max())} is not in the alphabet of "
             f"{len(alphabet)} characters"
         )
+    return ids.astype(np.int64)
+
+
+def to_text(ids_NT: ArrayLike, alphabet: list[str]) -> list[str]:
+    """Rows of ids as strings; `UserError` for an id that is not in the alphabet."""
     letters = np.array(alphabet)
-    return ["".join(row) for row in letters[ids]]
+    return ["".join(row) for row in letters[check_ids(ids_NT, alphabet, None)]]
 
 
 def check_integer(name: str, value: int, low: int, high: int | None = None) -> None:
