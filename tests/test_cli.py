@@ -107,7 +107,10 @@ def test_arrow_of_two_models_and_a_wrong_pair(trained, capsys):
     assert run("arrow", *pair, "--store", store, "--out", out) == 0
     results = json.loads((out / "results.json").read_text())
     assert results["basis"] in ("text only", "none")
-    capsys.readouterr()
+    differences = [bin["difference"][0] for bin in results["by_position"]]
+    assert sum(differences) == pytest.approx(results["difference"][0], rel=1e-9)
+    assert results["backward"]["bits_per_byte"] > 0
+    assert "forward, bits per byte" in capsys.readouterr().out
     other = ("--config", trained / "run.toml", "--store", store, "--order", "backward")
     assert run("train", *other, "--seed", 1, "--out", trained / "other") == 0
     pair = ("--forward", trained / "forward", "--backward", trained / "other")

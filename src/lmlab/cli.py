@@ -192,12 +192,12 @@ def _sample(arguments: Sequence[str]) -> None:
 
 def _arrow(arguments: Sequence[str]) -> None:
     config = from_command_line(ArrowPairConfig, arguments, program="lmlab arrow")
-    from lmlab.analyses.arrow import arrow_of_models
+    from lmlab.analyses.arrow_of_models import arrow_of_models
     from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
 
     device = _device(config.device)
-    arrow = arrow_of_models(
+    made = arrow_of_models(
         open_subject(config.forward, device=device),
         open_subject(config.backward, device=device),
         TokenStore(config.store),
@@ -205,7 +205,14 @@ def _arrow(arguments: Sequence[str]) -> None:
         context=config.context,
         max_windows=config.windows,
     )
-    _finish("arrow", config, arrow.to_json())
+    values = made.to_json()
+    losses = {
+        f"{side}, {unit.replace('_', ' ')}": values[side][unit]
+        for unit in ("nats_per_token", "bits_per_byte")
+        for side in ("forward", "backward")
+    }
+    _print_values({**made.arrow.to_json(), **losses})
+    _write("arrow", config, values)
 
 
 def _study_arrow(arguments: Sequence[str]) -> None:
@@ -248,8 +255,12 @@ def _device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
 
 def _finish(command: str, config: Any, values: dict[str, Any]) -> None:
     """Prints a result as a table and writes it to results.json."""
-    _table(["", ""], [[key.replace("_", " "), _text(value)] for key, value in values.items()])
+    _print_values(values)
     _write(command, config, values)
+
+
+def _print_values(values: dict[str, Any]) -> None:
+    _table(["", ""], [[key.replace("_", " "), _text(value)] for key, value in values.items()])
 
 
 def _text(value: Any) -> str:

@@ -22,10 +22,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import Subject
-from lmlab.data.order import BACKWARD, FORWARD
-from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Basis, two_way_ratio
 
@@ -167,6 +163,55 @@ def arrow_of_time(
     )
 
 
+@dataclass(frozen=True)
+class PositionArrow:
+    """The arrow at some positions of the window: those read after `first` to `last` tokens."""
+
+    first: int
+    last: int
+    arrow: Arrow
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `results.json`."""
+        return {"first": self.first, "last": self.last, **self.arrow.to_json()}
+
+
+def arrow_by_position(
+    nll_forward_SNb: ArrayLike, nll_backward_SNb: ArrayLike, clusters_N: ArrayLike, edges: ArrayLike
+) -> tuple[PositionArrow, ...]:
+    """The arrow at equal amounts of context, a value for each bin of positions.
+
+    Position k is predicted from BOS and k tokens of the window: those before it forwards, those
+    after it backwards. So the two sides of a bin are different tokens of the same windows, and
+    only the sum over all bins scores the same joint. Each interval is for its bin alone.
+
+    Args:
+        nll_forward_SNb, nll_backward_SNb: nats summed within each bin, (seeds, windows, bins), or
+            without seeds for one seed.
+        clusters_N: as in `arrow_of_time`.
+        edges: of the bins, (bins + 1,), as `objectives.evaluate.position_edges`. Bins that no
+            window reaches are left out.
+
+    Raises `UserError` as `arrow_of_time`, and for edges that do not fit.
+    """
+    both = [np.asarray(nll, dtype=np.float64) for nll in (nll_forward_SNb, nll_backward_SNb)]
+    bounds = np.asarray(edges)
+    if any(nll.ndim not in (2, 3) or nll.shape[-1] != len(bounds) - 1 for nll in both):
+        raise UserError(
+            f"nats by position have shapes {both[0].shape} and {both[1].shape}; the last dimension "
+            f"must be the {len(bounds) - 1} bins of positions"
+        )
+    return tuple(
+        PositionArrow(
+            int(bounds[b]),
+            int(bounds[b + 1]) - 1,
+            arrow_of_time(both[0][..., b], both[1][..., b], clusters_N),
+        )
+        for b in range(len(bounds) - 1)
+        if any(nll[..., b].any() for nll in both)
+    )
+
+
 def _ratio(relative: float) -> float:
     """sum b / sum f - 1 from 2 (sum b - sum f) / (sum b + sum f)."""
     return relative / (1 - relative / 2) if relative < 2 else math.inf
@@ -203,56 +248,3 @@ def _sums_by_cluster(
     for row, sums_C in zip(values_SN, sums, strict=True):
         np.add.at(sums_C, cluster_N, row)
     return sums
-
-
-def arrow_of_models(
-    forward: Subject,
-    backward: Subject,
-    store: TokenStore,
-    *,
-    split: str = "test",
-    context: int | None = None,
-    max_windows: int | None = None,
-) -> Arrow:
-    """The arrow between two existing models on the same windows of a store (one seed: text only).
-
-    Raises `UserError` unless one reads forward, the other backward, and they differ in nothing
-    else (see `check_pair`).
-    """
-    check_pair(forward, backward)
-    scored = [
-        score(subject, store, split=split, context=context, max_windows=max_windows)
-        for subject in (forward, backward)
-    ]
-    return arrow_of_time(scored[0].nats_M, scored[1].nats_M, scored[0].cluster_M)
-
-
-def check_pair(forward: Subject, backward: Subject) -> None:
-    """`UserError` unless two subjects differ in direction only.
-
-    Models of lmlab are compared by all that decided their training, others by architecture and
-    tokenizer, which is all that can be known of them.
-    """
-    if (forward.order, backward.order) != (FORWARD, BACKWARD):
-        raise UserError(
-            f"{forward.name} reads {forward.order} and {backward.name} {backward.order}; give a "
-            "forward model, then a backward one"
-        )
-    pair = [_decided(subject) for subject in (forward, backward)]
-    differing = sorted(k for k in {*pair[0], *pair[1]} if pair[0].get(k) != pair[1].get(k))
-    if differing:
-        raise UserError(
-            f"{forward.name} and {backward.name} differ in more than direction "
-            f"({', '.join(differing)}), so a difference in loss would not be the arrow of time"
-        )
-
-
-def _decided(subject: Subject) -> dict[str, Any]:
-    if "training" in subject.record:
-        values = {**subject.record["training"], "step": subject.record["step"]}
-        values.pop("order")
-        return values
-    config = subject.model.config.to_dict()
-    for name in ("_name_or_path", "transformers_version", "dtype"):
-        config.pop(name, None)
-    return {**config, "tokenizer": subject.tokenizer.fingerprint}

@@ -9,7 +9,7 @@ Notable:
 - Windows can be shared out over processes (`shard`), and the parts put together (`merge_scores`).
 - The interval is over text (clusters of windows), for this one model.
 
-Shapes: M windows, n context.
+Shapes: M windows, b bins of positions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ from lmlab.data.store import Split, TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Interval, two_way_interval
-from lmlab.objectives.evaluate import evaluate, evaluation_batch
+from lmlab.objectives.evaluate import (
+    evaluate,
+    evaluation_batch,
+    position_edges,
+    tokens_by_position,
+)
 from lmlab.progress import Bar, track
 
 
@@ -40,15 +45,27 @@ class Score:
     split: str
     context: int
     cluster_unit: str
-    nats_M: np.ndarray
+    nats_Mb: np.ndarray
+    """Summed within bins of positions, counted in the order of reading (`position_edges`)."""
     tokens_M: np.ndarray
     cluster_M: np.ndarray
     row_M: np.ndarray
     """Number of each window within the whole split."""
-    position_nats_n: np.ndarray
-    position_tokens_n: np.ndarray
     text_bytes: int | None
     """UTF-8 bytes of the scored text; None where only a sample or a shard was scored."""
+
+    @property
+    def nats_M(self) -> np.ndarray:
+        return self.nats_Mb.sum(axis=1)
+
+    @property
+    def position_edges(self) -> np.ndarray:
+        """Edges of the bins of positions, (b + 1,)."""
+        return position_edges(self.context)
+
+    @property
+    def tokens_Mb(self) -> np.ndarray:
+        return tokens_by_position(self.tokens_M, self.position_edges)
 
     @property
     def tokens(self) -> int:
@@ -56,14 +73,14 @@ class Score:
 
     @property
     def nats_per_token(self) -> float:
-        return float(self.nats_M.sum() / self.tokens)
+        return float(self.nats_Mb.sum() / self.tokens)
 
     @property
     def bits_per_byte(self) -> float | None:
         """None where the bytes of the scored tokens are not known."""
         if self.text_bytes is None:
             return None
-        return float(self.nats_M.sum() / np.log(2) / self.text_bytes)
+        return float(self.nats_Mb.sum() / np.log(2) / self.text_bytes)
 
     def interval(self) -> Interval:
         """95 % interval of nats per token, over text (clusters) for this one model."""
@@ -156,12 +173,10 @@ def score(
         split=split,
         context=context,
         cluster_unit=whole.cluster_unit,
-        nats_M=made.nats_M,
+        nats_Mb=made.nats_Mb,
         tokens_M=made.tokens_M,
         cluster_M=chosen.cluster_M,
         row_M=rows,
-        position_nats_n=made.position_nats_n,
-        position_tokens_n=made.position_tokens_n,
         text_bytes=scored_bytes(source, made.tokens_M),
     )
 
@@ -195,11 +210,9 @@ def merge_scores(parts: Sequence[Score], *, text_bytes: int | None = None) -> Sc
     order = np.argsort(row)
     return replace(
         first,
-        nats_M=np.concatenate([p.nats_M for p in parts])[order],
+        nats_Mb=np.concatenate([p.nats_Mb for p in parts])[order],
         tokens_M=np.concatenate([p.tokens_M for p in parts])[order],
         cluster_M=np.concatenate([p.cluster_M for p in parts])[order],
         row_M=row[order],
-        position_nats_n=np.sum([p.position_nats_n for p in parts], axis=0),
-        position_tokens_n=np.sum([p.position_tokens_n for p in parts], axis=0),
         text_bytes=text_bytes,
     )

@@ -3,7 +3,10 @@
 Notable: a window is padded to a multiple of 32 that depends on its own length only, so its score
 does not depend on the batch it lands in (beyond the rounding of a matrix product).
 
-Shapes: M windows, n context.
+Nats are kept for each window and each bin of positions (`position_edges`): enough for intervals by
+position over any clusters of windows, at a fraction of the size of the nats of each token.
+
+Shapes: M windows, B of them in a batch, T tokens, b bins of positions.
 """
 
 from __future__ import annotations
@@ -19,20 +22,38 @@ from lmlab.objectives.base import Objective
 from lmlab.progress import Bar
 
 _PAD_MULTIPLE = 32
+_SINGLE_UP_TO, _SINGLE_AT_FIRST = 64, 8
 
 
 @dataclass(frozen=True)
 class WindowNats:
-    """Nats summed per window, and per position of the sequence (after how many seen tokens)."""
+    """Nats of each window, summed within bins of positions (after how many seen tokens)."""
 
-    nats_M: np.ndarray
+    nats_Mb: np.ndarray
     tokens_M: np.ndarray
-    position_nats_n: np.ndarray
-    position_tokens_n: np.ndarray
 
     @property
     def nats_per_token(self) -> float:
-        return float(self.nats_M.sum() / self.tokens_M.sum())
+        return float(self.nats_Mb.sum() / self.tokens_M.sum())
+
+
+def position_edges(context: int) -> np.ndarray:
+    """Edges of the bins of positions, 0 to `context`.
+
+    Each position alone in windows of up to 64 tokens; in longer ones the first 8 alone, then bins
+    that grow by a quarter.
+    """
+    if context <= _SINGLE_UP_TO:
+        return np.arange(context + 1)
+    edges = list(range(_SINGLE_AT_FIRST + 1))
+    while edges[-1] < context:
+        edges.append(min(context, round(edges[-1] * 1.25)))
+    return np.array(edges)
+
+
+def tokens_by_position(tokens_M: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Tokens of windows of `tokens_M` tokens in each bin of positions: (M, b)."""
+    return np.diff(np.minimum(edges, np.asarray(tokens_M)[:, None]), axis=1)
 
 
 def evaluate(
@@ -50,8 +71,8 @@ def evaluate(
     n = windows.context
     padded_M = np.minimum(n, -(-windows.length_M // _PAD_MULTIPLE) * _PAD_MULTIPLE)
     rows_by_length = np.argsort(-padded_M, kind="stable")
-    nats_M = np.zeros(len(windows))
-    position_nats, position_tokens = np.zeros(n), np.zeros(n, dtype=np.int64)
+    edges = position_edges(n)
+    nats_Mb = np.zeros((len(windows), len(edges) - 1))
     model = backbone.model
     training = model.training
     model.eval()
@@ -65,15 +86,13 @@ def evaluate(
             ids = [windows.ids(int(row)) for row in rows]
             made = objective.batch(ids, device=backbone.device, length=length)
             nats_BT = objective.score(backbone, made).double().cpu().numpy()
-            nats_M[rows] = nats_BT.sum(axis=1)
-            position_nats[:length] += nats_BT.sum(axis=0)
-            lengths_B = windows.length_M[rows]
-            position_tokens[:length] += (np.arange(length) < lengths_B[:, None]).sum(axis=0)
+            starts = edges[:-1][edges[:-1] < length]
+            nats_Mb[rows, : len(starts)] = np.add.reduceat(nats_BT, starts, axis=1)
             if bar:
-                bar.advance(float(lengths_B.sum()))
+                bar.advance(float(windows.length_M[rows].sum()))
     finally:
         model.train(training)
-    return WindowNats(nats_M, windows.length_M.copy(), position_nats, position_tokens)
+    return WindowNats(nats_Mb, windows.length_M.copy())
 
 
 def evaluation_batch(context: int, device: torch.device) -> int:

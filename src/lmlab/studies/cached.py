@@ -18,7 +18,7 @@ from lmlab.durable import write_bytes
 from lmlab.progress import Bar
 from lmlab.training.loop import TrainedRun
 
-_ARRAYS = ("nats_M", "tokens_M", "cluster_M", "row_M", "position_nats_n", "position_tokens_n")
+_ARRAYS = ("nats_Mb", "tokens_M", "cluster_M", "row_M")
 
 
 def cached_score(
@@ -34,7 +34,7 @@ def cached_score(
     """The score of a run's last checkpoint, kept beside it as safetensors."""
     source = store.split(split)
     windows = evaluation_windows(source, context, max_windows=max_windows)
-    key = digest([run.identity, store.fingerprint, split, context, max_windows, "score 1"])
+    key = digest([run.identity, store.fingerprint, split, context, max_windows, "score 2"])
     path = run.path / "scores" / f"{split}-{key[:12]}.safetensors"
     arrays = _read(path)
     if arrays is not None:

@@ -1,0 +1,94 @@
+"""The arrow of time between two existing models, of lmlab or from the Hugging Face Hub.
+
+Notable: two models that differ in more than direction are refused, since their difference would
+not be the arrow of time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lmlab.analyses.arrow import Arrow, PositionArrow, arrow_by_position, arrow_of_time
+from lmlab.analyses.score import Score, score
+from lmlab.analyses.subject import Subject
+from lmlab.data.order import BACKWARD, FORWARD
+from lmlab.data.store import TokenStore
+from lmlab.errors import UserError
+
+
+@dataclass(frozen=True)
+class ModelsArrow:
+    """The arrow between two models, and their scores on the same windows."""
+
+    arrow: Arrow
+    by_position: tuple[PositionArrow, ...]
+    forward: Score
+    backward: Score
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `results.json`; per-window arrays are left out."""
+        return {
+            **self.arrow.to_json(),
+            "forward": self.forward.to_json(),
+            "backward": self.backward.to_json(),
+            "by_position": [bin.to_json() for bin in self.by_position],
+        }
+
+
+def arrow_of_models(
+    forward: Subject,
+    backward: Subject,
+    store: TokenStore,
+    *,
+    split: str = "test",
+    context: int | None = None,
+    max_windows: int | None = None,
+) -> ModelsArrow:
+    """The arrow between two existing models on the same windows of a store (one seed: text only).
+
+    Raises `UserError` unless one reads forward, the other backward, and they differ in nothing
+    else (see `check_pair`).
+    """
+    check_pair(forward, backward)
+    f, b = (
+        score(subject, store, split=split, context=context, max_windows=max_windows)
+        for subject in (forward, backward)
+    )
+    return ModelsArrow(
+        arrow_of_time(f.nats_M, b.nats_M, f.cluster_M),
+        arrow_by_position(f.nats_Mb, b.nats_Mb, f.cluster_M, f.position_edges),
+        f,
+        b,
+    )
+
+
+def check_pair(forward: Subject, backward: Subject) -> None:
+    """`UserError` unless two subjects differ in direction only.
+
+    Models of lmlab are compared by all that decided their training, others by architecture and
+    tokenizer, which is all that can be known of them.
+    """
+    if (forward.order, backward.order) != (FORWARD, BACKWARD):
+        raise UserError(
+            f"{forward.name} reads {forward.order} and {backward.name} {backward.order}; give a "
+            "forward model, then a backward one"
+        )
+    pair = [_decided(subject) for subject in (forward, backward)]
+    differing = sorted(k for k in {*pair[0], *pair[1]} if pair[0].get(k) != pair[1].get(k))
+    if differing:
+        raise UserError(
+            f"{forward.name} and {backward.name} differ in more than direction "
+            f"({', '.join(differing)}), so a difference in loss would not be the arrow of time"
+        )
+
+
+def _decided(subject: Subject) -> dict[str, Any]:
+    if "training" in subject.record:
+        values = {**subject.record["training"], "step": subject.record["step"]}
+        values.pop("order")
+        return values
+    config = subject.model.config.to_dict()
+    for name in ("_name_or_path", "transformers_version", "dtype"):
+        config.pop(name, None)
+    return {**config, "tokenizer": subject.tokenizer.fingerprint}
