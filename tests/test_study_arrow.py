@@ -166,8 +166,10 @@ def test_no_difference_is_said_where_the_interval_covers_zero(finished):
 def test_synthetic_corpora_are_strings_that_fill_a_window(tmp_path):
     corpus = open_corpus("linear:3:1:5", lab=tmp_path, tokenizer="bpe", vocabulary=0, tokens=130)
     source = LinearLanguage(3, 1, 0.01, 5)
-    assert corpus.context == 13
-    assert corpus.floor == pytest.approx(source.floor(), abs=0)
+    assert corpus.known is not None
+    assert corpus.known.length == 13
+    assert corpus.known.floor == pytest.approx(source.floor(), abs=0)
+    assert corpus.known.inverse_density == source.inverse.mean()
     train = corpus.store.split("train")
     assert train.tokens == 130
     assert not corpus.store.end_of_text

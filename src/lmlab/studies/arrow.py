@@ -18,25 +18,21 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 
-from lmlab.analyses.arrow import arrow_of_time
 from lmlab.analyses.score import Score
-from lmlab.analyses.subject import open_subject
 from lmlab.config import digest, to_mapping
 from lmlab.config.model import ModelConfig
 from lmlab.config.studies import ArrowConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.data.order import BACKWARD, FORWARD
-from lmlab.data.windows import evaluation_windows
+from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.durable import write_json, write_text
 from lmlab.errors import UserError
-from lmlab.models.build import parameters
 from lmlab.progress import Bar, say, track
-from lmlab.runs.journal import read_journal
 from lmlab.studies.arrow_report import arrow_page
+from lmlab.studies.arrow_result import cell_result
 from lmlab.studies.cached import cached_score
 from lmlab.studies.corpora import Corpus, is_synthetic, open_corpus
 from lmlab.training.loop import TrainedRun, planned_tokens, resolve, run_identity, train
@@ -64,16 +60,17 @@ def run_arrow(config: ArrowConfig, *, title: str = "The arrow of time") -> Path:
     """
     out = config.out or config.lab / f"arrow-{digest(_identity(config))[:8]}"
     cells = _cells(config)
-    orders = [FORWARD, BACKWARD, *config.orders]
+    windows = [_windows(config, cell) for cell in cells]
+    orders, seeds = [FORWARD, BACKWARD, *config.orders], range(config.seeds)
     requests = {
         (i, order, seed): resolve(_request(config, cell, order, seed))
         for i, cell in enumerate(cells)
-        for seed in range(config.seeds)
+        for seed in seeds
         for order in orders
     }
     _check_pairs(requests)
     work = sum(planned_tokens(r) for r in requests.values())
-    work += sum(_scored_tokens(config, cell) * config.seeds * len(orders) for cell in cells)
+    work += sum(int(w.length_M.sum()) for w in windows) * len(seeds) * len(orders)
     say(f"{len(requests)} runs, {work:,} tokens to train on and to score; stopping is safe")
     runs: dict[tuple[int, str, int], TrainedRun] = {}
     scores: dict[tuple[int, str, int], Score] = {}
@@ -92,7 +89,13 @@ def run_arrow(config: ArrowConfig, *, title: str = "The arrow of time") -> Path:
             "transformers": transformers.__version__,
         },
         "cells": [
-            _cell_result(config, cell, i, order, requests, runs, scores)
+            cell_result(
+                _describe(cell, order, requests[i, FORWARD, 0]),
+                cell.corpus.known,
+                windows[i],
+                [(runs[i, FORWARD, s], scores[i, FORWARD, s]) for s in seeds],
+                [(runs[i, order, s], scores[i, order, s]) for s in seeds],
+            )
             for i, cell in enumerate(cells)
             for order in orders[1:]
         ],
@@ -118,7 +121,7 @@ def _cells(config: ArrowConfig) -> list[Cell]:
                 vocabulary=config.vocabulary,
                 tokens=config.tokens,
             )
-            contexts = (corpus.context,) if corpus.context else config.contexts
+            contexts = (corpus.known.length,) if corpus.known else config.contexts
             for (architecture, size), context in product(config.models(), contexts):
                 model = ModelConfig(architecture, size, dropout=config.dropout)
                 cells.append(Cell(corpus, tokenizer, model, context))
@@ -152,10 +155,9 @@ def _check_pairs(requests: dict[tuple[int, str, int], TrainConfig]) -> None:
             raise UserError(f"the {order} run differs from the forward run in more than direction")
 
 
-def _scored_tokens(config: ArrowConfig, cell: Cell) -> int:
+def _windows(config: ArrowConfig, cell: Cell) -> EvaluationWindows:
     split = cell.corpus.store.split(config.split)
-    windows = evaluation_windows(split, cell.context, max_windows=config.windows)
-    return int(windows.length_M.sum())
+    return evaluation_windows(split, cell.context, max_windows=config.windows)
 
 
 def _run_and_score(
@@ -174,68 +176,22 @@ def _run_and_score(
     return run, scored
 
 
-def _cell_result(
-    config: ArrowConfig,
-    cell: Cell,
-    index: int,
-    order: str,
-    requests: dict[tuple[int, str, int], TrainConfig],
-    runs: dict[tuple[int, str, int], TrainedRun],
-    scores: dict[tuple[int, str, int], Score],
-) -> dict[str, Any]:
-    """Everything the report shows of one cell and order, as plain values."""
-    seeds = range(config.seeds)
-    forward = [scores[index, FORWARD, s] for s in seeds]
-    other = [scores[index, order, s] for s in seeds]
-    arrow = arrow_of_time(
-        np.stack([s.nats_M for s in forward]),
-        np.stack([s.nats_M for s in other]),
-        forward[0].cluster_M,
-    )
-    request = requests[index, FORWARD, 0]
+def _describe(cell: Cell, order: str, request: TrainConfig) -> dict[str, Any]:
+    """What a comparison is of, and what was equal in both directions."""
+    store = cell.corpus.store
     return {
         "corpus": cell.corpus.label,
         "tokenizer": cell.tokenizer,
         "label": cell.label,
         "order": order,
         "context": cell.context,
-        "floor": cell.corpus.floor,
-        "arrow": arrow.to_json(),
-        "forward": [_run_result(runs[index, FORWARD, s], forward[s]) for s in seeds],
-        "other": [_run_result(runs[index, order, s], other[s]) for s in seeds],
-        "cluster": forward[0].cluster_unit,
-        "tokens_scored": forward[0].tokens,
         "methods": {
-            "parameters": _parameters(runs[index, FORWARD, 0]),
-            "vocabulary": cell.corpus.store.vocabulary,
-            "store": cell.corpus.store.fingerprint[:12],
-            "training_tokens_available": cell.corpus.store.split("train").tokens,
+            "vocabulary": store.vocabulary,
+            "store": store.fingerprint[:12],
+            "training_tokens_available": store.split("train").tokens,
             "steps": request.steps,
             "batch": request.batch,
             "learning_rate": request.optimizer.learning_rate,
             "dtype": request.dtype,
         },
-    }
-
-
-def _parameters(run: TrainedRun) -> int:
-    return parameters(open_subject(run.checkpoint).model)
-
-
-def _run_result(run: TrainedRun, scored: Score) -> dict[str, Any]:
-    journal = read_journal(run.path / "journal.jsonl")
-    return {
-        "run": run.identity[:12],
-        "nats_per_token": scored.nats_per_token,
-        "bits_per_byte": scored.bits_per_byte,
-        "curve": [
-            [record["tokens"], record["validation_nats_per_token"]]
-            for record in journal
-            if "validation_nats_per_token" in record
-        ],
-        "by_position": [
-            float(nats / tokens)
-            for nats, tokens in zip(scored.position_nats_n, scored.position_tokens_n, strict=True)
-            if tokens
-        ],
     }

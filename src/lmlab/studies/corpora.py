@@ -27,6 +27,8 @@ from lmlab.data.prepare import PrepareConfig, describe_request, prepare
 from lmlab.data.splits import TEST, TRAIN, VALIDATION
 from lmlab.data.store import EncodedDocument, TokenStore, write_store
 from lmlab.data.synthetic import LinearLanguage, ManyToOne, MarkovChain, PrimeProducts
+from lmlab.data.synthetic.linear_language import SEPARATORS
+from lmlab.data.synthetic.primes import LINE
 from lmlab.data.tokenizers import TokenizerConfig, character_tokenizer
 from lmlab.errors import UserError
 
@@ -36,15 +38,27 @@ _MARKOV_LENGTH, _MAP_LENGTH = 64, 16
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is known of a synthetic source."""
+
+    floor: float
+    """Its entropy, nats per token: the least possible loss in either direction."""
+    surprisal: Callable[[np.ndarray], np.ndarray]
+    """Exact nats of each of its strings."""
+    length: int
+    """Tokens of a string."""
+    inverse_density: float | None = None
+    """Of a linear language: the share of ones in the inverse of its matrix."""
+
+
+@dataclass(frozen=True)
 class Corpus:
     """A store and what is known about its source."""
 
     label: str
     store: TokenStore
-    floor: float | None = None
-    """Entropy of the source, nats per token: the least possible loss in either direction."""
-    context: int | None = None
-    """Length of a synthetic string; None for text."""
+    known: Known | None = None
+    """None for text."""
 
 
 def is_synthetic(specification: str) -> bool:
@@ -93,7 +107,7 @@ class _Synthetic:
     label: str
     alphabet: list[str]
     sample: Callable[[int, int], np.ndarray]
-    floor: float
+    known: Known
 
 
 def _synthetic(specification: str) -> _Synthetic:
@@ -112,28 +126,33 @@ def _synthetic(specification: str) -> _Synthetic:
     if kind == "linear":
         bits, extra = values[:2]
         linear = LinearLanguage(bits, extra, 0.01, seed)
-        label = f"linear language, {bits} bits, {extra} extra"
-        return _Synthetic(label, linear.alphabet, linear.sample, linear.floor())
+        label = f"linear language, {bits} bits, {extra} extra" + (f", seed {seed}" if seed else "")
+        known = Known(
+            linear.floor(), linear.surprisal, 2 * bits + SEPARATORS, linear.inverse_density
+        )
+        return _Synthetic(label, linear.alphabet, linear.sample, known)
     if kind == "primes":
         primes = PrimeProducts()
-        return _Synthetic("prime products", primes.alphabet, primes.sample, primes.floor())
+        known = Known(primes.floor(), primes.surprisal, LINE)
+        return _Synthetic("prime products", primes.alphabet, primes.sample, known)
     if kind == "markov":
         chain = MarkovChain(values[0], seed)
         return _Synthetic(
             f"Markov chain, {values[0]} states",
             chain.alphabet,
             lambda n, s: chain.sample(n, s, _MARKOV_LENGTH),
-            chain.floor(_MARKOV_LENGTH),
+            Known(chain.floor(_MARKOV_LENGTH), chain.surprisal, _MARKOV_LENGTH),
         )
     images, fan_in = values[:2]
     mapping = ManyToOne(images, fan_in, _MAP_LENGTH, seed)
     label = f"{fan_in}-to-1 map, {images} images"
-    return _Synthetic(label, mapping.alphabet, mapping.sample, mapping.floor())
+    known = Known(mapping.floor(), mapping.surprisal, 2 * _MAP_LENGTH + 1)
+    return _Synthetic(label, mapping.alphabet, mapping.sample, known)
 
 
 def _open_synthetic(specification: str, *, lab: Path, tokens: int) -> Corpus:
     source = _synthetic(specification)
-    length = source.sample(1, 0).shape[1]
+    length = source.known.length
     counts = {
         TRAIN: -(-tokens // length),
         VALIDATION: _HELD_OUT_STRINGS,
@@ -142,7 +161,7 @@ def _open_synthetic(specification: str, *, lab: Path, tokens: int) -> Corpus:
     request = {"synthetic": specification, "strings": counts}
     folder = _folder(lab, specification, request)
     if folder.exists():
-        return Corpus(source.label, TokenStore(folder), source.floor, length)
+        return Corpus(source.label, TokenStore(folder), source.known)
 
     def strings(split: str, seed: int) -> Iterator[EncodedDocument]:
         for index, ids in enumerate(source.sample(counts[split], seed)):
@@ -155,4 +174,4 @@ def _open_synthetic(specification: str, *, lab: Path, tokens: int) -> Corpus:
         request=request,
         end_of_text=False,
     )
-    return Corpus(source.label, store, source.floor, length)
+    return Corpus(source.label, store, source.known)

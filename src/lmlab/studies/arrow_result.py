@@ -1,0 +1,98 @@
+"""One comparison of the arrow study: from runs and scores to the plain values of `results.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from lmlab.analyses.arrow import arrow_by_position, arrow_of_time
+from lmlab.analyses.floor import excess_over_floor
+from lmlab.analyses.score import Score
+from lmlab.data.windows import EvaluationWindows
+from lmlab.runs.journal import read_journal
+from lmlab.studies.corpora import Known
+from lmlab.training.loop import TrainedRun
+
+Scored = tuple[TrainedRun, Score]
+
+
+def cell_result(
+    description: dict[str, Any],
+    known: Known | None,
+    windows: EvaluationWindows,
+    forward: Sequence[Scored],
+    other: Sequence[Scored],
+) -> dict[str, Any]:
+    """Everything the report shows of one comparison, as plain values.
+
+    `description` says what is compared; `windows` are those scored; `forward` and `other` have an
+    entry a seed.
+    """
+    f, o = ([scored for _, scored in side] for side in (forward, other))
+    first = f[0]
+    by_position = arrow_by_position(
+        np.stack([s.nats_Mb for s in f]),
+        np.stack([s.nats_Mb for s in o]),
+        first.cluster_M,
+        first.position_edges,
+    )
+    arrow = arrow_of_time(
+        np.stack([s.nats_M for s in f]), np.stack([s.nats_M for s in o]), first.cluster_M
+    )
+    return {
+        **description,
+        "methods": {"parameters": _parameters(forward[0][0]), **description["methods"]},
+        "arrow": arrow.to_json(),
+        "by_position": [bin.to_json() for bin in by_position],
+        "floor": None if known is None else _floor_result(known, windows, f, o),
+        "forward": [_run_result(*scored) for scored in forward],
+        "other": [_run_result(*scored) for scored in other],
+        "cluster": first.cluster_unit,
+        "tokens_scored": first.tokens,
+    }
+
+
+def _floor_result(
+    known: Known, windows: EvaluationWindows, forward: Sequence[Score], other: Sequence[Score]
+) -> dict[str, Any]:
+    surprisal_M = known.surprisal(np.stack([windows.ids(row) for row in range(len(windows))]))
+
+    def excess(scores: Sequence[Score]) -> dict[str, Any]:
+        made = excess_over_floor(
+            np.stack([s.nats_M for s in scores]), surprisal_M, windows.length_M, windows.cluster_M
+        )
+        by_seed = [float((s.nats_M - surprisal_M).sum() / s.tokens) for s in scores]
+        return {**asdict(made), "by_seed": by_seed}
+
+    return {
+        "nats_per_token": known.floor,
+        "inverse_density": known.inverse_density,
+        "forward": excess(forward),
+        "other": excess(other),
+    }
+
+
+def _parameters(run: TrainedRun) -> int:
+    with safe_open(run.checkpoint / "model.safetensors", framework="np") as file:
+        return sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
+
+
+def _run_result(run: TrainedRun, scored: Score) -> dict[str, Any]:
+    journal = read_journal(run.path / "journal.jsonl")
+    tokens_b = scored.tokens_Mb.sum(axis=0)
+    reached_b = tokens_b > 0
+    return {
+        "run": run.identity[:12],
+        "nats_per_token": scored.nats_per_token,
+        "bits_per_byte": scored.bits_per_byte,
+        "curve": [
+            [record["tokens"], record["validation_nats_per_token"]]
+            for record in journal
+            if "validation_nats_per_token" in record
+        ],
+        "by_position": (scored.nats_Mb.sum(axis=0)[reached_b] / tokens_b[reached_b]).tolist(),
+    }
