@@ -111,6 +111,15 @@ def test_arrow_of_two_models_and_a_wrong_pair(trained, capsys):
     assert sum(differences) == pytest.approx(results["difference"][0], rel=1e-9)
     assert results["backward"]["bits_per_byte"] > 0
     assert "forward, bits per byte" in capsys.readouterr().out
+    words = ("arrow", trained / "forward", trained / "backward", "--store", store)
+    assert run(*words, "--out", trained / "words") == 0
+    assert (
+        json.loads((trained / "words" / "results.json").read_text())["difference"]
+        == (results["difference"])
+    )
+    with pytest.raises(SystemExit):
+        run(*words[:3], "third", *words[3:])
+    capsys.readouterr()
     other = ("--config", trained / "run.toml", "--store", store, "--order", "backward")
     assert run("train", *other, "--seed", 1, "--out", trained / "other") == 0
     pair = ("--forward", trained / "forward", "--backward", trained / "other")

@@ -132,6 +132,20 @@ def test_weights_come_from_the_seed_alone(architecture):
     assert all(t.dtype == torch.float32 for t in one.values())
 
 
+@pytest.mark.parametrize("architecture", ALL)
+@pytest.mark.parametrize("scale", [None, 0.1])
+def test_initial_weights_have_the_scale_asked_for(architecture, scale):
+    config = ModelConfig(architecture, layers=1, heads=2, width=64, initializer_range=scale)
+    model: Any = build_model(
+        build_config(config, vocabulary=500, context=8, bos_id=0, end_of_text_id=0), seed=0
+    )
+    embedding = model.get_input_embeddings().weight
+    assert embedding.std().item() == pytest.approx(scale or 0.02, rel=0.05)
+    if architecture == "gpt2":
+        matrix = model.transformer.h[0].attn.c_attn.weight
+        assert matrix.std().item() == pytest.approx(scale or 0.02, rel=0.05)
+
+
 def test_tiny_gpt2_is_the_stock_one_by_hand():
     """Same weights in a model made by transformers alone: same function up to the fused kernel."""
     model = build("gpt2")
@@ -179,6 +193,8 @@ def test_sizes_of_the_paper():
         {"path": "x"},
         {"architecture": "auto", "path": "x", "layers": 2},
         {"architecture": "auto", "path": "x", "tied": True},
+        {"architecture": "auto", "path": "x", "initializer_range": 0.1},
+        {"initializer_range": 0.0},
     ],
 )
 def test_settings_that_make_no_model(settings):

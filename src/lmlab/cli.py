@@ -68,7 +68,8 @@ class SampleConfig:
 
 @dataclass(frozen=True)
 class ArrowPairConfig:
-    """Compare two models, one forward and one backward, on the same windows of a store."""
+    """Compare two models, one forward and one backward, on the same windows of a store:
+    lmlab arrow FORWARD BACKWARD --store STORE"""
 
     forward: str
     backward: str
@@ -191,7 +192,9 @@ def _sample(arguments: Sequence[str]) -> None:
 
 
 def _arrow(arguments: Sequence[str]) -> None:
-    config = from_command_line(ArrowPairConfig, arguments, program="lmlab arrow")
+    config = from_command_line(
+        ArrowPairConfig, arguments, program="lmlab arrow", leading=("--forward", "--backward")
+    )
     from lmlab.analyses.arrow_of_models import arrow_of_models
     from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore

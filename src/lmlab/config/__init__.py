@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 import tomllib
 import types
@@ -143,8 +144,12 @@ def to_toml(values: Mapping[str, Any]) -> str:
     return tomli_w.dumps(values)
 
 
-def from_command_line(kind: type[T], arguments: Sequence[str], *, program: str) -> T:
+def from_command_line(
+    kind: type[T], arguments: Sequence[str], *, program: str, leading: Sequence[str] = ()
+) -> T:
     """Defaults < `--config FILE` (TOML) < options: the resolved configuration.
+
+    `leading` names options that may be given without their name before all others, in this order.
 
     Ends the process with a usage message where an option is unknown or malformed (`tyro`), and
     raises `UserError` where the TOML file is wrong.
@@ -153,7 +158,7 @@ def from_command_line(kind: type[T], arguments: Sequence[str], *, program: str) 
 
     rest = [
         part
-        for argument in arguments
+        for argument in _named(arguments, leading)
         for part in (argument.split("=", 1) if argument.startswith("--config=") else [argument])
     ]
     default: T | Any = tyro.MISSING_NONPROP
@@ -168,6 +173,13 @@ def from_command_line(kind: type[T], arguments: Sequence[str], *, program: str) 
     if default is tyro.MISSING_NONPROP:
         return tyro.cli(kind, args=rest, prog=program, description=description)
     return tyro.cli(kind, args=rest, prog=program, default=default, description=description)
+
+
+def _named(arguments: Sequence[str], leading: Sequence[str]) -> list[str]:
+    """The arguments with the names of leading words put before them."""
+    words = list(itertools.takewhile(lambda a: not a.startswith("-"), arguments))[: len(leading)]
+    named = [part for name, word in zip(leading, words, strict=False) for part in (name, word)]
+    return named + list(arguments[len(words) :])
 
 
 def _with_missing(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:

@@ -45,6 +45,9 @@ class ModelConfig:
     tied: bool = False
     """Output embedding = input embedding."""
     dropout: float = 0.0
+    initializer_range: float | None = None
+    """Standard deviation of the initial weights (default: transformers' 0.02); of gru and lstm, the
+    embeddings only."""
     path: str | None = None
     """For architecture auto: folder or Hub name whose config.json is used (not its weights)."""
 
@@ -53,14 +56,17 @@ class ModelConfig:
             raise UserError("--model.architecture auto and --model.path go together")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--model.dropout {self.dropout} must be at least 0 and below 1")
+        scale = self.initializer_range
+        if scale is not None and not 0 < scale < 1:
+            raise UserError(f"--model.initializer-range {scale} must be above 0 and below 1")
         if self.architecture != "auto":
             self.dimensions()
-        elif (self.size, self.layers, self.heads, self.width) != (None,) * 4 or (
+        elif (self.size, self.layers, self.heads, self.width, scale) != (None,) * 5 or (
             self.tied or self.dropout
         ):
             raise UserError(
-                f"--model.architecture auto takes size, tying and dropout from {self.path}; change "
-                "them in its config.json"
+                f"--model.architecture auto takes size, tying, dropout and initial weights from "
+                f"{self.path}; change them in its config.json"
             )
 
     def dimensions(self) -> Size:

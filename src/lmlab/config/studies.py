@@ -40,6 +40,8 @@ class ArrowConfig:
     batch_tokens: int = 4096
     learning_rate: float = 1e-3
     dropout: float = 0.0
+    initializer_range: float | None = None
+    """Standard deviation of the initial weights (default: transformers' 0.02)."""
     compile: bool = False
     split: Literal["test", "validation"] = "test"
     """The held-out text on which the directions are compared."""

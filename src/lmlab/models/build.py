@@ -40,6 +40,8 @@ def build_config(
         "tie_word_embeddings": config.tied,
         **ids,
     }
+    if config.initializer_range is not None:
+        shared["initializer_range"] = config.initializer_range
     if config.architecture == "auto":
         assert config.path is not None
         return _auto_config(config.path, {**ids, "vocab_size": vocabulary}, context)

@@ -123,7 +123,12 @@ def _cells(config: ArrowConfig) -> list[Cell]:
             )
             contexts = (corpus.known.length,) if corpus.known else config.contexts
             for (architecture, size), context in product(config.models(), contexts):
-                model = ModelConfig(architecture, size, dropout=config.dropout)
+                model = ModelConfig(
+                    architecture,
+                    size,
+                    dropout=config.dropout,
+                    initializer_range=config.initializer_range,
+                )
                 cells.append(Cell(corpus, tokenizer, model, context))
     return cells
 
