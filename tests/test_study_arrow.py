@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +13,13 @@ import pytest
 
 from lmlab.analyses.score import score
 from lmlab.analyses.subject import open_subject
+from lmlab.config import from_command_line
 from lmlab.config.studies import ArrowConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.synthetic import LinearLanguage
 from lmlab.errors import UserError
 from lmlab.studies import arrow as study
-from lmlab.studies.corpora import open_corpus
+from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.redraw import redraw, result_rows
 
 
@@ -136,6 +139,16 @@ def test_the_report_is_drawn_again_from_results_alone(finished):
         assert row[1].split(" (")[0] in page
 
 
+def test_the_command_in_the_report_has_the_same_settings(finished):
+    config, report = finished
+    page = html.unescape(report.read_text())
+    line = next(line for line in page.splitlines() if "To repeat it: " in line)
+    words = shlex.split(line.partition("To repeat it: ")[2].removesuffix("</p>"))
+    assert words[:3] == ["lmlab", "study", "arrow"]
+    again = from_command_line(ArrowConfig, words[3:], program="")
+    assert replace(again, lab=config.lab, out=config.out) == config
+
+
 def test_a_report_of_hostile_names_stays_text(finished, tmp_path):
     _, report = finished
     results = json.loads((report.parent / "results.json").read_text())
@@ -164,7 +177,9 @@ def test_no_difference_is_said_where_the_interval_covers_zero(finished):
 
 
 def test_synthetic_corpora_are_strings_that_fill_a_window(tmp_path):
-    corpus = open_corpus("linear:3:1:5", lab=tmp_path, tokenizer="bpe", vocabulary=0, tokens=130)
+    corpus = open_corpus(
+        "linear:3:1:5", label="a", lab=tmp_path, tokenizer="bpe", vocabulary=0, tokens=130
+    )
     source = LinearLanguage(3, 1, 0.01, 5)
     assert corpus.known is not None
     assert corpus.known.length == 13
@@ -179,10 +194,22 @@ def test_synthetic_corpora_are_strings_that_fill_a_window(tmp_path):
     assert np.array_equal(corpus.store.tokenizer.encode(source.text(strings)[0]), strings[0])
 
 
+def test_labels_of_corpora_are_short_and_never_the_same(tmp_path):
+    (tmp_path / "novels.txt").write_text("text")
+    there = str(tmp_path / "novels.txt")
+    given = ["docstrings", there, str(tmp_path / "*.txt"), "linear:4:1", "primes", "hf:a/b"]
+    short = ["docstrings", "novels", tmp_path.name, "linear language, 4 bits, 1 extra",
+             "prime products", "hf:a/b"]  # fmt: skip
+    assert corpus_labels(given) == short
+    assert corpus_labels(["linear:4:1", "linear:4:1:2"]) == ["linear:4:1", "linear:4:1:2"]
+    with pytest.raises(UserError, match="write it as"):
+        corpus_labels(["linear:4"])
+
+
 @pytest.mark.parametrize("name", ["linear:3", "linear:a:b", "primes:1:2", "markov", "map:2"])
 def test_synthetic_corpora_that_make_no_sense(name, tmp_path):
     with pytest.raises(UserError, match="write it as"):
-        open_corpus(name, lab=tmp_path, tokenizer="bpe", vocabulary=0, tokens=10)
+        open_corpus(name, label=name, lab=tmp_path, tokenizer="bpe", vocabulary=0, tokens=10)
 
 
 @pytest.mark.parametrize(

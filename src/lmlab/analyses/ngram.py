@@ -224,7 +224,6 @@ def _room(length_M: ArrayLike, tokens: int, direction: Direction) -> NDArray[np.
 class NGramBaseline:
     """An n-gram model's nats on the windows that models are scored on, in both directions."""
 
-    store: str
     split: str
     context: int
     order: int
@@ -253,7 +252,6 @@ class NGramBaseline:
     def to_json(self) -> dict[str, Any]:
         """Plain values; per-window arrays are left out."""
         return {
-            "store": self.store,
             "split": self.split,
             "context": self.context,
             "order": self.order,
@@ -307,7 +305,6 @@ def ngram_baseline(
         for direction in get_args(Direction)
     )
     return NGramBaseline(
-        store=str(store.path),
         split=split,
         context=context,
         order=order,

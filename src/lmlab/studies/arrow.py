@@ -13,6 +13,7 @@ interrupted study goes on where it stopped, and studies share runs.
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 import transformers
 
+from lmlab.analyses.ngram import ngram_baseline
 from lmlab.analyses.score import Score
 from lmlab.config import digest, to_mapping
 from lmlab.config.model import ModelConfig
@@ -34,8 +36,10 @@ from lmlab.progress import Bar, say, track
 from lmlab.studies.arrow_report import arrow_page
 from lmlab.studies.arrow_result import cell_result
 from lmlab.studies.cached import cached_score
-from lmlab.studies.corpora import Corpus, is_synthetic, open_corpus
+from lmlab.studies.corpora import Corpus, corpus_labels, is_synthetic, open_corpus
 from lmlab.training.loop import TrainedRun, planned_tokens, resolve, run_identity, train
+
+_NGRAM_ORDERS = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ def run_arrow(config: ArrowConfig, *, title: str = "The arrow of time") -> Path:
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
+        "ngrams": _ngrams(config, cells),
         "cells": [
             cell_result(
                 _describe(cell, order, requests[i, FORWARD, 0]),
@@ -111,11 +116,13 @@ def _identity(config: ArrowConfig) -> dict[str, Any]:
 
 def _cells(config: ArrowConfig) -> list[Cell]:
     cells: list[Cell] = []
-    for specification in config.corpora:
+    labels = corpus_labels(config.corpora)
+    for specification, label in zip(config.corpora, labels, strict=True):
         tokenizers = ("characters",) if is_synthetic(specification) else config.tokenizers
         for tokenizer in tokenizers:
             corpus = open_corpus(
                 specification,
+                label=label,
                 lab=config.lab,
                 tokenizer=tokenizer,
                 vocabulary=config.vocabulary,
@@ -179,6 +186,25 @@ def _run_and_score(
         bar=bar,
     )
     return run, scored
+
+
+def _ngrams(config: ArrowConfig, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """What counting alone makes of each text: n-gram baselines, once for all models of a text."""
+    texts = dict.fromkeys((cell.corpus, cell.tokenizer, cell.context) for cell in cells)
+    with track("n-gram baselines", float(len(texts) * len(_NGRAM_ORDERS)), "fits") as bar:
+        made: list[dict[str, Any]] = []
+        for (corpus, tokenizer, context), order in product(texts, _NGRAM_ORDERS):
+            baseline = ngram_baseline(
+                corpus.store,
+                split=config.split,
+                context=context,
+                order=order,
+                max_windows=config.windows,
+            )
+            named = {"corpus": corpus.label, "tokenizer": tokenizer}
+            made.append({**named, **baseline.to_json()})
+            bar.advance()
+    return made
 
 
 def _describe(cell: Cell, order: str, request: TrainConfig) -> dict[str, Any]:

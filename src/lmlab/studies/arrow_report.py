@@ -6,53 +6,48 @@ Every figure stands under its finding in words. Percentages are of the relative 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from lmlab.report.figures import (
-    Interval,
-    Points,
-    Series,
-    forest_plot,
-    line_plot,
-    scatter_plot,
-)
-from lmlab.report.page import Figure, Section, Table, render_page
-
-_FORWARD_COLOUR, _OTHER_COLOUR = 0, 1
+from lmlab.config import to_mapping
+from lmlab.config.studies import ArrowConfig
+from lmlab.report.figures import Interval, forest_plot
+from lmlab.report.page import Section, Table, render_page
+from lmlab.studies.arrow_details import floor_section, learning_section, position_section
+from lmlab.studies.arrow_words import comparison_name, percent, verdict
 
 
 def arrow_page(results: dict[str, Any]) -> str:
     """The HTML page of `results` (see `lmlab.studies.arrow`)."""
-    cells = results["cells"]
-    sections = [_arrow_section(cells)]
-    with_floor = [c for c in cells if c["floor"] is not None]
-    if with_floor:
-        sections.append(_floor_section(with_floor))
-    sections += [_learning_section(cells), _position_section(cells), _methods_section(results)]
-    environment = ", ".join(f"{k} {v}" for k, v in results["environment"].items())
     return render_page(
         results["title"],
-        summary(cells),
-        sections,
-        footer=f"Made by lmlab from results.json beside this page. {environment}.",
+        summary(results["cells"]),
+        arrow_sections(results),
+        footer=made_by(results["environment"]),
     )
 
 
-def verdict(cell: dict[str, Any]) -> str:
-    """The finding of one cell in words, with its interval."""
-    arrow = cell["arrow"]
-    said = arrow["verdict"]
-    if cell["order"] != "backward":
-        said = said.replace("backward is easier", f"{cell['order']} is easier")
-    text = f"{said} ({_percent(arrow['relative'])}"
-    if arrow["interval"]:
-        low, high = arrow["interval"]
-        text += f", 95 % interval {_percent(low)} to {_percent(high)}"
-        text += ", text only" if arrow["basis"] == "text only" else ""
-    return text + ")"
+def made_by(environment: dict[str, str]) -> str:
+    """The line at the end of a report."""
+    versions = ", ".join(f"{k} {v}" for k, v in environment.items())
+    return f"Made by lmlab from results.json beside this page. {versions}."
+
+
+def arrow_sections(results: dict[str, Any]) -> list[Section]:
+    """What the study shows, as sections of a page."""
+    cells = results["cells"]
+    with_floor = [c for c in cells if c["floor"] is not None]
+    return [
+        _arrow_section(cells),
+        *([floor_section(with_floor)] if with_floor else []),
+        _counting_section(results["ngrams"]),
+        learning_section(cells),
+        position_section(cells),
+        _methods_section(results),
+    ]
 
 
 def summary(cells: Sequence[dict[str, Any]]) -> str:
@@ -65,17 +60,6 @@ def summary(cells: Sequence[dict[str, Any]]) -> str:
         said = ", ".join(f"{n} × {v}" for v, n in counts.items())
         lines.append(f"In all {len(cells)} comparisons: {said}.")
     return "\n\n".join(lines)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:+.2f} %".replace("-", "−")
-
-
-def comparison_name(cell: dict[str, Any]) -> str:
-    """What is compared: corpus, model, and what is not the default."""
-    tokenizer = f", {cell['tokenizer']}" if cell["tokenizer"] not in ("bpe", "characters") else ""
-    order = f", {cell['order']}" if cell["order"] != "backward" else ""
-    return f"{cell['corpus']} ({cell['label']}{tokenizer}{order})"
 
 
 def _arrow_section(cells: Sequence[dict[str, Any]]) -> Section:
@@ -127,13 +111,13 @@ def _row(cell: dict[str, Any]) -> list[str | float | int]:
     arrow = cell["arrow"]
     interval = "no interval"
     if arrow["interval"]:
-        low, high = (_percent(value).removesuffix(" %") for value in arrow["interval"])
+        low, high = (percent(value).removesuffix(" %") for value in arrow["interval"])
         interval = f"[{low}, {high}]"
     losses = [_mean(cell[side], "nats_per_token") for side in ("forward", "other")]
     return [
         comparison_name(cell),
-        f"{_percent(arrow['relative'])} {interval}",
-        _percent(arrow["ratio"]) if arrow["ratio"] is not None else "infinite",
+        f"{percent(arrow['relative'])} {interval}",
+        percent(arrow["ratio"]) if arrow["ratio"] is not None else "infinite",
         ", ".join(f"{loss:.4f}" for loss in losses),
         _bits(cell),
         f"{arrow['seeds']} × {arrow['clusters']}",
@@ -152,225 +136,55 @@ def _mean(runs: Sequence[dict[str, Any]], key: str) -> float:
     return float(np.mean([run[key] for run in runs]))
 
 
-def _floor_section(cells: Sequence[dict[str, Any]]) -> Section:
-    rows: list[list[str | float | int]] = []
-    points: list[Interval] = []
-    for cell in cells:
-        floor = cell["floor"]
-        for side in ("forward", "other"):
-            name, excess = _side_name(cell, side), floor[side]
-            points.append(
-                Interval(
-                    name,
-                    excess["estimate"],
-                    excess["low"],
-                    excess["high"],
-                    excess["note"],
-                    group=comparison_name(cell),
-                )
-            )
-            for seed, (run, above) in enumerate(zip(cell[side], excess["by_seed"], strict=True)):
-                rows.append([
-                    f"{comparison_name(cell)}, {name}, seed {seed}",
-                    f"{run['nats_per_token']:.5f}",
-                    f"{floor['nats_per_token']:.5f}",
-                    f"{above:+.5f}",
-                ])  # fmt: skip
-    said = "; ".join(
-        f"{cell['corpus']}: forward {_excess(cell, 'forward')}, {cell['order']} "
-        f"{_excess(cell, 'other')} above it"
-        for cell in cells[:4]
-    )
+def _counting_section(ngrams: Sequence[dict[str, Any]]) -> Section:
+    """What n-grams, which have no training and no seeds, make of the same windows."""
+    rows = [
+        Interval(
+            f"{n['order']}-grams, {_of_text(n)}",
+            100 * n["arrow"]["relative"],
+            *([100 * end for end in n["arrow"]["interval"] or ()] or [None, None]),
+            note="" if n["arrow"]["interval"] else n["arrow"]["note"],
+            group=n["corpus"],
+        )
+        for n in ngrams
+    ]
+    clear = [n for n in ngrams if n["arrow"]["verdict"].endswith("easier")]
+    forward = [n for n in clear if n["arrow"]["relative"] > 0]
     figure = forest_plot(
-        points,
-        x_label="loss above the source's entropy, nats per token",
-        finding=f"Both directions have the same floor. {said} (nats per token, mean over seeds).",
-        alt="Excess of both directions over the entropy of the source; zero is the floor.",
-        caption="The floor is the exact entropy of the source. The excess is the model's nats "
-        "minus the source's own surprisal of the same held-out strings, so that the luck of the "
-        "sample cancels: an estimate of the divergence of the model from the source. Bars: 95 % "
-        "intervals over seeds and strings.",
+        rows,
+        x_label="relative arrow of n-gram counts, % (positive: forward is easier)",
+        finding=f"Counting alone finds forward easier in {len(forward)} of {len(ngrams)} cases "
+        f"and backward in {len(clear) - len(forward)} (intervals that exclude zero).",
+        alt="Relative arrow of n-gram models with intervals over text; zero is marked.",
+        caption="Bars: 95 % intervals over text only; counts have no seeds.",
     )
     table = Table(
-        ["run", "loss", "floor", "excess"],
-        rows,
-        "Nats per token on held-out strings: loss, entropy of the source, excess (paired by "
-        "string).",
+        ["text", "forward", "backward", "relative arrow", "strength of the prior"],
+        [
+            [
+                f"{n['corpus']}, {n['order']}-grams, {_of_text(n)}",
+                f"{n['nats_per_token_forward']:.4f}",
+                f"{n['nats_per_token_backward']:.4f}",
+                percent(n["arrow"]["relative"]),
+                f"{n['strength']:g}",
+            ]
+            for n in ngrams
+        ],
+        "Nats per token of n-gram models on the windows that the trained models were scored on.",
     )
-    return Section(
-        "Sources with a known floor", figures=[figure, *_density_figure(cells)], tables=[table]
+    text = (
+        "Baselines without training: k-grams of the training split, counted as a ring, so that one "
+        "table serves both directions. Each order falls back on the next lower one (a Dirichlet "
+        "prior); its strength was chosen on validation text, one for both directions. An n-gram "
+        "with a uniform prior has no arrow at all, for any text."
     )
+    return Section("What counting alone sees", [text], figures=[figure], tables=[table])
 
 
-def _density_figure(cells: Sequence[dict[str, Any]]) -> list[Figure]:
-    """Excess against the density of the inverse matrix, where linear languages differ in it."""
-    linear = [c for c in cells if c["floor"]["inverse_density"] is not None]
-    if len({c["floor"]["inverse_density"] for c in linear}) < 2:
-        return []
-    linear.sort(key=lambda c: c["floor"]["inverse_density"])
-    groups = []
-    for side, colour in (("forward", _FORWARD_COLOUR), ("other", _OTHER_COLOUR)):
-        x = [c["floor"]["inverse_density"] for c in linear for _ in c["floor"][side]["by_seed"]]
-        y = [above for c in linear for above in c["floor"][side]["by_seed"]]
-        groups.append(Points(_side_name(linear[0], side), x, y, colour))
-    first, last = linear[0], linear[-1]
-    name = linear[0]["order"]
-    return [
-        scatter_plot(
-            groups,
-            x_label="share of ones in the inverse of the matrix",
-            y_label="loss above the source's entropy, nats per token",
-            finding=f"From the sparsest inverse to the densest, the {name} excess goes from "
-            f"{_excess(first, 'other')} to {_excess(last, 'other')} nats per token, forward's "
-            f"from {_excess(first, 'forward')} to {_excess(last, 'forward')} (means over seeds).",
-            alt="Excess of each run over the floor against the density of the inverse matrix.",
-            caption="A point is a run. Reading backwards a model must compute the inverse of the "
-            "matrix: the denser it is, the more bits each bit depends on.",
-            horizontal=[("floor", 0.0)],
-        )
-    ]
-
-
-def _side_name(cell: dict[str, Any], side: str) -> str:
-    return "forward" if side == "forward" else cell["order"]
-
-
-def _excess(cell: dict[str, Any], side: str) -> str:
-    return f"{cell['floor'][side]['estimate']:+.4f}"
-
-
-def _learning_section(cells: Sequence[dict[str, Any]]) -> Section:
-    figures = [figure for cell in cells for figure in _curves(cell)]
-    return Section(
-        "Learning curves",
-        ["Loss on a fixed sample of validation windows while training, one line a seed. The "
-         "comparison above uses other text, held out from this too."],
-        figures,
-    )  # fmt: skip
-
-
-def _curves(cell: dict[str, Any]) -> list[Figure]:
-    series = [
-        Series(
-            label=_side_name(cell, side),
-            x=[point[0] for point in run["curve"]],
-            y=[point[1] for point in run["curve"]],
-            colour=_FORWARD_COLOUR if side == "forward" else _OTHER_COLOUR,
-            dashed=side == "other",
-        )
-        for side in ("forward", "other")
-        for run in cell[side]
-    ]
-    gaps: list[Series] = []
-    for seed, (forward, other) in enumerate(zip(cell["forward"], cell["other"], strict=True)):
-        f, b = (np.array([p[1] for p in run["curve"]]) for run in (forward, other))
-        gaps.append(
-            Series(
-                label=f"seed {seed}",
-                x=[point[0] for point in forward["curve"]],
-                y=(200 * (b - f) / (b + f)).tolist(),
-                colour=seed % 6,
-            )
-        )
-    last = [cell[side][0]["curve"][-1] for side in ("forward", "other")]
-    final = [float(np.mean([r["curve"][-1][1] for r in cell[s]])) for s in ("forward", "other")]
-    start, end = (float(np.mean([g.y[i] for g in gaps])) for i in (0, -1))
-    name = comparison_name(cell)
-    floor = [("floor", cell["floor"]["nats_per_token"])] if cell["floor"] else []
-    return [
-        line_plot(
-            series,
-            x_label="training tokens",
-            y_label="validation loss, nats per token",
-            finding=f"{name}: after {last[0][0]:,} tokens forward is at {final[0]:.3f} nats per "
-            f"token, {cell['order']} at {final[1]:.3f}.",
-            alt="Validation loss against training tokens for both directions, one line a seed.",
-            log_x=True,
-            horizontal=floor,
-        ),
-        line_plot(
-            gaps,
-            x_label="training tokens",
-            y_label="relative arrow, %",
-            finding=f"{name}: the arrow on validation text goes from {_percent(start / 100)} at "
-            f"the first validation to {_percent(end / 100)} at the last (mean over seeds).",
-            alt="Relative arrow against training tokens, one line a seed.",
-            log_x=True,
-            horizontal=[("no difference", 0.0)],
-        ),
-    ]
-
-
-def _position_section(cells: Sequence[dict[str, Any]]) -> Section:
-    return Section(
-        "By position in the window",
-        ["A token at position k is predicted from BOS and k tokens: those before it for the "
-         "forward model, those after it for the backward one. Tokens near one direction's start "
-         "are near the other's end, so the curves compare equal amounts of context, not equal "
-         "tokens; only the sum over all positions scores the same text in both directions."],
-        [figure for cell in cells for figure in _by_position(cell)],
-    )  # fmt: skip
-
-
-def _by_position(cell: dict[str, Any]) -> list[Figure]:
-    bins = cell["by_position"]
-    # Positions count from 1 here, in the middle of their bin
-    middle = [(bin["first"] + bin["last"]) / 2 + 1 for bin in bins]
-    losses = [
-        Series(
-            _side_name(cell, side),
-            middle,
-            run["by_position"],
-            colour=colour,
-            dashed=side == "other",
-        )
-        for side, colour in (("forward", _FORWARD_COLOUR), ("other", _OTHER_COLOUR))
-        for run in cell[side]
-    ]
-    means = {side: [_mean_at(cell[side], b) for b in (0, -1)] for side in ("forward", "other")}
-    gap = [b - f for f, b in zip(means["forward"], means["other"], strict=True)]
-    name, long = comparison_name(cell), cell["context"] > 64
-    figures = [
-        line_plot(
-            losses,
-            x_label="position in the window (1: from BOS alone)",
-            y_label="loss, nats per token",
-            finding=f"{name}: {cell['order']} minus forward is {gap[0]:+.3f} nats at the first "
-            f"position and {gap[1]:+.3f} at the last ones.",
-            alt="Held-out loss against position for both directions, one line a seed.",
-            log_x=long,
-        )
-    ]
-    arrows = [bin for bin in bins if bin["interval"] is not None]
-    if arrows:
-        clear = [bin for bin in arrows if bin["verdict"].endswith("easier")]
-        figures.append(
-            line_plot(
-                [
-                    Series(
-                        "relative arrow",
-                        [(bin["first"] + bin["last"]) / 2 + 1 for bin in arrows],
-                        [100 * bin["relative"] for bin in arrows],
-                        [100 * bin["interval"][0] for bin in arrows],
-                        [100 * bin["interval"][1] for bin in arrows],
-                    )
-                ],
-                x_label="position in the window (1: from BOS alone)",
-                y_label="relative arrow, % (positive: forward is easier)",
-                finding=f"{name}: the interval excludes zero at {len(clear)} of {len(arrows)} "
-                "positions or groups of them.",
-                alt="Relative arrow against position, with its interval at each position.",
-                caption="Band: 95 % interval of each position alone, over seeds and text. Of 20 "
-                "positions without a difference one is expected outside it.",
-                log_x=long,
-                horizontal=[("no difference", 0.0)],
-            )
-        )
-    return figures
-
-
-def _mean_at(runs: Sequence[dict[str, Any]], bin: int) -> float:
-    return float(np.mean([run["by_position"][bin] for run in runs]))
+def _of_text(ngram: dict[str, Any]) -> str:
+    tokenizer = ngram["tokenizer"]
+    with_tokenizer = "" if tokenizer in ("bpe", "characters") else f", {tokenizer}"
+    return f"context {ngram['context']}{with_tokenizer}"
 
 
 def _methods_section(results: dict[str, Any]) -> Section:
@@ -397,9 +211,9 @@ def _methods_section(results: dict[str, Any]) -> Section:
         "betas 0.9 and 0.95, gradient clipped at 1, linear warm-up over 5 % of the steps, cosine "
         "to a tenth. Intervals are two-way random effects over seeds and clusters of text on the "
         "ratio of sums, Student t; with one seed they cover the text only. The numbers of this "
-        "page, and digests of runs and stores, are in results.json; `lmlab study arrow` with the "
-        "settings there repeats it."
+        "page, and digests of runs and stores, are in results.json."
     )
+    repeat = f"To repeat it: {_command(config)}"
     table = Table(
         ["comparison", "parameters", "vocabulary", "training tokens available", "steps",
          "windows a step", "context", "learning rate", "products in", "tokens scored", "clusters",
@@ -407,4 +221,19 @@ def _methods_section(results: dict[str, Any]) -> Section:
         rows,
         "What was equal in both directions.",
     )  # fmt: skip
-    return Section("Methods", [text], tables=[table])
+    return Section("Methods", [text, repeat], tables=[table])
+
+
+def _command(config: dict[str, Any]) -> str:
+    """The command line of these settings, without what is the default anyway."""
+    usual = to_mapping(ArrowConfig())
+    words = ["lmlab", "study", "arrow"]
+    for name, value in config.items():
+        if name in ("lab", "out") or value == usual.get(name):
+            continue
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+            continue
+        words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)

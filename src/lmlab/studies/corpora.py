@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,29 +67,43 @@ def is_synthetic(specification: str) -> bool:
 
 
 def open_corpus(
-    specification: str, *, lab: Path, tokenizer: str, vocabulary: int, tokens: int
+    specification: str, *, label: str, lab: Path, tokenizer: str, vocabulary: int, tokens: int
 ) -> Corpus:
     """The corpus as a store below `lab`/stores, made if it is not there yet.
 
-    `tokenizer` is bpe, bpe-reversed or bytes (text only). `tokens` bounds the number of synthetic
-    training strings. Raises `UserError` for a specification that names nothing.
+    `label` is what it is called (`corpus_labels`). `tokenizer` is bpe, bpe-reversed or bytes (text
+    only). `tokens` bounds the number of synthetic training strings. Raises `UserError` for a
+    specification that names nothing.
     """
     if is_synthetic(specification):
-        return _open_synthetic(specification, lab=lab, tokens=tokens)
+        return _open_synthetic(specification, label=label, lab=lab, tokens=tokens)
     kinds = {
         "bpe": TokenizerConfig("bpe", vocabulary),
         "bpe-reversed": TokenizerConfig("bpe", vocabulary, reversed_text=True),
         "bytes": TokenizerConfig("bytes"),
     }
     config = PrepareConfig(lab, CorpusConfig((specification,)), kinds[tokenizer])
-    label = _label(specification)
     folder = _folder(lab, label, describe_request(config))
     return Corpus(label, prepare(PrepareConfig(folder, config.corpus, config.tokenizer)))
 
 
+def corpus_labels(specifications: Sequence[str]) -> list[str]:
+    """Short names of corpora, all different.
+
+    Of a file or folder its own name, of a pattern its folder's, of a synthetic source what it is;
+    where two would be the same, the specifications themselves.
+    """
+    short = [_label(specification) for specification in specifications]
+    return [
+        label if short.count(label) == 1 else specification
+        for label, specification in zip(short, specifications, strict=True)
+    ]
+
+
 def _label(specification: str) -> str:
-    """A short name: of a file or folder its own, of a pattern its folder's."""
     path = Path(specification)
+    if is_synthetic(specification):
+        return _synthetic(specification).label
     if path.exists():
         return path.stem
     if glob.has_magic(specification):
@@ -126,7 +140,7 @@ def _synthetic(specification: str) -> _Synthetic:
     if kind == "linear":
         bits, extra = values[:2]
         linear = LinearLanguage(bits, extra, 0.01, seed)
-        label = f"linear language, {bits} bits, {extra} extra" + (f", seed {seed}" if seed else "")
+        label = f"linear language, {bits} bits, {extra} extra"
         known = Known(
             linear.floor(), linear.surprisal, 2 * bits + SEPARATORS, linear.inverse_density
         )
@@ -150,7 +164,7 @@ def _synthetic(specification: str) -> _Synthetic:
     return _Synthetic(label, mapping.alphabet, mapping.sample, known)
 
 
-def _open_synthetic(specification: str, *, lab: Path, tokens: int) -> Corpus:
+def _open_synthetic(specification: str, *, label: str, lab: Path, tokens: int) -> Corpus:
     source = _synthetic(specification)
     length = source.known.length
     counts = {
@@ -161,7 +175,7 @@ def _open_synthetic(specification: str, *, lab: Path, tokens: int) -> Corpus:
     request = {"synthetic": specification, "strings": counts}
     folder = _folder(lab, specification, request)
     if folder.exists():
-        return Corpus(source.label, TokenStore(folder), source.known)
+        return Corpus(label, TokenStore(folder), source.known)
 
     def strings(split: str, seed: int) -> Iterator[EncodedDocument]:
         for index, ids in enumerate(source.sample(counts[split], seed)):
@@ -174,4 +188,4 @@ def _open_synthetic(specification: str, *, lab: Path, tokens: int) -> Corpus:
         request=request,
         end_of_text=False,
     )
-    return Corpus(source.label, store, source.known)
+    return Corpus(label, store, source.known)

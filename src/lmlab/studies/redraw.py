@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lmlab.durable import write_text
 from lmlab.errors import UserError
-from lmlab.studies.arrow_report import arrow_page, comparison_name, verdict
+from lmlab.report.page import render_page
+from lmlab.studies.arrow_report import arrow_page, arrow_sections, made_by, summary
+from lmlab.studies.arrow_words import comparison_name, verdict
 
 
-def _results(folder: Path) -> dict[str, Any]:
+def tour_page(results: dict[str, Any]) -> str:
+    """The page of a tour: the sections of its parts, one after the other."""
+    sections = [
+        replace(section, title=f"{part['title']}: {section.title[0].lower()}{section.title[1:]}")
+        for part in results["parts"]
+        for section in arrow_sections(part)
+    ]
+    findings = "\n\n".join(summary(part["cells"]) for part in results["parts"])
+    return render_page(results["title"], findings, sections, footer=made_by(results["environment"]))
+
+
+_PAGES: dict[str, Callable[[dict[str, Any]], str]] = {"arrow": arrow_page, "tour": tour_page}
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The results of a finished study; `UserError` if there are none, or they are damaged."""
     file = folder / "results.json"
     try:
         results = json.loads(file.read_text("utf-8"))
@@ -19,16 +38,16 @@ def _results(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}: no results.json; run the study first") from error
     except ValueError as error:
         raise UserError(f"{file}: damaged: {error}") from error
-    if not isinstance(results, dict) or results.get("study") != "arrow":
+    if not isinstance(results, dict) or results.get("study") not in _PAGES:
         raise UserError(f"{file}: not the results of a study that has a report")
     return results
 
 
 def redraw(folder: Path) -> Path:
     """Writes report.html beside results.json again; returns its path."""
-    results = _results(folder)
+    results = read_results(folder)
     try:
-        page = arrow_page(results)
+        page = _PAGES[results["study"]](results)
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(
             f"{folder / 'results.json'}: made by another version of lmlab, or edited ({error!r})"
@@ -39,6 +58,9 @@ def redraw(folder: Path) -> Path:
 
 def result_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
     """The finding of a study, a row a comparison; the report has the whole table."""
+    results = read_results(folder)
     return ["comparison", "verdict"], [
-        [comparison_name(cell), verdict(cell)] for cell in _results(folder)["cells"]
+        [comparison_name(cell), verdict(cell)]
+        for part in results.get("parts", [results])
+        for cell in part["cells"]
     ]

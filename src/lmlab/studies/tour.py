@@ -1,24 +1,68 @@
-"""The tour: a small edition of the studies on corpora that need no download, in a few minutes."""
+"""The tour: a small edition of the studies on corpora that need no download, in a few minutes.
+
+Its parts are studies of their own, with folders of their own; their runs are shared with whoever
+asks for the same ones later.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lmlab.config.studies import ArrowConfig
+from lmlab.durable import write_json, write_text
+from lmlab.progress import say
 from lmlab.studies.arrow import run_arrow
+from lmlab.studies.redraw import read_results, tour_page
 
-ARROW = ArrowConfig(
-    corpora=("docstrings",),
-    sizes=("micro",),
-    contexts=(128,),
-    seeds=2,
-    vocabulary=4096,
-    tokens=800_000,
-    windows=800,
-)
+
+@dataclass(frozen=True)
+class Part:
+    """A study of the tour and what its sections are called."""
+
+    title: str
+    config: ArrowConfig
+
+
+PARTS = {
+    "docstrings": Part(
+        "Docstrings of Python packages",
+        ArrowConfig(
+            corpora=("docstrings",),
+            contexts=(128,),
+            seeds=2,
+            vocabulary=4096,
+            tokens=800_000,
+            windows=800,
+        ),
+    ),
+    "linear": Part(
+        "A language with a known floor",
+        ArrowConfig(
+            corpora=("linear:6:4",),
+            seeds=2,
+            tokens=400_000,
+            batch_tokens=1216,
+            initializer_range=0.15,
+        ),
+    ),
+}
 
 
 def run_tour(lab: Path) -> Path:
-    """Runs the small edition in `lab`; returns the path of the HTML report."""
-    return run_arrow(replace(ARROW, lab=lab, out=lab / "tour"), title="A tour of lmlab")
+    """Runs the small editions in `lab`; returns the path of the HTML report."""
+    out = lab / "tour"
+    parts = []
+    for number, (name, part) in enumerate(PARTS.items(), start=1):
+        say(f"part {number} of {len(PARTS)}: {part.title}")
+        report = run_arrow(replace(part.config, lab=lab, out=out / name), title=part.title)
+        parts.append(read_results(report.parent))
+    results = {
+        "study": "tour",
+        "title": "A tour of lmlab",
+        "environment": parts[0]["environment"],
+        "parts": parts,
+    }
+    write_json(out / "results.json", results)
+    write_text(out / "report.html", tour_page(results))
+    return out / "report.html"
