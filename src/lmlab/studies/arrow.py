@@ -190,7 +190,11 @@ def _run_and_score(
 
 def _ngrams(config: ArrowConfig, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """What counting alone makes of each text: n-gram baselines, once for all models of a text."""
-    texts = dict.fromkeys((cell.corpus, cell.tokenizer, cell.context) for cell in cells)
+    texts = dict.fromkeys(
+        (cell.corpus, cell.tokenizer, cell.context) for cell in cells if cell.corpus.known is None
+    )
+    if not texts:
+        return []
     with track("n-gram baselines", float(len(texts) * len(_NGRAM_ORDERS)), "fits") as bar:
         made: list[dict[str, Any]] = []
         for (corpus, tokenizer, context), order in product(texts, _NGRAM_ORDERS):

@@ -43,7 +43,7 @@ def arrow_sections(results: dict[str, Any]) -> list[Section]:
     return [
         _arrow_section(cells),
         *([floor_section(with_floor)] if with_floor else []),
-        _counting_section(results["ngrams"]),
+        *([_counting_section(results["ngrams"])] if results["ngrams"] else []),
         learning_section(cells),
         position_section(cells),
         _methods_section(results),
