@@ -1,0 +1,29 @@
+"""Trained models against exact floors: minutes of training, run by `make slow`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lmlab.config.studies import ArrowConfig
+from lmlab.studies.arrow import run_arrow
+
+
+@pytest.mark.slow
+def test_a_trained_model_reaches_the_floor_and_does_not_pass_it(tmp_path):
+    """Twelve bits copied (k = 0): within 0.001 nats per character, in both directions."""
+    config = ArrowConfig(
+        corpora=("linear:12:0",),
+        seeds=1,
+        tokens=800 * 128 * 31,
+        batch_tokens=128 * 31,
+        initializer_range=0.15,
+        lab=tmp_path,
+    )
+    results = json.loads((run_arrow(config).parent / "results.json").read_text())
+    floor = results["cells"][0]["floor"]
+    for side in ("forward", "other"):
+        excess = floor[side]
+        assert excess["estimate"] < 0.001
+        assert excess["estimate"] > -3 * excess["standard_error"]
