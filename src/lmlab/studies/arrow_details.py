@@ -9,7 +9,7 @@ import numpy as np
 
 from lmlab.report.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
 from lmlab.report.page import Figure, Section, Table
-from lmlab.studies.arrow_words import comparison_name, percent, side_name
+from lmlab.studies.arrow_words import comparison_name, percent, side_name, signed
 
 _FORWARD_COLOUR, _OTHER_COLOUR = 0, 1
 
@@ -36,7 +36,7 @@ def floor_section(cells: Sequence[dict[str, Any]]) -> Section:
                     f"{comparison_name(cell)}, {name}, seed {seed}",
                     f"{run['nats_per_token']:.5f}",
                     f"{floor['nats_per_token']:.5f}",
-                    f"{above:+.5f}",
+                    signed(above, 5),
                 ])  # fmt: skip
     said = "; ".join(
         f"{cell['corpus']}: forward {_excess(cell, 'forward')}, {cell['order']} "
@@ -94,7 +94,7 @@ def _density_figure(cells: Sequence[dict[str, Any]]) -> list[Figure]:
 
 
 def _excess(cell: dict[str, Any], side: str) -> str:
-    return f"{cell['floor'][side]['estimate']:+.4f}"
+    return signed(cell["floor"][side]["estimate"], 4)
 
 
 def learning_section(cells: Sequence[dict[str, Any]]) -> Section:
@@ -193,8 +193,8 @@ def _by_position(cell: dict[str, Any]) -> list[Figure]:
             losses,
             x_label="position in the window (1: from BOS alone)",
             y_label="loss, nats per token",
-            finding=f"{name}: {cell['order']} minus forward is {gap[0]:+.3f} nats at the first "
-            f"position and {gap[1]:+.3f} at the last ones.",
+            finding=f"{name}: {cell['order']} minus forward is {signed(gap[0], 3)} nats at the "
+            f"first position and {signed(gap[1], 3)} at the last ones.",
             alt="Held-out loss against position for both directions, one line a seed.",
             log_x=long,
         )

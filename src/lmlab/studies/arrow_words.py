@@ -21,7 +21,12 @@ def verdict(cell: dict[str, Any]) -> str:
 
 def percent(value: float) -> str:
     """A share as a signed percentage."""
-    return f"{100 * value:+.2f} %".replace("-", "−")
+    return f"{signed(100 * value, 2)} %"
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign, a minus as long as the plus."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def comparison_name(cell: dict[str, Any]) -> str:
