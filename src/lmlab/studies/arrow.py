@@ -40,6 +40,7 @@ from lmlab.studies.corpora import Corpus, corpus_labels, is_synthetic, open_corp
 from lmlab.training.loop import TrainedRun, planned_tokens, resolve, run_identity, train
 
 _NGRAM_ORDERS = (2, 3)
+_VALIDATION_TOKENS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,8 @@ def _request(config: ArrowConfig, cell: Cell, order: str, seed: int) -> TrainCon
         seed=seed,
         optimizer=OptimizerConfig(learning_rate=config.learning_rate),
         checkpoints=CheckpointConfig(every=500, keep=1),
+        # short windows hold few tokens: 64 of them would show the luck of the sample
+        evaluation_windows=max(64, _VALIDATION_TOKENS // cell.context),
         compile=config.compile,
     )
     identity = run_identity(resolve(request), cell.corpus.store)
