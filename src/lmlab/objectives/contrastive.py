@@ -1,0 +1,287 @@
+"""Contrastive weight tying: the loss of headless language models, exact and in chunks.
+
+Each output state has to find the input embedding of its target among those of the batch's other
+targets (Godey, de la Clergerie and Sagot, "Headless Language Models", ICLR 2024, section 3). With K
+targets the published form holds K x K logits; here nothing of that size is ever formed.
+
+Notable:
+- Equal targets have equal logits. So the sum over candidates runs over the U distinct ones, with
+  the log of their counts as a bias: K x K becomes K x U, with the same value and gradients.
+- Rows are taken in chunks, and a chunk's gradients are formed in the forward pass, as in
+  `cross_entropy`. Backward only scales them.
+- Log-sum-exp in float32 (float64 for float64 input), the maximum subtracted. The published
+  exp / (sum + 1e-9) overflows at logits of 88. Products of bfloat16 input, or under autocast, are
+  in bfloat16, as in `cross_entropy`.
+- The embedding's gradient is formed for the U rows that occur and written once into zeros (V, D):
+  dense, as dense AdamW needs it. All other rows are exactly zero.
+- The objective depends on the micro-batch, for its targets are the negatives. Accumulation over
+  two halves is another objective than the whole. Across devices, `gathered_targets` makes N ranks
+  of B the same as one rank of N B.
+- Double backward is refused (the saved gradients are constants).
+
+Shapes: N rows, K rows whose target counts, D width, V vocabulary, M candidates, U distinct
+candidates, C rows of a chunk, R rows of a chunk that stay in the processor's cache.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import distributed
+
+from lmlab.errors import UserError
+from lmlab.objectives.cross_entropy import IGNORED, _product_type
+
+_CHUNK_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 24}
+_CACHED_LOGITS = {"cpu": 1 << 18, "cuda": 1 << 24}
+_LEAST_ROWS = 256  # fewer make the products of many candidates slow
+
+
+def contrastive_loss(
+    hidden_ND: torch.Tensor,
+    embedding_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    candidate_ids_M: torch.Tensor | None = None,
+    duplicates: Literal["count", "unique"] = "count",
+    cosine: bool = False,
+    detach_targets: bool = False,
+) -> torch.Tensor:
+    """Mean over rows i of -log(exp(s[i, x_i]) / sum over candidates m of exp(s[i, m])), in nats.
+
+    `s[i, m] = hidden_i . e_m / temperature`, with e_m the row of `embedding_VD` of id m and
+    `x_i = targets_N[i]`. Rows whose target is -100 are left out: no row, no candidate. Inputs are
+    aligned already: row i predicts `targets_N[i]`. Returns a scalar, float32 (float64 for float64
+    input); 0 if every target is ignored. Memory O(chunk x U), and the gradients.
+
+    - `candidate_ids_M`: ids of the candidates with their multiplicities, in place of the targets
+      themselves; -100 is left out. Every target must be among them. `gathered_targets` gives those
+      of all ranks; each id of the vocabulary once gives full cross-entropy.
+    - `duplicates`: "count" sums over the candidates with their multiplicities, as published;
+      "unique" takes each distinct candidate once.
+    - `cosine`: hidden states and embeddings are divided by their norms first; a row of zeros stays
+      as it is. Temperatures well below 1 belong with it.
+    - `detach_targets`: no gradient to `embedding_VD`, neither by targets nor by other candidates.
+
+    Source: the loss of section 3 of the paper above. By candidate u with count c_u, the sum is
+    exp(s[i, u] + log c_u) over distinct u; so this is cross-entropy over them with the bias
+    log c_u, plus the mean of log c at the targets.
+
+    Raises `UserError` if shapes disagree, an id is outside the embedding, a target is not among the
+    candidates, or an option has no meaning; in backward, if asked for a graph of it.
+    """
+    total, count = contrastive_sum(
+        hidden_ND,
+        embedding_VD,
+        targets_N,
+        temperature=temperature,
+        candidate_ids_M=candidate_ids_M,
+        duplicates=duplicates,
+        cosine=cosine,
+        detach_targets=detach_targets,
+    )
+    return total / max(count, 1)
+
+
+def contrastive_sum(
+    hidden_ND: torch.Tensor,
+    embedding_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    candidate_ids_M: torch.Tensor | None = None,
+    duplicates: Literal["count", "unique"] = "count",
+    cosine: bool = False,
+    detach_targets: bool = False,
+) -> tuple[torch.Tensor, int]:
+    """Like `contrastive_loss`, but the sum in nats and the number K of targets that count."""
+    _check(hidden_ND, embedding_VD, targets_N, candidate_ids_M, temperature, duplicates)
+    rows = targets_N != IGNORED
+    hidden_KD, targets_K = (
+        (hidden_ND, targets_N) if rows.all() else (hidden_ND[rows], targets_N[rows])
+    )
+    _check_ids("target", targets_K, len(embedding_VD))
+    if candidate_ids_M is None:
+        candidates = targets_K
+    else:
+        candidates = candidate_ids_M[candidate_ids_M != IGNORED]
+        _check_ids("candidate", candidates, len(embedding_VD))
+        missing = targets_K[~torch.isin(targets_K, candidates)]
+        if len(missing):
+            raise UserError(
+                f"target id {int(missing[0])} (and {len(missing) - 1} more of {len(targets_K)} "
+                "targets) is not among the candidates; pass a candidate_ids_M that holds all "
+                "targets, such as gathered_targets(targets_N), or leave it out"
+            )
+    distinct_U, counts_U = torch.unique(candidates, return_counts=True)
+    if duplicates == "unique":
+        counts_U = torch.ones_like(counts_U)
+    position_K = torch.searchsorted(distinct_U, targets_K)
+    if detach_targets:
+        embedding_VD = embedding_VD.detach()
+    weight_UD = torch.nn.functional.embedding(distinct_U, embedding_VD)
+    dtype = _product_type(hidden_KD)
+    if cosine:
+        hidden_KD, weight_UD = unit_rows(hidden_KD), unit_rows(weight_UD)
+    if not torch.is_grad_enabled():
+        hidden_KD = hidden_KD.detach()  # or its gradient would be formed, and for nothing
+    total: Any = _ContrastiveSum.apply(
+        hidden_KD, weight_UD, position_K, counts_U, temperature, dtype
+    )
+    return total, len(targets_K)
+
+
+@torch.no_grad()
+def gathered_targets(targets_N: torch.Tensor) -> torch.Tensor:
+    """The targets (M,) of all ranks that are not -100, in the order of ranks; for candidates.
+
+    Ranks may have different numbers. Without an initialised `torch.distributed` they are this
+    process's own. All ranks must call it, with tensors on the device of their process group.
+
+    Ids suffice for an exact loss with gradients, as each rank holds a replica of the embedding: its
+    own rows give the gradient of every candidate, and gradients are summed over ranks as ever. With
+    `contrastive_sum(..., candidate_ids_M=gathered_targets(targets_N))`, the sum over ranks divided
+    by the sum of their counts is the loss of one rank that has all rows.
+    """
+    targets = targets_N[targets_N != IGNORED]
+    if not distributed.is_available() or not distributed.is_initialized():
+        return targets
+    longest = torch.tensor(len(targets), device=targets.device)
+    distributed.all_reduce(longest, distributed.ReduceOp.MAX)
+    padded = targets.new_full((int(longest),), IGNORED)
+    padded[: len(targets)] = targets
+    ranks = [torch.empty_like(padded) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(ranks, padded)
+    gathered = torch.cat(ranks)
+    return gathered[gathered != IGNORED]
+
+
+def _check(
+    hidden_ND: torch.Tensor,
+    embedding_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    candidate_ids_M: torch.Tensor | None,
+    temperature: float,
+    duplicates: str,
+) -> None:
+    if (
+        hidden_ND.ndim != 2
+        or embedding_VD.ndim != 2
+        or hidden_ND.shape[1] != embedding_VD.shape[1]
+        or targets_N.shape != hidden_ND.shape[:1]
+        or (candidate_ids_M is not None and candidate_ids_M.ndim != 1)
+    ):
+        raise UserError(
+            "the contrastive loss takes hidden (N, D), embedding (V, D), targets (N) and "
+            f"candidates (M); got {tuple(hidden_ND.shape)}, {tuple(embedding_VD.shape)}, "
+            f"{tuple(targets_N.shape)}"
+            + (f", {tuple(candidate_ids_M.shape)}" if candidate_ids_M is not None else "")
+        )
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise UserError(f"temperature is {temperature}; it must be a positive number")
+    if duplicates not in ("count", "unique"):
+        raise UserError(
+            f"duplicates is {duplicates!r}; say 'count' (as published) or 'unique' (each once)"
+        )
+
+
+def _check_ids(what: str, ids: torch.Tensor, vocabulary: int) -> None:
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:
+        raise UserError(
+            f"{what} ids from {int(ids.min())} to {int(ids.max())} do not fit the embedding of "
+            f"{vocabulary} rows: the tokenizer and the model do not belong together"
+        )
+
+
+def unit_rows(rows_ND: torch.Tensor) -> torch.Tensor:
+    """Rows of norm 1, in float32 at least; rows of zeros stay zero, with a finite gradient."""
+    rows = rows_ND.to(torch.promote_types(rows_ND.dtype, torch.float32))
+    norm_N1 = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / torch.where(norm_N1 > 0, norm_N1, 1)
+
+
+class _ContrastiveSum(torch.autograd.Function):
+    """Sum of nats over rows; gradients formed chunk by chunk in the forward pass."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        hidden_KD: torch.Tensor,
+        weight_UD: torch.Tensor,
+        position_K: torch.Tensor,
+        counts_U: torch.Tensor,
+        temperature: float,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        position_K1 = position_K.unsqueeze(1)
+        needs_hidden, needs_weight, *_ = ctx.needs_input_grad
+        accumulate = torch.promote_types(hidden_KD.dtype, torch.float32)
+        hidden = hidden_KD.to(dtype)
+        weight_DU = weight_UD.to(dtype).T.contiguous()
+        rows, candidates = len(hidden), max(1, len(weight_UD))
+        # In base 2, as the exp of Intel's library is two hundred times slower where it underflows
+        bits_U = counts_U.double().log2()
+        bias_U = bits_U.to(accumulate)
+        scale = math.log2(math.e) / temperature
+        kind = hidden.device.type
+        chunk = max(_LEAST_ROWS, _CHUNK_LOGITS.get(kind, 1 << 24) // candidates)
+        cached = max(1, _CACHED_LOGITS.get(kind, 1 << 24) // candidates)
+        # Buffers for all chunks: fresh memory costs as much time as the product that fills it
+        buffer_CU = hidden.new_empty(min(chunk, rows), len(weight_UD))
+        float_RU = None
+        if dtype != accumulate:
+            float_RU = torch.empty_like(buffer_CU[:cached], dtype=accumulate)
+        bits_K1 = bits_U[position_K1].to(accumulate)
+        d_hidden = torch.empty_like(hidden) if needs_hidden else None
+        d_weight = torch.zeros_like(weight_UD, dtype=accumulate) if needs_weight else None
+        with torch.autocast(kind, enabled=False):
+            for start in range(0, rows, chunk):
+                part, wanted_C1 = hidden[start : start + chunk], position_K1[start : start + chunk]
+                logits_CU = torch.mm(part, weight_DU, out=buffer_CU[: len(part)])
+                bits_C1 = bits_K1[start : start + chunk]
+                for logits_RU, wanted_R1, bits_R1 in zip(
+                    *(x.split(cached) for x in (logits_CU, wanted_C1, bits_C1)), strict=True
+                ):
+                    scores_RU = logits_RU
+                    if float_RU is not None:
+                        scores_RU = float_RU[: len(logits_RU)].copy_(logits_RU)
+                    torch.add(bias_U, scores_RU, alpha=scale, out=scores_RU)
+                    largest_R1 = scores_RU.amax(1, keepdim=True)
+                    below_R1 = largest_R1 - scores_RU.gather(1, wanted_R1)
+                    scores_RU.sub_(largest_R1).exp2_()
+                    sum_R1 = scores_RU.sum(1, keepdim=True)
+                    bits_R1 += below_R1.add_(sum_R1.log2())
+                    # Softmax minus one at the target takes the logits' place. One is taken off
+                    # before the rounding to bfloat16, which would make a probability of 0.999 one.
+                    scores_RU.scatter_(1, wanted_R1, scores_RU.gather(1, wanted_R1) - sum_R1)
+                    scores_RU.mul_(sum_R1.reciprocal())
+                    if float_RU is not None:
+                        logits_RU.copy_(scores_RU)
+                if d_hidden is not None:
+                    torch.mm(logits_CU, weight_DU.T, out=d_hidden[start : start + len(part)])
+                if d_weight is not None:
+                    if dtype == accumulate:
+                        d_weight.addmm_(logits_CU.T, part)
+                    else:
+                        d_weight += logits_CU.T @ part
+        ctx.save_for_backward(d_hidden, d_weight)
+        ctx.types = (hidden_KD.dtype, weight_UD.dtype)
+        ctx.temperature = temperature
+        return (bits_K1.sum(dtype=torch.float64) * math.log(2)).to(accumulate)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> Any:
+        if torch.is_grad_enabled():  # the saved gradients would silently count as constants
+            raise UserError(
+                "the contrastive loss cannot be differentiated twice; "
+                "take its gradient without create_graph"
+            )
+        factor = upstream[0] / ctx.temperature
+        d_hidden, d_weight = (
+            None if gradient is None else (gradient.to(factor.dtype) * factor).to(kind)
+            for gradient, kind in zip(ctx.saved_tensors, ctx.types, strict=True)
+        )
+        return d_hidden, d_weight, None, None, None, None
