@@ -13,6 +13,7 @@ import pytest
 
 from helpers import failing_at, journal, run_folder, tiny_training, tree
 from lmlab.config.model import ModelConfig
+from lmlab.config.objective import HeadlessConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig
 from lmlab.durable import on_operation
 from lmlab.errors import UserError
@@ -58,6 +59,19 @@ CASES = {
     },
     "lstm": {"model": ModelConfig("lstm", layers=2, width=16, dropout=0.1), "order": "backward"},
     "tied": {"model": ModelConfig("llama", layers=1, heads=2, width=16, tied=True)},
+    "headless": {
+        "objective": "headless",
+        "model": ModelConfig(layers=1, heads=2, width=16, tied=True),
+        "micro_batch": 2,
+    },
+    "headless and cross-entropy": {
+        "objective": "headless",
+        "headless": HeadlessConfig(cross_entropy=0.5),
+        "output_bias": "learnt",
+        "order": "backward",
+        "model": ModelConfig(layers=1, heads=2, width=16, tied=True, dropout=0.1),
+    },
+    "learnt bias": {"output_bias": "learnt"},
     "bfloat16": {"dtype": "bfloat16", "optimizer": OptimizerConfig("muon"), "threads": 2},
 }
 
@@ -73,7 +87,8 @@ def test_interrupted_twice_is_never_interrupted(small_store, tmp_path, monkeypat
         assert [r["step"] for r in journal(tmp_path / "halved")] == list(range(1, step + 1))
     train(halved)
     assert exact_part(tmp_path / "halved") == exact_part(tmp_path / "whole")
-    assert len(exact_part(tmp_path / "whole")) == 3 * 9 + 1
+    with_bias = config.output_prior() is not None
+    assert len(exact_part(tmp_path / "whole")) == 3 * (9 + with_bias) + 1
 
 
 def test_interrupted_before_the_first_checkpoint(small_store, tmp_path, monkeypatch):

@@ -50,6 +50,11 @@ def sample(
     """
     if subject.order not in (FORWARD, BACKWARD):
         raise UserError(f"{subject.name}: text is not sampled in the order {subject.order}")
+    if not subject.objective.scores_own_logits:
+        raise UserError(
+            f"{subject.name} was trained with a cosine or a temperature, which its own logits do "
+            "not have; text is sampled from headless models without them"
+        )
     if tokens < 1 or count < 1 or temperature < 0 or (top_k is not None and top_k < 1):
         raise UserError("sampling needs tokens, count and top-k of at least 1, temperature >= 0")
     ids = subject.tokenizer.encode(prompt)

@@ -27,6 +27,7 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TextTokenizer, load_tokenizer, pretrained_tokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
+from lmlab.models.head import attach_bias, read_bias
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
 from lmlab.runs.checkpoint import newest_checkpoint, read_json_file, verify_checkpoint
@@ -45,7 +46,7 @@ class Subject:
     tokenizer: TextTokenizer
     objective: Objective
     head: str
-    """"tied" or "untied"."""
+    """"tied" or "untied", and what output bias lmlab gave it, if any."""
     context: int
     """Longest window in tokens (BOS not counted)."""
     record: dict[str, Any]
@@ -66,9 +67,14 @@ class Subject:
             )
 
 
-def open_subject(path_or_hub_id: str | Path, *, device: str = "cpu") -> Subject:
+def open_subject(
+    path_or_hub_id: str | Path, *, device: str = "cpu", raw_head: bool = False
+) -> Subject:
     """Opens a run folder (its newest verified checkpoint), a checkpoint, a saved transformers
     folder, or a model of the Hub; float32, evaluation mode.
+
+    `raw_head` leaves out the output bias that lmlab gave the model: a headless model then predicts
+    by its embeddings alone.
 
     Raises `UserError` where it cannot be found, is damaged, or is not a language model.
     """
@@ -82,7 +88,7 @@ def open_subject(path_or_hub_id: str | Path, *, device: str = "cpu") -> Subject:
     if (path / "lmlab.json").is_file():
         if (path / "manifest.json").is_file():
             verify_checkpoint(path)
-        return _own(path, name=str(path_or_hub_id), device=device)
+        return _own(path, name=str(path_or_hub_id), device=device, raw_head=raw_head)
     return _foreign(str(path_or_hub_id), device=device)
 
 
@@ -102,7 +108,7 @@ def _load_model(name: str, device: str) -> Any:
     return model.eval()
 
 
-def _own(path: Path, *, name: str, device: str) -> Subject:
+def _own(path: Path, *, name: str, device: str, raw_head: bool) -> Subject:
     record = read_json_file(path / "lmlab.json")
     needed = {"tokenizer_fingerprint", "objective", "order", "head", "context"}
     if record.get("format") != RECORD_FORMAT or not needed <= record.keys():
@@ -111,13 +117,18 @@ def _own(path: Path, *, name: str, device: str) -> Subject:
     if tokenizer.fingerprint != record["tokenizer_fingerprint"]:
         raise UserError(f"{path}: the tokenizer is not the one this model was trained with")
     model = _load_model(str(path), device)
+    head, bias_V = record["head"], read_bias(path)
+    if bias_V is not None and raw_head:
+        head = f"{head.partition(' ')[0]}, its output bias left out"
+    elif bias_V is not None:
+        attach_bias(model, bias_V, learnt=False)
     return Subject(
         name=name,
         model=model,
         backbone=Backbone(model),
         tokenizer=tokenizer,
         objective=from_record(record["objective"], order=record["order"], bos_id=tokenizer.bos_id),
-        head=record["head"],
+        head=head,
         context=record["context"],
         record=record,
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lmlab.config import to_mapping
 from lmlab.config.model import ModelConfig
+from lmlab.config.objective import HeadlessConfig, ObjectiveName, OutputBias
 from lmlab.errors import UserError
 
 
@@ -92,7 +93,12 @@ class TrainConfig:
     """Run folder; runs/<identity> by default."""
     order: str = "forward"
     """forward, backward, or permutation:SEED."""
-    objective: Literal["causal"] = "causal"
+    objective: ObjectiveName = "causal"
+    """causal: cross-entropy; headless: contrastive weight tying (needs --model.tied)."""
+    headless: HeadlessConfig = field(default_factory=HeadlessConfig)
+    output_bias: OutputBias = "none"
+    """Of cross-entropy: an output bias at the log-unigram distribution of the training split,
+    fixed or learnt from there. A headless model always has the fixed one, for scoring."""
     model: ModelConfig = field(default_factory=ModelConfig)
     context: int = 256
     """Tokens a window."""
@@ -131,10 +137,29 @@ class TrainConfig:
         )
         if self.seed < 0:
             raise UserError(f"--seed {self.seed} must be at least 0")
+        if self.objective == "headless" and self.output_bias == "learnt":
+            if not self.headless.cross_entropy:
+                raise UserError(
+                    "--output-bias learnt has no gradient in a headless loss; mix in some "
+                    "--headless.cross-entropy, or leave it fixed"
+                )
+        elif self.objective != "headless" and self.headless != HeadlessConfig():
+            raise UserError("--headless.* settings are for --objective headless")
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
             raise UserError(
                 f"--micro-batch {self.micro_batch} must divide the batch of {self.batch} windows"
             )
+
+    def objective_record(self) -> dict[str, Any]:
+        """What `objectives.from_record` builds the objective from."""
+        settings = to_mapping(self.headless) if self.objective == "headless" else {}
+        return {"name": self.objective, **settings}
+
+    def output_prior(self) -> Literal["fixed", "learnt"] | None:
+        """Whether the head has an output bias at the log-unigram distribution, and which."""
+        if self.output_bias == "none":
+            return "fixed" if self.objective == "headless" else None
+        return self.output_bias
 
     def evaluation_interval(self) -> int:
         """Steps between validations."""
@@ -161,4 +186,9 @@ class TrainConfig:
         values = to_mapping(self)
         for name in ("store", "out", "device", "threads", "strict"):
             values.pop(name, None)
+        # What is not used decides nothing
+        if self.objective != "headless":
+            values.pop("headless")
+        if self.output_bias == "none":
+            values.pop("output_bias")
         return {**values, "store_fingerprint": store_fingerprint, "parent": parent}

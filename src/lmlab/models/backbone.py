@@ -75,6 +75,11 @@ class Backbone:
         return self._head.weight
 
     @property
+    def embedding_VD(self) -> torch.Tensor:
+        """The input embedding."""
+        return self.model.get_input_embeddings().weight
+
+    @property
     def bias_V(self) -> torch.Tensor | None:
         return getattr(self._head, "bias", None)
 

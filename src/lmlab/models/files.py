@@ -14,16 +14,17 @@ from transformers import GenerationConfig
 from transformers.modeling_utils import PreTrainedModel
 
 from lmlab.errors import UserError
+from lmlab.models.head import own_bias
 
 
 def model_files(model: PreTrainedModel) -> dict[str, bytes]:
     """`model.safetensors`, `config.json` and `generation_config.json` as bytes.
 
     A weight shared by several names (a tied output embedding) is written once, under its first
-    name, as transformers does.
+    name, as transformers does. An output bias of our own is left out (see `models.head`).
     """
     tensors: dict[str, torch.Tensor] = {}
-    seen: set[tuple[int, torch.Size]] = set()
+    seen = _left_out(model)
     for name, tensor in model.state_dict().items():
         place = (tensor.data_ptr(), tensor.shape)
         if place in seen:
@@ -39,6 +40,12 @@ def model_files(model: PreTrainedModel) -> dict[str, bytes]:
     }
 
 
+def _left_out(model: torch.nn.Module) -> set[tuple[int, torch.Size]]:
+    """What is not the model's own: places of tensors that its files do not hold."""
+    bias_V = own_bias(model)
+    return set() if bias_V is None else {(bias_V.data_ptr(), bias_V.shape)}
+
+
 @torch.no_grad()
 def load_weights(model: torch.nn.Module, path: Path) -> None:
     """Copies the weights of a safetensors file into `model`.
@@ -50,7 +57,7 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
     own = model.state_dict(keep_vars=True)
-    seen: set[tuple[int, torch.Size]] = set()
+    seen = _left_out(model)
     for name, tensor in own.items():
         place = (tensor.data_ptr(), tensor.shape)
         if place in seen:

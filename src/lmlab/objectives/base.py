@@ -29,6 +29,17 @@ class Objective(Protocol):
     """One way to train a model and to score text with it."""
 
     order: str
+    depends_on_micro_batch: bool
+    """Whether gradient accumulation changes the objective."""
+
+    @property
+    def scores_own_logits(self) -> bool:
+        """Whether `score` is the softmax of the model's own logits, as `generate` samples them."""
+        ...
+
+    def check(self, backbone: Backbone) -> None:
+        """`UserError` if the model cannot serve this objective."""
+        ...
 
     def batch(
         self, windows: Sequence[np.ndarray], *, device: torch.device, length: int | None = None

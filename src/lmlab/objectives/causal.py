@@ -24,8 +24,22 @@ from lmlab.objectives.cross_entropy import IGNORED, cross_entropy_each, cross_en
 class Causal:
     """Predict each token from those before it in `order`. Units: nats."""
 
+    depends_on_micro_batch = False
+
+    @property
+    def scores_own_logits(self) -> bool:
+        return True
+
     def __init__(self, *, order: str, bos_id: int) -> None:
         self.order, self.bos_id = check_order(order), bos_id
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], *, order: str, bos_id: int) -> Causal:
+        """From what `record` returned."""
+        return cls(order=order, bos_id=bos_id)
+
+    def check(self, backbone: Backbone) -> None:
+        """Every causal model will do."""
 
     def batch(
         self, windows: Sequence[np.ndarray], *, device: torch.device, length: int | None = None

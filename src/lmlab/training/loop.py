@@ -28,12 +28,14 @@ from lmlab.config import digest, to_mapping
 from lmlab.config.training import TrainConfig
 from lmlab.data.splits import TRAIN, VALIDATION
 from lmlab.data.store import TokenStore
+from lmlab.data.unigram import log_unigram, token_counts
 from lmlab.data.windows import TrainingWindows, evaluation_windows, key
 from lmlab.durable import to_json
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.files import load_weights, model_files
+from lmlab.models.head import attach_bias, head_files, load_bias
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
 from lmlab.objectives.evaluate import evaluate, evaluation_batch
@@ -164,7 +166,7 @@ class _Trainer:
         keep_freed_memory()
         self.tokenizer, self.deciding_values = store.tokenizer, deciding_values(config, store)
         self.objective: Objective = from_record(
-            {"name": config.objective}, order=config.order, bos_id=store.bos_id
+            config.objective_record(), order=config.order, bos_id=store.bos_id
         )
         self.windows = TrainingWindows(
             store.split(TRAIN), config.context, batch=config.batch, seed=config.seed
@@ -176,11 +178,17 @@ class _Trainer:
             _backbone_config(config, store),
             seed=key(config.seed, 0x1217),
         )
+        prior = config.output_prior()
+        if prior:
+            counts_V = token_counts(store.split(TRAIN), store.vocabulary)
+            bias_V = torch.from_numpy(log_unigram(counts_V)).float()
+            attach_bias(self.model, bias_V, learnt=prior == "learnt")
         torch.nn.Module.to(self.model, self.device)
         attention = fastest_attention(config.device, config.context)
         if attention and hasattr(self.model.config, "num_attention_heads"):
             self.model.set_attn_implementation(attention)
         self.backbone = Backbone(self.model, compile_body=config.compile)
+        self.objective.check(self.backbone)
         self.optimizers = Optimizers(self.model, config.optimizer)
         self.numeric = numeric_key(
             device=config.device,
@@ -208,6 +216,7 @@ class _Trainer:
                 raise UserError(f"{checkpoint}: --strict, and settings differ ({what})")
             say(f"resuming equivalently, not bitwise: {what}")
         load_weights(self.model, checkpoint / "model.safetensors")
+        load_bias(self.model, checkpoint)
         self.optimizers.load(checkpoint / "optimizer.safetensors")
         self.tokens = state["tokens"]
         say(f"resuming {self.path} after step {self.step}")
@@ -278,13 +287,16 @@ class _Trainer:
         self.optimizers.step(rate)
         self.step += 1
         self.tokens += count
-        return {
+        record = {
             "step": self.step,
             "tokens": self.tokens,
             "loss": total / count,
             "gradient_norm": norm,
             "learning_rate": rate,
         }
+        if self.objective.depends_on_micro_batch:
+            record["targets_per_micro_batch"] = count / (config.batch // self.micro_batch)
+        return record
 
     def _non_finite(self, what: str, value: float, indices: Any) -> NonFiniteError:
         names = [name for i in indices[:8] for name in self.windows.documents(int(i))]
@@ -324,7 +336,8 @@ class _Trainer:
             "format": "lmlab model 1",
             "objective": self.objective.record(),
             "order": self.objective.order,
-            "head": "tied" if tied else "untied",
+            "head": ("tied" if tied else "untied")
+            + (f" + {prior} log-unigram bias" if (prior := self.config.output_prior()) else ""),
             "context": self.config.context,
             "step": self.step,
             "tokenizer_fingerprint": self.tokenizer.fingerprint,
@@ -337,6 +350,7 @@ class _Trainer:
             self.step,
             {
                 **model_files(self.model),
+                **head_files(self.model),
                 **self.tokenizer.files(),
                 "lmlab.json": to_json(record).encode(),
                 "optimizer.safetensors": self.optimizers.to_bytes(),

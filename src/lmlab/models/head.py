@@ -1,0 +1,83 @@
+"""An output bias of our own on a model's head: fixed at the log-unigram prior, or learnt from it.
+
+Notable: the bias is a parameter of the head itself, so the model's own logits, `generate` and every
+analysis have it. Stock architectures have no place for it in their files: it lies beside
+`model.safetensors` as `head.safetensors`, and plain transformers reads the model without it.
+
+Shapes: V vocabulary.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from lmlab.errors import UserError
+
+HEAD_FILE = "head.safetensors"
+_OWN = "lmlab_output_bias"
+
+
+def attach_bias(model: Any, bias_V: torch.Tensor, *, learnt: bool) -> None:
+    """Gives the model's head `bias_V` (V), trained with the rest if `learnt`.
+
+    Raises `UserError` where the head is no linear layer, has a bias already, or another vocabulary.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise UserError(
+            f"{type(model).__name__}: the head is no linear layer, so it cannot take an output bias"
+        )
+    if head.bias is not None:
+        raise UserError(f"{type(model).__name__}: the head has an output bias of its own")
+    if bias_V.shape != head.weight.shape[:1]:
+        raise UserError(
+            f"an output bias of shape {tuple(bias_V.shape)} does not fit a vocabulary of "
+            f"{len(head.weight)}"
+        )
+    bias = bias_V.detach().to(head.weight.device, head.weight.dtype, copy=True)
+    head.bias = nn.Parameter(bias, requires_grad=learnt)
+    setattr(head, _OWN, True)
+
+
+def own_bias(model: Any) -> nn.Parameter | None:
+    """The bias that `attach_bias` gave; None without one."""
+    if not hasattr(model, "get_output_embeddings"):
+        return None
+    head = model.get_output_embeddings()
+    return head.bias if getattr(head, _OWN, False) else None
+
+
+def head_files(model: Any) -> dict[str, bytes]:
+    """`head.safetensors` of a model with a bias of our own; nothing without one."""
+    bias_V = own_bias(model)
+    if bias_V is None:
+        return {}
+    return {HEAD_FILE: save({"output_bias": bias_V.detach().cpu().contiguous()})}
+
+
+def read_bias(folder: Path) -> torch.Tensor | None:
+    """The output bias (V) in a checkpoint's folder; None if it has none. `UserError` if damaged."""
+    path = folder / HEAD_FILE
+    try:
+        return load(path.read_bytes())["output_bias"]
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read as an output bias: {error}") from error
+
+
+@torch.no_grad()
+def load_bias(model: Any, folder: Path) -> None:
+    """Copies the output bias of a checkpoint into a model that has one; `UserError` if it lacks."""
+    bias_V, saved_V = own_bias(model), read_bias(folder)
+    if bias_V is None:
+        return
+    if saved_V is None or saved_V.shape != bias_V.shape:
+        raise UserError(f"{folder / HEAD_FILE}: missing, or does not fit this model")
+    bias_V.copy_(saved_V)
