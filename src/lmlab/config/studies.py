@@ -37,7 +37,8 @@ class ArrowConfig:
     vocabulary: int = 8192
     tokens: int = 4_000_000
     """Training tokens of each run."""
-    batch_tokens: int = 4096
+    batch_tokens: int = 2048
+    """Tokens a step. Small models with little text learn more from many small steps."""
     learning_rate: float = 1e-3
     dropout: float = 0.0
     initializer_range: float | None = None

@@ -33,17 +33,19 @@ PARTS = {
             seeds=2,
             vocabulary=4096,
             tokens=800_000,
+            batch_tokens=2048,
+            learning_rate=2e-3,
             windows=800,
         ),
     ),
     "linear": Part(
         "A language with a known floor",
         ArrowConfig(
-            corpora=("linear:6:4",),
+            corpora=("linear:6:4:1",),
             seeds=2,
-            tokens=400_000,
+            tokens=250_000,
             batch_tokens=1216,
-            initializer_range=0.15,
+            initializer_range=0.2,
         ),
     ),
 }
