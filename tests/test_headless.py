@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from helpers import journal, tiny_training
+from lmlab.analyses.export import export_model
 from lmlab.analyses.sample import sample
 from lmlab.analyses.score import score
 from lmlab.analyses.subject import open_subject
@@ -165,6 +166,23 @@ def test_a_headless_checkpoint_is_a_language_model(headless_run, small_store):
     assert len(sample(subject, count=2, tokens=3)) == 2
 
 
+def test_an_export_scores_as_the_checkpoint_does(headless_run, small_store, tmp_path):
+    subject = open_subject(headless_run.path)
+    folder = export_model(subject, tmp_path / "e")
+    exported = open_subject(folder)
+    nats = [score(s, small_store).nats_M for s in (subject, exported)]
+    assert nats[0] == pytest.approx(nats[1], abs=1e-4)
+    assert exported.head == "untied"
+    stock = AutoModelForCausalLM.from_pretrained(folder).eval()
+    ids = torch.randint(12, (2, 8))
+    with torch.no_grad():
+        torch.testing.assert_close(stock(ids).logits, subject.model(ids).logits)
+    with pytest.raises(UserError, match="exists"):
+        export_model(subject, folder)
+    raw = export_model(open_subject(headless_run.path, raw_head=True), tmp_path / "raw")
+    assert open_subject(raw).head == "tied, its output bias left out"
+
+
 def test_the_journal_tells_how_many_negatives(headless_run, small_store, tmp_path):
     assert {record["targets_per_micro_batch"] for record in journal(headless_run.path)} == {32.0}
     train(tiny_training(small_store, tmp_path / "plain"))
@@ -217,3 +235,5 @@ def test_no_text_is_sampled_where_the_models_own_logits_are_others(small_store, 
     run = train(config)
     with pytest.raises(UserError, match="a cosine or a temperature"):
         sample(open_subject(run.path))
+    with pytest.raises(UserError, match="a cosine or a temperature"):
+        export_model(open_subject(run.path), tmp_path / "e")

@@ -22,6 +22,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab train           train a model on a store; the same command resumes
   lmlab score           nats per token and bits per byte of a model on a store
   lmlab sample          text from a model
+  lmlab export          a model as a standard transformers folder
   lmlab arrow           compare a forward and a backward model on a store
   lmlab study arrow     train both directions and measure the arrow of time
   lmlab report          draw the report of a finished study again
@@ -38,6 +39,8 @@ class ScoreConfig:
     """Run folder, checkpoint, saved transformers model, or Hub name."""
     store: Path
     split: Literal["train", "validation", "test"] = "validation"
+    raw_head: bool = False
+    """Leave out the output bias that lmlab gave the model (headless: embeddings alone)."""
     context: int | None = None
     """Window in tokens (default: the model's, at most 1024)."""
     batch: int | None = None
@@ -64,6 +67,18 @@ class SampleConfig:
     seed: int = 0
     out: Path | None = None
     """Folder of results.json (default: below lab/results, by the digest of these options)."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write a model of lmlab as a standard transformers folder, its output bias included:
+    lmlab export MODEL --out FOLDER"""
+
+    model: str
+    """Run folder or checkpoint."""
+    out: Path
+    raw_head: bool = False
+    """Leave out the output bias: a headless model with its embeddings alone for a head."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +174,7 @@ def _score(arguments: Sequence[str]) -> None:
     from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
 
-    subject = open_subject(config.model, device=_device(config.device))
+    subject = open_subject(config.model, device=_device(config.device), raw_head=config.raw_head)
     made = score(
         subject,
         TokenStore(config.store),
@@ -189,6 +204,17 @@ def _sample(arguments: Sequence[str]) -> None:
         print(made.text, end="\n\n")
     values = {"order": texts[0].order, "texts": [made.text for made in texts]}
     _write("sample", config, values)
+
+
+def _export(arguments: Sequence[str]) -> None:
+    config = from_command_line(
+        ExportConfig, arguments, program="lmlab export", leading=("--model",)
+    )
+    from lmlab.analyses.export import export_model
+    from lmlab.analyses.subject import open_subject
+
+    subject = open_subject(config.model, raw_head=config.raw_head)
+    print(f"model: {export_model(subject, config.out)}")
 
 
 def _arrow(arguments: Sequence[str]) -> None:
@@ -303,6 +329,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": _train,
     "score": _score,
     "sample": _sample,
+    "export": _export,
     "arrow": _arrow,
     "study arrow": _study_arrow,
     "report": _report,

@@ -1,3 +1,4 @@
 """Backbones. Importing this package registers lmlab's own classes with transformers."""
 
+from lmlab.models import biased as biased
 from lmlab.models import recurrent as recurrent

@@ -40,6 +40,7 @@ class RecurrentConfig(PreTrainedConfig):
     dropout: float = 0.0
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
+    output_bias: bool = False
     bos_token_id: int | None = None
     eos_token_id: int | None = None
     pad_token_id: int | None = None
@@ -108,7 +109,7 @@ class RecurrentModel(RecurrentPreTrainedModel):
 
 
 class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
-    """Recurrent backbone with an output embedding (no bias)."""
+    """Recurrent backbone with an output embedding, with a bias if the configuration says so."""
 
     _is_stateful = True  # tells `generate` that the past is a state, not a DynamicCache
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
@@ -116,7 +117,7 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__(config)
         self.model = RecurrentModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.output_bias)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:

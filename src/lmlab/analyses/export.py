@@ -1,0 +1,52 @@
+"""A subject as a standard transformers folder, its output bias included.
+
+Stock architectures load in any process and give lmlab's own logits (`lmlab.models.export`); Llama
+with a bias and recurrent models load after `import lmlab.models`. The tokenizer goes with them, and
+`lmlab.json`, so that lmlab still knows the order.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmlab.analyses.subject import Subject
+from lmlab.durable import StagedFolder, to_json
+from lmlab.errors import UserError
+from lmlab.models.export import without_own_bias
+from lmlab.models.files import model_files
+
+
+def export_model(subject: Subject, out: Path) -> Path:
+    """Writes the folder `out`, complete or not at all, and returns it.
+
+    Raises `UserError` if `out` exists, for a model from elsewhere, for an objective whose
+    distribution is not that of the model's logits, and as `models.export.without_own_bias`.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists; give another --out, or remove it first")
+    if not subject.record:
+        raise UserError(f"{subject.name} is not a model of lmlab; it needs no export")
+    if not subject.objective.scores_own_logits:
+        raise UserError(
+            f"{subject.name} was trained with a cosine or a temperature, which transformers' "
+            "models do not have"
+        )
+    model = without_own_bias(subject.model)
+    stock = not model.config.model_type.startswith("lmlab_")
+    record = {
+        **subject.record,
+        "objective": {"name": "causal"},
+        "head": "untied" if model is not subject.model else subject.head,
+        "exported_from": subject.name,
+        "loads_without_lmlab": stock,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with StagedFolder(out) as folder:
+        files = {
+            **model_files(model),
+            **subject.tokenizer.files(),
+            "lmlab.json": to_json(record).encode(),
+        }
+        for name, data in files.items():
+            folder.write(name, data)
+    return out
