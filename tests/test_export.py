@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from lmlab.models.head import attach_bias, own_bias
 V = 40
 
 
-def biased(architecture, *, tied=True):
+def biased(architecture: Any, *, tied=True) -> Any:
     """A model with weights as far from fresh ones as training would take them."""
     config = ModelConfig(architecture, layers=2, heads=None if architecture == "gru" else 2,
                          width=16, tied=tied, initializer_range=0.3)  # fmt: skip
@@ -116,7 +117,7 @@ def test_files_leave_the_bias_out_and_nothing_else(tmp_path):
 
 
 def test_what_cannot_be_exported():
-    plain = build_model(
+    plain: Any = build_model(
         build_config(
             ModelConfig(layers=1, heads=2, width=16),
             vocabulary=V, context=4, bos_id=0, end_of_text_id=1,
