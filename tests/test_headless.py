@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from helpers import journal, tiny_training
+from lmlab.analyses.calibrate import calibrate
 from lmlab.analyses.export import export_model
 from lmlab.analyses.sample import sample
 from lmlab.analyses.score import score
@@ -181,6 +182,24 @@ def test_an_export_scores_as_the_checkpoint_does(headless_run, small_store, tmp_
         export_model(subject, folder)
     raw = export_model(open_subject(headless_run.path, raw_head=True), tmp_path / "raw")
     assert open_subject(raw).head == "tied, its output bias left out"
+
+
+def test_a_calibrated_head_is_no_worse_on_the_text_it_was_fitted_to(headless_run, small_store):
+    subject = open_subject(headless_run.path)
+    made, fitted = calibrate(subject, small_store)
+    before, after = (score(s, small_store).nats_per_token for s in (subject, made))
+    assert after == pytest.approx(fitted.nats_per_token, abs=1e-5)
+    assert after < before
+    assert fitted.tokens == score(subject, small_store).tokens
+    prior_V = subject.backbone.bias_V
+    assert prior_V is not None
+    ids = torch.randint(12, (2, 8))
+    with torch.no_grad():
+        expected = (subject.model(ids).logits - prior_V) * fitted.similarity
+        expected += fitted.prior * prior_V
+        torch.testing.assert_close(made.model(ids).logits, expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(UserError, match="two scalars"):
+        calibrate(open_subject(headless_run.path, raw_head=True), small_store)
 
 
 def test_the_journal_tells_how_many_negatives(headless_run, small_store, tmp_path):

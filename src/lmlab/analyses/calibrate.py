@@ -1,0 +1,106 @@
+"""A calibrated head for a headless model: two scalars fitted on held-out text.
+
+The head of a headless model is p(v | x) = softmax(h . e_v + log p_unigram(v)), exact where the loss
+has reached its optimum. Short of it the similarity may be too sharp or too soft and the prior weigh
+too much or too little: p(v | x) = softmax(a h . e_v + b log p_unigram(v)), with a and b the scalars
+of least loss on a sample of held-out windows. Nothing else is trained.
+
+Shapes: N tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lmlab.analyses.subject import Subject
+from lmlab.data.store import TokenStore
+from lmlab.data.windows import evaluation_windows
+from lmlab.errors import UserError
+from lmlab.models.backbone import Backbone
+from lmlab.models.head import attach_bias, own_bias
+from lmlab.numerics.softmax_calibration import fit_two_scalars
+from lmlab.objectives.causal import Causal
+from lmlab.objectives.cross_entropy import IGNORED
+
+_WINDOWS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The scalars, and nats per token on the text they were fitted to (not an honest score)."""
+
+    similarity: float
+    prior: float
+    nats_per_token: float
+    tokens: int
+    split: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `results.json`."""
+        return asdict(self)
+
+
+def calibrate(
+    subject: Subject, store: TokenStore, *, split: str = "validation", max_windows: int = 256
+) -> tuple[Subject, Calibration]:
+    """The subject with a calibrated head, and what was fitted on a sample of `split`.
+
+    The given subject is left as it is. The new head is untied: a E, with the bias b log p.
+
+    Raises `UserError` for a store of another tokenizer, a model without an output prior, or an
+    objective whose distribution is not that of its own logits.
+    """
+    subject.check_store(store)
+    bias_V = own_bias(subject.model)
+    if bias_V is None or not subject.objective.scores_own_logits:
+        raise UserError(
+            f"{subject.name}: only a headless model without cosine and temperature, or one with an "
+            "output bias at the log-unigram, has two scalars to calibrate"
+        )
+    context = min(subject.context, 1024)
+    windows = evaluation_windows(store.split(split), context, max_windows=max_windows)
+    hidden: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    for start in range(0, len(windows), _WINDOWS_AT_ONCE):
+        rows = range(start, min(len(windows), start + _WINDOWS_AT_ONCE))
+        batch = subject.objective.batch(
+            [windows.ids(row) for row in rows], device=subject.backbone.device
+        )
+        with torch.no_grad():
+            hidden_ND = subject.backbone.hidden(batch.inputs_BT).flatten(0, 1)
+        targets_N = batch.targets_BT.flatten()
+        real_N = targets_N != IGNORED
+        hidden.append(hidden_ND[real_N].float().cpu().numpy())
+        targets.append(targets_N[real_N].cpu().numpy())
+    a, b, nats = fit_two_scalars(
+        np.concatenate(hidden),
+        subject.backbone.weight_VD.detach().float().cpu().numpy(),
+        bias_V.detach().float().cpu().numpy(),
+        np.concatenate(targets),
+    )
+    fitted = Calibration(a, b, nats, sum(map(len, targets)), split)
+    return _with_head(subject, bias_V, fitted), fitted
+
+
+@torch.no_grad()
+def _with_head(subject: Subject, bias_V: torch.Tensor, fitted: Calibration) -> Subject:
+    model = copy.deepcopy(subject.model)
+    old = model.get_output_embeddings().weight
+    head = nn.Linear(old.shape[1], len(old), bias=False).to(old.device, old.dtype)
+    head.weight.copy_(fitted.similarity * old)
+    model.config.tie_word_embeddings = False
+    model.set_output_embeddings(head)
+    attach_bias(model, fitted.prior * bias_V, learnt=False)
+    return replace(
+        subject,
+        model=model,
+        backbone=Backbone(model),
+        objective=Causal(order=subject.order, bos_id=subject.tokenizer.bos_id),
+        head=f"untied + calibrated log-unigram bias ({fitted.similarity:.3f}, {fitted.prior:.3f})",
+    )
