@@ -136,3 +136,11 @@ def test_sample_ends_with_the_prompt_for_a_backward_model(trained, capsys):
     results = json.loads((trained / "sample" / "results.json").read_text())
     assert results["texts"][0].endswith("the end.")
     assert results["texts"][0] in capsys.readouterr().out
+
+
+def test_export_writes_a_folder_and_not_twice(trained, capsys):
+    assert run("export", trained / "backward", "--out", trained / "exported") == 0
+    assert (trained / "exported" / "model.safetensors").exists()
+    assert f"model: {trained / 'exported'}" in capsys.readouterr().out
+    assert run("export", trained / "backward", "--out", trained / "exported") == 2
+    assert "exists" in capsys.readouterr().err
