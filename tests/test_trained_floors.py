@@ -16,9 +16,9 @@ def test_a_trained_model_reaches_the_floor_and_does_not_pass_it(tmp_path):
     config = ArrowConfig(
         corpora=("linear:12:0",),
         seeds=1,
-        tokens=800 * 128 * 31,
+        tokens=500 * 128 * 31,
         batch_tokens=128 * 31,
-        initializer_range=0.15,
+        initializer_range=0.2,
         lab=tmp_path,
     )
     results = json.loads((run_arrow(config).parent / "results.json").read_text())
