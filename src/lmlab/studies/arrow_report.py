@@ -176,7 +176,7 @@ def _counting_section(ngrams: Sequence[dict[str, Any]]) -> Section:
         "Baselines without training: k-grams of the training split, counted as a ring, so that one "
         "table serves both directions. Each order falls back on the next lower one (a Dirichlet "
         "prior); its strength was chosen on validation text, one for both directions. An n-gram "
-        "with a uniform prior has no arrow at all, for any text."
+        "with a uniform prior, scored round a ring, has no arrow at all, whatever the text."
     )
     return Section("What counting alone sees", [text], figures=[figure], tables=[table])
 
