@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lmlab.errors import UserError
-from lmlab.numerics.random_effects import Basis, two_way_ratio
+from lmlab.numerics.random_effects import Basis, sums_by_cluster, two_way_ratio
 
 Verdict = Literal["forward is easier", "backward is easier", "no difference seen", "no interval"]
 
@@ -128,10 +128,8 @@ def arrow_of_time(
             "every window costs 0 nats in both directions, so the relative arrow is not defined; "
             "check that the windows hold scored tokens"
         )
-    names, cluster_N = np.unique(labels_N, return_inverse=True)
     result = two_way_ratio(
-        _sums_by_cluster(difference_SN, cluster_N, len(names)),
-        _sums_by_cluster(mean_SN, cluster_N, len(names)),
+        sums_by_cluster(difference_SN, labels_N), sums_by_cluster(mean_SN, labels_N)
     )
     relative = float(difference_SN.sum() / mean_SN.sum())
     interval = ratio_interval = None
@@ -154,7 +152,7 @@ def arrow_of_time(
         standard_error=result.standard_error,
         degrees_of_freedom=result.degrees_of_freedom,
         seeds=seeds,
-        clusters=len(names),
+        clusters=len(np.unique(labels_N)),
         windows=windows,
         basis=result.basis,
         note=note,
@@ -238,13 +236,3 @@ def _checked(name: str, nll: ArrayLike) -> NDArray[np.float64]:
             f"negative ({len(bad)} such entries). Score that model again"
         )
     return nll_SN
-
-
-def _sums_by_cluster(
-    values_SN: NDArray[np.float64], cluster_N: NDArray[np.intp], clusters: int
-) -> NDArray[np.float64]:
-    """Sums over the windows of each cluster: (seeds, clusters)."""
-    sums = np.zeros((len(values_SN), clusters))
-    for row, sums_C in zip(values_SN, sums, strict=True):
-        np.add.at(sums_C, cluster_N, row)
-    return sums

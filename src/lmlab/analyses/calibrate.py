@@ -10,20 +10,18 @@ Shapes: N tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from lmlab.analyses.subject import Subject
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.models.head import attach_bias, own_bias
+from lmlab.models.head import attach_bias, own_bias, with_untied_head
 from lmlab.numerics.softmax_calibration import fit_two_scalars
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.cross_entropy import IGNORED
@@ -88,14 +86,8 @@ def calibrate(
     return _with_head(subject, bias_V, fitted), fitted
 
 
-@torch.no_grad()
 def _with_head(subject: Subject, bias_V: torch.Tensor, fitted: Calibration) -> Subject:
-    model = copy.deepcopy(subject.model)
-    old = model.get_output_embeddings().weight
-    head = nn.Linear(old.shape[1], len(old), bias=False).to(old.device, old.dtype)
-    head.weight.copy_(fitted.similarity * old)
-    model.config.tie_word_embeddings = False
-    model.set_output_embeddings(head)
+    model = with_untied_head(subject.model, fitted.similarity * subject.backbone.weight_VD.detach())
     attach_bias(model, fitted.prior * bias_V, learnt=False)
     return replace(
         subject,

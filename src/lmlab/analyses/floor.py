@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lmlab.errors import UserError
-from lmlab.numerics.random_effects import Interval, two_way_ratio
+from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_ratio
 
 
 def excess_over_floor(
@@ -46,9 +46,7 @@ def excess_over_floor(
             f"window {n} is not a string of the source (its probability is 0); the floor is that "
             "of another source, or the windows cut its strings"
         )
-    names, cluster_N = np.unique(labels, return_inverse=True)
-    excess_SC, tokens_SC = np.zeros((2, len(nll), len(names)))
-    for s, row_N in enumerate(nll):
-        excess_SC[s] = np.bincount(cluster_N, row_N - surprisal, len(names))
-        tokens_SC[s] = np.bincount(cluster_N, tokens, len(names))
-    return two_way_ratio(excess_SC, tokens_SC)
+    return two_way_ratio(
+        sums_by_cluster(nll - surprisal, labels),
+        sums_by_cluster(np.broadcast_to(tokens, nll.shape), labels),
+    )

@@ -25,7 +25,7 @@ from lmlab.analyses.subject import Subject
 from lmlab.data.store import Split, TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
-from lmlab.numerics.random_effects import Interval, two_way_interval
+from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_interval
 from lmlab.objectives.evaluate import (
     evaluate,
     evaluation_batch,
@@ -84,10 +84,10 @@ class Score:
 
     def interval(self) -> Interval:
         """95 % interval of nats per token, over text (clusters) for this one model."""
-        clusters, index_M = np.unique(self.cluster_M, return_inverse=True)
-        tokens_C = np.bincount(index_M, self.tokens_M, len(clusters))
-        nats_C = np.bincount(index_M, self.nats_M, len(clusters))
-        return two_way_interval((nats_C / tokens_C)[None, :], weights_C=tokens_C)
+        nats_1C, tokens_1C = (
+            sums_by_cluster(each_M, self.cluster_M) for each_M in (self.nats_M, self.tokens_M)
+        )
+        return two_way_interval(nats_1C / tokens_1C, weights_C=tokens_1C[0])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; per-window arrays are left out."""

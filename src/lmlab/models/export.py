@@ -17,15 +17,13 @@ Shapes: D width, V vocabulary.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
-from torch import nn
 
 from lmlab.errors import UserError
 from lmlab.models.biased import BiasedLlamaConfig, BiasedLlamaForCausalLM
-from lmlab.models.head import own_bias
+from lmlab.models.head import own_bias, with_untied_head
 from lmlab.models.recurrent import RecurrentForCausalLM
 
 _FINAL_NORM = {"gpt2": "transformer.ln_f", "gpt_neox": "gpt_neox.final_layer_norm"}
@@ -58,8 +56,7 @@ def without_own_bias(model: Any) -> Any:
 
 
 def _folded(model: Any, bias_V: torch.Tensor) -> Any:
-    made = copy.deepcopy(model)
-    norm = made.get_submodule(_FINAL_NORM[model.config.model_type])
+    norm = model.get_submodule(_FINAL_NORM[model.config.model_type])
     gamma_D, beta_D = norm.weight.double(), norm.bias.double()
     if not (gamma_D.abs() > 1e-6).all():
         raise UserError(
@@ -71,12 +68,8 @@ def _folded(model: Any, bias_V: torch.Tensor) -> Any:
     t = 1 - (g_D @ beta_D) / square
     embedding_VD = model.get_output_embeddings().weight.double()
     s_V = (bias_V.double() - t * (embedding_VD @ g_D)) / square
-    head = nn.Linear(embedding_VD.shape[1], len(embedding_VD), bias=False)
-    head.to(bias_V.device, model.get_output_embeddings().weight.dtype)
-    head.weight.copy_(embedding_VD + s_V[:, None] * g_D)
-    norm.bias.copy_(beta_D + t * g_D)
-    made.config.tie_word_embeddings = False
-    made.set_output_embeddings(head)
+    made = with_untied_head(model, embedding_VD + s_V[:, None] * g_D)
+    made.get_submodule(_FINAL_NORM[model.config.model_type]).bias.copy_(beta_D + t * g_D)
     return made
 
 

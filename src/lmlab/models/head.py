@@ -4,11 +4,12 @@ Notable: the bias is a parameter of the head itself, so the model's own logits, 
 analysis have it. Stock architectures have no place for it in their files: it lies beside
 `model.safetensors` as `head.safetensors`, and plain transformers reads the model without it.
 
-Shapes: V vocabulary.
+Shapes: D width, V vocabulary.
 """
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,19 @@ from lmlab.errors import UserError
 
 HEAD_FILE = "head.safetensors"
 _OWN = "lmlab_output_bias"
+
+
+@torch.no_grad()
+def with_untied_head(model: Any, weight_VD: torch.Tensor) -> Any:
+    """A copy of `model` whose head is `weight_VD` (V, D), without a bias and untied."""
+    made = copy.deepcopy(model)
+    old_VD = model.get_output_embeddings().weight
+    vocabulary, width = weight_VD.shape
+    head = nn.Linear(width, vocabulary, bias=False, device=old_VD.device, dtype=old_VD.dtype)
+    head.weight.copy_(weight_VD)
+    made.config.tie_word_embeddings = False
+    made.set_output_embeddings(head)
+    return made
 
 
 def attach_bias(model: Any, bias_V: torch.Tensor, *, learnt: bool) -> None:
@@ -70,14 +84,3 @@ def read_bias(folder: Path) -> torch.Tensor | None:
         return None
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"{path}: cannot be read as an output bias: {error}") from error
-
-
-@torch.no_grad()
-def load_bias(model: Any, folder: Path) -> None:
-    """Copies the output bias of a checkpoint into a model that has one; `UserError` if it lacks."""
-    bias_V, saved_V = own_bias(model), read_bias(folder)
-    if bias_V is None:
-        return
-    if saved_V is None or saved_V.shape != bias_V.shape:
-        raise UserError(f"{folder / HEAD_FILE}: missing, or does not fit this model")
-    bias_V.copy_(saved_V)

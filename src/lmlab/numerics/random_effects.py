@@ -14,7 +14,7 @@ Notable:
 - A variance component is never negative, and the variance of the mean is never below that of the
   seeds' means alone or of the clusters' means alone.
 
-Legend: S seeds, C clusters. Arrays only; nothing here knows of models or text.
+Legend: S seeds, C clusters, N windows. Arrays only; nothing here knows of models or text.
 """
 
 from __future__ import annotations
@@ -56,6 +56,15 @@ class Interval:
     clusters: int
     basis: Basis
     note: str
+
+
+def sums_by_cluster(values_SN: ArrayLike, clusters_N: ArrayLike) -> NDArray[np.float64]:
+    """Sums over the windows of each cluster, (S, C), clusters in the order of their labels."""
+    names, cluster_N = np.unique(np.asarray(clusters_N), return_inverse=True)
+    return np.array(
+        [np.bincount(cluster_N, row_N, len(names)) for row_N in np.atleast_2d(values_SN)],
+        dtype=np.float64,
+    )
 
 
 def two_way_interval(

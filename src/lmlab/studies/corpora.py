@@ -33,7 +33,18 @@ from lmlab.data.tokenizers import TokenizerConfig, character_tokenizer
 from lmlab.errors import UserError
 
 _HELD_OUT_STRINGS = 2048
-_SYNTHETIC = ("linear", "primes", "markov", "map")
+_USAGE = {
+    "linear": "linear:BITS:EXTRA[:SEED]",
+    "primes": "primes",
+    "markov": "markov:STATES[:SEED]",
+    "map": "map:IMAGES:FAN_IN[:SEED]",
+}
+_LABELS = {
+    "linear": "linear language, {} bits, {} extra",
+    "primes": "prime products",
+    "markov": "Markov chain, {} states",
+    "map": "{1}-to-1 map, {0} images",
+}
 _MARKOV_LENGTH, _MAP_LENGTH = 64, 16
 
 
@@ -63,7 +74,7 @@ class Corpus:
 
 def is_synthetic(specification: str) -> bool:
     """Whether the corpus has a source of our own, with its own alphabet and window length."""
-    return specification.partition(":")[0] in _SYNTHETIC
+    return specification.partition(":")[0] in _USAGE
 
 
 def open_corpus(
@@ -103,7 +114,8 @@ def corpus_labels(specifications: Sequence[str]) -> list[str]:
 def _label(specification: str) -> str:
     path = Path(specification)
     if is_synthetic(specification):
-        return _synthetic(specification).label
+        kind, values, _ = _parse(specification)
+        return _LABELS[kind].format(*values)
     if path.exists():
         return path.stem
     if glob.has_magic(specification):
@@ -116,52 +128,49 @@ def _folder(lab: Path, label: str, request: dict[str, Any]) -> Path:
     return lab / "stores" / f"{plain}-{digest(request)[:8]}"
 
 
+def _parse(specification: str) -> tuple[str, list[int], int]:
+    """Kind, numbers and seed of a synthetic source."""
+    kind, *numbers = specification.split(":")
+    usage = _USAGE[kind]
+    needed = usage.partition("[")[0].count(":")
+    if not all(n.isdigit() for n in numbers) or not needed <= len(numbers) <= usage.count(":"):
+        raise UserError(f"corpus '{specification}': write it as {usage}, with whole numbers")
+    values = [int(n) for n in numbers]
+    return kind, values[:needed], values[needed] if len(values) > needed else 0
+
+
 @dataclass(frozen=True)
 class _Synthetic:
-    label: str
     alphabet: list[str]
     sample: Callable[[int, int], np.ndarray]
     known: Known
 
 
 def _synthetic(specification: str) -> _Synthetic:
-    kind, *numbers = specification.split(":")
-    usage = {
-        "linear": "linear:BITS:EXTRA[:SEED]",
-        "primes": "primes",
-        "markov": "markov:STATES[:SEED]",
-        "map": "map:IMAGES:FAN_IN[:SEED]",
-    }[kind]
-    needed = usage.partition("[")[0].count(":")
-    if not all(n.isdigit() for n in numbers) or not needed <= len(numbers) <= usage.count(":"):
-        raise UserError(f"corpus '{specification}': write it as {usage}, with whole numbers")
-    values = [int(n) for n in numbers]
-    seed = values[needed] if len(values) > needed else 0
+    kind, values, seed = _parse(specification)
     if kind == "linear":
-        bits, extra = values[:2]
+        bits, extra = values
         linear = LinearLanguage(bits, extra, 0.01, seed)
-        label = f"linear language, {bits} bits, {extra} extra"
         known = Known(
             linear.floor(), linear.surprisal, 2 * bits + SEPARATORS, linear.inverse_density
         )
-        return _Synthetic(label, linear.alphabet, linear.sample, known)
+        return _Synthetic(linear.alphabet, linear.sample, known)
     if kind == "primes":
         primes = PrimeProducts()
-        known = Known(primes.floor(), primes.surprisal, LINE)
-        return _Synthetic("prime products", primes.alphabet, primes.sample, known)
+        return _Synthetic(
+            primes.alphabet, primes.sample, Known(primes.floor(), primes.surprisal, LINE)
+        )
     if kind == "markov":
         chain = MarkovChain(values[0], seed)
         return _Synthetic(
-            f"Markov chain, {values[0]} states",
             chain.alphabet,
             lambda n, s: chain.sample(n, s, _MARKOV_LENGTH),
             Known(chain.floor(_MARKOV_LENGTH), chain.surprisal, _MARKOV_LENGTH),
         )
-    images, fan_in = values[:2]
+    images, fan_in = values
     mapping = ManyToOne(images, fan_in, _MAP_LENGTH, seed)
-    label = f"{fan_in}-to-1 map, {images} images"
     known = Known(mapping.floor(), mapping.surprisal, 2 * _MAP_LENGTH + 1)
-    return _Synthetic(label, mapping.alphabet, mapping.sample, known)
+    return _Synthetic(mapping.alphabet, mapping.sample, known)
 
 
 def _open_synthetic(specification: str, *, label: str, lab: Path, tokens: int) -> Corpus:

@@ -35,7 +35,7 @@ from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.files import load_weights, model_files
-from lmlab.models.head import attach_bias, head_files, load_bias
+from lmlab.models.head import HEAD_FILE, attach_bias, head_files, read_bias
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
 from lmlab.objectives.evaluate import evaluate, evaluation_batch
@@ -150,6 +150,20 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
     return TrainedRun(path, identity, checkpoint_folder(path, config.steps))
 
 
+def _prior(store: TokenStore, found: Found) -> torch.Tensor:
+    """The output bias (V) to go on with: the checkpoint's, else log-unigram of the training split.
+
+    Raises `UserError` for a checkpoint without one.
+    """
+    if found.path is None:
+        counts_V = token_counts(store.split(TRAIN), store.vocabulary)
+        return torch.from_numpy(log_unigram(counts_V)).float()
+    saved_V = read_bias(found.path)
+    if saved_V is None:
+        raise UserError(f"{found.path}: the output bias ({HEAD_FILE}) is missing")
+    return saved_V
+
+
 class _Trainer:
     """One process's state while it trains."""
 
@@ -180,9 +194,7 @@ class _Trainer:
         )
         prior = config.output_prior()
         if prior:
-            counts_V = token_counts(store.split(TRAIN), store.vocabulary)
-            bias_V = torch.from_numpy(log_unigram(counts_V)).float()
-            attach_bias(self.model, bias_V, learnt=prior == "learnt")
+            attach_bias(self.model, _prior(store, found), learnt=prior == "learnt")
         torch.nn.Module.to(self.model, self.device)
         attention = fastest_attention(config.device, config.context)
         if attention and hasattr(self.model.config, "num_attention_heads"):
@@ -216,7 +228,6 @@ class _Trainer:
                 raise UserError(f"{checkpoint}: --strict, and settings differ ({what})")
             say(f"resuming equivalently, not bitwise: {what}")
         load_weights(self.model, checkpoint / "model.safetensors")
-        load_bias(self.model, checkpoint)
         self.optimizers.load(checkpoint / "optimizer.safetensors")
         self.tokens = state["tokens"]
         say(f"resuming {self.path} after step {self.step}")
