@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lmlab.config.model import RECURRENT, RECURRENT_SIZES, SIZES
+from lmlab.config.model import RECURRENT, RECURRENT_SIZES, SIZES, ModelConfig
 from lmlab.errors import UserError
 
 Architecture = Literal["gpt2", "neox", "llama", "gru", "lstm"]
@@ -90,3 +90,53 @@ class ArrowConfig:
             for size in self.sizes
             if size in (RECURRENT_SIZES if architecture in RECURRENT else SIZES)
         ]
+
+
+@dataclass(frozen=True)
+class HeadlessStudyConfig:
+    """Can a language model learn without a softmax over its vocabulary? Trains cross-entropy models
+    (tied, tied with a log-unigram bias, untied) and headless ones, everything else equal, gives the
+    headless ones their heads, and compares all on held-out text, at equal tokens and at equal time.
+
+    Interrupted, it goes on with the same command; runs that other studies made are shared.
+    """
+
+    corpus: str = "docstrings"
+    """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
+    vocabularies: tuple[int, ...] = (8192,)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The backbone; the study decides what is tied."""
+    context: int = 256
+    seeds: int = 3
+    tokens: int = 2_000_000
+    """Training tokens of each run."""
+    batch_tokens: int = 2048
+    """Tokens a step: the number of a headless model's negatives, too."""
+    learning_rate: float = 2e-3
+    fine_tune: float = 0.05
+    """Share of the steps that a headless model's own head is fine-tuned for."""
+    equal_time: bool = True
+    """Also train headless models for the time that cross-entropy takes on this machine."""
+    split: Literal["test", "validation"] = "test"
+    """The held-out text of the comparison; heads are calibrated on the other one."""
+    windows: int | None = None
+    """Compare on a random sample of this many windows (default: all)."""
+    lab: Path = Path("lab")
+    """Folder of stores and runs, shared by studies."""
+    out: Path | None = None
+    """Folder of the result (default: in `lab`, by the digest of these settings)."""
+
+    def __post_init__(self) -> None:
+        if not self.vocabularies or len(set(self.vocabularies)) != len(self.vocabularies):
+            raise UserError(f"--vocabularies needs at least one, each once: {self.vocabularies}")
+        if self.seeds < 1 or self.tokens < 1:
+            raise UserError("--seeds and --tokens must be at least 1")
+        if self.context > self.batch_tokens:
+            raise UserError(
+                f"--context {self.context} does not fit a batch of --batch-tokens "
+                f"{self.batch_tokens}"
+            )
+        if not 0 < self.fine_tune <= 1:
+            raise UserError(f"--fine-tune {self.fine_tune} must be above 0 and at most 1")
+        if self.model.tied or self.model.architecture == "auto":
+            raise UserError("--model.tied and architecture auto: the study itself decides on tying")

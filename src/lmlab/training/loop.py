@@ -146,7 +146,7 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
         else:
             own = track(f"training {config.order}", planned_tokens(config), "tokens")
             with nullcontext(bar) if bar else own as counted:
-                _Trainer(config, store, path, identity, found).run(counted, note)
+                Trainer(config, store, path, identity, found).run(counted, note)
     return TrainedRun(path, identity, checkpoint_folder(path, config.steps))
 
 
@@ -164,7 +164,7 @@ def _prior(store: TokenStore, found: Found) -> torch.Tensor:
     return saved_V
 
 
-class _Trainer:
+class Trainer:
     """One process's state while it trains."""
 
     def __init__(
@@ -208,6 +208,7 @@ class _Trainer:
             threads=config.threads,
             compiled=config.compile,
         )
+        self.model.train()
         self.tokens = 0
         self.restored = found.path is not None
         if found.path is not None:
@@ -239,12 +240,11 @@ class _Trainer:
         bar.skip(self.step * config.batch * config.context)
         if not self.restored and config.checkpoints.due(0, config.steps):
             self._save(journal, timing)
-        self.model.train()
         clock = time.monotonic()
         clock_tokens, clock_step = self.tokens, self.step
         try:
             while self.step < config.steps:
-                record = self._update()
+                record = self.update()
                 if self.step % config.evaluation_interval() == 0 or self.step == config.steps:
                     record["validation_nats_per_token"] = self._validate()
                 journal.append(record)
@@ -268,7 +268,7 @@ class _Trainer:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
-    def _update(self) -> dict[str, Any]:
+    def update(self) -> dict[str, Any]:
         """One optimizer step; returns its journal record."""
         config = self.config
         indices_B = self.windows.indices(self.step)
@@ -308,6 +308,11 @@ class _Trainer:
         if self.objective.depends_on_micro_batch:
             record["targets_per_micro_batch"] = count / (config.batch // self.micro_batch)
         return record
+
+    def synchronise(self) -> None:
+        """Waits for the device, so that a clock read next counts its work."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
     def _non_finite(self, what: str, value: float, indices: Any) -> NonFiniteError:
         names = [name for i in indices[:8] for name in self.windows.documents(int(i))]

@@ -1,0 +1,93 @@
+"""The runs of the headless study: which arms, what they share, and how long each may train.
+
+Notable: an arm "at equal time" trains for as many more steps as its steps are shorter than those of
+cross-entropy with the log-unigram bias. The ratio is measured once on this machine, all arms in
+turn, rounded to a twentieth and kept in the lab folder, so that the study resumes with the same
+runs. It is a property of the machine: elsewhere the same study has other runs at equal time.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lmlab.config import digest
+from lmlab.config.studies import HeadlessStudyConfig
+from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
+from lmlab.data.store import TokenStore
+from lmlab.durable import write_json
+from lmlab.progress import say
+from lmlab.training.loop import deciding_values, resolve, run_identity
+from lmlab.training.speed import seconds_per_step
+
+REFERENCE = "ce-tied-prior"
+"""The fair baseline: it has the prior that the headless heads have."""
+HEADLESS = "headless"
+AT_EQUAL_TIME = "headless, equal time"
+_ROUNDING = 20
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train, everything else being equal."""
+
+    label: str
+    options: dict[str, str]
+    tied: bool = True
+
+
+ARMS = {
+    "ce-tied": Arm("cross-entropy, tied", {}),
+    REFERENCE: Arm("cross-entropy, tied, prior bias", {"output_bias": "fixed"}),
+    "ce-untied": Arm("cross-entropy, untied", {}, tied=False),
+    HEADLESS: Arm("headless", {"objective": "headless"}),
+}
+
+
+def request(
+    config: HeadlessStudyConfig, store: TokenStore, arm: str, seed: int, *, longer: float = 1.0
+) -> TrainConfig:
+    """The run of an arm and seed, for `longer` times the study's tokens."""
+    chosen = ARMS[arm]
+    batch = config.batch_tokens // config.context
+    steps = max(1, round(longer * config.tokens / (batch * config.context)))
+    made = TrainConfig(
+        store=store.path,
+        model=replace(config.model, tied=chosen.tied),
+        context=config.context,
+        batch=batch,
+        steps=steps,
+        seed=seed,
+        optimizer=OptimizerConfig(learning_rate=config.learning_rate),
+        checkpoints=CheckpointConfig(every=250, keep=1),
+        **chosen.options,  # pyright: ignore[reportArgumentType]
+    )
+    identity = run_identity(resolve(made), store)
+    return replace(made, out=config.lab / "runs" / identity[:12])
+
+
+def measured_seconds(config: HeadlessStudyConfig, store: TokenStore) -> dict[str, float]:
+    """Seconds of a step of each arm on this machine, measured now or earlier for this study."""
+    requests = {arm: resolve(request(config, store, arm, 0)) for arm in ARMS}
+    key = digest({arm: deciding_values(r, store) for arm, r in requests.items()})
+    file = config.lab / "speeds" / f"{key[:12]}.json"
+    kept = _kept(file)
+    if kept is None:
+        say("measuring how long a step of each form takes")
+        kept = seconds_per_step(requests)
+        write_json(file, kept)
+    return kept
+
+
+def _kept(file: Path) -> dict[str, float] | None:
+    try:
+        values = json.loads(file.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return values if isinstance(values, dict) and set(values) == set(ARMS) else None
+
+
+def time_ratio(seconds: dict[str, float]) -> float:
+    """How many times longer a headless model may train in the time of the reference."""
+    return round(_ROUNDING * seconds[REFERENCE] / seconds[HEADLESS]) / _ROUNDING
