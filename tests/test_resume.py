@@ -34,7 +34,7 @@ def exact_part(run):
 
 def train_until(monkeypatch, config, step):
     """Trains, and is killed at the beginning of the update after `step` updates."""
-    update = loop.Trainer._update
+    update = loop.Trainer.update
 
     def interrupted(self):
         if self.step == step:
@@ -42,7 +42,7 @@ def train_until(monkeypatch, config, step):
         return update(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "_update", interrupted)
+        patch.setattr(loop.Trainer, "update", interrupted)
         with pytest.raises(KilledError):
             train(config)
 
