@@ -134,7 +134,10 @@ def test_what_cannot_be_exported():
     other.config.model_type = "unheard_of"
     with pytest.raises(UserError, match="'unheard_of' cannot be exported"):
         without_own_bias(other)
-    for bias_V, message in ((torch.zeros(V), "of its own"), (torch.zeros(3), "of its own")):
+    for bias_V, message in (
+        (torch.zeros(V), "of ours already"),
+        (torch.zeros(3), "of ours already"),
+    ):
         with pytest.raises(UserError, match=message):
             attach_bias(model, bias_V, learnt=False)
     with pytest.raises(UserError, match="does not fit a vocabulary"):

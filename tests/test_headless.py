@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from helpers import journal, tiny_training
+from helpers import journal, symbols_tokenizer, tiny_training
 from lmlab.analyses.calibrate import calibrate
 from lmlab.analyses.export import export_model
 from lmlab.analyses.sample import sample
@@ -98,7 +98,9 @@ def test_it_scores_with_its_similarity_and_the_bias(settings):
     torch.testing.assert_close(
         objective.score(backbone, batch).flatten(), expected.detach(), atol=1e-5, rtol=1e-5
     )
-    again = Headless.from_record(objective.record(), order="forward", bos_id=12)
+    again = Headless.from_record(
+        objective.record(), order="forward", tokenizer=symbols_tokenizer(12)
+    )
     assert again.settings == settings
 
 

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import symbols_tokenizer
 from lmlab.data.order import check_order, reading_order
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
@@ -65,8 +66,12 @@ def test_unknown_orders(order):
 
 def test_unknown_objectives():
     with pytest.raises(UserError, match="unknown objective 'clairvoyant'; this lmlab knows causal"):
-        from_record({"name": "clairvoyant"}, order="forward", bos_id=0)
-    rebuilt = from_record(Causal(order="backward", bos_id=3).record(), order="backward", bos_id=3)
+        from_record({"name": "clairvoyant"}, order="forward", tokenizer=symbols_tokenizer(3))
+    rebuilt = from_record(
+        Causal(order="backward", bos_id=3).record(),
+        order="backward",
+        tokenizer=symbols_tokenizer(3),
+    )
     assert isinstance(rebuilt, Causal)
     assert (rebuilt.order, rebuilt.bos_id) == ("backward", 3)
 

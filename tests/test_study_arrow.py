@@ -82,7 +82,7 @@ def test_a_finished_study_trains_and_scores_nothing_again(finished, monkeypatch)
     config, report = finished
     before = (report.parent / "results.json").read_bytes()
     page = report.read_bytes()
-    monkeypatch.setattr("lmlab.training.loop._Trainer.run", pytest.fail)
+    monkeypatch.setattr("lmlab.training.loop.Trainer.run", pytest.fail)
     monkeypatch.setattr("lmlab.studies.cached.score", pytest.fail)
     assert study.run_arrow(config) == report
     assert (report.parent / "results.json").read_bytes() == before

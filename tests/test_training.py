@@ -21,6 +21,7 @@ from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ScheduleConfig
 from lmlab.data.windows import TrainingWindows, evaluation_windows
 from lmlab.errors import UserError
+from lmlab.objectives.causal import Causal
 from lmlab.runs.checkpoint import checkpoint_folder, checkpoints, verify_checkpoint
 from lmlab.training import loop
 from lmlab.training.hardware import keep_freed_memory, resolve_device, resolve_dtype
@@ -239,7 +240,7 @@ def test_a_finished_run_is_not_done_again(small_store, tmp_path, monkeypatch, ca
     config = tiny_training(small_store, tmp_path / "run")
     first = train(config)
     before = tree(first.path)
-    monkeypatch.setattr(loop, "_Trainer", None)
+    monkeypatch.setattr(loop, "Trainer", None)
     assert train(config) == first
     assert "finished before, at step 6" in capsys.readouterr().err
     assert tree(first.path) == before
@@ -277,7 +278,7 @@ def test_a_non_finite_value_stops_before_the_update(
         small_store, tmp_path / "run", checkpoints=CheckpointConfig(every=3), micro_batch=micro
     )
     batch_of_step_5 = TrainingWindows(small_store.split("train"), 8, batch=4, seed=0).indices(4)
-    loss = loop.from_record({"name": "causal"}, order="forward", bos_id=0).__class__.loss
+    loss = Causal.loss
     seen, models = [], []
 
     def poisoned(self, backbone, batch):

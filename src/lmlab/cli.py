@@ -41,6 +41,8 @@ class ScoreConfig:
     split: Literal["train", "validation", "test"] = "validation"
     raw_head: bool = False
     """Leave out the output bias that lmlab gave the model (headless: embeddings alone)."""
+    objective: Literal["auto", "causal", "masked"] = "auto"
+    """Insist on one way to read the model (default: as it was trained)."""
     context: int | None = None
     """Window in tokens (default: the model's, at most 1024)."""
     batch: int | None = None
@@ -174,7 +176,12 @@ def _score(arguments: Sequence[str]) -> None:
     from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
 
-    subject = open_subject(config.model, device=_device(config.device), raw_head=config.raw_head)
+    subject = open_subject(
+        config.model,
+        device=_device(config.device),
+        raw_head=config.raw_head,
+        objective=config.objective,
+    )
     made = score(
         subject,
         TokenStore(config.store),

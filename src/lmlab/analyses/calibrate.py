@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmlab.analyses.subject import Subject
+from lmlab.analyses.subject import Subject, plain_objective
 from lmlab.data.store import TokenStore
-from lmlab.data.windows import evaluation_windows
+from lmlab.data.windows import evaluation_windows, row_keys
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.models.head import attach_bias, own_bias, with_untied_head
+from lmlab.models.head import attach_bias, with_untied_head
 from lmlab.numerics.softmax_calibration import fit_two_scalars
-from lmlab.objectives.causal import Causal
-from lmlab.objectives.cross_entropy import IGNORED
+from lmlab.objectives.base import IGNORED, hidden_states
 
 _WINDOWS_AT_ONCE = 8
+_KEY = 0xCA11B  # of the masks, for masked models
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def calibrate(
     objective whose distribution is not that of its own logits.
     """
     subject.check_store(store)
-    bias_V = own_bias(subject.model)
+    bias_V = subject.backbone.bias_V
     if bias_V is None or not subject.objective.scores_own_logits:
         raise UserError(
             f"{subject.name}: only a headless model without cosine and temperature, or one with an "
@@ -68,14 +68,15 @@ def calibrate(
     for start in range(0, len(windows), _WINDOWS_AT_ONCE):
         rows = range(start, min(len(windows), start + _WINDOWS_AT_ONCE))
         batch = subject.objective.batch(
-            [windows.ids(row) for row in rows], device=subject.backbone.device
+            [windows.ids(row) for row in rows],
+            device=subject.backbone.device,
+            keys=row_keys(rows, _KEY),
         )
         with torch.no_grad():
-            hidden_ND = subject.backbone.hidden(batch.inputs_BT).flatten(0, 1)
-        targets_N = batch.targets_BT.flatten()
-        real_N = targets_N != IGNORED
+            hidden_ND = hidden_states(subject.backbone, batch)
+        real_N = batch.targets_N != IGNORED
         hidden.append(hidden_ND[real_N].float().cpu().numpy())
-        targets.append(targets_N[real_N].cpu().numpy())
+        targets.append(batch.targets_N[real_N].cpu().numpy())
     a, b, nats = fit_two_scalars(
         np.concatenate(hidden),
         subject.backbone.weight_VD.detach().float().cpu().numpy(),
@@ -93,6 +94,6 @@ def _with_head(subject: Subject, bias_V: torch.Tensor, fitted: Calibration) -> S
         subject,
         model=model,
         backbone=Backbone(model),
-        objective=Causal(order=subject.order, bos_id=subject.tokenizer.bos_id),
+        objective=plain_objective(subject),
         head=f"untied + calibrated log-unigram bias ({fitted.similarity:.3f}, {fitted.prior:.3f})",
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmlab.analyses.subject import Subject
+from lmlab.analyses.subject import Subject, plain_objective
 from lmlab.durable import StagedFolder, to_json
 from lmlab.errors import UserError
 from lmlab.models.export import without_own_bias
@@ -35,7 +35,7 @@ def export_model(subject: Subject, out: Path) -> Path:
     stock = not model.config.model_type.startswith("lmlab_")
     record = {
         **subject.record,
-        "objective": {"name": "causal"},
+        "objective": plain_objective(subject).record(),
         "head": "untied" if model is not subject.model else subject.head,
         "exported_from": subject.name,
         "loads_without_lmlab": stock,

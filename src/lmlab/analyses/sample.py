@@ -45,9 +45,11 @@ def sample(
 
     Temperature 0 takes the likeliest token every time. Writing stops at an end-of-text token.
 
-    Raises `UserError` for an order that is neither forward nor backward, and for a prompt that
-    leaves no room in the context.
+    Raises `UserError` for a masked model, an order that is neither forward nor backward, and for a
+    prompt that leaves no room in the context.
     """
+    if not subject.objective.autoregressive:
+        raise UserError(f"{subject.name} is a masked model; text is sampled from causal ones")
     if subject.order not in (FORWARD, BACKWARD):
         raise UserError(f"{subject.name}: text is not sampled in the order {subject.order}")
     if not subject.objective.scores_own_logits:

@@ -51,6 +51,8 @@ class Score:
     cluster_M: np.ndarray
     row_M: np.ndarray
     """Number of each window within the whole split."""
+    conditions: str
+    """What each token was scored from."""
     text_bytes: int | None
     """UTF-8 bytes of the scored text; None where only a sample or a shard was scored."""
 
@@ -107,7 +109,7 @@ class Score:
             "windows": len(self.nats_M),
             "clusters": len(np.unique(self.cluster_M)),
             "cluster": self.cluster_unit,
-            "first_token": "scored, from BOS alone",
+            "scored": self.conditions,
         }
 
 
@@ -177,6 +179,7 @@ def score(
         tokens_M=made.tokens_M,
         cluster_M=chosen.cluster_M,
         row_M=rows,
+        conditions=subject.objective.conditions,
         text_bytes=scored_bytes(source, made.tokens_M),
     )
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -22,6 +22,8 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as transformers_logging
 
 import lmlab.models  # noqa: F401 - registers lmlab's own classes
+from lmlab.config import to_mapping
+from lmlab.config.objective import MaskingConfig
 from lmlab.data.order import FORWARD
 from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TextTokenizer, load_tokenizer, pretrained_tokenizer
@@ -68,15 +70,20 @@ class Subject:
 
 
 def open_subject(
-    path_or_hub_id: str | Path, *, device: str = "cpu", raw_head: bool = False
+    path_or_hub_id: str | Path,
+    *,
+    device: str = "cpu",
+    raw_head: bool = False,
+    objective: Literal["auto", "causal", "masked"] = "auto",
 ) -> Subject:
     """Opens a run folder (its newest verified checkpoint), a checkpoint, a saved transformers
     folder, or a model of the Hub; float32, evaluation mode.
 
     `raw_head` leaves out the output bias that lmlab gave the model: a headless model then predicts
-    by its embeddings alone.
+    by its embeddings alone. `objective` insists on one way to read the model.
 
-    Raises `UserError` where it cannot be found, is damaged, or is not a language model.
+    Raises `UserError` where it cannot be found, is damaged, is not a language model, or not one for
+    `objective`.
     """
     path = Path(path_or_hub_id)
     if (path / "checkpoints").is_dir():
@@ -88,15 +95,32 @@ def open_subject(
     if (path / "lmlab.json").is_file():
         if (path / "manifest.json").is_file():
             verify_checkpoint(path)
-        return _own(path, name=str(path_or_hub_id), device=device, raw_head=raw_head)
-    return _foreign(str(path_or_hub_id), device=device)
+        subject = _own(path, name=str(path_or_hub_id), device=device, raw_head=raw_head)
+        reads = "causal" if subject.objective.autoregressive else "masked"
+        if objective not in ("auto", reads):
+            raise UserError(
+                f"{path_or_hub_id} is a {reads} model of lmlab and cannot be scored as a "
+                f"{objective} one; leave --objective out"
+            )
+        return subject
+    return _foreign(str(path_or_hub_id), device=device, objective=objective)
 
 
-def _load_model(name: str, device: str) -> Any:
+def plain_objective(subject: Subject) -> Objective:
+    """The subject's objective with cross-entropy, for a head that is no longer the embedding."""
+    record = subject.objective.record()
+    plain: dict[str, Any] = {"name": "causal"}
+    if "masking" in record:
+        plain = {"name": "masked", "masking": record["masking"]}
+    return from_record(plain, order=subject.order, tokenizer=subject.tokenizer)
+
+
+def _load_model(name: str, device: str, *, masked: bool) -> Any:
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # a bar for a load of milliseconds is noise
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+        model = kind.from_pretrained(
             name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -116,10 +140,13 @@ def _own(path: Path, *, name: str, device: str, raw_head: bool) -> Subject:
     tokenizer = load_tokenizer(path)
     if tokenizer.fingerprint != record["tokenizer_fingerprint"]:
         raise UserError(f"{path}: the tokenizer is not the one this model was trained with")
-    model = _load_model(str(path), device)
+    masked = "masking" in record["objective"]
+    model = _load_model(str(path), device, masked=masked)
     head, bias_V = record["head"], read_bias(path)
-    if bias_V is not None and raw_head:
+    if raw_head and "bias" in head:
         head = f"{head.partition(' ')[0]}, its output bias left out"
+        if bias_V is None:  # a masked architecture, whose own bias it is
+            model.get_output_embeddings().bias.data.zero_()
     elif bias_V is not None:
         attach_bias(model, bias_V, learnt=False)
     return Subject(
@@ -127,14 +154,14 @@ def _own(path: Path, *, name: str, device: str, raw_head: bool) -> Subject:
         model=model,
         backbone=Backbone(model),
         tokenizer=tokenizer,
-        objective=from_record(record["objective"], order=record["order"], bos_id=tokenizer.bos_id),
+        objective=from_record(record["objective"], order=record["order"], tokenizer=tokenizer),
         head=head,
         context=record["context"],
         record=record,
     )
 
 
-def _foreign(name: str, *, device: str) -> Subject:
+def _foreign(name: str, *, device: str, objective: str) -> Subject:
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -143,27 +170,49 @@ def _foreign(name: str, *, device: str) -> Subject:
             f"{error}"
         ) from error
     kind = config.model_type
-    architectures = config.architectures or []
-    masked_only = (
-        kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and (
+        kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        or any("MaskedLM" in a for a in config.architectures or [])
     )
-    if masked_only or any("MaskedLM" in a for a in architectures):
-        raise UserError(f"{name} is a masked language model; lmlab scores causal ones so far")
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind != "lmlab_recurrent":
-        raise UserError(f"{name}: architecture '{kind}' is not a causal language model")
-    model = _load_model(name, device)
+    if not masked and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind != "lmlab_recurrent":
+        raise UserError(f"{name}: architecture '{kind}' is no causal or masked language model")
+    if objective != "auto" and masked != (objective == "masked"):
+        has, fitting = ("masked", "masked") if masked else ("causal", "causal")
+        raise UserError(
+            f"{name} is a {has} language model ({kind}) and cannot be scored as a {objective} one; "
+            f"leave --objective out, or say {fitting}"
+        )
+    model = _load_model(name, device, masked=masked)
     tokenizer = pretrained_tokenizer(name)
-    positions = getattr(config, "max_position_embeddings", None)
+    if masked and tokenizer.mask_id is None:
+        raise UserError(f"{name}: its tokenizer has no mask token, so nothing can be masked")
     tied = model.get_output_embeddings() is not None and (
         model.get_output_embeddings().weight is model.get_input_embeddings().weight
     )
+    record: dict[str, Any] = {"name": "causal"}
+    if masked:
+        record = {"name": "masked", "masking": to_mapping(MaskingConfig())}
+    backbone, made = Backbone(model), from_record(record, order=FORWARD, tokenizer=tokenizer)
+    made.check(backbone)
     return Subject(
         name=name,
         model=model,
-        backbone=Backbone(model),
+        backbone=backbone,
         tokenizer=tokenizer,
-        objective=from_record({"name": "causal"}, order=FORWARD, bos_id=tokenizer.bos_id),
+        objective=made,
         head="tied" if tied else "untied",
-        context=positions if isinstance(positions, int) else 1024,
+        context=_context(config, masked=masked),
         record={},
     )
+
+
+def _context(config: Any, *, masked: bool) -> int:
+    """Tokens that fit a window of a model from elsewhere."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int):
+        return 1024
+    if not masked:
+        return positions
+    # one token at either end; RoBERTa counts positions from the padding id on
+    skipped = config.pad_token_id + 1 if config.model_type == "roberta" else 0
+    return positions - 2 - skipped

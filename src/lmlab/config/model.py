@@ -29,14 +29,18 @@ SIZES = {
 }
 RECURRENT_SIZES = {"1x256": Size(1, 1, 256), "3x512": Size(3, 1, 512), "5x768": Size(5, 1, 768)}
 ATTENTION, RECURRENT = ("gpt2", "neox", "llama"), ("gru", "lstm")
+MASKED = ("bert", "modernbert", "distilbert")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """A backbone and its size; layers, heads and width override the named size."""
 
-    architecture: Literal["gpt2", "neox", "llama", "gru", "lstm", "auto"] = "gpt2"
-    """auto: any causal transformers architecture, from the configuration named by `path`."""
+    architecture: Literal[
+        "gpt2", "neox", "llama", "gru", "lstm", "bert", "modernbert", "distilbert", "auto"
+    ] = "gpt2"
+    """bert, modernbert and distilbert are for masked objectives, the others for causal ones; auto:
+    any transformers architecture, from the configuration named by `path`."""
     size: str | None = None
     """nano, micro, mini, small, gpt1, medium, xl; for gru and lstm 1x256, 3x512, 5x768."""
     layers: int | None = None

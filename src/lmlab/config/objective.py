@@ -7,7 +7,9 @@ from typing import Literal
 
 from lmlab.errors import UserError
 
-ObjectiveName = Literal["causal", "headless"]
+ObjectiveName = Literal["causal", "headless", "masked", "headless-masked"]
+HEADLESS_OBJECTIVES = ("headless", "headless-masked")
+MASKED_OBJECTIVES = ("masked", "headless-masked")
 OutputBias = Literal["none", "fixed", "learnt"]
 
 
@@ -31,5 +33,32 @@ class HeadlessConfig:
         if not 0 <= self.cross_entropy < 1:
             raise UserError(
                 f"--headless.cross-entropy {self.cross_entropy} must be at least 0 and below 1; "
-                "for cross-entropy alone use --objective causal"
+                "for cross-entropy alone use --objective causal or masked"
+            )
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """Which tokens a masked model has to predict, and what it sees in their place.
+
+    The defaults are BERT's (Devlin et al. 2019, section 3.1). What is neither masked nor replaced
+    stays as it is, and is predicted all the same.
+    """
+
+    rate: float = 0.15
+    """Share of a window's tokens that are predicted (special tokens never are)."""
+    mask: float = 0.8
+    """Share of those that the model sees as the mask token."""
+    random: float = 0.1
+    """Share of those that the model sees as a random token."""
+    whole_words: bool = False
+    """Choose whole words: all tokens of a word, or none."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1:
+            raise UserError(f"--masking.rate {self.rate} must be above 0 and at most 1")
+        if min(self.mask, self.random) < 0 or self.mask + self.random > 1:
+            raise UserError(
+                f"--masking.mask {self.mask} and --masking.random {self.random} are shares of the "
+                "predicted tokens: not negative, and at most 1 together"
             )

@@ -11,8 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmlab.config import to_mapping
-from lmlab.config.model import ModelConfig
-from lmlab.config.objective import HeadlessConfig, ObjectiveName, OutputBias
+from lmlab.config.model import MASKED, ModelConfig
+from lmlab.config.objective import (
+    HEADLESS_OBJECTIVES,
+    MASKED_OBJECTIVES,
+    HeadlessConfig,
+    MaskingConfig,
+    ObjectiveName,
+    OutputBias,
+)
 from lmlab.errors import UserError
 
 
@@ -94,8 +101,10 @@ class TrainConfig:
     order: str = "forward"
     """forward, backward, or permutation:SEED."""
     objective: ObjectiveName = "causal"
-    """causal: cross-entropy; headless: contrastive weight tying (needs --model.tied)."""
+    """causal, masked: cross-entropy; headless, headless-masked: contrastive weight tying (needs
+    --model.tied)."""
     headless: HeadlessConfig = field(default_factory=HeadlessConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
     output_bias: OutputBias = "none"
     """Of cross-entropy: an output bias at the log-unigram distribution of the training split,
     fixed or learnt from there. A headless model always has the fixed one, for scoring."""
@@ -137,28 +146,55 @@ class TrainConfig:
         )
         if self.seed < 0:
             raise UserError(f"--seed {self.seed} must be at least 0")
-        if self.objective == "headless" and self.output_bias == "learnt":
-            if not self.headless.cross_entropy:
-                raise UserError(
-                    "--output-bias learnt has no gradient in a headless loss; mix in some "
-                    "--headless.cross-entropy, or leave it fixed"
-                )
-        elif self.objective != "headless" and self.headless != HeadlessConfig():
-            raise UserError("--headless.* settings are for --objective headless")
+        self._check_objective()
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
             raise UserError(
                 f"--micro-batch {self.micro_batch} must divide the batch of {self.batch} windows"
             )
 
+    def _check_objective(self) -> None:
+        if self.is_headless and self.output_bias == "learnt" and not self.headless.cross_entropy:
+            raise UserError(
+                "--output-bias learnt has no gradient in a headless loss; mix in some "
+                "--headless.cross-entropy, or leave it fixed"
+            )
+        if not self.is_headless and self.headless != HeadlessConfig():
+            raise UserError("--headless.* settings are for --objective headless, headless-masked")
+        if not self.is_masked and self.masking != MaskingConfig():
+            raise UserError("--masking.* settings are for --objective masked, headless-masked")
+        if self.is_masked and self.order != "forward":
+            raise UserError(f"--order {self.order}: a masked model reads both ways; leave it out")
+        architecture = self.model.architecture
+        if architecture != "auto" and self.is_masked != (architecture in MASKED):
+            fitting = ", ".join(MASKED) if self.is_masked else "gpt2, neox, llama, gru, lstm"
+            raise UserError(
+                f"--objective {self.objective} cannot train --model.architecture {architecture}; "
+                f"use {fitting} or auto"
+            )
+
+    @property
+    def is_headless(self) -> bool:
+        return self.objective in HEADLESS_OBJECTIVES
+
+    @property
+    def is_masked(self) -> bool:
+        return self.objective in MASKED_OBJECTIVES
+
+    @property
+    def positions(self) -> int:
+        """Positions of the model's input: a masked model's windows have a token at either end."""
+        return self.context + 2 if self.is_masked else self.context
+
     def objective_record(self) -> dict[str, Any]:
         """What `objectives.from_record` builds the objective from."""
-        settings = to_mapping(self.headless) if self.objective == "headless" else {}
-        return {"name": self.objective, **settings}
+        settings = to_mapping(self.headless) if self.is_headless else {}
+        masking = {"masking": to_mapping(self.masking)} if self.is_masked else {}
+        return {"name": self.objective, **masking, **settings}
 
     def output_prior(self) -> Literal["fixed", "learnt"] | None:
         """Whether the head has an output bias at the log-unigram distribution, and which."""
         if self.output_bias == "none":
-            return "fixed" if self.objective == "headless" else None
+            return "fixed" if self.is_headless else None
         return self.output_bias
 
     def evaluation_interval(self) -> int:
@@ -187,8 +223,10 @@ class TrainConfig:
         for name in ("store", "out", "device", "threads", "strict"):
             values.pop(name, None)
         # What is not used decides nothing
-        if self.objective != "headless":
+        if not self.is_headless:
             values.pop("headless")
+        if not self.is_masked:
+            values.pop("masking")
         if self.output_bias == "none":
             values.pop("output_bias")
         return {**values, "store_fingerprint": store_fingerprint, "parent": parent}

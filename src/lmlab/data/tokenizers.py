@@ -9,6 +9,8 @@ Notable:
 - `reversed_text`: the text is reversed by code points before encoding and the ids are reversed
   after, so that ids always run in reading order and only the *merges* were learnt backwards.
 - The fingerprint is a digest of everything that decides the ids; stores and checkpoints carry it.
+- Masked models get a mask token when they are trained (`with_mask`), as one more id after all
+  others. No text has it, so the fingerprint stays: one store serves every objective.
 - Saved as `tokenizer.json` and `tokenizer_config.json`, which plain transformers reads.
 """
 
@@ -29,6 +31,7 @@ from lmlab.errors import UserError
 
 BOS = "<|bos|>"
 END_OF_TEXT = "<|endoftext|>"
+MASK = "<|mask|>"
 
 
 @dataclass(frozen=True)
@@ -63,33 +66,62 @@ class TokenizerConfig:
 class TextTokenizer:
     """A `tokenizers.Tokenizer` with lmlab's conventions.
 
-    Attributes: `backend`, `bos_id`, `end_of_text_id`, `reversed_text`, `vocabulary` (number of
-    ids), `fingerprint`.
+    Attributes: `backend`, `bos_id`, `end_of_text_id`, `mask_id` (None without one),
+    `reversed_text`, `vocabulary` (number of ids), `fingerprint`.
     """
 
     def __init__(
-        self, backend: Tokenizer, *, bos_id: int, end_of_text_id: int, reversed_text: bool = False
+        self,
+        backend: Tokenizer,
+        *,
+        bos_id: int,
+        end_of_text_id: int,
+        mask_id: int | None = None,
+        reversed_text: bool = False,
     ) -> None:
         backend.no_padding()
         backend.no_truncation()
         backend.encode_special_tokens = True  # "<|bos|>" in a document is text like any other
         self.backend = backend
         self.bos_id, self.end_of_text_id = bos_id, end_of_text_id
+        self.mask_id = mask_id
         self.reversed_text = reversed_text
         ids = backend.get_vocab(with_added_tokens=True).values()
         self.vocabulary = max(ids) + 1
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of all that decides the ids."""
+        """sha256 of all that decides the ids of text."""
+        described = json.loads(self.backend.to_str())
+        described["added_tokens"] = [t for t in described["added_tokens"] if t["content"] != MASK]
         return digest(
             {
-                "tokenizer": json.loads(self.backend.to_str()),
+                "tokenizer": described,
                 "bos": self.bos_id,
                 "end_of_text": self.end_of_text_id,
                 "reversed_text": self.reversed_text,
             }
         )
+
+    def with_mask(self) -> TextTokenizer:
+        """This tokenizer if it has a mask token, else one that does, with the same fingerprint."""
+        if self.mask_id is not None:
+            return self
+        backend = Tokenizer.from_str(self.backend.to_str())
+        backend.add_special_tokens([MASK])
+        return TextTokenizer(
+            backend,
+            bos_id=self.bos_id,
+            end_of_text_id=self.end_of_text_id,
+            mask_id=backend.token_to_id(MASK),
+            reversed_text=self.reversed_text,
+        )
+
+    @property
+    def special_ids(self) -> list[int]:
+        """Ids that stand for no text."""
+        added = self.backend.get_added_tokens_decoder()
+        return sorted(i for i, token in added.items() if token.special)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids (int64) of each text in reading order, without special tokens; uses all cores."""
@@ -132,6 +164,8 @@ class TextTokenizer:
             "clean_up_tokenization_spaces": False,
             "lmlab_reversed_text": self.reversed_text,
         }
+        if self.mask_id is not None:
+            config["mask_token"] = self.backend.id_to_token(self.mask_id)
         return {
             "tokenizer.json": self.backend.to_str(pretty=True).encode("utf-8"),
             "tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode("utf-8"),
@@ -147,6 +181,7 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
         backend = Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
         config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
         bos, end = (backend.token_to_id(config[k]) for k in ("bos_token", "eos_token"))
+        mask = backend.token_to_id(config["mask_token"]) if "mask_token" in config else None
         reversed_text = bool(config["lmlab_reversed_text"])
     except FileNotFoundError as error:
         raise UserError(f"{folder}: tokenizer file missing: {error.filename}") from error
@@ -154,7 +189,9 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
         raise UserError(f"{folder}: the tokenizer files are damaged: {error}") from error
     if bos is None or end is None:
         raise UserError(f"{folder}: the tokenizer files are damaged: special tokens are missing")
-    return TextTokenizer(backend, bos_id=bos, end_of_text_id=end, reversed_text=reversed_text)
+    return TextTokenizer(
+        backend, bos_id=bos, end_of_text_id=end, mask_id=mask, reversed_text=reversed_text
+    )
 
 
 def is_own_tokenizer(folder: Path) -> bool:
@@ -185,7 +222,12 @@ def pretrained_tokenizer(name: str) -> TextTokenizer:
         raise UserError(
             f"tokenizer '{name}' has neither an end-of-text nor a separator token to join documents"
         )
-    return TextTokenizer(Tokenizer.from_str(backend.to_str()), bos_id=bos, end_of_text_id=end)
+    return TextTokenizer(
+        Tokenizer.from_str(backend.to_str()),
+        bos_id=bos,
+        end_of_text_id=end,
+        mask_id=loaded.mask_token_id,
+    )
 
 
 def _first(*ids: int | None) -> int | None:

@@ -44,6 +44,13 @@ def key(*parts: int) -> int:
     return int(state[0]) >> 1
 
 
+def row_keys(rows: range, *parts: int) -> np.ndarray:
+    """63-bit keys (rows,) int64 of `parts` and each row; different rows give unrelated keys."""
+    with np.errstate(over="ignore"):
+        steps = np.arange(rows.start, rows.stop, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        return (mix(mix(np.uint64(key(*parts)) + steps)) >> np.uint64(1)).astype(np.int64)
+
+
 def keyed_bijection(index_B: np.ndarray, size: int, bijection_key: int) -> np.ndarray:
     """Maps indices below `size` one-to-one onto range(size), keyed.
 

@@ -1,23 +1,47 @@
-"""Hidden states and head of a causal language model, whatever its architecture.
+"""Hidden states and head of a language model, whatever its architecture.
 
 Losses that are computed in chunks need the hidden states and the output embedding, not the logits.
 Most architectures apply a plain linear head; some scale or soft-cap the logits. `Backbone` tries it
 once on two tokens: where hidden states times output embedding are what the head gives, and the
 model leaves that as it is (large values too), it uses them; elsewhere it asks the model for logits.
+Masked models have a small dense layer between body and head; it is computed for the states that are
+asked for only.
 
-Shapes: B batch, T tokens, D width, V vocabulary.
+Shapes: B batch, T tokens, N states, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
 
+def _transform(model: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """What a masked model does to its last hidden states before the linear head."""
+    kind = getattr(getattr(model, "config", None), "model_type", "")
+    name = type(model).__name__
+    if not name.endswith("ForMaskedLM"):
+        return None
+    if kind == "bert":
+        return model.cls.predictions.transform
+    if kind == "modernbert":
+        return model.head
+    if kind == "distilbert":
+        return lambda hidden: model.vocab_layer_norm(
+            model.activation(model.vocab_transform(hidden))
+        )
+    if kind == "roberta":
+        head = model.lm_head
+        return nn.Sequential(head.dense, nn.GELU(), head.layer_norm)
+    return None
+
+
 class Backbone:
-    """A causal model split into hidden states and head.
+    """A language model split into hidden states and head.
 
     `linear` says whether the head is linear, and then `hidden`, `weight_VD` and `bias_V` exist.
     `model` itself stays as it is; with `compile_body` its body runs through `torch.compile`.
@@ -29,6 +53,7 @@ class Backbone:
         self._head: Any = None
         if self._body is not None and self._body is not model:
             self._head = self.model.get_output_embeddings()
+        self._transform = _transform(model)
         self.linear = self._head is not None and self._head_is_linear()
         self._call_body: Any = self._body
         if compile_body:
@@ -53,7 +78,7 @@ class Backbone:
         hook = self._head.register_forward_hook(enlarge)
         try:
             own = self.model(ids_BT).logits
-            hidden = self._body(input_ids=ids_BT).last_hidden_state
+            hidden = self.transformed(self._body(input_ids=ids_BT).last_hidden_state)
             ours = nn.functional.linear(hidden, self.weight_VD, self.bias_V)
         except (AttributeError, RuntimeError, TypeError, ValueError):
             return False
@@ -87,11 +112,40 @@ class Backbone:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        """Last hidden states (B, T, D); only where `linear`."""
-        assert self.linear
-        return self._call_body(input_ids=ids_BT, use_cache=False).last_hidden_state
+    @cached_property
+    def bidirectional(self) -> bool:
+        """Whether the first of two tokens sees the second (tried out)."""
+        ids_2T = torch.tensor([[0, 0], [0, 1]], device=self.device)
+        training = self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            first_2V = self.model(input_ids=ids_2T).logits[:, 0]
+        self.model.train(training)
+        return not torch.allclose(first_2V[0], first_2V[1], rtol=1e-6, atol=1e-7)
 
-    def logits(self, ids_BT: torch.Tensor) -> torch.Tensor:
+    def hidden(
+        self, ids_BT: torch.Tensor, attention_BT: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Last hidden states (B, T, D) of the body; only where `linear`."""
+        assert self.linear
+        return self._call_body(**_inputs(ids_BT, attention_BT), **self._uncached).last_hidden_state
+
+    def transformed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The states that the linear head reads, (..., D), from those of the body."""
+        return hidden if self._transform is None else self._transform(hidden)
+
+    def logits(
+        self, ids_BT: torch.Tensor, attention_BT: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The model's own logits (B, T, V)."""
-        return self._compiled_model(input_ids=ids_BT).logits
+        return self._compiled_model(**_inputs(ids_BT, attention_BT)).logits
+
+    @property
+    def _uncached(self) -> dict[str, bool]:
+        # encoders take no such option
+        return {} if self._transform is not None else {"use_cache": False}
+
+
+def _inputs(ids_BT: torch.Tensor, attention_BT: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    inputs = {"input_ids": ids_BT}
+    return inputs if attention_BT is None else {**inputs, "attention_mask": attention_BT}

@@ -14,14 +14,18 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    BertConfig,
+    DistilBertConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    ModernBertConfig,
     PreTrainedConfig,
 )
 from transformers.modeling_utils import PreTrainedModel
 
-from lmlab.config.model import ModelConfig
+from lmlab.config.model import MASKED, ModelConfig
 from lmlab.errors import UserError
 from lmlab.models.recurrent import RecurrentConfig
 
@@ -45,6 +49,8 @@ def build_config(
     if config.architecture == "auto":
         assert config.path is not None
         return _auto_config(config.path, {**ids, "vocab_size": vocabulary}, context)
+    if config.architecture in MASKED:
+        return _masked_config(config, context, shared)
     layers, heads, width = config.dimensions()
     if config.architecture == "gpt2":
         return GPT2Config(
@@ -84,8 +90,7 @@ def build_config(
             hidden_size=width,
             num_hidden_layers=layers,
             num_attention_heads=heads,
-            # SwiGLU has three matrices: 8/3 width keeps the parameters of two of 4 width
-            intermediate_size=-(-8 * width // 3 // 16) * 16,
+            intermediate_size=_gated_width(width),
             attention_dropout=config.dropout,
             **shared,
         )
@@ -94,6 +99,50 @@ def build_config(
         hidden_size=width,
         num_hidden_layers=layers,
         dropout=config.dropout,
+        **shared,
+    )
+
+
+def _gated_width(width: int) -> int:
+    """A gated layer has three matrices: 8/3 width keeps the parameters of two of 4 width."""
+    return -(-8 * width // 3 // 16) * 16
+
+
+def _masked_config(config: ModelConfig, context: int, shared: dict[str, Any]) -> PreTrainedConfig:
+    layers, heads, width = config.dimensions()
+    if config.architecture == "distilbert":
+        return DistilBertConfig(
+            max_position_embeddings=context,
+            dim=width,
+            n_layers=layers,
+            n_heads=heads,
+            hidden_dim=4 * width,
+            dropout=config.dropout,
+            attention_dropout=config.dropout,
+            **shared,
+        )
+    sizes: dict[str, Any] = {
+        "max_position_embeddings": context,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+    }
+    if config.architecture == "bert":
+        return BertConfig(
+            intermediate_size=4 * width,
+            hidden_dropout_prob=config.dropout,
+            attention_probs_dropout_prob=config.dropout,
+            **sizes,
+            **shared,
+        )
+    return ModernBertConfig(
+        intermediate_size=_gated_width(width),
+        embedding_dropout=config.dropout,
+        attention_dropout=config.dropout,
+        mlp_dropout=config.dropout,
+        cls_token_id=shared["bos_token_id"],
+        sep_token_id=shared["eos_token_id"],
+        **sizes,
         **shared,
     )
 
@@ -114,18 +163,20 @@ def _auto_config(path: str, changes: dict[str, Any], context: int) -> PreTrained
     return loaded
 
 
-def build_model(config: PreTrainedConfig, *, seed: int) -> PreTrainedModel:
-    """A causal model with fresh float32 weights that depend on the configuration and seed alone.
+def build_model(config: PreTrainedConfig, *, seed: int, masked: bool = False) -> PreTrainedModel:
+    """A model with fresh float32 weights that depend on the configuration and seed alone.
 
-    Raises `UserError` for an architecture that has no causal language model.
+    Raises `UserError` for an architecture that has no causal (`masked`: no masked) language model.
     """
+    kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            return kind.from_config(config, dtype=torch.float32)
         except ValueError as error:
+            wanted = "masked" if masked else "causal"
             raise UserError(
-                f"architecture '{config.model_type}' has no causal language model: {error}"
+                f"architecture '{config.model_type}' has no {wanted} language model: {error}"
             ) from error
 
 

@@ -1,8 +1,9 @@
 """An output bias of our own on a model's head: fixed at the log-unigram prior, or learnt from it.
 
 Notable: the bias is a parameter of the head itself, so the model's own logits, `generate` and every
-analysis have it. Stock architectures have no place for it in their files: it lies beside
-`model.safetensors` as `head.safetensors`, and plain transformers reads the model without it.
+analysis have it. Stock causal architectures have no place for it in their files: it lies beside
+`model.safetensors` as `head.safetensors`, and plain transformers reads the model without it. Masked
+architectures have a bias of their own, which takes its values and is saved with the weights.
 
 Shapes: D width, V vocabulary.
 """
@@ -26,12 +27,16 @@ _OWN = "lmlab_output_bias"
 
 @torch.no_grad()
 def with_untied_head(model: Any, weight_VD: torch.Tensor) -> Any:
-    """A copy of `model` whose head is `weight_VD` (V, D), without a bias and untied."""
+    """A copy of `model` whose head is `weight_VD` (V, D), untied; an output bias of ours goes."""
     made = copy.deepcopy(model)
-    old_VD = model.get_output_embeddings().weight
+    old = model.get_output_embeddings()
     vocabulary, width = weight_VD.shape
-    head = nn.Linear(width, vocabulary, bias=False, device=old_VD.device, dtype=old_VD.dtype)
+    native_V = None if own_bias(model) is not None else old.bias
+    kind: dict[str, Any] = {"device": old.weight.device, "dtype": old.weight.dtype}
+    head = nn.Linear(width, vocabulary, bias=native_V is not None, **kind)
     head.weight.copy_(weight_VD)
+    if native_V is not None:
+        head.bias.copy_(native_V)
     made.config.tie_word_embeddings = False
     made.set_output_embeddings(head)
     return made
@@ -40,20 +45,26 @@ def with_untied_head(model: Any, weight_VD: torch.Tensor) -> Any:
 def attach_bias(model: Any, bias_V: torch.Tensor, *, learnt: bool) -> None:
     """Gives the model's head `bias_V` (V), trained with the rest if `learnt`.
 
-    Raises `UserError` where the head is no linear layer, has a bias already, or another vocabulary.
+    Raises `UserError` where the head is no linear layer, has been given one already, or has another
+    vocabulary.
     """
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         raise UserError(
             f"{type(model).__name__}: the head is no linear layer, so it cannot take an output bias"
         )
-    if head.bias is not None:
-        raise UserError(f"{type(model).__name__}: the head has an output bias of its own")
+    if own_bias(model) is not None:
+        raise UserError(f"{type(model).__name__}: the head has an output bias of ours already")
     if bias_V.shape != head.weight.shape[:1]:
         raise UserError(
             f"an output bias of shape {tuple(bias_V.shape)} does not fit a vocabulary of "
             f"{len(head.weight)}"
         )
+    if head.bias is not None:
+        with torch.no_grad():
+            head.bias.copy_(bias_V)
+        head.bias.requires_grad_(learnt)
+        return
     bias = bias_V.detach().to(head.weight.device, head.weight.dtype, copy=True)
     head.bias = nn.Parameter(bias, requires_grad=learnt)
     setattr(head, _OWN, True)

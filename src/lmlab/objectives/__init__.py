@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.objectives.base import Objective
 
 
-def from_record(record: Mapping[str, Any], *, order: str, bos_id: int) -> Objective:
+def from_record(record: Mapping[str, Any], *, order: str, tokenizer: TextTokenizer) -> Objective:
     """The objective that `Objective.record` described. `UserError` for an unknown name."""
     from lmlab.objectives.causal import Causal
-    from lmlab.objectives.headless import Headless
+    from lmlab.objectives.headless import Headless, HeadlessMasked
+    from lmlab.objectives.masked import Masked
 
-    known = {"causal": Causal, "headless": Headless}
+    known = {
+        "causal": Causal,
+        "headless": Headless,
+        "masked": Masked,
+        "headless-masked": HeadlessMasked,
+    }
     name = record.get("name")
     if name not in known:
         raise UserError(f"unknown objective {name!r}; this lmlab knows {', '.join(known)}")
-    return known[name].from_record(dict(record), order=order, bos_id=bos_id)
+    return known[name].from_record(dict(record), order=order, tokenizer=tokenizer)

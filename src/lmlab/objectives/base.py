@@ -2,7 +2,8 @@
 
 The training loop and the analyses know only this protocol; they never ask for a name.
 
-Shapes: B batch, T positions of the sequence (= tokens of the longest window).
+Shapes: B batch, T positions of the model's input, n tokens of the longest window, N predicted
+positions, D width.
 """
 
 from __future__ import annotations
@@ -15,26 +16,75 @@ import numpy as np
 import torch
 
 from lmlab.models.backbone import Backbone
+from lmlab.objectives.cross_entropy import IGNORED
+
+__all__ = ["IGNORED", "Batch", "Criterion", "Objective", "hidden_states"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the model reads and what it has to predict; -100 marks positions that do not count."""
+    """What the model reads and what it has to predict."""
 
     inputs_BT: torch.Tensor
     targets_BT: torch.Tensor
+    """-100 marks positions that do not count."""
+    attention_BT: torch.Tensor | None = None
+    """0 where a bidirectional model must not look; None if it may look everywhere."""
+    rows_N: torch.Tensor | None = None
+    """The positions that have a target, numbered through the batch; None: all are computed."""
+
+    @property
+    def targets_N(self) -> torch.Tensor:
+        """Targets of the computed positions."""
+        targets = self.targets_BT.flatten()
+        return targets if self.rows_N is None else targets[self.rows_N]
+
+
+class Criterion(Protocol):
+    """How hidden states are held against their targets."""
+
+    @property
+    def depends_on_micro_batch(self) -> bool: ...
+
+    @property
+    def scores_own_logits(self) -> bool: ...
+
+    def check(self, backbone: Backbone) -> None:
+        """`UserError` if the model cannot serve."""
+        ...
+
+    def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
+        """Sum of nats over the targets, with gradient, and the number of targets."""
+        ...
+
+    def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+        """Nats of each computed position (N), 0 where nothing counts; no gradient."""
+        ...
 
 
 class Objective(Protocol):
     """One way to train a model and to score text with it."""
 
     order: str
-    depends_on_micro_batch: bool
-    """Whether gradient accumulation changes the objective."""
+
+    @property
+    def depends_on_micro_batch(self) -> bool:
+        """Whether gradient accumulation changes the objective."""
+        ...
 
     @property
     def scores_own_logits(self) -> bool:
         """Whether `score` is the softmax of the model's own logits, as `generate` samples them."""
+        ...
+
+    @property
+    def autoregressive(self) -> bool:
+        """Whether the nats of a window's tokens add up to those of the window."""
+        ...
+
+    @property
+    def conditions(self) -> str:
+        """What each token is scored from, in words."""
         ...
 
     def check(self, backbone: Backbone) -> None:
@@ -42,9 +92,17 @@ class Objective(Protocol):
         ...
 
     def batch(
-        self, windows: Sequence[np.ndarray], *, device: torch.device, length: int | None = None
+        self,
+        windows: Sequence[np.ndarray],
+        *,
+        device: torch.device,
+        length: int | None = None,
+        keys: np.ndarray | None = None,
     ) -> Batch:
-        """Ids in reading order to a batch on `device`, padded to `length` (default: longest)."""
+        """Ids in reading order to a batch on `device`, windows padded to `length` (the longest).
+
+        `keys` (one a window) decide what is random about a batch; without them it is for scoring.
+        """
         ...
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
@@ -52,9 +110,18 @@ class Objective(Protocol):
         ...
 
     def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
-        """Nats (B, T) of each target, 0 where nothing counts; no gradient."""
+        """Nats (B, n) of each token in the order of reading, 0 beyond a window; no gradient."""
         ...
 
     def record(self) -> dict[str, Any]:
         """What `objectives.from_record` needs to build this objective again."""
         ...
+
+
+def hidden_states(backbone: Backbone, batch: Batch) -> torch.Tensor:
+    """The states (N, D) that the head reads, of the computed positions."""
+    hidden_BTD = backbone.hidden(batch.inputs_BT, batch.attention_BT)
+    hidden_ND = hidden_BTD.flatten(0, 1)
+    if batch.rows_N is not None:
+        hidden_ND = hidden_ND[batch.rows_N]
+    return backbone.transformed(hidden_ND)

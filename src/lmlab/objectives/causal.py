@@ -4,7 +4,7 @@ A window of n tokens is put in order; the input is BOS and its first n - 1 token
 all n (Papadopoulos et al. 2024). Backward flips the window's ids and then puts the same BOS in
 front, so every order scores exactly the same tokens.
 
-Shapes: B batch, T positions, V vocabulary, n tokens of a window.
+Shapes: B batch, T positions, n tokens of a window.
 """
 
 from __future__ import annotations
@@ -16,33 +16,52 @@ import numpy as np
 import torch
 
 from lmlab.data.order import check_order, reading_order
+from lmlab.data.tokenizers import TextTokenizer
+from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.objectives.base import Batch
-from lmlab.objectives.cross_entropy import IGNORED, cross_entropy_each, cross_entropy_sum
+from lmlab.objectives.base import IGNORED, Batch, Criterion
+from lmlab.objectives.full import FullCrossEntropy
 
 
 class Causal:
     """Predict each token from those before it in `order`. Units: nats."""
 
-    depends_on_micro_batch = False
-
-    @property
-    def scores_own_logits(self) -> bool:
-        return True
+    autoregressive = True
+    conditions = "each token from BOS and those before it in the window"
 
     def __init__(self, *, order: str, bos_id: int) -> None:
         self.order, self.bos_id = check_order(order), bos_id
+        self.criterion: Criterion = FullCrossEntropy()
 
     @classmethod
-    def from_record(cls, record: dict[str, Any], *, order: str, bos_id: int) -> Causal:
+    def from_record(cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer) -> Causal:
         """From what `record` returned."""
-        return cls(order=order, bos_id=bos_id)
+        return cls(order=order, bos_id=tokenizer.bos_id)
+
+    @property
+    def depends_on_micro_batch(self) -> bool:
+        return self.criterion.depends_on_micro_batch
+
+    @property
+    def scores_own_logits(self) -> bool:
+        return self.criterion.scores_own_logits
 
     def check(self, backbone: Backbone) -> None:
-        """Every causal model will do."""
+        """`UserError` for a model that sees what it is to predict, or does not fit."""
+        if backbone.bidirectional:
+            raise UserError(
+                f"{type(backbone.model).__name__} sees the whole window, also what it is to "
+                "predict. Use --objective masked, or a causal model (gpt2, neox, llama, gru, lstm)"
+            )
+        self.criterion.check(backbone)
 
     def batch(
-        self, windows: Sequence[np.ndarray], *, device: torch.device, length: int | None = None
+        self,
+        windows: Sequence[np.ndarray],
+        *,
+        device: torch.device,
+        length: int | None = None,
+        keys: np.ndarray | None = None,
     ) -> Batch:
         length = length or max(len(window) for window in windows)
         # Padding stands on the right, where a causal model cannot see it from real positions
@@ -58,37 +77,11 @@ class Causal:
         )
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
-        targets_N = batch.targets_BT.flatten()
-        if backbone.linear:
-            hidden_BTD = backbone.hidden(batch.inputs_BT)
-            return cross_entropy_sum(
-                hidden_BTD.flatten(0, 1), backbone.weight_VD, targets_N, bias_V=backbone.bias_V
-            )
-        total = _from_logits(backbone, batch, reduction="sum")
-        return total, int((targets_N != IGNORED).sum())
+        return self.criterion.sum(backbone, batch)
 
     @torch.no_grad()
     def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
-        targets_N = batch.targets_BT.flatten()
-        if backbone.linear:
-            hidden_BTD = backbone.hidden(batch.inputs_BT)
-            nats_N = cross_entropy_each(
-                hidden_BTD.flatten(0, 1), backbone.weight_VD, targets_N, bias_V=backbone.bias_V
-            )
-        else:
-            nats_N = _from_logits(backbone, batch, reduction="none")
-        return nats_N.view(batch.targets_BT.shape)
+        return self.criterion.each(backbone, batch).view(batch.targets_BT.shape)
 
     def record(self) -> dict[str, Any]:
         return {"name": "causal"}
-
-
-def _from_logits(backbone: Backbone, batch: Batch, *, reduction: str) -> torch.Tensor:
-    """Nats of the targets where the head is not linear: the model's own logits, held whole."""
-    logits_NV = backbone.logits(batch.inputs_BT).flatten(0, 1)
-    return torch.nn.functional.cross_entropy(
-        logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)),
-        batch.targets_BT.flatten(),
-        ignore_index=IGNORED,
-        reduction=reduction,
-    )

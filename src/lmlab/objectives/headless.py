@@ -1,4 +1,4 @@
-"""Headless language modelling: contrastive weight tying in any order.
+"""Headless language modelling: contrastive weight tying, causal in any order, or masked.
 
 Each output state has to find the input embedding of its target among those of the micro-batch's
 other targets (Godey, de la Clergerie and Sagot, ICLR 2024, arXiv 2309.08351); there is no softmax
@@ -10,8 +10,10 @@ Notable:
   language model with no fine-tuning, and that is how this objective scores text.
 - Negatives are the targets of the micro-batch: gradient accumulation changes the objective.
 - A share of full cross-entropy can be mixed in; with the same bias both have the same optimum.
+- The state is the one that the model's own head reads. In BERT and its kin that is after the
+  head's small dense layer, which the paper leaves out; it keeps the architecture stock.
 
-Shapes: N rows, D width, V vocabulary, B batch, T positions.
+Shapes: N rows, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,39 +23,30 @@ from typing import Any
 import torch
 
 from lmlab.config import from_mapping, to_mapping
-from lmlab.config.objective import HeadlessConfig
+from lmlab.config.objective import HeadlessConfig, MaskingConfig
+from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.objectives.base import Batch
+from lmlab.objectives.base import Batch, hidden_states
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.contrastive import contrastive_loss, contrastive_sum, unit_rows
 from lmlab.objectives.cross_entropy import cross_entropy_each, cross_entropy_sum
+from lmlab.objectives.masked import Masked
 
-__all__ = ["Headless", "contrastive_loss"]
+__all__ = ["Contrastive", "Headless", "HeadlessMasked", "contrastive_loss"]
 
 
-class Headless(Causal):
-    """Predict each token's embedding from the tokens before it in `order`. Units: nats."""
+class Contrastive:
+    """Contrastive weight tying as a criterion; scores by similarity and output bias."""
 
     depends_on_micro_batch = True
+
+    def __init__(self, settings: HeadlessConfig) -> None:
+        self.settings = settings
 
     @property
     def scores_own_logits(self) -> bool:
         return self.settings.temperature == 1 and not self.settings.cosine
-
-    def __init__(self, *, order: str, bos_id: int, settings: HeadlessConfig) -> None:
-        super().__init__(order=order, bos_id=bos_id)
-        self.settings = settings
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any], *, order: str, bos_id: int) -> Headless:
-        """From what `record` returned."""
-        settings = {k: v for k, v in record.items() if k != "name"}
-        return cls(
-            order=order,
-            bos_id=bos_id,
-            settings=from_mapping(HeadlessConfig, settings, where="objective record"),
-        )
 
     def check(self, backbone: Backbone) -> None:
         """`UserError` unless the output embedding is the input embedding."""
@@ -63,9 +56,9 @@ class Headless(Causal):
                 "--model.tied (an architecture that scales or caps its logits cannot serve)"
             )
 
-    def loss(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
-        hidden_ND = backbone.hidden(batch.inputs_BT).flatten(0, 1)
-        targets_N = batch.targets_BT.flatten()
+    def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
+        hidden_ND = hidden_states(backbone, batch)
+        targets_N = batch.targets_N
         s = self.settings
         total, count = contrastive_sum(
             hidden_ND,
@@ -83,13 +76,9 @@ class Headless(Causal):
         return total, count
 
     @torch.no_grad()
-    def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
-        hidden_ND = backbone.hidden(batch.inputs_BT).flatten(0, 1)
-        hidden, weight = self._similarity(hidden_ND, backbone.embedding_VD)
-        nats_N = cross_entropy_each(
-            hidden, weight, batch.targets_BT.flatten(), bias_V=backbone.bias_V
-        )
-        return nats_N.view(batch.targets_BT.shape)
+    def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+        hidden, weight = self._similarity(hidden_states(backbone, batch), backbone.embedding_VD)
+        return cross_entropy_each(hidden, weight, batch.targets_N, bias_V=backbone.bias_V)
 
     def _similarity(
         self, hidden_ND: torch.Tensor, embedding_VD: torch.Tensor
@@ -101,5 +90,48 @@ class Headless(Causal):
             hidden_ND = hidden_ND / self.settings.temperature
         return hidden_ND, embedding_VD
 
+
+class Headless(Causal):
+    """Predict each token's embedding from the tokens before it in `order`. Units: nats."""
+
+    def __init__(self, *, order: str, bos_id: int, settings: HeadlessConfig) -> None:
+        super().__init__(order=order, bos_id=bos_id)
+        self.settings = settings
+        self.criterion = Contrastive(settings)
+
+    @classmethod
+    def from_record(
+        cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer
+    ) -> Headless:
+        """From what `record` returned."""
+        return cls(order=order, bos_id=tokenizer.bos_id, settings=_settings(record))
+
     def record(self) -> dict[str, Any]:
         return {"name": "headless", **to_mapping(self.settings)}
+
+
+class HeadlessMasked(Masked):
+    """Predict the embeddings of masked tokens from both sides. Units: nats."""
+
+    def __init__(
+        self, *, tokenizer: TextTokenizer, settings: MaskingConfig, headless: HeadlessConfig
+    ) -> None:
+        super().__init__(tokenizer=tokenizer, settings=settings)
+        self.headless = headless
+        self.criterion = Contrastive(headless)
+
+    @classmethod
+    def from_record(
+        cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer
+    ) -> HeadlessMasked:
+        """From what `record` returned. `UserError` for another order than forward."""
+        masked = Masked.from_record(record, order=order, tokenizer=tokenizer)
+        return cls(tokenizer=tokenizer, settings=masked.settings, headless=_settings(record))
+
+    def record(self) -> dict[str, Any]:
+        return {**super().record(), "name": "headless-masked", **to_mapping(self.headless)}
+
+
+def _settings(record: dict[str, Any]) -> HeadlessConfig:
+    values = {k: v for k, v in record.items() if k not in ("name", "masking")}
+    return from_mapping(HeadlessConfig, values, where="objective record")

@@ -15,6 +15,7 @@ from lmlab.config import digest
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.durable import write_bytes
+from lmlab.objectives.causal import Causal
 from lmlab.progress import Bar
 from lmlab.training.loop import TrainedRun
 
@@ -31,7 +32,7 @@ def cached_score(
     order: str,
     bar: Bar,
 ) -> Score:
-    """The score of a run's last checkpoint, kept beside it as safetensors."""
+    """The score of a causal run's last checkpoint, kept beside it as safetensors."""
     source = store.split(split)
     windows = evaluation_windows(source, context, max_windows=max_windows)
     key = digest([run.identity, store.fingerprint, split, context, max_windows, "score 2"])
@@ -46,6 +47,7 @@ def cached_score(
             split=split,
             context=context,
             cluster_unit=windows.cluster_unit,
+            conditions=Causal.conditions,
             text_bytes=scored_bytes(source, arrays["tokens_M"]),
             **arrays,
         )

@@ -28,14 +28,15 @@ from lmlab.config import digest, to_mapping
 from lmlab.config.training import TrainConfig
 from lmlab.data.splits import TRAIN, VALIDATION
 from lmlab.data.store import TokenStore
+from lmlab.data.tokenizers import TextTokenizer
 from lmlab.data.unigram import log_unigram, token_counts
-from lmlab.data.windows import TrainingWindows, evaluation_windows, key
+from lmlab.data.windows import TrainingWindows, evaluation_windows, key, row_keys
 from lmlab.durable import to_json
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.files import load_weights, model_files
-from lmlab.models.head import HEAD_FILE, attach_bias, head_files, read_bias
+from lmlab.models.head import attach_bias, head_files, read_bias
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
 from lmlab.objectives.evaluate import evaluate, evaluation_batch
@@ -113,11 +114,15 @@ def deciding_values(config: TrainConfig, store: TokenStore) -> dict[str, Any]:
 def _backbone_config(config: TrainConfig, store: TokenStore) -> PreTrainedConfig:
     return build_config(
         config.model,
-        vocabulary=store.vocabulary,
-        context=config.context,
+        vocabulary=_tokenizer(config, store).vocabulary,
+        context=config.positions,
         bos_id=store.bos_id,
         end_of_text_id=store.tokenizer.end_of_text_id,
     )
+
+
+def _tokenizer(config: TrainConfig, store: TokenStore) -> TextTokenizer:
+    return store.tokenizer.with_mask() if config.is_masked else store.tokenizer
 
 
 def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> TrainedRun:
@@ -150,18 +155,20 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
     return TrainedRun(path, identity, checkpoint_folder(path, config.steps))
 
 
-def _prior(store: TokenStore, found: Found) -> torch.Tensor:
+def _prior(
+    config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer, found: Found
+) -> torch.Tensor:
     """The output bias (V) to go on with: the checkpoint's, else log-unigram of the training split.
 
-    Raises `UserError` for a checkpoint without one.
+    What a masked model never has to predict counts as unseen.
     """
-    if found.path is None:
-        counts_V = token_counts(store.split(TRAIN), store.vocabulary)
-        return torch.from_numpy(log_unigram(counts_V)).float()
-    saved_V = read_bias(found.path)
-    if saved_V is None:
-        raise UserError(f"{found.path}: the output bias ({HEAD_FILE}) is missing")
-    return saved_V
+    saved_V = None if found.path is None else read_bias(found.path)
+    if saved_V is not None:
+        return saved_V
+    counts_V = token_counts(store.split(TRAIN), tokenizer.vocabulary)
+    if config.is_masked:
+        counts_V[tokenizer.special_ids] = 0
+    return torch.from_numpy(log_unigram(counts_V)).float()
 
 
 class Trainer:
@@ -178,9 +185,10 @@ class Trainer:
         self.device = torch.device(config.device)
         torch.set_num_threads(config.threads)
         keep_freed_memory()
-        self.tokenizer, self.deciding_values = store.tokenizer, deciding_values(config, store)
+        self.tokenizer = _tokenizer(config, store)
+        self.deciding_values = deciding_values(config, store)
         self.objective: Objective = from_record(
-            config.objective_record(), order=config.order, bos_id=store.bos_id
+            config.objective_record(), order=config.order, tokenizer=self.tokenizer
         )
         self.windows = TrainingWindows(
             store.split(TRAIN), config.context, batch=config.batch, seed=config.seed
@@ -191,10 +199,12 @@ class Trainer:
         self.model = build_model(
             _backbone_config(config, store),
             seed=key(config.seed, 0x1217),
+            masked=config.is_masked,
         )
         prior = config.output_prior()
         if prior:
-            attach_bias(self.model, _prior(store, found), learnt=prior == "learnt")
+            bias_V = _prior(config, store, self.tokenizer, found)
+            attach_bias(self.model, bias_V, learnt=prior == "learnt")
         torch.nn.Module.to(self.model, self.device)
         attention = fastest_attention(config.device, config.context)
         if attention and hasattr(self.model.config, "num_attention_heads"):
@@ -275,13 +285,19 @@ class Trainer:
         total, count = 0.0, 0
         for micro, start in enumerate(range(0, config.batch, self.micro_batch)):
             chosen = indices_B[start : start + self.micro_batch]
-            batch = self.objective.batch(list(self.windows.ids(chosen)), device=self.device)
+            batch = self.objective.batch(
+                list(self.windows.ids(chosen)),
+                device=self.device,
+                keys=row_keys(range(start, start + len(chosen)), config.seed, self.step),
+            )
             torch.manual_seed(key(config.seed, self.step, micro, 0))
             with self._autocast():
                 loss, targets = self.objective.loss(self.backbone, batch)
             value = float(loss.detach())
             if value != value or value in (float("inf"), float("-inf")):
                 raise self._non_finite("loss", value, chosen)
+            if targets < (2 if self.objective.depends_on_micro_batch else 1):
+                raise self._no_targets(targets, chosen)
             loss.backward()
             total += value
             count += targets
@@ -315,12 +331,23 @@ class Trainer:
             torch.cuda.synchronize()
 
     def _non_finite(self, what: str, value: float, indices: Any) -> NonFiniteError:
-        names = [name for i in indices[:8] for name in self.windows.documents(int(i))]
         return NonFiniteError(
             f"{self.path}: the {what} is {value} at step {self.step + 1}; nothing was updated. "
+            f"{self._named(indices)}. Lower --optimizer.learning-rate, or look at that text."
+        )
+
+    def _no_targets(self, targets: int, indices: Any) -> UserError:
+        what = "one target has no negatives" if targets else "there is nothing to predict"
+        return UserError(
+            f"{self.path}: {what} in a micro-batch of step {self.step + 1}. "
+            f"{self._named(indices)}. Use a larger --micro-batch or --context."
+        )
+
+    def _named(self, indices: Any) -> str:
+        names = [name for i in indices[:8] for name in self.windows.documents(int(i))]
+        return (
             f"Windows {[int(i) for i in indices[:8]]} of {self.config.store}, documents "
-            f"{', '.join(dict.fromkeys(names))}. Lower --optimizer.learning-rate, or look at "
-            "that text."
+            f"{', '.join(dict.fromkeys(names))}"
         )
 
     def _validate(self) -> float:

@@ -1,0 +1,57 @@
+"""Full cross-entropy as a criterion: a softmax over the whole vocabulary.
+
+Shapes: N positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from lmlab.models.backbone import Backbone
+from lmlab.objectives.base import IGNORED, Batch, hidden_states
+from lmlab.objectives.cross_entropy import cross_entropy_each, cross_entropy_sum
+
+
+class FullCrossEntropy:
+    """The nats of each target under the softmax of the model's own logits."""
+
+    depends_on_micro_batch = False
+    scores_own_logits = True
+
+    def check(self, backbone: Backbone) -> None:
+        """Every model with a head will do."""
+
+    def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
+        if backbone.linear:
+            return cross_entropy_sum(
+                hidden_states(backbone, batch),
+                backbone.weight_VD,
+                batch.targets_N,
+                bias_V=backbone.bias_V,
+            )
+        total = _from_logits(backbone, batch, reduction="sum")
+        return total, int((batch.targets_N != IGNORED).sum())
+
+    @torch.no_grad()
+    def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+        if backbone.linear:
+            return cross_entropy_each(
+                hidden_states(backbone, batch),
+                backbone.weight_VD,
+                batch.targets_N,
+                bias_V=backbone.bias_V,
+            )
+        return _from_logits(backbone, batch, reduction="none")
+
+
+def _from_logits(backbone: Backbone, batch: Batch, *, reduction: str) -> torch.Tensor:
+    """Nats of the targets where the head is not linear: the model's own logits, held whole."""
+    logits_NV = backbone.logits(batch.inputs_BT, batch.attention_BT).flatten(0, 1)
+    if batch.rows_N is not None:
+        logits_NV = logits_NV[batch.rows_N]
+    return torch.nn.functional.cross_entropy(
+        logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)),
+        batch.targets_N,
+        ignore_index=IGNORED,
+        reduction=reduction,
+    )

@@ -1,0 +1,140 @@
+"""Masked language modelling: predict chosen tokens of a window from all the others.
+
+A window stands between BOS (CLS) and the end-of-text token (SEP). In training, chosen tokens are
+shown as the mask token, a random one or themselves (Devlin et al. 2019; `lmlab.data.masking`), and
+only they are computed by the head and counted; the labels are always the original tokens.
+
+Notable:
+- Scoring asks for every token of a window once: `1 / rate` passes, each with about that share of
+  the tokens masked, all as the mask token. Which token belongs to which pass depends on its
+  position alone. The sum over a window is no joint probability (it is in the manner of a
+  pseudo-log-likelihood), and is not to be compared with that of a causal model.
+- Padding is hidden by the attention mask, which is left out where nothing is padded.
+
+Shapes: B batch, n tokens of the longest window, T = n + 2 positions, N chosen positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmlab.config import from_mapping, to_mapping
+from lmlab.config.objective import MaskingConfig
+from lmlab.data.masking import Masking
+from lmlab.data.order import FORWARD
+from lmlab.data.tokenizers import TextTokenizer
+from lmlab.data.windows import mix
+from lmlab.errors import UserError
+from lmlab.models.backbone import Backbone
+from lmlab.objectives.base import IGNORED, Batch, Criterion
+from lmlab.objectives.full import FullCrossEntropy
+
+
+class Masked:
+    """Predict chosen tokens from both sides. Units: nats."""
+
+    order = FORWARD
+    autoregressive = False
+
+    def __init__(self, *, tokenizer: TextTokenizer, settings: MaskingConfig) -> None:
+        self.settings = settings
+        self.bos_id, self.end_id = tokenizer.bos_id, tokenizer.end_of_text_id
+        self.masking = Masking(settings, tokenizer)
+        self.criterion: Criterion = FullCrossEntropy()
+        self.passes = math.ceil(1 / settings.rate)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer) -> Masked:
+        """From what `record` returned. `UserError` for another order than forward."""
+        if order != FORWARD:
+            raise UserError(f"order {order}: a masked model reads both ways; leave it at forward")
+        settings = from_mapping(MaskingConfig, record["masking"], where="objective record")
+        return cls(tokenizer=tokenizer, settings=settings)
+
+    @property
+    def depends_on_micro_batch(self) -> bool:
+        return self.criterion.depends_on_micro_batch
+
+    @property
+    def scores_own_logits(self) -> bool:
+        return self.criterion.scores_own_logits
+
+    @property
+    def conditions(self) -> str:
+        return f"each token once, in {self.passes} passes that mask about 1/{self.passes} each"
+
+    def check(self, backbone: Backbone) -> None:
+        """`UserError` for a model that sees only what is before a token, or does not fit."""
+        if not backbone.bidirectional:
+            raise UserError(
+                f"{type(backbone.model).__name__} is a causal model; it has not learnt to fill in "
+                "masks. Use --objective causal, or a masked model (bert, modernbert, distilbert)"
+            )
+        self.criterion.check(backbone)
+
+    def batch(
+        self,
+        windows: Sequence[np.ndarray],
+        *,
+        device: torch.device,
+        length: int | None = None,
+        keys: np.ndarray | None = None,
+    ) -> Batch:
+        length = length or max(len(window) for window in windows)
+        shape = (len(windows), length + 2)
+        inputs = np.full(shape, self.end_id, dtype=np.int64)
+        targets = np.full(shape, IGNORED, dtype=np.int64)
+        attention = np.zeros(shape, dtype=np.int64)
+        inputs[:, 0] = self.bos_id
+        for row, window in enumerate(windows):
+            n = len(window)
+            attention[row, : n + 2] = 1
+            if keys is None:
+                inputs[row, 1 : n + 1] = targets[row, 1 : n + 1] = window
+            else:
+                inputs[row, 1 : n + 1], chosen_n = self.masking.draw(window, int(keys[row]))
+                targets[row, 1 : n + 1][chosen_n] = window[chosen_n]
+        rows = None if keys is None else np.flatnonzero(targets != IGNORED)
+
+        def put(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(array).to(device, non_blocking=True)
+
+        return Batch(
+            put(inputs),
+            put(targets),
+            None if attention.all() else put(attention),
+            None if rows is None else put(rows),
+        )
+
+    def loss(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
+        return self.criterion.sum(backbone, batch)
+
+    @torch.no_grad()
+    def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+        real_BT = batch.targets_BT != IGNORED
+        pass_T = torch.from_numpy(_pass_of_position(real_BT.shape[1], self.passes))
+        nats_N = torch.zeros(real_BT.numel(), device=real_BT.device)
+        for number in range(self.passes):
+            masked_BT = real_BT & (pass_T == number).to(real_BT.device)
+            rows_N = masked_BT.flatten().nonzero().flatten()
+            if len(rows_N):
+                seen = batch.inputs_BT.masked_fill(masked_BT, self.masking.mask_id)
+                asked = replace(batch, inputs_BT=seen, rows_N=rows_N)
+                nats_N[rows_N] = self.criterion.each(backbone, asked).to(nats_N.dtype)
+        return nats_N.view(real_BT.shape)[:, 1:-1]
+
+    def record(self) -> dict[str, Any]:
+        return {"name": "masked", "masking": to_mapping(self.settings)}
+
+
+def _pass_of_position(positions: int, passes: int) -> np.ndarray:
+    """In which pass each position is masked: every block of `passes` has each pass once."""
+    blocks = -(-positions // passes)
+    random_bp = mix(np.arange(blocks * passes, dtype=np.uint64)).reshape(blocks, passes)
+    return np.argsort(random_bp, axis=1).reshape(-1)[:positions]
