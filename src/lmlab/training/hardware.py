@@ -10,6 +10,9 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import resource
+import sys
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -37,6 +40,31 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def available_memory(device: str) -> int | None:
+    """Bytes that a process could still take on `device`; None where the system does not say.
+
+    On a CPU a control group's limit (containers, batch jobs) counts as well.
+    """
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    found: list[int] = []
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # not Linux; no such group, or its limit is the word "max"
+        pass
+    return min(found, default=None)
+
+
+def peak_memory(device: str) -> int:
+    """Most bytes so far: of tensors on a CUDA device, of the whole process on a CPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def resolve_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:

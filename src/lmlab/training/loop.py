@@ -13,7 +13,6 @@ What is notable:
 from __future__ import annotations
 
 import json
-import resource
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -56,6 +55,7 @@ from lmlab.training.hardware import (
     fastest_attention,
     keep_freed_memory,
     numeric_key,
+    peak_memory,
     resolve_device,
     resolve_dtype,
 )
@@ -104,14 +104,15 @@ def deciding_values(config: TrainConfig, store: TokenStore) -> dict[str, Any]:
     """
     values = config.identity_values(store_fingerprint=store.fingerprint, parent=None)
     if config.model.path is not None:
-        backbone = json.loads(_backbone_config(config, store).to_json_string(use_diff=False))
+        backbone = json.loads(backbone_config(config, store).to_json_string(use_diff=False))
         for name in ("_name_or_path", "transformers_version"):
             backbone.pop(name, None)
         values["model"]["path"] = digest(backbone)
     return values
 
 
-def _backbone_config(config: TrainConfig, store: TokenStore) -> PreTrainedConfig:
+def backbone_config(config: TrainConfig, store: TokenStore) -> PreTrainedConfig:
+    """The transformers configuration of a run's model. Raises `UserError` as `build_config`."""
     return build_config(
         config.model,
         vocabulary=_tokenizer(config, store).vocabulary,
@@ -197,7 +198,7 @@ class Trainer:
             store.split(VALIDATION), config.context, max_windows=config.evaluation_windows
         )
         self.model = build_model(
-            _backbone_config(config, store),
+            backbone_config(config, store),
             seed=key(config.seed, 0x1217),
             masked=config.is_masked,
         )
@@ -357,16 +358,13 @@ class Trainer:
         return scored.nats_per_token
 
     def _timing(self, speed: float, elapsed: float, steps: int) -> dict[str, Any]:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated()
         return {
             "step": self.step,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(elapsed, 3),
             "steps": steps,
             "tokens_per_second": round(speed, 1),
-            "peak_memory_bytes": peak,
+            "peak_memory_bytes": peak_memory(self.device.type),
         }
 
     def _save(self, journal: Journal, timing: Journal) -> None:

@@ -46,6 +46,18 @@ def _matrices(model: nn.Module) -> set[str]:
     return {n for n, p in model.named_parameters() if p.ndim >= 2 and id(p) not in embeddings}
 
 
+def state_bytes(model: nn.Module, config: OptimizerConfig) -> int:
+    """Bytes of the optimizers' state once every weight that is trained has had a gradient."""
+    matrices = _matrices(model) if config.name == "muon" else set()
+    total = 0
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            tensor = parameter.numel() * parameter.element_size()
+            # Muon keeps a momentum; AdamW two moments and a float32 count of steps
+            total += tensor if name in matrices else 2 * tensor + 4
+    return total
+
+
 class Optimizers:
     """The optimizers of one model, stepped together."""
 
