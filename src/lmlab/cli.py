@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ USAGE = """lmlab: a laboratory for language models
 
   lmlab prepare         text to a token store
   lmlab train           train a model on a store; the same command resumes
+  lmlab doctor          what a training run will cost here; options as for train
   lmlab score           nats per token and bits per byte of a model on a store
   lmlab sample          text from a model
   lmlab export          a model as a standard transformers folder
@@ -168,6 +169,22 @@ def _train(arguments: Sequence[str]) -> None:
         f"step {last['step']:,}, {last['tokens']:,} tokens, validation "
         f"{last['validation_nats_per_token']:.4f} nats per token\nrun: {run.path}"
     )
+
+
+def _doctor(arguments: Sequence[str]) -> None:
+    from lmlab.config.doctor import DoctorConfig
+
+    config = from_command_line(DoctorConfig, arguments, program="lmlab doctor")
+    from lmlab.training.doctor import diagnose
+    from lmlab.training.doctor_words import find_warnings, table
+
+    made = diagnose(config.run(), rounds=config.rounds)
+    warnings = find_warnings(made)
+    _table(["", ""], table(made))
+    for warning in warnings:
+        print(f"\nwarning: {warning}")
+    place = replace(config, out=config.results, results=None)
+    _write("doctor", place, {**made.to_json(), "warnings": warnings})
 
 
 def _score(arguments: Sequence[str]) -> None:
@@ -334,6 +351,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "prepare": _prepare,
     "train": _train,
+    "doctor": _doctor,
     "score": _score,
     "sample": _sample,
     "export": _export,

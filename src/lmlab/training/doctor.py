@@ -1,0 +1,298 @@
+"""Cost before training: what a configuration will take on this machine, and where contrastive
+weight tying (the headless objective) cannot pay.
+
+Notable:
+- FLOPs, U and memory are counted from shapes and from the store before any weight is made; only
+  the time is measured, on a few real steps of `lmlab train`'s own loop.
+- U, the distinct targets of a micro-batch, is given twice: for independent draws from the unigram
+  distribution, exactly, and as it is in real micro-batches. Text is bursty, so the first is larger.
+- The other form (cross-entropy with the log-unigram bias for a headless configuration, and the
+  other way round) is timed in turn with the one asked for.
+- `doctor_words` turns the diagnosis into a table and warnings.
+
+Shapes: V vocabulary, K targets of a micro-batch, U distinct ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmlab.config.objective import HeadlessConfig
+from lmlab.config.training import TrainConfig
+from lmlab.data.splits import TRAIN
+from lmlab.data.store import TokenStore
+from lmlab.data.unigram import token_counts
+from lmlab.data.windows import TrainingWindows
+from lmlab.errors import UserError
+from lmlab.models.build import build_model
+from lmlab.models.head import attach_bias
+from lmlab.objectives import from_record
+from lmlab.objectives.base import Objective
+from lmlab.objectives.cross_entropy import IGNORED
+from lmlab.progress import duration, say
+from lmlab.training import cost
+from lmlab.training.hardware import available_memory, peak_memory
+from lmlab.training.loop import backbone_config, planned_tokens, resolve
+from lmlab.training.optimizers import state_bytes
+from lmlab.training.speed import seconds_per_step
+
+_MICRO_BATCHES = 16
+_MEASURING_SECONDS = 60.0
+_FEWEST_ROUNDS, _MOST_ROUNDS = 3, 12
+_WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the head is compared with in a micro-batch; means over real ones."""
+
+    per_micro_batch: float
+    """K."""
+    distinct: float
+    """U, measured."""
+    distinct_deviation: float
+    """Standard deviation of U over micro-batches."""
+    distinct_if_independent: float
+    """Expected U of K independent draws from the training split's unigram distribution."""
+    least_loss: float
+    """log K - H(unigram of the micro-batch), nats: the contrastive loss cannot go below it."""
+    micro_batches: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that training holds all the time, and what the machine has."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    available: int | None
+    """None where the system does not say."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a training step, the median over rounds; evaluation and saving left out."""
+
+    seconds: float
+    other_seconds: float | None
+    """Of the other form; None where it was not timed."""
+    rounds: int
+    peak_memory: int
+    """Bytes, with the form asked for alone: tensors on a GPU, the whole process on a CPU."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a configuration costs. FLOPs are per token, forward and backward."""
+
+    config: TrainConfig
+    """Resolved for this machine."""
+    parameters: cost.Parameters
+    flops: cost.Flops
+    flops_cross_entropy: cost.Flops
+    flops_headless: cost.Flops
+    targets: Targets
+    memory: Memory
+    windows: int
+    """Of the training split."""
+    uncounted_weights: int
+    other_form: str | None
+    """Name of the form to compare with; None for an untied causal model."""
+    timing: Timing | None
+    not_timed: str | None
+    """Why the time, or that of the other form, is missing."""
+
+    @property
+    def tokens(self) -> int:
+        """Of the whole budget."""
+        return planned_tokens(self.config)
+
+    @property
+    def epochs(self) -> float:
+        return self.config.steps * self.config.batch / self.windows
+
+    @property
+    def ideal_speed_up(self) -> float:
+        """FLOPs of cross-entropy over those of the headless form."""
+        return self.flops_cross_entropy.total / self.flops_headless.total
+
+    @property
+    def measured_speed_up(self) -> float | None:
+        """Seconds of cross-entropy over those of the headless form."""
+        if self.timing is None or self.timing.other_seconds is None:
+            return None
+        ratio = self.timing.other_seconds / self.timing.seconds
+        return ratio if self.config.objective == "headless" else 1 / ratio
+
+    def to_json(self) -> dict[str, Any]:
+        """Every figure: seconds, bytes, FLOPs per token."""
+        figures = dataclasses.asdict(self)
+        figures.pop("config")
+        seconds = self.timing and self.timing.seconds * self.config.steps
+        return {
+            **figures,
+            "head_share": self.flops.head_share,
+            "ideal_speed_up": self.ideal_speed_up,
+            "measured_speed_up": self.measured_speed_up,
+            "tokens": self.tokens,
+            "epochs": self.epochs,
+            "expected_seconds": seconds,
+            "device": self.config.device,
+            "dtype": self.config.dtype,
+            "threads": self.config.threads,
+        }
+
+
+def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
+    """Counts and measures what training `config` will cost. Trains and writes nothing that stays.
+
+    `rounds` steps of each form are timed (default: as fit in a minute, 3 to 12); 0 times none.
+    Raises `UserError` as `loop.train`.
+    """
+    config = resolve(config)
+    assert config.micro_batch is not None
+    store = TokenStore(config.store)
+    windows = TrainingWindows(
+        store.split(TRAIN), config.context, batch=config.batch, seed=config.seed
+    )
+    objective = from_record(config.objective_record(), order=config.order, bos_id=store.bos_id)
+    targets = measure_targets(
+        objective, windows, config.micro_batch, token_counts(store.split(TRAIN), store.vocabulary)
+    )
+    with torch.device("meta"):  # shapes without memory: the model may not fit
+        model: Any = build_model(backbone_config(config, store), seed=0)
+        if prior := config.output_prior():
+            attach_bias(model, torch.zeros(store.vocabulary), learnt=prior == "learnt")
+    head_VD = model.get_output_embeddings().weight
+    tied = head_VD is model.get_input_embeddings().weight
+    if config.objective == "headless" and not tied:
+        raise UserError("a headless model is tied: give --model.tied")
+    other = other_form(config, tied=tied)
+    body, attention = cost.body_flops(model), cost.attention_flops(model.config, config.context)
+    vocabulary, width = head_VD.shape
+    mixed = vocabulary if config.headless.cross_entropy else 0
+    full, headless = (
+        cost.Flops(body, attention, cost.head_flops(width, candidates))
+        for candidates in (vocabulary, targets.distinct + mixed)
+    )
+    made = Diagnosis(
+        config=config,
+        parameters=cost.count_parameters(model),
+        flops=headless if config.objective == "headless" else full,
+        flops_cross_entropy=full,
+        flops_headless=headless,
+        targets=targets,
+        memory=_memory(model, config),
+        windows=windows.count,
+        uncounted_weights=cost.uncounted_weights(model),
+        other_form=other.objective if other else None,
+        timing=None,
+        not_timed="--rounds 0",
+    )
+    return made if rounds == 0 else _timed(made, other, rounds)
+
+
+def other_form(config: TrainConfig, *, tied: bool) -> TrainConfig | None:
+    """The configuration to compare with: cross-entropy with the log-unigram bias for a headless
+    one, headless for a tied causal one; None for an untied one."""
+    if config.objective == "headless":
+        return replace(config, objective="causal", headless=HeadlessConfig(), output_bias="fixed")
+    return replace(config, objective="headless", output_bias="fixed") if tied else None
+
+
+def measure_targets(
+    objective: Objective,
+    windows: TrainingWindows,
+    micro_batch: int,
+    counts_V: np.ndarray,
+    *,
+    micro_batches: int = _MICRO_BATCHES,
+) -> Targets:
+    """K, U and the least contrastive loss of the first micro-batches that training will see.
+
+    `counts_V` is the training split's unigram distribution, as counts.
+    """
+    sizes, distinct, least = [], [], []
+    for number in range(micro_batches):
+        step, micro = divmod(number * micro_batch, windows.batch)
+        chosen = windows.indices(step)[micro : micro + micro_batch]
+        batch = objective.batch(list(windows.ids(chosen)), device=torch.device("cpu"))
+        targets = batch.targets_BT[batch.targets_BT != IGNORED]
+        counts_U = torch.unique(targets, return_counts=True)[1].double()
+        sizes.append(len(targets))
+        distinct.append(len(counts_U))
+        least.append(float((counts_U * counts_U.log()).sum() / counts_U.sum()))
+    per_micro_batch = float(np.mean(sizes))
+    return Targets(
+        per_micro_batch=per_micro_batch,
+        distinct=float(np.mean(distinct)),
+        distinct_deviation=float(np.std(distinct, ddof=1)) if micro_batches > 1 else 0.0,
+        distinct_if_independent=cost.expected_distinct(counts_V, round(per_micro_batch)),
+        least_loss=float(np.mean(least)),
+        micro_batches=micro_batches,
+        vocabulary=len(counts_V),
+    )
+
+
+def _memory(model: Any, config: TrainConfig) -> Memory:
+    def held(trained: bool) -> int:
+        return sum(
+            p.numel() * p.element_size()
+            for p in model.parameters()
+            if p.requires_grad or not trained
+        )
+
+    assert config.device in ("cpu", "cuda")
+    return Memory(
+        held(False),
+        held(True),
+        state_bytes(model, config.optimizer),
+        available_memory(config.device),
+    )
+
+
+def _timed(made: Diagnosis, other: TrainConfig | None, rounds: int | None) -> Diagnosis:
+    """The diagnosis with the times of the form asked for and, where both fit, of the other one."""
+    config, memory = made.config, made.memory
+    if memory.available is not None and memory.total > memory.available:
+        return replace(made, not_timed="the model does not fit in memory")
+    if config.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    say("measuring a step of this configuration alone")
+    # alone first: it shows what a step takes in memory, and about how long measuring will last
+    first = seconds_per_step({"this": config}, rounds=1, warm_up=1)["this"]
+    peak, reason = peak_memory(config.device), None
+    if other and memory.available is not None and 2 * memory.total > memory.available:
+        other, reason = None, "both models do not fit in memory at once"
+    chosen = rounds or min(
+        _MOST_ROUNDS,
+        max(_FEWEST_ROUNDS, int(_MEASURING_SECONDS / (first * (2 if other else 1))) - _WARM_UP),
+    )
+    requests = {"this": config, **({"other": other} if other else {})}
+    expected = first * len(requests) * (_WARM_UP + chosen)
+    say(
+        f"measuring {_WARM_UP + chosen} steps"
+        + (", and of the other form in turn" if other else "")
+        + f": {duration(expected)}"
+    )
+    try:
+        seconds = seconds_per_step(requests, rounds=chosen, warm_up=_WARM_UP)
+    except UserError as error:
+        if other is None:
+            raise
+        # this form took its steps a moment ago, so the other one is what cannot be trained
+        reason = str(error)
+        seconds = seconds_per_step({"this": config}, rounds=chosen, warm_up=_WARM_UP)
+    timing = Timing(seconds["this"], seconds.get("other"), chosen, peak)
+    return replace(made, timing=timing, not_timed=reason)
