@@ -327,10 +327,10 @@ def test_no_warning_where_all_is_well():
     ("changes", "words"),
     [
         (of_targets(distinct=7201), "7,201 distinct targets of a vocabulary of 9,000"),
-        ({"flops_cross_entropy": cost.Flops(100, 10, 32)}, "22.5 % .* 1.09 times faster by FLOPs"),
+        ({"flops_cross_entropy": cost.Flops(100, 10, 32)}, "22.5 % .* 1.09 times the speed"),
         ({"timing": Timing(1.25, 1.0, 12, 1)}, "takes 1.25 times as long .* promise 1.54"),
         (of_targets(per_micro_batch=255, least_loss=0.25), "255 .* 5.54 nats, .* loss 0.25"),
-        (of_config(micro_batch=16), "micro-batch of 16 windows, not from the batch of 32"),
+        (of_config(micro_batch=16), "--micro-batch 16, --batch 32"),
         (of_config(headless=HeadlessConfig(cross_entropy=0.2)), "0.2 computes .* has 0.65 times"),
         (of_config(steps=1251), "20.0 times"),
         ({"windows": 31, **of_config(steps=10)}, "32 windows, but the training split has only 31"),

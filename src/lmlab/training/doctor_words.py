@@ -71,8 +71,8 @@ def _headless_warnings(made: Diagnosis) -> list[str]:
     elif ideal < _LEAST_SPEED_UP:
         found.append(
             f"The head is only {share:.1f} % of the FLOPs of cross-entropy, so headless training "
-            f"is at most {ideal:.2f} times faster by FLOPs. Train with --objective causal, or use "
-            "a larger vocabulary or a smaller body."
+            f"has at best {ideal:.2f} times the speed, by FLOPs. Train with --objective causal, or "
+            "use a larger vocabulary or a smaller body."
         )
     elif measured is not None and measured < 1:
         found.append(
@@ -83,15 +83,15 @@ def _headless_warnings(made: Diagnosis) -> list[str]:
     if targets.per_micro_batch < _FEW_TARGETS:
         k = targets.per_micro_batch
         found.append(
-            f"A micro-batch has only {k:,.0f} targets to tell apart: chance is log K = "
-            f"{math.log(k):.2f} nats, the least possible loss {targets.least_loss:.2f}, so the "
-            f"loss saturates early (warned of below {_FEW_TARGETS}). Raise --micro-batch, --batch "
+            f"A micro-batch has only {k:,.0f} targets to tell apart: the loss begins near "
+            f"log K = {math.log(k):.2f} nats, the least possible loss {targets.least_loss:.2f}, so "
+            f"it saturates early (warned of below {_FEW_TARGETS}). Raise --micro-batch, --batch "
             "or --context."
         )
     if config.micro_batch != config.batch:
         found.append(
-            f"Negatives come from the micro-batch of {config.micro_batch} windows, not from the "
-            f"batch of {config.batch}: this is another objective than that of the whole batch. "
+            f"Negatives come from the micro-batch alone (--micro-batch {config.micro_batch}, "
+            f"--batch {config.batch}): another objective than that of the whole batch. "
             "Leave --micro-batch out if memory allows, and compare only runs with the same one."
         )
     return found
@@ -108,7 +108,7 @@ def table(made: Diagnosis) -> list[list[str]]:
         ["parameters", f"{p.total:,}: body {p.body:,}, embeddings {p.embeddings:,}, head {p.head:,}"
          + ("" if made.other_form is None else " (tied)")],
         ["FLOPs per token of training", f"{_short(flops.total)}: body {_short(flops.body)}, "
-         f"attention {_short(flops.attention)} (all T x T), "
+         f"attention {_short(flops.attention)}{' (all T x T)' if flops.attention else ''}, "
          f"head {_short(flops.head)} (D x {candidates})"],
         ["the head's share of them", f"{100 * flops.head_share:.1f} %"],
         ["K, targets of a micro-batch", f"{targets.per_micro_batch:,.0f}"],
