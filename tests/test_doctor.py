@@ -17,7 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Gemma2Config, MixtralConfig
 
-from helpers import id_store, random_documents, tiny_training
+from helpers import id_store, random_documents, symbols_tokenizer, tiny_training
 from lmlab.cli import main
 from lmlab.config.doctor import DoctorConfig
 from lmlab.config.model import ModelConfig
@@ -89,7 +89,7 @@ def test_expected_distinct_keeps_its_digits():
 def test_measured_targets_are_those_of_training(small_store, name):
     windows = TrainingWindows(small_store.split("train"), 8, batch=4, seed=3)
     counts_V = token_counts(small_store.split("train"), small_store.vocabulary)
-    objective = from_record({"name": name}, order="backward", bos_id=small_store.bos_id)
+    objective = from_record({"name": name}, order="backward", tokenizer=small_store.tokenizer)
     made = measure_targets(objective, windows, 2, counts_V, micro_batches=5)
     rows = np.concatenate([windows.ids(windows.indices(step)) for step in range(3)])[:10]
     micro_batches = rows.reshape(5, 16)
@@ -130,7 +130,7 @@ def test_flops_against_torchs_counter(architecture, objective, monkeypatch):
     recurrent = architecture in ("gru", "lstm")
     if not recurrent:
         model.set_attn_implementation("eager")
-    made = from_record({"name": objective}, order="forward", bos_id=28)
+    made = from_record({"name": objective}, order="forward", tokenizer=symbols_tokenizer(28))
     backbone = Backbone(model)
     ids = np.random.default_rng(0).integers(0, 28, (3, CONTEXT))
     batch = made.batch(list(ids), device=torch.device("cpu"))

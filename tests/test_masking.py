@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
-from transformers import BertTokenizerFast
+from transformers import BertTokenizer
 
 from helpers import sentences, symbols_tokenizer
 from lmlab.config.objective import MaskingConfig
@@ -146,7 +146,7 @@ def test_a_pretrained_mask_token_is_used(tmp_path):
     (tmp_path / "vocab.txt").write_text(
         "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"])
     )
-    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "t")
+    BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "t")
     tokenizer = pretrained_tokenizer(str(tmp_path / "t"))
     assert (tokenizer.mask_id, tokenizer.bos_id, tokenizer.end_of_text_id) == (4, 2, 3)
     assert tokenizer.special_ids == [0, 1, 2, 3, 4]

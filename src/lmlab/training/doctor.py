@@ -26,8 +26,7 @@ from lmlab.config.objective import HeadlessConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
-from lmlab.data.unigram import token_counts
-from lmlab.data.windows import TrainingWindows
+from lmlab.data.windows import TrainingWindows, row_keys
 from lmlab.errors import UserError
 from lmlab.models.build import build_model
 from lmlab.models.head import attach_bias
@@ -37,7 +36,13 @@ from lmlab.objectives.cross_entropy import IGNORED
 from lmlab.progress import duration, say
 from lmlab.training import cost
 from lmlab.training.hardware import available_memory, peak_memory
-from lmlab.training.loop import backbone_config, planned_tokens, resolve
+from lmlab.training.loop import (
+    backbone_config,
+    planned_tokens,
+    resolve,
+    target_counts,
+    training_tokenizer,
+)
 from lmlab.training.optimizers import state_bytes
 from lmlab.training.speed import seconds_per_step
 
@@ -133,7 +138,7 @@ class Diagnosis:
         if self.timing is None or self.timing.other_seconds is None:
             return None
         ratio = self.timing.other_seconds / self.timing.seconds
-        return ratio if self.config.objective == "headless" else 1 / ratio
+        return ratio if self.config.is_headless else 1 / ratio
 
     def to_json(self) -> dict[str, Any]:
         """Every figure: seconds, bytes, FLOPs per token."""
@@ -166,30 +171,33 @@ def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
     windows = TrainingWindows(
         store.split(TRAIN), config.context, batch=config.batch, seed=config.seed
     )
-    objective = from_record(config.objective_record(), order=config.order, bos_id=store.bos_id)
+    tokenizer = training_tokenizer(config, store)
+    objective = from_record(config.objective_record(), order=config.order, tokenizer=tokenizer)
     targets = measure_targets(
-        objective, windows, config.micro_batch, token_counts(store.split(TRAIN), store.vocabulary)
+        objective, windows, config.micro_batch, target_counts(config, store, tokenizer)
     )
     with torch.device("meta"):  # shapes without memory: the model may not fit
-        model: Any = build_model(backbone_config(config, store), seed=0)
+        model: Any = build_model(backbone_config(config, store), seed=0, masked=config.is_masked)
         if prior := config.output_prior():
-            attach_bias(model, torch.zeros(store.vocabulary), learnt=prior == "learnt")
+            attach_bias(model, torch.zeros(tokenizer.vocabulary), learnt=prior == "learnt")
     head_VD = model.get_output_embeddings().weight
     tied = head_VD is model.get_input_embeddings().weight
-    if config.objective == "headless" and not tied:
+    if config.is_headless and not tied:
         raise UserError("a headless model is tied: give --model.tied")
     other = other_form(config, tied=tied)
     body, attention = cost.body_flops(model), cost.attention_flops(model.config, config.context)
     vocabulary, width = head_VD.shape
+    # a masked model's head sees the chosen positions only
+    share = targets.per_micro_batch / (config.micro_batch * config.context)
     mixed = vocabulary if config.headless.cross_entropy else 0
     full, headless = (
-        cost.Flops(body, attention, cost.head_flops(width, candidates))
+        cost.Flops(body, attention, share * cost.head_flops(width, candidates))
         for candidates in (vocabulary, targets.distinct + mixed)
     )
     made = Diagnosis(
         config=config,
         parameters=cost.count_parameters(model),
-        flops=headless if config.objective == "headless" else full,
+        flops=headless if config.is_headless else full,
         flops_cross_entropy=full,
         flops_headless=headless,
         targets=targets,
@@ -205,10 +213,12 @@ def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
 
 def other_form(config: TrainConfig, *, tied: bool) -> TrainConfig | None:
     """The configuration to compare with: cross-entropy with the log-unigram bias for a headless
-    one, headless for a tied causal one; None for an untied one."""
-    if config.objective == "headless":
-        return replace(config, objective="causal", headless=HeadlessConfig(), output_bias="fixed")
-    return replace(config, objective="headless", output_bias="fixed") if tied else None
+    one, headless for a tied one of cross-entropy; None for an untied one."""
+    if config.is_headless:
+        full = "masked" if config.is_masked else "causal"
+        return replace(config, objective=full, headless=HeadlessConfig(), output_bias="fixed")
+    headless = "headless-masked" if config.is_masked else "headless"
+    return replace(config, objective=headless, output_bias="fixed") if tied else None
 
 
 def measure_targets(
@@ -227,7 +237,11 @@ def measure_targets(
     for number in range(micro_batches):
         step, micro = divmod(number * micro_batch, windows.batch)
         chosen = windows.indices(step)[micro : micro + micro_batch]
-        batch = objective.batch(list(windows.ids(chosen)), device=torch.device("cpu"))
+        batch = objective.batch(
+            list(windows.ids(chosen)),
+            device=torch.device("cpu"),
+            keys=row_keys(range(micro, micro + len(chosen)), windows.seed, step),
+        )
         targets = batch.targets_BT[batch.targets_BT != IGNORED]
         counts_U = torch.unique(targets, return_counts=True)[1].double()
         sizes.append(len(targets))

@@ -17,13 +17,12 @@ _LEAST_SPEED_UP = 1.1
 _CLOSE_TO_VOCABULARY = 0.8  # share of V
 _FEW_TARGETS = 256
 _MANY_EPOCHS = 20
-_OTHER = {"headless": "headless", "causal": "causal with prior bias"}
 
 
 def find_warnings(made: Diagnosis) -> list[str]:
     """What speaks against training as configured: sentences with the figure and what to do."""
     config, memory = made.config, made.memory
-    found = list(_headless_warnings(made)) if config.objective == "headless" else []
+    found = list(_headless_warnings(made)) if config.is_headless else []
     if made.windows < config.batch:
         found.append(
             f"A step reads {config.batch:,} windows, but the training split has only "
@@ -101,7 +100,7 @@ def table(made: Diagnosis) -> list[list[str]]:
     """The diagnosis as rows of a label and a text with its unit."""
     config, targets, timing, memory = made.config, made.targets, made.timing, made.memory
     p, flops = made.parameters, made.flops
-    candidates = "V" if config.objective == "causal" else "U"
+    candidates = "U" if config.is_headless else "V"
     if config.headless.cross_entropy:
         candidates = "U + V"
     rows = [
@@ -134,9 +133,10 @@ def table(made: Diagnosis) -> list[list[str]]:
              + f" ({where}; evaluation and saving left out)"],
         ]  # fmt: skip
         if made.other_form is not None and timing.other_seconds is not None:
+            with_bias = " with prior bias" if config.is_headless else ""
             rows.append(
                 [
-                    f"time, {_OTHER[made.other_form]}",
+                    f"time, {made.other_form}{with_bias}",
                     _times(timing.other_seconds, config.steps),
                 ],
             )

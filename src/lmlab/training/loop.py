@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
@@ -115,14 +116,15 @@ def backbone_config(config: TrainConfig, store: TokenStore) -> PreTrainedConfig:
     """The transformers configuration of a run's model. Raises `UserError` as `build_config`."""
     return build_config(
         config.model,
-        vocabulary=_tokenizer(config, store).vocabulary,
+        vocabulary=training_tokenizer(config, store).vocabulary,
         context=config.positions,
         bos_id=store.bos_id,
         end_of_text_id=store.tokenizer.end_of_text_id,
     )
 
 
-def _tokenizer(config: TrainConfig, store: TokenStore) -> TextTokenizer:
+def training_tokenizer(config: TrainConfig, store: TokenStore) -> TextTokenizer:
+    """The store's tokenizer, with a mask token where the objective needs one."""
     return store.tokenizer.with_mask() if config.is_masked else store.tokenizer
 
 
@@ -159,17 +161,19 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
 def _prior(
     config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer, found: Found
 ) -> torch.Tensor:
-    """The output bias (V) to go on with: the checkpoint's, else log-unigram of the training split.
-
-    What a masked model never has to predict counts as unseen.
-    """
+    """The output bias (V): the checkpoint's, else log-unigram of the training split."""
     saved_V = None if found.path is None else read_bias(found.path)
     if saved_V is not None:
         return saved_V
+    return torch.from_numpy(log_unigram(target_counts(config, store, tokenizer))).float()
+
+
+def target_counts(config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer) -> np.ndarray:
+    """How often each token (V) of the training split is there to be predicted."""
     counts_V = token_counts(store.split(TRAIN), tokenizer.vocabulary)
     if config.is_masked:
         counts_V[tokenizer.special_ids] = 0
-    return torch.from_numpy(log_unigram(counts_V)).float()
+    return counts_V
 
 
 class Trainer:
@@ -186,7 +190,7 @@ class Trainer:
         self.device = torch.device(config.device)
         torch.set_num_threads(config.threads)
         keep_freed_memory()
-        self.tokenizer = _tokenizer(config, store)
+        self.tokenizer = training_tokenizer(config, store)
         self.deciding_values = deciding_values(config, store)
         self.objective: Objective = from_record(
             config.objective_record(), order=config.order, tokenizer=self.tokenizer
