@@ -73,6 +73,26 @@ def id_store(
     )
 
 
+def mixed_store(
+    path: Path, splits: Mapping[str, Mapping[str, Sequence[Any]]], *, symbols: int
+) -> TokenStore:
+    """A store of the given ids of several sources, the same names in each split."""
+    return write_store(
+        path,
+        symbols_tokenizer(symbols),
+        {
+            split: [
+                EncodedDocument(f"{split}/{name}/{i}", np.asarray(ids), 3 * len(ids), number)
+                for number, (name, documents) in enumerate(by_source.items())
+                for i, ids in enumerate(documents)
+            ]
+            for split, by_source in splits.items()
+        },
+        request={},
+        sources=list(next(iter(splits.values()))),
+    )
+
+
 def tiny_training(store: TokenStore, out: Path, **changes: Any) -> TrainConfig:
     """A run of well under a second."""
     settings: dict[str, Any] = {

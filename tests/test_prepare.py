@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from helpers import sentences, tree
+from helpers import mixed_store, sentences, symbols_tokenizer, tree
 from lmlab.data import prepare as prepare_module
-from lmlab.data.documents import CorpusConfig, Document
+from lmlab.data.documents import CorpusConfig, Document, source_names
 from lmlab.data.prepare import PrepareConfig, prepare
 from lmlab.data.splits import SplitConfig
+from lmlab.data.store import EncodedDocument, write_store
 from lmlab.data.tokenizers import TokenizerConfig
 from lmlab.errors import UserError
 
@@ -174,6 +175,82 @@ def test_a_hub_data_set_is_recognised_by_revision_and_offline_by_name(config, mo
     revision[0] = "def"
     with pytest.raises(UserError, match="different: sources"):
         prepare(hub)
+
+
+def test_several_sources_are_recorded(config, text_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_module, "_BATCH_CHARACTERS", 500)
+    folders = [tmp_path / name for name in ("few", "many.txt", "other")]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        for i, text in enumerate(TEXTS):
+            if (i % 7 > 1) == (number == 1):  # the first and the last hold the same texts
+                (folder / f"{i:03d}.txt").write_text(text)
+    three = CorpusConfig(source=(str(folders[0]), str(folders[1] / "*.txt"), str(folders[2])))
+    store = prepare(replace(config, corpus=three))
+    documents = 0
+    for name in ("train", "validation", "test"):
+        split = store.split(name)
+        assert [part.name for part in split.sources] == ["few", "many.txt", "other"]
+        numbers = [int(document.split("/")[0]) for document in split.names]
+        assert numbers == sorted(numbers)
+        at = 0
+        for number, part in enumerate(split.sources):
+            assert (part.first_document, part.documents) == (at, numbers.count(number))
+            at += part.documents
+            if part.documents:
+                assert split.documents_M3[part.first_document, 0] == part.first_token
+                start, tokens, _ = split.documents_M3[at - 1]
+                assert part.first_token + part.tokens == start + tokens + 1
+        assert at == len(split.names)
+        documents += at
+    assert documents == len(TEXTS) + sum(i % 7 <= 1 for i in range(len(TEXTS)))
+    # one source says nothing of sources, so the manifests of such stores are what they were
+    one = prepare(replace(config, out=tmp_path / "one"))
+    assert one.split("train").sources == ()
+    assert "sources" not in one.manifest["splits"]["train"]
+
+
+def test_sources_do_not_change_the_fingerprint(tmp_path):
+    train = {"a": [[1, 2, 3]], "b": [[4], [5]]}
+    several = mixed_store(tmp_path / "several", {"train": train}, symbols=9)
+    plain = write_store(
+        tmp_path / "plain",
+        several.tokenizer,
+        {
+            "train": [
+                EncodedDocument(name, np.asarray(ids), 3 * len(ids))
+                for name, ids in zip(
+                    several.split("train").names, [[1, 2, 3], [4], [5]], strict=True
+                )
+            ]
+        },
+        request={},
+    )
+    assert several.fingerprint == plain.fingerprint
+    assert several.manifest != plain.manifest
+
+
+def test_mixed_up_sources_are_refused(tmp_path):
+    documents = [EncodedDocument(str(s), np.array([1]), 3, s) for s in (0, 1, 0)]
+    with pytest.raises(AssertionError, match="contiguous"):
+        write_store(
+            tmp_path / "s",
+            symbols_tokenizer(9),
+            {"train": documents},
+            request={},
+            sources=["a", "b"],
+        )
+    assert not (tmp_path / "s").exists()
+
+
+def test_names_of_sources(tmp_path):
+    for name in ("en", "fr"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "wiki.txt").write_text("text")
+    en, fr = str(tmp_path / "en"), str(tmp_path / "fr")
+    assert source_names([en, f"{fr}/*.txt", "hf:org/set:de"]) == ["en", "fr", "hf:org/set:de"]
+    both = [f"{en}/wiki.txt", f"{fr}/wiki.txt"]
+    assert source_names([*both, "docstrings"]) == [*both, "docstrings"]
 
 
 def test_encoding_in_batches_changes_nothing(config, text_store, monkeypatch):

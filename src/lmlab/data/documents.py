@@ -18,8 +18,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -36,6 +36,8 @@ class Document:
 
     name: str
     text: str
+    source: int = 0
+    """Which of the corpus's sources it is from; the documents of one are contiguous."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +87,43 @@ def _documents(config: CorpusConfig) -> Iterator[Document]:
     for index, source in enumerate(config.source):
         # Two sources may hold files of the same name
         prefix = f"{index}/" if len(config.source) > 1 else ""
-        if source == "docstrings":
-            from lmlab.data.docstrings import read_docstrings
+        for document in _read_source(source, config, prefix):
+            yield replace(document, source=index)
 
-            for name, text in read_docstrings():
-                yield Document(prefix + name, text)
-        elif source.startswith("hf:"):
-            yield from _read_hub(source, config.text_column)
-        else:
-            for base, path in corpus_files(source):
-                yield from read_file(path, config, name=prefix + base)
+
+def _read_source(source: str, config: CorpusConfig, prefix: str) -> Iterator[Document]:
+    if source == "docstrings":
+        from lmlab.data.docstrings import read_docstrings
+
+        for name, text in read_docstrings():
+            yield Document(prefix + name, text)
+    elif source.startswith("hf:"):
+        yield from _read_hub(source, config.text_column)
+    else:
+        for base, path in corpus_files(source):
+            yield from read_file(path, config, name=prefix + base)
+
+
+def source_names(sources: Sequence[str], name_of: Callable[[str], str] | None = None) -> list[str]:
+    """Short names of sources: `name_of` each (default `source_name`).
+
+    Where two would be the same, the sources as they were given.
+    """
+    short = [(name_of or source_name)(source) for source in sources]
+    return [
+        name if short.count(name) == 1 else source
+        for name, source in zip(short, sources, strict=True)
+    ]
+
+
+def source_name(source: str) -> str:
+    """A short name: of a file or folder its own, of a pattern its folder's, else as it is."""
+    path = Path(source)
+    if path.exists():
+        return path.stem or source
+    if glob.has_magic(source):
+        return next((p for p in path.parts[::-1] if not glob.has_magic(p)), source)
+    return source
 
 
 def corpus_files(source: str) -> list[tuple[str, Path]]:

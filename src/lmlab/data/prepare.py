@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.config import to_mapping
-from lmlab.data.documents import CorpusConfig, Document, corpus_files, read_corpus
+from lmlab.data.documents import (
+    CorpusConfig,
+    Document,
+    corpus_files,
+    read_corpus,
+    source_names,
+)
 from lmlab.data.splits import TEST, TRAIN, VALIDATION, SplitConfig, assign_splits, text_key
 from lmlab.data.store import EncodedDocument, TokenStore, write_store
 from lmlab.data.tokenizers import (
@@ -79,7 +85,11 @@ def prepare(config: PrepareConfig) -> TokenStore:
                     yield document
 
             return write_store(
-                config.out, tokenizer, {name: encoded(name) for name in names}, request=request
+                config.out,
+                tokenizer,
+                {name: encoded(name) for name in names},
+                request=request,
+                sources=source_names(config.corpus.source),
             )
     finally:
         shutil.rmtree(spool_folder, ignore_errors=True)
@@ -172,7 +182,7 @@ class Spool:
             track("reading", None, "documents") as bar,
         ):
             for document in documents:
-                file.write(json.dumps([document.name, document.text]) + "\n")
+                file.write(json.dumps([document.name, document.text, document.source]) + "\n")
                 self.keys.append(text_key(document.text))
                 self.sizes.append(len(document.text.encode("utf-8")))
                 bar.advance()
@@ -180,8 +190,7 @@ class Spool:
     def __iter__(self) -> Iterator[Document]:
         with open(self._path, encoding="utf-8") as file:
             for line in file:
-                name, text = json.loads(line)
-                yield Document(name, text)
+                yield Document(*json.loads(line))
 
 
 def encode(documents: Iterable[Document], tokenizer: TextTokenizer) -> Iterator[EncodedDocument]:
@@ -201,4 +210,5 @@ def encode(documents: Iterable[Document], tokenizer: TextTokenizer) -> Iterator[
 def _encode_batch(batch: list[Document], tokenizer: TextTokenizer) -> Iterator[EncodedDocument]:
     texts = [document.text for document in batch]
     for document, ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
-        yield EncodedDocument(document.name, ids, len(document.text.encode("utf-8")))
+        size = len(document.text.encode("utf-8"))
+        yield EncodedDocument(document.name, ids, size, document.source)

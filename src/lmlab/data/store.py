@@ -13,14 +13,16 @@ Notable:
   file. `verify` compares every byte.
 - `fingerprint` is the digest of the content: two stores with the same ids, boundaries and
   tokenizer have the same one wherever they lie.
+- A store of several sources says which part of each split's stream is of which source. That is in
+  the manifest only and no part of the fingerprint; what depends on it must say so itself.
 
-Shapes: B windows, n tokens a window, M documents.
+Shapes: B windows, n tokens a window, M documents, C sources.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -45,6 +47,19 @@ class EncodedDocument:
     name: str
     ids: np.ndarray
     bytes: int
+    source: int = 0
+
+
+@dataclass(frozen=True)
+class SourcePart:
+    """The part of a split that comes from one source: contiguous, in documents and in tokens."""
+
+    name: str
+    first_document: int
+    documents: int
+    first_token: int
+    tokens: int
+    """End-of-text tokens included."""
 
 
 def _smallest_type(vocabulary: int) -> np.dtype:
@@ -61,11 +76,14 @@ def write_store(
     *,
     request: Mapping[str, Any],
     end_of_text: bool = True,
+    sources: Sequence[str] = (),
 ) -> TokenStore:
     """Writes a token store at `path` and opens it.
 
     `request` is kept in the manifest, to recognise the same inputs later. `end_of_text` False
     joins documents without a token between them, for sources whose windows are whole documents.
+    `sources` names what `EncodedDocument.source` counts; each split must give its documents by
+    source, in this order.
 
     Raises `UserError` if `path` exists, an id is outside the vocabulary, a document has no token
     or the disk is full; nothing half-written stays.
@@ -75,7 +93,7 @@ def write_store(
         for name, data in tokenizer.files().items():
             folder.write(f"tokenizer/{name}", data)
         described = {
-            name: _write_split(folder, name, documents, tokenizer, dtype, end_of_text)
+            name: _write_split(folder, name, documents, tokenizer, dtype, end_of_text, sources)
             for name, documents in splits.items()
         }
         manifest = {
@@ -103,10 +121,13 @@ def _write_split(
     tokenizer: TextTokenizer,
     dtype: np.dtype,
     end_of_text: bool,
+    sources: Sequence[str],
 ) -> dict[str, Any]:
     shards: list[dict[str, Any]] = []
     table: list[tuple[int, int, int]] = []
     names: list[str] = []
+    by_source = [{"name": source, "documents": 0, "tokens": 0} for source in sources]
+    latest = 0
     end = np.array([tokenizer.end_of_text_id] if end_of_text else [], dtype=dtype)
     pending = iter(documents)
     position, finished = 0, False
@@ -124,6 +145,11 @@ def _write_split(
                 write(ids.tobytes())
                 table.append((position, len(document.ids), document.bytes))
                 names.append(document.name)
+                assert document.source >= latest, "the documents of a source are contiguous"
+                latest = document.source
+                if len(sources) > 1:
+                    by_source[latest]["documents"] += 1
+                    by_source[latest]["tokens"] += len(ids)
                 position += len(ids)
                 written += ids.nbytes
         shards.append({"file": file, "tokens": written // dtype.itemsize})
@@ -137,6 +163,7 @@ def _write_split(
         "documents": len(table),
         "text_bytes": int(sum(row[2] for row in table)),
         "shards": shards,
+        **({"sources": by_source} if len(sources) > 1 else {}),
     }
 
 
@@ -250,6 +277,14 @@ class Split:
         self.store, self.name = store, name
         self.tokens: int = described["tokens"]
         self.text_bytes: int = described["text_bytes"]
+        first_document, first_token = 0, 0
+        parts: list[SourcePart] = []
+        for each in described.get("sources", ()):
+            documents, tokens = each["documents"], each["tokens"]
+            parts.append(SourcePart(each["name"], first_document, documents, first_token, tokens))
+            first_document, first_token = first_document + documents, first_token + tokens
+        self.sources = tuple(parts)
+        """Empty where the store has one source, or was made before they were recorded."""
         self._shards = [
             np.memmap(store.path / s["file"], dtype=store.dtype, mode="r")
             for s in described["shards"]

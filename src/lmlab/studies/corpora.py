@@ -12,7 +12,6 @@ end-of-text token, so that training sees just what is scored. Its context is its
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from lmlab.config import digest
-from lmlab.data.documents import CorpusConfig
+from lmlab.data.documents import CorpusConfig, source_name, source_names
 from lmlab.data.prepare import PrepareConfig, describe_request, prepare
 from lmlab.data.splits import TEST, TRAIN, VALIDATION
 from lmlab.data.store import EncodedDocument, TokenStore, write_store
@@ -104,23 +103,14 @@ def corpus_labels(specifications: Sequence[str]) -> list[str]:
     Of a file or folder its own name, of a pattern its folder's, of a synthetic source what it is;
     where two would be the same, the specifications themselves.
     """
-    short = [_label(specification) for specification in specifications]
-    return [
-        label if short.count(label) == 1 else specification
-        for label, specification in zip(short, specifications, strict=True)
-    ]
+    return source_names(specifications, _label)
 
 
 def _label(specification: str) -> str:
-    path = Path(specification)
     if is_synthetic(specification):
         kind, values, _ = _parse(specification)
         return _LABELS[kind].format(*values)
-    if path.exists():
-        return path.stem
-    if glob.has_magic(specification):
-        return next((p for p in path.parts[::-1] if not glob.has_magic(p)), specification)
-    return specification
+    return source_name(specification)
 
 
 def _folder(lab: Path, label: str, request: dict[str, Any]) -> Path:
