@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 import torch
 
-from helpers import id_store, random_documents, sentences
+from helpers import id_store, mixed_store, random_documents, sentences
 from lmlab.data.documents import CorpusConfig
 from lmlab.data.prepare import PrepareConfig, prepare
 from lmlab.data.splits import SplitConfig
@@ -65,6 +65,23 @@ def small_store(tmp_path_factory) -> TokenStore:
         {
             "train": random_documents(30, 5, 60, symbols=12, seed=1),
             "validation": random_documents(8, 5, 60, symbols=12, seed=2),
+        },
+        symbols=12,
+    )
+
+
+@pytest.fixture(scope="session")
+def store_of_three(tmp_path_factory) -> TokenStore:
+    """Random ids of three sources, the largest about ten times the smallest."""
+    numbers = {"large": 20, "middle": 8, "small": 2}
+    return mixed_store(
+        tmp_path_factory.mktemp("stores") / "three",
+        {
+            split: {
+                name: random_documents(-(-count // part), 40, 60, symbols=12, seed=seed + count)
+                for name, count in numbers.items()
+            }
+            for split, part, seed in (("train", 1, 1), ("validation", 3, 2))
         },
         symbols=12,
     )

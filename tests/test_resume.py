@@ -82,13 +82,17 @@ CASES = {
         "micro_batch": 2,
     },
     "learnt bias": {"output_bias": "learnt"},
+    "several sources": {"source_temperature": 2.0},
     "bfloat16": {"dtype": "bfloat16", "optimizer": OptimizerConfig("muon"), "threads": 2},
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_interrupted_twice_is_never_interrupted(small_store, tmp_path, monkeypatch, case):
-    config = tiny_training(small_store, tmp_path / "whole", steps=8, **CASES[case])
+def test_interrupted_twice_is_never_interrupted(
+    small_store, store_of_three, tmp_path, monkeypatch, case
+):
+    store = store_of_three if case == "several sources" else small_store
+    config = tiny_training(store, tmp_path / "whole", steps=8, **CASES[case])
     config = dataclasses.replace(config, checkpoints=CheckpointConfig(every=3))
     train(config)
     halved = dataclasses.replace(config, out=tmp_path / "halved")

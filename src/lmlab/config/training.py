@@ -115,6 +115,11 @@ class TrainConfig:
     """Windows a step."""
     micro_batch: int | None = None
     """Windows a forward pass; gradients are accumulated over the batch (default: all at once)."""
+    source_temperature: float | None = None
+    """For a store of several sources (languages): draw each in proportion to
+    tokens ** (1 / TEMPERATURE), no window holding two. 1: to its tokens, as without this option in
+    expectation; large: all equally. Usual for languages: 1 / 0.7 (multilingual BERT; Conneau and
+    Lample 2019, also 1 / 0.5) to 1 / 0.3 (Conneau et al. 2020)."""
     steps: int = 1000
     seed: int = 0
     """Decides initial weights, data order and dropout."""
@@ -143,6 +148,7 @@ class TrainConfig:
             evaluation_windows=self.evaluation_windows,
             evaluate_every=1 if self.evaluate_every is None else self.evaluate_every,
             threads=1 if self.threads is None else self.threads,
+            source_temperature=1 if self.source_temperature is None else self.source_temperature,
         )
         if self.seed < 0:
             raise UserError(f"--seed {self.seed} must be at least 0")

@@ -51,25 +51,35 @@ def row_keys(rows: range, *parts: int) -> np.ndarray:
         return (mix(mix(np.uint64(key(*parts)) + steps)) >> np.uint64(1)).astype(np.int64)
 
 
-def keyed_bijection(index_B: np.ndarray, size: int, bijection_key: int) -> np.ndarray:
+def keyed_bijection(
+    index_B: np.ndarray, size: int | np.ndarray, bijection_key: int | np.ndarray
+) -> np.ndarray:
     """Maps indices below `size` one-to-one onto range(size), keyed.
+
+    `size` and `bijection_key` are one for all, or one for each index.
 
     A Feistel network over the next even number of bits, walked until the value is below `size`
     (at most four times as many values as `size`, so a few rounds on average).
     """
-    assert size > 0
-    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
-    low_mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
-    keys = [mix(np.array([bijection_key + r], dtype=np.uint64))[0] for r in range(_FEISTEL_ROUNDS)]
-    value = np.asarray(index_B, dtype=np.uint64).copy()
-    todo = np.ones(value.shape, dtype=bool)
-    while todo.any():
-        left, right = value[todo] >> shift, value[todo] & low_mask
+    value_B = np.asarray(index_B, dtype=np.uint64).copy()
+    size_B = np.broadcast_to(np.asarray(size, dtype=np.uint64), value_B.shape)
+    last_B = np.maximum(size_B, np.uint64(2)) - np.uint64(1)
+    assert np.all(size_B > 0)
+    assert np.all(last_B < 1 << 53)  # as floats these are exact, and so is their number of bits
+    shift_B = ((np.frexp(last_B.astype(np.float64))[1] + 1) // 2).astype(np.uint64)
+    mask_B = (np.uint64(1) << shift_B) - np.uint64(1)
+    round_R1 = np.arange(_FEISTEL_ROUNDS, dtype=np.uint64)[:, None]
+    keys_R = mix(np.asarray(bijection_key, dtype=np.uint64) + round_R1)
+    keys_RB = np.broadcast_to(keys_R, (_FEISTEL_ROUNDS, *value_B.shape))
+    todo_B = np.ones(value_B.shape, dtype=bool)
+    while todo_B.any():
+        shift, mask, keys = shift_B[todo_B], mask_B[todo_B], keys_RB[:, todo_B]
+        left, right = value_B[todo_B] >> shift, value_B[todo_B] & mask
         for round_key in keys:
-            left, right = right, left ^ (mix(right ^ round_key) & low_mask)
-        value[todo] = (left << shift) | right
-        todo = value >= np.uint64(size)
-    return value.astype(np.int64)
+            left, right = right, left ^ (mix(right ^ round_key) & mask)
+        value_B[todo_B] = (left << shift) | right
+        todo_B = value_B >= size_B
+    return value_B.astype(np.int64)
 
 
 class TrainingWindows:
@@ -98,16 +108,20 @@ class TrainingWindows:
             )
         return chosen_B
 
+    def start(self, index: int) -> int:
+        """Where window `index` begins in the split's stream."""
+        return index * self.context
+
     def ids(self, indices_B: np.ndarray) -> np.ndarray:
         """Ids (B, n) int64 of windows, in reading order."""
-        n = self.context
-        return np.stack([self.split.read(int(i) * n, (int(i) + 1) * n) for i in indices_B])
+        starts = [self.start(int(index)) for index in indices_B]
+        return np.stack([self.split.read(start, start + self.context) for start in starts])
 
     def documents(self, index: int) -> list[str]:
         """Names of the documents that window `index` touches (for messages)."""
-        starts_M = self.split.documents_M3[:, 0]
-        first = int(np.searchsorted(starts_M, index * self.context, side="right")) - 1
-        last = int(np.searchsorted(starts_M, (index + 1) * self.context, side="left"))
+        starts_M, start = self.split.documents_M3[:, 0], self.start(index)
+        first = int(np.searchsorted(starts_M, start, side="right")) - 1
+        last = int(np.searchsorted(starts_M, start + self.context, side="left"))
         return self.split.names[max(first, 0) : last]
 
 

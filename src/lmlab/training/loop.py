@@ -26,6 +26,7 @@ from transformers import PreTrainedConfig
 
 from lmlab.config import digest, to_mapping
 from lmlab.config.training import TrainConfig
+from lmlab.data.mixture import MixedWindows, training_sources
 from lmlab.data.splits import TRAIN, VALIDATION
 from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TextTokenizer
@@ -101,9 +102,12 @@ def run_identity(config: TrainConfig, store: TokenStore) -> str:
 def deciding_values(config: TrainConfig, store: TokenStore) -> dict[str, Any]:
     """All that decides a resolved run's result, as plain values.
 
-    A configuration taken from a folder or the Hub counts by its content, not by its place.
+    A configuration taken from a folder or the Hub counts by its content, not by its place. Where
+    sources are sampled, so do their borders, which the store's fingerprint does not hold.
     """
     values = config.identity_values(store_fingerprint=store.fingerprint, parent=None)
+    if config.source_temperature is not None:
+        values["source_tokens"] = [s.tokens for s in training_sources(store.split(TRAIN))]
     if config.model.path is not None:
         backbone = json.loads(backbone_config(config, store).to_json_string(use_diff=False))
         for name in ("_name_or_path", "transformers_version"):
@@ -158,6 +162,15 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
     return TrainedRun(path, identity, checkpoint_folder(path, config.steps))
 
 
+def _training_windows(config: TrainConfig, store: TokenStore) -> TrainingWindows:
+    split, how = store.split(TRAIN), {"batch": config.batch, "seed": config.seed}
+    if config.source_temperature is None:
+        return TrainingWindows(split, config.context, **how)
+    mixed = MixedWindows(split, config.context, temperature=config.source_temperature, **how)
+    say(f"training windows: {mixed.summary(config.steps)}")
+    return mixed
+
+
 def _prior(
     config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer, found: Found
 ) -> torch.Tensor:
@@ -195,9 +208,7 @@ class Trainer:
         self.objective: Objective = from_record(
             config.objective_record(), order=config.order, tokenizer=self.tokenizer
         )
-        self.windows = TrainingWindows(
-            store.split(TRAIN), config.context, batch=config.batch, seed=config.seed
-        )
+        self.windows = _training_windows(config, store)
         self.validation = evaluation_windows(
             store.split(VALIDATION), config.context, max_windows=config.evaluation_windows
         )
