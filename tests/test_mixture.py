@@ -11,11 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import id_store, journal, mixed_store, run_folder, tiny_training
+from lmlab.analyses.score import merge_scores, score
+from lmlab.analyses.subject import open_subject
+from lmlab.cli import main
 from lmlab.config import digest
 from lmlab.data.mixture import LONGEST_PERIOD, PERIOD, MixedWindows, slots, source_shares
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import key, keyed_bijection
 from lmlab.errors import UserError
+from lmlab.progress import track
+from lmlab.studies.cached import cached_score
 from lmlab.training.loop import run_identity, train
 
 counts = st.lists(st.integers(1, 10**9), min_size=2, max_size=40).map(np.array)
@@ -274,3 +279,121 @@ def test_a_source_without_a_window_is_named(tmp_path):
     with pytest.raises(UserError, match=r"source fr has 0 tokens"):
         train(dataclasses.replace(config, out=tmp_path / "shorter", context=6))
     train(dataclasses.replace(config, out=tmp_path / "plain", source_temperature=None))
+
+
+# scores by source
+
+
+@pytest.fixture(scope="module")
+def run_of_three(store_of_three, tmp_path_factory):
+    config = tiny_training(store_of_three, tmp_path_factory.mktemp("runs") / "three")
+    return train(dataclasses.replace(config, source_temperature=2.0))
+
+
+def test_scores_of_sources_are_parts_of_the_whole(store_of_three, run_of_three):
+    subject = open_subject(run_of_three.checkpoint)
+    whole = score(subject, store_of_three)
+    values = whole.to_json()
+    parts = values["by_source"]
+    split = store_of_three.split("validation")
+    assert [part["name"] for part in parts] == ["large", "middle", "small"]
+    for part, source in zip(parts, split.sources, strict=True):
+        assert part["tokens"] == source.tokens - source.documents
+        # these stores count three bytes a token
+        assert part["bits_per_byte"] == pytest.approx(part["nats_per_token"] / np.log(2) / 3)
+    assert sum(part["tokens"] for part in parts) == values["tokens"]
+    nats = sum(part["tokens"] * part["nats_per_token"] for part in parts)
+    assert nats / values["tokens"] == pytest.approx(values["nats_per_token"])
+    # documents come by source: the first clusters are those of the first source
+    large = parts[0]
+    alone = np.arange(len(whole.nats_M)) < (whole.cluster_M < split.sources[0].documents).sum()
+    own = whole.nats_M[alone].sum() / whole.tokens_M[alone].sum()
+    assert large["nats_per_token"] == pytest.approx(own)
+    low, high = large["interval_95"]
+    assert low < large["nats_per_token"] < high
+    assert parts[2]["interval_95"] is None
+    assert "1 cluster of text" in parts[2]["interval_note"]
+
+
+def test_shards_and_samples_know_their_sources(store_of_three, run_of_three):
+    subject = open_subject(run_of_three.checkpoint)
+    whole = score(subject, store_of_three)
+    shards = [score(subject, store_of_three, shard=(k, 3)) for k in (2, 0, 1)]
+    assert "bits_per_byte" not in shards[0].to_json()["by_source"][0]
+    merged = merge_scores(shards, text_bytes=whole.text_bytes).to_json()["by_source"]
+    for one, other in zip(merged, whole.to_json()["by_source"], strict=True):
+        assert one["bits_per_byte"] == pytest.approx(other["bits_per_byte"])
+    sample = score(subject, store_of_three, max_windows=3).to_json()["by_source"]
+    assert sum(part["tokens"] for part in sample) <= 3 * CONTEXT
+    partly = [dataclasses.replace(shards[0], sources=None), *shards[1:]]
+    assert "by_source" not in merge_scores(partly).to_json()
+
+
+def test_a_cached_score_knows_its_sources(store_of_three, run_of_three):
+    with track("scoring", None, "tokens") as bar:
+        made, kept = (
+            cached_score(
+                run_of_three,
+                store_of_three,
+                split="validation",
+                context=CONTEXT,
+                max_windows=None,
+                order="forward",
+                bar=bar,
+            )
+            for _ in range(2)
+        )
+    assert made.to_json() == kept.to_json()
+    assert len(kept.to_json()["by_source"]) == 3
+
+
+def test_a_source_without_text_in_the_split_is_left_out(tmp_path):
+    store = mixed_store(
+        tmp_path / "s",
+        {
+            "train": {name: [[1] * 30] for name in "abcd"},
+            "validation": {"a": [], "b": [[1] * 9, [2] * 9], "c": [], "d": [[3] * 20]},
+        },
+        symbols=9,
+    )
+    run = train(tiny_training(store, tmp_path / "run", source_temperature=1.0))
+    parts = score(open_subject(run.checkpoint), store).to_json()["by_source"]
+    assert [(part["name"], part["tokens"]) for part in parts] == [("b", 18), ("d", 20)]
+
+
+def test_a_store_of_one_source_has_one_score(small_store, tmp_path):
+    run = train(tiny_training(small_store, tmp_path / "run"))
+    assert "by_source" not in score(open_subject(run.checkpoint), small_store).to_json()
+
+
+def test_the_commands_of_the_guide(tmp_path, capsys):
+    """docs/training.md, "Several languages", with less of everything."""
+    for name, alphabet, count in (
+        ("en", "abcdefg ", 60),
+        ("fr", "éàçèù ", 30),
+        ("sw", "wxyz ", 15),
+    ):
+        rng = np.random.default_rng(count)
+        (tmp_path / "text" / name).mkdir(parents=True)
+        for number in range(count):
+            text = "".join(rng.choice(list(alphabet), 80))
+            (tmp_path / "text" / name / f"{number}.txt").write_text(text, "utf-8")
+    store, run, out = tmp_path / "three", tmp_path / "three-33", tmp_path / "score"
+    folders = [str(tmp_path / "text" / name) for name in ("en", "fr", "sw")]
+    vocabulary = ["--tokenizer.vocabulary", "300", "--split.validation", "0.3"]
+    assert main(["prepare", "--corpus.source", *folders, "--out", str(store), *vocabulary]) == 0
+    assert "tokens of validation" in capsys.readouterr().out
+    model = ["--model.layers", "1", "--model.heads", "2", "--model.width", "16"]
+    short = ["--steps", "3", "--batch", "2", "--context", "16", "--threads", "1", *model]
+    sampled = ["--source-temperature", "3.3", "--out", str(run)]
+    assert main(["train", "--store", str(store), *sampled, *short]) == 0
+    assert "en " in capsys.readouterr().err
+    options = ["--model", str(run), "--store", str(store), "--out", str(out)]
+    assert main(["score", *options]) == 0
+    printed = capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    assert [part["name"] for part in results["by_source"]] == ["en", "fr", "sw"]
+    for part in results["by_source"]:
+        assert f"{part['nats_per_token']:.6g}" in printed
+        assert part["bits_per_byte"] > 0
+    assert "{" not in printed

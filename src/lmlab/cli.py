@@ -153,6 +153,12 @@ def _prepare(arguments: Sequence[str]) -> None:
         for name, s in store.manifest["splits"].items()
     ]
     _table(["split", "documents", "tokens", "bytes of text"], rows)
+    parts = {name: store.split(name).sources for name in store.manifest["splits"]}
+    if any(parts.values()):
+        tokens = [[f"{part.tokens:,}" for part in of_split] for of_split in parts.values()]
+        names = [part.name for part in next(iter(parts.values()))]
+        columns = ["source", *(f"tokens of {name}" for name in parts)]
+        _table(columns, [list(row) for row in zip(names, *tokens, strict=True)])
     print(f"store: {store.path} (vocabulary {store.vocabulary:,}, {store.fingerprint[:12]})")
 
 
@@ -207,7 +213,15 @@ def _score(arguments: Sequence[str]) -> None:
         batch=config.batch,
         max_windows=config.windows,
     )
-    _finish("score", config, made.to_json())
+    values = made.to_json()
+    _print_values({key: value for key, value in values.items() if key != "by_source"})
+    if "by_source" in values:
+        units = ["nats_per_token", "interval_95", "bits_per_byte", "tokens"]
+        _table(
+            ["source", *(unit.replace("_", " ") for unit in units)],
+            [[s["name"], *(_text(s.get(unit)) for unit in units)] for s in values["by_source"]],
+        )
+    _write("score", config, values)
 
 
 def _sample(arguments: Sequence[str]) -> None:
@@ -304,12 +318,6 @@ def _device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
 
     keep_freed_memory()
     return resolve_device(wanted)
-
-
-def _finish(command: str, config: Any, values: dict[str, Any]) -> None:
-    """Prints a result as a table and writes it to results.json."""
-    _print_values(values)
-    _write(command, config, values)
 
 
 def _print_values(values: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ Notable:
   not depend on the batch size (1e-5 nat per token).
 - Windows can be shared out over processes (`shard`), and the parts put together (`merge_scores`).
 - The interval is over text (clusters of windows), for this one model.
+- Where the store knows its sources (languages), each has its own score (`by_source`).
 
 Shapes: M windows, b bins of positions.
 """
@@ -21,6 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from lmlab.analyses.by_source import (
+    WindowSources,
+    merged_sources,
+    scores_by_source,
+    window_sources,
+)
 from lmlab.analyses.subject import Subject
 from lmlab.data.store import Split, TokenStore
 from lmlab.data.windows import evaluation_windows
@@ -55,6 +62,8 @@ class Score:
     """What each token was scored from."""
     text_bytes: int | None
     """UTF-8 bytes of the scored text; None where only a sample or a shard was scored."""
+    sources: WindowSources | None = None
+    """Which source each window is of; None where that is not known."""
 
     @property
     def nats_M(self) -> np.ndarray:
@@ -94,6 +103,7 @@ class Score:
     def to_json(self) -> dict[str, Any]:
         """Plain values; per-window arrays are left out."""
         interval = self.interval()
+        by_source = [_part_to_json(*part) for part in scores_by_source(self)]
         return {
             "subject": self.subject,
             "order": self.order,
@@ -110,7 +120,20 @@ class Score:
             "clusters": len(np.unique(self.cluster_M)),
             "cluster": self.cluster_unit,
             "scored": self.conditions,
+            **({"by_source": by_source} if by_source else {}),
         }
+
+
+def _part_to_json(name: str, part: Score) -> dict[str, Any]:
+    interval, bits = part.interval(), part.bits_per_byte
+    return {
+        "name": name,
+        "nats_per_token": part.nats_per_token,
+        "interval_95": _pair(interval),
+        "interval_note": interval.note,
+        **({} if bits is None else {"bits_per_byte": bits}),
+        "tokens": part.tokens,
+    }
 
 
 def _pair(interval: Interval) -> list[float] | None:
@@ -181,6 +204,7 @@ def score(
         row_M=rows,
         conditions=subject.objective.conditions,
         text_bytes=scored_bytes(source, made.tokens_M),
+        sources=window_sources(source, chosen.start_M),
     )
 
 
@@ -218,4 +242,5 @@ def merge_scores(parts: Sequence[Score], *, text_bytes: int | None = None) -> Sc
         cluster_M=np.concatenate([p.cluster_M for p in parts])[order],
         row_M=row[order],
         text_bytes=text_bytes,
+        sources=merged_sources([p.sources for p in parts], order),
     )

@@ -9,6 +9,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from lmlab.analyses.by_source import window_sources
 from lmlab.analyses.score import Score, score, scored_bytes
 from lmlab.analyses.subject import open_subject
 from lmlab.config import digest
@@ -49,6 +50,7 @@ def cached_score(
             cluster_unit=windows.cluster_unit,
             conditions=Causal.conditions,
             text_bytes=scored_bytes(source, arrays["tokens_M"]),
+            sources=window_sources(source, windows.start_M),
             **arrays,
         )
     subject = open_subject(run.checkpoint)
