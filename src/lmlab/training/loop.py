@@ -162,7 +162,8 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
     return TrainedRun(path, identity, checkpoint_folder(path, config.steps))
 
 
-def _training_windows(config: TrainConfig, store: TokenStore) -> TrainingWindows:
+def training_windows(config: TrainConfig, store: TokenStore) -> TrainingWindows:
+    """The windows that `config` trains on; says the shares where sources are sampled."""
     split, how = store.split(TRAIN), {"batch": config.batch, "seed": config.seed}
     if config.source_temperature is None:
         return TrainingWindows(split, config.context, **how)
@@ -208,7 +209,7 @@ class Trainer:
         self.objective: Objective = from_record(
             config.objective_record(), order=config.order, tokenizer=self.tokenizer
         )
-        self.windows = _training_windows(config, store)
+        self.windows = training_windows(config, store)
         self.validation = evaluation_windows(
             store.split(VALIDATION), config.context, max_windows=config.evaluation_windows
         )
