@@ -35,7 +35,8 @@ from lmlab.training import cost, doctor
 from lmlab.training.doctor import Diagnosis, Memory, Targets, Timing, diagnose, measure_targets
 from lmlab.training.doctor_words import byte_size, find_warnings, table
 from lmlab.training.hardware import available_memory, peak_memory
-from lmlab.training.loop import Trainer, resolve
+from lmlab.training.loop import Trainer
+from lmlab.training.setup import resolve
 
 ALL = ["gpt2", "neox", "llama", "gru", "lstm"]
 TIED = ModelConfig(layers=1, heads=2, width=16, tied=True)

@@ -25,7 +25,8 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.head import attach_bias
 from lmlab.objectives.headless import Headless, contrastive_loss
-from lmlab.training.loop import resolve, run_identity, train
+from lmlab.training.loop import train
+from lmlab.training.setup import resolve, run_identity
 
 TIED = ModelConfig(layers=1, heads=2, width=16, tied=True)
 

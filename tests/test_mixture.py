@@ -21,7 +21,8 @@ from lmlab.data.windows import key, keyed_bijection
 from lmlab.errors import UserError
 from lmlab.progress import track
 from lmlab.studies.cached import cached_score
-from lmlab.training.loop import run_identity, train
+from lmlab.training.loop import train
+from lmlab.training.setup import run_identity
 
 counts = st.lists(st.integers(1, 10**9), min_size=2, max_size=40).map(np.array)
 CONTEXT = 8

@@ -25,7 +25,8 @@ from lmlab.objectives.causal import Causal
 from lmlab.runs.checkpoint import checkpoint_folder, checkpoints, verify_checkpoint
 from lmlab.training import loop
 from lmlab.training.hardware import keep_freed_memory, resolve_device, resolve_dtype
-from lmlab.training.loop import NonFiniteError, resolve, run_identity, train
+from lmlab.training.loop import NonFiniteError, train
+from lmlab.training.setup import resolve, run_identity
 
 
 def weights(run, step):

@@ -91,6 +91,23 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class ParentConfig:
+    """A model whose weights a run starts from, instead of fresh ones: the run is its child."""
+
+    path: str | None = None
+    """Run folder (its newest checkpoint), checkpoint, saved transformers model, or Hub name. Its
+    architecture is kept, so --model settings are left out."""
+    untie: bool = False
+    """Give the child an output embedding of its own, which starts at the tied one."""
+    freeze_body: bool = False
+    """Train the head alone (a tied model needs untie)."""
+
+    def __post_init__(self) -> None:
+        if self.path is None and (self.untie or self.freeze_body):
+            raise UserError("--parent.untie and --parent.freeze-body need --parent.path")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Train a model on a token store. An interrupted run resumes with the same command."""
 
@@ -109,6 +126,7 @@ class TrainConfig:
     """Of cross-entropy: an output bias at the log-unigram distribution of the training split,
     fixed or learnt from there. A headless model always has the fixed one, for scoring."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    parent: ParentConfig = field(default_factory=ParentConfig)
     context: int = 256
     """Tokens a window."""
     batch: int = 32
@@ -170,6 +188,13 @@ class TrainConfig:
             raise UserError("--masking.* settings are for --objective masked, headless-masked")
         if self.is_masked and self.order != "forward":
             raise UserError(f"--order {self.order}: a masked model reads both ways; leave it out")
+        if self.parent.path is not None:
+            if self.model != ModelConfig():
+                raise UserError(
+                    "--model settings and --parent.path: the parent decides the architecture; "
+                    "leave --model out"
+                )
+            return
         architecture = self.model.architecture
         if architecture != "auto" and self.is_masked != (architecture in MASKED):
             fitting = ", ".join(MASKED) if self.is_masked else "gpt2, neox, llama, gru, lstm"
@@ -235,4 +260,9 @@ class TrainConfig:
             values.pop("masking")
         if self.output_bias == "none":
             values.pop("output_bias")
+        how = values.pop("parent")
+        if parent is not None:
+            values.pop("model")
+            how.pop("path")
+            values["child"] = how
         return {**values, "store_fingerprint": store_fingerprint, "parent": parent}

@@ -37,7 +37,8 @@ from lmlab.studies.arrow_report import arrow_page
 from lmlab.studies.arrow_result import cell_result
 from lmlab.studies.cached import cached_score
 from lmlab.studies.corpora import Corpus, corpus_labels, is_synthetic, open_corpus
-from lmlab.training.loop import TrainedRun, planned_tokens, resolve, run_identity, train
+from lmlab.training.loop import TrainedRun, train
+from lmlab.training.setup import planned_tokens, resolve, run_identity
 
 _NGRAM_ORDERS = (2, 3)
 _VALIDATION_TOKENS = 1 << 14

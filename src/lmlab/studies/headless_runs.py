@@ -18,7 +18,7 @@ from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import write_json
 from lmlab.progress import say
-from lmlab.training.loop import deciding_values, resolve, run_identity
+from lmlab.training.setup import deciding_values, resolve, run_identity
 from lmlab.training.speed import seconds_per_step
 
 REFERENCE = "ce-tied-prior"

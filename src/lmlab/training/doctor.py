@@ -24,8 +24,8 @@ import torch
 
 from lmlab.config.objective import HeadlessConfig
 from lmlab.config.training import TrainConfig
-from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
+from lmlab.data.tokenizers import TextTokenizer
 from lmlab.data.windows import TrainingWindows, row_keys
 from lmlab.errors import UserError
 from lmlab.models.build import build_model
@@ -36,14 +36,16 @@ from lmlab.objectives.cross_entropy import IGNORED
 from lmlab.progress import duration, say
 from lmlab.training import cost
 from lmlab.training.hardware import available_memory, peak_memory
-from lmlab.training.loop import (
+from lmlab.training.optimizers import state_bytes
+from lmlab.training.parent import child_model, find_parent
+from lmlab.training.setup import (
     backbone_config,
     planned_tokens,
     resolve,
     target_counts,
     training_tokenizer,
+    training_windows,
 )
-from lmlab.training.optimizers import state_bytes
 from lmlab.training.speed import seconds_per_step
 
 _MICRO_BATCHES = 16
@@ -168,18 +170,13 @@ def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
     config = resolve(config)
     assert config.micro_batch is not None
     store = TokenStore(config.store)
-    windows = TrainingWindows(
-        store.split(TRAIN), config.context, batch=config.batch, seed=config.seed
-    )
+    windows = training_windows(config, store)
     tokenizer = training_tokenizer(config, store)
     objective = from_record(config.objective_record(), order=config.order, tokenizer=tokenizer)
     targets = measure_targets(
         objective, windows, config.micro_batch, target_counts(config, store, tokenizer)
     )
-    with torch.device("meta"):  # shapes without memory: the model may not fit
-        model: Any = build_model(backbone_config(config, store), seed=0, masked=config.is_masked)
-        if prior := config.output_prior():
-            attach_bias(model, torch.zeros(tokenizer.vocabulary), learnt=prior == "learnt")
+    model = _shapes(config, store, tokenizer)
     head_VD = model.get_output_embeddings().weight
     tied = head_VD is model.get_input_embeddings().weight
     if config.is_headless and not tied:
@@ -209,6 +206,18 @@ def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
         not_timed="--rounds 0",
     )
     return made if rounds == 0 else _timed(made, other, rounds)
+
+
+def _shapes(config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer) -> Any:
+    """The model without memory for its weights, for it may not fit; a parent is loaded."""
+    if parent := find_parent(config):
+        model = child_model(config, parent, tokenizer)
+    else:
+        with torch.device("meta"):
+            model = build_model(backbone_config(config, store), seed=0, masked=config.is_masked)
+    if prior := config.output_prior():
+        attach_bias(model, torch.zeros(tokenizer.vocabulary), learnt=prior == "learnt")
+    return model
 
 
 def other_form(config: TrainConfig, *, tied: bool) -> TrainConfig | None:

@@ -12,7 +12,6 @@ What is notable:
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,24 +19,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import PreTrainedConfig
 
-from lmlab.config import digest, to_mapping
+from lmlab.config import to_mapping
 from lmlab.config.training import TrainConfig
-from lmlab.data.mixture import MixedWindows, training_sources
-from lmlab.data.splits import TRAIN, VALIDATION
+from lmlab.data.splits import VALIDATION
 from lmlab.data.store import TokenStore
-from lmlab.data.tokenizers import TextTokenizer
-from lmlab.data.unigram import log_unigram, token_counts
-from lmlab.data.windows import TrainingWindows, evaluation_windows, key, row_keys
+from lmlab.data.windows import evaluation_windows, key, row_keys
 from lmlab.durable import to_json
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.models.build import build_config, build_model
 from lmlab.models.files import load_weights, model_files
-from lmlab.models.head import attach_bias, head_files, read_bias
+from lmlab.models.head import head_files
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
 from lmlab.objectives.evaluate import evaluate, evaluation_batch
@@ -53,15 +46,21 @@ from lmlab.runs.checkpoint import (
 from lmlab.runs.journal import Journal, cut_back
 from lmlab.runs.rundir import RunDirectory
 from lmlab.training.hardware import (
-    available_cores,
     fastest_attention,
     keep_freed_memory,
     numeric_key,
     peak_memory,
-    resolve_device,
-    resolve_dtype,
 )
 from lmlab.training.optimizers import Optimizers, learning_rate_factor
+from lmlab.training.setup import (
+    deciding_values,
+    initial_model,
+    planned_tokens,
+    resolve,
+    run_identity,
+    training_tokenizer,
+    training_windows,
+)
 
 _TIMING_EVERY_SECONDS = 5.0
 
@@ -77,59 +76,6 @@ class TrainedRun:
 
 class NonFiniteError(UserError):
     """The loss or the gradient is not a number; nothing was updated."""
-
-
-def resolve(config: TrainConfig) -> TrainConfig:
-    """`config` with device, dtype, threads and defaults decided for this machine."""
-    device = resolve_device(config.device)
-    return config.resolved(
-        device=device,
-        dtype=resolve_dtype(config.dtype, device),
-        threads=config.threads or available_cores(),
-    )
-
-
-def planned_tokens(config: TrainConfig) -> int:
-    """Tokens that a run of `config` trains on."""
-    return config.steps * config.batch * config.context
-
-
-def run_identity(config: TrainConfig, store: TokenStore) -> str:
-    """The identity of a resolved run: the digest of all that decides its result."""
-    return digest(deciding_values(config, store))
-
-
-def deciding_values(config: TrainConfig, store: TokenStore) -> dict[str, Any]:
-    """All that decides a resolved run's result, as plain values.
-
-    A configuration taken from a folder or the Hub counts by its content, not by its place. Where
-    sources are sampled, so do their borders, which the store's fingerprint does not hold.
-    """
-    values = config.identity_values(store_fingerprint=store.fingerprint, parent=None)
-    if config.source_temperature is not None:
-        values["source_tokens"] = [s.tokens for s in training_sources(store.split(TRAIN))]
-    if config.model.path is not None:
-        backbone = json.loads(backbone_config(config, store).to_json_string(use_diff=False))
-        for name in ("_name_or_path", "transformers_version"):
-            backbone.pop(name, None)
-        values["model"]["path"] = digest(backbone)
-    return values
-
-
-def backbone_config(config: TrainConfig, store: TokenStore) -> PreTrainedConfig:
-    """The transformers configuration of a run's model. Raises `UserError` as `build_config`."""
-    return build_config(
-        config.model,
-        vocabulary=training_tokenizer(config, store).vocabulary,
-        context=config.positions,
-        bos_id=store.bos_id,
-        end_of_text_id=store.tokenizer.end_of_text_id,
-    )
-
-
-def training_tokenizer(config: TrainConfig, store: TokenStore) -> TextTokenizer:
-    """The store's tokenizer, with a mask token where the objective needs one."""
-    return store.tokenizer.with_mask() if config.is_masked else store.tokenizer
 
 
 def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> TrainedRun:
@@ -162,34 +108,6 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
     return TrainedRun(path, identity, checkpoint_folder(path, config.steps))
 
 
-def training_windows(config: TrainConfig, store: TokenStore) -> TrainingWindows:
-    """The windows that `config` trains on; says the shares where sources are sampled."""
-    split, how = store.split(TRAIN), {"batch": config.batch, "seed": config.seed}
-    if config.source_temperature is None:
-        return TrainingWindows(split, config.context, **how)
-    mixed = MixedWindows(split, config.context, temperature=config.source_temperature, **how)
-    say(f"training windows: {mixed.summary(config.steps)}")
-    return mixed
-
-
-def _prior(
-    config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer, found: Found
-) -> torch.Tensor:
-    """The output bias (V): the checkpoint's, else log-unigram of the training split."""
-    saved_V = None if found.path is None else read_bias(found.path)
-    if saved_V is not None:
-        return saved_V
-    return torch.from_numpy(log_unigram(target_counts(config, store, tokenizer))).float()
-
-
-def target_counts(config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer) -> np.ndarray:
-    """How often each token (V) of the training split is there to be predicted."""
-    counts_V = token_counts(store.split(TRAIN), tokenizer.vocabulary)
-    if config.is_masked:
-        counts_V[tokenizer.special_ids] = 0
-    return counts_V
-
-
 class Trainer:
     """One process's state while it trains."""
 
@@ -213,15 +131,7 @@ class Trainer:
         self.validation = evaluation_windows(
             store.split(VALIDATION), config.context, max_windows=config.evaluation_windows
         )
-        self.model = build_model(
-            backbone_config(config, store),
-            seed=key(config.seed, 0x1217),
-            masked=config.is_masked,
-        )
-        prior = config.output_prior()
-        if prior:
-            bias_V = _prior(config, store, self.tokenizer, found)
-            attach_bias(self.model, bias_V, learnt=prior == "learnt")
+        self.model = initial_model(config, store, self.tokenizer, found)
         torch.nn.Module.to(self.model, self.device)
         attention = fastest_attention(config.device, config.context)
         if attention and hasattr(self.model.config, "num_attention_heads"):
@@ -400,6 +310,7 @@ class Trainer:
             "tokenizer_fingerprint": self.tokenizer.fingerprint,
             "run": self.identity,
             "training": self.deciding_values,
+            **({"parent": self.config.parent.path} if self.config.parent.path else {}),
         }
         state = {"step": self.step, "tokens": self.tokens, "numeric": self.numeric}
         save_checkpoint(

@@ -16,7 +16,8 @@ from pathlib import Path
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.runs.checkpoint import Found
-from lmlab.training.loop import Trainer, resolve
+from lmlab.training.loop import Trainer
+from lmlab.training.setup import resolve
 
 
 def seconds_per_step(

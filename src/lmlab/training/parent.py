@@ -1,0 +1,110 @@
+"""Child runs: a model that starts from the weights of another, its parent.
+
+Notable: a parent counts by the content of its files, not by its place, so a child's identity is the
+same wherever the parent lies. A run folder stands for its newest checkpoint at that moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+import lmlab.models  # noqa: F401 - registers lmlab's own classes
+from lmlab.config import digest
+from lmlab.config.training import TrainConfig
+from lmlab.data.tokenizers import TextTokenizer
+from lmlab.durable import file_sha256
+from lmlab.errors import UserError
+from lmlab.models.head import with_untied_head
+from lmlab.runs.checkpoint import newest_checkpoint, read_json_file, verify_checkpoint
+
+
+@dataclass(frozen=True)
+class Parent:
+    """Where a parent's weights are, and what stands for their content."""
+
+    name: str
+    folder: Path | None
+    """None for a model of the Hub."""
+    identity: str
+    record: dict[str, Any]
+    """The checkpoint's `lmlab.json`; empty for a model from elsewhere."""
+
+
+def find_parent(config: TrainConfig) -> Parent | None:
+    """The parent that `config` names; None without one.
+
+    Raises `UserError` for a run without a usable checkpoint, or a damaged one.
+    """
+    name = config.parent.path
+    if name is None:
+        return None
+    folder = Path(name)
+    if (folder / "checkpoints").is_dir():
+        found = newest_checkpoint(folder)
+        if found.path is None:
+            why = "; ".join(found.skipped) or "it has none yet"
+            raise UserError(f"--parent.path {folder}: no usable checkpoint ({why})")
+        folder = found.path
+    if not folder.is_dir():
+        return Parent(name, None, digest(["hub", name]), {})
+    if (folder / "manifest.json").is_file():
+        verify_checkpoint(folder)
+    files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
+    kept = [f for f in files if f.is_file() and f.name != "optimizer.safetensors"]
+    content = digest([[file.name, file_sha256(file)] for file in kept])
+    own = (folder / "lmlab.json").is_file()
+    record = read_json_file(folder / "lmlab.json") if own else {}
+    return Parent(str(folder), folder, content, record)
+
+
+def child_model(config: TrainConfig, parent: Parent, tokenizer: TextTokenizer) -> Any:
+    """A float32 model with the parent's weights, untied and frozen as `config` asks.
+
+    An output bias that lmlab gave the parent is not part of its weights.
+
+    Raises `UserError` where it cannot be loaded, does not fit the store's tokenizer or the context,
+    or nothing would be trained.
+    """
+    name, wanted = parent.name, parent.record.get("tokenizer_fingerprint")
+    if wanted not in (None, tokenizer.fingerprint):
+        raise UserError(
+            f"{config.store} was made with another tokenizer than {name}. Prepare the text with "
+            f"it: lmlab prepare --tokenizer.kind pretrained --tokenizer.name {name}"
+        )
+    kind = AutoModelForMaskedLM if config.is_masked else AutoModelForCausalLM
+    try:
+        model: Any = kind.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"--parent.path {name}: the model cannot be loaded: {error}") from error
+    rows = len(model.get_input_embeddings().weight)
+    if rows < tokenizer.vocabulary:
+        raise UserError(
+            f"{config.store} has a vocabulary of {tokenizer.vocabulary:,}, but {name} embeds only "
+            f"{rows:,} tokens; prepare the text with the parent's own tokenizer"
+        )
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(longest, int) and longest < config.positions:
+        raise UserError(
+            f"--context {config.context}: {name} takes {longest} positions, and {config.positions} "
+            "are needed"
+        )
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    if config.parent.untie:
+        if not tied:
+            raise UserError(f"--parent.untie: {name} is not tied")
+        model = with_untied_head(model, model.get_output_embeddings().weight.detach())
+    elif tied and config.parent.freeze_body:
+        raise UserError(
+            "--parent.freeze-body: a tied head is the input embedding; add --parent.untie"
+        )
+    if config.parent.freeze_body:
+        model.requires_grad_(False)
+        model.get_output_embeddings().requires_grad_(True)
+    return model

@@ -1,0 +1,144 @@
+"""What a run starts from: its settings decided for this machine, identity, windows, model.
+
+Notable:
+- A run's identity is the digest of all that decides its result: settings, the store's content, and
+  for a child run the content of its parent's weights, wherever they lie.
+- The model is fresh from the seed, or a parent's; the output bias is the log-unigram distribution
+  of the training split, a parent's, or on resume the checkpoint's.
+
+Shapes: V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedConfig
+
+from lmlab.config import digest
+from lmlab.config.training import TrainConfig
+from lmlab.data.mixture import MixedWindows, training_sources
+from lmlab.data.splits import TRAIN
+from lmlab.data.store import TokenStore
+from lmlab.data.tokenizers import TextTokenizer
+from lmlab.data.unigram import log_unigram, token_counts
+from lmlab.data.windows import TrainingWindows, key
+from lmlab.models.build import build_config, build_model
+from lmlab.models.head import attach_bias, read_bias
+from lmlab.progress import say
+from lmlab.runs.checkpoint import Found
+from lmlab.training.hardware import available_cores, resolve_device, resolve_dtype
+from lmlab.training.parent import Parent, child_model, find_parent
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """`config` with device, dtype, threads and defaults decided for this machine."""
+    device = resolve_device(config.device)
+    return config.resolved(
+        device=device,
+        dtype=resolve_dtype(config.dtype, device),
+        threads=config.threads or available_cores(),
+    )
+
+
+def planned_tokens(config: TrainConfig) -> int:
+    """Tokens that a run of `config` trains on."""
+    return config.steps * config.batch * config.context
+
+
+def run_identity(config: TrainConfig, store: TokenStore) -> str:
+    """The identity of a resolved run: the digest of all that decides its result."""
+    return digest(deciding_values(config, store))
+
+
+def deciding_values(config: TrainConfig, store: TokenStore) -> dict[str, Any]:
+    """All that decides a resolved run's result, as plain values.
+
+    A configuration taken from a folder or the Hub counts by its content, not by its place. Where
+    sources are sampled, so do their borders, which the store's fingerprint does not hold.
+    """
+    parent = find_parent(config)
+    values = config.identity_values(
+        store_fingerprint=store.fingerprint, parent=parent.identity if parent else None
+    )
+    if config.source_temperature is not None:
+        values["source_tokens"] = [s.tokens for s in training_sources(store.split(TRAIN))]
+    if config.model.path is not None:
+        backbone = json.loads(backbone_config(config, store).to_json_string(use_diff=False))
+        for name in ("_name_or_path", "transformers_version"):
+            backbone.pop(name, None)
+        values["model"]["path"] = digest(backbone)
+    return values
+
+
+def backbone_config(config: TrainConfig, store: TokenStore) -> PreTrainedConfig:
+    """The transformers configuration of a run's model. Raises `UserError` as `build_config`."""
+    return build_config(
+        config.model,
+        vocabulary=training_tokenizer(config, store).vocabulary,
+        context=config.positions,
+        bos_id=store.bos_id,
+        end_of_text_id=store.tokenizer.end_of_text_id,
+    )
+
+
+def training_tokenizer(config: TrainConfig, store: TokenStore) -> TextTokenizer:
+    """The store's tokenizer, with a mask token where the objective needs one."""
+    return store.tokenizer.with_mask() if config.is_masked else store.tokenizer
+
+
+def training_windows(config: TrainConfig, store: TokenStore) -> TrainingWindows:
+    """The windows that `config` trains on; says the shares where sources are sampled."""
+    split, how = store.split(TRAIN), {"batch": config.batch, "seed": config.seed}
+    if config.source_temperature is None:
+        return TrainingWindows(split, config.context, **how)
+    mixed = MixedWindows(split, config.context, temperature=config.source_temperature, **how)
+    say(f"training windows: {mixed.summary(config.steps)}")
+    return mixed
+
+
+def initial_model(
+    config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer, found: Found
+) -> Any:
+    """The model to start or go on from, with its output bias, on the CPU; of a checkpoint that was
+    `found`, the bias only: its weights are loaded over these.
+
+    Raises `UserError` for a model that cannot be built, or a parent that does not fit.
+    """
+    parent = find_parent(config)
+    if parent is None:
+        model: Any = build_model(
+            backbone_config(config, store), seed=key(config.seed, 0x1217), masked=config.is_masked
+        )
+    else:
+        model = child_model(config, parent, tokenizer)
+    if prior := config.output_prior():
+        bias_V = _initial_bias(config, store, tokenizer, found, parent)
+        attach_bias(model, bias_V, learnt=prior == "learnt")
+    return model
+
+
+def _initial_bias(
+    config: TrainConfig,
+    store: TokenStore,
+    tokenizer: TextTokenizer,
+    found: Found,
+    parent: Parent | None,
+) -> torch.Tensor:
+    """The checkpoint's, else the parent's, else the log-unigram distribution of the text (V)."""
+    for folder in (found.path, parent.folder if parent else None):
+        saved_V = None if folder is None else read_bias(folder)
+        if saved_V is not None:
+            return saved_V
+    return torch.from_numpy(log_unigram(target_counts(config, store, tokenizer))).float()
+
+
+def target_counts(config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer) -> np.ndarray:
+    """How often each token (V) of the training split is there to be predicted."""
+    counts_V = token_counts(store.split(TRAIN), tokenizer.vocabulary)
+    if config.is_masked:
+        counts_V[tokenizer.special_ids] = 0
+    return counts_V
