@@ -38,6 +38,14 @@ def child(store, out, parent, *, untie=True, freeze_body=False, **options):
     )  # fmt: skip
 
 
+def small_gpt2(vocabulary):
+    config = GPT2Config(
+        vocab_size=vocabulary, n_embd=16, n_layer=1, n_head=2, n_positions=8,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
 def weights(run, step):
     return load_file(checkpoint_folder(run.path, step) / "model.safetensors")
 
@@ -128,9 +136,7 @@ def test_a_child_is_identified_by_its_parents_content(small_store, tmp_path, par
 
 
 def test_parents_from_elsewhere(small_store, tmp_path):
-    sizes = {"vocab_size": small_store.vocabulary, "n_embd": 16, "n_layer": 1, "n_head": 2}
-    ids = {"bos_token_id": 0, "eos_token_id": 0}
-    GPT2LMHeadModel(GPT2Config(**sizes, **ids, n_positions=8)).save_pretrained(tmp_path / "hub")
+    small_gpt2(small_store.vocabulary).save_pretrained(tmp_path / "hub")
     how = ParentConfig(str(tmp_path / "hub"))
     run = train(tiny_training(small_store, tmp_path / "c", model=ModelConfig(), parent=how))
     assert open_subject(run.path).head == "tied"
@@ -148,10 +154,7 @@ def test_parents_that_do_not_fit(small_store, tmp_path, parent):
     )
     with pytest.raises(UserError, match="was made with another tokenizer than"):
         train(child(other, tmp_path / "c", parent))
-    sizes = {"vocab_size": 20, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8}
-    GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).save_pretrained(
-        tmp_path / "hub"
-    )
+    small_gpt2(20).save_pretrained(tmp_path / "hub")
     how = ParentConfig(str(tmp_path / "hub"))
     with pytest.raises(UserError, match=r"has a vocabulary of 42, but .* embeds only 20 tokens"):
         train(tiny_training(other, tmp_path / "d", model=ModelConfig(), parent=how))

@@ -26,6 +26,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab export          a model as a standard transformers folder
   lmlab arrow           compare a forward and a backward model on a store
   lmlab study arrow     train both directions and measure the arrow of time
+  lmlab study headless  train with and without a softmax, and compare the heads
   lmlab report          draw the report of a finished study again
   lmlab tour            a small edition of the studies, in a few minutes
 
@@ -40,8 +41,9 @@ class ScoreConfig:
     """Run folder, checkpoint, saved transformers model, or Hub name."""
     store: Path
     split: Literal["train", "validation", "test"] = "validation"
-    raw_head: bool = False
-    """Leave out the output bias that lmlab gave the model (headless: embeddings alone)."""
+    head: Literal["own", "raw", "calibrated"] = "own"
+    """raw leaves out the output bias that lmlab gave the model (headless: embeddings alone);
+    calibrated fits two scalars on the validation split (on test, where validation is scored)."""
     objective: Literal["auto", "causal", "masked"] = "auto"
     """Insist on one way to read the model (default: as it was trained)."""
     context: int | None = None
@@ -80,8 +82,10 @@ class ExportConfig:
     model: str
     """Run folder or checkpoint."""
     out: Path
-    raw_head: bool = False
-    """Leave out the output bias: a headless model with its embeddings alone for a head."""
+    head: Literal["own", "raw", "calibrated"] = "own"
+    """raw leaves out the output bias (headless: embeddings alone); calibrated fits two scalars on
+    the validation split of --store."""
+    store: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -195,19 +199,22 @@ def _doctor(arguments: Sequence[str]) -> None:
 
 def _score(arguments: Sequence[str]) -> None:
     config = from_command_line(ScoreConfig, arguments, program="lmlab score")
+    from lmlab.analyses.calibrate import open_with_head
     from lmlab.analyses.score import score
-    from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
 
-    subject = open_subject(
+    store = TokenStore(config.store)
+    subject = open_with_head(
         config.model,
+        config.head,
+        store=store,
+        held_out="test" if config.split == "validation" else "validation",
         device=_device(config.device),
-        raw_head=config.raw_head,
         objective=config.objective,
     )
     made = score(
         subject,
-        TokenStore(config.store),
+        store,
         split=config.split,
         context=config.context,
         batch=config.batch,
@@ -248,10 +255,14 @@ def _export(arguments: Sequence[str]) -> None:
     config = from_command_line(
         ExportConfig, arguments, program="lmlab export", leading=("--model",)
     )
+    from lmlab.analyses.calibrate import open_with_head
     from lmlab.analyses.export import export_model
-    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
 
-    subject = open_subject(config.model, raw_head=config.raw_head)
+    if config.store is not None and config.head != "calibrated":
+        raise UserError("--store is what a calibrated head is fitted to; add --head calibrated")
+    store = None if config.store is None else TokenStore(config.store)
+    subject = open_with_head(config.model, config.head, store=store)
     print(f"model: {export_model(subject, config.out)}")
 
 
@@ -289,6 +300,15 @@ def _study_arrow(arguments: Sequence[str]) -> None:
     from lmlab.studies.arrow import run_arrow
 
     _end_of_study(run_arrow(config))
+
+
+def _study_headless(arguments: Sequence[str]) -> None:
+    from lmlab.config.studies import HeadlessStudyConfig
+
+    config = from_command_line(HeadlessStudyConfig, arguments, program="lmlab study headless")
+    from lmlab.studies.headless import run_headless
+
+    _end_of_study(run_headless(config))
 
 
 def _report(arguments: Sequence[str]) -> None:
@@ -365,6 +385,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "export": _export,
     "arrow": _arrow,
     "study arrow": _study_arrow,
+    "study headless": _study_headless,
     "report": _report,
     "tour": _tour,
 }

@@ -11,12 +11,13 @@ Shapes: N tokens, D width, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from lmlab.analyses.subject import Subject, plain_objective
+from lmlab.analyses.subject import Subject, open_subject, plain_objective
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows, row_keys
 from lmlab.errors import UserError
@@ -24,6 +25,8 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.head import attach_bias, with_untied_head
 from lmlab.numerics.softmax_calibration import fit_two_scalars
 from lmlab.objectives.base import IGNORED, hidden_states
+
+Head = Literal["own", "raw", "calibrated"]
 
 _WINDOWS_AT_ONCE = 8
 _KEY = 0xCA11B  # of the masks, for masked models
@@ -42,6 +45,30 @@ class Calibration:
     def to_json(self) -> dict[str, Any]:
         """Plain values for `results.json`."""
         return asdict(self)
+
+
+def open_with_head(
+    path_or_hub_id: str | Path,
+    head: Head,
+    *,
+    store: TokenStore | None = None,
+    held_out: str = "validation",
+    device: str = "cpu",
+    objective: Literal["auto", "causal", "masked"] = "auto",
+) -> Subject:
+    """`open_subject` with one of a model's heads: its own (with the output bias that lmlab gave
+    it), raw (without), or calibrated on the split `held_out` of `store`.
+
+    Raises `UserError` as `open_subject` and `calibrate`, and for a calibrated head without a store.
+    """
+    subject = open_subject(
+        path_or_hub_id, device=device, raw_head=head == "raw", objective=objective
+    )
+    if head != "calibrated":
+        return subject
+    if store is None:
+        raise UserError("a calibrated head needs held-out text to be fitted to; give --store")
+    return calibrate(subject, store, split=held_out)[0]
 
 
 def calibrate(

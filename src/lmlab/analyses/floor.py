@@ -12,8 +12,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lmlab.analyses.difference import difference_per_token
 from lmlab.errors import UserError
-from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_ratio
+from lmlab.numerics.random_effects import Interval
 
 
 def excess_over_floor(
@@ -34,11 +35,10 @@ def excess_over_floor(
     """
     nll = np.atleast_2d(np.asarray(nll_SN, dtype=np.float64))
     surprisal = np.asarray(surprisal_N, dtype=np.float64)
-    tokens, labels = np.asarray(tokens_N, dtype=np.float64), np.asarray(clusters_N)
-    if nll.ndim != 2 or any(a.shape != nll.shape[1:] for a in (surprisal, tokens, labels)):
+    if surprisal.ndim != 1 or nll.shape[1:] != surprisal.shape:
         raise UserError(
-            f"nll_SN {nll.shape}, surprisal_N {surprisal.shape}, tokens_N {tokens.shape} and "
-            f"clusters_N {labels.shape} must have one value for each window"
+            f"nll_SN {nll.shape} and surprisal_N {surprisal.shape} must have one value for each "
+            "window, which is a whole string"
         )
     if not np.isfinite(surprisal).all():
         n = int(np.flatnonzero(~np.isfinite(surprisal))[0])
@@ -46,7 +46,4 @@ def excess_over_floor(
             f"window {n} is not a string of the source (its probability is 0); the floor is that "
             "of another source, or the windows cut its strings"
         )
-    return two_way_ratio(
-        sums_by_cluster(nll - surprisal, labels),
-        sums_by_cluster(np.broadcast_to(tokens, nll.shape), labels),
-    )
+    return difference_per_token(nll, np.broadcast_to(surprisal, nll.shape), tokens_N, clusters_N)

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
-from transformers.utils import logging as transformers_logging
 
 import lmlab.models  # noqa: F401 - registers lmlab's own classes
 from lmlab.config import to_mapping
@@ -29,6 +28,7 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TextTokenizer, load_tokenizer, pretrained_tokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
+from lmlab.models.files import load_pretrained
 from lmlab.models.head import attach_bias, read_bias
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
@@ -116,18 +116,7 @@ def plain_objective(subject: Subject) -> Objective:
 
 
 def _load_model(name: str, device: str, *, masked: bool) -> Any:
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # a bar for a load of milliseconds is noise
-    try:
-        kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
-        model = kind.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{name}: the model cannot be loaded: {error}") from error
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
+    model = load_pretrained(name, masked=masked)
     torch.nn.Module.to(model, device)
     return model.eval()
 

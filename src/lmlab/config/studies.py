@@ -114,7 +114,8 @@ class HeadlessStudyConfig:
     """Tokens a step: the number of a headless model's negatives, too."""
     learning_rate: float = 2e-3
     fine_tune: float = 0.05
-    """Share of the steps that a headless model's own head is fine-tuned for."""
+    """Share of the steps that a headless model's own head is fine-tuned for, in a child run."""
+    fine_tune_learning_rate: float = 5e-4
     equal_time: bool = True
     """Also train headless models for the time that cross-entropy takes on this machine."""
     split: Literal["test", "validation"] = "test"

@@ -6,15 +6,36 @@ Only safetensors and JSON: lmlab writes and reads no pickle.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from transformers import GenerationConfig
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, GenerationConfig
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from lmlab.errors import UserError
 from lmlab.models.head import own_bias
+
+
+def load_pretrained(name: str, *, masked: bool) -> Any:
+    """A float32 causal (or masked) model of a folder or the Hub, from safetensors only.
+
+    Raises `UserError` where it cannot be loaded. No code that comes with a model is run.
+    """
+    kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # a bar for a load of milliseconds is noise
+    try:
+        return kind.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{name}: the model cannot be loaded: {error}") from error
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def model_files(model: PreTrainedModel) -> dict[str, bytes]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from lmlab.report.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
 from lmlab.report.page import Figure, Section, Table
-from lmlab.studies.arrow_words import comparison_name, percent, side_name, signed
+from lmlab.studies.arrow_words import comparison_name, side_name
+from lmlab.studies.words import percent, signed
 
 _FORWARD_COLOUR, _OTHER_COLOUR = 0, 1
 

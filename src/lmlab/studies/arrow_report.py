@@ -17,7 +17,8 @@ from lmlab.config.studies import ArrowConfig
 from lmlab.report.figures import Interval, forest_plot
 from lmlab.report.page import Section, Table, render_page
 from lmlab.studies.arrow_details import floor_section, learning_section, position_section
-from lmlab.studies.arrow_words import comparison_name, percent, verdict
+from lmlab.studies.arrow_words import comparison_name, verdict
+from lmlab.studies.words import made_by, percent
 
 
 def arrow_page(results: dict[str, Any]) -> str:
@@ -28,12 +29,6 @@ def arrow_page(results: dict[str, Any]) -> str:
         arrow_sections(results),
         footer=made_by(results["environment"]),
     )
-
-
-def made_by(environment: dict[str, str]) -> str:
-    """The line at the end of a report."""
-    versions = ", ".join(f"{k} {v}" for k, v in environment.items())
-    return f"Made by lmlab from results.json beside this page. {versions}."
 
 
 def arrow_sections(results: dict[str, Any]) -> list[Section]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lmlab.studies.words import percent
+
 
 def verdict(cell: dict[str, Any]) -> str:
     """The finding of one cell in words, with its interval."""
@@ -17,16 +19,6 @@ def verdict(cell: dict[str, Any]) -> str:
         text += f", 95 % interval {percent(low)} to {percent(high)}"
         text += ", text only" if arrow["basis"] == "text only" else ""
     return text + ")"
-
-
-def percent(value: float) -> str:
-    """A share as a signed percentage."""
-    return f"{signed(100 * value, 2)} %"
-
-
-def signed(value: float, digits: int) -> str:
-    """A number with its sign, a minus as long as the plus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def comparison_name(cell: dict[str, Any]) -> str:

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from lmlab.analyses.by_source import window_sources
+from lmlab.analyses.calibrate import Head, open_with_head
 from lmlab.analyses.score import Score, score, scored_bytes
-from lmlab.analyses.subject import open_subject
 from lmlab.config import digest
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows
@@ -32,11 +32,19 @@ def cached_score(
     max_windows: int | None,
     order: str,
     bar: Bar,
+    head: Head = "own",
+    held_out: str = "validation",
 ) -> Score:
-    """The score of a causal run's last checkpoint, kept beside it as safetensors."""
+    """The score of a causal run's last checkpoint, kept beside it as safetensors.
+
+    `head` is that of `open_with_head`, calibrated on the split `held_out`.
+    """
     source = store.split(split)
     windows = evaluation_windows(source, context, max_windows=max_windows)
-    key = digest([run.identity, store.fingerprint, split, context, max_windows, "score 2"])
+    decided = [run.identity, store.fingerprint, split, context, max_windows, "score 2"]
+    if head != "own":
+        decided += [head, held_out if head == "calibrated" else None]
+    key = digest(decided)
     path = run.path / "scores" / f"{split}-{key[:12]}.safetensors"
     arrays = _read(path)
     if arrays is not None:
@@ -53,7 +61,7 @@ def cached_score(
             sources=window_sources(source, windows.start_M),
             **arrays,
         )
-    subject = open_subject(run.checkpoint)
+    subject = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
     made = score(subject, store, split=split, context=context, max_windows=max_windows, bar=bar)
     write_bytes(path, save({name: np.asarray(getattr(made, name)) for name in _ARRAYS}))
     return replace(made, subject=str(run.path))

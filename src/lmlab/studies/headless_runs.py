@@ -1,4 +1,4 @@
-"""The runs of the headless study: which arms, what they share, and how long each may train.
+"""The runs of the headless study: which arms, what they share, how long each trains, their heads.
 
 Notable: an arm "at equal time" trains for as many more steps as its steps are shorter than those of
 cross-entropy with the log-unigram bias. The ratio is measured once on this machine, all arms in
@@ -11,21 +11,24 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
+from lmlab.analyses.calibrate import Head
 from lmlab.config import digest
 from lmlab.config.studies import HeadlessStudyConfig
-from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
+from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import write_json
 from lmlab.progress import say
+from lmlab.training.loop import TrainedRun
 from lmlab.training.setup import deciding_values, resolve, run_identity
 from lmlab.training.speed import seconds_per_step
 
 REFERENCE = "ce-tied-prior"
 """The fair baseline: it has the prior that the headless heads have."""
 HEADLESS = "headless"
-AT_EQUAL_TIME = "headless, equal time"
 _ROUNDING = 20
+_CHILD_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,35 @@ ARMS = {
 }
 
 
+@dataclass(frozen=True)
+class Row:
+    """One model with one head: a row of the result."""
+
+    key: str
+    label: str
+    arm: str
+    head: Head = "own"
+    fine_tuned: Literal["no", "raw", "prior"] = "no"
+    longer: bool = False
+    """Trained for the time of the reference, not for its tokens."""
+
+
+ROWS = (
+    Row("ce-tied", "cross-entropy, tied", "ce-tied"),
+    Row(REFERENCE, "cross-entropy, tied, prior bias", REFERENCE),
+    Row("ce-untied", "cross-entropy, untied", "ce-untied"),
+    Row("headless-raw", "headless, embedding alone", HEADLESS, "raw"),
+    Row("headless", "headless, with the prior", HEADLESS),
+    Row("headless-calibrated", "headless, calibrated", HEADLESS, "calibrated"),
+    Row("headless-tuned-raw", "headless, head fine-tuned", HEADLESS, fine_tuned="raw"),
+    Row("headless-tuned", "headless, prior and fine-tuned", HEADLESS, fine_tuned="prior"),
+    Row("longer", "headless, with the prior", HEADLESS, longer=True),
+    Row("longer-calibrated", "headless, calibrated", HEADLESS, "calibrated", longer=True),
+    Row("longer-tuned", "headless, prior and fine-tuned", HEADLESS, fine_tuned="prior",
+        longer=True),
+)  # fmt: skip
+
+
 def request(
     config: HeadlessStudyConfig, store: TokenStore, arm: str, seed: int, *, longer: float = 1.0
 ) -> TrainConfig:
@@ -62,6 +94,32 @@ def request(
         optimizer=OptimizerConfig(learning_rate=config.learning_rate),
         checkpoints=CheckpointConfig(every=250, keep=1),
         **chosen.options,  # pyright: ignore[reportArgumentType]
+    )
+    identity = run_identity(resolve(made), store)
+    return replace(made, out=config.lab / "runs" / identity[:12])
+
+
+def fine_tuning(
+    config: HeadlessStudyConfig, store: TokenStore, parent: TrainedRun, seed: int, prior: bool
+) -> TrainConfig:
+    """The child run that fine-tunes a headless model's head: untied, short, of cross-entropy.
+
+    With `prior` it starts at the embedding and the prior, else at the embedding alone (as in the
+    paper).
+    """
+    batch = config.batch_tokens // config.context
+    steps = max(1, round(config.fine_tune * config.tokens / (batch * config.context)))
+    made = TrainConfig(
+        store=store.path,
+        parent=ParentConfig(str(parent.path), untie=True),
+        output_bias="fixed" if prior else "none",
+        context=config.context,
+        batch=batch,
+        steps=steps,
+        # other text than the parent began with
+        seed=seed + _CHILD_SEEDS,
+        optimizer=OptimizerConfig(learning_rate=config.fine_tune_learning_rate),
+        checkpoints=CheckpointConfig(every=250, keep=1),
     )
     identity = run_identity(resolve(made), store)
     return replace(made, out=config.lab / "runs" / identity[:12])

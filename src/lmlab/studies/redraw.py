@@ -11,8 +11,11 @@ from typing import Any
 from lmlab.durable import write_text
 from lmlab.errors import UserError
 from lmlab.report.page import render_page
-from lmlab.studies.arrow_report import arrow_page, arrow_sections, made_by, summary
+from lmlab.studies.arrow_report import arrow_page, arrow_sections, summary
 from lmlab.studies.arrow_words import comparison_name, verdict
+from lmlab.studies.headless_report import headless_page, row_name
+from lmlab.studies.headless_report import verdict as headless_verdict
+from lmlab.studies.words import made_by
 
 
 def tour_page(results: dict[str, Any]) -> str:
@@ -26,7 +29,11 @@ def tour_page(results: dict[str, Any]) -> str:
     return render_page(results["title"], findings, sections, footer=made_by(results["environment"]))
 
 
-_PAGES: dict[str, Callable[[dict[str, Any]], str]] = {"arrow": arrow_page, "tour": tour_page}
+_PAGES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "arrow": arrow_page,
+    "headless": headless_page,
+    "tour": tour_page,
+}
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -59,6 +66,12 @@ def redraw(folder: Path) -> Path:
 def result_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
     """The finding of a study, a row a comparison; the report has the whole table."""
     results = read_results(folder)
+    if results["study"] == "headless":
+        return ["model and head", "verdict"], [
+            [f"{row_name(row)}, vocabulary {part['vocabulary']:,}", headless_verdict(row)]
+            for part in results["parts"]
+            for row in part["rows"]
+        ]
     return ["comparison", "verdict"], [
         [comparison_name(cell), verdict(cell)]
         for part in results.get("parts", [results])

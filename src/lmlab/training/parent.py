@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-
 import lmlab.models  # noqa: F401 - registers lmlab's own classes
 from lmlab.config import digest
 from lmlab.config.training import TrainConfig
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.durable import file_sha256
 from lmlab.errors import UserError
+from lmlab.models.files import load_pretrained
 from lmlab.models.head import with_untied_head
 from lmlab.runs.checkpoint import newest_checkpoint, read_json_file, verify_checkpoint
 
@@ -76,13 +74,7 @@ def child_model(config: TrainConfig, parent: Parent, tokenizer: TextTokenizer) -
             f"{config.store} was made with another tokenizer than {name}. Prepare the text with "
             f"it: lmlab prepare --tokenizer.kind pretrained --tokenizer.name {name}"
         )
-    kind = AutoModelForMaskedLM if config.is_masked else AutoModelForCausalLM
-    try:
-        model: Any = kind.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"--parent.path {name}: the model cannot be loaded: {error}") from error
+    model: Any = load_pretrained(name, masked=config.is_masked)
     rows = len(model.get_input_embeddings().weight)
     if rows < tokenizer.vocabulary:
         raise UserError(
