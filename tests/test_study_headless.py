@@ -1,0 +1,187 @@
+"""The headless study: its arms and heads, equal time, resumption, the report."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from lmlab.analyses.calibrate import open_with_head
+from lmlab.analyses.difference import difference_per_token
+from lmlab.analyses.score import score
+from lmlab.analyses.subject import open_subject
+from lmlab.cli import main
+from lmlab.config.model import ModelConfig
+from lmlab.config.studies import HeadlessStudyConfig
+from lmlab.data.store import TokenStore
+from lmlab.errors import UserError
+from lmlab.numerics.random_effects import two_way_interval
+from lmlab.runs.journal import read_journal
+from lmlab.studies import headless as study
+from lmlab.studies.headless_report import verdict
+from lmlab.studies.headless_runs import ARMS, REFERENCE, ROWS
+from lmlab.studies.redraw import redraw, result_rows
+
+SECONDS = {"ce-tied": 0.29, REFERENCE: 0.3, "ce-untied": 0.31, "headless": 0.2}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, text_folder):
+    """A study as small as it can be, on a machine whose headless steps take two thirds."""
+    lab = tmp_path_factory.mktemp("lab")
+    config = HeadlessStudyConfig(
+        corpus=str(text_folder),
+        vocabularies=(300,),
+        model=ModelConfig(layers=1, heads=2, width=16),
+        context=16,
+        seeds=2,
+        tokens=640,
+        batch_tokens=64,
+        fine_tune=0.3,
+        lab=lab,
+        out=lab / "study",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lmlab.studies.headless_runs.seconds_per_step", lambda requests: SECONDS)
+        report = study.run_headless(config)
+    return config, report, json.loads((report.parent / "results.json").read_text())
+
+
+def test_rows_are_what_scoring_by_hand_gives(finished):
+    config, _, results = finished
+    (part,) = results["parts"]
+    store = TokenStore(next((config.lab / "stores").iterdir()))
+    runs = {(c["arm"], c["longer"], c["seed"]): c["run"] for c in part["curves"]}
+    assert len(runs) == 2 * (len(ARMS) + 1)
+    rows = {row["key"]: row for row in part["rows"]}
+    assert set(rows) == {row.key for row in ROWS}
+    by_hand = {}
+    for key in (REFERENCE, "headless-raw", "headless", "headless-calibrated", "longer"):
+        row = rows[key]
+        scores = [
+            score(
+                open_with_head(
+                    config.lab / "runs" / runs[row["arm"], row["longer"], seed],
+                    row["head"],
+                    store=store,
+                    held_out="validation",
+                ),
+                store,
+                split="test",
+                context=16,
+            )
+            for seed in range(2)
+        ]
+        assert row["nats_per_token"] == pytest.approx([s.nats_per_token for s in scores], rel=1e-6)
+        by_hand[key] = np.stack([s.nats_M for s in scores])
+    tokens = rows["headless"]["tokens_scored"]
+    expected = (by_hand["headless"] - by_hand[REFERENCE]).sum() / (2 * tokens)
+    assert rows["headless"]["difference"]["estimate"] == pytest.approx(expected, rel=1e-5)
+    assert rows[REFERENCE]["difference"] is None
+
+
+def test_arms_differ_in_what_they_are_named_for(finished):
+    config, _, results = finished
+    runs = {
+        (c["arm"], c["longer"]): config.lab / "runs" / c["run"]
+        for c in results["parts"][0]["curves"]
+        if c["seed"] == 1
+    }
+    heads = {key: open_subject(path).head for key, path in runs.items()}
+    assert heads == {
+        ("ce-tied", False): "tied",
+        (REFERENCE, False): "tied + fixed log-unigram bias",
+        ("ce-untied", False): "untied",
+        ("headless", False): "tied + fixed log-unigram bias",
+        ("headless", True): "tied + fixed log-unigram bias",
+    }
+    steps = {key: read_journal(path / "journal.jsonl")[-1]["step"] for key, path in runs.items()}
+    assert steps == {key: 15 if key[1] else 10 for key in runs}  # 0.3 / 0.2 = 1.5
+    children = [
+        record
+        for path in (config.lab / "runs").iterdir()
+        if "parent" in (record := json.loads(next(path.rglob("lmlab.json")).read_text()))
+    ]
+    assert len(children) == 2 * 3
+    own = {str(runs["headless", longer]) for longer in (False, True)}
+    assert own <= {record["parent"] for record in children}
+    assert {record["head"] for record in children} == {
+        "untied", "untied + fixed log-unigram bias"
+    }  # fmt: skip
+
+
+def test_a_finished_study_trains_and_scores_nothing_again(finished, monkeypatch):
+    config, report, _ = finished
+    before = report.read_bytes()
+    monkeypatch.setattr("lmlab.training.loop.Trainer.run", pytest.fail)
+    monkeypatch.setattr("lmlab.studies.cached.score", pytest.fail)
+    assert study.run_headless(config) == report
+    assert report.read_bytes() == before
+    report.unlink()
+    assert redraw(report.parent).read_bytes() == before
+
+
+def test_the_report_and_its_table(finished):
+    _, report, results = finished
+    page = report.read_text()
+    for said in ("cross-entropy, untied", "headless, prior and fine-tuned, equal time",
+                 "1.50 times shorter", "seconds of training"):  # fmt: skip
+        assert said in page
+    columns, rows = result_rows(report.parent)
+    assert columns == ["model and head", "verdict"]
+    assert len(rows) == len(ROWS)
+    row = results["parts"][0]["rows"][3]
+    worse = {"estimate": 0.1, "low": 0.05, "high": 0.2, "basis": "seeds and text"}
+    assert verdict({**row, "difference": worse}).startswith("worse: ")
+    assert verdict({**row, "difference": {"estimate": -0.1, "low": None, "high": None}}) == (
+        "perplexity −9.52 % (no interval)"
+    )
+
+
+def test_settings_that_make_no_study():
+    for changes, said in (
+        ({"vocabularies": ()}, "at least one"),
+        ({"seeds": 0}, "--seeds"),
+        ({"context": 4096}, "does not fit a batch"),
+        ({"fine_tune": 0.0}, "--fine-tune"),
+        ({"model": ModelConfig(tied=True)}, "itself decides on tying"),
+    ):
+        with pytest.raises(UserError, match=said):
+            HeadlessStudyConfig(**changes)
+
+
+def test_a_difference_is_paired_by_seed_and_window():
+    rng = np.random.default_rng(0)
+    nats_SN, reference_SN = rng.gamma(9, size=(2, 3, 40))
+    tokens_N, clusters_N = np.full(40, 5), np.repeat(np.arange(10), 4)
+    made = difference_per_token(nats_SN, reference_SN, tokens_N, clusters_N)
+    # equal clusters: the plain two-way interval of the means
+    values_SC = (nats_SN - reference_SN).reshape(3, 10, 4).sum(2) / 20
+    expected = two_way_interval(values_SC)
+    assert made.estimate == pytest.approx(expected.estimate)
+    assert (made.low, made.high) == pytest.approx((expected.low, expected.high))
+    with pytest.raises(UserError, match="one value for each window and seed"):
+        difference_per_token(nats_SN[:2], reference_SN, tokens_N, clusters_N)
+
+
+def test_heads_from_the_command_line(finished, tmp_path, capsys):
+    config, _, results = finished
+    run = next(c["run"] for c in results["parts"][0]["curves"] if c["arm"] == "headless")
+    model, store = str(config.lab / "runs" / run), str(next((config.lab / "stores").iterdir()))
+    nats = {}
+    for head in ("own", "raw", "calibrated"):
+        out = tmp_path / head
+        options = ["--model", model, "--store", store, "--head", head, "--out", str(out)]
+        assert main(["score", *options, "--split", "test"]) == 0
+        nats[head] = json.loads((out / "results.json").read_text())["nats_per_token"]
+    assert len(set(nats.values())) == 3
+    exported = tmp_path / "exported"
+    asked = ["export", model, "--out", str(exported), "--head", "calibrated"]
+    assert main(asked) == 2
+    assert "give --store" in capsys.readouterr().err
+    assert main([*asked, "--store", store]) == 0
+    made = score(open_subject(exported), TokenStore(config.lab / "stores" / store), split="test")
+    assert made.nats_per_token == pytest.approx(nats["calibrated"], abs=1e-4)
+    assert main(["export", model, "--out", str(tmp_path / "x"), "--store", store]) == 2
+    assert "add --head calibrated" in capsys.readouterr().err
