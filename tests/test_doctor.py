@@ -436,3 +436,22 @@ def test_doctor_for_train_on_the_command_line(tmp_path, capsys):
     assert "results" not in values["options"]
     # the same words, and the run is not in the doctor's way
     assert main(["train", *run]) == 0
+
+
+@pytest.mark.parametrize("objective", ["masked", "headless-masked"])
+def test_masked_models_pay_for_their_head_at_the_predicted_tokens_only(
+    small_store, tmp_path, objective
+):
+    config = tiny_training(
+        small_store, tmp_path / "r", objective=objective, batch=16,
+        model=ModelConfig("bert", layers=1, heads=2, width=16, tied=True),
+    )  # fmt: skip
+    made = diagnose(config, rounds=0)
+    tokens = 16 * 8
+    assert tokens * 0.12 < made.targets.per_micro_batch < tokens * 0.16  # 0.15 of 8, rounded
+    share = made.targets.per_micro_batch / tokens
+    candidates = {"masked": small_store.vocabulary + 1, "headless-masked": made.targets.distinct}
+    assert made.flops.head == pytest.approx(share * 6 * 16 * candidates[objective])
+    assert made.other_form == {"masked": "headless-masked", "headless-masked": "masked"}[objective]
+    assert made.targets.vocabulary == small_store.vocabulary + 1  # the mask token
+    assert made.targets.distinct <= 12  # no special token is ever predicted

@@ -65,19 +65,19 @@ def _headless_warnings(made: Diagnosis) -> list[str]:
         found.append(
             f"A micro-batch has {targets.distinct:,.0f} distinct targets of a vocabulary of "
             f"{targets.vocabulary:,}: the headless loss forms hardly smaller a product than the "
-            "softmax. Use a larger vocabulary, or train with --objective causal."
+            f"softmax. Use a larger vocabulary, or train with --objective {made.other_form}."
         )
     elif ideal < _LEAST_SPEED_UP:
         found.append(
             f"The head is only {share:.1f} % of the FLOPs of cross-entropy, so headless training "
-            f"has at best {ideal:.2f} times the speed, by FLOPs. Train with --objective causal, or "
-            "use a larger vocabulary or a smaller body."
+            f"has at best {ideal:.2f} times the speed, by FLOPs. Train with --objective "
+            f"{made.other_form}, or use a larger vocabulary or a smaller body."
         )
     elif measured is not None and measured < 1:
         found.append(
             f"Measured on this machine, a headless step takes {1 / measured:.2f} times as long as "
             f"one of cross-entropy, although FLOPs promise {ideal:.2f} times the speed. Train "
-            "with --objective causal, or measure again on a quiet machine."
+            f"with --objective {made.other_form}, or measure again on a quiet machine."
         )
     if targets.per_micro_batch < _FEW_TARGETS:
         k = targets.per_micro_batch
