@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +141,7 @@ def test_the_report_and_its_table(finished):
 
 
 def test_settings_that_make_no_study():
+    changes: dict[str, Any]
     for changes, said in (
         ({"vocabularies": ()}, "at least one"),
         ({"seeds": 0}, "--seeds"),
