@@ -289,8 +289,12 @@ def test_masked_models_from_elsewhere(hub_folder):
 
 def test_what_cannot_be_masked(hub_folder, tmp_path):
     BertModel(BertConfig(**SIZES)).save_pretrained(hub_folder)
+    for objective in ("auto", "masked"):
+        with pytest.raises(UserError, match=r"lacks weights of a Bert.*: cls\.predictions"):
+            open_subject(hub_folder, objective=objective)
+    BertForMaskedLM(BertConfig(**SIZES)).save_pretrained(hub_folder)
     with pytest.raises(UserError, match="sees the whole window"):
-        open_subject(hub_folder)
+        open_subject(hub_folder, objective="causal")
     GPT2LMHeadModel(
         GPT2Config(vocab_size=15, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
     ).save_pretrained(hub_folder)

@@ -32,7 +32,7 @@ from lmlab.models.files import load_pretrained
 from lmlab.models.head import attach_bias, read_bias
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
-from lmlab.runs.checkpoint import newest_checkpoint, read_json_file, verify_checkpoint
+from lmlab.runs.checkpoint import read_json_file, usable_checkpoint
 
 RECORD_FORMAT = "lmlab model 1"
 
@@ -85,16 +85,8 @@ def open_subject(
     Raises `UserError` where it cannot be found, is damaged, is not a language model, or not one for
     `objective`.
     """
-    path = Path(path_or_hub_id)
-    if (path / "checkpoints").is_dir():
-        found = newest_checkpoint(path)
-        if found.path is None:
-            why = "; ".join(found.skipped) or "it has none yet"
-            raise UserError(f"{path}: no usable checkpoint ({why})")
-        path = found.path
+    path = usable_checkpoint(Path(path_or_hub_id))
     if (path / "lmlab.json").is_file():
-        if (path / "manifest.json").is_file():
-            verify_checkpoint(path)
         subject = _own(path, name=str(path_or_hub_id), device=device, raw_head=raw_head)
         reads = "causal" if subject.objective.autoregressive else "masked"
         if objective not in ("auto", reads):
@@ -159,18 +151,17 @@ def _foreign(name: str, *, device: str, objective: str) -> Subject:
             f"{error}"
         ) from error
     kind = config.model_type
-    masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and (
-        kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        or any("MaskedLM" in a for a in config.architectures or [])
-    )
-    if not masked and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind != "lmlab_recurrent":
+    fills = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    continues = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or kind == "lmlab_recurrent"
+    if not (fills or continues):
         raise UserError(f"{name}: architecture '{kind}' is no causal or masked language model")
-    if objective != "auto" and masked != (objective == "masked"):
-        has, fitting = ("masked", "masked") if masked else ("causal", "causal")
+    if not {"masked": fills, "causal": continues}.get(objective, True):
         raise UserError(
-            f"{name} is a {has} language model ({kind}) and cannot be scored as a {objective} one; "
-            f"leave --objective out, or say {fitting}"
+            f"{name} is a {'masked' if fills else 'causal'} language model ({kind}) and cannot be "
+            f"scored as a {objective} one; leave --objective out"
         )
+    trained_to_fill = not continues or any("MaskedLM" in a for a in config.architectures or [])
+    masked = objective == "masked" or (objective == "auto" and fills and trained_to_fill)
     model = _load_model(name, device, masked=masked)
     tokenizer = pretrained_tokenizer(name)
     if masked and tokenizer.mask_id is None:

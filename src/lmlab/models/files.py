@@ -22,20 +22,31 @@ from lmlab.models.head import own_bias
 def load_pretrained(name: str, *, masked: bool) -> Any:
     """A float32 causal (or masked) model of a folder or the Hub, from safetensors only.
 
-    Raises `UserError` where it cannot be loaded. No code that comes with a model is run.
+    Raises `UserError` where it cannot be loaded, or has no weights for a part of the model. No
+    code that comes with a model is run.
     """
     kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # a bar for a load of milliseconds is noise
     try:
-        return kind.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        model, loaded = kind.from_pretrained(
+            name,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{name}: the model cannot be loaded: {error}") from error
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
+    if loaded["missing_keys"]:  # transformers would go on with random weights
+        raise UserError(
+            f"{name} lacks weights of a {type(model).__name__}: "
+            f"{', '.join(sorted(loaded['missing_keys'])[:3])}"
+        )
+    return model
 
 
 def model_files(model: PreTrainedModel) -> dict[str, bytes]:

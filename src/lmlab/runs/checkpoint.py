@@ -102,6 +102,23 @@ def newest_checkpoint(run: Path) -> Found:
     return Found(None, 0, tuple(skipped))
 
 
+def usable_checkpoint(path: Path) -> Path:
+    """Of a run folder its newest verified checkpoint, of a checkpoint itself, verified; any other
+    path as it is.
+
+    Raises `UserError` for a run without a usable checkpoint, and for a damaged checkpoint.
+    """
+    if (path / "checkpoints").is_dir():
+        found = newest_checkpoint(path)
+        if found.path is None:
+            why = "; ".join(found.skipped) or "it has none yet"
+            raise UserError(f"{path}: no usable checkpoint ({why})")
+        return found.path
+    if (path / "lmlab.json").is_file() and (path / "manifest.json").is_file():
+        verify_checkpoint(path)
+    return path
+
+
 def prune_checkpoints(run: Path, keep: int) -> None:
     """Removes all but the newest `keep` checkpoints, after the newest has been verified."""
     found = checkpoints(run)

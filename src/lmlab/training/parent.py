@@ -18,7 +18,7 @@ from lmlab.durable import file_sha256
 from lmlab.errors import UserError
 from lmlab.models.files import load_pretrained
 from lmlab.models.head import with_untied_head
-from lmlab.runs.checkpoint import newest_checkpoint, read_json_file, verify_checkpoint
+from lmlab.runs.checkpoint import read_json_file, usable_checkpoint
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,9 @@ def find_parent(config: TrainConfig) -> Parent | None:
     name = config.parent.path
     if name is None:
         return None
-    folder = Path(name)
-    if (folder / "checkpoints").is_dir():
-        found = newest_checkpoint(folder)
-        if found.path is None:
-            why = "; ".join(found.skipped) or "it has none yet"
-            raise UserError(f"--parent.path {folder}: no usable checkpoint ({why})")
-        folder = found.path
+    folder = usable_checkpoint(Path(name))
     if not folder.is_dir():
         return Parent(name, None, digest(["hub", name]), {})
-    if (folder / "manifest.json").is_file():
-        verify_checkpoint(folder)
     files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
     kept = [f for f in files if f.is_file() and f.name != "optimizer.safetensors"]
     content = digest([[file.name, file_sha256(file)] for file in kept])
