@@ -78,12 +78,13 @@ def summary(parts: Sequence[dict[str, Any]]) -> str:
 def _heads_section(parts: Sequence[dict[str, Any]]) -> Section:
     intervals = [
         Interval(
-            label=row_name(row),
+            label=row["label"],
             estimate=100 * math.expm1(row["difference"]["estimate"]),
             low=_percent_of(row["difference"]["low"]),
             high=_percent_of(row["difference"]["high"]),
             note="" if row["difference"]["low"] is not None else row["difference"]["note"],
-            group=f"vocabulary {part['vocabulary']:,}",
+            group=f"vocabulary {part['vocabulary']:,}, at equal "
+            + ("time" if row["longer"] else "tokens"),
         )
         for part in parts
         for row in part["rows"]
@@ -182,14 +183,14 @@ def _learning(
 
 def _cost_section(parts: Sequence[dict[str, Any]]) -> Section:
     said = ", ".join(
-        f"{p['seconds_per_step'][REFERENCE] / p['seconds_per_step'][HEADLESS]:.2f} times shorter "
-        f"with a vocabulary of {p['vocabulary']:,}"
+        f"{p['seconds_per_step'][HEADLESS] / p['seconds_per_step'][REFERENCE]:.2f} of the time of "
+        f"one of cross-entropy with a vocabulary of {p['vocabulary']:,}"
         for p in parts
     )
     text = (
-        f"A headless step is {said} (against cross-entropy with the prior; all forms timed in turn "
-        "on this machine, evaluation and saving left out). At equal time a headless model trains "
-        "for as many more steps, rounded to a twentieth."
+        f"A headless step takes {said} (with the prior bias; all forms timed in turn on this "
+        "machine, evaluation and saving left out). At equal time a headless model trains for as "
+        "many more steps, rounded to a twentieth."
     )
     rows: list[list[str | float | int]] = [
         [ARMS[arm].label, f"{part['vocabulary']:,}", f"{seconds:.4f}",
