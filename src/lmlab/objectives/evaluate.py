@@ -11,6 +11,7 @@ Shapes: M windows, B of them in a batch, T tokens, b bins of positions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,20 @@ def tokens_by_position(tokens_M: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.diff(np.minimum(edges, np.asarray(tokens_M)[:, None]), axis=1)
 
 
+def batches_of_a_length(windows: EvaluationWindows, batch: int) -> Iterator[tuple[np.ndarray, int]]:
+    """All windows, at most `batch` at a time: their rows, and the length that all are padded to."""
+    n = windows.context
+    padded_M = np.minimum(n, -(-windows.length_M // _PAD_MULTIPLE) * _PAD_MULTIPLE)
+    rows_by_length = np.argsort(-padded_M, kind="stable")
+    at = 0
+    while at < len(rows_by_length):
+        length = int(padded_M[rows_by_length[at]])
+        rows = rows_by_length[at : at + batch]
+        rows = rows[padded_M[rows] == length]
+        at += len(rows)
+        yield rows, length
+
+
 def evaluate(
     objective: Objective,
     backbone: Backbone,
@@ -68,21 +83,13 @@ def evaluate(
 
     `bar` counts scored tokens. Sums are float64.
     """
-    n = windows.context
-    padded_M = np.minimum(n, -(-windows.length_M // _PAD_MULTIPLE) * _PAD_MULTIPLE)
-    rows_by_length = np.argsort(-padded_M, kind="stable")
-    edges = position_edges(n)
+    edges = position_edges(windows.context)
     nats_Mb = np.zeros((len(windows), len(edges) - 1))
     model = backbone.model
     training = model.training
     model.eval()
     try:
-        at = 0
-        while at < len(rows_by_length):
-            length = int(padded_M[rows_by_length[at]])
-            rows = rows_by_length[at : at + batch]
-            rows = rows[padded_M[rows] == length]
-            at += len(rows)
+        for rows, length in batches_of_a_length(windows, batch):
             ids = [windows.ids(int(row)) for row in rows]
             made = objective.batch(ids, device=backbone.device, length=length)
             nats_BT = objective.score(backbone, made).double().cpu().numpy()
