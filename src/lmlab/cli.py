@@ -22,6 +22,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab train           train a model on a store; the same command resumes
   lmlab doctor          what a training run will cost here; options as for train
   lmlab score           nats per token and bits per byte of a model on a store
+  lmlab geometry        shape of embeddings and hidden states, loss by frequency
   lmlab sample          text from a model
   lmlab export          a model as a standard transformers folder
   lmlab arrow           compare a forward and a backward model on a store
@@ -55,6 +56,25 @@ class ScoreConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     out: Path | None = None
     """Folder of results.json (default: below lab/results, by the digest of these options)."""
+
+
+@dataclass(frozen=True)
+class GeometryConfig:
+    """Shape of a model's embeddings and hidden states; norms and loss by token frequency:
+    lmlab geometry MODEL --store STORE"""
+
+    model: str
+    """Run folder, checkpoint, saved transformers model, or Hub name."""
+    store: Path
+    split: Literal["train", "validation", "test"] = "validation"
+    context: int | None = None
+    """Window in tokens (default: the model's, at most 1024)."""
+    windows: int = 256
+    """Evaluate a random sample of this many windows."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
+    """Folder of results.json and report.html (default: below lab/results, by the digest of these
+    options)."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +251,34 @@ def _score(arguments: Sequence[str]) -> None:
     _write("score", config, values)
 
 
+def _geometry(arguments: Sequence[str]) -> None:
+    config = from_command_line(
+        GeometryConfig, arguments, program="lmlab geometry", leading=("--model",)
+    )
+    from lmlab.analyses.geometry import geometry
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+    from lmlab.durable import write_text
+    from lmlab.studies.geometry_report import geometry_page, geometry_tables, summary
+    from lmlab.studies.words import environment
+
+    made = geometry(
+        open_subject(config.model, device=_device(config.device)),
+        TokenStore(config.store),
+        split=config.split,
+        context=config.context,
+        max_windows=config.windows,
+    )
+    values = {**made.to_json(), "environment": environment()}
+    print(summary(values))
+    for table in geometry_tables(values):
+        print(f"\n{table.caption}")
+        _table(table.columns, [[_text(value) for value in row] for row in table.rows])
+    out = _write("geometry", config, values)
+    write_text(out / "report.html", geometry_page(values))
+    print(f"report: {(out / 'report.html').resolve()}")
+
+
 def _sample(arguments: Sequence[str]) -> None:
     config = from_command_line(SampleConfig, arguments, program="lmlab sample")
     from lmlab.analyses.sample import sample
@@ -352,7 +400,7 @@ def _text(value: Any) -> str:
     return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _write(command: str, config: Any, values: dict[str, Any]) -> None:
+def _write(command: str, config: Any, values: dict[str, Any]) -> Path:
     from lmlab.durable import write_json
 
     options = to_mapping(config)
@@ -360,6 +408,7 @@ def _write(command: str, config: Any, values: dict[str, Any]) -> None:
     out = config.out or Path("lab") / "results" / f"{command}-{digest(options)[:8]}"
     write_json(out / "results.json", {"command": command, "options": options, **values})
     print(f"results: {out / 'results.json'}")
+    return out
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -381,6 +430,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": _train,
     "doctor": _doctor,
     "score": _score,
+    "geometry": _geometry,
     "sample": _sample,
     "export": _export,
     "arrow": _arrow,

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+
+import torch
+import transformers
+
 
 def percent(value: float) -> str:
     """A share as a signed percentage."""
@@ -11,6 +16,15 @@ def percent(value: float) -> str:
 def signed(value: float, digits: int) -> str:
     """A number with its sign, a minus as long as the plus."""
     return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def environment() -> dict[str, str]:
+    """The versions that numbers may depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def made_by(environment: dict[str, str]) -> str:

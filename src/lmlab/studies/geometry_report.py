@@ -1,0 +1,360 @@
+"""The page of `lmlab geometry`, from its `results.json` alone (so it can be drawn again).
+
+Every figure stands under its finding in words. Layers are numbered as they are computed: 0 is what
+the first block reads, the last is what the head reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lmlab.report.figures import Series, line_plot
+from lmlab.report.page import Figure, Section, Table, render_page
+from lmlab.report.text import number
+from lmlab.studies.words import made_by, signed
+
+
+def geometry_page(results: dict[str, Any]) -> str:
+    """The HTML page of `results` (`analyses.geometry.Geometry.to_json`, and `environment`)."""
+    clouds, norms, losses = geometry_tables(results)
+    sections = [
+        Section("Directions", [_READING], figures=_layer_figures(results), tables=[clouds]),
+        Section("Norm and frequency", figures=_norm_figures(results), tables=[norms]),
+        Section("Loss and frequency", figures=_loss_figures(results), tables=[losses]),
+        Section("Methods", [_methods(results)]),
+    ]
+    return render_page(
+        f"Geometry of {results['subject']}",
+        summary(results),
+        sections,
+        footer=made_by(results["environment"]),
+    )
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The findings in a few sentences."""
+    final = _named(results)[-1][1]
+    lines = [
+        f"The states that the head reads fill {_rank(final)} of {final['dimensions']} dimensions "
+        f"(effective rank about their mean); their mean cosine is {_cosine(final)}.",
+        f"{_embedding_name(results)}: effective rank {_rank(results['input_embedding'])}, mean "
+        f"cosine {_cosine(results['input_embedding'])}; {_norm_finding(results['input_norms'])}.",
+        _loss_finding(results),
+    ]
+    if results["note"]:
+        lines.append(f"Note: {results['note']}.")
+    return "\n\n".join(lines)
+
+
+def geometry_tables(results: dict[str, Any]) -> tuple[Table, Table, Table]:
+    """Clouds of vectors, norms by frequency, loss by frequency."""
+    return _cloud_table(results), _norm_table(results), _loss_table(results)
+
+
+_READING = (
+    "Mean cosine is over all pairs of different rows: near 0 they point everywhere, near 1 all one "
+    "way. Effective rank is exp of the entropy of the shares that singular values have of their "
+    "sum: as many directions as would fill the space evenly (Roy and Vetterli 2007). About zero, "
+    "an offset that all rows share is a direction of its own; about the mean, it is taken out."
+)
+
+
+def _embedding_name(results: dict[str, Any]) -> str:
+    return "Input embedding" + (", which is also the output embedding" if results["tied"] else "")
+
+
+def _named(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The layers with their names, in order."""
+    shown: dict[str, str] = {
+        "embeddings": "input of block 1"
+    }  # the embedding itself is another row of the table
+    layers: dict[str, dict[str, Any]] = results["layers"]
+    return [(shown.get(name, name), cloud) for name, cloud in layers.items()]
+
+
+def _rank(cloud: dict[str, Any]) -> str:
+    return _number(cloud["centred"]["effective_rank"], 1)
+
+
+def _cosine(cloud: dict[str, Any]) -> str:
+    return _number(cloud["mean_cosine"], 3)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "none" if value is None else f"{value:,.{digits}f}".replace("-", "−")
+
+
+def _cloud_table(results: dict[str, Any]) -> Table:
+    clouds = [("input embedding", results["input_embedding"])]
+    if results["output_embedding"] is not None and not results["tied"]:
+        clouds.append(("output embedding", results["output_embedding"]))
+    elif results["tied"]:
+        clouds[0] = ("embedding, input and output", results["input_embedding"])
+    clouds += _named(results)
+    return Table(
+        ["vectors", "mean cosine", "effective rank, about zero", "effective rank, about the mean",
+         "normalised entropy, about the mean", "participation ratio", "mean norm"],
+        [
+            [
+                name,
+                _cell(c["mean_cosine"]),
+                _cell(c["uncentred"]["effective_rank"]),
+                _cell(c["centred"]["effective_rank"]),
+                _cell(c["centred"]["normalised_entropy"]),
+                _cell(c["participation_ratio"]),
+                c["mean_norm"],
+            ]
+            for name, c in clouds
+        ],
+        f"Embeddings ({results['input_embedding']['rows']:,} tokens of the vocabulary) and hidden "
+        f"states ({clouds[-1][1]['rows']:,} tokens of text).",
+    )  # fmt: skip
+
+
+def _cell(value: float | None) -> float | str:
+    return "none" if value is None else value
+
+
+def _layer_figures(results: dict[str, Any]) -> list[Figure]:
+    layers = _named(results)
+    if len(layers) < 2:
+        return []  # a model that gives no states of its layers
+    where = (
+        f"0: {layers[0][0]}; {len(layers) - 1}: {layers[-1][0]}, what the head reads; between them "
+        "the output of each block."
+    )
+    ranks = [
+        _layer_series(f"about {'zero' if form == 'uncentred' else 'the mean'}", colour, [
+            cloud[form]["effective_rank"] for _, cloud in layers
+        ])
+        for colour, form in enumerate(("centred", "uncentred"))
+    ]  # fmt: skip
+    cosines = _layer_series("", 0, [cloud["mean_cosine"] for _, cloud in layers])
+    figures = []
+    if ranks := [series for series in ranks if series is not None]:
+        figures.append(
+            line_plot(
+                ranks,
+                x_label="layer, in the order of computation",
+                y_label="effective rank",
+                finding=_course(
+                    "The effective rank about the mean",
+                    [(name, cloud["centred"]["effective_rank"]) for name, cloud in layers],
+                    1,
+                ),
+                alt="Effective rank of the hidden states of each layer, centred and uncentred.",
+                caption=f"{where} The most there could be: {layers[-1][1]['dimensions']:,}.",
+            )
+        )
+    if cosines is not None:
+        figures.append(
+            line_plot(
+                [cosines],
+                x_label="layer, in the order of computation",
+                y_label="mean cosine of two states",
+                finding=_course(
+                    "The mean cosine",
+                    [(name, cloud["mean_cosine"]) for name, cloud in layers],
+                    3,
+                ),
+                alt="Mean cosine of the hidden states of each layer.",
+                caption=where,
+            )
+        )
+    return figures
+
+
+def _layer_series(label: str, colour: int, values: Sequence[float | None]) -> Series | None:
+    points = [(i, v) for i, v in enumerate(values) if v is not None]
+    if not points:
+        return None
+    return Series(label, [i for i, _ in points], [v for _, v in points], colour=colour)
+
+
+def _course(what: str, values: Sequence[tuple[str, float | None]], digits: int) -> str:
+    """Where it is lowest and highest, and where it ends."""
+    known = [(value, name) for name, value in values if value is not None]
+    (low, lowest), (high, highest) = min(known), max(known)
+    return (
+        f"{what} is lowest at {lowest} ({_number(low, digits)}), highest at {highest} "
+        f"({_number(high, digits)}), and {_number(known[-1][0], digits)} where the head reads."
+    )
+
+
+def _norm_finding(norms: dict[str, Any]) -> str:
+    rho = norms["spearman"]
+    if rho is None:
+        return "norms have no order by frequency"
+    way = "larger" if rho > 0 else "smaller"
+    how = f"rank correlation {signed(rho, 2)} over {norms['types']:,} tokens"
+    if abs(rho) < 0.1:
+        return f"norms hardly go with frequency ({how})"
+    return f"frequent tokens tend to have {way} norms ({how})"
+
+
+def _norm_parts(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    if results["tied"]:
+        return [("embedding", results["input_norms"])]
+    parts = [("input embedding", results["input_norms"])]
+    if results["output_norms"] is not None:
+        parts.append(("output embedding", results["output_norms"]))
+    return parts
+
+
+def _norm_figures(results: dict[str, Any]) -> list[Figure]:
+    parts = _norm_parts(results)
+    series, unseen = [], []
+    for colour, (name, norms) in enumerate(parts):
+        of_this = f"{name}, " if len(parts) > 1 else ""
+        seen = [b for b in norms["bins"] if b["bin"] > 0]
+        unseen += [
+            (f"{of_this}tokens never seen", b["mean_norm"]) for b in norms["bins"] if b["bin"] == 0
+        ]
+        if seen:
+            series.append(
+                Series(
+                    name if len(parts) > 1 else "",
+                    [b["bin"] for b in seen],
+                    [b["mean_norm"] for b in seen],
+                    [b["quartiles"][0] for b in seen],
+                    [b["quartiles"][1] for b in seen],
+                    colour=colour,
+                )
+            )
+    if not series:
+        return []
+    finding = "; ".join(f"{name}: {_norm_finding(norms)}" for name, norms in parts)
+    figure = line_plot(
+        series,
+        x_label="tenth of the vocabulary by frequency (1 rarest, 10 most frequent)",
+        y_label="norm of the embedding",
+        finding=f"{finding[0].upper()}{finding[1:]}.",
+        alt="Mean norm of embeddings in each tenth of the vocabulary, sorted by frequency.",
+        caption="Lines: means. Bands: the middle half of the tokens. Each tenth has as many tokens "
+        "of the vocabulary; counts are of the training split.",
+        horizontal=unseen,
+    )
+    return [figure]
+
+
+def _norm_table(results: dict[str, Any]) -> Table:
+    parts = _norm_parts(results)
+    rows: list[list[str | float | int]] = [
+        [
+            _bin_name(b["bin"]) if len(parts) == 1 else f"{name}, {_bin_name(b['bin'])}",
+            b["types"],
+            f"{b['lowest_count']:,}–{b['highest_count']:,}",
+            b["mean_norm"],
+            "–".join(number(q, 3) for q in b["quartiles"]),
+        ]
+        for name, norms in parts
+        for b in norms["bins"]
+    ]
+    return Table(
+        ["tenth of the vocabulary", "tokens of the vocabulary", "count in training",
+         "mean norm", "middle half"],
+        rows,
+        "Norms of embeddings by tenths of the tokens that occur in the training split.",
+    )  # fmt: skip
+
+
+def _bin_name(number: int) -> str:
+    return {0: "never seen", 1: "1 (rarest)", 10: "10 (most frequent)"}.get(number, str(number))
+
+
+def _loss_finding(results: dict[str, Any]) -> str:
+    seen = [b for b in results["loss_bins"] if b["bin"] > 0]
+    loss = f"The loss is {results['loss']['estimate']:.3f} nats per token"
+    if len(seen) < 2:
+        return f"{loss}."
+    rare, frequent = (b["loss"]["estimate"] for b in (seen[0], seen[-1]))
+    return (
+        f"{loss}: {frequent:.2f} for tokens of the most frequent tenth of the text, {rare:.2f} for "
+        "those of the rarest."
+    )
+
+
+def _loss_figures(results: dict[str, Any]) -> list[Figure]:
+    seen = [b for b in results["loss_bins"] if b["bin"] > 0]
+    if not seen:
+        return []
+    bounded = all(b["loss"]["low"] is not None for b in seen)
+    series = Series(
+        "",  # one curve needs no legend
+        [b["bin"] for b in seen],
+        [b["loss"]["estimate"] for b in seen],
+        [b["loss"]["low"] for b in seen] if bounded else None,
+        [b["loss"]["high"] for b in seen] if bounded else None,
+    )
+    band = (
+        "Band: 95 % intervals over text, one model; for each tenth alone."
+        if bounded
+        else "No band: some tenths have too few clusters of text for an interval."
+    )
+    figure = line_plot(
+        [series],
+        x_label="tenth of the text by frequency of the token (1 rarest, 10 most frequent)",
+        y_label="loss, nats per token",
+        finding=_loss_finding(results),
+        alt="Loss of the tokens in each tenth of the text, sorted by frequency.",
+        caption=f"Each tenth holds about a tenth of the training text's tokens: the most "
+        f"frequent has {seen[-1]['types']:,} of the vocabulary, the rarest {seen[0]['types']:,}. "
+        f"{band}",
+        horizontal=[("all tokens", results["loss"]["estimate"])],
+    )
+    return [figure]
+
+
+def _loss_table(results: dict[str, Any]) -> Table:
+    rows: list[list[str | float | int]] = [
+        [
+            _bin_name(b["bin"]),
+            b["types"],
+            f"{100 * b['share_of_training_text']:.1f} %",
+            b["tokens"],
+            f"{b['loss']['estimate']:.4f}",
+            _interval(b["loss"]),
+        ]
+        for b in results["loss_bins"]
+    ]
+    whole = results["loss"]
+    rows.append([
+        "all", "–", "–", results["tokens"], f"{whole['estimate']:.4f}", _interval(whole)
+    ])  # fmt: skip
+    return Table(
+        ["tenth of the text", "tokens of the vocabulary", "share of training text",
+         "tokens evaluated", "nats per token", "95 % interval, text only"],
+        rows,
+        "Loss by tenths of the occurrences in the training split: about a tenth of the text each.",
+    )  # fmt: skip
+
+
+def _interval(interval: dict[str, Any]) -> str:
+    if interval["low"] is None:
+        return "none: too few clusters"
+    return f"{interval['low']:.4f}–{interval['high']:.4f}"
+
+
+def _methods(results: dict[str, Any]) -> str:
+    layers = _named(results)
+    few = (
+        " This model gives no states of its layers, only those that the head reads."
+        if len(layers) < 2
+        else ""
+    )
+    return (
+        f"Model {results['subject']} (objective {results['objective']}, order {results['order']}), "
+        f"in float32. Hidden states and losses: {results['windows']:,} windows of up to "
+        f"{results['context']} tokens of the {results['split']} split of {results['store']}, a "
+        f"random sample where the split has more; {results['tokens']:,} tokens scored "
+        f"({results['conditions']}). States are read at {layers[-1][1]['rows']:,} tokens of text, "
+        "with nothing masked; padding and the special tokens around a window are left out."
+        f"{few} Embeddings: one row for each token of the tokenizer. Frequencies are counts in the "
+        "training split, tokens between documents not counted; special tokens have no part in the "
+        "norms by frequency. Tokens of equal count go by their id. Singular values are of the "
+        "matrix of all rows; normalised entropy is their entropy over the log of the number of "
+        "dimensions; participation ratio is (sum λ)² / sum λ² of the eigenvalues λ of the "
+        f"covariance. Intervals cover other texts, not other seeds: {results['clusters']:,} "
+        f"clusters ({results['cluster_unit']}), ratio of sums, Student t."
+    )
