@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-
-import torch
-import transformers
+from importlib.metadata import version
 
 
 def percent(value: float) -> str:
@@ -22,8 +20,8 @@ def environment() -> dict[str, str]:
     """The versions that numbers may depend on."""
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "torch": version("torch"),
+        "transformers": version("transformers"),
     }
 
 
