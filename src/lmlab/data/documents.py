@@ -19,6 +19,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
@@ -235,13 +236,20 @@ def read_file(path: Path, config: CorpusConfig, *, name: str) -> Iterator[Docume
             "--corpus.skip-empty."
         )
     kind = _format(path)
-    try:
+    with _damage_named(path):
         if kind == ".txt":
             yield from _read_text(path, config.separator, name)
         elif kind == ".jsonl":
             yield from _read_jsonl(path, config.text_column, name)
         else:
             yield from _read_parquet(path, config.text_column, name)
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """`UserError` that names the file for what goes wrong while it is read."""
+    try:
+        yield
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UserError(f"{path}: damaged file ({error}); fetch or make it again") from error
     except OSError as error:
@@ -252,7 +260,7 @@ def read_file(path: Path, config: CorpusConfig, *, name: str) -> Iterator[Docume
         raise
 
 
-def _decode(data: bytes, path: Path, *, first_line: int = 1) -> str:
+def _decode(data: bytes, path: Path | str, *, first_line: int = 1) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -279,15 +287,27 @@ def _read_text(path: Path, separator: str | None, name: str) -> Iterator[Documen
 
 def _read_jsonl(path: Path, column: str, name: str) -> Iterator[Document]:
     with _open(path) as file:
-        for number, raw in enumerate(file, start=1):
-            if not raw.strip():
-                continue
-            line = _decode(raw, path, first_line=number)
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: not JSON: {error}") from error
+        for number, record in json_lines(file, path):
             yield Document(f"{name}#{number}", _text(record, column, f"{path}, line {number}"))
+
+
+def json_lines(lines: Iterable[bytes], path: Path | str) -> Iterator[tuple[int, Any]]:
+    """Number (from 1) and value of each line that is not blank; `UserError` names a bad one."""
+    for number, raw in enumerate(lines, start=1):
+        if not raw.strip():
+            continue
+        line = _decode(raw, path, first_line=number)
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not JSON: {error}") from error
+        yield number, record
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """`json_lines` of a file, plain or as .gz / .zst."""
+    with _damage_named(path), _open(path) as file:
+        yield from json_lines(file, path)
 
 
 def _text(record: Any, column: str, where: str) -> str:
@@ -334,14 +354,20 @@ def _read_parquet(path: Path, column: str, name: str) -> Iterator[Document]:
 
 
 def _read_hub(source: str, column: str) -> Iterator[Document]:
+    for index, record in enumerate(hub_rows(source)):
+        yield Document(f"{source}#{index}", _text(record, column, f"{source}, row {index}"))
+
+
+def hub_rows(source: str, *, split: str = "train") -> Iterator[Any]:
+    """The rows of `hf:NAME[:CONFIG[:SPLIT]]`, streamed; `split` where the source names none."""
     from datasets import load_dataset
 
     name, _, rest = source.removeprefix("hf:").partition(":")
-    config, _, split = rest.partition(":")
-    split = split or "train"
+    config, _, named = rest.partition(":")
     try:
-        rows: Iterable[Any] = load_dataset(name, config or None, split=split, streaming=True)
+        rows: Iterable[Any] = load_dataset(
+            name, config or None, split=named or split, streaming=True
+        )
     except Exception as error:
         raise UserError(f"{source}: the Hub data set cannot be read: {error}") from error
-    for index, record in enumerate(rows):
-        yield Document(f"{source}#{index}", _text(record, column, f"{source}, row {index}"))
+    yield from rows

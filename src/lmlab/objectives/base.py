@@ -61,6 +61,10 @@ class Criterion(Protocol):
         """Nats of each computed position (N), 0 where nothing counts; no gradient."""
         ...
 
+    def each_and_best(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """`each`, and the likeliest id of each computed position (N), -100 where nothing counts."""
+        ...
+
 
 class Objective(Protocol):
     """One way to train a model and to score text with it."""

@@ -67,20 +67,49 @@ def cross_entropy_each(
     bias_V: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Nats (N,) of each target, 0 where it is ignored; no gradient."""
+    return _each(hidden_ND, weight_VD, targets_N, bias_V, best=False)[0]
+
+
+@torch.no_grad()
+def cross_entropy_each_and_best(
+    hidden_ND: torch.Tensor,
+    weight_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    *,
+    bias_V: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`cross_entropy_each`, and the likeliest id (N,) of each row, -100 where the target is
+    ignored."""
+    return _each(hidden_ND, weight_VD, targets_N, bias_V, best=True)
+
+
+def _each(
+    hidden_ND: torch.Tensor,
+    weight_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    bias_V: torch.Tensor | None,
+    *,
+    best: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
     hidden, targets, rows = _selected(hidden_ND, weight_VD, targets_N, bias_V)
     dtype = _product_type(hidden)
     accumulate = torch.promote_types(hidden.dtype, torch.float32)
     nats_N = torch.zeros(targets_N.shape, dtype=accumulate, device=hidden_ND.device)
+    best_N = torch.full_like(targets_N, IGNORED)
     weight = weight_VD.to(dtype)
-    parts = [
-        torch.nn.functional.cross_entropy(
-            _chunk_logits(part.to(dtype), weight, bias_V, accumulate), wanted, reduction="none"
-        )
-        for part, wanted in zip(*_chunks(hidden, targets, len(weight_VD)), strict=True)
-    ]
-    if parts:
-        nats_N[rows] = torch.cat(parts)
-    return nats_N
+    nats: list[torch.Tensor] = []
+    likeliest: list[torch.Tensor] = []
+    for part, wanted in zip(*_chunks(hidden, targets, len(weight_VD)), strict=True):
+        logits_CV = _chunk_logits(part.to(dtype), weight, bias_V, accumulate)
+        nats.append(torch.nn.functional.cross_entropy(logits_CV, wanted, reduction="none"))
+        if best:
+            likeliest.append(logits_CV.argmax(dim=1))
+        del logits_CV  # before the next chunk is formed
+    if nats:
+        nats_N[rows] = torch.cat(nats)
+    if likeliest:
+        best_N[rows] = torch.cat(likeliest)
+    return nats_N, best_N
 
 
 def _selected(

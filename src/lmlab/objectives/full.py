@@ -9,7 +9,11 @@ import torch
 
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.base import IGNORED, Batch, hidden_states
-from lmlab.objectives.cross_entropy import cross_entropy_each, cross_entropy_sum
+from lmlab.objectives.cross_entropy import (
+    cross_entropy_each,
+    cross_entropy_each_and_best,
+    cross_entropy_sum,
+)
 
 
 class FullCrossEntropy:
@@ -29,7 +33,7 @@ class FullCrossEntropy:
                 batch.targets_N,
                 bias_V=backbone.bias_V,
             )
-        total = _from_logits(backbone, batch, reduction="sum")
+        total = _nats(_logits(backbone, batch), batch, reduction="sum")
         return total, int((batch.targets_N != IGNORED).sum())
 
     @torch.no_grad()
@@ -41,14 +45,29 @@ class FullCrossEntropy:
                 batch.targets_N,
                 bias_V=backbone.bias_V,
             )
-        return _from_logits(backbone, batch, reduction="none")
+        return _nats(_logits(backbone, batch), batch, reduction="none")
+
+    @torch.no_grad()
+    def each_and_best(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        if backbone.linear:
+            return cross_entropy_each_and_best(
+                hidden_states(backbone, batch),
+                backbone.weight_VD,
+                batch.targets_N,
+                bias_V=backbone.bias_V,
+            )
+        logits_NV = _logits(backbone, batch)
+        best_N = logits_NV.argmax(dim=1).masked_fill(batch.targets_N == IGNORED, IGNORED)
+        return _nats(logits_NV, batch, reduction="none"), best_N
 
 
-def _from_logits(backbone: Backbone, batch: Batch, *, reduction: str) -> torch.Tensor:
-    """Nats of the targets where the head is not linear: the model's own logits, held whole."""
+def _logits(backbone: Backbone, batch: Batch) -> torch.Tensor:
+    """Where the head is not linear: the model's own logits of the computed positions, whole."""
     logits_NV = backbone.logits(batch.inputs_BT, batch.attention_BT).flatten(0, 1)
-    if batch.rows_N is not None:
-        logits_NV = logits_NV[batch.rows_N]
+    return logits_NV if batch.rows_N is None else logits_NV[batch.rows_N]
+
+
+def _nats(logits_NV: torch.Tensor, batch: Batch, *, reduction: str) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(
         logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)),
         batch.targets_N,

@@ -30,7 +30,11 @@ from lmlab.models.backbone import Backbone
 from lmlab.objectives.base import Batch, hidden_states
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.contrastive import contrastive_loss, contrastive_sum, unit_rows
-from lmlab.objectives.cross_entropy import cross_entropy_each, cross_entropy_sum
+from lmlab.objectives.cross_entropy import (
+    cross_entropy_each,
+    cross_entropy_each_and_best,
+    cross_entropy_sum,
+)
 from lmlab.objectives.masked import Masked
 
 __all__ = ["Contrastive", "Headless", "HeadlessMasked", "contrastive_loss"]
@@ -79,6 +83,11 @@ class Contrastive:
     def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
         hidden, weight = self._similarity(hidden_states(backbone, batch), backbone.embedding_VD)
         return cross_entropy_each(hidden, weight, batch.targets_N, bias_V=backbone.bias_V)
+
+    @torch.no_grad()
+    def each_and_best(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden, weight = self._similarity(hidden_states(backbone, batch), backbone.embedding_VD)
+        return cross_entropy_each_and_best(hidden, weight, batch.targets_N, bias_V=backbone.bias_V)
 
     def _similarity(
         self, hidden_ND: torch.Tensor, embedding_VD: torch.Tensor
