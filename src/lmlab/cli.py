@@ -11,10 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lmlab.config import digest, from_command_line, to_mapping
 from lmlab.errors import UserError
+
+if TYPE_CHECKING:
+    from lmlab.data.store import TokenStore
 
 USAGE = """lmlab: a laboratory for language models
 
@@ -23,6 +26,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab doctor          what a training run will cost here; options as for train
   lmlab score           nats per token and bits per byte of a model on a store
   lmlab geometry        shape of embeddings and hidden states, loss by frequency
+  lmlab eval            LAMBADA, BLiMP and multiple choice, without training for them
   lmlab sample          text from a model
   lmlab export          a model as a standard transformers folder
   lmlab arrow           compare a forward and a backward model on a store
@@ -279,6 +283,46 @@ def _geometry(arguments: Sequence[str]) -> None:
     print(f"report: {(out / 'report.html').resolve()}")
 
 
+def _eval(arguments: Sequence[str]) -> None:
+    from lmlab.config.evaluation import EvalConfig
+
+    config = from_command_line(EvalConfig, arguments, program="lmlab eval", leading=("--model",))
+    from lmlab.data.tasks import read_tasks
+
+    tasks = read_tasks(config.tasks, limit=config.limit)
+    from lmlab.analyses.calibrate import open_with_head
+    from lmlab.analyses.zero_shot import zero_shot
+
+    subject = open_with_head(
+        config.model,
+        config.head,
+        store=_store_of_head(config.head, config.store),
+        device=_device(config.device),
+        objective=config.objective,
+    )
+    made = [zero_shot(subject, task, batch=config.batch) for task in tasks]
+    _table(
+        ["task", "part", "metric", "", "standard error", "items"],
+        [
+            [one.task, part, name, *(_text(v) for v in (e.value, e.standard_error, e.items))]
+            for one in made
+            for part, name, e in one.rows()
+        ],
+    )
+    for one in made:
+        for note in one.notes:
+            print(f"{one.task}: {note}")
+        if one.truncated:
+            print(f"{one.task}: {one.truncated:,} contexts were cut to fit the model")
+    values = {
+        "subject": subject.name,
+        "order": subject.order,
+        "head": subject.head,
+        "tasks": [one.to_json() for one in made],
+    }
+    _write("eval", config, values)
+
+
 def _sample(arguments: Sequence[str]) -> None:
     config = from_command_line(SampleConfig, arguments, program="lmlab sample")
     from lmlab.analyses.sample import sample
@@ -305,11 +349,8 @@ def _export(arguments: Sequence[str]) -> None:
     )
     from lmlab.analyses.calibrate import open_with_head
     from lmlab.analyses.export import export_model
-    from lmlab.data.store import TokenStore
 
-    if config.store is not None and config.head != "calibrated":
-        raise UserError("--store is what a calibrated head is fitted to; add --head calibrated")
-    store = None if config.store is None else TokenStore(config.store)
+    store = _store_of_head(config.head, config.store)
     subject = open_with_head(config.model, config.head, store=store)
     print(f"model: {export_model(subject, config.out)}")
 
@@ -381,6 +422,14 @@ def _end_of_study(report: Path) -> None:
     print(f"report: {report.resolve()}")
 
 
+def _store_of_head(head: str, path: Path | None) -> TokenStore | None:
+    from lmlab.data.store import TokenStore
+
+    if path is not None and head != "calibrated":
+        raise UserError("--store is what a calibrated head is fitted to; add --head calibrated")
+    return None if path is None else TokenStore(path)
+
+
 def _device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
     from lmlab.training.hardware import keep_freed_memory, resolve_device
 
@@ -431,6 +480,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "doctor": _doctor,
     "score": _score,
     "geometry": _geometry,
+    "eval": _eval,
     "sample": _sample,
     "export": _export,
     "arrow": _arrow,

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar, cast, get_args
 
 import numpy as np
 
@@ -93,7 +93,7 @@ def read_tasks(specifications: Sequence[str], *, limit: int | None = None) -> li
                 f"task '{specification}': name it KIND=SOURCE, KIND one of "
                 f"{', '.join(get_args(TaskKind))}, SOURCE a file, a folder or hf:NAME"
             )
-        tasks.append(read_task(kind, source, limit=limit))
+        tasks.append(read_task(cast(TaskKind, kind), source, limit=limit))
     return tasks
 
 

@@ -1,0 +1,31 @@
+"""Configuration of zero-shot evaluation. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Zero-shot tasks, with standard errors:
+    lmlab eval MODEL --tasks lambada=FILE blimp=FILE choices=FILE"""
+
+    model: str
+    """Run folder, checkpoint, saved transformers model, or Hub name."""
+    tasks: tuple[str, ...]
+    """KIND=SOURCE each: lambada, blimp or choices, and a file, a folder or hf:NAME[:CONFIG]."""
+    limit: int | None = None
+    """Ask a fixed sample of this many items a task (of each of BLiMP's sets), for a quick look."""
+    head: Literal["own", "raw", "calibrated"] = "own"
+    """raw leaves out the output bias that lmlab gave the model (headless: embeddings alone);
+    calibrated fits two scalars on the validation split of --store."""
+    store: Path | None = None
+    objective: Literal["auto", "causal", "masked"] = "auto"
+    """Insist on one way to read the model (default: as it was trained)."""
+    batch: int | None = None
+    """Sequences at a time; does not change the result."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
+    """Folder of results.json (default: below lab/results, by the digest of these options)."""

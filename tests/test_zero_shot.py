@@ -1,0 +1,283 @@
+"""Zero-shot results: accuracies and standard errors in closed form, chance, the command.
+
+Shapes: V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import symbols_tokenizer, tiny_training
+from lmlab.analyses.subject import Subject
+from lmlab.analyses.zero_shot import Estimate, credit, mean_of_sets, zero_shot
+from lmlab.cli import main
+from lmlab.config.model import ModelConfig
+from lmlab.data.tasks import LastWord, MinimalPair, MultipleChoice, Task
+from lmlab.data.tokenizers import character_tokenizer
+from lmlab.errors import UserError
+from lmlab.models.backbone import Backbone
+from lmlab.models.build import build_config, build_model
+from lmlab.objectives.causal import Causal
+from lmlab.training.loop import train
+
+P = (0.5, 0.25, 0.125, 0.125)  # of the symbols a, b, c, d
+A, B, C, D = (chr(0x4E00 + i) for i in range(4))
+
+
+class Unigram(torch.nn.Module):
+    """Every symbol as likely as `P` says, whatever came before."""
+
+    def __init__(self, p_V):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(()))
+        self.logits_V = torch.tensor([*p_V, 0.0, 0.0]).log()
+
+    def forward(self, input_ids, **unused):
+        return SimpleNamespace(logits=self.logits_V.expand(*input_ids.shape, -1))
+
+
+def subject_of(model, order="forward", symbols=4):
+    return Subject(
+        name="hand-made",
+        model=model,
+        backbone=Backbone(model),
+        tokenizer=symbols_tokenizer(symbols),
+        objective=Causal(order=order, bos_id=symbols),
+        head="none",
+        context=32,
+        record={"own": True},
+    )
+
+
+@pytest.fixture
+def unigram():
+    return subject_of(Unigram(P))
+
+
+def choices(*items, groups: Any = None):
+    made = [
+        MultipleChoice(f"item {n}", context, tuple(texts), answer, groups and groups[n])
+        for n, (context, texts, answer) in enumerate(items)
+    ]
+    return Task("choices", "somewhere", made, len(made))
+
+
+def pairs(*items):
+    made = [MinimalPair(f"item {n}", *texts, uid, uid[0], "t") for n, (*texts, uid) in
+            enumerate(items)]  # fmt: skip
+    return Task("blimp", "somewhere", made, len(made) + 5)
+
+
+def test_choices_by_sum_and_by_byte(unigram):
+    # log2 p: a -1, b -2, c -3; the long choice is less likely, and likelier for each byte
+    task = choices(
+        (D, (A + A + A, B), 0),  # -3 / 9 against -2 / 3
+        (D, (A, B), 0),
+        ("", (B, A), 0),
+        (A, (C, B, A), 2),
+        groups=["x", "x", "y", None],
+    )
+    made = zero_shot(unigram, task)
+    by_sum, by_byte = made.metrics["accuracy"], made.metrics["accuracy_per_byte"]
+    assert (by_sum.value, by_sum.items) == (0.5, 4)
+    assert by_sum.standard_error == pytest.approx(math.sqrt(0.5 * 0.5 / 3))
+    assert by_byte.value == 0.75
+    assert by_byte.standard_error == pytest.approx(math.sqrt(0.75 * 0.25 / 3))
+    assert {g: m["accuracy"] for g, m in made.parts["group"].items()} == {
+        "x": Estimate(0.5, 0.5, 2),
+        "y": Estimate(0.0, None, 1),
+    }
+    assert [(part, name) for part, name, _ in made.rows()] == [
+        (part, name) for part in ("", "x", "y") for name in ("accuracy", "accuracy per byte")
+    ]
+
+
+def test_spaces_that_begin_a_choice_are_no_part_of_its_length():
+    subject = replace(
+        subject_of(Unigram((0.5, 0.25, 0.25)), symbols=3),
+        tokenizer=character_tokenizer(["a", "b", " "]),
+    )
+    # bits: " aa" 2 + 2 over 2 bytes; "bb" 4 over 2 bytes: the same for each byte
+    tie = zero_shot(subject, choices(("a", (" aa", "bb"), 0)))
+    assert tie.metrics["accuracy_per_byte"].value == 0.5
+
+
+def test_blimp_by_set_and_field(unigram):
+    good, bad = (A, B), (B, A)
+    task = pairs(
+        *[(*good, "s1")] * 3, (*bad, "s1"), (*good, "s2"), (*bad, "s2"), (*good, "m1"),
+        (C, C, "m1"),
+    )  # fmt: skip
+    made = zero_shot(unigram, task)
+    sets = {uid: m["accuracy"] for uid, m in made.parts["uid"].items()}
+    assert {uid: e.value for uid, e in sets.items()} == {"m1": 0.75, "s1": 0.75, "s2": 0.5}
+    s1, s2, m1 = math.sqrt(0.75 * 0.25 / 3), math.sqrt(0.25), 0.25
+    assert sets["s1"].standard_error == pytest.approx(s1)
+    assert sets["s2"].standard_error == pytest.approx(s2)
+    assert sets["m1"].standard_error == pytest.approx(m1)
+    syntax = made.parts["field"]["s"]["accuracy"]
+    assert (syntax.value, syntax.items) == (0.625, 6)
+    assert syntax.standard_error == pytest.approx(math.sqrt(s1**2 + s2**2) / 2)
+    whole = made.metrics["accuracy"]
+    assert whole.value == pytest.approx(2 / 3)
+    assert whole.standard_error == pytest.approx(math.sqrt(s1**2 + s2**2 + m1**2) / 3)
+    assert made.to_json()["items_available"] == 13
+    assert made.notes == ("accuracy is the plain mean over 3 sets",)
+
+
+def test_the_overall_error_is_lm_evals_where_sets_are_equal():
+    rng = np.random.default_rng(0)
+    p, n = rng.uniform(0.1, 0.9, 67), 1000
+    sets = [Estimate(float(q), math.sqrt(q * (1 - q) / (n - 1)), n) for q in p]
+    pooled = math.sqrt(sum((n - 1) * e.standard_error**2 * n for e in sets if e.standard_error)
+                       / (67 * n - 67) / (67 * n))  # fmt: skip
+    whole = mean_of_sets(sets)
+    assert whole.standard_error == pytest.approx(pooled)
+    assert (whole.value, whole.items) == (pytest.approx(p.mean()), 67_000)
+    assert mean_of_sets([Estimate(0.5, None, 1), Estimate(1.0, 0.1, 5)]).standard_error is None
+
+
+def test_lambada(unigram):
+    words = [LastWord(f"item {n}", D, target) for n, target in enumerate((A, A, B, A + B))]
+    made = zero_shot(unigram, Task("lambada", "somewhere", words, 4))
+    assert made.metrics["accuracy"].value == 0.5
+    assert made.metrics["accuracy"].standard_error == pytest.approx(math.sqrt(0.25 / 3))
+    nats = np.log(2) * np.array([1, 1, 2, 3])
+    error = nats.std(ddof=1) / 2
+    assert made.metrics["nats_per_word"].value == pytest.approx(nats.mean())
+    perplexity = made.metrics["perplexity"]
+    assert perplexity.value == pytest.approx(2**1.75)
+    assert perplexity.standard_error == pytest.approx(2**1.75 * error)
+    backward = zero_shot(subject_of(Unigram(P), "backward"), Task("lambada", "somewhere", words, 4))
+    assert backward.metrics["perplexity"].value == pytest.approx(2**1.75)
+    assert "accuracy" not in backward.metrics
+    assert "no accuracy" in backward.notes[0]
+
+
+def test_a_perplexity_too_large_for_a_float_is_left_out():
+    hopeless = subject_of(Unigram((1.0, 1e-38, 0.1, 0.1)))
+    words = [LastWord("item", D, B * 9)]
+    made = zero_shot(hopeless, Task("lambada", "somewhere", words, 1))
+    assert made.metrics["nats_per_word"].value > 700
+    assert "perplexity" not in made.metrics
+
+
+def test_perfect_and_hopeless():
+    strong = subject_of(Unigram((0.7, 0.1, 0.1, 0.1)))
+    right = zero_shot(strong, choices(*[(D, (B, A, C), 1)] * 5))
+    wrong = zero_shot(strong, choices(*[(D, (B, A, C), 0)] * 5))
+    assert right.metrics["accuracy"] == Estimate(1.0, 0.0, 5)
+    assert wrong.metrics["accuracy"] == Estimate(0.0, 0.0, 5)
+
+
+def test_what_cannot_be_told_apart_is_chance_wherever_the_answer_stands():
+    for answer in range(4):
+        assert credit(np.array([-1.0, -1.0, -1.0, -1.0]), answer) == 0.25
+    assert [credit(np.array([-1.0, -2.0, -1.0]), n) for n in range(3)] == [0.5, 0.0, 0.5]
+    flat = subject_of(Unigram((0.25,) * 4))
+    for answer in (0, 1):
+        made = zero_shot(flat, choices((A, (B, C), answer), ("", (C + A, D + B), answer)))
+        assert made.metrics["accuracy"].value == 0.5
+
+
+def test_an_untrained_model_is_at_chance():
+    config = build_config(
+        ModelConfig(layers=1, heads=2, width=16, initializer_range=0.3),
+        vocabulary=14, context=32, bos_id=12, end_of_text_id=13,
+    )  # fmt: skip
+    subject = subject_of(build_model(config, seed=0).eval(), symbols=12)
+    rng = np.random.default_rng(0)
+    texts = ["".join(chr(0x4E00 + i) for i in row) for row in rng.integers(0, 12, (400, 6))]
+    made = zero_shot(subject, pairs(*((a, b, "s") for a, b in zip(texts[::2], texts[1::2],
+                                                                 strict=True))))  # fmt: skip
+    found = made.metrics["accuracy"]
+    assert found.standard_error == pytest.approx(0.035, abs=0.001)
+    assert abs(found.value - 0.5) < 0.14
+
+
+def test_a_task_without_items(unigram):
+    with pytest.raises(UserError, match="no item to score"):
+        zero_shot(unigram, Task("choices", "somewhere", [], 0))
+
+
+# the command
+
+
+@pytest.fixture(scope="module")
+def run(text_store, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "r"
+    train(
+        tiny_training(
+            text_store, out, objective="headless", context=64, steps=30,
+            model=ModelConfig(layers=1, heads=2, width=16, tied=True),
+        )
+    )  # fmt: skip
+    return out
+
+
+@pytest.fixture
+def files(tmp_path):
+    blimp = [
+        {"sentence_good": f"the model {n}", "sentence_bad": f"model the {n}", "UID": uid,
+         "field": "syntax", "linguistics_term": "order"}
+        for uid in ("one", "two") for n in range(4)
+    ]  # fmt: skip
+    records = {
+        "lambada": [{"text": f"the model reads a {w}"} for w in ("token", "window", "text")],
+        "blimp": blimp,
+        "choices": [{"context": "the", "choices": [" model", " zq"], "answer": 0, "group": "g"}],
+    }
+    for name, lines in records.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return [f"{name}={tmp_path / name}.jsonl" for name in records]
+
+
+def test_the_command(run, files, tmp_path, capsys, text_store):
+    out = tmp_path / "out"
+    assert main(["eval", str(run), "--tasks", *files, "--out", str(out), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("perplexity", "standard error", "syntax", "per byte"))
+    made = json.loads((out / "results.json").read_text())
+    assert made["command"] == "eval"
+    assert made["head"] == "tied + fixed log-unigram bias"
+    lambada, blimp, choices = made["tasks"]
+    assert lambada["metrics"]["perplexity"]["items"] == 3
+    assert set(blimp["by_uid"]) == {"one", "two"}
+    assert choices["by_group"]["g"]["accuracy"]["items"] == 1
+    assert choices["metrics"]["accuracy"]["standard_error"] is None
+    arguments = ["eval", str(run), "--device", "cpu", "--out"]
+    limited = [*arguments, str(tmp_path / "few"), "--limit", "2", "--batch", "1", "--tasks", *files]
+    assert main(limited) == 0
+    few = json.loads((tmp_path / "few" / "results.json").read_text())["tasks"]
+    assert [t["metrics"]["accuracy"]["items"] for t in few] == [
+        2, 4, 1
+    ]  # fmt: skip
+    assert [t["items_available"] for t in few] == [3, 8, 1]
+    nats = {}
+    for head in ("raw", "calibrated"):
+        store = ["--store", str(text_store.path)] if head == "calibrated" else []
+        more = ["--head", head, *store, "--tasks", files[0]]
+        assert main([*arguments, str(tmp_path / head), *more]) == 0
+        result = json.loads((tmp_path / head / "results.json").read_text())
+        nats[head] = result["tasks"][0]["metrics"]["nats_per_word"]["value"]
+    own = lambada["metrics"]["nats_per_word"]["value"]
+    assert len({round(v, 6) for v in (own, *nats.values())}) == 3
+
+
+def test_the_commands_mistakes(run, files, tmp_path, capsys, text_store):
+    assert main(["eval", str(run), "--tasks", "arc=x"]) == 2
+    assert "name it KIND=SOURCE" in capsys.readouterr().err
+    assert main(["eval", str(run), "--tasks", f"lambada={tmp_path / 'no'}"]) == 2
+    assert "no such file or folder" in capsys.readouterr().err
+    assert main(["eval", str(run), "--tasks", *files, "--store", str(text_store.path)]) == 2
+    assert "add --head calibrated" in capsys.readouterr().err
+    assert main(["eval", str(run), "--tasks", *files, "--head", "calibrated"]) == 2
+    assert "give --store" in capsys.readouterr().err
