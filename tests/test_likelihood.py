@@ -52,7 +52,7 @@ PAIRS = [
 
 
 def asked(pairs=PAIRS):
-    return [Request(*pair, f"item {n}") for n, pair in enumerate(pairs)]
+    return [Request(context, text, f"item {n}") for n, (context, text) in enumerate(pairs)]
 
 
 def by_hand(logits_of, ids, scored):
@@ -218,10 +218,13 @@ def test_pseudo_log_likelihood_of_a_bert_from_elsewhere(tmp_path):
     tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"))
     tokenizer.save_pretrained(tmp_path / "bert")
     torch.manual_seed(0)
-    BertForMaskedLM(
-        BertConfig(vocab_size=15, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                   intermediate_size=16, max_position_embeddings=40, initializer_range=0.5)
-    ).save_pretrained(tmp_path / "bert")  # fmt: skip
+    config = BertConfig(
+        vocab_size=15, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=40, initializer_range=0.5,
+    )  # fmt: skip
+    made = BertForMaskedLM(config)
+    made.cls.predictions.bias.data[:5] = -20  # special tokens are never the likeliest
+    made.save_pretrained(tmp_path / "bert")
     subject = open_subject(tmp_path / "bert")
     model = BertForMaskedLM.from_pretrained(tmp_path / "bert").eval()
     pairs = [("a b c", " d e"), ("", "f a c e"), ("a b " * 30, "c d")]

@@ -7,6 +7,7 @@ import json
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def lines(path, *records):
     path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
     return str(path)
+
+
+def read(kind, source, **settings) -> Any:
+    """A task whose items tests look into."""
+    return read_task(kind, source, **settings)
 
 
 def pair(uid, number, field="syntax"):
@@ -35,7 +41,7 @@ def test_lambada_is_split_before_its_last_word(tmp_path):
     path = lines(
         tmp_path / "l.jsonl", {"text": "one two  three"}, {"text": "four,\n\nfive\n", "more": 1}
     )
-    task = read_task("lambada", path)
+    task = read("lambada", path)
     assert (task.kind, task.source, task.available) == ("lambada", path, 2)
     assert task.items == [
         LastWord(f"{path}, line 1", "one two", " three"),
@@ -55,11 +61,11 @@ def test_blimp_from_a_file_a_folder_and_an_archive(tmp_path):
         for file in folder.iterdir():
             made.write(file, f"data/{file.name}")
         made.writestr("__MACOSX/data/c.jsonl", b"\x00\xff")
-    assert read_task("blimp", one).items[1] == MinimalPair(
+    assert read("blimp", one).items[1] == MinimalPair(
         f"{one}, line 2", "b 1 good", "b 1 bad", "b", "syntax", "islands"
     )
     for source, first in ((folder, folder / "a.jsonl"), (archive, archive / "data/a.jsonl")):
-        task = read_task("blimp", str(source))
+        task = read("blimp", str(source))
         assert [(i.uid, i.good[2:3], i.field) for i in task.items] == [
             ("a", "0", "syntax/semantics"),
             ("a", "1", "syntax/semantics"),
@@ -76,7 +82,7 @@ def test_choices(tmp_path):
         {"context": "", "choices": ["x", "y"], "answer": 0, "group": None},
     ]
     path.write_bytes(gzip.compress("\n\n".join(map(json.dumps, records)).encode()))
-    assert read_task("choices", str(path)).items == [
+    assert read("choices", str(path)).items == [
         MultipleChoice(f"{path}, line 1", "A:", (" b", " c", " d"), 2, "g"),
         MultipleChoice(f"{path}, line 3", "", ("x", "y"), 0, None),
     ]
@@ -84,16 +90,16 @@ def test_choices(tmp_path):
 
 def test_a_limit_is_a_fixed_sample_of_each_set(tmp_path):
     path = lines(tmp_path / "b.jsonl", *(pair(uid, n) for n in range(40) for uid in "ab"))
-    whole, task = read_task("blimp", path), read_task("blimp", path, limit=7)
+    whole, task = read("blimp", path), read("blimp", path, limit=7)
     assert (task.available, len(task.items)) == (80, 14)
     assert Counter(i.uid for i in task.items) == {"a": 7, "b": 7}
     assert len(set(task.items)) == 14
     assert set(task.items) < set(whole.items)
     assert [i.where for i in task.items] != [i.where for i in whole.items][:14]
-    assert read_task("blimp", path, limit=7) == task
-    assert read_task("blimp", path, limit=99) == whole
+    assert read("blimp", path, limit=7) == task
+    assert read("blimp", path, limit=99) == whole
     words = lines(tmp_path / "l.jsonl", *({"text": f"word {n}"} for n in range(40)))
-    numbers = [int(i.target) for i in read_task("lambada", words, limit=9).items]
+    numbers = [int(i.target) for i in read("lambada", words, limit=9).items]
     assert len(set(numbers)) == 9
     assert numbers == sorted(numbers) != list(range(9))
 
@@ -134,47 +140,47 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, kind, content, message):
     path = tmp_path / "items.jsonl"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        read_task(kind, str(path))
+        read(kind, str(path))
     assert str(path) in str(caught.value)
 
 
 def test_a_set_of_two_fields(tmp_path):
     path = lines(tmp_path / "b.jsonl", pair("a", 0), pair("a", 1, "semantics"))
     with pytest.raises(UserError, match=r"line 2: set 'a' has field 'semantics' here"):
-        read_task("blimp", path)
+        read("blimp", path)
 
 
 def test_bad_sources(tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
-        read_task("lambada", str(tmp_path / "nothing"))
+        read("lambada", str(tmp_path / "nothing"))
     with pytest.raises(UserError, match=r"no \.jsonl file in this folder"):
-        read_task("blimp", str(tmp_path))
+        read("blimp", str(tmp_path))
     archive = tmp_path / "a.zip"
     with zipfile.ZipFile(archive, "w") as made:
         made.writestr("readme.txt", "nothing")
     with pytest.raises(UserError, match=r"no \.jsonl file in this archive"):
-        read_task("blimp", str(archive))
+        read("blimp", str(archive))
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
         made.writestr("a.jsonl", json.dumps(pair("a", 0)) * 50)
     with pytest.raises(UserError, match=r"a\.zip/a\.jsonl, line 1: not JSON"):
-        read_task("blimp", str(archive))
+        read("blimp", str(archive))
     content = bytearray(archive.read_bytes())
     content[60] ^= 0xFF
     archive.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.zip: damaged archive"):
-        read_task("blimp", str(archive))
+        read("blimp", str(archive))
     archive.write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"a\.zip: damaged archive"):
-        read_task("blimp", str(archive))
+        read("blimp", str(archive))
     (tmp_path / "l.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a b"}\n' * 9)[:-9])
     with pytest.raises(UserError, match=r"l\.jsonl\.gz: damaged file"):
-        read_task("lambada", str(tmp_path / "l.jsonl.gz"))
+        read("lambada", str(tmp_path / "l.jsonl.gz"))
 
 
 def test_tasks_are_named_kind_and_source(tmp_path):
     path = lines(tmp_path / "a=b.jsonl", {"text": "one two"})
     (task,) = read_tasks([f"lambada={path}"])
-    assert task == read_task("lambada", path)
+    assert task == read("lambada", path)
     for wrong in (path, "lambada", "lambada=", f"arc={path}"):
         with pytest.raises(UserError, match="name it KIND=SOURCE, KIND one of lambada, blimp, cho"):
             read_tasks([wrong])
@@ -193,10 +199,10 @@ def test_the_hubs_data_sets(monkeypatch):
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     monkeypatch.setattr("datasets.get_dataset_config_names", lambda name: [name + "1", name + "2"])
-    (word,) = read_task("lambada", "hf:org/words").items
+    (word,) = read("lambada", "hf:org/words").items
     assert word == LastWord("hf:org/words, row 0", "one", " two")
-    assert [i.uid for i in read_task("blimp", "hf:b").items] == ["b1", "b2"]
-    assert [i.uid for i in read_task("blimp", "hf:b:one:dev").items] == ["one"]
+    assert [i.uid for i in read("blimp", "hf:b").items] == ["b1", "b2"]
+    assert [i.uid for i in read("blimp", "hf:b:one:dev").items] == ["one"]
     assert asked == [
         ("org/words", None, "test", True),
         ("b", "b1", "train", True),
@@ -209,12 +215,12 @@ def test_the_hubs_data_sets(monkeypatch):
 
     monkeypatch.setattr("datasets.get_dataset_config_names", no_network)
     with pytest.raises(UserError, match=r"hf:b: .*no network"):
-        read_task("blimp", "hf:b")
+        read("blimp", "hf:b")
 
 
 @pytest.mark.skipif(not (SHARED / "lambada").is_dir(), reason="LAMBADA is not on this machine")
 def test_the_real_lambada():
-    task = read_task("lambada", str(SHARED / "lambada" / "lambada_test.jsonl"))
+    task = read("lambada", str(SHARED / "lambada" / "lambada_test.jsonl"))
     assert len(task.items) == 5153
     assert task.items[0].target == " signs"
     assert task.items[0].context.endswith("I don't care about")
@@ -222,7 +228,7 @@ def test_the_real_lambada():
 
 @pytest.mark.skipif(not (SHARED / "blimp").is_dir(), reason="BLiMP is not on this machine")
 def test_the_real_blimp():
-    task = read_task("blimp", str(SHARED / "blimp" / "BLiMP.zip"))
+    task = read("blimp", str(SHARED / "blimp" / "BLiMP.zip"))
     sets = Counter(i.uid for i in task.items)
     assert (len(sets), set(sets.values())) == (67, {1000})
     assert {i.field for i in task.items} == {

@@ -71,8 +71,10 @@ def choices(*items, groups: Any = None):
 
 
 def pairs(*items):
-    made = [MinimalPair(f"item {n}", *texts, uid, uid[0], "t") for n, (*texts, uid) in
-            enumerate(items)]  # fmt: skip
+    made = [
+        MinimalPair(f"item {n}", good, bad, uid, uid[0], "t")
+        for n, (good, bad, uid) in enumerate(items)
+    ]
     return Task("blimp", "somewhere", made, len(made) + 5)
 
 
