@@ -356,15 +356,19 @@ def test_backward_models_give_the_same_likelihoods_as_differences_of_joints():
     assert 0 in cuts
     assert any(cuts)
     found = {order: log_likelihoods(s, requests, greedy=True) for order, s in made.items()}
-    expected = []
+    expected, greedy = [], []
     for s, cut in zip(strings, cuts, strict=True):
         steps = [stationary_V[s[0]], *(forward_VV[a, b] for a, b in itertools.pairwise(s))]
         expected.append(np.log(steps[cut:]).sum())
+        largest = [stationary_V.max(), *(forward_VV[a].max() for a in s[:-1])]
+        greedy.append(steps[cut:] == largest[cut:])
     assert found["forward"].nats_N == pytest.approx(np.array(expected), abs=1e-9)
     assert found["backward"].nats_N == pytest.approx(np.array(expected), abs=1e-9)
     assert found["backward"].method == "difference of joint log-likelihoods"
     assert found["backward"].greedy_N is None
     assert found["forward"].greedy_N is not None
+    assert found["forward"].greedy_N.tolist() == greedy
+    assert set(greedy) == {True, False}
 
 
 def test_what_does_not_fit_is_cut_from_the_left():
