@@ -25,7 +25,7 @@ def load_pretrained(name: str, *, masked: bool) -> Any:
     Raises `UserError` where it cannot be loaded, or has no weights for a part of the model. No
     code that comes with a model is run.
     """
-    kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    kind: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # a bar for a load of milliseconds is noise
     try:
