@@ -18,7 +18,7 @@ import torch
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.cross_entropy import IGNORED
 
-__all__ = ["IGNORED", "Batch", "Criterion", "Objective", "hidden_states"]
+__all__ = ["IGNORED", "Batch", "Criterion", "Objective", "WithCriterion", "hidden_states"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,23 @@ class Objective(Protocol):
     def record(self) -> dict[str, Any]:
         """What `objectives.from_record` needs to build this objective again."""
         ...
+
+
+class WithCriterion:
+    """What objectives have in common whose loss is that of a criterion."""
+
+    criterion: Criterion
+
+    @property
+    def depends_on_micro_batch(self) -> bool:
+        return self.criterion.depends_on_micro_batch
+
+    @property
+    def scores_own_logits(self) -> bool:
+        return self.criterion.scores_own_logits
+
+    def loss(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
+        return self.criterion.sum(backbone, batch)
 
 
 def hidden_states(backbone: Backbone, batch: Batch) -> torch.Tensor:

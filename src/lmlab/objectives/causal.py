@@ -19,11 +19,11 @@ from lmlab.data.order import check_order, reading_order
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.objectives.base import IGNORED, Batch, Criterion
+from lmlab.objectives.base import IGNORED, Batch, Criterion, WithCriterion
 from lmlab.objectives.full import FullCrossEntropy
 
 
-class Causal:
+class Causal(WithCriterion):
     """Predict each token from those before it in `order`. Units: nats."""
 
     autoregressive = True
@@ -37,14 +37,6 @@ class Causal:
     def from_record(cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer) -> Causal:
         """From what `record` returned."""
         return cls(order=order, bos_id=tokenizer.bos_id)
-
-    @property
-    def depends_on_micro_batch(self) -> bool:
-        return self.criterion.depends_on_micro_batch
-
-    @property
-    def scores_own_logits(self) -> bool:
-        return self.criterion.scores_own_logits
 
     def check(self, backbone: Backbone) -> None:
         """`UserError` for a model that sees what it is to predict, or does not fit."""
@@ -75,9 +67,6 @@ class Causal:
             torch.from_numpy(inputs).to(device, non_blocking=True),
             torch.from_numpy(targets).to(device, non_blocking=True),
         )
-
-    def loss(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
-        return self.criterion.sum(backbone, batch)
 
     @torch.no_grad()
     def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:

@@ -32,11 +32,11 @@ from lmlab.data.tokenizers import TextTokenizer
 from lmlab.data.windows import mix
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.objectives.base import IGNORED, Batch, Criterion
+from lmlab.objectives.base import IGNORED, Batch, Criterion, WithCriterion
 from lmlab.objectives.full import FullCrossEntropy
 
 
-class Masked:
+class Masked(WithCriterion):
     """Predict chosen tokens from both sides. Units: nats."""
 
     order = FORWARD
@@ -56,14 +56,6 @@ class Masked:
             raise UserError(f"order {order}: a masked model reads both ways; leave it at forward")
         settings = from_mapping(MaskingConfig, record["masking"], where="objective record")
         return cls(tokenizer=tokenizer, settings=settings)
-
-    @property
-    def depends_on_micro_batch(self) -> bool:
-        return self.criterion.depends_on_micro_batch
-
-    @property
-    def scores_own_logits(self) -> bool:
-        return self.criterion.scores_own_logits
 
     @property
     def conditions(self) -> str:
@@ -111,9 +103,6 @@ class Masked:
             None if attention.all() else put(attention),
             None if rows is None else put(rows),
         )
-
-    def loss(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
-        return self.criterion.sum(backbone, batch)
 
     @torch.no_grad()
     def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:

@@ -12,15 +12,11 @@ interrupted study goes on where it stopped, and studies share runs.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
-
-import torch
-import transformers
 
 from lmlab.analyses.ngram import ngram_baseline
 from lmlab.analyses.score import Score
@@ -37,6 +33,7 @@ from lmlab.studies.arrow_report import arrow_page
 from lmlab.studies.arrow_result import cell_result
 from lmlab.studies.cached import cached_score
 from lmlab.studies.corpora import Corpus, corpus_labels, is_synthetic, open_corpus
+from lmlab.studies.words import environment
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens, resolve, run_identity
 
@@ -89,11 +86,7 @@ def run_arrow(config: ArrowConfig, *, title: str = "The arrow of time") -> Path:
         "study": "arrow",
         "title": title,
         "config": to_mapping(config),
-        "environment": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "environment": environment(),
         "ngrams": _ngrams(config, cells),
         "cells": [
             cell_result(

@@ -12,14 +12,11 @@ interrupted study goes on where it stopped, and studies share runs.
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import transformers
 
 from lmlab.analyses.difference import difference_per_token
 from lmlab.analyses.score import Score
@@ -44,6 +41,7 @@ from lmlab.studies.headless_runs import (
     request,
     time_ratio,
 )
+from lmlab.studies.words import environment
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens
 
@@ -77,11 +75,7 @@ def run_headless(config: HeadlessStudyConfig) -> Path:
             "title": "Learning without a softmax",
             "corpus": corpus_labels([config.corpus])[0],
             "config": to_mapping(config),
-            "environment": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
+            "environment": environment(),
             "parts": [_part(config, v, part, rows, bar) for v, part in parts.items()],
         }
     write_json(out / "results.json", results)
