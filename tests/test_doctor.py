@@ -179,7 +179,7 @@ def test_memory_is_what_training_holds(small_store, tmp_path, monkeypatch, name,
         small_store, tmp_path, model=TIED, objective=objective, optimizer=OptimizerConfig(name)
     )
     memory = diagnose(config, rounds=0).memory
-    trainer = Trainer(resolve(config), small_store, tmp_path / "x", "", Found(None, 0, ()))
+    trainer = Trainer(resolve(config), small_store, tmp_path / "x", {}, Found(None, 0, ()))
     gradients = []
     step = trainer.optimizers.step
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from lmlab.config import to_mapping
+from lmlab.config import digest, to_mapping
 from lmlab.config.training import TrainConfig
 from lmlab.data.splits import VALIDATION
 from lmlab.data.store import TokenStore
@@ -57,7 +57,6 @@ from lmlab.training.setup import (
     initial_model,
     planned_tokens,
     resolve,
-    run_identity,
     training_tokenizer,
     training_windows,
 )
@@ -89,7 +88,8 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
     config = resolve(config)
     store = TokenStore(config.store)
     store.verify()
-    identity = run_identity(config, store)
+    deciding = deciding_values(config, store)
+    identity = digest(deciding)
     path = config.out or Path("runs") / identity[:12]
     described = to_mapping(config) | {"store_fingerprint": store.fingerprint}
     with RunDirectory(path, identity=identity, config=described):
@@ -104,7 +104,7 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
         else:
             own = track(f"training {config.order}", planned_tokens(config), "tokens")
             with nullcontext(bar) if bar else own as counted:
-                Trainer(config, store, path, identity, found).run(counted, note)
+                Trainer(config, store, path, deciding, found).run(counted, note)
     return TrainedRun(path, identity, checkpoint_folder(path, config.steps))
 
 
@@ -112,18 +112,22 @@ class Trainer:
     """One process's state while it trains."""
 
     def __init__(
-        self, config: TrainConfig, store: TokenStore, path: Path, identity: str, found: Found
+        self,
+        config: TrainConfig,
+        store: TokenStore,
+        path: Path,
+        deciding: dict[str, Any],
+        found: Found,
     ) -> None:
         assert config.device in ("cpu", "cuda")
         assert config.threads is not None
         assert config.micro_batch is not None
-        self.config, self.path, self.identity, self.step = config, path, identity, found.step
+        self.config, self.path, self.deciding, self.step = config, path, deciding, found.step
         self.micro_batch = config.micro_batch
         self.device = torch.device(config.device)
         torch.set_num_threads(config.threads)
         keep_freed_memory()
         self.tokenizer = training_tokenizer(config, store)
-        self.deciding_values = deciding_values(config, store)
         self.objective: Objective = from_record(
             config.objective_record(), order=config.order, tokenizer=self.tokenizer
         )
@@ -308,8 +312,8 @@ class Trainer:
             "context": self.config.context,
             "step": self.step,
             "tokenizer_fingerprint": self.tokenizer.fingerprint,
-            "run": self.identity,
-            "training": self.deciding_values,
+            "run": digest(self.deciding),
+            "training": self.deciding,
             **({"parent": self.config.parent.path} if self.config.parent.path else {}),
         }
         state = {"step": self.step, "tokens": self.tokens, "numeric": self.numeric}

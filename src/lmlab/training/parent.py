@@ -7,6 +7,7 @@ same wherever the parent lies. A run folder stands for its newest checkpoint at 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,22 @@ from lmlab.runs.checkpoint import read_json_file, usable_checkpoint
 
 @dataclass(frozen=True)
 class Parent:
-    """Where a parent's weights are, and what stands for their content."""
+    """Where a parent's weights are."""
 
     name: str
     folder: Path | None
     """None for a model of the Hub."""
-    identity: str
     record: dict[str, Any]
     """The checkpoint's `lmlab.json`; empty for a model from elsewhere."""
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of the content of its weights and configuration; of a Hub model, of its name."""
+        if self.folder is None:
+            return digest(["hub", self.name])
+        files = [*sorted(self.folder.glob("*.safetensors")), self.folder / "config.json"]
+        kept = [f for f in files if f.is_file() and f.name != "optimizer.safetensors"]
+        return digest([[file.name, file_sha256(file)] for file in kept])
 
 
 def find_parent(config: TrainConfig) -> Parent | None:
@@ -43,13 +52,9 @@ def find_parent(config: TrainConfig) -> Parent | None:
         return None
     folder = usable_checkpoint(Path(name))
     if not folder.is_dir():
-        return Parent(name, None, digest(["hub", name]), {})
-    files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
-    kept = [f for f in files if f.is_file() and f.name != "optimizer.safetensors"]
-    content = digest([[file.name, file_sha256(file)] for file in kept])
+        return Parent(name, None, {})
     own = (folder / "lmlab.json").is_file()
-    record = read_json_file(folder / "lmlab.json") if own else {}
-    return Parent(str(folder), folder, content, record)
+    return Parent(str(folder), folder, read_json_file(folder / "lmlab.json") if own else {})
 
 
 def child_model(config: TrainConfig, parent: Parent, tokenizer: TextTokenizer) -> Any:

@@ -31,7 +31,7 @@ def seconds_per_step(
     with tempfile.TemporaryDirectory() as folder:
         trainers = {
             name: Trainer(
-                resolve(request), TokenStore(request.store), Path(folder), "", Found(None, 0, ())
+                resolve(request), TokenStore(request.store), Path(folder), {}, Found(None, 0, ())
             )
             for name, request in requests.items()
         }
