@@ -291,12 +291,24 @@ def _read_jsonl(path: Path, column: str, name: str) -> Iterator[Document]:
             yield Document(f"{name}#{number}", _text(record, column, f"{path}, line {number}"))
 
 
+def _text_lines(lines: Iterable[bytes], path: Path | str) -> Iterator[tuple[int, str]]:
+    for number, raw in enumerate(lines, start=1):
+        if raw.strip():
+            yield number, _decode(raw, path, first_line=number)
+
+
+def read_text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number (from 1) and text of each line that is not blank, of a file or its .gz / .zst.
+
+    `UserError` names a line that is not UTF-8, and a damaged file.
+    """
+    with _damage_named(path), _open(path) as file:
+        yield from _text_lines(file, path)
+
+
 def json_lines(lines: Iterable[bytes], path: Path | str) -> Iterator[tuple[int, Any]]:
     """Number (from 1) and value of each line that is not blank; `UserError` names a bad one."""
-    for number, raw in enumerate(lines, start=1):
-        if not raw.strip():
-            continue
-        line = _decode(raw, path, first_line=number)
+    for number, line in _text_lines(lines, path):
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
@@ -316,18 +328,21 @@ def _text(record: Any, column: str, where: str) -> str:
         raise UserError(
             f"{where}: no key '{column}' (found: {have}). Name the text with --corpus.text-column."
         )
-    text = record[column]
-    if not isinstance(text, str):
-        raise UserError(f"{where}: '{column}' holds {type(text).__name__}, not text")
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:  # JSON can spell half a surrogate pair
-            raise UserError(
-                f"{where}: '{column}' holds half a surrogate pair ({text[error.start]!r}), which "
-                "is no character. Remove it, or make the file again from its source."
-            ) from error
-    return text
+    return valid_text(record[column], f"{where}: '{column}'")
+
+
+def valid_text(value: Any, what: str) -> str:
+    """`value` if it is text, empty or not; else a `UserError` that begins with `what`."""
+    if not isinstance(value, str):
+        raise UserError(f"{what} holds {type(value).__name__}; it has to be text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can spell half a surrogate pair
+        raise UserError(
+            f"{what} holds half a surrogate pair ({value[error.start]!r}), which is no character; "
+            "remove it, or make the file again from its source"
+        ) from error
+    return value
 
 
 def _read_parquet(path: Path, column: str, name: str) -> Iterator[Document]:

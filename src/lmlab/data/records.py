@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmlab.data.documents import COMPRESSIONS, hub_rows, json_lines, read_json_lines
+from lmlab.data.documents import COMPRESSIONS, hub_rows, json_lines, read_json_lines, valid_text
 from lmlab.errors import UserError
 
 
@@ -43,18 +43,10 @@ class Record:
 
 def checked_text(value: Any, what: str) -> str:
     """`value` if it is text that says something; else a `UserError` that begins with `what`."""
-    if not isinstance(value, str):
-        raise UserError(f"{what} holds {type(value).__name__}; it has to be text")
-    if not value.strip():
+    text = valid_text(value, what)
+    if not text.strip():
         raise UserError(f"{what} is empty; give it text, or remove the item")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:  # JSON can spell half a surrogate pair
-        raise UserError(
-            f"{what} holds half a surrogate pair ({value[error.start]!r}), which is no character; "
-            "remove it, or make the file again from its source"
-        ) from error
-    return value
+    return text
 
 
 def read_records(source: str, *, hub_split: str) -> Iterator[Record]:

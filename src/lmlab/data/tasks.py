@@ -106,7 +106,7 @@ def read_task(kind: TaskKind, source: str, *, limit: int | None = None) -> Task:
         raise UserError(f"--limit {limit} must be at least 1")
     if kind == "lambada":
         words = [_last_word(r) for r in read_records(source, hub_split="test")]
-        return Task(kind, source, _sample(words, limit), len(words))
+        return Task(kind, source, sample(words, limit), len(words))
     if kind == "blimp":
         pairs = [
             _minimal_pair(record)
@@ -121,14 +121,14 @@ def read_task(kind: TaskKind, source: str, *, limit: int | None = None) -> Task:
                     f"{pair.where}: set '{pair.uid}' has field '{pair.field}' here and "
                     f"'{sets[pair.uid][0].field}' before; a set belongs to one field"
                 )
-        kept = [pair for of_set in sets.values() for pair in _sample(of_set, limit)]
+        kept = [pair for of_set in sets.values() for pair in sample(of_set, limit)]
         return Task(kind, source, kept, len(pairs))
     choices = [_multiple_choice(r) for r in read_records(source, hub_split="test")]
-    return Task(kind, source, _sample(choices, limit), len(choices))
+    return Task(kind, source, sample(choices, limit), len(choices))
 
 
-def _sample(items: list[T], limit: int | None) -> list[T]:
-    """`limit` of the items, chosen by a key, in their own order."""
+def sample(items: list[T], limit: int | None) -> list[T]:
+    """`limit` of the items (all, for None), chosen by a key, in their own order."""
     if limit is None or limit >= len(items):
         return items
     chosen = keyed_bijection(np.arange(limit), len(items), key(_SAMPLE))
