@@ -36,6 +36,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab score           nats per token and bits per byte of a model on a store
   lmlab geometry        shape of embeddings and hidden states, loss by frequency
   lmlab eval            LAMBADA, BLiMP and multiple choice, without training for them
+  lmlab finetune        classifiers on labelled texts, from any model, with intervals
   lmlab sample          text from a model
   lmlab export          a model as a standard transformers folder
   lmlab arrow           compare a forward and a backward model on a store
@@ -227,6 +228,15 @@ def _eval(arguments: Sequence[str]) -> None:
     _write("eval", config, values)
 
 
+def _finetune(arguments: Sequence[str]) -> None:
+    from lmlab.config.finetune import FinetuneConfig
+
+    config = from_command_line(FinetuneConfig, arguments, program="lmlab finetune")
+    from lmlab.studies.finetune import run_finetune
+
+    _end_of_study(run_finetune(config))
+
+
 def _sample(arguments: Sequence[str]) -> None:
     config = from_command_line(SampleConfig, arguments, program="lmlab sample")
     from lmlab.analyses.sample import sample
@@ -385,6 +395,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "score": _score,
     "geometry": _geometry,
     "eval": _eval,
+    "finetune": _finetune,
     "sample": _sample,
     "export": _export,
     "arrow": _arrow,

@@ -15,10 +15,6 @@ from typing import Any, Literal
 
 import torch
 from transformers import AutoConfig
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
 
 import lmlab.models  # noqa: F401 - registers lmlab's own classes
 from lmlab.config import to_mapping
@@ -28,7 +24,7 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TextTokenizer, load_tokenizer, pretrained_tokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.models.files import load_pretrained
+from lmlab.models.files import language_model_kinds, load_pretrained, longest_input
 from lmlab.models.head import attach_bias, read_bias
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
@@ -118,6 +114,8 @@ def _own(path: Path, *, name: str, device: str, raw_head: bool) -> Subject:
     needed = {"tokenizer_fingerprint", "objective", "order", "head", "context"}
     if record.get("format") != RECORD_FORMAT or not needed <= record.keys():
         raise UserError(f"{path / 'lmlab.json'}: not the record of an lmlab model")
+    if record["objective"].get("name") == "classification":
+        raise UserError(f"{name} is a classifier of texts; it gives tokens no probability")
     tokenizer = load_tokenizer(path)
     if tokenizer.fingerprint != record["tokenizer_fingerprint"]:
         raise UserError(f"{path}: the tokenizer is not the one this model was trained with")
@@ -151,8 +149,7 @@ def _foreign(name: str, *, device: str, objective: str) -> Subject:
             f"{error}"
         ) from error
     kind = config.model_type
-    fills = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    continues = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or kind == "lmlab_recurrent"
+    fills, continues, trained_to_fill = language_model_kinds(config)
     if not (fills or continues):
         raise UserError(f"{name}: architecture '{kind}' is no causal or masked language model")
     if not {"masked": fills, "causal": continues}.get(objective, True):
@@ -160,8 +157,7 @@ def _foreign(name: str, *, device: str, objective: str) -> Subject:
             f"{name} is a {'masked' if fills else 'causal'} language model ({kind}) and cannot be "
             f"scored as a {objective} one; leave --objective out"
         )
-    trained_to_fill = not continues or any("MaskedLM" in a for a in config.architectures or [])
-    masked = objective == "masked" or (objective == "auto" and fills and trained_to_fill)
+    masked = objective == "masked" or (objective == "auto" and trained_to_fill)
     model = _load_model(name, device, masked=masked)
     tokenizer = pretrained_tokenizer(name)
     if masked and tokenizer.mask_id is None:
@@ -188,11 +184,7 @@ def _foreign(name: str, *, device: str, objective: str) -> Subject:
 
 def _context(config: Any, *, masked: bool) -> int:
     """Tokens that fit a window of a model from elsewhere."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if not isinstance(positions, int):
+    longest = longest_input(config)
+    if longest is None:
         return 1024
-    if not masked:
-        return positions
-    # one token at either end; RoBERTa counts positions from the padding id on
-    skipped = config.pad_token_id + 1 if config.model_type == "roberta" else 0
-    return positions - 2 - skipped
+    return longest - 2 if masked else longest  # a masked model reads one token at either end

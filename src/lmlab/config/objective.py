@@ -7,7 +7,7 @@ from typing import Literal
 
 from lmlab.errors import UserError
 
-ObjectiveName = Literal["causal", "headless", "masked", "headless-masked"]
+ObjectiveName = Literal["causal", "headless", "masked", "headless-masked", "classification"]
 HEADLESS_OBJECTIVES = ("headless", "headless-masked")
 MASKED_OBJECTIVES = ("masked", "headless-masked")
 OutputBias = Literal["none", "fixed", "learnt"]

@@ -119,9 +119,11 @@ class TrainConfig:
     """forward, backward, or permutation:SEED."""
     objective: ObjectiveName = "causal"
     """causal, masked: cross-entropy; headless, headless-masked: contrastive weight tying (needs
-    --model.tied)."""
+    --model.tied); classification: of labelled texts, from a parent (see `lmlab finetune`)."""
     headless: HeadlessConfig = field(default_factory=HeadlessConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
+    class_balanced: bool = False
+    """Of classification: every class has the same weight in the loss, however rare."""
     output_bias: OutputBias = "none"
     """Of cross-entropy: an output bias at the log-unigram distribution of the training split,
     fixed or learnt from there. A headless model always has the fixed one, for scoring."""
@@ -146,6 +148,9 @@ class TrainConfig:
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate_every: int | None = None
     """Steps between validations (default: a twentieth of the run)."""
+    early_stopping: int | None = None
+    """Stop when so many validations in a row were no better than the best one before them, and end
+    with the best one's checkpoint (default: train to the end, and end with the last)."""
     evaluation_windows: int = 64
     """Validation windows scored each time (a fixed random sample)."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -167,6 +172,7 @@ class TrainConfig:
             evaluate_every=1 if self.evaluate_every is None else self.evaluate_every,
             threads=1 if self.threads is None else self.threads,
             source_temperature=1 if self.source_temperature is None else self.source_temperature,
+            early_stopping=1 if self.early_stopping is None else self.early_stopping,
         )
         if self.seed < 0:
             raise UserError(f"--seed {self.seed} must be at least 0")
@@ -186,6 +192,10 @@ class TrainConfig:
             raise UserError("--headless.* settings are for --objective headless, headless-masked")
         if not self.is_masked and self.masking != MaskingConfig():
             raise UserError("--masking.* settings are for --objective masked, headless-masked")
+        if self.objective == "classification":
+            self._check_classification()
+        elif self.class_balanced:
+            raise UserError("--class-balanced is for --objective classification")
         if self.is_masked and self.order != "forward":
             raise UserError(f"--order {self.order}: a masked model reads both ways; leave it out")
         if self.parent.path is not None:
@@ -203,6 +213,17 @@ class TrainConfig:
                 f"use {fitting} or auto"
             )
 
+    def _check_classification(self) -> None:
+        if self.parent.path is None:
+            raise UserError(
+                "--objective classification starts from a language model: --parent.path"
+            )
+        if self.parent.untie or self.output_bias != "none" or self.source_temperature is not None:
+            raise UserError(
+                "--parent.untie, --output-bias and --source-temperature are for language models, "
+                "not for --objective classification"
+            )
+
     @property
     def is_headless(self) -> bool:
         return self.objective in HEADLESS_OBJECTIVES
@@ -213,8 +234,10 @@ class TrainConfig:
 
     @property
     def positions(self) -> int:
-        """Positions of the model's input: a masked model's windows have a token at either end."""
-        return self.context + 2 if self.is_masked else self.context
+        """Positions of the model's input: what a masked model or a classifier reads may have a
+        token at either end."""
+        dressed = self.is_masked or self.objective == "classification"
+        return self.context + 2 if dressed else self.context
 
     def objective_record(self) -> dict[str, Any]:
         """What `objectives.from_record` builds the objective from."""
@@ -260,6 +283,8 @@ class TrainConfig:
             values.pop("masking")
         if self.output_bias == "none":
             values.pop("output_bias")
+        if not self.class_balanced:
+            values.pop("class_balanced")
         how = values.pop("parent")
         if parent is not None:
             values.pop("model")

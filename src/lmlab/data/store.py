@@ -77,13 +77,14 @@ def write_store(
     request: Mapping[str, Any],
     end_of_text: bool = True,
     sources: Sequence[str] = (),
+    extra: Mapping[str, bytes] | None = None,
 ) -> TokenStore:
     """Writes a token store at `path` and opens it.
 
     `request` is kept in the manifest, to recognise the same inputs later. `end_of_text` False
     joins documents without a token between them, for sources whose windows are whole documents.
     `sources` names what `EncodedDocument.source` counts; each split must give its documents by
-    source, in this order.
+    source, in this order. `extra` are further files, part of the content.
 
     Raises `UserError` if `path` exists, an id is outside the vocabulary, a document has no token
     or the disk is full; nothing half-written stays.
@@ -92,6 +93,8 @@ def write_store(
     with StagedFolder(path) as folder:
         for name, data in tokenizer.files().items():
             folder.write(f"tokenizer/{name}", data)
+        for name, data in (extra or {}).items():
+            folder.write(name, data)
         described = {
             name: _write_split(folder, name, documents, tokenizer, dtype, end_of_text, sources)
             for name, documents in splits.items()

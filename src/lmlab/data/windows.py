@@ -82,6 +82,17 @@ def keyed_bijection(
     return value_B.astype(np.int64)
 
 
+def batch_indices(step: int, batch: int, count: int, seed: int) -> np.ndarray:
+    """Which (B,) of `count` items make the batch of `step` (from 0); each once an epoch."""
+    index_B = step * batch + np.arange(batch)
+    epoch_B = index_B // count
+    chosen_B = np.empty(batch, dtype=np.int64)
+    for epoch in np.unique(epoch_B):
+        rows = epoch_B == epoch
+        chosen_B[rows] = keyed_bijection(index_B[rows] % count, count, key(seed, int(epoch)))
+    return chosen_B
+
+
 class TrainingWindows:
     """The training windows of a split, and the batch of each step."""
 
@@ -98,15 +109,7 @@ class TrainingWindows:
 
     def indices(self, step: int) -> np.ndarray:
         """Window numbers (B,) of the batch of `step` (counted from 0)."""
-        index_B = step * self.batch + np.arange(self.batch)
-        epoch_B = index_B // self.count
-        chosen_B = np.empty(self.batch, dtype=np.int64)
-        for epoch in np.unique(epoch_B):
-            rows = epoch_B == epoch
-            chosen_B[rows] = keyed_bijection(
-                index_B[rows] % self.count, self.count, key(self.seed, int(epoch))
-            )
-        return chosen_B
+        return batch_indices(step, self.batch, self.count, self.seed)
 
     def start(self, index: int) -> int:
         """Where window `index` begins in the split's stream."""

@@ -135,10 +135,19 @@ class Backbone:
         return hidden if self._transform is None else self._transform(hidden)
 
     def logits(
-        self, ids_BT: torch.Tensor, attention_BT: torch.Tensor | None = None
+        self,
+        ids_BT: torch.Tensor,
+        attention_BT: torch.Tensor | None = None,
+        segments_BT: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The model's own logits (B, T, V)."""
-        return self._compiled_model(**_inputs(ids_BT, attention_BT)).logits
+        """The model's own logits: (B, T, V), of a classifier (B, C).
+
+        `segments_BT` tells the first text from the second, for models that embed it.
+        """
+        inputs = _inputs(ids_BT, attention_BT)
+        if segments_BT is not None:
+            inputs["token_type_ids"] = segments_BT
+        return self._compiled_model(**inputs).logits
 
     @property
     def _uncached(self) -> dict[str, bool]:

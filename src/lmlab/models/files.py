@@ -11,12 +11,22 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, GenerationConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    GenerationConfig,
+)
 from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 from transformers.utils import logging as transformers_logging
 
 from lmlab.errors import UserError
 from lmlab.models.head import own_bias
+from lmlab.models.recurrent import RecurrentConfig
 
 
 def load_pretrained(name: str, *, masked: bool) -> Any:
@@ -25,9 +35,39 @@ def load_pretrained(name: str, *, masked: bool) -> Any:
     Raises `UserError` where it cannot be loaded, or has no weights for a part of the model. No
     code that comes with a model is run.
     """
-    kind: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
-    bars = transformers_logging.is_progress_bar_enabled()
+    model, missing = _load(AutoModelForMaskedLM if masked else AutoModelForCausalLM, name)
+    _refuse(name, model, missing)
+    return model
+
+
+def load_classifier(name: str, *, fresh: int | None, seed: int = 0, **settings: Any) -> Any:
+    """A float32 sequence classifier of a folder or the Hub, from safetensors only.
+
+    With `fresh` outputs, it is the body of a language model and a new head, whose weights come
+    from `seed`; else it has to be a classifier already. `settings` go to its configuration.
+
+    Raises `UserError` as `load_pretrained`.
+    """
+    if fresh is not None:
+        settings["num_labels"] = fresh
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, missing = _load(AutoModelForSequenceClassification, name, **settings)
+    body = f"{model.base_model_prefix}."
+    if fresh is not None:  # BERT's pooler is counted to the body, but language models have none
+        missing = {key for key in missing if key.startswith(body) and ".pooler." not in key}
+    _refuse(name, model, missing)
+    return model
+
+
+def _load(kind: Any, name: str, **settings: Any) -> tuple[Any, set[str]]:
+    """The model, and its weights that the files do not hold."""
+    bars, level = (
+        transformers_logging.is_progress_bar_enabled(),
+        transformers_logging.get_verbosity(),
+    )
     transformers_logging.disable_progress_bar()  # a bar for a load of milliseconds is noise
+    transformers_logging.set_verbosity_error()  # of missing weights we speak ourselves
     try:
         model, loaded = kind.from_pretrained(
             name,
@@ -35,18 +75,33 @@ def load_pretrained(name: str, *, masked: bool) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **settings,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{name}: the model cannot be loaded: {error}") from error
     finally:
+        transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
-    if loaded["missing_keys"]:  # transformers would go on with random weights
+    return model, set(loaded["missing_keys"])
+
+
+def _refuse(name: str, model: Any, missing: set[str]) -> None:
+    """`UserError` where weights are missing: transformers would go on with random ones."""
+    if missing:
         raise UserError(
-            f"{name} lacks weights of a {type(model).__name__}: "
-            f"{', '.join(sorted(loaded['missing_keys'])[:3])}"
+            f"{name} lacks weights of a {type(model).__name__}: {', '.join(sorted(missing)[:3])}"
         )
-    return model
+
+
+def language_model_kinds(config: Any) -> tuple[bool, bool, bool]:
+    """Of a transformers configuration: whether its architecture has a masked language model, a
+    causal one, and whether it is the masked one that was trained."""
+    kind = config.model_type
+    fills = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    continues = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or kind == RecurrentConfig.model_type
+    trained_to_fill = not continues or any("MaskedLM" in a for a in config.architectures or [])
+    return fills, continues, fills and trained_to_fill
 
 
 def model_files(model: PreTrainedModel) -> dict[str, bytes]:
@@ -100,3 +155,12 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         tensor.copy_(tensors.pop(name))
     if tensors:
         raise UserError(f"{path}: does not fit this model (extra weight '{next(iter(tensors))}')")
+
+
+def longest_input(config: Any) -> int | None:
+    """Tokens, special ones counted, that fit a model's positions; None where there is no bound."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int):
+        return None
+    # RoBERTa counts positions from the padding id on
+    return positions - (config.pad_token_id + 1 if config.model_type == "roberta" else 0)

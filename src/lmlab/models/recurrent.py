@@ -19,10 +19,15 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     GenerationMixin,
     PreTrainedConfig,
 )
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    SequenceClassifierOutput,
+)
 from transformers.modeling_utils import PreTrainedModel
 
 from lmlab.errors import UserError
@@ -44,6 +49,7 @@ class RecurrentConfig(PreTrainedConfig):
     bos_token_id: int | None = None
     eos_token_id: int | None = None
     pad_token_id: int | None = None
+    """Only a classifier needs it, to find the last real token."""
 
 
 class RecurrentPreTrainedModel(PreTrainedModel):
@@ -151,6 +157,26 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
         )
 
 
+class RecurrentForSequenceClassification(RecurrentPreTrainedModel):
+    """Recurrent backbone with a linear layer on the state of the last token that is no padding."""
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.model = RecurrentModel(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.post_init()
+
+    def forward(self, input_ids: torch.Tensor, **arguments: Any) -> SequenceClassifierOutput:
+        """As transformers' causal classifiers: padding is `config.pad_token_id`, on the right."""
+        hidden_BTD = self.model(input_ids, **arguments).last_hidden_state
+        position_T = torch.arange(input_ids.shape[1], device=input_ids.device)
+        last_B = (position_T * (input_ids != self.config.pad_token_id)).argmax(dim=1)
+        rows_B = torch.arange(len(input_ids), device=input_ids.device)
+        return SequenceClassifierOutput(logits=self.score(hidden_BTD[rows_B, last_B]))
+
+
 AutoConfig.register("lmlab_recurrent", RecurrentConfig)
 AutoModel.register(RecurrentConfig, RecurrentModel)
 AutoModelForCausalLM.register(RecurrentConfig, RecurrentForCausalLM)
+AutoModelForSequenceClassification.register(RecurrentConfig, RecurrentForSequenceClassification)

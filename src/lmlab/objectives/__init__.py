@@ -13,6 +13,7 @@ from lmlab.objectives.base import Objective
 def from_record(record: Mapping[str, Any], *, order: str, tokenizer: TextTokenizer) -> Objective:
     """The objective that `Objective.record` described. `UserError` for an unknown name."""
     from lmlab.objectives.causal import Causal
+    from lmlab.objectives.classification import Classification
     from lmlab.objectives.headless import Headless, HeadlessMasked
     from lmlab.objectives.masked import Masked
 
@@ -21,6 +22,7 @@ def from_record(record: Mapping[str, Any], *, order: str, tokenizer: TextTokeniz
         "headless": Headless,
         "masked": Masked,
         "headless-masked": HeadlessMasked,
+        "classification": Classification,
     }
     name = record.get("name")
     if name not in known:

@@ -97,15 +97,16 @@ class Objective(Protocol):
 
     def batch(
         self,
-        windows: Sequence[np.ndarray],
+        windows: Sequence[Any],
         *,
         device: torch.device,
         length: int | None = None,
         keys: np.ndarray | None = None,
     ) -> Batch:
-        """Ids in reading order to a batch on `device`, windows padded to `length` (the longest).
+        """Windows to a batch on `device`, padded to `length` (the longest).
 
-        `keys` (one a window) decide what is random about a batch; without them it is for scoring.
+        A window is its ids in reading order, or a `LabelledText`. `keys` (one a window) decide
+        what is random about a batch; without them it is for scoring.
         """
         ...
 

@@ -16,15 +16,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmlab.durable import StagedFolder, file_sha256, operation, sync_folder, to_json
+from lmlab.durable import StagedFolder, file_sha256, operation, sync_folder, to_json, write_json
 from lmlab.errors import UserError
 
 FORMAT = "lmlab checkpoint 1"
+_FINISHED = "finished.json"
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -119,13 +120,36 @@ def usable_checkpoint(path: Path) -> Path:
     return path
 
 
-def prune_checkpoints(run: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints, after the newest has been verified."""
+def prune_checkpoints(run: Path, keep: int, *, spare: Collection[int] = ()) -> None:
+    """Removes all but the newest `keep` checkpoints and those of the steps to `spare`, after the
+    newest has been verified."""
     found = checkpoints(run)
     if len(found) <= keep:
         return
     verify_checkpoint(found[-1])
-    for path in found[:-keep]:
+    spared = {checkpoint_folder(run, step) for step in spare}
+    _remove([path for path in found[:-keep] if path not in spared])
+
+
+def finish_with(run: Path, step: int) -> None:
+    """Ends a run with the checkpoint of an earlier `step`, the only one that is kept.
+
+    Raises `UserError` if that one does not verify.
+    """
+    kept = checkpoint_folder(run, step)
+    verify_checkpoint(kept)
+    _remove([path for path in checkpoints(run) if path != kept])
+    write_json(run / _FINISHED, {"checkpoint": step})
+
+
+def final_step(run: Path, steps: int) -> int:
+    """The step of a run's last checkpoint: `steps`, or where `finish_with` ended it."""
+    file = run / _FINISHED
+    return int(read_json_file(file).get("checkpoint", steps)) if file.is_file() else steps
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
         # renamed first, so that a kill in between never leaves half a checkpoint under its name
         doomed = path.with_name(f".{path.name}.pruned.tmp")
         operation("rename", doomed)

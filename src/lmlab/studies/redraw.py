@@ -13,6 +13,7 @@ from lmlab.errors import UserError
 from lmlab.report.page import render_page
 from lmlab.studies.arrow_report import arrow_page, arrow_sections, summary
 from lmlab.studies.arrow_words import comparison_name, verdict
+from lmlab.studies.finetune_report import finetune_page, finetune_rows
 from lmlab.studies.headless_report import headless_page, row_name
 from lmlab.studies.headless_report import verdict as headless_verdict
 from lmlab.studies.words import made_by
@@ -29,11 +30,32 @@ def tour_page(results: dict[str, Any]) -> str:
     return render_page(results["title"], findings, sections, footer=made_by(results["environment"]))
 
 
-_PAGES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "arrow": arrow_page,
-    "headless": headless_page,
-    "tour": tour_page,
+Rows = tuple[list[str], list[list[str]]]
+
+
+def _arrow_rows(results: dict[str, Any]) -> Rows:
+    return ["comparison", "verdict"], [
+        [comparison_name(cell), verdict(cell)]
+        for part in results.get("parts", [results])
+        for cell in part["cells"]
+    ]
+
+
+def _headless_rows(results: dict[str, Any]) -> Rows:
+    return ["model and head", "verdict"], [
+        [f"{row_name(row)}, vocabulary {part['vocabulary']:,}", headless_verdict(row)]
+        for part in results["parts"]
+        for row in part["rows"]
+    ]
+
+
+_STUDIES: dict[str, tuple[Callable[[dict[str, Any]], str], Callable[[dict[str, Any]], Rows]]] = {
+    "arrow": (arrow_page, _arrow_rows),
+    "finetune": (finetune_page, finetune_rows),
+    "headless": (headless_page, _headless_rows),
+    "tour": (tour_page, _arrow_rows),
 }
+"""The page of each study, and its table."""
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -45,7 +67,7 @@ def read_results(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}: no results.json; run the study first") from error
     except ValueError as error:
         raise UserError(f"{file}: damaged: {error}") from error
-    if not isinstance(results, dict) or results.get("study") not in _PAGES:
+    if not isinstance(results, dict) or results.get("study") not in _STUDIES:
         raise UserError(f"{file}: not the results of a study that has a report")
     return results
 
@@ -54,7 +76,7 @@ def redraw(folder: Path) -> Path:
     """Writes report.html beside results.json again; returns its path."""
     results = read_results(folder)
     try:
-        page = _PAGES[results["study"]](results)
+        page = _STUDIES[results["study"]][0](results)
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(
             f"{folder / 'results.json'}: made by another version of lmlab, or edited ({error!r})"
@@ -63,17 +85,7 @@ def redraw(folder: Path) -> Path:
     return folder / "report.html"
 
 
-def result_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
+def result_rows(folder: Path) -> Rows:
     """The finding of a study, a row a comparison; the report has the whole table."""
     results = read_results(folder)
-    if results["study"] == "headless":
-        return ["model and head", "verdict"], [
-            [f"{row_name(row)}, vocabulary {part['vocabulary']:,}", headless_verdict(row)]
-            for part in results["parts"]
-            for row in part["rows"]
-        ]
-    return ["comparison", "verdict"], [
-        [comparison_name(cell), verdict(cell)]
-        for part in results.get("parts", [results])
-        for cell in part["cells"]
-    ]
+    return _STUDIES[results["study"]][1](results)

@@ -210,7 +210,7 @@ def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
 
 def _shapes(config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer) -> Any:
     """The model without memory for its weights, for it may not fit; a parent is loaded."""
-    if parent := find_parent(config):
+    if parent := find_parent(config.parent):
         model = child_model(config, parent, tokenizer)
     else:
         with torch.device("meta"):

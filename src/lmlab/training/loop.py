@@ -23,27 +23,26 @@ import torch
 
 from lmlab.config import digest, to_mapping
 from lmlab.config.training import TrainConfig
-from lmlab.data.splits import VALIDATION
 from lmlab.data.store import TokenStore
-from lmlab.data.windows import evaluation_windows, key, row_keys
+from lmlab.data.windows import key, row_keys
 from lmlab.durable import to_json
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.files import load_weights, model_files
 from lmlab.models.head import head_files
-from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
-from lmlab.objectives.evaluate import evaluate, evaluation_batch
 from lmlab.progress import Bar, say, track
 from lmlab.runs.checkpoint import (
     Found,
     checkpoint_folder,
+    final_step,
+    finish_with,
     newest_checkpoint,
     prune_checkpoints,
     read_json_file,
     save_checkpoint,
 )
-from lmlab.runs.journal import Journal, cut_back
+from lmlab.runs.journal import Journal, cut_back, read_journal
 from lmlab.runs.rundir import RunDirectory
 from lmlab.training.hardware import (
     fastest_attention,
@@ -57,16 +56,19 @@ from lmlab.training.setup import (
     initial_model,
     planned_tokens,
     resolve,
+    training_objective,
     training_tokenizer,
     training_windows,
 )
+from lmlab.training.validation import Patience, make_validation
 
 _TIMING_EVERY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run: its folder, its identity and its last checkpoint."""
+    """A finished run: its folder, its identity and its last checkpoint (with early stopping, the
+    best)."""
 
     path: Path
     identity: str
@@ -96,7 +98,7 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
         found = newest_checkpoint(path)
         for reason in found.skipped:
             say(f"skipping a checkpoint: {reason}")
-        if found.path is not None and found.step == config.steps:
+        if found.path is not None and found.step == final_step(path, config.steps):
             if bar:
                 bar.skip(planned_tokens(config))
             else:
@@ -105,7 +107,7 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
             own = track(f"training {config.order}", planned_tokens(config), "tokens")
             with nullcontext(bar) if bar else own as counted:
                 Trainer(config, store, path, deciding, found).run(counted, note)
-    return TrainedRun(path, identity, checkpoint_folder(path, config.steps))
+    return TrainedRun(path, identity, checkpoint_folder(path, final_step(path, config.steps)))
 
 
 class Trainer:
@@ -128,13 +130,9 @@ class Trainer:
         torch.set_num_threads(config.threads)
         keep_freed_memory()
         self.tokenizer = training_tokenizer(config, store)
-        self.objective: Objective = from_record(
-            config.objective_record(), order=config.order, tokenizer=self.tokenizer
-        )
+        self.objective: Objective = training_objective(config, store, self.tokenizer)
         self.windows = training_windows(config, store)
-        self.validation = evaluation_windows(
-            store.split(VALIDATION), config.context, max_windows=config.evaluation_windows
-        )
+        self.validation = make_validation(config, store, self.objective)
         self.model = initial_model(config, store, self.tokenizer, found)
         torch.nn.Module.to(self.model, self.device)
         attention = fastest_attention(config.device, config.context)
@@ -156,6 +154,10 @@ class Trainer:
             self._restore(found.path)
         cut_back(path / "journal.jsonl", self.step)
         cut_back(path / "timing.jsonl", self.step)
+        self.patience = None
+        if config.early_stopping is not None:
+            history = read_journal(path / "journal.jsonl")
+            self.patience = Patience(self.validation, config.early_stopping, history)
 
     def _restore(self, checkpoint: Path) -> None:
         state = read_json_file(checkpoint / "state.json")
@@ -187,19 +189,26 @@ class Trainer:
             while self.step < config.steps:
                 record = self.update()
                 if self.step % config.evaluation_interval() == 0 or self.step == config.steps:
-                    record["validation_nats_per_token"] = self._validate()
+                    with self._autocast():
+                        record |= self.validation.measure(self.backbone)
                 journal.append(record)
+                best = self.patience is not None and self.patience.saw(record)
                 elapsed = time.monotonic() - clock
                 if elapsed >= _TIMING_EVERY_SECONDS or self.step == config.steps:
                     speed = (self.tokens - clock_tokens) / elapsed
                     timing.append(self._timing(speed, elapsed, self.step - clock_step))
                     clock, clock_tokens, clock_step = time.monotonic(), self.tokens, self.step
-                if config.checkpoints.due(self.step, config.steps):
+                if best or config.checkpoints.due(self.step, config.steps):
                     self._save(journal, timing)
                 bar.advance(
                     config.batch * config.context,
                     f"{note} step {self.step}/{config.steps}, loss {record['loss']:.3f}".strip(),
                 )
+                if self.patience and self.patience.exhausted:
+                    bar.skip((config.steps - self.step) * config.batch * config.context)
+                    break
+            if self.patience:
+                finish_with(self.path, self.patience.best_step)
         finally:
             journal.close()
             timing.close()
@@ -281,12 +290,6 @@ class Trainer:
             f"{', '.join(dict.fromkeys(names))}"
         )
 
-    def _validate(self) -> float:
-        batch = evaluation_batch(self.config.context, self.device)
-        with self._autocast():
-            scored = evaluate(self.objective, self.backbone, self.validation, batch=batch)
-        return scored.nats_per_token
-
     def _timing(self, speed: float, elapsed: float, steps: int) -> dict[str, Any]:
         return {
             "step": self.step,
@@ -330,4 +333,5 @@ class Trainer:
             },
         )
         if self.config.checkpoints.keep is not None:
-            prune_checkpoints(self.path, self.config.checkpoints.keep)
+            best = {self.patience.best_step} if self.patience else set[int]()
+            prune_checkpoints(self.path, self.config.checkpoints.keep, spare=best)

@@ -13,11 +13,11 @@ from typing import Any
 
 import lmlab.models  # noqa: F401 - registers lmlab's own classes
 from lmlab.config import digest
-from lmlab.config.training import TrainConfig
+from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.durable import file_sha256
 from lmlab.errors import UserError
-from lmlab.models.files import load_pretrained
+from lmlab.models.files import load_pretrained, longest_input
 from lmlab.models.head import with_untied_head
 from lmlab.runs.checkpoint import read_json_file, usable_checkpoint
 
@@ -42,12 +42,12 @@ class Parent:
         return digest([[file.name, file_sha256(file)] for file in kept])
 
 
-def find_parent(config: TrainConfig) -> Parent | None:
+def find_parent(config: ParentConfig) -> Parent | None:
     """The parent that `config` names; None without one.
 
     Raises `UserError` for a run without a usable checkpoint, or a damaged one.
     """
-    name = config.parent.path
+    name = config.path
     if name is None:
         return None
     folder = usable_checkpoint(Path(name))
@@ -65,25 +65,9 @@ def child_model(config: TrainConfig, parent: Parent, tokenizer: TextTokenizer) -
     Raises `UserError` where it cannot be loaded, does not fit the store's tokenizer or the context,
     or nothing would be trained.
     """
-    name, wanted = parent.name, parent.record.get("tokenizer_fingerprint")
-    if wanted not in (None, tokenizer.fingerprint):
-        raise UserError(
-            f"{config.store} was made with another tokenizer than {name}. Prepare the text with "
-            f"it: lmlab prepare --tokenizer.kind pretrained --tokenizer.name {name}"
-        )
+    name = parent.name
     model: Any = load_pretrained(name, masked=config.is_masked)
-    rows = len(model.get_input_embeddings().weight)
-    if rows < tokenizer.vocabulary:
-        raise UserError(
-            f"{config.store} has a vocabulary of {tokenizer.vocabulary:,}, but {name} embeds only "
-            f"{rows:,} tokens; prepare the text with the parent's own tokenizer"
-        )
-    longest = getattr(model.config, "max_position_embeddings", None)
-    if isinstance(longest, int) and longest < config.positions:
-        raise UserError(
-            f"--context {config.context}: {name} takes {longest} positions, and {config.positions} "
-            "are needed"
-        )
+    check_fit(model, parent, config, tokenizer)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     if config.parent.untie:
         if not tied:
@@ -97,3 +81,25 @@ def child_model(config: TrainConfig, parent: Parent, tokenizer: TextTokenizer) -
         model.requires_grad_(False)
         model.get_output_embeddings().requires_grad_(True)
     return model
+
+
+def check_fit(model: Any, parent: Parent, config: TrainConfig, tokenizer: TextTokenizer) -> None:
+    """`UserError` unless a parent's model fits the store's tokenizer and the context."""
+    name, wanted = parent.name, parent.record.get("tokenizer_fingerprint")
+    if wanted not in (None, tokenizer.fingerprint):
+        raise UserError(
+            f"{config.store} was made with another tokenizer than {name}. Prepare the text with "
+            f"it: lmlab prepare --tokenizer.kind pretrained --tokenizer.name {name}"
+        )
+    rows = len(model.get_input_embeddings().weight)
+    if rows < tokenizer.vocabulary:
+        raise UserError(
+            f"{config.store} has a vocabulary of {tokenizer.vocabulary:,}, but {name} embeds only "
+            f"{rows:,} tokens; prepare the text with the parent's own tokenizer"
+        )
+    longest = longest_input(model.config)
+    if longest is not None and longest < config.positions:
+        raise UserError(
+            f"--context {config.context}: {name} takes {longest} positions, and {config.positions} "
+            "are needed"
+        )

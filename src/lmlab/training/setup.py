@@ -20,6 +20,7 @@ from transformers import PreTrainedConfig
 
 from lmlab.config import digest
 from lmlab.config.training import TrainConfig
+from lmlab.data.labelled_store import LabelledBatches, LabelledSplit, read_labels
 from lmlab.data.mixture import MixedWindows, training_sources
 from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
@@ -28,8 +29,11 @@ from lmlab.data.unigram import log_unigram, token_counts
 from lmlab.data.windows import TrainingWindows, key
 from lmlab.models.build import build_config, build_model
 from lmlab.models.head import attach_bias, read_bias
+from lmlab.objectives import from_record
+from lmlab.objectives.base import Objective
 from lmlab.progress import say
 from lmlab.runs.checkpoint import Found
+from lmlab.training.classifier import classification_record, classifier_of
 from lmlab.training.hardware import available_cores, resolve_device, resolve_dtype
 from lmlab.training.parent import Parent, child_model, find_parent
 
@@ -60,7 +64,7 @@ def deciding_values(config: TrainConfig, store: TokenStore) -> dict[str, Any]:
     A configuration taken from a folder or the Hub counts by its content, not by its place. Where
     sources are sampled, so do their borders, which the store's fingerprint does not hold.
     """
-    parent = find_parent(config)
+    parent = find_parent(config.parent)
     values = config.identity_values(
         store_fingerprint=store.fingerprint, parent=parent.identity if parent else None
     )
@@ -90,9 +94,21 @@ def training_tokenizer(config: TrainConfig, store: TokenStore) -> TextTokenizer:
     return store.tokenizer.with_mask() if config.is_masked else store.tokenizer
 
 
-def training_windows(config: TrainConfig, store: TokenStore) -> TrainingWindows:
+def training_objective(
+    config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer
+) -> Objective:
+    """The objective of a run. Raises `UserError` as `classification_record`."""
+    record = config.objective_record()
+    if config.objective == "classification":
+        record = classification_record(config, read_labels(store))
+    return from_record(record, order=config.order, tokenizer=tokenizer)
+
+
+def training_windows(config: TrainConfig, store: TokenStore) -> TrainingWindows | LabelledBatches:
     """The windows that `config` trains on; says the shares where sources are sampled."""
     split, how = store.split(TRAIN), {"batch": config.batch, "seed": config.seed}
+    if config.objective == "classification":
+        return LabelledBatches(LabelledSplit(split, read_labels(store).by_split[TRAIN]), **how)
     if config.source_temperature is None:
         return TrainingWindows(split, config.context, **how)
     mixed = MixedWindows(split, config.context, temperature=config.source_temperature, **how)
@@ -108,7 +124,10 @@ def initial_model(
 
     Raises `UserError` for a model that cannot be built, or a parent that does not fit.
     """
-    parent = find_parent(config)
+    parent = find_parent(config.parent)
+    if config.objective == "classification":
+        assert parent is not None  # TrainConfig sees to it
+        return classifier_of(config, parent, store, tokenizer)
     if parent is None:
         model: Any = build_model(
             backbone_config(config, store), seed=key(config.seed, 0x1217), masked=config.is_masked

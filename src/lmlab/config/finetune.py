@@ -1,0 +1,64 @@
+"""Configuration of fine-tuned evaluation. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lmlab.errors import UserError
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Fine-tune language models on labelled texts, over several seeds, and compare them:
+    lmlab finetune --models MODEL... --tasks polarity=FOLDER glue=rte
+
+    Interrupted, it goes on with the same command. The first model is the one that the others are
+    compared with."""
+
+    models: tuple[str, ...]
+    """Run folder, checkpoint, saved transformers model, or Hub name, each."""
+    tasks: tuple[str, ...]
+    """KIND=SOURCE each: polarity=FOLDER, glue=NAME, xnli=LANGUAGE, tsv=FILE, jsonl=FILE (see
+    docs/evaluation.md)."""
+    names: tuple[str, ...] = ()
+    """What the models are called in the result (default: as given)."""
+    seeds: int = 3
+    """Of the new head, the order of the texts and dropout; the model's own weights are the same."""
+    epochs: float = 10
+    batch: int = 32
+    """Texts a step."""
+    length: int = 128
+    """Texts are cut to this many tokens (or to what the model takes, if that is less)."""
+    learning_rate: float = 5e-5
+    """At its peak. Small models want more: 2e-4 to 1e-3."""
+    class_balanced: bool = False
+    """Every class has the same weight in the loss, however rare."""
+    freeze_body: bool = False
+    """Train the new head alone, on the model as it is."""
+    validations: int = 2
+    """An epoch; on texts that are neither trained on nor reported."""
+    early_stopping: int = 6
+    """Stop when so many validations in a row were no better; the best one's weights are kept."""
+    limit: int | None = None
+    """Train on a fixed sample of this many texts."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    lab: Path = Path("lab")
+    """Folder of stores and runs."""
+    out: Path | None = None
+    """Folder of the result (default: in `lab`, by the digest of these settings)."""
+
+    def __post_init__(self) -> None:
+        for name in ("models", "tasks"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise UserError(f"--{name} needs at least one value, each once; got {values}")
+        if self.names and len(self.names) != len(self.models):
+            raise UserError(f"--names has {len(self.names)} names for {len(self.models)} models")
+        for name in ("seeds", "batch", "length", "validations", "early_stopping"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+        if not 0 < self.epochs < float("inf"):
+            raise UserError(f"--epochs {self.epochs} must be above 0 and finite")
