@@ -28,7 +28,7 @@ from lmlab.progress import track
 _CLASSIFICATION = ("accuracy", "f1", "matthews")
 _REGRESSION = ("pearson", "spearman")
 _NLI = ("entailment", "neutral", "contradiction")
-_LANGUAGES = "ar bg de el en es fr hi ru sw th tr ur vi zh".split()
+_LANGUAGES = "ar, bg, de, el, en, es, fr, hi, ru, sw, th, tr, ur, vi, zh"
 _SETS = {"train": ("train",), "selection": ("selection", "validation", "dev"), "test": ("test",)}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -146,8 +146,8 @@ def glue(source: str) -> Source:
 
 def xnli(source: str) -> Source:
     """XNLI (Conneau et al. 2018) in one language: trained in that language, test set reported."""
-    if source not in _LANGUAGES:
-        raise UserError(f"xnli={source}: name one language of {', '.join(_LANGUAGES)}")
+    if source not in _LANGUAGES.split(", "):
+        raise UserError(f"xnli={source}: name one language of {_LANGUAGES}")
     hub, notes = f"hf:facebook/xnli:{source}", []
     sets = [
         _hub_set(f"{hub}:{split}", ("premise", "hypothesis"), _NLI, notes)
