@@ -29,7 +29,7 @@ from lmlab.errors import UserError
 
 MetricName = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
 
-_CHUNK = 1 << 21
+_CHUNK = 1 << 18
 _Float = NDArray[np.float64]
 _Counts = NDArray[np.int64]
 
