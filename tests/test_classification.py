@@ -95,6 +95,7 @@ def test_pseudo_values_of_classes_leave_each_out(name, data):
 @pytest.mark.parametrize("name", OF_VALUES)
 @given(data=values(least=2))
 @example(data=(np.array([0.1] * 9 + [1e6]), np.arange(10.0)))
+@example(data=(np.arange(10.0), np.array([0.1] * 9 + [1e6])))
 @example(data=(np.array([0.1] * 9 + [1e6]), np.array([1e6] + [0.1] * 9)))
 @example(data=(np.array([0.1, 0.1 + 1e-9, 1e6]), np.array([1.0, 2.0, 5.0])))
 @example(data=(np.array([1.0, 2.0]), np.array([2.0, 1.0])))

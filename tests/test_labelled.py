@@ -103,6 +103,8 @@ def test_the_selection_set_is_a_tenth_of_training_at_most_2000(tmp_path, monkeyp
     assert [len(getattr(task, name)) for name in SETS] == [180, 20, 8]
     assert [e.text for e in task.reported] == [f"test {n}" for n in range(8)]
     assert Counter(e.label for e in task.selection) == {0: 10, 1: 10}
+    places = [{int(e.text.split()[1]) // 2 for e in task.selection if e.label == c} for c in (0, 1)]
+    assert places[0] != places[1]  # each class has a key of its own
     assert task.notes == ("selection set: 20 examples held out from training, by a key",)
     assert labelled._MOST_SELECTION == 2000
     monkeypatch.setattr(labelled, "_MOST_SELECTION", 6)
