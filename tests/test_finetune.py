@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,10 +58,10 @@ def task(*, train=64, reported=24, pair=False, values=False, name="toy"):
     )  # fmt: skip
 
 
-def pretrained(store, out, architecture="gpt2", **options):
+def pretrained(store, out, architecture: Any = "gpt2", **options: Any):
     objective = "masked" if architecture in MASKED else "causal"
-    heads = {} if architecture in ("gru", "lstm") else {"heads": 2}
-    model = ModelConfig(architecture=architecture, layers=1, width=16, **heads)
+    heads = None if architecture in ("gru", "lstm") else 2
+    model = ModelConfig(architecture, layers=1, heads=heads, width=16)
     return train(
         tiny_training(store, out, model=model, objective=objective, context=24, steps=2, **options)
     )
@@ -83,7 +84,7 @@ def toy_store(text_store, folder, length=22, **options):
     return labelled_store(task(**options), text_store.tokenizer, length=length, folder=folder)
 
 
-def classifier(store, out, parent, *, freeze_body=False, **options):
+def classifier(store, out, parent, *, freeze_body=False, **options: Any):
     settings = {
         "objective": "classification", "context": 22,
         "parent": ParentConfig(str(parent.path), freeze_body=freeze_body),
@@ -189,7 +190,7 @@ def test_a_run_that_stops_early_keeps_its_best_and_resumes_to_the_same_bytes(
     )
     given = dataclasses.replace(task(), selection=wrong)
     store = labelled_store(given, text_store.tokenizer, length=22, folder=tmp_path)
-    options = {
+    options: dict[str, Any] = {
         "steps": 400, "early_stopping": 3, "evaluate_every": 4,
         "optimizer": OptimizerConfig(learning_rate=1e-2),
         "checkpoints": CheckpointConfig(every=5, keep=1),
@@ -214,7 +215,7 @@ def test_a_run_that_stops_early_keeps_its_best_and_resumes_to_the_same_bytes(
     monkeypatch.setattr(Trainer, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(halved)
-    assert whole.checkpoint.name in [p.name for p in checkpoints(halved.out)]
+    assert whole.checkpoint.name in [p.name for p in checkpoints(tmp_path / "halved")]
     monkeypatch.undo()
     again = train(halved)
     for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
@@ -232,7 +233,7 @@ def test_what_is_reported_decides_nothing(text_store, tmp_path, parents):
         labelled_store(given, text_store.tokenizer, length=22, folder=tmp_path)
         for given in (task(), dataclasses.replace(task(), reported=examples(9, 77)))
     ]
-    options = {"steps": 40, "early_stopping": 2}
+    options: dict[str, Any] = {"steps": 40, "early_stopping": 2}
     runs = [
         train(classifier(store, tmp_path / f"run{i}", parents("bert"), **options))
         for i, store in enumerate(stores)

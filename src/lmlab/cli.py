@@ -104,10 +104,12 @@ def _train(arguments: Sequence[str]) -> None:
 
     run = train(config)
     last = read_journal(run.path / "journal.jsonl")[-1]
-    print(
-        f"step {last['step']:,}, {last['tokens']:,} tokens, validation "
-        f"{last['validation_nats_per_token']:.4f} nats per token\nrun: {run.path}"
+    measured = ", ".join(
+        f"{name.replace('_', ' ')} {value:.4f}"
+        for name, value in last.items()
+        if name.startswith("validation_")
     )
+    print(f"step {last['step']:,}, {last['tokens']:,} targets, {measured}\nrun: {run.path}")
 
 
 def _doctor(arguments: Sequence[str]) -> None:

@@ -178,8 +178,10 @@ def _values(
         rows = []
         for outputs_NC in outputs_SNC:
             predicted_N = predictions(task.labels, outputs_NC)
-            pseudo_N = pseudo_values(name, predicted_N, true_N)
-            rows.append(pseudo_N - pseudo_N.mean() + metric(name, predicted_N, true_N))
+            classes = len(task.labels) or None
+            pseudo_N = pseudo_values(name, predicted_N, true_N, classes=classes)
+            value = metric(name, predicted_N, true_N, classes=classes)
+            rows.append(pseudo_N - pseudo_N.mean() + value)
         made[name] = np.stack(rows)
     return made
 
@@ -188,7 +190,9 @@ def _baseline(task: LabelledTask, true_N: np.ndarray) -> dict[str, float]:
     """Each metric of a guess that never looks: the commonest training class, or the mean."""
     labels = np.array([example.label for example in task.train])
     guess = labels.mean() if task.regression else np.bincount(labels.astype(np.int64)).argmax()
-    return {name: metric(name, np.full(len(true_N), guess), true_N) for name in task.metrics}
+    guess_N = np.full(len(true_N), guess)
+    classes = len(task.labels) or None
+    return {name: metric(name, guess_N, true_N, classes=classes) for name in task.metrics}
 
 
 def _best_step(run: TrainedRun) -> dict[str, int]:

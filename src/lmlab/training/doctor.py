@@ -167,6 +167,8 @@ def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
     `rounds` steps of each form are timed (default: as fit in a minute, 3 to 12); 0 times none.
     Raises `UserError` as `loop.train`.
     """
+    if config.objective == "classification":
+        raise UserError("the doctor looks at language models, not at --objective classification")
     config = resolve(config)
     assert config.micro_batch is not None
     store = TokenStore(config.store)

@@ -56,9 +56,9 @@ from lmlab.training.setup import (
     initial_model,
     planned_tokens,
     resolve,
+    training_batches,
     training_objective,
     training_tokenizer,
-    training_windows,
 )
 from lmlab.training.validation import Patience, make_validation
 
@@ -131,7 +131,7 @@ class Trainer:
         keep_freed_memory()
         self.tokenizer = training_tokenizer(config, store)
         self.objective: Objective = training_objective(config, store, self.tokenizer)
-        self.windows = training_windows(config, store)
+        self.windows = training_batches(config, store)
         self.validation = make_validation(config, store, self.objective)
         self.model = initial_model(config, store, self.tokenizer, found)
         torch.nn.Module.to(self.model, self.device)

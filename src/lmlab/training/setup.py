@@ -104,11 +104,17 @@ def training_objective(
     return from_record(record, order=config.order, tokenizer=tokenizer)
 
 
-def training_windows(config: TrainConfig, store: TokenStore) -> TrainingWindows | LabelledBatches:
+def training_batches(config: TrainConfig, store: TokenStore) -> TrainingWindows | LabelledBatches:
+    """What makes the batch of each step: windows of text, or labelled texts."""
+    if config.objective != "classification":
+        return training_windows(config, store)
+    texts = LabelledSplit(store.split(TRAIN), read_labels(store).by_split[TRAIN])
+    return LabelledBatches(texts, batch=config.batch, seed=config.seed)
+
+
+def training_windows(config: TrainConfig, store: TokenStore) -> TrainingWindows:
     """The windows that `config` trains on; says the shares where sources are sampled."""
     split, how = store.split(TRAIN), {"batch": config.batch, "seed": config.seed}
-    if config.objective == "classification":
-        return LabelledBatches(LabelledSplit(split, read_labels(store).by_split[TRAIN]), **how)
     if config.source_temperature is None:
         return TrainingWindows(split, config.context, **how)
     mixed = MixedWindows(split, config.context, temperature=config.source_temperature, **how)

@@ -79,7 +79,9 @@ class LabelledValidation:
         return {
             "validation_loss": loss,
             **{
-                f"validation_{name}": metric(name, predicted_N, self.texts.label_N)
+                f"validation_{name}": metric(
+                    name, predicted_N, self.texts.label_N, classes=len(self.labels.classes) or None
+                )
                 for name in self.labels.metrics
             },
         }
