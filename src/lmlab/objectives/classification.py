@@ -106,6 +106,7 @@ class Classification:
 
     def outputs_of(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
         """Logits (B, C), of regression values (B, 1), in float32."""
+        assert batch.attention_BT is not None
         segments = None
         if getattr(backbone.model.config, "type_vocab_size", 1) > 1:
             # the second text begins after the first END; the END belongs to what it ends
