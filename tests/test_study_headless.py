@@ -12,10 +12,12 @@ from lmlab.analyses.calibrate import open_with_head
 from lmlab.analyses.difference import difference_per_token
 from lmlab.analyses.score import score
 from lmlab.analyses.subject import open_subject
+from lmlab.analyses.zero_shot import zero_shot
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
 from lmlab.config.studies import HeadlessStudyConfig
 from lmlab.data.store import TokenStore
+from lmlab.data.tasks import read_tasks
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import two_way_interval
 from lmlab.runs.journal import read_journal
@@ -24,13 +26,23 @@ from lmlab.studies.headless_report import verdict
 from lmlab.studies.headless_runs import ARMS, REFERENCE, ROWS
 from lmlab.studies.redraw import redraw, result_rows
 
-SECONDS = {"ce-tied": 0.29, REFERENCE: 0.3, "ce-untied": 0.31, "headless": 0.2}
+SECONDS = {"ce-tied": 0.29, REFERENCE: 0.3, "ce-untied": 0.31, "headless": 0.2, "mixed": 0.4}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, text_folder):
     """A study as small as it can be, on a machine whose headless steps take two thirds."""
     lab = tmp_path_factory.mktemp("lab")
+    choices = lab / "choices.jsonl"
+    choices.write_text(
+        "".join(
+            json.dumps(
+                {"context": "", "choices": [f"the cat {i}", f"a dog {i} s"], "answer": i % 2}
+            )
+            + "\n"
+            for i in range(8)
+        )
+    )
     config = HeadlessStudyConfig(
         corpus=str(text_folder),
         vocabularies=(300,),
@@ -40,6 +52,8 @@ def finished(tmp_path_factory, text_folder):
         tokens=640,
         batch_tokens=64,
         fine_tune=0.3,
+        cost_vocabularies=(64, 512),
+        tasks=(f"choices={choices}",),
         lab=lab,
         out=lab / "study",
     )
@@ -82,6 +96,42 @@ def test_rows_are_what_scoring_by_hand_gives(finished):
     assert rows[REFERENCE]["difference"] is None
 
 
+def test_what_stands_beside_the_losses(finished):
+    config, _, results = finished
+    (part,) = results["parts"]
+    runs = {(c["arm"], c["longer"], c["seed"]): c for c in part["curves"]}
+    # zero-shot values are those of the model with the head of its row
+    (asked,) = part["tasks"]
+    (task,) = read_tasks(config.tasks)
+    store = TokenStore(next((config.lab / "stores").iterdir()))
+    for key, head in (("headless", "own"), ("headless-raw", "raw"), (REFERENCE, "own")):
+        arm = REFERENCE if key == REFERENCE else "headless"
+        found = [
+            zero_shot(
+                open_with_head(config.lab / "runs" / runs[arm, False, seed]["run"], head,
+                               store=store, held_out="validation"),
+                task,
+            ).metrics["accuracy"].value
+            for seed in range(2)
+        ]  # fmt: skip
+        assert asked["rows"][key]["accuracy"]["estimate"] == pytest.approx(np.mean(found))
+    # H(unigram) + loss - log K, one step in each of its points (ten steps are ten points)
+    ids = store.split("train").read(0, store.split("train").tokens)
+    share = np.unique(ids, return_counts=True)[1] / len(ids)
+    entropy = -(share * np.log(share)).sum()
+    curve = runs["headless", False, 1]
+    journal = read_journal(config.lab / "runs" / curve["run"] / "journal.jsonl")
+    expected = [[r["tokens"], entropy + r["loss"] - np.log(64)] for r in journal]
+    assert len(curve["equivalent"]) == len(journal) == 10
+    assert np.array(curve["equivalent"]) == pytest.approx(np.array(expected))
+    assert runs[REFERENCE, False, 1]["equivalent"] == []
+    # cost and geometry
+    assert [row["vocabulary"] for row in results["growth"]] == [64, 512]
+    assert all(row[f][k] > 0 for row in results["growth"] for f in ("headless", "cross-entropy")
+               for k in ("seconds", "bytes"))  # fmt: skip
+    assert set(part["geometry"]) == {REFERENCE, "headless"}
+
+
 def test_arms_differ_in_what_they_are_named_for(finished):
     config, _, results = finished
     runs = {
@@ -96,6 +146,7 @@ def test_arms_differ_in_what_they_are_named_for(finished):
         ("ce-untied", False): "untied",
         ("headless", False): "tied + fixed log-unigram bias",
         ("headless", True): "tied + fixed log-unigram bias",
+        ("mixed", False): "tied + fixed log-unigram bias",
     }
     steps = {key: read_journal(path / "journal.jsonl")[-1]["step"] for key, path in runs.items()}
     assert steps == {key: 15 if key[1] else 10 for key in runs}  # 0.3 / 0.2 = 1.5

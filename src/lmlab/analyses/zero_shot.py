@@ -61,6 +61,8 @@ class ZeroShot:
     method: Method
     truncated: int
     """Sequences whose context was cut to fit."""
+    values: Mapping[str, np.ndarray]
+    """Of the metrics that are means over items, the value of each item (N), in the task's order."""
     notes: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str, Estimate]]:
@@ -142,6 +144,7 @@ def _result(
     task: Task,
     found: Likelihoods,
     metrics: Metrics,
+    values: Mapping[str, np.ndarray],
     parts: Mapping[str, Mapping[str, Metrics]] | None = None,
     notes: tuple[str, ...] = (),
 ) -> ZeroShot:
@@ -154,6 +157,7 @@ def _result(
         parts=parts or {},
         method=found.method,
         truncated=found.truncated,
+        values=values,
         notes=notes,
     )
 
@@ -164,20 +168,23 @@ def _lambada(
     requests = [Request(item.context, item.target, item.where) for item in items]
     found = log_likelihoods(subject, requests, greedy=True, batch=batch, bar=bar)
     metrics: dict[str, Estimate] = {}
+    values: dict[str, np.ndarray] = {}
     notes: list[str] = []
     if found.greedy_N is None:
         notes.append("a backward model does not write the last word last: no accuracy")
     else:
-        metrics["accuracy"] = mean_estimate(found.greedy_N.astype(float))
+        values["accuracy"] = found.greedy_N.astype(float)
+        metrics["accuracy"] = mean_estimate(values["accuracy"])
     if found.method == "pseudo-log-likelihood":
         notes.append("each token of the word was given its others: not comparable with causal")
-    nats = mean_estimate(-found.nats_N)
+    values["nats_per_word"] = -found.nats_N
+    nats = mean_estimate(values["nats_per_word"])
     if nats.value < _LARGEST_EXPONENT:
         perplexity = math.exp(nats.value)
         error = None if nats.standard_error is None else perplexity * nats.standard_error
         metrics["perplexity"] = Estimate(perplexity, error, nats.items)
     metrics["nats_per_word"] = nats
-    return _result(subject, task, found, metrics, notes=tuple(notes))
+    return _result(subject, task, found, metrics, values, notes=tuple(notes))
 
 
 def _blimp(
@@ -185,10 +192,11 @@ def _blimp(
 ) -> ZeroShot:
     requests = [Request("", text, i.where) for i in items for text in (i.good, i.bad)]
     found = log_likelihoods(subject, requests, batch=batch, bar=bar)
+    credit_N = np.array([credit(nats_C, 0) for nats_C in found.nats_N.reshape(-1, 2)])
     credits: dict[str, list[float]] = {}
     field_of: dict[str, str] = {}
-    for item, nats_C in zip(items, found.nats_N.reshape(-1, 2), strict=True):
-        credits.setdefault(item.uid, []).append(credit(nats_C, 0))
+    for item, value in zip(items, credit_N.tolist(), strict=True):
+        credits.setdefault(item.uid, []).append(value)
         field_of[item.uid] = item.field
     sets = {uid: mean_estimate(np.array(values)) for uid, values in sorted(credits.items())}
     fields = {
@@ -200,6 +208,7 @@ def _blimp(
         task,
         found,
         {"accuracy": mean_of_sets(list(sets.values()))},
+        {"accuracy": credit_N},
         {
             "field": {name: {"accuracy": estimate} for name, estimate in fields.items()},
             "uid": {name: {"accuracy": estimate} for name, estimate in sets.items()},
@@ -234,5 +243,6 @@ def _choices(
         task,
         found,
         {name: mean_estimate(values) for name, values in by_metric.items()},
+        by_metric,
         {"group": parts} if parts else {},
     )

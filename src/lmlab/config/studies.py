@@ -10,6 +10,7 @@ from lmlab.config.model import RECURRENT, RECURRENT_SIZES, SIZES, ModelConfig
 from lmlab.errors import UserError
 
 Architecture = Literal["gpt2", "neox", "llama", "gru", "lstm"]
+HeadlessArm = Literal["ce-tied", "ce-tied-prior", "ce-untied", "headless", "mixed"]
 TokenizerKind = Literal["bpe", "bpe-reversed", "bytes"]
 
 
@@ -95,8 +96,9 @@ class ArrowConfig:
 @dataclass(frozen=True)
 class HeadlessStudyConfig:
     """Can a language model learn without a softmax over its vocabulary? Trains cross-entropy models
-    (tied, tied with a log-unigram bias, untied) and headless ones, everything else equal, gives the
-    headless ones their heads, and compares all on held-out text, at equal tokens and at equal time.
+    (tied, tied with a log-unigram bias, untied), headless ones and mixed ones, everything else
+    equal, gives the headless ones their heads, and compares all on held-out text, at equal tokens
+    and at equal time.
 
     Interrupted, it goes on with the same command; runs that other studies made are shared.
     """
@@ -104,6 +106,8 @@ class HeadlessStudyConfig:
     corpus: str = "docstrings"
     """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
     vocabularies: tuple[int, ...] = (8192,)
+    arms: tuple[HeadlessArm, ...] = ("ce-tied", "ce-tied-prior", "ce-untied", "headless", "mixed")
+    """How models are trained; ce-tied-prior, the fair baseline, and headless are always there."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The backbone; the study decides what is tied."""
     context: int = 256
@@ -118,6 +122,14 @@ class HeadlessStudyConfig:
     fine_tune_learning_rate: float = 5e-4
     equal_time: bool = True
     """Also train headless models for the time that cross-entropy takes on this machine."""
+    cost_vocabularies: tuple[int, ...] = (8192, 32768, 100_000, 200_000)
+    """Measure the time and memory of a step at these vocabularies (no training)."""
+    tasks: tuple[str, ...] = ()
+    """Zero-shot tasks to compare the models on, as for `lmlab eval`: lambada=FILE blimp=FILE."""
+    task_limit: int | None = None
+    """Ask a fixed sample of this many items a task (of each of BLiMP's sets)."""
+    geometry: bool = True
+    """Compare the geometry of the baseline and of the headless model (first seed)."""
     split: Literal["test", "validation"] = "test"
     """The held-out text of the comparison; heads are calibrated on the other one."""
     windows: int | None = None
@@ -130,8 +142,13 @@ class HeadlessStudyConfig:
     def __post_init__(self) -> None:
         if not self.vocabularies or len(set(self.vocabularies)) != len(self.vocabularies):
             raise UserError(f"--vocabularies needs at least one, each once: {self.vocabularies}")
+        missing = {"ce-tied-prior", "headless"} - set(self.arms)
+        if missing or len(set(self.arms)) != len(self.arms):
+            raise UserError(f"--arms needs ce-tied-prior and headless, each once: {self.arms}")
         if self.seeds < 1 or self.tokens < 1:
             raise UserError("--seeds and --tokens must be at least 1")
+        if any(v < 2 for v in self.cost_vocabularies):
+            raise UserError(f"--cost-vocabularies must be at least 2: {self.cost_vocabularies}")
         if self.context > self.batch_tokens:
             raise UserError(
                 f"--context {self.context} does not fit a batch of --batch-tokens "

@@ -23,7 +23,7 @@ from lmlab.analyses.score import Score
 from lmlab.config import digest, to_mapping
 from lmlab.config.model import ModelConfig
 from lmlab.config.studies import ArrowConfig
-from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
+from lmlab.config.training import TrainConfig
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.durable import write_json, write_text
@@ -33,12 +33,12 @@ from lmlab.studies.arrow_report import arrow_page
 from lmlab.studies.arrow_result import cell_result
 from lmlab.studies.cached import cached_score
 from lmlab.studies.corpora import Corpus, corpus_labels, is_synthetic, open_corpus
+from lmlab.studies.requests import study_identity, text_run
 from lmlab.studies.words import environment
 from lmlab.training.loop import TrainedRun, train
-from lmlab.training.setup import planned_tokens, resolve, run_identity
+from lmlab.training.setup import planned_tokens, resolve
 
 _NGRAM_ORDERS = (2, 3)
-_VALIDATION_TOKENS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def run_arrow(config: ArrowConfig, *, title: str = "The arrow of time") -> Path:
 
     Writes `results.json` and `report.html` to `config.out`.
     """
-    out = config.out or config.lab / f"arrow-{digest(_identity(config))[:8]}"
+    out = config.out or config.lab / f"arrow-{digest(study_identity(config))[:8]}"
     cells = _cells(config)
     windows = [_windows(config, cell) for cell in cells]
     orders, seeds = [FORWARD, BACKWARD, *config.orders], range(config.seeds)
@@ -105,10 +105,6 @@ def run_arrow(config: ArrowConfig, *, title: str = "The arrow of time") -> Path:
     return out / "report.html"
 
 
-def _identity(config: ArrowConfig) -> dict[str, Any]:
-    return {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out")}
-
-
 def _cells(config: ArrowConfig) -> list[Cell]:
     cells: list[Cell] = []
     labels = corpus_labels(config.corpora)
@@ -136,24 +132,18 @@ def _cells(config: ArrowConfig) -> list[Cell]:
 
 
 def _request(config: ArrowConfig, cell: Cell, order: str, seed: int) -> TrainConfig:
-    batch = max(1, config.batch_tokens // cell.context)
-    steps = max(1, round(config.tokens / (batch * cell.context)))
-    request = TrainConfig(
-        store=cell.corpus.store.path,
+    return text_run(
+        cell.corpus.store,
+        config.lab,
+        tokens=config.tokens,
+        batch_tokens=config.batch_tokens,
+        context=cell.context,
+        learning_rate=config.learning_rate,
         order=order,
         model=cell.model,
-        context=cell.context,
-        batch=batch,
-        steps=steps,
         seed=seed,
-        optimizer=OptimizerConfig(learning_rate=config.learning_rate),
-        checkpoints=CheckpointConfig(every=500, keep=1),
-        # short windows hold few tokens: 64 of them would show the luck of the sample
-        evaluation_windows=max(64, _VALIDATION_TOKENS // cell.context),
         compile=config.compile,
     )
-    identity = run_identity(resolve(request), cell.corpus.store)
-    return replace(request, out=config.lab / "runs" / identity[:12])
 
 
 def _check_pairs(requests: dict[tuple[int, str, int], TrainConfig]) -> None:

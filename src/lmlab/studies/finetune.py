@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,11 @@ from lmlab.objectives.classification import predictions
 from lmlab.progress import Bar, say, track
 from lmlab.runs.journal import read_journal
 from lmlab.studies.finetune_report import finetune_page
+from lmlab.studies.requests import placed, study_identity
 from lmlab.studies.words import environment
 from lmlab.training.classifier import classifier_parent
 from lmlab.training.loop import TrainedRun, train
-from lmlab.training.setup import planned_tokens, resolve, run_identity
+from lmlab.training.setup import planned_tokens
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def run_finetune(config: FinetuneConfig) -> Path:
     Writes `results.json` and `report.html` to `config.out`. Raises `UserError` for a model or task
     that cannot be read.
     """
-    out = config.out or config.lab / f"finetune-{digest(_identity(config))[:8]}"
+    out = config.out or config.lab / f"finetune-{digest(study_identity(config))[:8]}"
     tasks = [read_labelled(specification, limit=config.limit) for specification in config.tasks]
     for task in tasks:
         for note in task.notes:
@@ -83,10 +84,6 @@ def run_finetune(config: FinetuneConfig) -> Path:
     write_json(out / "results.json", results)
     write_text(out / "report.html", finetune_page(results))
     return out / "report.html"
-
-
-def _identity(config: FinetuneConfig) -> dict[str, Any]:
-    return {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out")}
 
 
 def _work(config: FinetuneConfig, model: str, task: LabelledTask) -> _Work:
@@ -123,7 +120,7 @@ def _request(
         dtype=config.dtype,
         device=config.device,
     )
-    return replace(made, out=config.lab / "runs" / run_identity(resolve(made), store)[:12])
+    return placed(made, store, config.lab)
 
 
 def _outputs(work: _Work, bar: Bar) -> list[tuple[TrainedRun, np.ndarray]]:

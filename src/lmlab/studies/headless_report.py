@@ -14,10 +14,16 @@ import numpy as np
 
 from lmlab.report.figures import Interval, Series, forest_plot, line_plot
 from lmlab.report.page import Figure, Section, Table, render_page
+from lmlab.studies.headless_details import (
+    downstream_sections,
+    equivalent_figure,
+    geometry_sections,
+    growth_figures,
+)
 from lmlab.studies.headless_runs import ARMS, HEADLESS, REFERENCE
 from lmlab.studies.words import made_by, percent
 
-_COLOURS = {arm: i for i, arm in enumerate([HEADLESS, REFERENCE, "ce-tied", "ce-untied"])}
+_COLOURS = {arm: i for i, arm in enumerate([HEADLESS, REFERENCE, "ce-tied", "ce-untied", "mixed"])}
 
 
 def headless_page(results: dict[str, Any]) -> str:
@@ -36,7 +42,9 @@ def headless_sections(results: dict[str, Any]) -> list[Section]:
     return [
         _heads_section(parts),
         _learning_section(parts),
-        _cost_section(parts),
+        *downstream_sections(parts),
+        _cost_section(parts, results["growth"]),
+        *geometry_sections(parts),
         _methods_section(results),
     ]
 
@@ -145,6 +153,7 @@ def _learning_section(parts: Sequence[dict[str, Any]]) -> Section:
             if not any(c["arm"] == HEADLESS for c in curves):
                 continue
             figures.append(_learning(part, curves, axis, unit))
+        figures.append(equivalent_figure(part))
     text = (
         "Validation loss while training, the headless model with its prior head. Seconds are steps "
         "times the measured time of a step on this machine."
@@ -156,9 +165,10 @@ def _learning(
     part: dict[str, Any], curves: Sequence[dict[str, Any]], axis: int, unit: str
 ) -> Figure:
     ends = {
-        arm: float(np.mean([c["points"][-1][2] for c in curves if c["arm"] == arm])) for arm in ARMS
+        arm: float(np.mean([c["points"][-1][2] for c in curves if c["arm"] == arm]))
+        for arm in part["seconds_per_step"]
     }
-    best = min((loss, arm) for arm, loss in ends.items() if arm != HEADLESS)
+    best = min((loss, arm) for arm, loss in ends.items() if arm not in (HEADLESS, "mixed"))
     where = "at equal tokens" if axis == 0 else "at equal time"
     series = [
         Series(
@@ -181,7 +191,7 @@ def _learning(
     )
 
 
-def _cost_section(parts: Sequence[dict[str, Any]]) -> Section:
+def _cost_section(parts: Sequence[dict[str, Any]], growth: Sequence[dict[str, Any]]) -> Section:
     said = ", ".join(
         f"{p['seconds_per_step'][HEADLESS] / p['seconds_per_step'][REFERENCE]:.2f} of the time of "
         f"one of cross-entropy with a vocabulary of {p['vocabulary']:,}"
@@ -203,7 +213,7 @@ def _cost_section(parts: Sequence[dict[str, Any]]) -> Section:
         rows,
         "Time of a training step.",
     )
-    return Section("Cost", [text], tables=[table])
+    return Section("Cost", [text], figures=growth_figures(growth), tables=[table])
 
 
 def _methods_section(results: dict[str, Any]) -> Section:

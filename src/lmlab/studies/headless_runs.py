@@ -11,17 +11,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lmlab.analyses.calibrate import Head
 from lmlab.config import digest
+from lmlab.config.objective import HeadlessConfig
 from lmlab.config.studies import HeadlessStudyConfig
-from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
+from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import write_json
 from lmlab.progress import say
+from lmlab.studies.requests import text_run
 from lmlab.training.loop import TrainedRun
-from lmlab.training.setup import deciding_values, resolve, run_identity
+from lmlab.training.setup import deciding_values, resolve
 from lmlab.training.speed import seconds_per_step
 
 REFERENCE = "ce-tied-prior"
@@ -36,7 +38,7 @@ class Arm:
     """One way to train, everything else being equal."""
 
     label: str
-    options: dict[str, str]
+    options: dict[str, Any]
     tied: bool = True
 
 
@@ -45,6 +47,10 @@ ARMS = {
     REFERENCE: Arm("cross-entropy, tied, prior bias", {"output_bias": "fixed"}),
     "ce-untied": Arm("cross-entropy, untied", {}, tied=False),
     HEADLESS: Arm("headless", {"objective": "headless"}),
+    "mixed": Arm(
+        "headless and cross-entropy, half each",
+        {"objective": "headless", "headless": HeadlessConfig(cross_entropy=0.5)},
+    ),
 }
 
 
@@ -65,6 +71,7 @@ ROWS = (
     Row("ce-tied", "cross-entropy, tied", "ce-tied"),
     Row(REFERENCE, "cross-entropy, tied, prior bias", REFERENCE),
     Row("ce-untied", "cross-entropy, untied", "ce-untied"),
+    Row("mixed", "headless and cross-entropy, half each", "mixed"),
     Row("headless-raw", "headless, embedding alone", HEADLESS, "raw"),
     Row("headless", "headless, with the prior", HEADLESS),
     Row("headless-calibrated", "headless, calibrated", HEADLESS, "calibrated"),
@@ -77,26 +84,27 @@ ROWS = (
 )  # fmt: skip
 
 
+def rows_of(config: HeadlessStudyConfig) -> list[Row]:
+    """The rows that the study's arms give."""
+    return [row for row in ROWS if row.arm in config.arms and (config.equal_time or not row.longer)]
+
+
 def request(
     config: HeadlessStudyConfig, store: TokenStore, arm: str, seed: int, *, longer: float = 1.0
 ) -> TrainConfig:
     """The run of an arm and seed, for `longer` times the study's tokens."""
     chosen = ARMS[arm]
-    batch = config.batch_tokens // config.context
-    steps = max(1, round(longer * config.tokens / (batch * config.context)))
-    made = TrainConfig(
-        store=store.path,
-        model=replace(config.model, tied=chosen.tied),
+    return text_run(
+        store,
+        config.lab,
+        tokens=longer * config.tokens,
+        batch_tokens=config.batch_tokens,
         context=config.context,
-        batch=batch,
-        steps=steps,
+        learning_rate=config.learning_rate,
+        model=replace(config.model, tied=chosen.tied),
         seed=seed,
-        optimizer=OptimizerConfig(learning_rate=config.learning_rate),
-        checkpoints=CheckpointConfig(every=250, keep=1),
-        **chosen.options,  # pyright: ignore[reportArgumentType]
+        **chosen.options,
     )
-    identity = run_identity(resolve(made), store)
-    return replace(made, out=config.lab / "runs" / identity[:12])
 
 
 def fine_tuning(
@@ -107,30 +115,26 @@ def fine_tuning(
     With `prior` it starts at the embedding and the prior, else at the embedding alone (as in the
     paper).
     """
-    batch = config.batch_tokens // config.context
-    steps = max(1, round(config.fine_tune * config.tokens / (batch * config.context)))
-    made = TrainConfig(
-        store=store.path,
+    return text_run(
+        store,
+        config.lab,
+        tokens=config.fine_tune * config.tokens,
+        batch_tokens=config.batch_tokens,
+        context=config.context,
+        learning_rate=config.fine_tune_learning_rate,
         parent=ParentConfig(str(parent.path), untie=True),
         output_bias="fixed" if prior else "none",
-        context=config.context,
-        batch=batch,
-        steps=steps,
         # other text than the parent began with
         seed=seed + _CHILD_SEEDS,
-        optimizer=OptimizerConfig(learning_rate=config.fine_tune_learning_rate),
-        checkpoints=CheckpointConfig(every=250, keep=1),
     )
-    identity = run_identity(resolve(made), store)
-    return replace(made, out=config.lab / "runs" / identity[:12])
 
 
 def measured_seconds(config: HeadlessStudyConfig, store: TokenStore) -> dict[str, float]:
     """Seconds of a step of each arm on this machine, measured now or earlier for this study."""
-    requests = {arm: resolve(request(config, store, arm, 0)) for arm in ARMS}
+    requests = {arm: resolve(request(config, store, arm, 0)) for arm in config.arms}
     key = digest({arm: deciding_values(r, store) for arm, r in requests.items()})
     file = config.lab / "speeds" / f"{key[:12]}.json"
-    kept = _kept(file)
+    kept = _kept(file, set(config.arms))
     if kept is None:
         say("measuring how long a step of each form takes")
         kept = seconds_per_step(requests)
@@ -138,12 +142,12 @@ def measured_seconds(config: HeadlessStudyConfig, store: TokenStore) -> dict[str
     return kept
 
 
-def _kept(file: Path) -> dict[str, float] | None:
+def _kept(file: Path, arms: set[str]) -> dict[str, float] | None:
     try:
         values = json.loads(file.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    return values if isinstance(values, dict) and set(values) == set(ARMS) else None
+    return values if isinstance(values, dict) and set(values) == arms else None
 
 
 def time_ratio(seconds: dict[str, float]) -> float:

@@ -1,0 +1,191 @@
+"""Further sections of the headless report: equivalent perplexity, tasks, cost by vocabulary,
+geometry. From `results.json` alone; every figure stands under its finding in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lmlab.report.figures import Interval, Series, forest_plot, line_plot
+from lmlab.report.page import Figure, Section, Table
+from lmlab.studies.headless_runs import ARMS, HEADLESS, REFERENCE
+from lmlab.studies.words import signed
+
+_METRICS = {"accuracy": "accuracy", "nats_per_word": "nats per last word",
+            "accuracy_per_byte": "accuracy per byte"}  # fmt: skip
+
+
+def equivalent_figure(part: dict[str, Any]) -> Figure:
+    """What the headless training loss itself says of perplexity, beside the measured one."""
+    curves = [c for c in part["curves"] if c["arm"] == HEADLESS and not c["longer"]]
+    last = float(np.mean([c["equivalent"][-1][1] for c in curves]))
+    measured = float(np.mean([c["points"][-1][2] for c in curves]))
+    series = [
+        Series(
+            "measured, with the prior head",
+            *zip(*[(p[0], p[2]) for p in c["points"]], strict=True),
+            colour=0,
+        )
+        for c in curves
+    ] + [
+        Series(
+            "from the training loss",
+            *zip(*[(p[0], p[1]) for p in c["equivalent"]], strict=True),
+            colour=1,
+            dashed=True,
+        )
+        for c in curves
+    ]
+    return line_plot(
+        series,
+        x_label="training tokens",
+        y_label="nats per token",
+        finding=f"Vocabulary {part['vocabulary']:,}: without any head, the headless loss alone "
+        f"says {last:.3f} nats at the end; measured on validation text are {measured:.3f}.",
+        alt="Equivalent and measured cross-entropy of the headless models against tokens.",
+        caption="From the training loss: H(unigram) + loss − log K, means over a twentieth of the "
+        "run. Biased upward where the negatives K of a step are few, and of training text.",
+    )
+
+
+def downstream_sections(parts: Sequence[dict[str, Any]]) -> list[Section]:
+    """Zero-shot tasks, a figure for each task and metric; nothing where none was asked."""
+    figures = [
+        _task_figure(part, task, metric)
+        for part in parts
+        for task in part["tasks"]
+        for metric in task["rows"][REFERENCE]
+    ]
+    text = (
+        "Zero-shot, each model with the head of its row. Intervals: two-way random effects over "
+        "seeds and items."
+    )
+    return [Section("Tasks", [text], figures=figures)] if figures else []
+
+
+def _task_figure(part: dict[str, Any], task: dict[str, Any], metric: str) -> Figure:
+    labels = {
+        row["key"]: row["label"] + (", equal time" if row["longer"] else "") for row in part["rows"]
+    }
+    rows = [
+        Interval(labels[key], made[metric]["estimate"], made[metric]["low"], made[metric]["high"])
+        for key, made in task["rows"].items()
+    ]
+    reference = task["rows"][REFERENCE][metric]["estimate"]
+    difference = task["rows"][HEADLESS][metric]["difference"]
+    return forest_plot(
+        rows,
+        x_label=f"{task['task']}: {_METRICS[metric]}",
+        finding=f"{task['task']}, vocabulary {part['vocabulary']:,}: headless with the prior has "
+        f"{task['rows'][HEADLESS][metric]['estimate']:.3f} {_METRICS[metric]}, the baseline "
+        f"{reference:.3f}; paired difference {_paired(difference)}.",
+        alt=f"{_METRICS[metric]} of each model on {task['task']} with its interval.",
+        caption=f"{task['items']:,} items of {task['source']}. Bars: 95 % intervals, each model "
+        "alone. The line is the baseline, cross-entropy with the prior bias.",
+        reference=reference,
+    )
+
+
+def _paired(difference: dict[str, Any]) -> str:
+    text = signed(difference["estimate"], 3)
+    if difference["low"] is None:
+        return f"{text} (no interval)"
+    text += f" [{signed(difference['low'], 3)}, {signed(difference['high'], 3)}]"
+    return text + (", items only" if difference["basis"] == "text only" else "")
+
+
+def growth_figures(growth: Sequence[dict[str, Any]]) -> list[Figure]:
+    """Time and memory of a step against the vocabulary."""
+    if len(growth) < 2:
+        return []
+    vocabularies = [row["vocabulary"] for row in growth]
+    figures: list[Figure] = []
+    for key, unit, scale, what in (
+        ("seconds", "seconds a step", 1.0, "takes {:.1f} times as long as a headless one"),
+        ("bytes", "peak memory, GB", 1e-9, "needs {:.2f} times the memory of a headless one"),
+    ):
+        ratio = growth[-1]["cross-entropy"][key] / growth[-1]["headless"][key]
+        figures.append(
+            line_plot(
+                [
+                    Series(
+                        name,
+                        vocabularies,
+                        [scale * row[name][key] for row in growth],
+                        colour=colour,
+                        dashed=name != "headless",
+                    )
+                    for colour, name in ((0, "headless"), (1, "cross-entropy"))
+                ],
+                x_label="vocabulary",
+                y_label=unit,
+                log_x=True,
+                finding=f"At a vocabulary of {vocabularies[-1]:,} a step of cross-entropy "
+                f"{what.format(ratio)}.",
+                alt=f"{unit} of cross-entropy and headless training against the vocabulary.",
+                caption="Tied models with an output bias, tokens of Zipf's distribution, the "
+                "optimizer's step included; each form in a process of its own. Memory is above "
+                "that of the process before the model.",
+            )
+        )
+    return figures
+
+
+def geometry_sections(parts: Sequence[dict[str, Any]]) -> list[Section]:
+    """The geometry of the baseline and of the headless model side by side."""
+    figures = [_rank_figure(part) for part in parts if part["geometry"]]
+    rows: list[list[str | float | int]] = [
+        [
+            f"{ARMS[arm].label}, vocabulary {part['vocabulary']:,}",
+            name,
+            f"{cloud['mean_cosine']:.3f}" if cloud["mean_cosine"] is not None else "none",
+            f"{cloud['centred']['effective_rank']:,.1f}",
+            f"{cloud['centred']['normalised_entropy']:.3f}",
+        ]
+        for part in parts
+        for arm, found in part["geometry"].items()
+        for name, cloud in (
+            ("embedding", found["input_embedding"]),
+            ("states that the head reads", list(found["layers"].values())[-1]),
+        )
+    ]
+    if not figures:
+        return []
+    table = Table(
+        ["model", "vectors", "mean cosine", "effective rank", "normalised entropy"],
+        rows,
+        "Mean cosine over all pairs; rank and entropy of the singular values about the mean. First "
+        "seed of each.",
+    )
+    return [Section("Geometry", figures=figures, tables=[table])]
+
+
+def _rank_figure(part: dict[str, Any]) -> Figure:
+    ranks = {
+        arm: [cloud["centred"]["effective_rank"] for cloud in found["layers"].values()]
+        for arm, found in part["geometry"].items()
+    }
+    embedding = {
+        arm: found["input_embedding"]["centred"]["effective_rank"]
+        for arm, found in part["geometry"].items()
+    }
+    return line_plot(
+        [
+            Series(ARMS[arm].label, list(range(len(values))), values, colour=i, dashed=i > 0)
+            for i, (arm, values) in enumerate(
+                sorted(ranks.items(), key=lambda kv: kv[0] != HEADLESS)
+            )
+        ],
+        x_label="layer (0: what the first block reads; last: what the head reads)",
+        y_label="effective rank of hidden states",
+        finding=f"Vocabulary {part['vocabulary']:,}: the states that the head reads have "
+        f"effective rank {ranks[HEADLESS][-1]:.1f} in the headless model and "
+        f"{ranks[REFERENCE][-1]:.1f} in the baseline; the embeddings "
+        f"{embedding[HEADLESS]:.1f} and {embedding[REFERENCE]:.1f}.",
+        alt="Effective rank of the hidden states of each layer, both models.",
+        caption="First seed of each. Effective rank: exp of the entropy of the singular values' "
+        "shares, about the mean.",
+    )

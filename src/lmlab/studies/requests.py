@@ -1,0 +1,50 @@
+"""What the runs of all studies have in common, so that equal requests of two share a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lmlab.config import to_mapping
+from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
+from lmlab.data.store import TokenStore
+from lmlab.training.setup import resolve, run_identity
+
+_VALIDATION_TOKENS = 1 << 14
+
+
+def text_run(
+    store: TokenStore,
+    lab: Path,
+    *,
+    tokens: float,
+    batch_tokens: int,
+    context: int,
+    learning_rate: float,
+    **options: Any,
+) -> TrainConfig:
+    """A run on running text for so many tokens, in its place below `lab`."""
+    batch = max(1, batch_tokens // context)
+    made = TrainConfig(
+        store=store.path,
+        context=context,
+        batch=batch,
+        steps=max(1, round(tokens / (batch * context))),
+        optimizer=OptimizerConfig(learning_rate=learning_rate),
+        checkpoints=CheckpointConfig(every=500, keep=1),
+        # short windows hold few tokens: 64 of them would show the luck of the sample
+        evaluation_windows=max(64, _VALIDATION_TOKENS // context),
+        **options,
+    )
+    return placed(made, store, lab)
+
+
+def placed(request: TrainConfig, store: TokenStore, lab: Path) -> TrainConfig:
+    """The request with its folder below `lab`, named by its identity."""
+    return replace(request, out=lab / "runs" / run_identity(resolve(request), store)[:12])
+
+
+def study_identity(config: Any) -> dict[str, Any]:
+    """What decides the result of a study: its settings without its places."""
+    return {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out")}
