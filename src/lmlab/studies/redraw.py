@@ -14,7 +14,8 @@ from lmlab.report.page import render_page
 from lmlab.studies.arrow_report import arrow_page, arrow_sections, summary
 from lmlab.studies.arrow_words import comparison_name, verdict
 from lmlab.studies.finetune_report import finetune_page, finetune_rows
-from lmlab.studies.headless_report import headless_page, row_name
+from lmlab.studies.headless_report import headless_page, headless_sections, row_name
+from lmlab.studies.headless_report import summary as headless_summary
 from lmlab.studies.headless_report import verdict as headless_verdict
 from lmlab.studies.words import made_by
 
@@ -24,10 +25,17 @@ def tour_page(results: dict[str, Any]) -> str:
     sections = [
         replace(section, title=f"{part['title']}: {section.title[0].lower()}{section.title[1:]}")
         for part in results["parts"]
-        for section in arrow_sections(part)
+        for section in (headless_sections if _headless(part) else arrow_sections)(part)
     ]
-    findings = "\n\n".join(summary(part["cells"]) for part in results["parts"])
+    findings = "\n\n".join(
+        headless_summary(part["parts"]) if _headless(part) else summary(part["cells"])
+        for part in results["parts"]
+    )
     return render_page(results["title"], findings, sections, footer=made_by(results["environment"]))
+
+
+def _headless(part: dict[str, Any]) -> bool:
+    return part["study"] == "headless"
 
 
 Rows = tuple[list[str], list[list[str]]]
@@ -35,9 +43,7 @@ Rows = tuple[list[str], list[list[str]]]
 
 def _arrow_rows(results: dict[str, Any]) -> Rows:
     return ["comparison", "verdict"], [
-        [comparison_name(cell), verdict(cell)]
-        for part in results.get("parts", [results])
-        for cell in part["cells"]
+        [comparison_name(cell), verdict(cell)] for cell in results["cells"]
     ]
 
 
@@ -49,11 +55,20 @@ def _headless_rows(results: dict[str, Any]) -> Rows:
     ]
 
 
+def _tour_rows(results: dict[str, Any]) -> Rows:
+    rows = [
+        row
+        for part in results["parts"]
+        for row in (_headless_rows if _headless(part) else _arrow_rows)(part)[1]
+    ]
+    return ["comparison, or model and head", "verdict"], rows
+
+
 _STUDIES: dict[str, tuple[Callable[[dict[str, Any]], str], Callable[[dict[str, Any]], Rows]]] = {
     "arrow": (arrow_page, _arrow_rows),
     "finetune": (finetune_page, finetune_rows),
     "headless": (headless_page, _headless_rows),
-    "tour": (tour_page, _arrow_rows),
+    "tour": (tour_page, _tour_rows),
 }
 """The page of each study, and its table."""
 
