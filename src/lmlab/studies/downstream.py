@@ -60,7 +60,7 @@ def compared(
     """Of each metric the mean over seeds and items with its interval, and the difference from the
     reference, as plain values. A list holds one entry a seed."""
     made: dict[str, dict[str, Any]] = {}
-    for name in values[0]:
+    for name in sorted(values[0]):
         ours_SN = np.stack([seed[name] for seed in values])
         made[name] = {**asdict(two_way_interval(ours_SN)), "difference": None}
         if reference is not None:
