@@ -1,0 +1,7 @@
+"""`python -m lmlab`, for launchers that start a module (torchrun)."""
+
+import sys
+
+from lmlab.cli import main
+
+sys.exit(main())
