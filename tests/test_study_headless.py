@@ -54,6 +54,7 @@ def finished(tmp_path_factory, text_folder):
         fine_tune=0.3,
         cost_vocabularies=(64, 512),
         tasks=(f"choices={choices}",),
+        task_limits=(6,),
         lab=lab,
         out=lab / "study",
     )
@@ -102,7 +103,7 @@ def test_what_stands_beside_the_losses(finished):
     runs = {(c["arm"], c["longer"], c["seed"]): c for c in part["curves"]}
     # zero-shot values are those of the model with the head of its row
     (asked,) = part["tasks"]
-    (task,) = read_tasks(config.tasks)
+    (task,) = read_tasks(config.tasks, limit=6)
     store = TokenStore(next((config.lab / "stores").iterdir()))
     for key, head in (("headless", "own"), ("headless-raw", "raw"), (REFERENCE, "own")):
         arm = REFERENCE if key == REFERENCE else "headless"

@@ -126,8 +126,9 @@ class HeadlessStudyConfig:
     """Measure the time and memory of a step at these vocabularies (no training)."""
     tasks: tuple[str, ...] = ()
     """Zero-shot tasks to compare the models on, as for `lmlab eval`: lambada=FILE blimp=FILE."""
-    task_limit: int | None = None
-    """Ask a fixed sample of this many items a task (of each of BLiMP's sets)."""
+    task_limits: tuple[int, ...] = ()
+    """Ask a fixed sample of this many items of each task (of each of BLiMP's sets): a number for
+    each, or one for all (default: all items)."""
     geometry: bool = True
     """Compare the geometry of the baseline and of the headless model (first seed)."""
     split: Literal["test", "validation"] = "test"
@@ -147,6 +148,10 @@ class HeadlessStudyConfig:
             raise UserError(f"--arms needs ce-tied-prior and headless, each once: {self.arms}")
         if self.seeds < 1 or self.tokens < 1:
             raise UserError("--seeds and --tokens must be at least 1")
+        if len(self.task_limits) not in (0, 1, len(self.tasks)):
+            raise UserError(
+                f"--task-limits has {len(self.task_limits)} numbers for {len(self.tasks)} tasks"
+            )
         if any(v < 2 for v in self.cost_vocabularies):
             raise UserError(f"--cost-vocabularies must be at least 2: {self.cost_vocabularies}")
         if self.context > self.batch_tokens:

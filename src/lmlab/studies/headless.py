@@ -75,7 +75,7 @@ def run_headless(config: HeadlessStudyConfig, *, title: str = "Learning without 
     Writes `results.json` and `report.html` to `config.out`.
     """
     out = config.out or config.lab / f"headless-{digest(study_identity(config))[:8]}"
-    tasks = read_tasks(config.tasks, limit=config.task_limit) if config.tasks else []
+    tasks = _tasks(config)
     parts = {v: _open(config, v) for v in config.vocabularies}
     rows = rows_of(config)
     work = sum(_work(config, part, rows) for part in parts.values())
@@ -94,6 +94,16 @@ def run_headless(config: HeadlessStudyConfig, *, title: str = "Learning without 
     write_json(out / "results.json", results)
     write_text(out / "report.html", headless_page(results))
     return out / "report.html"
+
+
+def _tasks(config: HeadlessStudyConfig) -> list[Task]:
+    limits = config.task_limits or (None,)
+    each = limits if len(limits) > 1 else limits * len(config.tasks)
+    return [
+        task
+        for specification, limit in zip(config.tasks, each, strict=True)
+        for task in read_tasks([specification], limit=limit)
+    ]
 
 
 def _open(config: HeadlessStudyConfig, vocabulary: int) -> _Part:
