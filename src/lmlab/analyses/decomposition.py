@@ -306,4 +306,3 @@ def _pseudo_inverse(covariance_UU: Array) -> Array:
     values_U, vectors_UU = eigh(covariance_UU)
     kept = values_U > eigenvalue_cutoff(values_U)
     return (vectors_UU[:, kept] / values_U[kept]) @ vectors_UU[:, kept].T
-
