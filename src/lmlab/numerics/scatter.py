@@ -33,9 +33,9 @@ from lmlab.errors import UserError
 
 FORMAT = "lmlab scatter 1"
 Products = Literal["float32", "float64"]
-_BLOCK_BYTES = 1 << 27
+_BLOCK_BYTES = 1 << 28
 _MOST_ROWS, _FEWEST_ROWS = 8192, 1024
-_TILE_ROWS, _TILE_COLUMNS = 384, 1536
+_TILE_ROWS, _TILE_COLUMNS = 384, 3072
 
 
 class Scatter:
