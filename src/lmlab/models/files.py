@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, GenerationConfig
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    GenerationConfig,
+)
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -25,7 +30,18 @@ def load_pretrained(name: str, *, masked: bool) -> Any:
     Raises `UserError` where it cannot be loaded, or has no weights for a part of the model. No
     code that comes with a model is run.
     """
-    kind: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    return _load(AutoModelForMaskedLM if masked else AutoModelForCausalLM, name)
+
+
+def load_body(name: str) -> Any:
+    """The model without any head, as `load_pretrained`.
+
+    A pooler may lack weights: it reads the last hidden states and does not change them.
+    """
+    return _load(AutoModel, name, not_needed="pooler.")
+
+
+def _load(kind: Any, name: str, *, not_needed: str | None = None) -> Any:
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # a bar for a load of milliseconds is noise
     try:
@@ -41,10 +57,14 @@ def load_pretrained(name: str, *, masked: bool) -> Any:
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
-    if loaded["missing_keys"]:  # transformers would go on with random weights
+    missing = sorted(
+        key
+        for key in loaded["missing_keys"]
+        if not_needed is None or not key.startswith(not_needed)
+    )
+    if missing:  # transformers would go on with random weights
         raise UserError(
-            f"{name} lacks weights of a {type(model).__name__}: "
-            f"{', '.join(sorted(loaded['missing_keys'])[:3])}"
+            f"{name} lacks weights of a {type(model).__name__}: {', '.join(missing[:3])}"
         )
     return model
 
