@@ -21,7 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.analyses.decomposition import Decomposition, decompose, group_correlation
+from lmlab.analyses.decomposition import (
+    Decomposition,
+    decompose,
+    group_correlation,
+    leave_one_out,
+)
 from lmlab.analyses.decomposition_choice import (
     RIDGES,
     Folds,
@@ -290,7 +295,7 @@ def _fits(
     *,
     whole: bool,
 ) -> dict[str, Decomposition]:
-    """The fit of every target at its ridge; of a whole set, one inverse for each different ridge."""
+    """Every target at its ridge; of a whole set, one inverse for each different ridge."""
     if not whole:
         return {t: decompose(train, t, basis[t], ridge=r, test=test) for t, r in ridges.items()}
     all_fits = {r: leave_one_out(train, ridge=r, test=test) for r in set(ridges.values())}

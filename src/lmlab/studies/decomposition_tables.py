@@ -39,8 +39,8 @@ def target_table(values: dict[str, Any]) -> Table:
         ["target", "R² test [95 %]", "R² train", "whitened R², test", "median dimension, test",
          "noise in training", "null, test", "ridge"],
         rows,
-        "Each target from all other models. Noise in training: what as many random features explain "
-        "on average. Null: rows of every model in a random order of their own.",
+        "Each target from all other models. Noise in training: what as many random features "
+        "explain on average. Null: rows of every model in a random order of their own.",
     )  # fmt: skip
 
 
@@ -62,9 +62,10 @@ def group_finding(values: dict[str, Any]) -> str:
     """The finding of a whole set, or of a single target, in a sentence."""
     group = values["group_correlation"]
     if group is not None:
+        others = len(values["models"]) - 1
         return (
             f"On average {_share(group['estimate'])} of a model's variance is a linear function of "
-            f"the other {len(values['models']) - 1} models (group correlation on test "
+            f"the other {f'{others} models' if others > 1 else 'one'} (group correlation on test "
             f"{interval_text(group)})."
         )
     ((name, found),) = values["targets"].items()
