@@ -267,9 +267,9 @@ class Scatter:
         block_BP = torch.empty((b + 1, len(self._mean_P)), dtype=dtype)
         mean_P = torch.empty_like(self._mean_P)
         for i, place in enumerate(places.values()):
-            rows_BD = torch.cat([part[i] for part in self._pending]).double()
-            mean_P[place] = rows_BD.mean(0)
-            block_BP[:b, place] = rows_BD - mean_P[place]
+            rows_BD = torch.cat([part[i] for part in self._pending])
+            mean_P[place] = rows_BD.mean(0, dtype=torch.float64)
+            block_BP[:b, place] = _centred(rows_BD, mean_P[place], dtype)
         # As one more row, the step between the means joins the product: d d^T n b / (n + b)
         difference_P = mean_P - self._mean_P
         block_BP[b] = difference_P * (self._n * b / (self._n + b)) ** 0.5
@@ -296,13 +296,22 @@ def _as_rows(name: str, values: Any) -> torch.Tensor:
     tensor = torch.as_tensor(values).detach().cpu()
     if tensor.ndim != 2 or tensor.shape[1] == 0:
         raise UserError(f"model '{name}': rows of shape {tuple(tensor.shape)}; pass (N, D)")
-    if not torch.isfinite(tensor).all():
+    # the sum is quick to look at, and not finite if a value is not
+    if not torch.isfinite(tensor.sum(dtype=torch.float64)) and not torch.isfinite(tensor).all():
         row, column = (~torch.isfinite(tensor)).nonzero()[0].tolist()
         raise UserError(
             f"model '{name}': row {row} has {tensor[row, column].item()} in dimension {column}; "
             "rows must be finite"
         )
     return tensor
+
+
+def _centred(rows_BD: torch.Tensor, mean_D: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """rows - mean, with the error of `dtype` relative to the difference, however large the mean."""
+    if rows_BD.dtype != torch.float32 or dtype != torch.float32:
+        return (rows_BD.double() - mean_D).to(dtype)
+    near_D = mean_D.float()  # in two steps all is float32, and the first is all but exact
+    return rows_BD.sub(near_D).sub_((mean_D - near_D).float())
 
 
 def _add_products(block_BP: torch.Tensor, strip: torch.Tensor, lost: torch.Tensor) -> None:
