@@ -528,14 +528,14 @@ def test_means_and_differences_are_paired_by_document(train, test, test_rows):
         sums[name].update(test_rows, document_N)
     mean = mean_r2_interval(list(sums.values()))
     assert mean.estimate == pytest.approx(group_correlation(fits)["test"])
-    difference = r2_difference(sums["a"], sums["b"])
+    difference = r2_difference([sums["a"]], [sums["b"]])
     assert difference.estimate == pytest.approx(sums["a"].r2 - sums["b"].r2)
-    zero = r2_difference(sums["a"], sums["a"])
-    assert (zero.low, zero.high) == (0, 0)
+    zero = r2_difference([sums["a"], sums["b"]], [sums["b"], sums["a"]])
+    assert (zero.low, zero.high) == pytest.approx((0, 0), abs=1e-12)
     other = DocumentSums(fits["a"])
     other.update(test_rows, documents_of([40] * 5))
     with pytest.raises(UserError, match="different test documents"):
-        r2_difference(sums["a"], other)
+        r2_difference([sums["a"]], [other])
 
 
 def coverage(documents: int, simulations: int, *, seed: int, spread: float = 0.25) -> float:

@@ -44,6 +44,8 @@ USAGE = """lmlab: a laboratory for language models
   lmlab arrow           compare a forward and a backward model on a store
   lmlab study arrow     train both directions and measure the arrow of time
   lmlab study headless  train with and without a softmax, and compare the heads
+  lmlab study decomposition
+                        how much of each of a zoo of models is in the others
   lmlab report          draw the report of a finished study again
   lmlab tour            a small edition of the studies, in a few minutes
 
@@ -376,6 +378,17 @@ def _study_headless(arguments: Sequence[str]) -> None:
     _end_of_study(run_headless(config))
 
 
+def _study_decomposition(arguments: Sequence[str]) -> None:
+    from lmlab.config.decomposition import DecompositionStudyConfig
+
+    config = from_command_line(
+        DecompositionStudyConfig, arguments, program="lmlab study decomposition"
+    )
+    from lmlab.studies.decomposition import run_decomposition
+
+    _end_of_study(run_decomposition(config))
+
+
 def _report(arguments: Sequence[str]) -> None:
     config = from_command_line(ReportConfig, arguments, program="lmlab report")
     from lmlab.studies.redraw import redraw
@@ -465,6 +478,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "arrow": _arrow,
     "study arrow": _study_arrow,
     "study headless": _study_headless,
+    "study decomposition": _study_decomposition,
     "report": _report,
     "tour": _tour,
 }

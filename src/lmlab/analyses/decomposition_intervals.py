@@ -124,13 +124,19 @@ def mean_r2_interval(sums: Sequence[DocumentSums], *, level: float = 0.95) -> In
     )
 
 
-def r2_difference(a: DocumentSums, b: DocumentSums, *, level: float = 0.95) -> Interval:
-    """Interval of R2 of `a` minus R2 of `b`, paired by document.
+def r2_difference(
+    a: Sequence[DocumentSums], b: Sequence[DocumentSums], *, level: float = 0.95
+) -> Interval:
+    """Interval of the mean R2 of `a` less the mean R2 of `b`, paired by document.
 
     Raises `UserError` where their documents differ.
     """
-    _same_documents([a, b])
-    return jackknife_interval(a.r2 - b.r2, a.r2_without() - b.r2_without(), a.rows_C, level=level)
+    _same_documents([*a, *b])
+    means = [float(np.mean([s.r2 for s in side])) for side in (a, b)]
+    without = [np.mean([s.r2_without() for s in side], axis=0) for side in (a, b)]
+    return jackknife_interval(
+        means[0] - means[1], without[0] - without[1], a[0].rows_C, level=level
+    )
 
 
 def _same_documents(sums: Sequence[DocumentSums]) -> None:

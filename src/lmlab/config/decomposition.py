@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lmlab.config.model import SIZES
 from lmlab.errors import UserError
 
+Arm = Literal["forward", "backward", "headless", "masked"]
 Pooling = Literal["mean", "first", "last", "published"]
 
 
@@ -112,6 +114,77 @@ class DecomposeConfig:
     def names(self) -> tuple[str, ...]:
         """All models, the target first."""
         return self.models if self.target is None else (self.target, *self.basis)
+
+
+@dataclass(frozen=True)
+class DecompositionStudyConfig:
+    """How much of a language model is in others? Trains a small zoo (forward, backward, headless
+    and masked models, several seeds of each) on one corpus and decomposes each into all others.
+
+    Interrupted, it goes on with the same command; runs that other studies made are shared.
+    """
+
+    corpus: str = "docstrings"
+    """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
+    arms: tuple[Arm, ...] = ("forward", "backward", "headless", "masked")
+    """forward, backward: GPT-2 by cross-entropy; headless: GPT-2 by contrastive weight tying;
+    masked: BERT."""
+    sizes: tuple[str, ...] = ("micro",)
+    """nano, micro, mini, small, gpt1, medium, xl."""
+    seeds: int = 2
+    models: tuple[str, ...] = ()
+    """Further models that join the set: run folders, transformers models, Hub names."""
+    vocabulary: int = 8192
+    context: int = 256
+    tokens: int = 4_000_000
+    """Training tokens of each run."""
+    batch_tokens: int = 2048
+    """Tokens a step."""
+    learning_rate: float = 1e-3
+    masked_learning_rate: float = 5e-4
+    """Of masked models, whose post-norm layers want a lower one."""
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    lengths: tuple[int, ...] = (16, 32, 64)
+    """R2 is also taken at these lengths of text, besides --embedding.length."""
+    pieces: int = 20_000
+    """Pieces of training text, at most."""
+    held_out_pieces: int = 2_000
+    """Pieces of validation text and of test text, at most."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    lab: Path = Path("lab")
+    """Folder of stores, runs and embeddings, shared by studies."""
+    out: Path | None = None
+    """Folder of the result (default: in `lab`, by the digest of these settings)."""
+
+    def __post_init__(self) -> None:
+        for name in ("arms", "sizes"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise UserError(f"--{name} needs at least one value, each once; got {values}")
+        for size in self.sizes:
+            if size not in SIZES:
+                raise UserError(f"--sizes {size}: the sizes are {', '.join(SIZES)}")
+        if self.seeds < 1 or self.tokens < 1:
+            raise UserError("--seeds and --tokens must be at least 1")
+        if self.context > self.batch_tokens:
+            raise UserError(
+                f"--context {self.context} does not fit a batch of --batch-tokens "
+                f"{self.batch_tokens}"
+            )
+        if len(self.arms) * len(self.sizes) * self.seeds + len(self.models) < 2:
+            raise UserError("a set needs at least two models: more arms, sizes, seeds or --models")
+        longest = max(self.embedding.length, *self.lengths, 1)
+        if min((*self.lengths, 1)) < 1 or longest >= self.context:
+            raise UserError(
+                f"--lengths and --embedding.length must be at least 1 and below --context "
+                f"{self.context}"
+            )
+        if self.pieces < 2 or self.held_out_pieces < 2:
+            raise UserError("--pieces and --held-out-pieces must be at least 2")
+
+    def all_lengths(self) -> list[int]:
+        """Lengths of text, ascending, each once."""
+        return sorted({*self.lengths, self.embedding.length})
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from lmlab.errors import UserError
 from lmlab.report.page import render_page
 from lmlab.studies.arrow_report import arrow_page, arrow_sections, summary
 from lmlab.studies.arrow_words import comparison_name, verdict
+from lmlab.studies.decomposition_report import decomposition_page
+from lmlab.studies.decomposition_tables import interval_text
 from lmlab.studies.headless_report import headless_page, row_name
 from lmlab.studies.headless_report import verdict as headless_verdict
 from lmlab.studies.words import made_by
@@ -31,6 +33,7 @@ def tour_page(results: dict[str, Any]) -> str:
 
 _PAGES: dict[str, Callable[[dict[str, Any]], str]] = {
     "arrow": arrow_page,
+    "decomposition": decomposition_page,
     "headless": headless_page,
     "tour": tour_page,
 }
@@ -71,6 +74,11 @@ def result_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
             [f"{row_name(row)}, vocabulary {part['vocabulary']:,}", headless_verdict(row)]
             for part in results["parts"]
             for row in part["rows"]
+        ]
+    if results["study"] == "decomposition":
+        return ["target, from all others", "R² on test [95 %]"], [
+            [name, interval_text(found["interval"])]
+            for name, found in results["main"]["targets"].items()
         ]
     return ["comparison", "verdict"], [
         [comparison_name(cell), verdict(cell)]
