@@ -76,7 +76,7 @@ def _drawing(
     width: float,
 ) -> str:
     wide = width == WIDE
-    numbered = [f"{i}  {label(name)}" for i, name in enumerate(names, start=1)]
+    numbered = [f"{i} {label(name)}" for i, name in enumerate(names, start=1)]
     longest = max(text_width(text, SIZE) for text in numbered)
     left = min(longest, width * (0.35 if wide else 0.4)) + 8
     cell_width = (width - left) / len(names)
