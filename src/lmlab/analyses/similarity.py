@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh, svdvals
+from scipy.linalg import eigh
 
 from lmlab.analyses.decomposition import check_basis
 from lmlab.errors import UserError
@@ -55,7 +55,7 @@ def similarity(scatter: Scatter, a: str, b: str, *, explained: float = 1.0) -> S
     xy = scatter.covariance([a], [b])
     whitened = _whitening(xx, explained).T @ xy @ _whitening(yy, explained)
     directions = min(whitened.shape)
-    nuclear = float(svdvals(xy).sum())
+    nuclear = float(np.linalg.norm(xy, "nuc"))
     return Similarity(
         cka=float((xy**2).sum() / np.sqrt((xx**2).sum() * (yy**2).sum())),
         cca=float((whitened**2).sum() / directions),

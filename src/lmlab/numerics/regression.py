@@ -19,11 +19,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh, lapack
+from scipy.linalg import eigh, get_lapack_funcs
 
 from lmlab.errors import UserError
 
 Array = NDArray[np.float64]
+_potrf, _potrs, _potri, _pocon = get_lapack_funcs(
+    ("potrf", "potrs", "potri", "pocon"), dtype=np.float64
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def solve_ridge(zz_ZZ: Array, zu_ZU: Array, ridge: float) -> Solution:
         condition = float(values_Z[kept][-1] / values_Z[kept][0])
         return Solution(weights_ZU.T, int(kept.sum()), condition)
     factor_ZZ, condition = _cholesky(zz_ZZ, ridge)
-    weights_ZU, _ = lapack.dpotrs(factor_ZZ, zu_ZU, lower=1)
+    weights_ZU, _ = _potrs(factor_ZZ, zu_ZU, lower=1)
     return Solution(np.ascontiguousarray(weights_ZU.T), len(zz_ZZ), condition)
 
 
@@ -64,7 +67,7 @@ def ridge_inverse(covariance_PP: Array, ridge: float) -> tuple[Array, float]:
     """
     check_ridge(ridge)
     factor_PP, condition = _cholesky(covariance_PP, ridge, overwrite=True)
-    inverse_PP, info = lapack.dpotri(factor_PP, lower=1, overwrite_c=1)
+    inverse_PP, info = _potri(factor_PP, lower=1, overwrite_c=1)
     assert info == 0, "dpotri of a factor without zeros on its diagonal"
     return inverse_PP, condition
 
@@ -78,10 +81,10 @@ def leave_out(inverse_PP: Array, block: slice, ridge: float) -> tuple[Array, Arr
     own_UU = np.tril(inverse_PP[block, block])
     own_UU = own_UU + np.tril(own_UU, -1).T
     rest_UZ = np.concatenate([inverse_PP[block, :start], inverse_PP[stop:, block].T], axis=1)
-    factor_UU, info = lapack.dpotrf(own_UU, lower=1)
+    factor_UU, info = _potrf(own_UU, lower=1)
     assert info == 0, "a diagonal block of a positive definite matrix"
-    weights_UZ, _ = lapack.dpotrs(factor_UU, -rest_UZ, lower=1)
-    conditional_UU, _ = lapack.dpotri(factor_UU, lower=1)
+    weights_UZ, _ = _potrs(factor_UU, -rest_UZ, lower=1)
+    conditional_UU, _ = _potri(factor_UU, lower=1)
     conditional_UU = np.tril(conditional_UU)
     conditional_UU = conditional_UU + np.tril(conditional_UU, -1).T
     residual_UU = conditional_UU - ridge * weights_UZ @ weights_UZ.T
@@ -108,12 +111,12 @@ def _cholesky(matrix_PP: Array, ridge: float, *, overwrite: bool = False) -> tup
     norm = max(
         float(np.abs(system_PP[:, i : i + 512]).sum(0).max()) for i in range(0, len(system_PP), 512)
     )
-    factor_PP, info = lapack.dpotrf(system_PP, lower=1, clean=0, overwrite_a=1)
+    factor_PP, info = _potrf(system_PP, lower=1, clean=0, overwrite_a=1)
     if info:
         raise UserError(
             f"ridge {ridge:g} is too small for features of this size: their covariance (largest "
             f"column sum {norm:.3g}) is not positive definite within rounding. Use a larger ridge, "
             "or 0 for a pseudo-inverse"
         )
-    reciprocal, _ = lapack.dpocon(factor_PP, norm, uplo="L")
+    reciprocal, _ = _pocon(factor_PP, norm, uplo="L")
     return factor_PP, 1 / reciprocal if reciprocal > 0 else float("inf")
