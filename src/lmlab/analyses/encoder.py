@@ -58,10 +58,6 @@ class Encoder:
     """Longest input in positions; None without a limit."""
 
     @property
-    def width(self) -> int:
-        return int(self.body.config.hidden_size)
-
-    @property
     def device(self) -> torch.device:
         return next(self.body.parameters()).device
 

@@ -3,7 +3,7 @@
 A statistic is computed again without each cluster; the spread of these values gives its standard
 error, (C - 1) / C times their sum of squares about their mean (Tukey 1958).
 
-Notable: a percentile bootstrap over the same clusters covers less (91 to 94 % at 50 clusters, 87 to
+Notable: a percentile bootstrap over the same clusters covers less (90 to 94 % at 50 clusters, 88 to
 90 % at 20, for a nominal 95 % interval of R2; docs/decomposition.md). Degrees of freedom are those
 of `random_effects` for clusters of these sizes.
 
