@@ -21,8 +21,8 @@ from lmlab.numerics import random_effects
 from lmlab.numerics.random_effects import (
     Interval,
     _bell_mccaffrey,
-    _cluster_degrees_of_freedom,
     _degrees_of_freedom,
+    cluster_degrees_of_freedom,
     two_way_interval,
     two_way_ratio,
 )
@@ -126,10 +126,10 @@ def test_cluster_degrees_of_freedom_against_explicit_matrices():
     form = residual_maker.T @ np.diag(g) @ residual_maker
     expected = np.trace(form) ** 2 / np.trace(form @ form)
     assert _bell_mccaffrey(p, g) == pytest.approx(expected, rel=1e-10)
-    assert _bell_mccaffrey(p, g) < _cluster_degrees_of_freedom(p, g) < 12
+    assert _bell_mccaffrey(p, g) < cluster_degrees_of_freedom(p, g) < 12
     equal = np.full(8, 1 / 8)
     g = equal**2 / (1 - 2 / 8 + 1 / 8)
-    assert _cluster_degrees_of_freedom(equal, g) == pytest.approx(7)
+    assert cluster_degrees_of_freedom(equal, g) == pytest.approx(7)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

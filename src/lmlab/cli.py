@@ -39,9 +39,14 @@ USAGE = """lmlab: a laboratory for language models
   lmlab finetune        classifiers on labelled texts, from any model, with intervals
   lmlab sample          text from a model
   lmlab export          a model as a standard transformers folder
+  lmlab embed           text to rows of hidden states, any models
+  lmlab decompose       how much of a model is a linear combination of others
+  lmlab apply           map cheap embeddings to an expensive model's
   lmlab arrow           compare a forward and a backward model on a store
   lmlab study arrow     train both directions and measure the arrow of time
   lmlab study headless  train with and without a softmax, and compare the heads
+  lmlab study decomposition
+                        how much of each of a zoo of models is in the others
   lmlab report          draw the report of a finished study again
   lmlab tour            a small edition of the studies, in a few minutes
 
@@ -298,6 +303,75 @@ def _arrow(arguments: Sequence[str]) -> None:
     _write("arrow", config, values)
 
 
+def _embed(arguments: Sequence[str]) -> None:
+    from lmlab.config.decomposition import EmbedConfig
+
+    config = from_command_line(EmbedConfig, arguments, program="lmlab embed")
+    from lmlab.analyses.decomposition_of_models import embed_models, labels
+    from lmlab.data.store import TokenStore
+
+    embedded = embed_models(
+        labels(config.models),
+        TokenStore(config.store),
+        config.embedding,
+        counts={config.split: config.pieces},
+        lab=config.lab,
+        device=_device(config.device),
+    )[config.split]
+    rows = {
+        label: {"folder": str(store.path), "rows": store.rows, "width": store.width}
+        for label, store in embedded.stores.items()
+    }
+    _table(
+        ["model", "rows", "width", "folder"],
+        [
+            [label, *(_text(one[k]) for k in ("rows", "width", "folder"))]
+            for label, one in rows.items()
+        ],
+    )
+    print(f"{embedded.pieces:,} pieces, {embedded.shortened:,} cut to fit the shortest model")
+    _write("embed", config, {"embeddings": rows, "pieces": embedded.pieces})
+
+
+def _decompose(arguments: Sequence[str]) -> None:
+    from lmlab.config.decomposition import DecomposeConfig
+
+    config = from_command_line(
+        DecomposeConfig, arguments, program="lmlab decompose", leading=("--target",)
+    )
+    from lmlab.analyses.decomposition_of_models import decompose_command
+    from lmlab.analyses.mapping import save_mapping
+    from lmlab.studies.decomposition_tables import group_finding, notes, pair_table, target_table
+
+    made = decompose_command(config, device=_device(config.device))
+    values = made.to_json()
+    print(group_finding(values))
+    for table in (target_table(values), pair_table(values)):
+        print(f"\n{table.caption}")
+        _table(table.columns, [[_text(value) for value in row] for row in table.rows])
+    for note in notes(values):
+        print(f"note: {note}")
+    out = _write("decompose", config, values)
+    for label, found in made.found.items():
+        save_mapping(out / f"{label}.safetensors", found.fit, made.models, config.embedding)
+    print(f"weights: {out}")
+
+
+def _apply(arguments: Sequence[str]) -> None:
+    from lmlab.config.decomposition import ApplyConfig
+
+    config = from_command_line(
+        ApplyConfig, arguments, program="lmlab apply", leading=("--weights",)
+    )
+    from lmlab.analyses.mapping_of_models import apply_mapping
+
+    made = apply_mapping(config, device=_device(config.device))
+    _print_values(made.agreement.to_json())
+    out = _write("apply", config, made.agreement.to_json())
+    made.save(out / "mapped.safetensors")
+    print(f"mapped rows: {out / 'mapped.safetensors'}")
+
+
 def _study_arrow(arguments: Sequence[str]) -> None:
     from lmlab.config.studies import ArrowConfig
 
@@ -314,6 +388,17 @@ def _study_headless(arguments: Sequence[str]) -> None:
     from lmlab.studies.headless import run_headless
 
     _end_of_study(run_headless(config))
+
+
+def _study_decomposition(arguments: Sequence[str]) -> None:
+    from lmlab.config.decomposition import DecompositionStudyConfig
+
+    config = from_command_line(
+        DecompositionStudyConfig, arguments, program="lmlab study decomposition"
+    )
+    from lmlab.studies.decomposition import run_decomposition
+
+    _end_of_study(run_decomposition(config))
 
 
 def _report(arguments: Sequence[str]) -> None:
@@ -400,9 +485,13 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "finetune": _finetune,
     "sample": _sample,
     "export": _export,
+    "embed": _embed,
+    "decompose": _decompose,
+    "apply": _apply,
     "arrow": _arrow,
     "study arrow": _study_arrow,
     "study headless": _study_headless,
+    "study decomposition": _study_decomposition,
     "report": _report,
     "tour": _tour,
 }

@@ -139,6 +139,20 @@ class TextTokenizer:
         ids = [np.asarray(e.ids, dtype=np.int64) for e in encoded]
         return [i[::-1] for i in ids] if self.reversed_text else ids
 
+    def encode_with_spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Ids (n,) as `encode_batch`, and the characters [start, stop) of each, (n, 2) int64."""
+        read = [text[::-1] for text in texts] if self.reversed_text else list(texts)
+        made = []
+        for text, encoding in zip(
+            texts, self.backend.encode_batch(read, add_special_tokens=False), strict=True
+        ):
+            ids = np.asarray(encoding.ids, dtype=np.int64)
+            spans = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+            if self.reversed_text:
+                ids, spans = ids[::-1], len(text) - spans[::-1, ::-1]
+            made.append((ids, spans))
+        return made
+
     def encode(self, text: str) -> np.ndarray:
         """Ids (int64) of one text in reading order, without special tokens."""
         return self.encode_batch([text])[0]

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
@@ -57,6 +58,16 @@ def load_classifier(name: str, *, fresh: int | None, seed: int = 0, **settings: 
     if fresh is not None:  # BERT's pooler is counted to the body, but language models have none
         missing = {key for key in missing if key.startswith(body) and ".pooler." not in key}
     _refuse(name, model, missing)
+    return model
+
+
+def load_body(name: str) -> Any:
+    """The model without any head, as `load_pretrained`.
+
+    A pooler may lack weights: it reads the last hidden states and does not change them.
+    """
+    model, missing = _load(AutoModel, name)
+    _refuse(name, model, {key for key in missing if not key.startswith("pooler.")})
     return model
 
 

@@ -8,6 +8,7 @@ Shapes: B batch, T tokens, D width.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 
 FINAL = "final"
+LAST = "last"
 
 
 @torch.no_grad()
@@ -36,9 +38,17 @@ def layer_states(
     body: Any = getattr(model, "base_model", model)
     if body is model:
         raise UserError(f"{type(model).__name__}: its hidden states cannot be read")
-    options: dict[str, Any] = {} if backbone.bidirectional else {"use_cache": False}
-    if attention_BT is not None:
-        options["attention_mask"] = attention_BT
+    states = body_states(body, ids_BT, attention_BT)
+    last_BTD = states.pop(LAST)
+    return {**states, FINAL: backbone.transformed(last_BTD)}
+
+
+@torch.no_grad()
+def body_states(
+    body: Any, ids_BT: torch.Tensor, attention_BT: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """States (B, T, D) of a model without head: `embeddings`, `block 1` and so on, as above, and
+    `last`, the body's own last hidden state (after the final norm, where there is one)."""
     blocks = _blocks(body)
     seen: list[torch.Tensor] = []
 
@@ -47,7 +57,7 @@ def layer_states(
 
     hook = None if blocks is None else blocks[-1].register_forward_hook(keep)
     try:
-        made = body(input_ids=ids_BT, output_hidden_states=True, **options)
+        made = body(**_inputs(body, ids_BT, attention_BT), output_hidden_states=True)
     finally:
         if hook is not None:
             hook.remove()
@@ -56,7 +66,26 @@ def layer_states(
     states = {f"block {i}" if i else "embeddings": state for i, state in enumerate(given[:-1])}
     if blocks and len(given) == len(blocks) + 1 and [s.shape for s in seen] == [last_BTD.shape]:
         states[f"block {len(blocks)}"] = seen[0]
-    return {**states, FINAL: backbone.transformed(last_BTD)}
+    return {**states, LAST: last_BTD}
+
+
+@torch.no_grad()
+def last_states(
+    body: Any, ids_BT: torch.Tensor, attention_BT: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The last hidden state alone (B, T, D): `body_states`'s `last` without holding the others."""
+    return body(**_inputs(body, ids_BT, attention_BT)).last_hidden_state
+
+
+def _inputs(
+    body: Any, ids_BT: torch.Tensor, attention_BT: torch.Tensor | None
+) -> dict[str, torch.Tensor | bool]:
+    inputs: dict[str, torch.Tensor | bool] = {"input_ids": ids_BT}
+    if attention_BT is not None:
+        inputs["attention_mask"] = attention_BT
+    if "use_cache" in inspect.signature(body.forward).parameters:
+        inputs["use_cache"] = False
+    return inputs
 
 
 def _blocks(body: nn.Module) -> nn.ModuleList | None:

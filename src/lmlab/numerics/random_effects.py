@@ -123,7 +123,7 @@ def two_way_interval(
     square = float(p_C @ p_C)
     g_C = p_C**2 / (1 - 2 * p_C + square)
     v_cluster = float(g_C @ (x_C - estimate) ** 2)
-    df_cluster = _cluster_degrees_of_freedom(p_C, g_C)
+    df_cluster = cluster_degrees_of_freedom(p_C, g_C)
     notes: list[str] = []
     if seeds == 1:
         basis: Basis = "text only"
@@ -179,7 +179,7 @@ def two_way_ratio(
     return two_way_interval(values_SC, weights_C=size_C, level=level)
 
 
-def _cluster_degrees_of_freedom(p_C: NDArray[np.float64], g_C: NDArray[np.float64]) -> float:
+def cluster_degrees_of_freedom(p_C: NDArray[np.float64], g_C: NDArray[np.float64]) -> float:
     """Degrees of freedom of the cluster variance; exactly C - 1 for equal weights.
 
     Harmonic mean of C - 1 and those of Bell and McCaffrey (2002), which cover too much (98 % for

@@ -13,6 +13,8 @@ from lmlab.errors import UserError
 from lmlab.report.page import render_page
 from lmlab.studies.arrow_report import arrow_page, arrow_sections, summary
 from lmlab.studies.arrow_words import comparison_name, verdict
+from lmlab.studies.decomposition_report import decomposition_page
+from lmlab.studies.decomposition_tables import interval_text
 from lmlab.studies.finetune_report import finetune_page, finetune_rows
 from lmlab.studies.headless_report import headless_page, headless_sections, row_name
 from lmlab.studies.headless_report import summary as headless_summary
@@ -55,6 +57,13 @@ def _headless_rows(results: dict[str, Any]) -> Rows:
     ]
 
 
+def _decomposition_rows(results: dict[str, Any]) -> Rows:
+    return ["target, from all others", "R² on test [95 %]"], [
+        [name, interval_text(found["interval"])]
+        for name, found in results["main"]["targets"].items()
+    ]
+
+
 def _tour_rows(results: dict[str, Any]) -> Rows:
     rows = [
         row
@@ -66,6 +75,7 @@ def _tour_rows(results: dict[str, Any]) -> Rows:
 
 _STUDIES: dict[str, tuple[Callable[[dict[str, Any]], str], Callable[[dict[str, Any]], Rows]]] = {
     "arrow": (arrow_page, _arrow_rows),
+    "decomposition": (decomposition_page, _decomposition_rows),
     "finetune": (finetune_page, finetune_rows),
     "headless": (headless_page, _headless_rows),
     "tour": (tour_page, _tour_rows),

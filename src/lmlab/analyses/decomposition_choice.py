@@ -1,0 +1,150 @@
+"""Which ridge, and how sure the fit: ridge path, K-fold, training uncertainty, the null.
+
+Notable:
+- The ridge is chosen on a validation scatter, for each target by itself; the test split has no say.
+- K-fold merges the scatters of the other folds: the same as fitting their rows.
+- Training uncertainty is the delete-a-group jackknife: the fit again without each group of training
+  text, every time scored on the same test split.
+- The null permutes the rows of every model by itself, so that no row of one goes with a row of
+  another: what is left is what p features explain by chance, p / (n - 1) in training and at or
+  below 0 on test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lmlab.analyses.decomposition import Decomposition, decompose, leave_one_out
+from lmlab.errors import UserError
+from lmlab.numerics.scatter import Scatter
+
+RIDGES = tuple(float(f"1e{e}") for e in range(-8, 3))
+
+
+@dataclass(frozen=True)
+class RidgePath:
+    """R2 of one target at each ridge; `ridge` is the best on validation, the larger of equals."""
+
+    ridges: tuple[float, ...]
+    r2_train: tuple[float, ...]
+    r2_validation: tuple[float, ...]
+    ridge: float
+
+    @property
+    def note(self) -> str:
+        if self.ridge in (self.ridges[0], self.ridges[-1]) and len(self.ridges) > 1:
+            return f"the best ridge, {self.ridge:g}, is at the end of the path; widen it"
+        return ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "note": self.note}
+
+
+def ridge_path(
+    train: Scatter,
+    validation: Scatter,
+    *,
+    target: str | None = None,
+    basis: Sequence[str] = (),
+    ridges: Sequence[float] = RIDGES,
+) -> dict[str, RidgePath]:
+    """The ridge path of `target` on `basis`, or of every leave-one-out fit without a target.
+
+    Raises `UserError` as `decompose`, and for no ridges.
+    """
+    if not ridges:
+        raise UserError("give at least one ridge")
+    ordered = tuple(sorted(ridges))
+    fits: list[dict[str, Decomposition]] = []
+    for ridge in ordered:
+        if target is None:
+            fits.append(leave_one_out(train, ridge=ridge, test=validation))
+        else:
+            fits.append({target: decompose(train, target, basis, ridge=ridge, test=validation)})
+    paths = {}
+    for name in fits[0]:
+        scores = [fit[name].r2_test for fit in fits]
+        validated = tuple(score for score in scores if score is not None)
+        best = max(range(len(ordered)), key=lambda i: (validated[i], i))
+        trained = tuple(fit[name].r2_train for fit in fits)
+        paths[name] = RidgePath(ordered, trained, validated, ordered[best])
+    return paths
+
+
+@dataclass(frozen=True)
+class Folds:
+    """R2 of each fold, fitted on all others; `r2` pools their sums of squares."""
+
+    r2: float
+    r2_of_folds: tuple[float, ...]
+
+
+def k_fold(
+    folds: Sequence[Scatter], target: str, basis: Sequence[str], *, ridge: float = 1e-6
+) -> Folds:
+    """Exact K-fold cross-validation. Raises `UserError` as `decompose`, and below two folds."""
+    scores, left, spread = [], 0.0, 0.0
+    for fold, others in _each_and_others(folds):
+        r2 = decompose(others, target, basis, ridge=ridge, test=fold).r2_test
+        assert r2 is not None
+        total = fold.n * float(np.trace(fold.covariance([target])))
+        scores.append(r2)
+        left, spread = left + (1 - r2) * total, spread + total
+    return Folds(1 - left / spread, tuple(scores))
+
+
+@dataclass(frozen=True)
+class TrainingUncertainty:
+    """Standard error of the test R2 from the choice of training text; nothing else is in it."""
+
+    standard_error: float
+    r2_without: tuple[float, ...]
+
+
+def training_uncertainty(
+    groups: Sequence[Scatter],
+    test: Scatter,
+    target: str,
+    basis: Sequence[str],
+    *,
+    ridge: float = 1e-6,
+) -> TrainingUncertainty:
+    """Delete-a-group jackknife over groups of training text (10 are usual).
+
+    Raises `UserError` as `decompose`, and for fewer than two groups.
+    """
+    scores = []
+    for _, others in _each_and_others(groups):
+        r2 = decompose(others, target, basis, ridge=ridge, test=test).r2_test
+        assert r2 is not None
+        scores.append(r2)
+    g = len(scores)
+    error = float(np.sqrt((g - 1) / g * ((np.array(scores) - np.mean(scores)) ** 2).sum()))
+    return TrainingUncertainty(error, tuple(scores))
+
+
+def permuted_rows(
+    rows: Mapping[str, ArrayLike], *, seed: int = 0
+) -> dict[str, NDArray[np.floating[Any]]]:
+    """The same rows, those of each model in a random order of their own: the null."""
+    rng = np.random.default_rng(seed)
+    made = {}
+    for name, values in rows.items():
+        array = np.asarray(values)
+        made[name] = array[rng.permutation(len(array))]
+    return made
+
+
+def _each_and_others(parts: Sequence[Scatter]) -> list[tuple[Scatter, Scatter]]:
+    if len(parts) < 2:
+        raise UserError(f"{len(parts)} part of the training text; at least two are needed")
+    return [
+        (part, reduce(Scatter.merge, [p for j, p in enumerate(parts) if j != i]))
+        for i, part in enumerate(parts)
+    ]

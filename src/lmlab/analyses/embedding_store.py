@@ -1,0 +1,144 @@
+"""Embeddings kept on disk: the rows of one model for one text.
+
+    manifest.json                  model, text, how rows were made; sha256 of every file
+    rows-00000.safetensors, ...    rows_ND float32 and cluster_N int64
+
+The folder's name is the digest of all that decides the rows: the model's weights and tokenizer, the
+text, and the options of embedding but the batch. So a set is embedded model by model, rows are
+never made twice, and two models' folders of one text are aligned shard by shard. A folder appears
+complete or not at all.
+
+Shapes: N rows, D width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from lmlab.analyses.embedding import Prepared, embed
+from lmlab.config import digest, to_mapping
+from lmlab.config.decomposition import EmbeddingConfig
+from lmlab.data.pieces import Pieces
+from lmlab.durable import StagedFolder, to_json
+from lmlab.errors import UserError
+from lmlab.progress import track
+
+FORMAT = "lmlab embeddings 1"
+
+
+@dataclass(frozen=True)
+class EmbeddingStore:
+    """Rows of one model for one text; read shard by shard."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def rows(self) -> int:
+        return int(self.manifest["rows"])
+
+    @property
+    def width(self) -> int:
+        return int(self.manifest["width"])
+
+    def shards(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows (N, D) and their clusters (N,), shard after shard.
+
+        Raises `UserError` for a file that is missing or damaged.
+        """
+        for name, (rows, width) in self.manifest["shards"].items():
+            file = self.path / name
+            try:
+                tensors = load(file.read_bytes())
+                rows_ND, cluster_N = tensors["rows"], tensors["cluster"]
+                if rows_ND.shape != (rows, width) or cluster_N.shape != (rows,):
+                    raise ValueError(f"rows of shape {rows_ND.shape}")
+            except (OSError, SafetensorError, KeyError, ValueError) as error:
+                raise UserError(f"{file}: damaged: {error}. Remove {self.path}") from error
+            yield rows_ND, cluster_N
+
+
+def kept_embeddings(
+    prepared: Prepared, pieces: Pieces, config: EmbeddingConfig, *, lab: Path, label: str
+) -> EmbeddingStore:
+    """The rows of a model for `pieces`, from the folder `lab`/embeddings, or made now.
+
+    `label` is shown with the progress. Raises `UserError` as `embed`, and for a damaged folder.
+    """
+    described = _described(prepared, pieces, config)
+    path = lab / "embeddings" / digest(described)[:16]
+    if path.is_dir():
+        return open_embeddings(path)
+    with StagedFolder(path) as folder:
+        shards, start = {}, 0
+        with track(f"embedding, {label}", float(prepared.positions), "tokens") as bar:
+            for number, rows_ND in enumerate(embed(prepared, config, bar=bar)):
+                name = f"rows-{number:05d}.safetensors"
+                cluster_N = np.ascontiguousarray(prepared.cluster_N[start : start + len(rows_ND)])
+                start += len(rows_ND)
+                data = save({"rows": rows_ND, "cluster": cluster_N.astype(np.int64)})
+                folder.write(name, data)
+                shards[name] = list(rows_ND.shape)
+        manifest = {
+            "format": FORMAT,
+            **described,
+            "name": prepared.encoder.name,
+            "rows": start,
+            "width": next(iter(shards.values()))[1],
+            "shards": shards,
+            "files": dict(folder.digests),
+        }
+        folder.write("manifest.json", to_json(manifest).encode())
+    return EmbeddingStore(path, manifest)
+
+
+def open_embeddings(path: Path) -> EmbeddingStore:
+    """A folder that `kept_embeddings` made. `UserError` if it is something else."""
+    file = path / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: no embeddings: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{file}: damaged: {error}. Remove {path}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{file}: no embeddings of this lmlab. Remove {path}")
+    return EmbeddingStore(path, manifest)
+
+
+def aligned_rows(
+    stores: Mapping[str, EmbeddingStore],
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """Rows of all models and their clusters, shard after shard.
+
+    Raises `UserError` where the stores are of different texts.
+    """
+    texts = {(s.manifest["text"], s.manifest["words"], s.rows) for s in stores.values()}
+    if len(texts) != 1:
+        raise UserError(f"the embeddings of {', '.join(stores)} are of different texts")
+    for shards in zip(*(store.shards() for store in stores.values()), strict=True):
+        yield {name: rows for name, (rows, _) in zip(stores, shards, strict=True)}, shards[0][1]
+
+
+def _described(prepared: Prepared, pieces: Pieces, config: EmbeddingConfig) -> dict[str, Any]:
+    """All that decides the rows, as plain values."""
+    options = to_mapping(config)
+    options.pop("batch_tokens")
+    spans = prepared.words
+    if config.pooling == "published":
+        options["padded_to"] = max(len(one.ids_T) for one in prepared.encoded)
+    return {
+        "model": prepared.encoder.fingerprint,
+        "text": pieces.fingerprint,
+        # which words were kept depends on the other models
+        "words": None if spans is None else digest([w.tolist() for w in spans]),
+        "options": options,
+    }

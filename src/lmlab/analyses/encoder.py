@@ -1,0 +1,137 @@
+"""A model as an encoder of text: its body, what it reads, and which position is which characters.
+
+The door for embedding: lmlab's own models as `open_subject` opens them (any objective and order),
+and any model of transformers that has hidden states, with a language-model head or without one.
+
+Notable:
+- lmlab's own causal models read BOS and all tokens of the text in their order (one more than they
+  score); masked ones stand between BOS and end. Models from elsewhere read what their tokenizer
+  makes of a text, its special tokens included.
+- A fingerprint of weights and tokenizer says which model made an embedding, wherever it lies.
+
+Shapes: n tokens of a text, T positions of the model's input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmlab.analyses.subject import Subject, open_subject
+from lmlab.config import digest
+from lmlab.data.order import reading_order
+from lmlab.data.tokenizers import TextTokenizer, pretrained_tokenizer
+from lmlab.errors import UserError
+from lmlab.models.files import load_body
+from lmlab.objectives.base import Objective
+from lmlab.runs.checkpoint import usable_checkpoint
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One text as a model reads it."""
+
+    ids_T: np.ndarray
+    spans_T2: np.ndarray
+    """Characters [start, stop) of the text at each position; empty for special tokens."""
+    text_T: np.ndarray
+    """Which positions are tokens of the text."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A model without its head, ready to embed text."""
+
+    name: str
+    body: Any
+    tokenizer: TextTokenizer
+    objective: Objective | None
+    """Of lmlab's own models; None for one from elsewhere."""
+    limit: int | None
+    """Longest input in positions; None without a limit."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.body.parameters()).device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the weights, the tokenizer and the way of reading."""
+        hashed = hashlib.sha256()
+        for name, tensor in sorted(self.body.state_dict().items()):
+            hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            hashed.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        order = None if self.objective is None else self.objective.order
+        return digest([hashed.hexdigest(), self.tokenizer.fingerprint, order])
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """What the model reads of each text, uncut."""
+        if self.objective is None:
+            return [_as_made(e) for e in self.tokenizer.backend.encode_batch(list(texts))]
+        return [
+            self._own(ids_n, spans_n2, self.objective)
+            for ids_n, spans_n2 in self.tokenizer.encode_with_spans(texts)
+        ]
+
+    def _own(self, ids_n: np.ndarray, spans_n2: np.ndarray, objective: Objective) -> Encoded:
+        order = reading_order(objective.order, len(ids_n))
+        last = [] if objective.autoregressive else [self.tokenizer.end_of_text_id]
+        empty = np.zeros((1, 2), dtype=np.int64)
+        return Encoded(
+            np.concatenate([[self.tokenizer.bos_id], ids_n[order], last]).astype(np.int64),
+            np.concatenate([empty, spans_n2[order], *[empty for _ in last]]),
+            np.array([False, *[True] * len(ids_n), *[False for _ in last]]),
+        )
+
+
+def open_encoder(path_or_hub_id: str | Path, *, device: str = "cpu") -> Encoder:
+    """Opens a run folder, a checkpoint, a saved transformers folder or a model of the Hub; float32,
+    evaluation mode, weights from safetensors only.
+
+    Raises `UserError` where it cannot be found or loaded.
+    """
+    path = usable_checkpoint(Path(path_or_hub_id))
+    if (path / "lmlab.json").is_file():
+        return encoder_of(open_subject(path_or_hub_id, device=device))
+    name = str(path_or_hub_id)
+    body = load_body(name)
+    torch.nn.Module.to(body, device)
+    body.eval()
+    return Encoder(name, body, pretrained_tokenizer(name), None, _limit(body))
+
+
+def encoder_of(subject: Subject) -> Encoder:
+    """The encoder of one of lmlab's own models. `UserError` for a model from elsewhere, which
+    `open_encoder` opens, or one without a body."""
+    if not subject.record:
+        raise UserError(f"{subject.name} is no model of lmlab; open it with open_encoder")
+    body = getattr(subject.model, "base_model", subject.model)
+    if body is subject.model:
+        raise UserError(f"{subject.name}: its hidden states cannot be read")
+    ends = 0 if subject.objective.autoregressive else 2
+    return Encoder(subject.name, body, subject.tokenizer, subject.objective, subject.context + ends)
+
+
+def _as_made(encoding: Any) -> Encoded:
+    return Encoded(
+        np.asarray(encoding.ids, dtype=np.int64),
+        np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2),
+        np.asarray(encoding.special_tokens_mask) == 0,
+    )
+
+
+def _limit(body: Any) -> int | None:
+    """Positions of a model from elsewhere; those before the padding id are never used (RoBERTa)."""
+    positions = getattr(body.config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1:
+        return None
+    table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return positions if padding is None else positions - padding - 1

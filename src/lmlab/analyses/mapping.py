@@ -1,0 +1,163 @@
+"""A decomposition as a small model of its own: from basis embeddings to the target's.
+
+Use: replace an expensive embedder by a mix of cheap ones. The file is safetensors: `bias`, and
+`weights.LABEL` for each basis model; its metadata says which models and how their rows are made.
+
+Shapes: N rows, U width of the target, D width of a basis model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from lmlab.analyses.decomposition import Decomposition
+from lmlab.config import from_mapping, to_mapping
+from lmlab.config.decomposition import EmbeddingConfig
+from lmlab.durable import write_bytes
+from lmlab.errors import UserError
+
+FORMAT = "lmlab mapping 1"
+_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A linear map as read from its file."""
+
+    target: str
+    models: dict[str, str]
+    """Label to path or Hub name, of basis and target."""
+    weights: dict[str, NDArray[np.float32]]
+    bias: NDArray[np.float32]
+    embedding: EmbeddingConfig
+
+    def apply(self, rows: Mapping[str, ArrayLike]) -> NDArray[np.float32]:
+        """The target's rows (N, U), approximately, from those of the basis models (N, D).
+
+        Raises `UserError` for a basis model that is missing or has another width.
+        """
+        total: Any = self.bias
+        for name, weights_UD in self.weights.items():
+            if name not in rows:
+                raise UserError(f"no rows of the basis model '{name}'")
+            rows_ND = np.asarray(rows[name], dtype=np.float32)
+            if rows_ND.ndim != 2 or rows_ND.shape[1] != weights_UD.shape[1]:
+                raise UserError(
+                    f"rows of '{name}' have shape {rows_ND.shape}, not (N, {weights_UD.shape[1]})"
+                )
+            total = total + rows_ND @ weights_UD.T
+        return total
+
+
+def save_mapping(
+    path: Path, fit: Decomposition, models: Mapping[str, str], config: EmbeddingConfig
+) -> None:
+    """Writes a fit in float32; `models` has the path or Hub name of basis and target by label."""
+    tensors = {"bias": fit.bias.astype(np.float32)}
+    for name, weights_UD in fit.weights.items():
+        tensors[f"weights.{name}"] = np.ascontiguousarray(weights_UD, dtype=np.float32)
+    described = {
+        "format": FORMAT,
+        "target": fit.target,
+        "models": json.dumps({name: models[name] for name in (fit.target, *fit.basis)}),
+        "embedding": json.dumps(to_mapping(config)),
+        "ridge": repr(fit.ridge),
+        "r2_test": json.dumps(fit.r2_test),
+    }
+    write_bytes(path, save(tensors, metadata=described))
+
+
+def load_mapping(path: Path) -> Mapped:
+    """What `save_mapping` wrote. `UserError` where it is missing, damaged or something else."""
+    try:
+        data = path.read_bytes()
+        tensors = load(data)
+        size = int.from_bytes(data[:8], "little")
+        described = json.loads(data[8 : 8 + size])["__metadata__"]
+        if described["format"] != FORMAT:
+            raise ValueError(f"its format is {described['format']!r}")
+        models = json.loads(described["models"])
+        target = described["target"]
+        return Mapped(
+            target=target,
+            models=models,
+            weights={name: tensors[f"weights.{name}"] for name in models if name != target},
+            bias=tensors["bias"],
+            embedding=from_mapping(
+                EmbeddingConfig, json.loads(described["embedding"]), where=str(path)
+            ),
+        )
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read as a mapping of lmlab: {error}") from error
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well mapped rows stand in for the true ones."""
+
+    rows: int
+    r2: float
+    cosine: float
+    """Mean cosine of a mapped row with its true one."""
+    centred_cosine: float
+    """The same about the mean of the true rows: a direction that all rows share counts for nothing.
+    """
+    neighbours: int
+    shared_neighbours: float
+    """Share of a row's nearest neighbours (by centred cosine, among the other rows) that are the
+    same for true and for mapped rows."""
+    chance: float
+    """The same for random neighbours."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def agreement(true_NU: ArrayLike, mapped_NU: ArrayLike, *, neighbours: int = 10) -> Agreement:
+    """Compares mapped rows with true ones.
+
+    Raises `UserError` for other shapes, or no more rows than neighbours.
+    """
+    u_NU, v_NU = np.asarray(true_NU, np.float64), np.asarray(mapped_NU, np.float64)
+    if u_NU.ndim != 2 or u_NU.shape != v_NU.shape:
+        raise UserError(f"true rows {u_NU.shape} and mapped rows {v_NU.shape} differ in shape")
+    n = len(u_NU)
+    if not 0 < neighbours < n:
+        raise UserError(f"{neighbours} neighbours of {n} rows: ask for 1 to {n - 1}")
+    mean_U = u_NU.mean(0)
+    near_u, near_v = _unit(u_NU - mean_U), _unit(v_NU - mean_U)
+    shared = 0
+    for start in range(0, n, _ROWS):
+        own = np.arange(start, min(n, start + _ROWS))
+        found = [_nearest(unit_NU, own, neighbours) for unit_NU in (near_u, near_v)]
+        shared += sum(len(np.intersect1d(a, b)) for a, b in zip(*found, strict=True))
+    left = ((u_NU - v_NU) ** 2).sum()
+    return Agreement(
+        rows=n,
+        r2=float(1 - left / ((u_NU - mean_U) ** 2).sum()),
+        cosine=float((_unit(u_NU) * _unit(v_NU)).sum(1).mean()),
+        centred_cosine=float((near_u * near_v).sum(1).mean()),
+        neighbours=neighbours,
+        shared_neighbours=shared / (n * neighbours),
+        chance=neighbours / (n - 1),
+    )
+
+
+def _unit(rows_NU: NDArray[np.float64]) -> NDArray[np.float64]:
+    norm_N1 = np.linalg.norm(rows_NU, axis=1, keepdims=True)
+    return rows_NU / np.where(norm_N1 == 0, 1.0, norm_N1)
+
+
+def _nearest(unit_NU: NDArray[np.float64], own: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    cosine = unit_NU[own] @ unit_NU.T
+    cosine[np.arange(len(own)), own] = -np.inf
+    return np.argpartition(-cosine, k - 1, axis=1)[:, :k]

@@ -1,0 +1,210 @@
+"""Options of embedding, decomposing and applying. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from lmlab.config.model import SIZES
+from lmlab.errors import UserError
+
+Arm = Literal["forward", "backward", "headless", "masked"]
+Pooling = Literal["mean", "first", "last", "published"]
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """What of a model becomes a row, and of how much text."""
+
+    length: int = 128
+    """Tokens of the store's tokenizer in a piece of text; every model reads the same text."""
+    unit: Literal["piece", "word"] = "piece"
+    """piece: one row a piece; word: one row a word, the mean of the model's tokens in it, so that
+    models of different tokenizers are compared word by word."""
+    pooling: Pooling = "mean"
+    """mean: over the tokens of the text; first, last: what the model reads first (CLS, BOS) and
+    last; published: the sum over all tokens, special ones too, over the padded length."""
+    layer: int | None = None
+    """Which states: 0 is what the first block reads, 3 what block 3 gives (default: the last hidden
+    states, after the final norm)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: autocast, faster where the processor has it; about three digits."""
+    batch_tokens: int = 8192
+    """Tokens a forward pass, padding included; does not change the rows beyond rounding."""
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or self.batch_tokens < 1:
+            raise UserError("--embedding.length and --embedding.batch-tokens must be at least 1")
+        if self.layer is not None and self.layer < 0:
+            raise UserError(f"--embedding.layer {self.layer}: layers count from 0, the input")
+        if self.unit == "word" and self.pooling != "mean":
+            raise UserError(
+                f"--embedding.pooling {self.pooling} is for whole pieces; the tokens of a word are "
+                "averaged"
+            )
+
+
+@dataclass(frozen=True)
+class EmbedConfig:
+    """Embed text with any models, lab or Hub, and keep the rows:
+    lmlab embed --models A B --store STORE"""
+
+    models: tuple[str, ...]
+    """Run folders, checkpoints, saved transformers models, or Hub names."""
+    store: Path
+    """Its text is what the models read; its tokenizer only cuts it into pieces."""
+    split: Literal["train", "validation", "test"] = "train"
+    pieces: int | None = 20_000
+    """At most this many, a fixed random sample."""
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    lab: Path = Path("lab")
+    """Rows are kept in its folder embeddings, by model and text."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
+    """Folder of results.json (default: below lab/results, by the digest of these options)."""
+
+
+@dataclass(frozen=True)
+class DecomposeConfig:
+    """How much of one model is a linear combination of others:
+    lmlab decompose TARGET --basis A B C --store STORE
+    or of each model of a set, of all others: lmlab decompose --models A B C --store STORE"""
+
+    store: Path
+    """Its text is what the models read; its tokenizer only cuts it into pieces. Fitted on the
+    training split, the ridge chosen on validation, scored on test."""
+    target: str | None = None
+    """Run folder, checkpoint, saved transformers model, or Hub name."""
+    basis: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    pieces: int = 20_000
+    """Pieces of training text, at most: a fixed random sample."""
+    held_out_pieces: int = 2_000
+    """Pieces of validation text and of test text, at most."""
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    ridge: float | None = None
+    """On the diagonal of the covariance (default: the best on validation, for each target)."""
+    folds: int = 0
+    """Cross-validate the training text in this many folds, and take the same as the groups of a
+    jackknife of the training uncertainty (0: neither)."""
+    shapley: bool = False
+    """Also share each R2 out among the basis models."""
+    lab: Path = Path("lab")
+    """Rows are kept in its folder embeddings, by model and text."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
+    """Folder of results.json and of the weights (default: below lab/results, by the digest of these
+    options)."""
+
+    def __post_init__(self) -> None:
+        single, whole = self.target is not None or self.basis, bool(self.models)
+        if bool(single) == whole or (single and (self.target is None or not self.basis)):
+            raise UserError("give TARGET and --basis, or --models for a whole set")
+        if whole and len(self.models) < 2:
+            raise UserError("--models: a set needs at least two models")
+        if self.ridge is not None and not 0 <= self.ridge < float("inf"):
+            raise UserError(f"--ridge {self.ridge} must be finite and at least 0")
+        if self.folds < 0 or self.folds == 1:
+            raise UserError(f"--folds {self.folds}: give at least 2, or 0 for none")
+        if self.pieces < 2 or self.held_out_pieces < 2:
+            raise UserError("--pieces and --held-out-pieces must be at least 2")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All models, the target first."""
+        return self.models if self.target is None else (self.target, *self.basis)
+
+
+@dataclass(frozen=True)
+class DecompositionStudyConfig:
+    """How much of a language model is in others? Trains a small zoo (forward, backward, headless
+    and masked models, several seeds of each) on one corpus and decomposes each into all others.
+
+    Interrupted, it goes on with the same command; runs that other studies made are shared.
+    """
+
+    corpus: str = "docstrings"
+    """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
+    arms: tuple[Arm, ...] = ("forward", "backward", "headless", "masked")
+    """forward, backward: GPT-2 by cross-entropy; headless: GPT-2 by contrastive weight tying;
+    masked: BERT."""
+    sizes: tuple[str, ...] = ("micro",)
+    """nano, micro, mini, small, gpt1, medium, xl."""
+    seeds: int = 2
+    models: tuple[str, ...] = ()
+    """Further models that join the set: run folders, transformers models, Hub names."""
+    vocabulary: int = 8192
+    context: int = 256
+    tokens: int = 4_000_000
+    """Training tokens of each run."""
+    batch_tokens: int = 2048
+    """Tokens a step."""
+    learning_rate: float = 1e-3
+    masked_learning_rate: float = 5e-4
+    """Of masked models, whose post-norm layers want a lower one."""
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    lengths: tuple[int, ...] = (16, 32, 64)
+    """R2 is also taken at these lengths of text, besides --embedding.length."""
+    pieces: int = 20_000
+    """Pieces of training text, at most."""
+    held_out_pieces: int = 2_000
+    """Pieces of validation text and of test text, at most."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    lab: Path = Path("lab")
+    """Folder of stores, runs and embeddings, shared by studies."""
+    out: Path | None = None
+    """Folder of the result (default: in `lab`, by the digest of these settings)."""
+
+    def __post_init__(self) -> None:
+        for name in ("arms", "sizes"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise UserError(f"--{name} needs at least one value, each once; got {values}")
+        for size in self.sizes:
+            if size not in SIZES:
+                raise UserError(f"--sizes {size}: the sizes are {', '.join(SIZES)}")
+        if self.seeds < 1 or self.tokens < 1:
+            raise UserError("--seeds and --tokens must be at least 1")
+        if self.context > self.batch_tokens:
+            raise UserError(
+                f"--context {self.context} does not fit a batch of --batch-tokens "
+                f"{self.batch_tokens}"
+            )
+        if len(self.arms) * len(self.sizes) * self.seeds + len(self.models) < 2:
+            raise UserError("a set needs at least two models: more arms, sizes, seeds or --models")
+        longest = max(self.embedding.length, *self.lengths, 1)
+        if min((*self.lengths, 1)) < 1 or longest >= self.context:
+            raise UserError(
+                f"--lengths and --embedding.length must be at least 1 and below --context "
+                f"{self.context}"
+            )
+        if self.pieces < 2 or self.held_out_pieces < 2:
+            raise UserError("--pieces and --held-out-pieces must be at least 2")
+
+    def all_lengths(self) -> list[int]:
+        """Lengths of text, ascending, each once."""
+        return sorted({*self.lengths, self.embedding.length})
+
+
+@dataclass(frozen=True)
+class ApplyConfig:
+    """Map basis embeddings to the target's by weights that `lmlab decompose` wrote, and compare
+    with the true target: lmlab apply WEIGHTS --store STORE"""
+
+    weights: Path
+    """A .safetensors file of `lmlab decompose`."""
+    store: Path
+    split: Literal["train", "validation", "test"] = "test"
+    pieces: int = 2_000
+    neighbours: int = 10
+    """Retrieval agreement: how many of a row's nearest neighbours are the same."""
+    lab: Path = Path("lab")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
+    """Folder of results.json and of the mapped rows (default: below lab/results, by the digest of
+    these options)."""
+
+    def __post_init__(self) -> None:
+        if self.pieces < 2 or self.neighbours < 1:
+            raise UserError("--pieces must be at least 2, --neighbours at least 1")

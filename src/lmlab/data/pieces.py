@@ -1,0 +1,85 @@
+"""Pieces of text that every model can read whole: what models are compared on.
+
+A piece is a run of `length` tokens of a store's tokenizer within a document, decoded to text; each
+model then makes its own tokens of it. A document's remainder is a piece if it has at least half the
+length. Pieces are a fixed random sample of the split, in the order of the text.
+
+Notable:
+- No model truncates: a piece that is too long for one model is cut for all (`cut`), so all see the
+  same text.
+- The text is what the store's tokenizer gives back. lmlab's own are lossless; one that lowercases
+  (bert-base-uncased, in the published protocol) lowercases for every model.
+- A byte-level tokenizer may cut within a character; the halves (U+FFFD) at the ends are dropped.
+
+Shapes: N pieces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from lmlab.config import digest
+from lmlab.data.store import Split
+from lmlab.data.windows import evaluation_windows, key, keyed_bijection
+from lmlab.errors import UserError
+
+_WORD = re.compile(r"\S+")
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Texts and the clusters of text they are from."""
+
+    texts: tuple[str, ...]
+    cluster_N: np.ndarray
+    cluster_unit: str
+    """What a cluster is: "document" or "section of about 4000 tokens"."""
+    shortened: int = 0
+    """Pieces that were cut for the shortest model."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the texts and their clusters, in order."""
+        return digest([self.texts, self.cluster_N.tolist()])
+
+    def cut(self, stops_N: Sequence[int]) -> Pieces:
+        """Each piece up to that character."""
+        texts = tuple(text[:stop] for text, stop in zip(self.texts, stops_N, strict=True))
+        changed = sum(a != b for a, b in zip(texts, self.texts, strict=True))
+        return replace(self, texts=texts, shortened=max(self.shortened, changed))
+
+
+def pieces_of(split: Split, length: int, *, most: int | None = None, seed: int = 0) -> Pieces:
+    """Pieces of `length` tokens of a split, at most `most` of them.
+
+    Raises `UserError` where no document is long enough.
+    """
+    windows = evaluation_windows(split, length)
+    rows = np.flatnonzero(windows.length_M * 2 >= length)
+    if most is not None and most < len(rows):
+        ranked = keyed_bijection(np.arange(most), len(rows), key(seed, 0x91EC))
+        rows = rows[np.sort(ranked)]
+    tokenizer = split.store.tokenizer
+    texts = [tokenizer.decode(windows.ids(int(row))).strip("\ufffd") for row in rows]
+    kept = [i for i, text in enumerate(texts) if text.strip()]
+    if not kept:
+        raise UserError(
+            f"{split.store.path}: no document of split {split.name} has {length // 2} tokens; use "
+            "shorter pieces"
+        )
+    return Pieces(
+        tuple(texts[i] for i in kept), windows.cluster_M[rows[kept]], windows.cluster_unit
+    )
+
+
+def words(text: str) -> np.ndarray:
+    """Characters [start, stop) of each word, (n, 2): what stands between white space."""
+    return np.array([m.span() for m in _WORD.finditer(text)], dtype=np.int64).reshape(-1, 2)

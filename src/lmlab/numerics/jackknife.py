@@ -1,0 +1,75 @@
+"""The delete-one jackknife: intervals of smooth functions of sums over clusters of text.
+
+A statistic is computed again without each cluster; the spread of these values gives its standard
+error, (C - 1) / C times their sum of squares about their mean (Tukey 1958).
+
+Notable: a percentile bootstrap over the same clusters covers less (90 to 94 % at 50 clusters, 88 to
+90 % at 20, for a nominal 95 % interval of R2; docs/decomposition.md). Degrees of freedom are those
+of `random_effects` for clusters of these sizes.
+
+Shapes: C clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import stdtrit
+
+from lmlab.errors import UserError
+from lmlab.numerics.random_effects import (
+    MINIMUM_CLUSTERS,
+    Interval,
+    cluster_degrees_of_freedom,
+)
+
+
+def jackknife_interval(
+    estimate: float,
+    without_C: ArrayLike,
+    sizes_C: ArrayLike,
+    *,
+    back: Callable[[float], float] = lambda value: value,
+    level: float = 0.95,
+) -> Interval:
+    """Interval of a statistic over text, for one model ("text only").
+
+    Args:
+        estimate: the statistic, on a scale where it is near to normal.
+        without_C: the same without each cluster.
+        sizes_C: sizes of the clusters, for the degrees of freedom.
+        back: from that scale to the one wanted, monotonic; the standard error is by its slope.
+
+    Raises `UserError` for shapes that differ, or values that are not finite.
+    """
+    values_C, size_C = np.asarray(without_C, np.float64), np.asarray(sizes_C, np.float64)
+    if values_C.ndim != 1 or values_C.shape != size_C.shape or not len(values_C):
+        raise UserError(
+            f"without_C {values_C.shape} and sizes_C {size_C.shape} need one value a cluster"
+        )
+    clusters = len(values_C)
+    if clusters < MINIMUM_CLUSTERS:
+        note = (
+            f"no interval: {clusters} cluster{'s' if clusters > 1 else ''} of text, at least "
+            f"{MINIMUM_CLUSTERS} are needed; use more documents"
+        )
+        return Interval(back(estimate), None, None, None, None, level, 1, clusters, "none", note)
+    if not np.isfinite(values_C).all() or not np.isfinite(estimate):
+        raise UserError("the statistic is not finite for all clusters, or without one of them")
+    p_C = size_C / size_C.sum()
+    g_C = p_C**2 / (1 - 2 * p_C + p_C @ p_C)
+    df = cluster_degrees_of_freedom(p_C, g_C)
+    error = float(np.sqrt((clusters - 1) / clusters * ((values_C - values_C.mean()) ** 2).sum()))
+    half = float(stdtrit(df, (1 + level) / 2)) * error
+    low, high = sorted((back(estimate - half), back(estimate + half)))
+    step = 1e-4
+    slope = abs(back(estimate + step) - back(estimate - step)) / (2 * step)
+    notes = ["one model each: the interval covers the choice of text, not of the seed"]
+    if p_C.max() > 0.5:
+        notes.append(f"one cluster holds {p_C.max():.0%} of the text: the interval is rough")
+    return Interval(
+        back(estimate), low, high, slope * error, df, level, 1, clusters, "text only",
+        "; ".join(notes),
+    )  # fmt: skip

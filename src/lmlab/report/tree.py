@@ -1,0 +1,98 @@
+"""The dendrogram: which things are alike, as a tree whose joints stand at their distance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lmlab.report.checks import check_numbers, fail
+from lmlab.report.drawing import (
+    NARROW,
+    SIZE,
+    WIDE,
+    Sheet,
+    fitting_ticks,
+    horizontal_axis,
+    horizontal_axis_height,
+    label,
+    line_height,
+    sheet_settings,
+    text_width,
+    wrap,
+)
+from lmlab.report.page import Figure
+from lmlab.report.theme import marker
+
+_ROW_GAP = 6.0
+_RIGHT = 12.0
+
+
+def leaf_order(leaves: int, merges: Sequence[tuple[int, int, float]]) -> list[int]:
+    """Leaves from top to bottom, so that no branches cross."""
+    members = [[i] for i in range(leaves)]
+    for a, b, _ in merges:
+        members.append(members[a] + members[b])
+    return members[-1]
+
+
+def dendrogram(
+    names: Sequence[str],
+    merges: Sequence[tuple[int, int, float]],
+    *,
+    x_label: str,
+    finding: str,
+    alt: str,
+    caption: str = "",
+) -> Figure:
+    """A tree over `names`; merge k joins two nodes at a distance and makes node len(names) + k.
+
+    Raises `UserError` unless the merges make one tree of all names.
+    """
+    n = len(names)
+    if n < 2 or len(merges) != n - 1:
+        fail(finding, f"{n} names need {max(1, n - 1)} merges; got {len(merges)}")
+    used = sorted(node for a, b, _ in merges for node in (a, b))
+    if used != list(range(2 * n - 2)):
+        fail(finding, "every node but the last must be merged exactly once")
+    check_numbers(finding, "a distance", [distance for *_, distance in merges])
+    with sheet_settings():
+        drawn = [_drawing(names, merges, x_label, width) for width in (WIDE, NARROW)]
+    return Figure(finding, drawn[0], drawn[1], alt, caption)
+
+
+def _drawing(
+    names: Sequence[str], merges: Sequence[tuple[int, int, float]], x_label: str, width: float
+) -> str:
+    order = leaf_order(len(names), merges)
+    longest = max(text_width(label(name), SIZE) for name in names)
+    left = min(longest, width * 0.4) + 8
+    lines = [wrap(names[i], SIZE, left - 8) for i in order]
+    plot_width = width - left - _RIGHT
+    centres: dict[int, float] = {}
+    y = 4.0
+    for leaf, of_leaf in zip(order, lines, strict=True):
+        height = len(of_leaf) * line_height(SIZE)
+        centres[leaf] = y + height / 2
+        y += height + _ROW_GAP
+    sheet = Sheet(width, y + horizontal_axis_height(x_label, plot_width))
+    for leaf, of_leaf in zip(order, lines, strict=True):
+        first = centres[leaf] - (len(of_leaf) - 1) * line_height(SIZE) / 2 + SIZE * 0.36
+        for k, line in enumerate(of_leaf):
+            sheet.text(0, first + k * line_height(SIZE), line)
+    high = max(distance for *_, distance in merges) * 1.06 or 1.0
+    axes = sheet.axes(left, 0, plot_width, y)
+    axes.set(xlim=(0, high), ylim=(y, 0), yticks=[])
+    values, shown = fitting_ticks(0, high, log=False, width=plot_width, room=(8, _RIGHT))
+    horizontal_axis(
+        sheet, axes, x_label, left=left, width=plot_width, bottom=y, values=values, labels=shown
+    )
+    at = dict.fromkeys(range(len(names)), 0.0)
+    for k, (a, b, distance) in enumerate(merges):
+        node = len(names) + k
+        axes.plot(
+            [at[a], distance, distance, at[b]],
+            [centres[a], centres[a], centres[b], centres[b]],
+            color=marker("c0"),
+            linewidth=1.8,
+        )
+        at[node], centres[node] = distance, (centres[a] + centres[b]) / 2
+    return sheet.svg()

@@ -1,0 +1,234 @@
+"""How much of a language model is a linear combination of other ones?
+
+The study trains a small zoo on one corpus (forward, backward, headless and masked models, several
+seeds, several sizes), takes in any further models by name, and decomposes each into all others on
+text that none of the zoo was trained on for the scores (Zhang, EMNLP 2022). It asks what a group
+correlation alone cannot say: whether a backward model is a linear function of a forward one, how
+much of a headless model is in one with a softmax, whether two seeds are more alike than two
+objectives.
+
+Notable: runs and embeddings are kept in the lab folder under the digest of what decides them, so
+an interrupted study goes on where it stopped, and studies share runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import squareform
+
+from lmlab.analyses.decomposition_intervals import DocumentSums, r2_difference
+from lmlab.analyses.decomposition_of_models import (
+    DecompositionOfModels,
+    Embedded,
+    decompose_embedded,
+    embed_models,
+    labels,
+)
+from lmlab.analyses.decomposition_pairs import by_kind, kind_means, pair_sums
+from lmlab.config import digest, to_mapping
+from lmlab.config.decomposition import Arm, DecompositionStudyConfig
+from lmlab.config.model import ModelConfig
+from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
+from lmlab.data.store import TokenStore
+from lmlab.durable import write_json, write_text
+from lmlab.progress import say, track
+from lmlab.runs.journal import read_journal
+from lmlab.studies.corpora import corpus_labels, open_corpus
+from lmlab.studies.decomposition_report import decomposition_page
+from lmlab.studies.words import environment
+from lmlab.training.hardware import keep_freed_memory, resolve_device
+from lmlab.training.loop import TrainedRun, train
+from lmlab.training.setup import planned_tokens, resolve, run_identity
+
+OTHER_SEED = "another seed, same objective"
+OTHER_OBJECTIVE = "another objective"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model of the zoo."""
+
+    label: str
+    arm: Arm
+    size: str
+    seed: int
+
+
+def members(config: DecompositionStudyConfig) -> list[Member]:
+    """The zoo: every arm, size and seed."""
+    several = len(config.sizes) > 1
+    return [
+        Member(f"{arm}{f' {size}' if several else ''} {seed + 1}", arm, size, seed)
+        for arm in config.arms
+        for size in config.sizes
+        for seed in range(config.seeds)
+    ]
+
+
+def request(config: DecompositionStudyConfig, store: TokenStore, member: Member) -> TrainConfig:
+    """The run of a member."""
+    masked, headless = member.arm == "masked", member.arm == "headless"
+    batch = config.batch_tokens // config.context
+    made = TrainConfig(
+        store=store.path,
+        model=ModelConfig("bert" if masked else "gpt2", size=member.size, tied=headless),
+        objective="masked" if masked else "headless" if headless else "causal",
+        order="backward" if member.arm == "backward" else "forward",
+        context=config.context,
+        batch=batch,
+        steps=max(1, round(config.tokens / (batch * config.context))),
+        seed=member.seed,
+        optimizer=OptimizerConfig(
+            learning_rate=config.masked_learning_rate if masked else config.learning_rate
+        ),
+        checkpoints=CheckpointConfig(every=250, keep=1),
+        device=config.device,
+    )
+    identity = run_identity(resolve(made), store)
+    return replace(made, out=config.lab / "runs" / identity[:12])
+
+
+def run_decomposition(config: DecompositionStudyConfig) -> Path:
+    """Runs the study, or what is missing of it; returns the path of the HTML report.
+
+    Writes `results.json` and `report.html` to `config.out`.
+    """
+    keep_freed_memory()
+    out = config.out or config.lab / f"decomposition-{digest(_identity(config))[:8]}"
+    corpus = open_corpus(
+        config.corpus,
+        label=corpus_labels([config.corpus])[0],
+        lab=config.lab,
+        tokenizer="bpe",
+        vocabulary=config.vocabulary,
+        tokens=config.tokens,
+    )
+    zoo = members(config)
+    runs = _train(config, corpus.store, zoo)
+    models = {m.label: str(runs[m.label].path) for m in zoo} | labels(config.models)
+    results: dict[str, Any] = {
+        "study": "decomposition",
+        "title": "How much of a model is in others",
+        "corpus": corpus.label,
+        "config": to_mapping(config),
+        "environment": environment(),
+        "zoo": [_described(m, runs[m.label]) for m in zoo],
+    }
+    lengths = []
+    for length in config.all_lengths():
+        say(f"pieces of {length} tokens")
+        embedded = _embedded(config, corpus.store, models, length)
+        made = decompose_embedded(embedded, models)
+        lengths.append(_of_length(length, made))
+        if length == config.embedding.length:
+            results["main"] = {"length": length, **made.to_json()}
+            results["tree"] = _tree(made)
+            results["kinds"] = _kinds(embedded, made, zoo)
+    results["lengths"] = lengths
+    write_json(out / "results.json", results)
+    write_text(out / "report.html", decomposition_page(results))
+    return out / "report.html"
+
+
+def _identity(config: DecompositionStudyConfig) -> dict[str, Any]:
+    return {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out", "device")}
+
+
+def _train(
+    config: DecompositionStudyConfig, store: TokenStore, zoo: Sequence[Member]
+) -> dict[str, TrainedRun]:
+    requests = {m.label: request(config, store, m) for m in zoo}
+    work = sum(planned_tokens(asked) for asked in requests.values())
+    say(f"{work:,} tokens to train on; stopping is safe")
+    with track("training the zoo", float(work), "tokens") as bar:
+        return {label: train(asked, bar=bar, note=f"{label},") for label, asked in requests.items()}
+
+
+def _described(member: Member, run: TrainedRun) -> dict[str, Any]:
+    last = read_journal(run.path / "journal.jsonl")[-1]
+    return {
+        **asdict(member),
+        "run": run.identity[:12],
+        "tokens": last["tokens"],
+        "validation_nats_per_token": last["validation_nats_per_token"],
+    }
+
+
+def _embedded(
+    config: DecompositionStudyConfig, store: TokenStore, models: Mapping[str, str], length: int
+) -> dict[str, Embedded]:
+    held_out = config.held_out_pieces
+    return embed_models(
+        models,
+        store,
+        replace(config.embedding, length=length),
+        counts={"train": config.pieces, "validation": held_out, "test": held_out},
+        lab=config.lab,
+        device=resolve_device(config.device),
+    )
+
+
+def _of_length(length: int, made: DecompositionOfModels) -> dict[str, Any]:
+    assert made.group is not None
+    return {
+        "length": length,
+        "group": asdict(made.group),
+        "group_train": made.group_train,
+        "targets": {name: asdict(found.interval) for name, found in made.found.items()},
+        "rows": made.rows,
+        "shortened_pieces": made.shortened,
+    }
+
+
+def _tree(made: DecompositionOfModels) -> list[list[float]]:
+    """Average linkage of 1 - R2, the mean of both ways; node, node, distance."""
+    r2 = np.array([[1.0 if v is None else v for v in row] for row in made.pairs.r2])
+    distance = np.clip(1 - (r2 + r2.T) / 2, 0, None)
+    merges = linkage(squareform(distance, checks=False), "average")
+    return [[int(a), int(b), float(d)] for a, b, d, _ in merges]
+
+
+def _kinds(
+    embedded: Mapping[str, Embedded], made: DecompositionOfModels, zoo: Sequence[Member]
+) -> dict[str, Any]:
+    """Pairs by what they have in common, and by the arms of target and basis."""
+    ridge = float(np.median([found.fit.ridge for found in made.found.values()]))
+    sums = pair_sums(embedded, ridge=ridge)
+    by_label = {m.label: m for m in zoo}
+
+    def common(target: str, basis: str) -> str | None:
+        a, b = by_label.get(target), by_label.get(basis)
+        if a is None or b is None or a.size != b.size:
+            return None
+        return OTHER_SEED if a.arm == b.arm else OTHER_OBJECTIVE
+
+    def arms(target: str, basis: str) -> str | None:
+        a, b = by_label.get(target), by_label.get(basis)
+        if a is None or b is None or a.size != b.size:
+            return None
+        return f"{a.arm} from {'another ' if a.arm == b.arm else ''}{b.arm}"
+
+    general = by_kind(sums, common)
+    return {
+        "ridge": ridge,
+        "arms": _intervals(by_kind(sums, arms)),
+        "general": _intervals(general),
+        "seeds_less_objectives": (
+            asdict(r2_difference(general[OTHER_SEED], general[OTHER_OBJECTIVE]))
+            if {OTHER_SEED, OTHER_OBJECTIVE} <= set(general)
+            else None
+        ),
+    }
+
+
+def _intervals(kinds: Mapping[str, list[DocumentSums]]) -> dict[str, Any]:
+    return {
+        kind: {**asdict(interval), "pairs": len(kinds[kind])}
+        for kind, interval in kind_means(kinds).items()
+    }

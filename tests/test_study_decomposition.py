@@ -1,0 +1,211 @@
+"""The decomposition study: its zoo, its figures by hand, resumption, the page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.cluster.hierarchy import fcluster
+
+from lmlab.analyses.decomposition import decompose
+from lmlab.analyses.decomposition_of_models import embed_models
+from lmlab.analyses.subject import open_subject
+from lmlab.cli import main
+from lmlab.config.decomposition import DecompositionStudyConfig, EmbeddingConfig
+from lmlab.data.store import TokenStore
+from lmlab.errors import UserError
+from lmlab.report.figures import dendrogram, heat_map
+from lmlab.report.tree import leaf_order
+from lmlab.studies import decomposition as study
+from lmlab.studies.redraw import redraw, result_rows
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, text_folder):
+    """A study as small as it can be: four arms, two seeds."""
+    lab = tmp_path_factory.mktemp("lab")
+    config = DecompositionStudyConfig(
+        corpus=str(text_folder),
+        sizes=("nano",),
+        vocabulary=300,
+        context=16,
+        tokens=160,
+        batch_tokens=32,
+        embedding=EmbeddingConfig(length=10),
+        lengths=(5,),
+        pieces=200,
+        held_out_pieces=60,
+        device="cpu",
+        lab=lab,
+        out=lab / "study",
+    )
+    report = study.run_decomposition(config)
+    return config, report, json.loads((report.parent / "results.json").read_text())
+
+
+def test_the_zoo_is_what_it_is_named_for(finished):
+    config, _, results = finished
+    found = {
+        member["label"]: open_subject(config.lab / "runs" / member["run"])
+        for member in results["zoo"]
+    }
+    assert list(found) == [f"{a} {s}" for a in config.arms for s in (1, 2)]
+    objective = {label: s.objective.record()["name"] for label, s in found.items()}
+    assert objective["forward 1"] == objective["backward 2"] == "causal"
+    assert (objective["headless 1"], objective["masked 1"]) == ("headless", "masked")
+    assert {label for label, s in found.items() if s.order == "backward"} == {
+        "backward 1", "backward 2"
+    }  # fmt: skip
+    assert len({member["run"] for member in results["zoo"]}) == 8
+
+
+def test_figures_are_those_of_single_decompositions(finished):
+    config, _, results = finished
+    main_part = results["main"]
+    store = TokenStore(next((config.lab / "stores").iterdir()))
+    embedded = embed_models(
+        main_part["models"],
+        store,
+        config.embedding,
+        counts={"train": 200, "test": 60},
+        lab=config.lab,
+    )
+    (train,), (test,) = (embedded[split].scatter() for split in ("train", "test"))
+    for name, found in main_part["targets"].items():
+        basis = [other for other in main_part["models"] if other != name]
+        fit = decompose(train, name, basis, ridge=found["ridge"], test=test)
+        assert found["r2_test"] == pytest.approx(fit.r2_test, abs=1e-8)
+        assert found["interval"]["estimate"] == pytest.approx(fit.r2_test, abs=1e-8)
+    pair = results["kinds"]["arms"]["backward from forward"]
+    assert pair["pairs"] == 4
+    expected = [
+        decompose(train, f"backward {i}", [f"forward {j}"], ridge=results["kinds"]["ridge"],
+                  test=test).r2_test
+        for i in (1, 2) for j in (1, 2)
+    ]  # fmt: skip
+    assert pair["estimate"] == pytest.approx(np.mean([r for r in expected if r]), abs=1e-8)
+    general = results["kinds"]["general"]
+    assert general[study.OTHER_SEED]["pairs"] == 8
+    assert general[study.OTHER_OBJECTIVE]["pairs"] == 48
+    assert results["kinds"]["seeds_less_objectives"]["estimate"] == pytest.approx(
+        general[study.OTHER_SEED]["estimate"] - general[study.OTHER_OBJECTIVE]["estimate"]
+    )
+    assert [one["length"] for one in results["lengths"]] == [5, 10]
+    assert results["lengths"][1]["group"] == main_part["group_correlation"]
+
+
+def test_the_tree_is_that_of_the_pairs(finished):
+    _, _, results = finished
+    r2 = results["main"]["pairwise"]["r2_test"]
+    names = results["main"]["pairwise"]["names"]
+    distance = {
+        (i, j): 1 - (r2[i][j] + r2[j][i]) / 2
+        for i in range(len(names))
+        for j in range(len(names))
+        if i < j
+    }
+    first = results["tree"][0]
+    nearest = min(distance, key=lambda pair: distance[pair])
+    assert (first[0], first[1]) == nearest
+    assert first[2] == pytest.approx(distance[nearest])
+    merges = np.array([[*row, 0] for row in results["tree"]], dtype=float)
+    assert len(set(fcluster(merges, 2, "maxclust"))) == 2
+
+
+def test_a_finished_study_repeats_nothing(finished, monkeypatch):
+    config, report, _ = finished
+    before = report.read_bytes()
+    monkeypatch.setattr("lmlab.training.loop.Trainer.run", pytest.fail)
+    monkeypatch.setattr("lmlab.analyses.embedding_store.embed", pytest.fail)
+    assert study.run_decomposition(config) == report
+    assert report.read_bytes() == before
+    report.unlink()
+    assert redraw(report.parent).read_bytes() == before
+    columns, rows = result_rows(report.parent)
+    assert len(rows) == 8
+    assert columns[0] == "target, from all others"
+
+
+def test_the_page_says_what_was_found(finished):
+    _, report, _ = finished
+    page = report.read_text()
+    for said in ("A backward model from a forward one", "masked from forward", "another headless",
+                 "group correlation", "1 − R²", "the median of the chosen ones"):  # fmt: skip
+        assert said in page
+
+
+def test_other_models_join_and_a_single_arm_has_no_difference(finished, capsys):
+    config, _, results = finished
+    run = config.lab / "runs" / results["zoo"][2]["run"]
+    out = config.lab / "joined"
+    options: dict[str, Any] = {
+        "corpus": config.corpus, "sizes": "nano", "vocabulary": 300, "context": 16, "tokens": 160,
+        "batch-tokens": 32, "embedding.length": 10, "lengths": 10, "pieces": 200,
+        "held-out-pieces": 60, "device": "cpu", "lab": config.lab, "out": out, "arms": "forward",
+        "models": run,
+    }  # fmt: skip
+    asked = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+    assert main(["study", "decomposition", *asked]) == 0
+    made = json.loads((out / "results.json").read_text())
+    assert list(made["main"]["models"]) == ["forward 1", "forward 2", run.name]
+    assert made["kinds"]["seeds_less_objectives"] is None
+    assert "Length of text" not in (out / "report.html").read_text()
+    assert "forward 1" in capsys.readouterr().out
+
+
+def test_settings_that_make_no_study():
+    base = DecompositionStudyConfig()
+    assert base.all_lengths() == [16, 32, 64, 128]
+    changes: dict[str, Any]
+    for changes, said in (
+        ({"arms": ()}, "--arms"),
+        ({"sizes": ("huge",)}, "--sizes huge"),
+        ({"seeds": 0}, "--seeds"),
+        ({"context": 4096}, "does not fit a batch"),
+        ({"arms": ("forward",), "seeds": 1}, "at least two models"),
+        ({"lengths": (256,)}, "below --context"),
+        ({"lengths": (0,)}, "at least 1"),
+        ({"pieces": 1}, "--pieces"),
+    ):
+        with pytest.raises(UserError, match=said):
+            replace(base, **changes)
+
+
+# Figures
+
+
+def test_a_heat_map_shows_every_value():
+    made = heat_map(
+        ["a", "b <i>"], [[None, 0.25], [-0.5, None]], row_label="target", column_label="basis",
+        finding="f", alt="a",
+    )  # fmt: skip
+    for drawing in (made.svg_wide, made.svg_narrow):
+        assert "0.25" in drawing or ".25" in drawing
+        assert "−0.50" in drawing
+        assert ">1 a<" in drawing
+    wrong: Any
+    for wrong, said in (
+        ([[1.0]], "as many rows"),
+        ([[1.0, float("nan")], [1.0, 1.0]], "row 'a'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            heat_map(["a", "b"], wrong, row_label="", column_label="", finding="f", alt="")
+    with pytest.raises(UserError, match="too many"):
+        heat_map(["x"] * 25, [[None] * 25] * 25, row_label="", column_label="", finding="f", alt="")
+
+
+def test_a_dendrogram_joins_all_leaves():
+    merges = [(0, 2, 0.1), (1, 3, 0.4)]
+    assert leaf_order(3, merges) == [1, 0, 2]
+    made = dendrogram(["a", "b", "c"], merges, x_label="distance", finding="f", alt="a")
+    assert made.svg_wide.count("<path") >= 2
+    for wrong, said in (
+        ([(0, 1, 0.1)], "need 2 merges"),
+        ([(0, 1, 0.1), (0, 2, 0.2)], "exactly once"),
+        ([(0, 1, 0.1), (2, 3, float("inf"))], "distance"),
+    ):
+        with pytest.raises(UserError, match=said):
+            dendrogram(["a", "b", "c"], wrong, x_label="", finding="f", alt="")
