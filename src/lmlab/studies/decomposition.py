@@ -34,17 +34,18 @@ from lmlab.analyses.decomposition_pairs import by_kind, kind_means, pair_sums
 from lmlab.config import digest, to_mapping
 from lmlab.config.decomposition import Arm, DecompositionStudyConfig
 from lmlab.config.model import ModelConfig
-from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
+from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import write_json, write_text
 from lmlab.progress import say, track
 from lmlab.runs.journal import read_journal
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.decomposition_report import decomposition_page
+from lmlab.studies.requests import study_identity, text_run
 from lmlab.studies.words import environment
 from lmlab.training.hardware import keep_freed_memory, resolve_device
 from lmlab.training.loop import TrainedRun, train
-from lmlab.training.setup import planned_tokens, resolve, run_identity
+from lmlab.training.setup import planned_tokens
 
 OTHER_SEED = "another seed, same objective"
 OTHER_OBJECTIVE = "another objective"
@@ -74,24 +75,20 @@ def members(config: DecompositionStudyConfig) -> list[Member]:
 def request(config: DecompositionStudyConfig, store: TokenStore, member: Member) -> TrainConfig:
     """The run of a member."""
     masked, headless = member.arm == "masked", member.arm == "headless"
-    batch = config.batch_tokens // config.context
-    made = TrainConfig(
-        store=store.path,
-        model=ModelConfig("bert" if masked else "gpt2", size=member.size, tied=headless),
+    return text_run(
+        store,
+        config.lab,
+        tokens=config.tokens,
+        batch_tokens=config.batch_tokens,
+        context=config.context,
+        learning_rate=config.masked_learning_rate if masked else config.learning_rate,
+        # a post-norm BERT of this size does not leave its plateau within such a budget
+        model=ModelConfig("modernbert" if masked else "gpt2", size=member.size, tied=headless),
         objective="masked" if masked else "headless" if headless else "causal",
         order="backward" if member.arm == "backward" else "forward",
-        context=config.context,
-        batch=batch,
-        steps=max(1, round(config.tokens / (batch * config.context))),
         seed=member.seed,
-        optimizer=OptimizerConfig(
-            learning_rate=config.masked_learning_rate if masked else config.learning_rate
-        ),
-        checkpoints=CheckpointConfig(every=250, keep=1),
         device=config.device,
     )
-    identity = run_identity(resolve(made), store)
-    return replace(made, out=config.lab / "runs" / identity[:12])
 
 
 def run_decomposition(config: DecompositionStudyConfig) -> Path:
@@ -100,7 +97,7 @@ def run_decomposition(config: DecompositionStudyConfig) -> Path:
     Writes `results.json` and `report.html` to `config.out`.
     """
     keep_freed_memory()
-    out = config.out or config.lab / f"decomposition-{digest(_identity(config))[:8]}"
+    out = config.out or config.lab / f"decomposition-{digest(study_identity(config))[:8]}"
     corpus = open_corpus(
         config.corpus,
         label=corpus_labels([config.corpus])[0],
@@ -134,10 +131,6 @@ def run_decomposition(config: DecompositionStudyConfig) -> Path:
     write_json(out / "results.json", results)
     write_text(out / "report.html", decomposition_page(results))
     return out / "report.html"
-
-
-def _identity(config: DecompositionStudyConfig) -> dict[str, Any]:
-    return {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out", "device")}
 
 
 def _train(

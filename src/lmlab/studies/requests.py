@@ -46,5 +46,5 @@ def placed(request: TrainConfig, store: TokenStore, lab: Path) -> TrainConfig:
 
 
 def study_identity(config: Any) -> dict[str, Any]:
-    """What decides the result of a study: its settings without its places."""
-    return {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out")}
+    """What decides the result of a study: its settings without its places and its device."""
+    return {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out", "device")}
