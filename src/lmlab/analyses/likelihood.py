@@ -14,8 +14,8 @@ Notable:
   with a context, what their tokenizer itself puts first (often nothing); without, the prefix token
   (BOS, else end of text).
 - What does not fit is cut from the left of the context and counted; BOS stays for lmlab's own.
-- A sequence is padded to a multiple of 32 that depends on its own length only, and only the
-  continuation's positions go through the head. So the batch size changes rounding only.
+- A sequence is padded by less than an eighth, to a length that depends on its own only, and only
+  the continuation's positions go through the head. So the batch size changes rounding only.
 - Equal sequences are scored once, so that what the tokenizer cannot tell apart is exactly equal.
 
 Shapes: N requests, S different sequences, R sequences to read (a masked one is read once for each
@@ -36,14 +36,14 @@ from lmlab.analyses.subject import Subject
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
+from lmlab.models.activations import fused_gelu
 from lmlab.objectives.base import IGNORED, Batch
 from lmlab.objectives.causal import Causal
-from lmlab.objectives.evaluate import evaluation_batch
+from lmlab.objectives.evaluate import batches_of_a_length, evaluation_batch
 from lmlab.objectives.masked import Masked
 from lmlab.progress import Bar, track
 
 Method = Literal["log-likelihood", "difference of joint log-likelihoods", "pseudo-log-likelihood"]
-_PAD_MULTIPLE = 32
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,7 @@ def log_likelihoods(
             ids = np.concatenate([lead, text])
         truncated += len(kept) < len(context)
         terms.append((n, sequences.add(ids, scored), 1))
-    read = _read_masked if isinstance(objective, Masked) else _read_causal
-    nats_S, greedy_S = read(subject, objective, sequences, greedy=greedy, batch=batch, bar=bar)
+    nats_S, greedy_S = _read(subject, objective, sequences, greedy=greedy, batch=batch, bar=bar)
     request_K, sequence_K, sign_K = np.array(terms, dtype=np.int64).reshape(-1, 3).T
     nats_N = -np.bincount(request_K, sign_K * nats_S[sequence_K], minlength=len(requests))
     method: Method = "log-likelihood"
@@ -212,7 +211,7 @@ class _Sequences:
         return len(self.ids)
 
 
-def _read_causal(
+def _read(
     subject: Subject,
     objective: Causal | Masked,
     sequences: _Sequences,
@@ -222,8 +221,29 @@ def _read_causal(
     bar: Bar | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nats of each sequence's scored ids (S), and whether each of them is the likeliest (S)."""
-    scored_S = np.array(sequences.scored)
-    tally = _Tally(subject, objective, len(sequences), greedy=greedy)
+    criterion, backbone = objective.criterion, subject.backbone
+    nats_S, greedy_S = np.zeros(len(sequences)), np.ones(len(sequences), dtype=bool)
+    if isinstance(objective, Masked):
+        batches = _masked_batches(subject, objective, sequences, batch, bar)
+    else:
+        batches = _causal_batches(subject, sequences, batch, bar)
+    with fused_gelu(subject.model):
+        for asked, sequence_N in batches:
+            if greedy:
+                nats_N, best_N = criterion.each_and_best(backbone, asked)
+                missed_N = (best_N != asked.targets_N).cpu().numpy()
+                greedy_S[sequence_N[missed_N]] = False
+            else:
+                nats_N = criterion.each(backbone, asked)
+            np.add.at(nats_S, sequence_N, nats_N.double().cpu().numpy())
+    return nats_S, greedy_S
+
+
+def _causal_batches(
+    subject: Subject, sequences: _Sequences, batch: int | None, bar: Bar | None
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Batches, and the sequence that each of their computed positions belongs to."""
+    device, scored_S = subject.backbone.device, np.array(sequences.scored)
     # the last id of a sequence is predicted, not read
     length_S = np.array([len(ids) - 1 for ids in sequences.ids])
     for rows_B, length in _batches(subject, length_S, batch, bar):
@@ -233,28 +253,21 @@ def _read_causal(
             n, scored = length_S[s], scored_S[s]
             inputs[row, :n] = sequences.ids[s][:-1]
             targets[row, n - scored : n] = sequences.ids[s][-scored:]
-        rows_N = torch.from_numpy(np.flatnonzero(targets != IGNORED)).to(subject.backbone.device)
-        inputs_BT, targets_BT = (
-            torch.from_numpy(each).to(subject.backbone.device) for each in (inputs, targets)
-        )
-        tally.add(Batch(inputs_BT, targets_BT, None, rows_N), np.repeat(rows_B, scored_S[rows_B]))
-    return tally.nats_S, tally.greedy_S
+        rows_N = torch.from_numpy(np.flatnonzero(targets != IGNORED)).to(device)
+        inputs_BT, targets_BT = (torch.from_numpy(each).to(device) for each in (inputs, targets))
+        yield Batch(inputs_BT, targets_BT, None, rows_N), np.repeat(rows_B, scored_S[rows_B])
 
 
-def _read_masked(
+def _masked_batches(
     subject: Subject,
-    objective: Causal | Masked,
+    objective: Masked,
     sequences: _Sequences,
-    *,
-    greedy: bool,
     batch: int | None,
     bar: Bar | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `_read_causal`, each scored id masked in a sequence of its own."""
-    assert isinstance(objective, Masked)
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """As `_causal_batches`, each scored id masked in a sequence of its own."""
     length_S = np.array([len(ids) for ids in sequences.ids])
     scored_S = np.array(sequences.scored)
-    tally = _Tally(subject, objective, len(sequences), greedy=greedy)
     sequence_R = np.repeat(np.arange(len(sequences)), scored_S)
     first_R = np.repeat(np.cumsum(scored_S) - scored_S, scored_S)
     position_R = np.arange(len(sequence_R)) - first_R + (length_S - scored_S)[sequence_R]
@@ -270,42 +283,27 @@ def _read_masked(
         seen_BT = made.inputs_BT.clone()
         seen_BT.view(-1)[at_B] = objective.masking.mask_id
         asked = Batch(seen_BT, made.targets_BT, made.attention_BT, at_B)
-        tally.add(asked, sequence_R[rows_B])
-    return tally.nats_S, tally.greedy_S
-
-
-class _Tally:
-    """Adds up what single positions cost, by the sequence they belong to."""
-
-    def __init__(
-        self, subject: Subject, objective: Causal | Masked, sequences: int, *, greedy: bool
-    ) -> None:
-        self.backbone, self.criterion = subject.backbone, objective.criterion
-        self.greedy = greedy
-        self.nats_S = np.zeros(sequences)
-        self.greedy_S = np.ones(sequences, dtype=bool)
-
-    def add(self, batch: Batch, sequence_N: np.ndarray) -> None:
-        """The computed positions of `batch`, of the sequences `sequence_N`."""
-        if self.greedy:
-            nats_N, best_N = self.criterion.each_and_best(self.backbone, batch)
-            missed_N = (best_N != batch.targets_N).cpu().numpy()
-            self.greedy_S[sequence_N[missed_N]] = False
-        else:
-            nats_N = self.criterion.each(self.backbone, batch)
-        np.add.at(self.nats_S, sequence_N, nats_N.double().cpu().numpy())
+        yield asked, sequence_R[rows_B]
 
 
 def _batches(
     subject: Subject, length_R: np.ndarray, batch: int | None, bar: Bar | None
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Rows of equal padded length, the longest first, and that length."""
-    padded_R = np.minimum(subject.context, -(-length_R // _PAD_MULTIPLE) * _PAD_MULTIPLE)
+
+    def size(length: int) -> int:
+        return batch or evaluation_batch(length, subject.backbone.device)
+
+    padded_R = np.minimum(subject.context, _padded(length_R))
     progress = nullcontext(bar) if bar else track("scoring", float(len(length_R)), "sequences")
     with progress as shown:
-        for length in np.unique(padded_R)[::-1].tolist():
-            rows = np.flatnonzero(padded_R == length)
-            size = batch or evaluation_batch(length, subject.backbone.device)
-            for start in range(0, len(rows), size):
-                yield rows[start : start + size], length
-                shown.advance(float(len(rows[start : start + size])))
+        for rows, length in batches_of_a_length(padded_R, size):
+            yield rows, length
+            shown.advance(float(len(rows)))
+
+
+def _padded(length_R: np.ndarray) -> np.ndarray:
+    """Lengths rounded up to steps of an eighth of the power of two below them: 16, 18, ... 32, 36."""
+    _, exponent_R = np.frexp(length_R)  # 2 ** (exponent - 1) <= length < 2 ** exponent
+    step_R = 1 << np.maximum(0, exponent_R.astype(np.int64) - 4)
+    return -(-length_R // step_R) * step_R
