@@ -1,17 +1,18 @@
-"""Zero-shot log-likelihoods: lmlab's adapter against lm-eval's own `HFLM`, same model, same requests.
+"""Zero-shot log-likelihoods: lmlab against lm-eval's own `HFLM`, same model, same requests.
 
     python benchmarks/evaluation.py --lambada lambada_test.jsonl --blimp BLiMP.zip [--items 1000]
 
-Needs the extra `eval`. The requests are those of lm-eval's own tasks `lambada_openai` and `blimp_*`,
-with their data read from the given files. The model is a stock GPT-2 of 4 layers, 256 wide, with
-random weights and a BPE tokenizer learnt from the same files, or any folder (`--model`).
+Needs the extra `eval`. The requests are those of lm-eval's own tasks `lambada_openai` and
+`blimp_*`, with their data read from the given files. The model is a stock GPT-2 of 4 layers, 256
+wide, with random weights and a BPE tokenizer learnt from the same files, or any folder (`--model`).
 
 Each form runs in a process of its own, on a CPU in float32 with the same number of threads; rounds
 alternate the forms, so that a machine whose speed drifts slows them alike. Timed is the call of
-`loglikelihood`: tokenising, scoring and all that the library does around them; imports, opening the
+`loglikelihood`: tokenising, scoring and all that either does around them; imports, opening the
 model and a warm-up of a few requests are not. HFLM gets the batch size that was its fastest in a
-trial of `--batches`; lmlab chooses for itself. Printed: the median seconds, how many times faster by
-the median over rounds, and the greatest relative difference of a log-likelihood.
+trial of `--batches`; lmlab chooses for itself. Printed: the median seconds, how many times faster
+by the median over rounds, the same of the processor's seconds (which other processes on the machine
+disturb less), and the greatest relative difference of a log-likelihood.
 """
 
 from __future__ import annotations
@@ -126,11 +127,13 @@ def measure(form: str, model: Path, requests: Path, batch: int, threads: int, ou
         for i, pair in enumerate(json.loads(requests.read_text()))
     ]
     lm.loglikelihood(asked[:: -(-len(asked) // WARM_UP)])
-    start = time.perf_counter()
+    start, processor_start = time.perf_counter(), time.process_time()
     found = lm.loglikelihood(asked)
-    seconds = time.perf_counter() - start
+    seconds, processor = time.perf_counter() - start, time.process_time() - processor_start
     nats, greedy = zip(*found, strict=True)
-    np.savez(out, seconds=seconds, nats=np.array(nats), greedy=np.array(greedy))
+    np.savez(
+        out, seconds=seconds, processor=processor, nats=np.array(nats), greedy=np.array(greedy)
+    )
 
 
 def run(form: str, model: Path, requests: Path, batch: int, threads: int) -> dict[str, np.ndarray]:
@@ -161,21 +164,25 @@ def compare(
         f"{task}: {len(pairs):,} requests; seconds of HFLM by batch size on a share of them: "
         + ", ".join(f"{b}: {seconds:.2f}" for b, seconds in tried.items())
     )
-    seconds: dict[str, list[float]] = {"hflm": [], "lmlab": []}
+    clocks = ("seconds", "processor")
+    times: dict[str, list[dict[str, float]]] = {"hflm": [], "lmlab": []}
     found: dict[str, dict[str, np.ndarray]] = {}
     for number in range(rounds):
-        for form, times in seconds.items():
+        for form, of_form in times.items():
             found[form] = run(form, model, requests, best, threads)
-            times.append(float(found[form]["seconds"]))
-            print(f"round {number + 1} {task} {form}: {times[-1]:.2f} s", file=sys.stderr)
-    ratios = [a / b for a, b in zip(seconds["hflm"], seconds["lmlab"], strict=True)]
-    theirs, ours = found["hflm"], found["lmlab"]
-    difference = np.abs(ours["nats"] / theirs["nats"] - 1).max()
-    differing = int((ours["greedy"] != theirs["greedy"]).sum())
+            of_form.append({clock: float(found[form][clock]) for clock in clocks})
+            print(f"round {number + 1} {task} {form}: {of_form[-1]}", file=sys.stderr)
+    for clock in clocks:
+        theirs, ours = ([each[clock] for each in of_form] for of_form in times.values())
+        ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
+        print(
+            f"  {clock:9} HFLM, batch {best}: {statistics.median(theirs):7.2f}; lmlab: "
+            f"{statistics.median(ours):7.2f}; {statistics.median(ratios):.2f} times faster "
+            f"({min(ratios):.2f}-{max(ratios):.2f})"
+        )
+    difference = np.abs(found["lmlab"]["nats"] / found["hflm"]["nats"] - 1).max()
+    differing = int((found["lmlab"]["greedy"] != found["hflm"]["greedy"]).sum())
     print(
-        f"  HFLM, batch {best}: {statistics.median(seconds['hflm']):.2f} s; "
-        f"lmlab: {statistics.median(seconds['lmlab']):.2f} s; "
-        f"{statistics.median(ratios):.2f} times faster ({min(ratios):.2f}-{max(ratios):.2f})\n"
         f"  greatest relative difference of a log-likelihood: {difference:.1e}; "
         f"greedy flags that differ: {differing}",
         flush=True,
@@ -189,7 +196,7 @@ def main() -> None:
     parser.add_argument("--lambada", help="file of LAMBADA as JSON lines")
     parser.add_argument("--blimp", help="zip or folder of BLiMP's JSON lines")
     parser.add_argument("--items", type=int, help="a fixed sample of so many items a task")
-    parser.add_argument("--model", type=Path, help="a transformers folder instead of random weights")
+    parser.add_argument("--model", type=Path, help="a transformers folder")
     parser.add_argument("--vocabulary", type=int, default=8192, help="of the random model")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)

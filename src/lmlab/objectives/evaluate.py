@@ -60,7 +60,7 @@ def tokens_by_position(tokens_M: np.ndarray, edges: np.ndarray) -> np.ndarray:
 def batches_of_a_length(
     padded_M: np.ndarray, batch: Callable[[int], int]
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """All rows, the longest first: at most `batch(length)` of one padded length, and that length."""
+    """All rows, the longest first, at most `batch(length)` of one padded length, with it."""
     for length in np.unique(padded_M)[::-1].tolist():
         rows = np.flatnonzero(padded_M == length)
         size = batch(length)
