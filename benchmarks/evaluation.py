@@ -77,8 +77,8 @@ def sampled(source: str, items: int | None, *, by: str | None = None) -> list[di
 
 def requests_of_lm_eval(records: list[dict[str, Any]], task: str, folder: Path) -> list[list[str]]:
     """Context and continuation of every request that lm-eval's task makes of the records."""
-    import lm_eval.tasks
-    from lm_eval.tasks import TaskManager
+    import lm_eval.tasks  # pyright: ignore[reportMissingImports]
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
     own = {"lambada": "lambada/lambada_openai.yaml", "blimp": "blimp/_template_yaml"}[task]
     split = {"lambada": "test", "blimp": "train"}[task]
@@ -108,7 +108,7 @@ def measure(form: str, model: Path, requests: Path, batch: int, threads: int, ou
 
     # isort: split
     import torch
-    from lm_eval.api.instance import Instance
+    from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(threads)
     if form == "lmlab":
@@ -119,7 +119,7 @@ def measure(form: str, model: Path, requests: Path, batch: int, threads: int, ou
         keep_freed_memory()  # as `lmlab eval` does
         lm: Any = SubjectLM(open_subject(model))
     else:
-        from lm_eval.models.huggingface import HFLM
+        from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
 
         lm = HFLM(str(model), device="cpu", dtype="float32", batch_size=batch)
     asked = [

@@ -202,7 +202,7 @@ def _eval(arguments: Sequence[str]) -> None:
         raise UserError("--include is where lm-eval tasks are looked for; name one of them")
     tasks = read_tasks(own, limit=config.limit) if own or not names else []
     if names:
-        from lmlab.integrations.lm_eval import harness  # before the model: the extra may be missing
+        import lmlab.integrations.lm_eval  # noqa: F401 - before the model: the extra may be missing
     from lmlab.analyses.calibrate import open_with_head
     from lmlab.analyses.zero_shot import zero_shot
 
@@ -215,6 +215,8 @@ def _eval(arguments: Sequence[str]) -> None:
     )
     made = [zero_shot(subject, task, batch=config.batch) for task in tasks]
     if names:
+        from lmlab.integrations.lm_eval import harness
+
         include, limit = config.include, config.limit
         made += harness(subject, names, include=include, limit=limit, batch=config.batch)
     _table(

@@ -22,6 +22,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,6 @@ from lmlab.errors import UserError
 from lmlab.progress import say
 
 try:
-    import lm_eval  # pyright: ignore[reportMissingImports]
     from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
     from lm_eval.defaults import (  # pyright: ignore[reportMissingImports]
         DEFAULT_MAX_GEN_TOKS,
@@ -56,6 +56,7 @@ except ImportError as error:
         "lmlab's own tasks need nothing more; name them KIND=SOURCE"
     ) from error
 
+_VERSION = version("lm_eval")
 _RESAMPLES = 1000
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _GREEDY = {"loglikelihood": {"acc"}, "multiple_choice": {"exact_match"}}
@@ -101,7 +102,7 @@ class SubjectLM(LM):
         return written
 
     def _count(self, requests: Sequence[Any], found: Likelihoods) -> None:
-        for n in np.flatnonzero(found.truncated_N):
+        for n in np.flatnonzero(found.truncated_N).tolist():
             self.truncated[requests[n].task_name] += 1
 
 
@@ -179,7 +180,7 @@ def _load(names: Sequence[str], include: Path | None) -> Any:
             near = difflib.get_close_matches(name, manager.all_tasks, n=3)
             hint = f"; near it: {', '.join(near)}" if near else ""
             raise UserError(
-                f"task '{name}': lm-eval {lm_eval.__version__} has none of this name{hint}. Your "
+                f"task '{name}': lm-eval {version('lm_eval')} has none of this name{hint}. Your "
                 "own are found with --include FOLDER; lmlab's are named KIND=SOURCE"
             )
     return _loaded(manager, names)
@@ -247,7 +248,7 @@ def _results(subject: Subject, model: SubjectLM, loaded: Any, found: Any) -> lis
             ZeroShot(
                 subject=subject.name,
                 task=name,
-                source=f"lm-eval {lm_eval.__version__}, version {found['versions'].get(name)}, "
+                source=f"lm-eval {version('lm_eval')}, version {found['versions'].get(name)}, "
                 f"{' or '.join(map(str, shots))}-shot",
                 available=sum(a["original"] for a in asked.values()),
                 metrics=metrics[name],
