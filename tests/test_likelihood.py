@@ -27,7 +27,7 @@ from transformers import (
 
 from helpers import sentences, symbols_tokenizer, tiny_training
 from lmlab.analyses import likelihood
-from lmlab.analyses.likelihood import Request, log_likelihoods
+from lmlab.analyses.likelihood import Request, log_likelihoods, rolling_log_likelihoods
 from lmlab.analyses.sample import sample
 from lmlab.analyses.subject import Subject, open_subject
 from lmlab.config.model import ModelConfig
@@ -35,6 +35,7 @@ from lmlab.config.objective import HeadlessConfig
 from lmlab.config.training import OptimizerConfig
 from lmlab.data.unigram import log_unigram, token_counts
 from lmlab.errors import UserError
+from lmlab.models.activations import fused_gelu
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.headless import Headless
@@ -262,9 +263,9 @@ def test_batch_size_and_padding_change_nothing(subjects, name, monkeypatch):
     texts = sentences(12, seed=5)
     pairs = [(t[: 9 * n], t[9 * n : 9 * n + 20]) for n, t in enumerate(texts)]
     found = [log_likelihoods(subject, asked(pairs), batch=batch) for batch in (None, 1, 3, 500)]
-    monkeypatch.setattr(likelihood, "_PAD_MULTIPLE", 1)
+    monkeypatch.setattr(likelihood, "_padded", lambda length_R: length_R)
     found.append(log_likelihoods(subject, asked(pairs)))
-    monkeypatch.setattr(likelihood, "_PAD_MULTIPLE", CONTEXT)
+    monkeypatch.setattr(likelihood, "_padded", lambda length_R: 0 * length_R + CONTEXT)
     found.append(log_likelihoods(subject, asked(pairs), batch=4))
     assert len(set(found[0].nats_N)) == len(pairs)
     for other in found[1:]:
@@ -286,8 +287,55 @@ def test_only_what_is_asked_for_goes_through_the_head(subjects, name, monkeypatc
     assert found.nats_N[0] == found.nats_N[2]
     assert sum(n for n, _ in rows) == found.tokens_N[:2].sum()
     extra = 2 if name == "masked" else 0
-    assert {shape[1] - extra for _, shape in rows} <= {32, 64, 96, CONTEXT}
-    assert len({shape[1] for _, shape in rows}) == 2
+    real = sorted(len(subject.tokenizer.encode(a + b)) for a, b in twice[:2])
+    padded = sorted({shape[1] - extra for _, shape in rows})
+    assert len(padded) == 2
+    assert all(n <= length <= n * 9 / 8 for n, length in zip(real, padded, strict=True))
+
+
+def test_padding_is_less_than_an_eighth_and_lengths_are_few():
+    length_R = np.arange(1, 4097)
+    padded_R = likelihood._padded(length_R)
+    assert (padded_R >= length_R).all()
+    assert (padded_R < length_R * 9 / 8).all()
+    assert (np.diff(padded_R) >= 0).all()
+    assert (likelihood._padded(padded_R) == padded_R).all()
+    assert len(np.unique(padded_R)) == 16 + 8 * 8
+
+
+@pytest.mark.parametrize("name", ["forward", "backward", "masked"])
+def test_a_text_longer_than_the_context_is_read_in_windows(subjects, name):
+    subject = subjects[name]
+    tokenizer, model = subject.tokenizer, subject.model
+    text = " ".join(sentences(2, seed=8))[:350]
+    ids = tokenizer.encode(text).tolist()
+    assert 2 * CONTEXT < len(ids) < 3 * CONTEXT
+    ordered = ids[::-1] if name == "backward" else ids
+    windows = [(ordered[:CONTEXT], CONTEXT), (ordered[CONTEXT : 2 * CONTEXT], CONTEXT),
+               (ordered[-CONTEXT:], len(ids) - 2 * CONTEXT)]  # fmt: skip
+    bos, end = tokenizer.bos_id, tokenizer.end_of_text_id
+    expected = 0.0
+    for window, scored in windows:
+        if name == "masked":
+            seen = [bos, *window, end]
+            expected += pseudo_by_hand(model, tokenizer.mask_id, seen, scored)[0]
+        else:
+            seen = [bos, *window]
+            expected += by_hand(lambda i: model(input_ids=i).logits, seen, scored)[0]
+    found = rolling_log_likelihoods(subject, [text, "", "in models"])
+    assert found.nats_N[0] == pytest.approx(expected, rel=1e-6)
+    assert found.nats_N[1] == 0
+    whole = log_likelihoods(subject, asked([("", "in models")]))
+    assert found.nats_N[2] == pytest.approx(whole.nats_N[0], rel=1e-6)
+    assert found.tokens_N.tolist() == [len(ids), 0, whole.tokens_N[0]]
+
+
+def test_the_activation_is_put_back(foreign):
+    subject = open_subject(foreign / "gpt2")
+    before = [type(m) for m in subject.model.modules()]
+    with fused_gelu(subject.model):
+        assert [type(m) for m in subject.model.modules()] != before
+    assert [type(m) for m in subject.model.modules()] == before
 
 
 def test_the_greedy_continuation_is_what_the_model_writes(tmp_path, small_store):

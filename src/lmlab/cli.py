@@ -201,7 +201,13 @@ def _eval(arguments: Sequence[str]) -> None:
     config = from_command_line(EvalConfig, arguments, program="lmlab eval", leading=("--model",))
     from lmlab.data.tasks import read_tasks
 
-    tasks = read_tasks(config.tasks, limit=config.limit)
+    own = [task for task in config.tasks if "=" in task]
+    names = [task for task in config.tasks if "=" not in task]
+    if config.include is not None and not names:
+        raise UserError("--include is where lm-eval tasks are looked for; name one of them")
+    tasks = read_tasks(own, limit=config.limit) if own or not names else []
+    if names:
+        import lmlab.integrations.lm_eval  # noqa: F401 - before the model: the extra may be missing
     from lmlab.analyses.calibrate import open_with_head
     from lmlab.analyses.zero_shot import zero_shot
 
@@ -213,6 +219,11 @@ def _eval(arguments: Sequence[str]) -> None:
         objective=config.objective,
     )
     made = [zero_shot(subject, task, batch=config.batch) for task in tasks]
+    if names:
+        from lmlab.integrations.lm_eval import harness
+
+        include, limit = config.include, config.limit
+        made += harness(subject, names, include=include, limit=limit, batch=config.batch)
     _table(
         ["task", "part", "metric", "", "standard error", "items"],
         [

@@ -39,7 +39,7 @@ from lmlab.numerics.frequency import (
 from lmlab.numerics.geometry import Cloud, RowMoments, cloud
 from lmlab.numerics.random_effects import Interval, two_way_ratio
 from lmlab.objectives.base import IGNORED, Batch
-from lmlab.objectives.evaluate import batches_of_a_length
+from lmlab.objectives.evaluate import window_batches
 from lmlab.progress import Bar, track
 
 _BATCH_TOKENS = 1 << 12  # the states of all layers are held for as many
@@ -218,7 +218,7 @@ def _read(
     shape = (len(names), DECILES + 1)
     nats_CK, tokens_CK = np.zeros(shape), np.zeros(shape)
     moments: dict[str, RowMoments] = {}
-    for rows, length in batches_of_a_length(windows, max(1, _BATCH_TOKENS // windows.context)):
+    for rows, length in window_batches(windows, max(1, _BATCH_TOKENS // windows.context)):
         ids = [windows.ids(int(row)) for row in rows]
         batch = objective.batch(ids, device=backbone.device, length=length)
         states = layer_states(backbone, batch.inputs_BT, batch.attention_BT)

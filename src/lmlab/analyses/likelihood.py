@@ -14,8 +14,8 @@ Notable:
   with a context, what their tokenizer itself puts first (often nothing); without, the prefix token
   (BOS, else end of text).
 - What does not fit is cut from the left of the context and counted; BOS stays for lmlab's own.
-- A sequence is padded to a multiple of 32 that depends on its own length only, and only the
-  continuation's positions go through the head. So the batch size changes rounding only.
+- A sequence is padded by less than an eighth, to a length that depends on its own only, and only
+  the continuation's positions go through the head. So the batch size changes rounding only.
 - Equal sequences are scored once, so that what the tokenizer cannot tell apart is exactly equal.
 
 Shapes: N requests, S different sequences, R sequences to read (a masked one is read once for each
@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -36,14 +36,14 @@ from lmlab.analyses.subject import Subject
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
+from lmlab.models.activations import fused_gelu
 from lmlab.objectives.base import IGNORED, Batch
 from lmlab.objectives.causal import Causal
-from lmlab.objectives.evaluate import evaluation_batch
+from lmlab.objectives.evaluate import batches_of_a_length, evaluation_batch
 from lmlab.objectives.masked import Masked
 from lmlab.progress import Bar, track
 
 Method = Literal["log-likelihood", "difference of joint log-likelihoods", "pseudo-log-likelihood"]
-_PAD_MULTIPLE = 32
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,14 @@ class Likelihoods:
     greedy_N: np.ndarray | None
     """Whether every token of it is the likeliest one; None where not asked for, and for backward
     models, which do not give their tokens in this order."""
-    truncated: int
-    """Requests whose context was cut."""
+    truncated_N: np.ndarray
+    """Whether the context was cut to fit."""
     method: Method
+
+    @property
+    def truncated(self) -> int:
+        """Requests whose context was cut."""
+        return int(self.truncated_N.sum())
 
 
 def log_likelihoods(
@@ -87,11 +92,89 @@ def log_likelihoods(
     Raises `UserError` for an order that is neither forward nor backward, for an objective that is
     neither causal nor masked, and for a continuation without a token or longer than the context.
     """
-    objective = subject.objective
-    if not isinstance(objective, Causal | Masked):
+    _check(subject, batch)
+    pairs = _encode_pairs(subject.tokenizer, requests)
+    for (_, continuation), request in zip(pairs, requests, strict=True):
+        _check_length(subject, continuation, request)
+    lead, backward = leading_ids(subject), subject.order == BACKWARD
+    sequences = _Sequences()
+    terms: list[_Term] = []
+    truncated_N = np.zeros(len(requests), dtype=bool)
+    for n, (context, continuation) in enumerate(pairs):
+        if backward:
+            kept = context[max(0, len(context) + len(continuation) - subject.context) :]
+            text = np.concatenate([kept, continuation])
+            ids, _ = _as_read(subject, lead, kept[:0], text[::-1])
+            terms.append(_Term(n, sequences.add(ids, len(text)), 1))
+            if len(kept):
+                alone, _ = _as_read(subject, lead, kept[:0], kept[::-1])
+                terms.append(_Term(n, sequences.add(alone, len(kept)), -1))
+            truncated_N[n] = len(kept) < len(context)
+        else:
+            ids, truncated_N[n] = _as_read(subject, lead, context, continuation)
+            terms.append(_Term(n, sequences.add(ids, len(continuation)), 1))
+    nats_S, greedy_S = _read(subject, sequences, greedy=greedy, batch=batch, bar=bar)
+    return Likelihoods(
+        nats_N=_summed(terms, nats_S, len(requests)),
+        tokens_N=np.array([len(continuation) for _, continuation in pairs], dtype=np.int64),
+        greedy_N=greedy_S[[t.sequence for t in terms]] if greedy and not backward else None,
+        truncated_N=truncated_N,
+        method=likelihood_method(subject),
+    )
+
+
+def rolling_log_likelihoods(
+    subject: Subject, texts: Sequence[str], *, batch: int | None = None, bar: Bar | None = None
+) -> Likelihoods:
+    """Log-likelihoods in nats of whole texts, however long; an empty one has 0.
+
+    A text is read in windows as long as the context, one after another in the subject's order, so
+    that each token is scored once. The last window is filled up with tokens that were scored
+    before. Windows of models from elsewhere begin as lm-eval's do, with one token of the window
+    before; those of lmlab's own with BOS, as they were trained.
+
+    Raises `UserError` for an order, an objective and a batch as `log_likelihoods`.
+    """
+    _check(subject, batch)
+    lead, masked = leading_ids(subject), isinstance(subject.objective, Masked)
+    encoded = subject.tokenizer.encode_batch(texts)
+    sequences = _Sequences()
+    terms: list[_Term] = []
+    for n, text in enumerate(encoded):
+        ordered = text[::-1] if subject.order == BACKWARD else text
+        for start in range(0, len(ordered), subject.context):
+            scored = ordered[start : start + subject.context]
+            ids, _ = _as_read(subject, lead, ordered[:start], scored)
+            terms.append(_Term(n, sequences.add(ids, len(scored)), 1))
+    nats_S, _ = _read(subject, sequences, greedy=False, batch=batch, bar=bar)
+    return Likelihoods(
+        nats_N=_summed(terms, nats_S, len(texts)),
+        tokens_N=np.array([len(text) for text in encoded], dtype=np.int64),
+        greedy_N=None,
+        truncated_N=np.zeros(len(texts), dtype=bool),
+        method="pseudo-log-likelihood" if masked else "log-likelihood",
+    )
+
+
+class _Term(NamedTuple):
+    """Request `number` has the log-likelihood of `sequence`, with a sign."""
+
+    number: int
+    sequence: int
+    sign: int
+
+
+def _summed(terms: Sequence[_Term], nats_S: np.ndarray, count: int) -> np.ndarray:
+    """Log-likelihood of each request: minus the nats of its terms."""
+    number_K, sequence_K, sign_K = np.array(terms, dtype=np.int64).reshape(-1, 3).T
+    return -np.bincount(number_K, sign_K * nats_S[sequence_K], minlength=count)
+
+
+def _check(subject: Subject, batch: int | None) -> None:
+    if not isinstance(subject.objective, Causal | Masked):
         raise UserError(
             f"{subject.name}: likelihoods are those of causal and masked models, not of "
-            f"'{objective.record()['name']}'"
+            f"'{subject.objective.record()['name']}'"
         )
     if subject.order not in (FORWARD, BACKWARD):
         raise UserError(
@@ -100,47 +183,13 @@ def log_likelihoods(
         )
     if batch is not None and batch < 1:
         raise UserError(f"--batch {batch} must be at least 1")
-    pairs = _encode_pairs(subject.tokenizer, requests)
-    for (_, continuation), request in zip(pairs, requests, strict=True):
-        _check_length(subject, continuation, request)
-    lead = _leading_ids(subject)
-    backward = subject.order == BACKWARD
-    sequences = _Sequences()
-    terms: list[tuple[int, int, int]] = []  # request n has the nats of sequence s with this sign
-    truncated = 0
-    for n, (context, continuation) in enumerate(pairs):
-        kept = context[max(0, len(context) + len(continuation) - subject.context) :]
-        text = np.concatenate([kept, continuation])
-        scored = len(continuation)
-        if isinstance(objective, Masked):
-            ids = text
-        elif not subject.record:
-            ids, kept = _as_lm_eval_reads(subject, lead, context, continuation)
-        elif backward:
-            ids, scored = np.concatenate([lead, text[::-1]]), len(text)
-            if len(kept):
-                alone = np.concatenate([lead, kept[::-1]])
-                terms.append((n, sequences.add(alone, len(kept)), -1))
-        else:
-            ids = np.concatenate([lead, text])
-        truncated += len(kept) < len(context)
-        terms.append((n, sequences.add(ids, scored), 1))
-    read = _read_masked if isinstance(objective, Masked) else _read_causal
-    nats_S, greedy_S = read(subject, objective, sequences, greedy=greedy, batch=batch, bar=bar)
-    request_K, sequence_K, sign_K = np.array(terms, dtype=np.int64).reshape(-1, 3).T
-    nats_N = -np.bincount(request_K, sign_K * nats_S[sequence_K], minlength=len(requests))
-    method: Method = "log-likelihood"
-    if isinstance(objective, Masked):
-        method = "pseudo-log-likelihood"
-    elif backward:
-        method = "difference of joint log-likelihoods"
-    return Likelihoods(
-        nats_N=nats_N,
-        tokens_N=np.array([len(continuation) for _, continuation in pairs], dtype=np.int64),
-        greedy_N=greedy_S[sequence_K] if greedy and not backward else None,
-        truncated=truncated,
-        method=method,
-    )
+
+
+def likelihood_method(subject: Subject) -> Method:
+    """What `log_likelihoods` gives for this subject."""
+    if isinstance(subject.objective, Masked):
+        return "pseudo-log-likelihood"
+    return "difference of joint log-likelihoods" if subject.order == BACKWARD else "log-likelihood"
 
 
 def _encode_pairs(
@@ -166,7 +215,7 @@ def _check_length(subject: Subject, continuation: np.ndarray, request: Request) 
         )
 
 
-def _leading_ids(subject: Subject) -> np.ndarray:
+def leading_ids(subject: Subject) -> np.ndarray:
     """What stands before a text: BOS, or for models from elsewhere what their tokenizer puts."""
     tokenizer = subject.tokenizer
     if subject.record:
@@ -180,15 +229,21 @@ def _leading_ids(subject: Subject) -> np.ndarray:
     return np.array([], dtype=np.int64)
 
 
-def _as_lm_eval_reads(
-    subject: Subject, lead: np.ndarray, context: np.ndarray, continuation: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The sequence for a causal model from elsewhere, and what it holds of the context."""
-    if len(context) == 0:
+def _as_read(
+    subject: Subject, lead: np.ndarray, before: np.ndarray, scored: np.ndarray
+) -> tuple[np.ndarray, bool]:
+    """The sequence, in the order of reading, that ends with the ids to score and holds as many of
+    those before them as fit; and whether some did not."""
+    room = subject.context - len(scored)
+    if subject.record or isinstance(subject.objective, Masked):
+        kept = before[max(0, len(before) - room) :]
+        first = lead[:0] if isinstance(subject.objective, Masked) else lead
+        return np.concatenate([first, kept, scored]), len(kept) < len(before)
+    if len(before) == 0:
         lead = np.array([subject.tokenizer.bos_id])
     # the last token is predicted only, so there is room for one more than the context
-    ids = np.concatenate([lead, context, continuation])[-subject.context - 1 :]
-    return ids, context[max(0, len(context) + len(continuation) - len(ids)) :]
+    ids = np.concatenate([lead, before, scored])[-subject.context - 1 :]
+    return ids, len(before) > room + 1
 
 
 class _Sequences:
@@ -212,9 +267,8 @@ class _Sequences:
         return len(self.ids)
 
 
-def _read_causal(
+def _read(
     subject: Subject,
-    objective: Causal | Masked,
     sequences: _Sequences,
     *,
     greedy: bool,
@@ -222,8 +276,30 @@ def _read_causal(
     bar: Bar | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nats of each sequence's scored ids (S), and whether each of them is the likeliest (S)."""
-    scored_S = np.array(sequences.scored)
-    tally = _Tally(subject, objective, len(sequences), greedy=greedy)
+    objective, backbone = subject.objective, subject.backbone
+    assert isinstance(objective, Causal | Masked)
+    nats_S, greedy_S = np.zeros(len(sequences)), np.ones(len(sequences), dtype=bool)
+    if isinstance(objective, Masked):
+        batches = _masked_batches(subject, objective, sequences, batch, bar)
+    else:
+        batches = _causal_batches(subject, sequences, batch, bar)
+    with fused_gelu(subject.model):
+        for asked, sequence_N in batches:
+            if greedy:
+                nats_N, best_N = objective.criterion.each_and_best(backbone, asked)
+                missed_N = (best_N != asked.targets_N).cpu().numpy()
+                greedy_S[sequence_N[missed_N]] = False
+            else:
+                nats_N = objective.criterion.each(backbone, asked)
+            np.add.at(nats_S, sequence_N, nats_N.double().cpu().numpy())
+    return nats_S, greedy_S
+
+
+def _causal_batches(
+    subject: Subject, sequences: _Sequences, batch: int | None, bar: Bar | None
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Batches, and the sequence that each of their computed positions belongs to."""
+    device, scored_S = subject.backbone.device, np.array(sequences.scored)
     # the last id of a sequence is predicted, not read
     length_S = np.array([len(ids) - 1 for ids in sequences.ids])
     for rows_B, length in _batches(subject, length_S, batch, bar):
@@ -233,28 +309,21 @@ def _read_causal(
             n, scored = length_S[s], scored_S[s]
             inputs[row, :n] = sequences.ids[s][:-1]
             targets[row, n - scored : n] = sequences.ids[s][-scored:]
-        rows_N = torch.from_numpy(np.flatnonzero(targets != IGNORED)).to(subject.backbone.device)
-        inputs_BT, targets_BT = (
-            torch.from_numpy(each).to(subject.backbone.device) for each in (inputs, targets)
-        )
-        tally.add(Batch(inputs_BT, targets_BT, None, rows_N), np.repeat(rows_B, scored_S[rows_B]))
-    return tally.nats_S, tally.greedy_S
+        rows_N = torch.from_numpy(np.flatnonzero(targets != IGNORED)).to(device)
+        inputs_BT, targets_BT = (torch.from_numpy(each).to(device) for each in (inputs, targets))
+        yield Batch(inputs_BT, targets_BT, None, rows_N), np.repeat(rows_B, scored_S[rows_B])
 
 
-def _read_masked(
+def _masked_batches(
     subject: Subject,
-    objective: Causal | Masked,
+    objective: Masked,
     sequences: _Sequences,
-    *,
-    greedy: bool,
     batch: int | None,
     bar: Bar | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `_read_causal`, each scored id masked in a sequence of its own."""
-    assert isinstance(objective, Masked)
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """As `_causal_batches`, each scored id masked in a sequence of its own."""
     length_S = np.array([len(ids) for ids in sequences.ids])
     scored_S = np.array(sequences.scored)
-    tally = _Tally(subject, objective, len(sequences), greedy=greedy)
     sequence_R = np.repeat(np.arange(len(sequences)), scored_S)
     first_R = np.repeat(np.cumsum(scored_S) - scored_S, scored_S)
     position_R = np.arange(len(sequence_R)) - first_R + (length_S - scored_S)[sequence_R]
@@ -270,42 +339,27 @@ def _read_masked(
         seen_BT = made.inputs_BT.clone()
         seen_BT.view(-1)[at_B] = objective.masking.mask_id
         asked = Batch(seen_BT, made.targets_BT, made.attention_BT, at_B)
-        tally.add(asked, sequence_R[rows_B])
-    return tally.nats_S, tally.greedy_S
-
-
-class _Tally:
-    """Adds up what single positions cost, by the sequence they belong to."""
-
-    def __init__(
-        self, subject: Subject, objective: Causal | Masked, sequences: int, *, greedy: bool
-    ) -> None:
-        self.backbone, self.criterion = subject.backbone, objective.criterion
-        self.greedy = greedy
-        self.nats_S = np.zeros(sequences)
-        self.greedy_S = np.ones(sequences, dtype=bool)
-
-    def add(self, batch: Batch, sequence_N: np.ndarray) -> None:
-        """The computed positions of `batch`, of the sequences `sequence_N`."""
-        if self.greedy:
-            nats_N, best_N = self.criterion.each_and_best(self.backbone, batch)
-            missed_N = (best_N != batch.targets_N).cpu().numpy()
-            self.greedy_S[sequence_N[missed_N]] = False
-        else:
-            nats_N = self.criterion.each(self.backbone, batch)
-        np.add.at(self.nats_S, sequence_N, nats_N.double().cpu().numpy())
+        yield asked, sequence_R[rows_B]
 
 
 def _batches(
     subject: Subject, length_R: np.ndarray, batch: int | None, bar: Bar | None
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Rows of equal padded length, the longest first, and that length."""
-    padded_R = np.minimum(subject.context, -(-length_R // _PAD_MULTIPLE) * _PAD_MULTIPLE)
+
+    def size(length: int) -> int:
+        return batch or evaluation_batch(length, subject.backbone.device)
+
+    padded_R = np.minimum(subject.context, _padded(length_R))
     progress = nullcontext(bar) if bar else track("scoring", float(len(length_R)), "sequences")
     with progress as shown:
-        for length in np.unique(padded_R)[::-1].tolist():
-            rows = np.flatnonzero(padded_R == length)
-            size = batch or evaluation_batch(length, subject.backbone.device)
-            for start in range(0, len(rows), size):
-                yield rows[start : start + size], length
-                shown.advance(float(len(rows[start : start + size])))
+        for rows, length in batches_of_a_length(padded_R, size):
+            yield rows, length
+            shown.advance(float(len(rows)))
+
+
+def _padded(length_R: np.ndarray) -> np.ndarray:
+    """Lengths rounded up, by steps of an eighth of the power of two below: 16, 18, ... 32, 36."""
+    _, exponent_R = np.frexp(length_R)  # 2 ** (exponent - 1) <= length < 2 ** exponent
+    step_R = 1 << np.maximum(0, exponent_R.astype(np.int64) - 4)
+    return -(-length_R // step_R) * step_R

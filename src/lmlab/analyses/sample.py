@@ -1,19 +1,27 @@
 """Sampling: text from a subject, in its own order.
 
 A forward model continues the prompt; a backward model writes what comes before it. The text is
-given in reading order in both cases.
+given in reading order in both cases. `continuations` writes after many prompts, each up to a stop.
+
+Shapes: B prompts of equal length, T tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from transformers import GenerationConfig
 
+from lmlab.analyses.likelihood import leading_ids
 from lmlab.analyses.subject import Subject
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.errors import UserError
+from lmlab.objectives.evaluate import batches_of_a_length, evaluation_batch
+from lmlab.progress import Bar, track
 
 
 @dataclass(frozen=True)
@@ -48,15 +56,7 @@ def sample(
     Raises `UserError` for a masked model, an order that is neither forward nor backward, and for a
     prompt that leaves no room in the context.
     """
-    if not subject.objective.autoregressive:
-        raise UserError(f"{subject.name} is a masked model; text is sampled from causal ones")
-    if subject.order not in (FORWARD, BACKWARD):
-        raise UserError(f"{subject.name}: text is not sampled in the order {subject.order}")
-    if not subject.objective.scores_own_logits:
-        raise UserError(
-            f"{subject.name} was trained with a cosine or a temperature, which its own logits do "
-            "not have; text is sampled from headless models without them"
-        )
+    _check(subject)
     if tokens < 1 or count < 1 or temperature < 0 or (top_k is not None and top_k < 1):
         raise UserError("sampling needs tokens, count and top-k of at least 1, temperature >= 0")
     ids = subject.tokenizer.encode(prompt)
@@ -70,32 +70,136 @@ def sample(
         )
     start = torch.tensor([[subject.tokenizer.bos_id, *ids.tolist()]])
     start = start.to(subject.backbone.device).repeat(count, 1)
-    end = subject.tokenizer.end_of_text_id
-    settings = GenerationConfig(
-        max_new_tokens=min(tokens, room),
-        do_sample=temperature > 0,
-        temperature=temperature if temperature > 0 else None,
-        top_k=(top_k or 0) if temperature > 0 else None,
-        eos_token_id=end,
-        pad_token_id=end,
-        bos_token_id=subject.tokenizer.bos_id,
-    )
-    # What the model's files recommend (top-p, penalties) fills every setting left open here, so it
-    # is set aside: samples follow the model's own distribution
-    recommended, subject.model.generation_config = subject.model.generation_config, settings
-    # generate draws from the global generator; it is seeded inside a fork and put back
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(seed)
-            made = subject.model.generate(
-                start, attention_mask=torch.ones_like(start), generation_config=settings
-            )
-    finally:
-        subject.model.generation_config = recommended
+    settings = _Draw(min(tokens, room), temperature, top_k, seed)
     texts: list[Sample] = []
-    for row in made[:, start.shape[1] :].tolist():
-        new = row[: row.index(end)] if end in row else row
+    for new in _write(subject, start, settings):
         if subject.order == BACKWARD:
             new = new[::-1]
         texts.append(Sample(prompt, subject.tokenizer.decode(new), subject.order))
     return texts
+
+
+def continuations(
+    subject: Subject,
+    prompts: Sequence[str],
+    *,
+    tokens: int,
+    stop: Sequence[str] = (),
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    seed: int = 0,
+    bar: Bar | None = None,
+) -> list[str]:
+    """What a forward model writes after each prompt: at most `tokens` tokens, and only what stands
+    before the first of the texts `stop`. What does not fit is cut from the left of the prompt.
+
+    Begins as `likelihood.log_likelihoods` reads: lmlab's own models with BOS, models from elsewhere
+    with what their own tokenizer puts first. Prompts of equal length are written together, without
+    padding.
+
+    Raises `UserError` for a masked model, another order than forward, and for more tokens than fit.
+    """
+    check_continues(subject)
+    if tokens < 1 or tokens >= subject.context:
+        raise UserError(
+            f"{tokens} new tokens are asked for, and {subject.name} has a context of "
+            f"{subject.context}, prompt included; ask for fewer, or take a longer model"
+        )
+    lead = leading_ids(subject)
+    room = subject.context - tokens
+    starts: list[np.ndarray] = []
+    for ids in subject.tokenizer.encode_batch(prompts):
+        if subject.record:
+            start = np.concatenate([lead, ids[-room:]])
+        else:
+            start = np.concatenate([lead, ids])[-room:]
+        starts.append(start if len(start) else np.array([subject.tokenizer.bos_id]))
+    texts = [""] * len(prompts)
+    settings = _Draw(tokens, temperature, top_k, seed, tuple(stop))
+    length_M = np.array([len(start) for start in starts])
+
+    def size(length: int) -> int:
+        return evaluation_batch(length + tokens, subject.backbone.device)
+
+    progress = nullcontext(bar) if bar else track("writing", float(len(prompts)), "texts")
+    with progress as shown:
+        for rows, _ in batches_of_a_length(length_M, size):
+            start_BT = torch.from_numpy(np.stack([starts[row] for row in rows]))
+            written = _write(subject, start_BT.to(subject.backbone.device), settings)
+            for row, new in zip(rows, written, strict=True):
+                text = subject.tokenizer.decode(new)
+                texts[row] = text[: min((text.find(s) for s in stop if s in text), default=None)]
+            shown.advance(float(len(rows)))
+    return texts
+
+
+def check_continues(subject: Subject) -> None:
+    """`UserError` unless the subject can write what follows a text."""
+    _check(subject)
+    if subject.order != FORWARD:
+        raise UserError(
+            f"{subject.name} reads {subject.order}: what it writes stands before a text, not after "
+            "it; take a forward model"
+        )
+
+
+def _check(subject: Subject) -> None:
+    if not subject.objective.autoregressive:
+        raise UserError(f"{subject.name} is a masked model; text is sampled from causal ones")
+    if subject.order not in (FORWARD, BACKWARD):
+        raise UserError(f"{subject.name}: text is not sampled in the order {subject.order}")
+    if not subject.objective.scores_own_logits:
+        raise UserError(
+            f"{subject.name} was trained with a cosine or a temperature, which its own logits do "
+            "not have; text is sampled from headless models without them"
+        )
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """How to write."""
+
+    tokens: int
+    temperature: float
+    top_k: int | None
+    seed: int
+    stop: tuple[str, ...] = ()
+
+
+def _write(subject: Subject, start_BT: torch.Tensor, settings: _Draw) -> list[list[int]]:
+    """New ids of each row, in the order of writing, up to an end-of-text token."""
+    tokenizer, end = subject.tokenizer, subject.tokenizer.end_of_text_id
+    known = start_BT.shape[1]
+
+    def stopped(ids_BT: torch.Tensor, scores: object, **more: object) -> torch.Tensor:
+        texts = (tokenizer.decode(row) for row in ids_BT[:, known:].tolist())
+        found = [any(s in text for s in settings.stop) for text in texts]
+        return torch.tensor(found, device=ids_BT.device)
+
+    draws = settings.temperature > 0
+    generation = GenerationConfig(
+        max_new_tokens=settings.tokens,
+        do_sample=draws,
+        temperature=settings.temperature if draws else None,
+        top_k=(settings.top_k or 0) if draws else None,
+        eos_token_id=end,
+        pad_token_id=end,
+        bos_token_id=tokenizer.bos_id,
+    )
+    # What the model's files recommend (top-p, penalties) fills every setting left open here, so it
+    # is set aside: samples follow the model's own distribution
+    recommended, subject.model.generation_config = subject.model.generation_config, generation
+    # generate draws from the global generator; it is seeded inside a fork and put back
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(settings.seed)
+            made = subject.model.generate(
+                start_BT,
+                attention_mask=torch.ones_like(start_BT),
+                generation_config=generation,
+                stopping_criteria=[stopped] if settings.stop else None,
+            )
+    finally:
+        subject.model.generation_config = recommended
+    rows = made[:, known:].tolist()
+    return [row[: row.index(end)] if end in row else row for row in rows]

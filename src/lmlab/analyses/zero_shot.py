@@ -27,7 +27,7 @@ import numpy as np
 
 from lmlab.analyses.likelihood import Likelihoods, Method, Request, log_likelihoods
 from lmlab.analyses.subject import Subject
-from lmlab.data.tasks import LastWord, MinimalPair, MultipleChoice, Task, TaskKind
+from lmlab.data.tasks import LastWord, MinimalPair, MultipleChoice, Task
 from lmlab.errors import UserError
 from lmlab.progress import Bar
 
@@ -51,13 +51,13 @@ class ZeroShot:
     """What a subject made of a task."""
 
     subject: str
-    task: TaskKind
+    task: str
     source: str
     available: int
     """Items of the source; the metrics say how many of them were asked."""
     metrics: Metrics
     parts: Mapping[str, Mapping[str, Metrics]]
-    """By "field", "uid" or "group", then by name."""
+    """By "field", "uid", "group" or (groups of lm-eval) "task", then by name."""
     method: Method
     truncated: int
     """Sequences whose context was cut to fit."""
@@ -68,7 +68,7 @@ class ZeroShot:
     def rows(self) -> list[tuple[str, str, Estimate]]:
         """Part ("" for all), metric and figure; sets of BLiMP are left to `to_json`."""
         named = [("", self.metrics)]
-        for by in ("field", "group"):
+        for by in ("field", "group", "task"):
             named += list(self.parts.get(by, {}).items())
         return [
             (part, name.replace("_", " "), estimate)

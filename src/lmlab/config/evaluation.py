@@ -15,9 +15,13 @@ class EvalConfig:
     model: str
     """Run folder, checkpoint, saved transformers model, or Hub name."""
     tasks: tuple[str, ...]
-    """KIND=SOURCE each: lambada, blimp or choices, and a file, a folder or hf:NAME[:CONFIG]."""
+    """KIND=SOURCE each: lambada, blimp or choices, and a file, a folder or hf:NAME[:CONFIG]. A name
+    alone is a task, group or tag of lm-eval (needs the extra `eval`)."""
+    include: Path | None = None
+    """Folder with YAML files of lm-eval tasks of your own."""
     limit: int | None = None
-    """Ask a fixed sample of this many items a task (of each of BLiMP's sets), for a quick look."""
+    """Ask a fixed sample of this many items a task (of each of BLiMP's sets), for a quick look; of
+    lm-eval's tasks the first so many."""
     head: Literal["own", "raw", "calibrated"] = "own"
     """raw leaves out the output bias that lmlab gave the model (headless: embeddings alone);
     calibrated fits two scalars on the validation split of --store."""

@@ -11,7 +11,7 @@ Shapes: M windows, B of them in a batch, T tokens, b bins of positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,18 +57,21 @@ def tokens_by_position(tokens_M: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.diff(np.minimum(edges, np.asarray(tokens_M)[:, None]), axis=1)
 
 
-def batches_of_a_length(windows: EvaluationWindows, batch: int) -> Iterator[tuple[np.ndarray, int]]:
+def batches_of_a_length(
+    padded_M: np.ndarray, batch: Callable[[int], int]
+) -> Iterator[tuple[np.ndarray, int]]:
+    """All rows, the longest first, at most `batch(length)` of one padded length, with it."""
+    for length in np.unique(padded_M)[::-1].tolist():
+        rows = np.flatnonzero(padded_M == length)
+        size = batch(length)
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size], length
+
+
+def window_batches(windows: EvaluationWindows, batch: int) -> Iterator[tuple[np.ndarray, int]]:
     """All windows, at most `batch` at a time: their rows, and the length that all are padded to."""
-    n = windows.context
-    padded_M = np.minimum(n, -(-windows.length_M // _PAD_MULTIPLE) * _PAD_MULTIPLE)
-    rows_by_length = np.argsort(-padded_M, kind="stable")
-    at = 0
-    while at < len(rows_by_length):
-        length = int(padded_M[rows_by_length[at]])
-        rows = rows_by_length[at : at + batch]
-        rows = rows[padded_M[rows] == length]
-        at += len(rows)
-        yield rows, length
+    multiple = -(-windows.length_M // _PAD_MULTIPLE) * _PAD_MULTIPLE
+    return batches_of_a_length(np.minimum(windows.context, multiple), lambda _: batch)
 
 
 def evaluate(
@@ -89,7 +92,7 @@ def evaluate(
     training = model.training
     model.eval()
     try:
-        for rows, length in batches_of_a_length(windows, batch):
+        for rows, length in window_batches(windows, batch):
             ids = [windows.ids(int(row)) for row in rows]
             made = objective.batch(ids, device=backbone.device, length=length)
             nats_BT = objective.score(backbone, made).double().cpu().numpy()

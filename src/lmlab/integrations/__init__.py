@@ -1,0 +1,1 @@
+"""Adapters to other programs; nothing but the commands imports them."""
