@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -61,8 +61,9 @@ class ZeroShot:
     method: Method
     truncated: int
     """Sequences whose context was cut to fit."""
-    values: Mapping[str, np.ndarray]
-    """Of the metrics that are means over items, the value of each item (N), in the task's order."""
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Of the metrics that are means over items, the value of each item (N), in the task's order;
+    none for lm-eval's tasks."""
     notes: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str, Estimate]]:
