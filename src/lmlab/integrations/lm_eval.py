@@ -255,6 +255,7 @@ def _results(subject: Subject, model: SubjectLM, loaded: Any, found: Any) -> lis
                 parts={"task": {m: metrics[m] for m in members}} if name in groups else {},
                 method=likelihood_method(subject),
                 truncated=sum(model.truncated[m] for m in members),
+                values={},  # lm-eval keeps them to itself
                 notes=tuple(notes),
             )
         )
