@@ -162,7 +162,7 @@ def harness(
             task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
         model = SubjectLM(subject, batch=batch)
         found = evaluate(model, loaded, limit=limit, bootstrap_iters=_RESAMPLES, log_samples=False)
-    return _results(subject, model, loaded, found)
+        return _results(subject, model, loaded, found)
 
 
 def _load(names: Sequence[str], include: Path | None) -> Any:
@@ -255,6 +255,7 @@ def _results(subject: Subject, model: SubjectLM, loaded: Any, found: Any) -> lis
                 parts={"task": {m: metrics[m] for m in members}} if name in groups else {},
                 method=likelihood_method(subject),
                 truncated=sum(model.truncated[m] for m in members),
+                values={},  # lm-eval keeps them to itself
                 notes=tuple(notes),
             )
         )

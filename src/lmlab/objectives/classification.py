@@ -29,6 +29,7 @@ from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.base import Batch
+from lmlab.objectives.evaluate import batches_of_a_length
 
 _PAD_MULTIPLE = 16
 
@@ -164,15 +165,10 @@ def outputs_for(
     training = backbone.model.training
     backbone.model.eval()
     try:
-        for length in np.unique(padded_N)[::-1]:
-            rows = np.flatnonzero(padded_N == length)
-            for start in range(0, len(rows), batch):
-                chosen = rows[start : start + batch]
-                texts_B = [texts.text(int(row)) for row in chosen]
-                given = objective.batch(
-                    texts_B, device=backbone.device, length=min(int(length), longest)
-                )
-                made[chosen] = objective.outputs_of(backbone, given).double().cpu().numpy()
+        for rows, length in batches_of_a_length(np.minimum(padded_N, longest), lambda _: batch):
+            texts_B = [texts.text(int(row)) for row in rows]
+            given = objective.batch(texts_B, device=backbone.device, length=length)
+            made[rows] = objective.outputs_of(backbone, given).double().cpu().numpy()
     finally:
         backbone.model.train(training)
     return made
