@@ -47,19 +47,24 @@ def tower_rows(model: TwoTower, batch: Batch) -> tuple[torch.Tensor, torch.Tenso
 
 @torch.no_grad()
 def tower_nats(
-    model: TwoTower, rows: tuple[torch.Tensor, torch.Tensor], targets_N: torch.Tensor
+    model: TwoTower,
+    rows: tuple[torch.Tensor, torch.Tensor],
+    targets_N: torch.Tensor,
+    *,
+    scales: tuple[float, float] = (1.0, 1.0),
 ) -> torch.Tensor:
     """Nats (K, N) of each target under each tower's own distribution: its probe, where it has one.
 
-    0 where a target is ignored. Only for models with `views`.
+    `scales` multiply the towers' logits (inverse temperatures). 0 where a target is ignored. Only
+    for models with `views`.
     """
     return torch.stack(
         [
             cross_entropy_each(
-                model.model.output(k, rows[k]),
+                scales[k] * model.model.output(k, rows[k]),
                 model.head_of(k).weight,
                 targets_N,
-                bias_V=model.head_of(k).bias,
+                bias_V=scales[k] * model.head_of(k).bias,
             )
             for k in range(2)
         ]
