@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from lmlab.analyses.subject import Subject
-from lmlab.data.store import TokenStore
+from lmlab.data.store import Split, TokenStore
 from lmlab.data.windows import evaluation_windows, key, keyed_bijection
 from lmlab.durable import write_bytes
 from lmlab.errors import UserError
@@ -155,13 +155,14 @@ def preference_sums(
     another tokenizer, a context it cannot take, and text of fewer than 5 clusters.
     """
     model = towers_of(subject)
+    objective: Any = subject.objective  # of towers: it can say its questions one by one
     subject.check_store(store)
     context = context or min(subject.context, 1024)
     if context > subject.context:
         raise UserError(f"--context {context}: {subject.name} takes at most {subject.context}")
     scales = (1.0, 1.0)
     if not model.config.probed:
-        scales = _temperatures(subject, model, store, held_out, context)
+        scales = _temperatures(objective, model, store.split(held_out), context)
     source = store.split(split)
     everything = evaluation_windows(source, context)
     windows = evaluation_windows(source, context, max_windows=max_windows)
@@ -186,7 +187,7 @@ def preference_sums(
     better = np.zeros(groups)
     position_count = np.zeros(groups * POSITIONS)
     position_nats = np.zeros((3, groups * POSITIONS))
-    device, objective = subject.backbone.device, subject.objective
+    device = subject.backbone.device
     total = float(windows.length_M.sum())
     with nullcontext(bar) if bar else track("preference", total, "tokens") as counted:
         for chosen, length in batches_of_a_length(windows, evaluation_batch(context, device)):
@@ -242,15 +243,16 @@ def groups_of_clusters(clusters: int) -> np.ndarray:
 
 
 def _temperatures(
-    subject: Subject, model: TwoTower, store: TokenStore, split: str, context: int
+    objective: Any, model: TwoTower, split: Split, context: int
 ) -> tuple[float, float]:
     """Inverse temperatures of the towers' logits with the least loss on a sample of `split`."""
-    windows = evaluation_windows(store.split(split), context, max_windows=_CALIBRATION_WINDOWS)
+    windows = evaluation_windows(split, context, max_windows=_CALIBRATION_WINDOWS)
+    device = next(model.parameters()).device
     read: list[list[np.ndarray]] = [[], []]
     targets: list[np.ndarray] = []
     for row in range(len(windows)):
-        batch = subject.objective.batch([windows.ids(row)], device=subject.backbone.device)
-        for asked in subject.objective.questions(batch):
+        batch = objective.batch([windows.ids(row)], device=device)
+        for asked in objective.questions(batch):
             states = tower_rows(model, asked)
             real_N = asked.targets_N != IGNORED
             targets.append(asked.targets_N[real_N].cpu().numpy())

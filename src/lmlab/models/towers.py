@@ -262,7 +262,7 @@ class TowersModel(TowersPreTrainedModel):
         ]
         options = {} if attention_BT is None else {"attention_mask": attention_BT}
         if self.config.cloze:
-            return self._from_both_ends(*read, attention_BT)
+            return self._from_both_ends(read[0], read[1], attention_BT)
         if self.config.split:
             states_BTE = self.towers[0](inputs_embeds=read[0], **options).last_hidden_state
             first, second = states_BTE[..., cast(Any, self.permutation)].chunk(2, dim=-1)

@@ -9,7 +9,7 @@ Shapes: B batch, T positions, n tokens of a window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,10 +67,6 @@ class Causal(WithCriterion):
             torch.from_numpy(inputs).to(device, non_blocking=True),
             torch.from_numpy(targets).to(device, non_blocking=True),
         )
-
-    def questions(self, batch: Batch) -> Iterator[Batch]:
-        """What is asked of the model to score a batch: all of it at once."""
-        yield batch
 
     @torch.no_grad()
     def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:

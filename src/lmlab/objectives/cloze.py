@@ -10,7 +10,7 @@ Shapes: B batch, n tokens of the longest window, T = n + 2 positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -75,10 +75,6 @@ class Cloze(WithCriterion):
             return torch.from_numpy(array).to(device, non_blocking=True)
 
         return Batch(put(inputs), put(targets), None if attention.all() else put(attention))
-
-    def questions(self, batch: Batch) -> Iterator[Batch]:
-        """What is asked of the model to score a batch: all of it at once."""
-        yield batch
 
     @torch.no_grad()
     def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
