@@ -16,6 +16,7 @@ Legend: G groups, V types, K covariates, R splits or permutations. Arrays only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -219,8 +220,9 @@ def agreement(one: Halves, other: Halves) -> float:
 def swap_test(count_GV: Array, sum_GV: Array, *, times: int, seed: int) -> float:
     """p-value of types that do not differ: the predictors are swapped in each group at random.
 
-    The statistic is sum_v (sum_g d_gv)^2 / n_v after the overall mean is taken out; where the
-    swapped data are as likely as the data, the p-value is uniform.
+    The statistic is the variance between types, sum_v S_v^2 / n_v - (sum_v S_v)^2 / n with
+    S_v = sum_g d_gv, after the overall mean is taken out; where the swapped data are as likely as
+    the data, the p-value is uniform.
     """
     rng = np.random.default_rng(seed)
     n_V = count_GV.sum(0)
@@ -229,7 +231,8 @@ def swap_test(count_GV: Array, sum_GV: Array, *, times: int, seed: int) -> float
     centred_GV = (sum_GV - mean * count_GV)[:, seen_V]
 
     def statistic(sign_RG: Array) -> Array:
-        return ((sign_RG @ centred_GV) ** 2 / n_V[seen_V]).sum(1)
+        sum_RV = sign_RG @ centred_GV
+        return (sum_RV**2 / n_V[seen_V]).sum(1) - sum_RV.sum(1) ** 2 / n_V.sum()
 
     observed = float(statistic(np.ones((1, len(sum_GV))))[0])
     signs = rng.choice([-1.0, 1.0], (times, len(sum_GV)))
@@ -238,55 +241,78 @@ def swap_test(count_GV: Array, sum_GV: Array, *, times: int, seed: int) -> float
 
 def _p_value(observed: float, permuted_R: Array) -> float:
     """Share of permutations at least as large, the observed one counted among them."""
-    as_large = int((permuted_R >= observed * (1 - 1e-9)).sum())
+    as_large = int((permuted_R >= observed - 1e-9 * abs(observed)).sum())
     return (1 + as_large) / (1 + len(permuted_R))
 
 
-def permuted_within(bins_V: NDArray[np.int64], times: int, seed: int) -> NDArray[np.int64]:
-    """Permutations (R, V) of types, each within its bin."""
+def permuted_within(
+    bins_V: NDArray[np.int64], times: int, seed: int
+) -> Iterator[NDArray[np.int64]]:
+    """Permutations (V) of types, each within its bin; `times` of them."""
     rng = np.random.default_rng(seed)
     order_V = np.argsort(bins_V, kind="stable")
-    made_RV = np.empty((times, len(bins_V)), dtype=np.int64)
-    for row_V in made_RV:
+    for _ in range(times):
+        made_V = np.empty(len(bins_V), dtype=np.int64)
         # sorted by bin, then by a random number: each bin's places get its types in random order
-        row_V[order_V] = np.lexsort((rng.random(len(bins_V)), bins_V))
-    return made_RV
+        made_V[order_V] = np.lexsort((rng.random(len(bins_V)), bins_V))
+        yield made_V
 
 
 def label_test(halves: Halves, bins_V: NDArray[np.int64], *, times: int, seed: int) -> float:
     """p-value of types of one bin that are alike: the labels of one half are permuted within bins.
 
-    The statistic is the correlation of the halves of the first split, types in both only.
+    The statistic is the sum of products of both halves' scores in the first split, types in both
+    only; a score is the difference from the bin's mean times the square root of the weight. Means
+    of few tokens are noisier, and would not be exchangeable with those of many.
     """
     seen_V = halves.weight_RV[0] > 0
-    x_V, y_V, weight_V = (
-        each[0, seen_V] for each in (halves.first_RV, halves.second_RV, halves.weight_RV)
+    bins_V = bins_V[seen_V]
+    weight_V = halves.weight_RV[0, seen_V]
+    x_V, y_V = (
+        np.sqrt(weight_V) * _from_bins(each[0, seen_V], weight_V, bins_V)
+        for each in (halves.first_RV, halves.second_RV)
     )
-    permuted = permuted_within(bins_V[seen_V], times, seed)
-    observed = float(weighted_correlation(x_V, y_V, weight_V))
-    return _p_value(observed, weighted_correlation(x_V, y_V[permuted], weight_V[None]))
+    permuted = [float(x_V @ y_V[order_V]) for order_V in permuted_within(bins_V, times, seed)]
+    return _p_value(float(x_V @ y_V), np.array(permuted))
 
 
-def class_test(
+def _from_bins(values_V: Array, weights_V: Array, bins_V: NDArray[np.int64]) -> Array:
+    """Differences from the weighted mean of each bin."""
+    total, weight = (np.bincount(bins_V, w) for w in (weights_V * values_V, weights_V))
+    return values_V - (total / np.maximum(weight, _ROUNDING))[bins_V]
+
+
+def class_tests(
     values_V: Array,
     weights_V: Array,
-    inside_V: NDArray[np.bool_],
+    inside_CV: NDArray[np.bool_],
     bins_V: NDArray[np.int64],
     *,
     times: int,
     seed: int,
-) -> float:
-    """p-value of a class of types whose weighted mean is that of other types of its frequency.
+) -> list[float]:
+    """p-values (C) of classes whose weighted mean is that of other types of their frequency.
 
-    Two-sided: labels are permuted within bins, weights stay with their types.
+    Two-sided, of the difference from all types outside, both counted from the means of their bins:
+    labels are permuted within bins, weights stay with their types.
+
+    Raises `UserError` for a class of no types, or of all.
     """
-    inside_RV = np.concatenate([inside_V[None], inside_V[permuted_within(bins_V, times, seed)]])
-    weighted_V = weights_V * values_V
-    inside, outside = inside_RV @ weights_V, ~inside_RV @ weights_V
-    if min(inside[0], outside[0]) <= 0:
-        raise UserError("a class of types and the types outside must both occur")
-    difference_R = np.abs(inside_RV @ weighted_V / inside - ~inside_RV @ weighted_V / outside)
-    return _p_value(float(difference_R[0]), difference_R[1:])
+    weighted_V = weights_V * _from_bins(values_V, weights_V, bins_V)
+    weight, total = weights_V.sum(), weighted_V.sum()
+
+    def differences(labels_CV: NDArray[np.bool_]) -> Array:
+        inside_C = labels_CV @ weights_V
+        if not ((inside_C > 0) & (inside_C < weight)).all():
+            raise UserError("a class must have types, and there must be others")
+        sums_C = labels_CV @ weighted_V
+        return np.abs(sums_C / inside_C - (total - sums_C) / (weight - inside_C))
+
+    observed_C = differences(inside_CV)
+    permuted_RC = np.stack(
+        [differences(inside_CV[:, order_V]) for order_V in permuted_within(bins_V, times, seed)]
+    )
+    return [_p_value(float(o), p_R) for o, p_R in zip(observed_C, permuted_RC.T, strict=True)]
 
 
 def exact_permutation(ours: NDArray[np.float64], null: NDArray[np.float64]) -> float:
