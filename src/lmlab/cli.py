@@ -39,6 +39,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab finetune        classifiers on labelled texts, from any model, with intervals
   lmlab sample          text from a model
   lmlab export          a model as a standard transformers folder
+  lmlab prefer          which types of token each of two towers predicts better
   lmlab arrow           compare a forward and a backward model on a store
   lmlab study arrow     train both directions and measure the arrow of time
   lmlab study headless  train with and without a softmax, and compare the heads
@@ -298,6 +299,32 @@ def _arrow(arguments: Sequence[str]) -> None:
     _write("arrow", config, values)
 
 
+def _prefer(arguments: Sequence[str]) -> None:
+    from lmlab.config.towers import PreferConfig
+
+    config = from_command_line(PreferConfig, arguments, program="lmlab prefer", leading=("--run",))
+    from lmlab.analyses.preference import Vocabulary, preference
+    from lmlab.analyses.preference_sums import preference_sums
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+    from lmlab.studies.towers_words import preference_tables
+
+    store = TokenStore(config.store)
+    sums = preference_sums(
+        open_subject(config.run, device=_device(config.device)),
+        store,
+        split=config.split,
+        held_out="test" if config.split == "validation" else "validation",
+        context=config.context,
+        max_windows=config.windows,
+    )
+    values = preference(sums, Vocabulary.of(store), seed=config.seed).to_json()
+    for table in preference_tables(values):
+        print(f"\n{table.caption}")
+        _table(table.columns, [[_text(value) for value in row] for row in table.rows])
+    sums.save(_write("prefer", config, values) / "sums.safetensors")
+
+
 def _study_arrow(arguments: Sequence[str]) -> None:
     from lmlab.config.studies import ArrowConfig
 
@@ -400,6 +427,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "finetune": _finetune,
     "sample": _sample,
     "export": _export,
+    "prefer": _prefer,
     "arrow": _arrow,
     "study arrow": _study_arrow,
     "study headless": _study_headless,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from lmlab.errors import UserError
@@ -38,3 +39,28 @@ class TowersConfig:
             raise UserError("--towers.balance is for --towers.fusion minimum")
         if self.split and self.fusion == "independent":
             raise UserError("--towers.split: halves of one model cannot be independent towers")
+
+
+@dataclass(frozen=True)
+class PreferConfig:
+    """Which types of token each of two towers predicts better: lmlab prefer RUN --store STORE
+
+    RUN holds probes (lmlab train --objective probe --parent.path TOWERS), or towers whose fusion
+    gives each a distribution, which is then calibrated by a temperature.
+    """
+
+    run: str
+    """Run folder or checkpoint."""
+    store: Path
+    split: Literal["train", "validation", "test"] = "validation"
+    """What is scored; towers without probes are calibrated on validation, or on test if that is
+    scored."""
+    context: int | None = None
+    """Window in tokens (default: the model's, at most 1024)."""
+    windows: int | None = None
+    """Score a random sample of this many windows (default: all)."""
+    seed: int = 0
+    """Of splits into halves and of permutations."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
+    """Folder of results.json (default: below lab/results, by the digest of these options)."""
