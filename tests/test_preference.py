@@ -206,7 +206,7 @@ def test_a_constructed_advantage_is_recovered(text_store):
         total = truth_V @ n_V
         gain = (min(0.0, total) - np.minimum(truth_V, 0) @ n_V) / n_V.sum()
         assert found.router_gain == pytest.approx(gain, rel=0.15)
-        assert {t.id for t in found.top[0]} <= set(np.flatnonzero(begins_V))
+        assert {t.id for t in found.top[0][:5]} <= set(np.flatnonzero(begins_V))
     assert inside >= 8
 
 
