@@ -43,6 +43,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab arrow           compare a forward and a backward model on a store
   lmlab study arrow     train both directions and measure the arrow of time
   lmlab study headless  train with and without a softmax, and compare the heads
+  lmlab study towers    which tokens two towers with one prediction take
   lmlab report          draw the report of a finished study again
   lmlab tour            a small edition of the studies, in a few minutes
 
@@ -343,6 +344,15 @@ def _study_headless(arguments: Sequence[str]) -> None:
     _end_of_study(run_headless(config))
 
 
+def _study_towers(arguments: Sequence[str]) -> None:
+    from lmlab.config.towers import TowersStudyConfig
+
+    config = from_command_line(TowersStudyConfig, arguments, program="lmlab study towers")
+    from lmlab.studies.towers import run_towers
+
+    _end_of_study(run_towers(config))
+
+
 def _report(arguments: Sequence[str]) -> None:
     config = from_command_line(ReportConfig, arguments, program="lmlab report")
     from lmlab.studies.redraw import redraw
@@ -431,6 +441,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "arrow": _arrow,
     "study arrow": _study_arrow,
     "study headless": _study_headless,
+    "study towers": _study_towers,
     "report": _report,
     "tour": _tour,
 }

@@ -315,6 +315,27 @@ def class_tests(
     return [_p_value(float(o), p_R) for o, p_R in zip(observed_C, permuted_RC.T, strict=True)]
 
 
+def exact_permutation_of_pairs(values_NN: Array, ours: int) -> float:
+    """One-sided p-value that pairs among the first `ours` runs have a larger mean than pairs among
+    the others, over all assignments of runs (not of pairs, which share runs).
+
+    Raises `UserError` unless both kinds have a pair and 20 runs at most are there.
+    """
+    runs = len(values_NN)
+    if min(ours, runs - ours) < 2 or runs > 20:
+        raise UserError(f"{ours} of {runs} runs: pairs need at least 2 of each kind, at most 20")
+
+    def statistic(chosen: tuple[int, ...]) -> float:
+        rest = [i for i in range(runs) if i not in chosen]
+        means = [
+            np.mean([values_NN[i, j] for i, j in combinations(kind, 2)]) for kind in (chosen, rest)
+        ]
+        return float(means[0] - means[1])
+
+    found = np.array([statistic(chosen) for chosen in combinations(range(runs), ours)])
+    return float((found >= found[0] - _ROUNDING).mean())
+
+
 def exact_permutation(ours: NDArray[np.float64], null: NDArray[np.float64]) -> float:
     """One-sided p-value that runs of the first kind have the larger mean, over all assignments.
 

@@ -16,6 +16,7 @@ from lmlab.studies.arrow_words import comparison_name, verdict
 from lmlab.studies.finetune_report import finetune_page, finetune_rows
 from lmlab.studies.headless_report import headless_page, row_name
 from lmlab.studies.headless_report import verdict as headless_verdict
+from lmlab.studies.towers_report import towers_page, towers_rows
 from lmlab.studies.words import made_by
 
 
@@ -53,6 +54,7 @@ _STUDIES: dict[str, tuple[Callable[[dict[str, Any]], str], Callable[[dict[str, A
     "arrow": (arrow_page, _arrow_rows),
     "finetune": (finetune_page, finetune_rows),
     "headless": (headless_page, _headless_rows),
+    "towers": (towers_page, towers_rows),
     "tour": (tour_page, _arrow_rows),
 }
 """The page of each study, and its table."""
