@@ -163,16 +163,9 @@ def preference_sums(
     scales = (1.0, 1.0)
     if not model.config.probed:
         scales = _temperatures(objective, model, store.split(held_out), context)
-    source = store.split(split)
-    everything = evaluation_windows(source, context)
-    windows = evaluation_windows(source, context, max_windows=max_windows)
-    group_C = groups_of_clusters(int(everything.cluster_M.max()) + 1)
+    group_C = groups_of_text(store, split, context)
+    windows = evaluation_windows(store.split(split), context, max_windows=max_windows)
     groups, vocabulary = int(group_C.max()) + 1, store.vocabulary
-    if groups < MINIMUM_GROUPS:
-        raise UserError(
-            f"{store.path}: split {split} has {groups} clusters of text, and at least "
-            f"{MINIMUM_GROUPS} are needed; use more documents"
-        )
     part, parts = shard
     rows = np.arange(len(windows))[part::parts]
     windows = replace(
@@ -234,6 +227,17 @@ def preference_sums(
         cluster_unit=windows.cluster_unit,
         scales=scales,
     )
+
+
+def groups_of_text(store: TokenStore, split: str, context: int) -> np.ndarray:
+    """The group (C,) of each cluster of a split. `UserError` if there are fewer than 5."""
+    clusters = int(evaluation_windows(store.split(split), context).cluster_M.max()) + 1
+    if clusters < MINIMUM_GROUPS:
+        raise UserError(
+            f"{store.path}: split {split} has {clusters} clusters of text, and at least "
+            f"{MINIMUM_GROUPS} are needed; use more documents"
+        )
+    return groups_of_clusters(clusters)
 
 
 def groups_of_clusters(clusters: int) -> np.ndarray:

@@ -30,7 +30,7 @@ from lmlab.analyses.preference import (
     runs_agree,
     type_deviations,
 )
-from lmlab.analyses.preference_sums import PreferenceSums, same_tower_twice
+from lmlab.analyses.preference_sums import PreferenceSums, groups_of_text, same_tower_twice
 from lmlab.analyses.subject import open_subject
 from lmlab.analyses.tower_passage import passage
 from lmlab.config import digest, to_mapping
@@ -80,6 +80,8 @@ def run_towers(config: TowersStudyConfig) -> Path:
         ).store
         for corpus, label in zip(config.corpora, labels, strict=True)
     }  # fmt: skip
+    for store in stores.values():
+        groups_of_text(store, config.evaluation, config.context)  # before hours of training
     total = sum(work(config, store) for store in stores.values())
     say(f"{total:,.0f} tokens to train on and to score; stopping is safe")
     with track("towers study", total, "tokens") as bar:
