@@ -55,8 +55,11 @@ def test_the_arms_are_what_they_are_named_for(finished):
         for path in (config.lab / "runs").iterdir()
     }
     names = [record["objective"]["name"] for record in records.values()]
-    assert sorted(set(names)) == ["causal", "probe", "towers"]
-    assert names.count("towers") == 6
+    assert sorted(set(names)) == ["probe", "towers"]
+    assert names.count("towers") == 6 + 1
+    assert len(part["arms"]["minimum"]["own_heads"]) == 1
+    assert len(part["arms"]["independent"]["own_heads"]) == 2
+    assert part["arms"]["cooperative"]["own_heads"] == []
     assert names.count("probe") == 6 + 2  # cooperative towers are probed twice
     wide = part["arms"]["cooperative"]["weights"]
     assert part["arms"]["single"]["weights"] == pytest.approx(wide, rel=0.1)
@@ -100,7 +103,7 @@ def test_a_finished_study_trains_and_measures_nothing_again(finished, monkeypatc
 def test_the_report_says_what_was_found_and_is_drawn_again(finished):
     _, report, results = finished
     page = report.read_text()
-    assert "cannot be told from so few runs" in page
+    assert "Cannot be told from so few runs" in page
     for words in ("independent towers (N0)", "one tower, probed twice (N2)", "What is preferred",
                   'class="passage"', "hard minimum"):  # fmt: skip
         assert words in page
@@ -148,7 +151,8 @@ def test_requests_of_other_ways_of_reading(text_store, tmp_path, architecture, r
         wanted = weights(request(config, text_store, made["cooperative"], 0), text_store)
         one = single(config, text_store, 0)
         assert weights(one, text_store) == pytest.approx(wanted, rel=0.15)
-        assert one.objective == ("masked" if reading else "causal")
+        assert one.towers == TowersConfig("concat", split=True)
+        assert one.objective == f"towers{reading}"
 
 
 def test_what_cannot_be_studied_is_said(tmp_path, capsys, text_folder, monkeypatch):

@@ -8,7 +8,8 @@ of probe noise (N2). The claim is made across runs, since independent models hav
 preferences too: an exact permutation of cooperative against independent runs.
 
 Notable: the statistic was chosen before any result: the adjusted variance of preference between
-types. Runs and sums are kept in the lab folder under the digest of what decides them, so an
+types. Where towers have heads of their own they are also measured by these, calibrated: the hard
+minimum divides by its heads, which probes of frozen towers do not see. Runs and sums are kept in the lab folder under the digest of what decides them, so an
 interrupted study goes on where it stopped.
 """
 
@@ -51,6 +52,7 @@ from lmlab.studies.towers_runs import (
     INDEPENDENT,
     arms,
     cached_sums,
+    has_own_heads,
     model_words,
     probes,
     request,
@@ -107,6 +109,7 @@ def _part(config: TowersStudyConfig, label: str, store: TokenStore, bar: Bar) ->
     vocabulary = Vocabulary.of(store)
     sums: dict[str, list[PreferenceSums]] = {}
     noise: list[PreferenceSums] = []
+    own: dict[str, list[Preference]] = {}
     found: dict[str, list[Preference]] = {}
     single: list[float] = []
     probed: TrainedRun | None = None
@@ -120,6 +123,9 @@ def _part(config: TowersStudyConfig, label: str, store: TokenStore, bar: Bar) ->
             if arm.towers is None:
                 single.append(_score(config, store, run, bar))
                 continue
+            if has_own_heads(arm):
+                by_heads = cached_sums(config, store, run, bar)
+                own.setdefault(key, []).append(preference(by_heads, vocabulary))
             child = train(probes(config, store, run, seed), bar=bar, note=f"probes of {note}")
             sums.setdefault(key, []).append(cached_sums(config, store, child, bar))
             if key == COOPERATIVE:
@@ -143,6 +149,7 @@ def _part(config: TowersStudyConfig, label: str, store: TokenStore, bar: Bar) ->
                 "label": arm.label,
                 "weights": sizes[key],
                 "runs": [_run(one) for one in found.get(key, [])],
+                "own_heads": [_run(one) for one in own.get(key, [])],
                 "agreement": _agreement(sums.get(key, []), vocabulary),
             }
             for key, arm in arms(config).items()

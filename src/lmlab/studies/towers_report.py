@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from lmlab.numerics.frequency import rank_correlation
 from lmlab.report.figures import Interval, Points, forest_plot, scatter_plot
 from lmlab.report.page import Figure, Passage, Section, Table, render_page
 from lmlab.studies.towers_words import preference_tables
@@ -41,7 +42,11 @@ def towers_sections(results: dict[str, Any]) -> list[Section]:
     for part in parts:
         name = f": {part['corpus']}" if len(parts) > 1 else ""
         made += [
-            Section(f"Preference and its nulls{name}", figures=_bars(part), tables=[_arms(part)]),
+            Section(
+                f"Preference and its nulls{name}",
+                figures=_bars(part),
+                tables=[_measures(part), _losses(part)],
+            ),
             Section(f"The same types in every run?{name}", figures=_scatters(part)),
             _passages(part, name),
             Section(
@@ -102,18 +107,19 @@ def _upper(text: str) -> str:
 
 
 def _control(part: dict[str, Any]) -> str:
-    seen = _mean(part["arms"]["minimum"]["runs"], "spread")
-    null = part["tests"]["spread"]["independent"]
-    if seen > null:
-        return (
-            f"The positive control, towers trained by the hard minimum, has a spread of "
-            f"{seen:.3f} nats: the measure sees a division where there is one."
-        )
-    return (
-        f"The positive control, towers trained by the hard minimum, has a spread of {seen:.3f} "
-        f"nats, no more than independent towers ({null:.3f}): at this size the study cannot show "
-        "that it would see a division."
+    """Whether the measure sees the division of the hard minimum, by the towers' own heads."""
+    control, null = (
+        [run["spread"] for run in part["arms"][key]["own_heads"]]
+        for key in ("minimum", "independent")
     )
+    text = (
+        f"The positive control, towers trained by the hard minimum, has a spread of "
+        f"{float(np.mean(control)):.3f} nats by the towers' own heads, independent towers "
+        f"{float(np.mean(null)):.3f}"
+    )
+    if min(control) > max(null):
+        return f"{text}: the measure sees a division where there is one."
+    return f"{text}: at this size the study does not show that it would see a division."
 
 
 def _mean(runs: Sequence[dict[str, Any]], name: str) -> float:
@@ -134,7 +140,8 @@ def _bars(part: dict[str, Any]) -> list[Figure]:
     tests = part["tests"]
     caption = (
         "Means over runs; bars: 95 % intervals over runs (Student t), none for a single run. "
-        "N0: towers that never met; N1: one model's states in two halves; N2: noise of the probes."
+        "N0: towers that never met; N1: one model's states in two halves; N2: one tower whose two "
+        "probes differ in initial weights and data, which no other row's do."
     )
     gain = tests["router_gain"]
     larger = "larger" if tests["variance"]["p"] <= 0.05 else "not provably larger"
@@ -168,41 +175,60 @@ def _over_runs(arm: dict[str, Any], name: str) -> Interval:
     return Interval(arm["label"], mean, mean - half, mean + half)
 
 
-def _arms(part: dict[str, Any]) -> Table:
+def _losses(part: dict[str, Any]) -> Table:
     rows: list[list[str | float | int]] = []
-    for arm in _kinds(part):
-        runs = arm["runs"]
-        each = [[nats["estimate"] for nats in run["nats"]] for run in runs]
-        better = float(np.mean([min(one[:2]) for one in each]))
-        worse = float(np.mean([max(one[:2]) for one in each]))
-        oracle = [run["oracle_gain"] for run in runs if run["oracle_gain"] is not None]
-        agreement = arm.get("agreement")
+    for arm in part["arms"].values():
+        if not arm["runs"]:
+            continue
+        each = [[nats["estimate"] for nats in run["nats"]] for run in arm["runs"]]
         rows.append(
             [
                 arm["label"],
-                f"{arm['weights']:,}" if "weights" in arm else "–",
-                len(runs),
+                f"{arm['weights']:,}",
+                len(each),
                 f"{float(np.mean([one[2] for one in each])):.4f}",
-                f"{better:.4f}",
-                f"{worse:.4f}",
-                f"{_mean(runs, 'adjusted_reliability'):.3f}",
-                f"{100 * _mean(runs, 'found_tokens'):.0f} %",
-                f"{float(np.mean(oracle)):.4f}" if oracle else "–",
-                "–" if agreement is None else signed(agreement, 2),
+                f"{float(np.mean([min(one[:2]) for one in each])):.4f}",
+                f"{float(np.mean([max(one[:2]) for one in each])):.4f}",
             ]
         )
     if part["single_nats_per_token"]:
-        single = part["single_nats_per_token"]
-        rows.append(
-            [part["arms"]["single"]["label"], f"{part['arms']['single']['weights']:,}",
-             len(single), f"{float(np.mean(single)):.4f}", *["–"] * 6]
-        )  # fmt: skip
+        arm, single = part["arms"]["single"], part["single_nats_per_token"]
+        mean = f"{float(np.mean(single)):.4f}"
+        rows.append([arm["label"], f"{arm['weights']:,}", len(single), mean, "–", "–"])
     return Table(
-        ["towers", "weights", "runs", "joint, nats per token", "better tower", "worse tower",
-         "reliability", "tokens of types found", "oracle gain", "agreement of runs"],
+        ["towers", "weights", "runs", "joint", "better tower", "worse tower"],
         rows,
-        "Means over runs on held-out text. Towers alone are scored by their probes. Reliability "
-        "and agreement are of types' adjusted differences.",
+        "Nats per token on held-out text, means over runs. Towers alone by their probes; the joint "
+        "model of independent towers and of the hard minimum is the mixture of halves.",
+    )
+
+
+def _measures(part: dict[str, Any]) -> Table:
+    rows: list[list[str | float | int]] = []
+    kinds = [(arm, "", arm["runs"]) for arm in _kinds(part)]
+    kinds += [
+        (arm, ", own heads", arm["own_heads"]) for arm in part["arms"].values() if arm["own_heads"]
+    ]
+    for arm, how, runs in kinds:
+        oracle = [run["oracle_gain"] for run in runs if run["oracle_gain"] is not None]
+        agreement = None if how else arm.get("agreement")
+        rows.append(
+            [
+                arm["label"] + how,
+                f"{_mean(runs, 'spread'):.3f}",
+                f"{_mean(runs, 'adjusted_reliability'):.3f}",
+                f"{100 * _mean(runs, 'found_tokens'):.0f} %",
+                signed(_mean(runs, "router_gain"), 4),
+                signed(float(np.mean(oracle)), 4) if oracle else "–",
+                "–" if agreement is None else signed(agreement, 2),
+            ]
+        )
+    return Table(
+        ["towers", "spread", "reliability", "tokens of types found", "router gain", "oracle gain",
+         "agreement of runs"],
+        rows,
+        "Preference, means over runs. Spread, reliability and agreement are of types' adjusted "
+        "differences. By probes; where it says so, by the towers' own heads, calibrated.",
     )  # fmt: skip
 
 
@@ -230,7 +256,7 @@ def _scatters(part: dict[str, Any]) -> list[Figure]:
             _clouds(cooperative, "count", "first"),
             x_label="occurrences in the training text",
             y_label="preference for tower 1, nats",
-            finding="Preference against frequency, first cooperative run.",
+            finding=_against_frequency(cooperative),
             alt="Preference of each type against how often it occurs.",
             caption="A point a type, adjusted: what is linear in the logarithm of frequency is "
             "taken out.",
@@ -238,6 +264,17 @@ def _scatters(part: dict[str, Any]) -> list[Figure]:
         )
     )
     return figures
+
+
+def _against_frequency(points: dict[str, Any]) -> str:
+    size = np.abs(points["first"])
+    signed_, of_size = (rank_correlation(points["count"], y) for y in (points["first"], size))
+    if signed_ is None or of_size is None:
+        return "Preference against frequency, first cooperative run."
+    return (
+        f"Preference and frequency have a rank correlation of {signed(signed_, 2)}, the size of "
+        f"preference and frequency one of {signed(of_size, 2)} (first cooperative run)."
+    )
 
 
 def _clouds(points: dict[str, Any], x: str, y: str) -> list[Points]:
@@ -324,5 +361,6 @@ def _methods(results: dict[str, Any]) -> list[str]:
         "spread is the square root of the variance between types, estimated without bias from the "
         "covariance of halves of the text, weighted by tokens; the verdict permutes the "
         "variances of cooperative and independent runs exactly. Independent models have reliable "
-        "preferences too, and so do noisy probes: that is what the nulls are for.",
+        "preferences too, and so do probes that differ: that is what the nulls are for. A router by "
+        "type knows the token to be predicted: its gain is a measure, not a model.",
     ]

@@ -58,6 +58,11 @@ def arms(config: TowersStudyConfig) -> dict[str, Arm]:
     return made
 
 
+def has_own_heads(arm: Arm) -> bool:
+    """Whether each tower has a distribution of its own, without probes."""
+    return arm.towers is not None and arm.towers.fusion != "concat"
+
+
 def request(config: TowersStudyConfig, store: TokenStore, arm: Arm, seed: int) -> TrainConfig:
     """The run of an arm and seed."""
     if arm.towers is not None:
@@ -105,22 +110,28 @@ def _placed(config: TowersStudyConfig, made: TrainConfig, store: TokenStore) -> 
 
 
 def single(config: TowersStudyConfig, store: TokenStore, seed: int) -> TrainConfig:
-    """The run of one tied model whose width is that with the nearest number of weights."""
+    """The run of one model whose width is that with the nearest number of weights to the towers'.
+
+    It is a split model that nobody splits: embeddings, fusion and head are those of the towers.
+    """
     made = _training(config, store, seed, config.tokens, config.learning_rate)
-    objective = "masked" if config.reading else "causal"
+    objective = f"towers{config.reading}"
     towers = replace(
         made,
         model=config.model,
-        objective=f"towers{config.reading}",  # pyright: ignore[reportArgumentType]
+        objective=objective,  # pyright: ignore[reportArgumentType]
         towers=TowersConfig(config.fusion),
     )
     wanted = weights(towers, store)
     size = config.model.dimensions()
-    step = 2 * size.heads if config.model.architecture not in RECURRENT else 2
+    step = 2 * size.heads if config.model.architecture not in RECURRENT else 1
 
     def with_width(units: int) -> TrainConfig:
-        model = replace(config.model, tied=True, width=units * step)
-        return replace(made, model=model, objective=objective)
+        return replace(
+            towers,
+            model=replace(config.model, width=units * step),
+            towers=TowersConfig("concat", split=True),
+        )
 
     low, high = 1, 2
     while weights(with_width(high), store) < wanted:
@@ -145,7 +156,7 @@ def weights(config: TrainConfig, store: TokenStore) -> int:
 def cached_sums(
     config: TowersStudyConfig, store: TokenStore, run: TrainedRun, bar: Bar
 ) -> PreferenceSums:
-    """The sums of a run of probes, kept beside it."""
+    """The sums of a run of probes, or of towers by their own heads, kept beside it."""
     decided = [run.identity, store.fingerprint, config.evaluation, config.context, config.windows]
     path = run.path / "preference" / f"{digest([*decided, 'sums 1'])[:12]}.safetensors"
     if path.is_file():
@@ -160,6 +171,7 @@ def cached_sums(
         open_subject(run.checkpoint),
         store,
         split=config.evaluation,
+        held_out="test" if config.evaluation == "validation" else "validation",
         context=config.context,
         max_windows=config.windows,
         bar=bar,
@@ -181,7 +193,7 @@ def work(config: TowersStudyConfig, store: TokenStore) -> float:
     scored, total = scored_tokens(config, store), 0.0
     for arm in arms(config).values():
         trained = planned_tokens(_training(config, store, 0, config.tokens, config.learning_rate))
-        total += arm.seeds * (trained + scored)
+        total += arm.seeds * (trained + scored * (2 if has_own_heads(arm) else 1))
         if arm.towers is not None:
             probed = planned_tokens(_training(config, store, 0, config.probe_tokens, 1.0))
             twice = 2 if arm.towers == TowersConfig(config.fusion) else 1
