@@ -14,7 +14,8 @@ import pytest
 from helpers import failing_at, journal, run_folder, tiny_training, tree
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import HeadlessConfig, MaskingConfig
-from lmlab.config.training import CheckpointConfig, OptimizerConfig
+from lmlab.config.towers import TowersConfig
+from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig
 from lmlab.durable import on_operation
 from lmlab.errors import UserError
 from lmlab.runs.checkpoint import checkpoint_folder, checkpoints
@@ -81,6 +82,32 @@ CASES = {
         "model": ModelConfig("modernbert", layers=1, heads=2, width=16, tied=True),
         "micro_batch": 2,
     },
+    "towers": {
+        "objective": "towers",
+        "model": ModelConfig(layers=1, heads=2, width=16, dropout=0.1),
+        "micro_batch": 2,
+    },
+    "a mixture of towers": {
+        "objective": "towers",
+        "towers": TowersConfig("mixture", gate="learnt"),
+        "model": ModelConfig("llama", layers=1, heads=2, width=16),
+        "order": "backward",
+    },
+    "the minimum of masked towers": {
+        "objective": "towers-masked",
+        "towers": TowersConfig("minimum", balance=0.5),
+        "model": ModelConfig("bert", layers=1, heads=2, width=16, dropout=0.1),
+    },
+    "halves of one model": {
+        "objective": "towers",
+        "towers": TowersConfig(split=True),
+        "model": ModelConfig("neox", layers=1, heads=2, width=16),
+    },
+    "towers from both ends": {
+        "objective": "towers-cloze",
+        "towers": TowersConfig("product"),
+        "model": ModelConfig("lstm", layers=2, width=16, dropout=0.1),
+    },
     "learnt bias": {"output_bias": "learnt"},
     "several sources": {"source_temperature": 2.0},
     "bfloat16": {"dtype": "bfloat16", "optimizer": OptimizerConfig("muon"), "threads": 2},
@@ -103,6 +130,33 @@ def test_interrupted_twice_is_never_interrupted(
     assert exact_part(tmp_path / "halved") == exact_part(tmp_path / "whole")
     with_bias = config.output_prior() is not None and not config.is_masked  # theirs is in the model
     assert len(exact_part(tmp_path / "whole")) == 3 * (9 + with_bias) + 1
+
+
+@pytest.mark.parametrize(
+    ("trained", "probed", "model"),
+    [
+        ("towers", "probe", ModelConfig(layers=1, heads=2, width=16, dropout=0.1)),
+        ("towers-masked", "probe-masked", ModelConfig("bert", layers=1, heads=2, width=16)),
+        ("towers-cloze", "probe-cloze", ModelConfig("lstm", layers=1, width=16)),
+    ],
+)
+def test_interrupted_probes_are_never_interrupted(
+    small_store, tmp_path, monkeypatch, trained, probed, model
+):
+    towers = tiny_training(small_store, tmp_path / "towers", objective=trained, model=model)
+    train(towers)
+    config = tiny_training(
+        small_store, tmp_path / "whole", objective=probed, model=ModelConfig(), steps=8,
+        parent=ParentConfig(str(tmp_path / "towers")), checkpoints=CheckpointConfig(every=3),
+    )  # fmt: skip
+    train(config)
+    halved = dataclasses.replace(config, out=tmp_path / "halved")
+    for step in (5, 7):
+        train_until(monkeypatch, halved, step)
+    train(halved)
+    assert exact_part(tmp_path / "halved") == exact_part(tmp_path / "whole")
+    train(dataclasses.replace(config, out=tmp_path / "again"))
+    assert exact_part(tmp_path / "again") == exact_part(tmp_path / "whole")
 
 
 def test_interrupted_before_the_first_checkpoint(small_store, tmp_path, monkeypatch):

@@ -42,9 +42,11 @@ USAGE = """lmlab: a laboratory for language models
   lmlab embed           text to rows of hidden states, any models
   lmlab decompose       how much of a model is a linear combination of others
   lmlab apply           map cheap embeddings to an expensive model's
+  lmlab prefer          which types of token each of two towers predicts better
   lmlab arrow           compare a forward and a backward model on a store
   lmlab study arrow     train both directions and measure the arrow of time
   lmlab study headless  train with and without a softmax, and compare the heads
+  lmlab study towers    which tokens two towers with one prediction take
   lmlab study decomposition
                         how much of each of a zoo of models is in the others
   lmlab report          draw the report of a finished study again
@@ -383,6 +385,32 @@ def _apply(arguments: Sequence[str]) -> None:
     print(f"mapped rows: {out / 'mapped.safetensors'}")
 
 
+def _prefer(arguments: Sequence[str]) -> None:
+    from lmlab.config.towers import PreferConfig
+
+    config = from_command_line(PreferConfig, arguments, program="lmlab prefer", leading=("--run",))
+    from lmlab.analyses.preference import Vocabulary, preference
+    from lmlab.analyses.preference_sums import preference_sums
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+    from lmlab.studies.towers_words import preference_tables
+
+    store = TokenStore(config.store)
+    sums = preference_sums(
+        open_subject(config.run, device=_device(config.device)),
+        store,
+        split=config.split,
+        held_out="test" if config.split == "validation" else "validation",
+        context=config.context,
+        max_windows=config.windows,
+    )
+    values = preference(sums, Vocabulary.of(store), seed=config.seed).to_json()
+    for table in preference_tables(values):
+        print(f"\n{table.caption}")
+        _table(table.columns, [[_text(value) for value in row] for row in table.rows])
+    sums.save(_write("prefer", config, values) / "sums.safetensors")
+
+
 def _study_arrow(arguments: Sequence[str]) -> None:
     from lmlab.config.studies import ArrowConfig
 
@@ -410,6 +438,15 @@ def _study_decomposition(arguments: Sequence[str]) -> None:
     from lmlab.studies.decomposition import run_decomposition
 
     _end_of_study(run_decomposition(config))
+
+
+def _study_towers(arguments: Sequence[str]) -> None:
+    from lmlab.config.towers import TowersStudyConfig
+
+    config = from_command_line(TowersStudyConfig, arguments, program="lmlab study towers")
+    from lmlab.studies.towers import run_towers
+
+    _end_of_study(run_towers(config))
 
 
 def _report(arguments: Sequence[str]) -> None:
@@ -503,6 +540,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "study arrow": _study_arrow,
     "study headless": _study_headless,
     "study decomposition": _study_decomposition,
+    "prefer": _prefer,
+    "study towers": _study_towers,
     "report": _report,
     "tour": _tour,
 }

@@ -4,7 +4,10 @@ A subject is a model with its tokenizer, objective, order, head and context, rea
 lmlab's own checkpoints all of that stands in `lmlab.json`; for a model from elsewhere the objective
 follows from its architecture.
 
-Notable: weights are read as safetensors only, and no code that comes with a model is run.
+Notable:
+- Weights are read as safetensors only, and no code that comes with a model is run.
+- Of two towers, RUN is the joint model, RUN@1 and RUN@2 are the towers alone: the probes' run where
+  the fusion gives them no distribution of their own.
 """
 
 from __future__ import annotations
@@ -26,8 +29,10 @@ from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.files import language_model_kinds, load_pretrained, longest_input
 from lmlab.models.head import attach_bias, read_bias
+from lmlab.models.towers import TwoTower
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
+from lmlab.objectives.towers import plain_record
 from lmlab.runs.checkpoint import read_json_file, usable_checkpoint
 
 RECORD_FORMAT = "lmlab model 1"
@@ -81,9 +86,10 @@ def open_subject(
     Raises `UserError` where it cannot be found, is damaged, is not a language model, or not one for
     `objective`.
     """
-    path = usable_checkpoint(Path(path_or_hub_id))
+    place, tower = _of_towers(Path(path_or_hub_id))
+    path = usable_checkpoint(place)
     if (path / "lmlab.json").is_file():
-        subject = _own(path, name=str(path_or_hub_id), device=device, raw_head=raw_head)
+        subject = _own(path, str(path_or_hub_id), tower, device=device, raw_head=raw_head)
         reads = "causal" if subject.objective.autoregressive else "masked"
         if objective not in ("auto", reads):
             raise UserError(
@@ -109,7 +115,15 @@ def _load_model(name: str, device: str, *, masked: bool) -> Any:
     return model.eval()
 
 
-def _own(path: Path, *, name: str, device: str, raw_head: bool) -> Subject:
+def _of_towers(path: Path) -> tuple[Path, int | None]:
+    """The run or checkpoint, and which of its towers (0 or 1) is asked for, if one is."""
+    place, at, number = path.name.rpartition("@")
+    if path.exists() or not at or number not in ("1", "2"):
+        return path, None
+    return path.with_name(place), int(number) - 1
+
+
+def _own(path: Path, name: str, tower: int | None, *, device: str, raw_head: bool) -> Subject:
     record = read_json_file(path / "lmlab.json")
     needed = {"tokenizer_fingerprint", "objective", "order", "head", "context"}
     if record.get("format") != RECORD_FORMAT or not needed <= record.keys():
@@ -121,6 +135,11 @@ def _own(path: Path, *, name: str, device: str, raw_head: bool) -> Subject:
         raise UserError(f"{path}: the tokenizer is not the one this model was trained with")
     masked = "masking" in record["objective"]
     model = _load_model(str(path), device, masked=masked)
+    objective = record["objective"]
+    if isinstance(model, TwoTower):
+        objective, model.view = plain_record(objective), tower
+    elif tower is not None:
+        raise UserError(f"{name}: this model has no towers; leave out @{tower + 1}")
     head, bias_V = record["head"], read_bias(path)
     if raw_head and "bias" in head:
         head = f"{head.partition(' ')[0]}, its output bias left out"
@@ -133,8 +152,8 @@ def _own(path: Path, *, name: str, device: str, raw_head: bool) -> Subject:
         model=model,
         backbone=Backbone(model),
         tokenizer=tokenizer,
-        objective=from_record(record["objective"], order=record["order"], tokenizer=tokenizer),
-        head=head,
+        objective=from_record(objective, order=record["order"], tokenizer=tokenizer),
+        head=head if tower is None else f"of tower {tower + 1}",
         context=record["context"],
         record=record,
     )

@@ -7,9 +7,21 @@ from typing import Literal
 
 from lmlab.errors import UserError
 
-ObjectiveName = Literal["causal", "headless", "masked", "headless-masked", "classification"]
+ObjectiveName = Literal[
+    "causal",
+    "headless",
+    "masked",
+    "headless-masked",
+    "towers",
+    "towers-masked",
+    "towers-cloze",
+    "probe",
+    "probe-masked",
+    "probe-cloze",
+    "classification",
+]
 HEADLESS_OBJECTIVES = ("headless", "headless-masked")
-MASKED_OBJECTIVES = ("masked", "headless-masked")
+MASKED_OBJECTIVES = ("masked", "headless-masked", "towers-masked", "probe-masked")
 OutputBias = Literal["none", "fixed", "learnt"]
 
 

@@ -20,6 +20,12 @@ from lmlab.config.objective import (
     ObjectiveName,
     OutputBias,
 )
+from lmlab.config.towers import (
+    CLOZE_OBJECTIVES,
+    PROBE_OBJECTIVES,
+    TOWER_OBJECTIVES,
+    TowersConfig,
+)
 from lmlab.errors import UserError
 
 
@@ -119,9 +125,12 @@ class TrainConfig:
     """forward, backward, or permutation:SEED."""
     objective: ObjectiveName = "causal"
     """causal, masked: cross-entropy; headless, headless-masked: contrastive weight tying (needs
-    --model.tied); classification: of labelled texts, from a parent (see `lmlab finetune`)."""
+    --model.tied); towers, towers-masked: two towers that share one prediction; towers-cloze: one
+    reads forward, one backward (lstm, gru); probe, probe-masked, probe-cloze: a head for each tower
+    of --parent.path; classification: of labelled texts, from a parent (see `lmlab finetune`)."""
     headless: HeadlessConfig = field(default_factory=HeadlessConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
+    towers: TowersConfig = field(default_factory=TowersConfig)
     class_balanced: bool = False
     """Of classification: every class has the same weight in the loss, however rare."""
     output_bias: OutputBias = "none"
@@ -196,14 +205,25 @@ class TrainConfig:
             self._check_classification()
         elif self.class_balanced:
             raise UserError("--class-balanced is for --objective classification")
-        if self.is_masked and self.order != "forward":
+        if not self.is_towers and self.towers != TowersConfig():
+            raise UserError("--towers.* settings are for --objective towers, towers-masked, -cloze")
+        if self.reads_both_sides and self.order != "forward":
             raise UserError(f"--order {self.order}: a masked model reads both ways; leave it out")
+        if self.is_probe and (
+            self.parent.path is None or self.parent != ParentConfig(self.parent.path)
+        ):
+            raise UserError(
+                f"--objective {self.objective} trains heads on frozen towers: it needs "
+                "--parent.path, and neither --parent.untie nor --parent.freeze-body"
+            )
         if self.parent.path is not None:
             if self.model != ModelConfig():
                 raise UserError(
                     "--model settings and --parent.path: the parent decides the architecture; "
                     "leave --model out"
                 )
+            if self.towers != TowersConfig():
+                raise UserError("--towers settings and --parent.path: the parent decides on fusion")
             return
         architecture = self.model.architecture
         if architecture != "auto" and self.is_masked != (architecture in MASKED):
@@ -212,6 +232,8 @@ class TrainConfig:
                 f"--objective {self.objective} cannot train --model.architecture {architecture}; "
                 f"use {fitting} or auto"
             )
+        if self.is_towers and architecture == "auto":
+            raise UserError("--model.architecture auto: towers need one that lmlab builds")
 
     def _check_classification(self) -> None:
         if self.parent.path is None:
@@ -233,16 +255,34 @@ class TrainConfig:
         return self.objective in MASKED_OBJECTIVES
 
     @property
+    def is_towers(self) -> bool:
+        return self.objective in TOWER_OBJECTIVES
+
+    @property
+    def is_probe(self) -> bool:
+        return self.objective in PROBE_OBJECTIVES
+
+    @property
+    def is_cloze(self) -> bool:
+        return self.objective in CLOZE_OBJECTIVES
+
+    @property
+    def reads_both_sides(self) -> bool:
+        return self.is_masked or self.is_cloze
+
+    @property
     def positions(self) -> int:
-        """Positions of the model's input: what a masked model or a classifier reads may have a
-        token at either end."""
-        dressed = self.is_masked or self.objective == "classification"
+        """Positions of the model's input: what is read from both sides, or by a classifier, may
+        have a token at either end."""
+        dressed = self.reads_both_sides or self.objective == "classification"
         return self.context + 2 if dressed else self.context
 
     def objective_record(self) -> dict[str, Any]:
         """What `objectives.from_record` builds the objective from."""
         settings = to_mapping(self.headless) if self.is_headless else {}
         masking = {"masking": to_mapping(self.masking)} if self.is_masked else {}
+        if self.is_towers:
+            settings = {"balance": self.towers.balance}
         return {"name": self.objective, **masking, **settings}
 
     def output_prior(self) -> Literal["fixed", "learnt"] | None:
@@ -281,6 +321,8 @@ class TrainConfig:
             values.pop("headless")
         if not self.is_masked:
             values.pop("masking")
+        if not self.is_towers:
+            values.pop("towers")
         if self.output_bias == "none":
             values.pop("output_bias")
         if not self.class_balanced:
@@ -288,6 +330,7 @@ class TrainConfig:
         how = values.pop("parent")
         if parent is not None:
             values.pop("model")
+            values.pop("towers", None)
             how.pop("path")
             values["child"] = how
         return {**values, "store_fingerprint": store_fingerprint, "parent": parent}

@@ -5,7 +5,8 @@ A document is the unit of splitting. Sources are
   document, or several with `separator`), `.jsonl` (a line each) and `.parquet` (a row each), plain
   or as `.gz` / `.zst`;
 - `hf:NAME`, `hf:NAME:CONFIG`, `hf:NAME:CONFIG:SPLIT`: a data set of the Hugging Face Hub, streamed;
-- `docstrings`, the default corpus (`lmlab.data.docstrings`).
+- `docstrings`, the default corpus (`lmlab.data.docstrings`);
+- `code`, the source of Python's standard library (`lmlab.data.code`).
 
 Notable: text is taken as it is (no stripping, no normalisation). What cannot be read is an error
 that names file and line; an empty document is one too, unless `skip_empty`.
@@ -46,7 +47,8 @@ class CorpusConfig:
     """Which text is read, and how files are cut into documents."""
 
     source: tuple[str, ...] = ("docstrings",)
-    """Files, folders, patterns, `hf:NAME[:CONFIG[:SPLIT]]`, or `docstrings`."""
+    """Files, folders, patterns, `hf:NAME[:CONFIG[:SPLIT]]`, `docstrings`, or `code`
+    (Python's standard library)."""
     text_column: str = "text"
     """The column or key that holds the text in .jsonl, .parquet and Hub data sets."""
     separator: str | None = None
@@ -97,6 +99,11 @@ def _read_source(source: str, config: CorpusConfig, prefix: str) -> Iterator[Doc
         from lmlab.data.docstrings import read_docstrings
 
         for name, text in read_docstrings():
+            yield Document(prefix + name, text)
+    elif source == "code":
+        from lmlab.data.code import read_code
+
+        for name, text in read_code():
             yield Document(prefix + name, text)
     elif source.startswith("hf:"):
         yield from _read_hub(source, config.text_column)

@@ -149,6 +149,10 @@ def _identity(source: str) -> Any:
         from lmlab.data.docstrings import docstrings_version
 
         return {"docstrings": docstrings_version()}
+    if source == "code":
+        from lmlab.data.code import code_version
+
+        return {"code": code_version()}
     if source.startswith("hf:"):
         return {"hub": source, "revision": _hub_revision(source)}
     return [{"file": name, "sha256": file_sha256(path)} for name, path in corpus_files(source)]

@@ -2,3 +2,4 @@
 
 from lmlab.models import biased as biased
 from lmlab.models import recurrent as recurrent
+from lmlab.models import towers as towers

@@ -8,6 +8,7 @@ Notable:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,9 +26,11 @@ from transformers import (
 )
 from transformers.modeling_utils import PreTrainedModel
 
-from lmlab.config.model import MASKED, ModelConfig
+from lmlab.config.model import MASKED, RECURRENT, ModelConfig
+from lmlab.config.towers import TowersConfig
 from lmlab.errors import UserError
 from lmlab.models.recurrent import RecurrentConfig
+from lmlab.models.towers import towers_config
 
 
 def build_config(
@@ -161,6 +164,30 @@ def _auto_config(path: str, changes: dict[str, Any], context: int) -> PreTrained
             "give a shorter --context"
         )
     return loaded
+
+
+def build_towers_config(
+    config: ModelConfig, towers: TowersConfig, *, cloze: bool, context: int, **ids: int
+) -> PreTrainedConfig:
+    """The configuration of two towers of `config` each; `ids` as for `build_config`.
+
+    Raises `UserError` as `build_config`.
+    """
+    size = config.dimensions()
+    if towers.split:
+        config = replace(config, heads=2 * size.heads, width=2 * size.width)
+        if config.architecture in RECURRENT:
+            config = replace(config, heads=None)
+    backbone = build_config(replace(config, tied=False), context=context, **ids)
+    return towers_config(
+        backbone,
+        context=context,
+        dropout=config.dropout,
+        fusion=towers.fusion,
+        gate=towers.gate,
+        split=towers.split,
+        cloze=cloze,
+    )
 
 
 def build_model(config: PreTrainedConfig, *, seed: int, masked: bool = False) -> PreTrainedModel:

@@ -25,6 +25,10 @@ HEAD_FILE = "head.safetensors"
 _OWN = "lmlab_output_bias"
 
 
+class OutputEmbedding(nn.Linear):
+    """A linear head beside the model's own one, for the optimizer an embedding like that."""
+
+
 @torch.no_grad()
 def with_untied_head(model: Any, weight_VD: torch.Tensor) -> Any:
     """A copy of `model` whose head is `weight_VD` (V, D), untied; an output bias of ours goes."""

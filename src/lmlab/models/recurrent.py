@@ -93,14 +93,17 @@ class RecurrentModel(RecurrentPreTrainedModel):
 
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         past_key_values: Any = None,
         use_cache: bool = False,
+        inputs_embeds: torch.Tensor | None = None,
         **unused: Any,
     ) -> BaseModelOutputWithPast:
         """`attention_mask` may only mask padding on the right, where it changes nothing."""
-        embedded_BTD = self.dropout(self.embed_tokens(input_ids))
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        embedded_BTD = self.dropout(inputs_embeds)
         state = past_key_values if isinstance(past_key_values, tuple) else None
         if state is not None and self.config.cell == "gru":
             state = state[0]

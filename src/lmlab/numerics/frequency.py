@@ -48,6 +48,14 @@ def type_deciles(counts_V: ArrayLike) -> NDArray[np.int64]:
     return bins
 
 
+def octaves(counts_V: ArrayLike) -> NDArray[np.int64]:
+    """The bin (V,) of each token: 0 if it never occurs, else 1 + floor(log2 count).
+
+    The frequencies of a bin differ by less than a factor of 2.
+    """
+    return np.frexp(_checked(counts_V).astype(np.float64))[1].astype(np.int64)
+
+
 def rank_correlation(x_N: ArrayLike, y_N: ArrayLike) -> float | None:
     """Spearman's: Pearson's correlation of the ranks, ties at their mean rank, -1 to 1.
 

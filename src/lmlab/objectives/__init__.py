@@ -14,15 +14,34 @@ def from_record(record: Mapping[str, Any], *, order: str, tokenizer: TextTokeniz
     """The objective that `Objective.record` described. `UserError` for an unknown name."""
     from lmlab.objectives.causal import Causal
     from lmlab.objectives.classification import Classification
+    from lmlab.objectives.cloze import Cloze
     from lmlab.objectives.headless import Headless, HeadlessMasked
     from lmlab.objectives.masked import Masked
+    from lmlab.objectives.towers import (
+        ProbedTowers,
+        ProbedTowersCloze,
+        ProbedTowersMasked,
+        Towers,
+        TowersCloze,
+        TowersMasked,
+    )
 
+    of_towers = (
+        Towers,
+        TowersMasked,
+        TowersCloze,
+        ProbedTowers,
+        ProbedTowersMasked,
+        ProbedTowersCloze,
+    )
     known = {
         "causal": Causal,
         "headless": Headless,
         "masked": Masked,
         "headless-masked": HeadlessMasked,
         "classification": Classification,
+        "cloze": Cloze,
+        **{kind.name: kind for kind in of_towers},
     }
     name = record.get("name")
     if name not in known:

@@ -8,7 +8,7 @@ positions, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -138,6 +138,10 @@ class WithCriterion:
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
         return self.criterion.sum(backbone, batch)
+
+    def questions(self, batch: Batch) -> Iterator[Batch]:
+        """What is asked of the model to score a batch; the questions' positions do not overlap."""
+        yield batch
 
 
 def hidden_states(backbone: Backbone, batch: Batch) -> torch.Tensor:

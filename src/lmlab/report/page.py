@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from lmlab.errors import UserError
 from lmlab.report import svg
 from lmlab.report.text import cell, escape
-from lmlab.report.theme import CSS
+from lmlab.report.theme import CSS, PASSAGE_LEVELS
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 SECTIONS_BEFORE_CONTENTS = 4  # fewer than this are seen by scrolling; more get a list of links
@@ -59,11 +59,22 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Passage:
+    """Text whose tokens have a colour each: of strength -1 to 1, the first series' above zero, the
+    second's below (underlined too, so that colour is not all there is)."""
+
+    finding: str
+    tokens: Sequence[tuple[str, float]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
     title: str
     paragraphs: Sequence[str] = ()
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
+    passages: Sequence[Passage] = ()
 
 
 def _paragraphs(text: str) -> str:
@@ -133,10 +144,28 @@ def _table(table: Table) -> str:
     )
 
 
+def _passage(passage: Passage) -> str:
+    parts = []
+    for text, strength in passage.tokens:
+        if not -1 <= strength <= 1:
+            raise UserError(
+                f"passage '{passage.finding}': {strength} is no strength from -1 to 1; scale it"
+            )
+        level = round(PASSAGE_LEVELS * abs(strength))
+        kind = f' class="{"a" if strength > 0 else "b"}{level}"' if level else ""
+        parts.append(f"<span{kind}>{escape(text)}</span>")
+    caption = f"<figcaption>{escape(passage.caption)}</figcaption>\n" if passage.caption else ""
+    return (
+        f'<figure>\n<p class="finding">{escape(passage.finding)}</p>\n'
+        f'<div class="passage">{"".join(parts)}</div>\n{caption}</figure>\n'
+    )
+
+
 def _section(section: Section, number: int) -> str:
     parts = [f'<section id="section-{number}">\n<h2>{escape(section.title)}</h2>\n']
     parts += [_paragraphs(text) for text in section.paragraphs]
     parts += [_figure(f, f"s{number}f{i}") for i, f in enumerate(section.figures, start=1)]
+    parts += [_passage(passage) for passage in section.passages]
     parts += [_table(table) for table in section.tables]
     return "".join(parts) + "</section>\n"
 

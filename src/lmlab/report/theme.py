@@ -40,6 +40,22 @@ def _variables(scheme: int) -> str:
     return "".join(f"--{name}:{values[scheme]};" for name, values in COLOURS.items())
 
 
+PASSAGE_LEVELS = 5
+"""Steps of colour in a passage of text."""
+
+
+def _passage_levels() -> str:
+    return "".join(
+        f".{kind}{level}{{background:color-mix(in srgb,var(--{colour}) {9 * level}%,transparent)"
+        f"{underline}}}"
+        for kind, colour, underline in (
+            ("a", "c0", ""),
+            ("b", "c1", ";text-decoration:underline dotted var(--c1) 2px"),
+        )
+        for level in range(1, PASSAGE_LEVELS + 1)
+    )
+
+
 CSS = f"""
 :root{{color-scheme:light dark;{_variables(0)}}}
 @media screen and (prefers-color-scheme:dark){{:root{{{_variables(1)}}}}}
@@ -74,6 +90,9 @@ sans-serif!important;font-variant-numeric:tabular-nums;white-space:pre}}
 h1{{font-size:1.6rem}}header{{padding-top:1.75rem}}}}
 figcaption,caption,footer{{font-size:.875rem;line-height:1.5;color:var(--muted)}}
 figcaption{{margin-top:.6rem}}
+.passage{{white-space:pre-wrap;line-height:1.9;font-family:Georgia,"Times New Roman",serif;
+font-size:1.05rem;background:var(--box);border-radius:4px;padding:.75rem 1rem}}
+.passage span{{border-radius:3px;text-underline-offset:3px}}{_passage_levels()}
 .scroll{{overflow-x:auto;margin:2rem 0 2.5rem;max-width:100%}}
 table{{border-collapse:collapse;min-width:100%;font-size:.9375rem;line-height:1.4}}
 caption{{text-align:start;padding-bottom:.6rem;color:var(--ink);font-weight:600;font-size:1rem}}

@@ -1,7 +1,10 @@
 """Corpora of a study: text or a synthetic source, as a token store in the lab folder.
 
 A corpus is named by a specification:
-- text: `docstrings`, a file or folder, `hf:NAME` (see `lmlab.data.documents`);
+- text: `docstrings`, `code`, a file or folder, `hf:NAME` (see `lmlab.data.documents`);
+- a folder made by `lmlab prepare`, as it is;
+- `shuffled:TEXT`, `unigrams:TEXT`, `bigrams:TEXT`: a text without its word order, without any, and
+  with that of pairs alone (`lmlab.data.controls`);
 - `linear:BITS:EXTRA[:SEED]`: strings x, separators, A x over F2 (`LinearLanguage`, flip 0.01);
 - `primes`: two primes and their product; `markov:STATES[:SEED]`: a stationary chain, windows of 64;
 - `map:IMAGES:FAN_IN[:SEED]`: a many-to-one map, spans of 16.
@@ -21,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from lmlab.config import digest
+from lmlab.data.controls import CONTROLS, control_store
 from lmlab.data.documents import CorpusConfig, source_name, source_names
 from lmlab.data.prepare import PrepareConfig, describe_request, prepare
 from lmlab.data.splits import TEST, TRAIN, VALIDATION
@@ -87,6 +91,16 @@ def open_corpus(
     """
     if is_synthetic(specification):
         return _open_synthetic(specification, label=label, lab=lab, tokens=tokens)
+    control, _, text = specification.partition(":")
+    if control in CONTROLS:
+        base = open_corpus(
+            text, label=_label(text), lab=lab, tokenizer=tokenizer, vocabulary=vocabulary,
+            tokens=tokens,
+        ).store  # fmt: skip
+        folder = _folder(lab, label, {"control": control, "of": base.fingerprint})
+        return Corpus(label, control_store(base, control, folder))
+    if (Path(specification) / "manifest.json").is_file():
+        return Corpus(label, TokenStore(Path(specification)))
     kinds = {
         "bpe": TokenizerConfig("bpe", vocabulary),
         "bpe-reversed": TokenizerConfig("bpe", vocabulary, reversed_text=True),
@@ -110,6 +124,9 @@ def _label(specification: str) -> str:
     if is_synthetic(specification):
         kind, values, _ = _parse(specification)
         return _LABELS[kind].format(*values)
+    control, _, text = specification.partition(":")
+    if control in CONTROLS:
+        return f"{_label(text)}, {control}"
     return source_name(specification)
 
 

@@ -19,6 +19,7 @@ from lmlab.studies.finetune_report import finetune_page, finetune_rows
 from lmlab.studies.headless_report import headless_page, headless_sections, row_name
 from lmlab.studies.headless_report import summary as headless_summary
 from lmlab.studies.headless_report import verdict as headless_verdict
+from lmlab.studies.towers_report import towers_page, towers_rows
 from lmlab.studies.words import made_by
 
 
@@ -79,6 +80,7 @@ _STUDIES: dict[str, tuple[Callable[[dict[str, Any]], str], Callable[[dict[str, A
     "finetune": (finetune_page, finetune_rows),
     "headless": (headless_page, _headless_rows),
     "tour": (tour_page, _tour_rows),
+    "towers": (towers_page, towers_rows),
 }
 """The page of each study, and its table."""
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from lmlab.config.training import OptimizerConfig, ScheduleConfig
 from lmlab.errors import UserError
+from lmlab.models.head import OutputEmbedding
 
 
 def learning_rate_factor(step: int, steps: int, schedule: ScheduleConfig) -> float:
@@ -38,7 +39,10 @@ def learning_rate_factor(step: int, steps: int, schedule: ScheduleConfig) -> flo
 def _matrices(model: nn.Module) -> set[str]:
     """Names of the weights that are matrices of linear or recurrent layers, embeddings left out."""
     embeddings = {
-        id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
+        id(p)
+        for m in model.modules()
+        if isinstance(m, nn.Embedding | OutputEmbedding)
+        for p in m.parameters()
     }
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # pyright: ignore[reportCallIssue]
     if isinstance(head, nn.Module):

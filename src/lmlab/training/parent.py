@@ -15,11 +15,15 @@ import lmlab.models  # noqa: F401 - registers lmlab's own classes
 from lmlab.config import digest
 from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.data.tokenizers import TextTokenizer
+from lmlab.data.windows import key
 from lmlab.durable import file_sha256
 from lmlab.errors import UserError
 from lmlab.models.files import load_pretrained, longest_input
 from lmlab.models.head import with_untied_head
+from lmlab.models.towers import TwoTower, with_probes
 from lmlab.runs.checkpoint import read_json_file, usable_checkpoint
+
+_PROBE_KEY = 0x9E0BE
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,16 @@ def find_parent(config: ParentConfig) -> Parent | None:
     return Parent(str(folder), folder, read_json_file(folder / "lmlab.json") if own else {})
 
 
+def check_reading(config: TrainConfig, model: Any, name: str) -> None:
+    """`UserError` unless the objective reads text as the parent's towers do, where it has any."""
+    if not isinstance(model, TwoTower):
+        if config.is_probe:
+            raise UserError(f"{name} has no towers to be probed; train some: --objective towers")
+    elif model.config.cloze != config.is_cloze:
+        other = "probe-cloze" if model.config.cloze else "probe or probe-masked"
+        raise UserError(f"--objective {config.objective}: probes of {name} are {other}")
+
+
 def child_model(config: TrainConfig, parent: Parent, tokenizer: TextTokenizer) -> Any:
     """A float32 model with the parent's weights, untied and frozen as `config` asks.
 
@@ -68,6 +82,9 @@ def child_model(config: TrainConfig, parent: Parent, tokenizer: TextTokenizer) -
     name = parent.name
     model: Any = load_pretrained(name, masked=config.is_masked)
     check_fit(model, parent, config, tokenizer)
+    check_reading(config, model, name)
+    if config.is_probe:
+        return with_probes(model, seed=key(config.seed, _PROBE_KEY))
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     if config.parent.untie:
         if not tied:

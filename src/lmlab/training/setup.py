@@ -27,7 +27,7 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.data.unigram import log_unigram, token_counts
 from lmlab.data.windows import TrainingWindows, key
-from lmlab.models.build import build_config, build_model
+from lmlab.models.build import build_config, build_model, build_towers_config
 from lmlab.models.head import attach_bias, read_bias
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
@@ -80,13 +80,15 @@ def deciding_values(config: TrainConfig, store: TokenStore) -> dict[str, Any]:
 
 def backbone_config(config: TrainConfig, store: TokenStore) -> PreTrainedConfig:
     """The transformers configuration of a run's model. Raises `UserError` as `build_config`."""
-    return build_config(
-        config.model,
-        vocabulary=training_tokenizer(config, store).vocabulary,
-        context=config.positions,
-        bos_id=store.bos_id,
-        end_of_text_id=store.tokenizer.end_of_text_id,
-    )
+    made_for: dict[str, int] = {
+        "vocabulary": training_tokenizer(config, store).vocabulary,
+        "context": config.positions,
+        "bos_id": store.bos_id,
+        "end_of_text_id": store.tokenizer.end_of_text_id,
+    }
+    if config.is_towers:
+        return build_towers_config(config.model, config.towers, cloze=config.is_cloze, **made_for)
+    return build_config(config.model, **made_for)
 
 
 def training_tokenizer(config: TrainConfig, store: TokenStore) -> TextTokenizer:

@@ -1,0 +1,275 @@
+"""Sums by type of how well two towers and their joint model predict held-out text.
+
+Notable:
+- One pass gives the joint model and both towers from states computed once.
+- Sums are kept for each group of clusters and each type, so they are of one size however long the
+  text is, and shards of a text are put together by adding (`PreferenceSums.merge`).
+- A cluster's group follows from its number alone: every shard and every model puts the same text
+  into the same group.
+- A fusion whose towers have distributions of their own needs no probes; each tower is then
+  calibrated by a temperature, fitted to other held-out text.
+
+Shapes: G groups, V vocabulary, K = 3 scorers (tower 1, tower 2, joint), b bins of positions, N
+positions, D width.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from lmlab.analyses.subject import Subject
+from lmlab.data.store import Split, TokenStore
+from lmlab.data.windows import evaluation_windows, key, keyed_bijection
+from lmlab.durable import write_bytes
+from lmlab.errors import UserError
+from lmlab.models.towers import TwoTower
+from lmlab.numerics.softmax_calibration import fit_two_scalars
+from lmlab.objectives.base import IGNORED
+from lmlab.objectives.evaluate import batches_of_a_length, evaluation_batch
+from lmlab.objectives.towers import joint_nats, tower_nats, tower_rows
+from lmlab.progress import Bar, track
+
+GROUPS = 32
+"""At most; with fewer clusters of text each is a group."""
+MINIMUM_GROUPS = 5
+POSITIONS = 8
+TOWER_1, TOWER_2, JOINT = range(3)
+_KEY = 0x7035
+_CALIBRATION_WINDOWS = 64
+_ARRAYS = ("count_GV", "nats_KGV", "better_G", "position_count_Gb", "position_nats_KGb")
+
+
+@dataclass(frozen=True)
+class PreferenceSums:
+    """Tokens and nats of each group and type."""
+
+    count_GV: np.ndarray
+    nats_KGV: np.ndarray
+    better_G: np.ndarray
+    """Nats of the better tower of each token; nan where towers were not scored together."""
+    position_count_Gb: np.ndarray
+    position_nats_KGb: np.ndarray
+    """By the place in the window: eighths of the context."""
+    text: str
+    """Names what was scored: only sums of the same text go together."""
+    cluster_unit: str
+    scales: tuple[float, float] = (1.0, 1.0)
+    """Inverse temperatures of the towers; 1 for probes."""
+
+    @property
+    def delta_GV(self) -> np.ndarray:
+        """Sum of l_2 - l_1: positive where tower 1 is better."""
+        return self.nats_KGV[TOWER_2] - self.nats_KGV[TOWER_1]
+
+    def merge(self, other: PreferenceSums) -> PreferenceSums:
+        """The sums of two shards of one text. `UserError` if they do not belong together."""
+        if (self.text, self.scales) != (other.text, other.scales):
+            raise UserError("these sums are of different texts or models and cannot be merged")
+        return replace(
+            self, **{name: getattr(self, name) + getattr(other, name) for name in _ARRAYS}
+        )
+
+    def save(self, path: Path) -> None:
+        """As safetensors."""
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        arrays["scales"] = np.array(self.scales)
+        described = {"text": self.text, "cluster_unit": self.cluster_unit}
+        arrays |= {n: np.frombuffer(v.encode(), dtype=np.uint8) for n, v in described.items()}
+        write_bytes(path, save(arrays))
+
+    @classmethod
+    def load(cls, path: Path) -> PreferenceSums:
+        """What `save` wrote. `UserError` where it is missing or damaged."""
+        try:
+            arrays = load(path.read_bytes())
+            first, second = arrays["scales"].tolist()
+            return cls(
+                **{name: arrays[name] for name in _ARRAYS},
+                text=arrays["text"].tobytes().decode(),
+                cluster_unit=arrays["cluster_unit"].tobytes().decode(),
+                scales=(first, second),
+            )
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read as sums of a preference: {error}") from error
+
+
+def same_tower_twice(one: PreferenceSums, other: PreferenceSums) -> PreferenceSums:
+    """The null of probe noise: tower 1 as two runs of probes see it, in the places of two towers.
+
+    Raises `UserError` for sums of different texts.
+    """
+    if one.text != other.text or not np.array_equal(one.count_GV, other.count_GV):
+        raise UserError("these sums are of different texts and cannot be compared")
+    return replace(
+        one,
+        nats_KGV=np.stack([one.nats_KGV[TOWER_1], other.nats_KGV[TOWER_1], one.nats_KGV[JOINT]]),
+        better_G=np.full_like(one.better_G, np.nan),
+        position_nats_KGb=np.stack(
+            [
+                one.position_nats_KGb[TOWER_1],
+                other.position_nats_KGb[TOWER_1],
+                one.position_nats_KGb[JOINT],
+            ]
+        ),
+    )
+
+
+def towers_of(subject: Subject) -> TwoTower:
+    """The subject's model; `UserError` unless it has two towers with a distribution each."""
+    model = subject.model
+    if not isinstance(model, TwoTower) or model.view is not None:
+        raise UserError(f"{subject.name} is not a model of two towers")
+    if not model.model.views:
+        raise UserError(
+            f"{subject.name}: these towers have one prediction and none each. Train their probes: "
+            f"lmlab train --objective probe --parent.path {subject.name} --store STORE"
+        )
+    return model
+
+
+@torch.no_grad()
+def preference_sums(
+    subject: Subject,
+    store: TokenStore,
+    *,
+    split: str = "validation",
+    held_out: str = "test",
+    context: int | None = None,
+    max_windows: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    bar: Bar | None = None,
+) -> PreferenceSums:
+    """Sums over the windows of a split, or over shard `(part, parts)` of them.
+
+    Towers without probes are calibrated on the split `held_out`. `bar` counts tokens.
+
+    Raises `UserError` for a model without towers or without a distribution for each, a store of
+    another tokenizer, a context it cannot take, and text of fewer than 5 clusters.
+    """
+    model = towers_of(subject)
+    objective: Any = subject.objective  # of towers: it can say its questions one by one
+    subject.check_store(store)
+    context = context or min(subject.context, 1024)
+    if context > subject.context:
+        raise UserError(f"--context {context}: {subject.name} takes at most {subject.context}")
+    scales = (1.0, 1.0)
+    if not model.config.probed:
+        scales = _temperatures(objective, model, store.split(held_out), context)
+    group_C = groups_of_text(store, split, context)
+    windows = evaluation_windows(store.split(split), context, max_windows=max_windows)
+    groups, vocabulary = int(group_C.max()) + 1, store.vocabulary
+    part, parts = shard
+    rows = np.arange(len(windows))[part::parts]
+    windows = replace(
+        windows,
+        start_M=windows.start_M[rows],
+        length_M=windows.length_M[rows],
+        cluster_M=windows.cluster_M[rows],
+    )
+    size = groups * vocabulary
+    count = np.zeros(size)
+    nats = np.zeros((3, size))
+    better = np.zeros(groups)
+    position_count = np.zeros(groups * POSITIONS)
+    position_nats = np.zeros((3, groups * POSITIONS))
+    device = subject.backbone.device
+    total = float(windows.length_M.sum())
+    with nullcontext(bar) if bar else track("preference", total, "tokens") as counted:
+        for chosen, length in batches_of_a_length(windows, evaluation_batch(context, device)):
+            ids = [windows.ids(int(row)) for row in chosen]
+            batch = objective.batch(ids, device=device, length=length)
+            B, T = batch.targets_BT.shape
+            before = (T - length) // 2  # windows read from both sides begin with a token more
+            for asked in objective.questions(batch):
+                states = tower_rows(model, asked)
+                targets_N = asked.targets_N
+                nats_KN = torch.cat(
+                    [
+                        tower_nats(model, states, targets_N, scales=scales),
+                        joint_nats(model, states, targets_N)[None],
+                    ]
+                )
+                place_N = (
+                    torch.arange(B * T, device=device) if asked.rows_N is None else asked.rows_N
+                )
+                real_N = (targets_N != IGNORED).cpu().numpy()
+                type_N, at_N = (x.cpu().numpy()[real_N] for x in (targets_N, place_N))
+                each_KN = nats_KN.double().cpu().numpy()[:, real_N]
+                group_N = group_C[windows.cluster_M[chosen]][at_N // T]
+                where_N = group_N * vocabulary + type_N
+                bin_N = group_N * POSITIONS + np.minimum(
+                    (at_N % T - before) * POSITIONS // context, POSITIONS - 1
+                )
+                count += np.bincount(where_N, minlength=size)
+                position_count += np.bincount(bin_N, minlength=len(position_count))
+                better += np.bincount(group_N, each_KN[:2].min(0), minlength=groups)
+                for k in range(3):
+                    nats[k] += np.bincount(where_N, each_KN[k], minlength=size)
+                    position_nats[k] += np.bincount(
+                        bin_N, each_KN[k], minlength=len(position_count)
+                    )
+            counted.advance(float(windows.length_M[chosen].sum()))
+    return PreferenceSums(
+        count_GV=count.reshape(groups, vocabulary),
+        nats_KGV=nats.reshape(3, groups, vocabulary),
+        better_G=better,
+        position_count_Gb=position_count.reshape(groups, POSITIONS),
+        position_nats_KGb=position_nats.reshape(3, groups, POSITIONS),
+        text=f"{store.fingerprint[:16]} {split} {context} {max_windows}",
+        cluster_unit=windows.cluster_unit,
+        scales=scales,
+    )
+
+
+def groups_of_text(store: TokenStore, split: str, context: int) -> np.ndarray:
+    """The group (C,) of each cluster of a split. `UserError` if there are fewer than 5."""
+    clusters = int(evaluation_windows(store.split(split), context).cluster_M.max()) + 1
+    if clusters < MINIMUM_GROUPS:
+        raise UserError(
+            f"{store.path}: split {split} has {clusters} clusters of text, and at least "
+            f"{MINIMUM_GROUPS} are needed; use more documents"
+        )
+    return groups_of_clusters(clusters)
+
+
+def groups_of_clusters(clusters: int) -> np.ndarray:
+    """The group (C,) of each cluster: keyed, and as even as can be."""
+    ranked_C = keyed_bijection(np.arange(clusters), clusters, key(_KEY))
+    return ranked_C % min(GROUPS, clusters)
+
+
+def _temperatures(
+    objective: Any, model: TwoTower, split: Split, context: int
+) -> tuple[float, float]:
+    """Inverse temperatures of the towers' logits with the least loss on a sample of `split`."""
+    windows = evaluation_windows(split, context, max_windows=_CALIBRATION_WINDOWS)
+    device = next(model.parameters()).device
+    read: list[list[np.ndarray]] = [[], []]
+    targets: list[np.ndarray] = []
+    for row in range(len(windows)):
+        batch = objective.batch([windows.ids(row)], device=device)
+        for asked in objective.questions(batch):
+            states = tower_rows(model, asked)
+            real_N = asked.targets_N != IGNORED
+            targets.append(asked.targets_N[real_N].cpu().numpy())
+            for k in range(2):
+                z_ND = model.model.output(k, states[k][real_N])
+                read[k].append(z_ND.float().cpu().numpy())
+    found = []
+    for k in range(2):
+        head: Any = model.head_of(k)
+        # the bias as one more column, so that one scalar turns all of the logits
+        one_N1 = np.ones((sum(map(len, targets)), 1), dtype=np.float32)
+        hidden_ND = np.concatenate([np.concatenate(read[k]), one_N1], axis=1)
+        weight_VD = torch.cat([head.weight, head.bias[:, None]], 1).float().cpu().numpy()
+        nothing_V = np.zeros(len(weight_VD), dtype=np.float32)
+        found.append(fit_two_scalars(hidden_ND, weight_VD, nothing_V, np.concatenate(targets))[0])
+    return found[0], found[1]

@@ -1,0 +1,64 @@
+"""A passage of text with the difference of two towers at each token, to be looked at.
+
+Shapes: N tokens of the passage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lmlab.analyses.preference_sums import towers_of
+from lmlab.analyses.subject import Subject
+from lmlab.data.order import reading_order
+from lmlab.data.store import TokenStore
+from lmlab.data.windows import evaluation_windows
+from lmlab.objectives.base import IGNORED
+from lmlab.objectives.towers import tower_nats, tower_rows
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Tokens in the order of the text, each with l_2 - l_1 in nats (positive: tower 1 better)."""
+
+    document: str
+    tokens: tuple[str, ...]
+    delta: tuple[float, ...]
+
+
+@torch.no_grad()
+def passage(
+    subject: Subject, store: TokenStore, *, split: str, context: int, windows: int, seed: int = 0
+) -> list[Passage]:
+    """Passages of `context` tokens, a keyed random sample of the whole windows of a split.
+
+    Raises `UserError` as `preference_sums`.
+    """
+    model = towers_of(subject)
+    subject.check_store(store)
+    source = store.split(split)
+    everything = evaluation_windows(source, context, max_windows=16 * windows, seed=seed)
+    longest = np.argsort(-everything.length_M, kind="stable")[:windows]
+    made = []
+    for row in longest:
+        ids = everything.ids(int(row))
+        batch = subject.objective.batch([ids], device=subject.backbone.device)
+        delta_N = np.zeros(batch.targets_BT.numel())
+        for asked in subject.objective.questions(batch):  # pyright: ignore[reportAttributeAccessIssue]
+            nats_KN = tower_nats(model, tower_rows(model, asked), asked.targets_N).cpu().numpy()
+            rows = slice(None) if asked.rows_N is None else asked.rows_N.cpu().numpy()
+            delta_N[rows] = nats_KN[1] - nats_KN[0]
+        real_N = (batch.targets_BT.flatten() != IGNORED).cpu().numpy()
+        delta_n = np.empty(len(ids))
+        delta_n[reading_order(subject.order, len(ids))] = delta_N[real_N]
+        start = int(np.searchsorted(source.documents_M3[:, 0], everything.start_M[row], "right"))
+        made.append(
+            Passage(
+                source.names[start - 1],
+                tuple(store.tokenizer.token(int(i)) for i in ids),
+                tuple(delta_n.tolist()),
+            )
+        )
+    return made

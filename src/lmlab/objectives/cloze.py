@@ -1,0 +1,84 @@
+"""Cloze scoring: each token from all others of its window, seen by a model that hides it itself.
+
+A window stands between BOS and the end-of-text token, as for masked models, but nothing is masked:
+the model's state of a position must not have seen that position (forward and backward towers). One
+pass scores every token. The sum over a window is no joint probability: these are cloze scores, and
+not likelihoods.
+
+Shapes: B batch, n tokens of the longest window, T = n + 2 positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmlab.data.order import FORWARD
+from lmlab.data.tokenizers import TextTokenizer
+from lmlab.errors import UserError
+from lmlab.models.backbone import Backbone
+from lmlab.models.towers import TwoTower
+from lmlab.objectives.base import IGNORED, Batch, Criterion, WithCriterion
+from lmlab.objectives.full import FullCrossEntropy
+
+
+class Cloze(WithCriterion):
+    """Predict each token from all others of its window, in one pass. Units: nats."""
+
+    order = FORWARD
+    autoregressive = False
+    conditions = "each token from all others of its window (cloze scores, not likelihoods)"
+
+    def __init__(self, *, bos_id: int, end_id: int) -> None:
+        self.bos_id, self.end_id = bos_id, end_id
+        self.criterion: Criterion = FullCrossEntropy()
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer) -> Cloze:
+        """From what `record` returned. `UserError` for another order than forward."""
+        if order != FORWARD:
+            raise UserError(f"order {order}: these towers read both ways; leave it at forward")
+        return cls(bos_id=tokenizer.bos_id, end_id=tokenizer.end_of_text_id)
+
+    def check(self, backbone: Backbone) -> None:
+        """`UserError` for a model whose states have seen what they are to predict."""
+        if not (isinstance(backbone.model, TwoTower) and backbone.model.config.cloze):
+            raise UserError(
+                f"{type(backbone.model).__name__} has no towers that read from both ends; train "
+                "some: --objective towers-cloze --model.architecture lstm"
+            )
+        self.criterion.check(backbone)
+
+    def batch(
+        self,
+        windows: Sequence[np.ndarray],
+        *,
+        device: torch.device,
+        length: int | None = None,
+        keys: np.ndarray | None = None,
+    ) -> Batch:
+        length = length or max(len(window) for window in windows)
+        shape = (len(windows), length + 2)
+        inputs = np.full(shape, self.end_id, dtype=np.int64)
+        targets = np.full(shape, IGNORED, dtype=np.int64)
+        attention = np.zeros(shape, dtype=np.int64)
+        inputs[:, 0] = self.bos_id
+        for row, window in enumerate(windows):
+            n = len(window)
+            inputs[row, 1 : n + 1] = targets[row, 1 : n + 1] = window
+            attention[row, : n + 2] = 1
+
+        def put(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(array).to(device, non_blocking=True)
+
+        return Batch(put(inputs), put(targets), None if attention.all() else put(attention))
+
+    @torch.no_grad()
+    def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+        return self.criterion.each(backbone, batch).view(batch.targets_BT.shape)[:, 1:-1]
+
+    def record(self) -> dict[str, Any]:
+        return {"name": "cloze"}

@@ -1,0 +1,254 @@
+"""Two towers as objectives: one shared prediction, or a probe for each tower; any way of reading.
+
+Notable:
+- Scores are always those of the model's joint distribution; only what is trained differs. For
+  minimum that is the mixture of halves, for independent towers too.
+- The loss of independent towers is the mean of both: with Adam each trains as it would alone, but
+  for the clipping of the joint gradient.
+- The balance term of minimum is (2 s - 1)^2 of the micro-batch's mean share s of tower 1, a token's
+  share being the sigmoid of the difference of its losses; so it depends on the micro-batch.
+- Both probes see the same states, computed once, in the same order and under the same masks, and
+  start at the same weights: what differs between them is the tower.
+- Losses of a tower alone never hold tokens x vocabulary; a mixture's gradient does.
+
+Shapes: N positions, D width, V vocabulary, K = 2 towers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+
+from lmlab.config.objective import MASKED_OBJECTIVES
+from lmlab.config.towers import CLOZE_OBJECTIVES
+from lmlab.data.tokenizers import TextTokenizer
+from lmlab.errors import UserError
+from lmlab.models.backbone import Backbone
+from lmlab.models.towers import ONE_STATE, TwoTower
+from lmlab.objectives.base import IGNORED, Batch
+from lmlab.objectives.causal import Causal
+from lmlab.objectives.cloze import Cloze
+from lmlab.objectives.cross_entropy import cross_entropy_each, cross_entropy_sum
+from lmlab.objectives.full import FullCrossEntropy
+from lmlab.objectives.masked import Masked
+
+
+def tower_rows(model: TwoTower, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The states (N, D) of both towers at the computed positions."""
+    first, second = (
+        states_BTD.flatten(0, 1)
+        for states_BTD in model.model.tower_states(batch.inputs_BT, batch.attention_BT)
+    )
+    if batch.rows_N is None:
+        return first, second
+    return first[batch.rows_N], second[batch.rows_N]
+
+
+@torch.no_grad()
+def tower_nats(
+    model: TwoTower,
+    rows: tuple[torch.Tensor, torch.Tensor],
+    targets_N: torch.Tensor,
+    *,
+    scales: tuple[float, float] = (1.0, 1.0),
+) -> torch.Tensor:
+    """Nats (K, N) of each target under each tower's own distribution: its probe, where it has one.
+
+    `scales` multiply the towers' logits (inverse temperatures). 0 where a target is ignored. Only
+    for models with `views`.
+    """
+    return torch.stack(
+        [
+            cross_entropy_each(
+                scales[k] * model.model.output(k, rows[k]),
+                model.head_of(k).weight,
+                targets_N,
+                bias_V=scales[k] * model.head_of(k).bias,
+            )
+            for k in range(2)
+        ]
+    )
+
+
+@torch.no_grad()
+def joint_nats(
+    model: TwoTower, rows: tuple[torch.Tensor, torch.Tensor], targets_N: torch.Tensor
+) -> torch.Tensor:
+    """Nats (N) of each target under the joint distribution, 0 where it is ignored."""
+    if model.config.fusion in ONE_STATE:
+        head = cast(Any, model.heads[0])
+        return cross_entropy_each(model.model.fused(rows), head.weight, targets_N, bias_V=head.bias)
+    each = [
+        cross_entropy_each(
+            cast(Any, model.model.transforms[k])(rows[k]),
+            head.weight,
+            targets_N,
+            bias_V=head.bias,
+        )
+        for k, head in ((k, cast(Any, model.heads[min(k, len(model.heads) - 1)])) for k in (0, 1))
+    ]
+    log_weights_NK = model.model.log_weights(rows)
+    mixed_N = -torch.logaddexp(log_weights_NK[:, 0] - each[0], log_weights_NK[:, 1] - each[1])
+    return mixed_N.masked_fill(targets_N == IGNORED, 0.0)
+
+
+def _model(backbone: Backbone) -> TwoTower:
+    if not isinstance(backbone.model, TwoTower):
+        raise UserError(
+            f"{type(backbone.model).__name__} has no towers; train some: --objective towers"
+        )
+    return backbone.model
+
+
+class FusedTowers(FullCrossEntropy):
+    """The loss of the fusion that the model has."""
+
+    depends_on_micro_batch = False
+
+    def __init__(self, balance: float) -> None:
+        self.balance = balance
+
+    def check(self, backbone: Backbone) -> None:
+        """`UserError` for a model without towers."""
+        self.depends_on_micro_batch = (
+            _model(backbone).config.fusion == "minimum" and self.balance > 0
+        )
+
+    def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
+        model = _model(backbone)
+        fusion = model.config.fusion
+        if fusion in ONE_STATE:
+            return super().sum(backbone, batch)
+        rows, targets_N = tower_rows(model, batch), batch.targets_N
+        count = int((targets_N != IGNORED).sum())
+        if fusion == "independent":
+            losses = [
+                cross_entropy_sum(
+                    cast(Any, model.model.transforms[k])(rows[k]),
+                    cast(Any, model.heads[k]).weight,
+                    targets_N,
+                    bias_V=cast(Any, model.heads[k]).bias,
+                )[0]
+                for k in range(2)
+            ]
+            return (losses[0] + losses[1]) / 2, count
+        real_N = targets_N != IGNORED
+        first, second = (
+            torch.nn.functional.cross_entropy(
+                model.own_logits(k, rows[k][real_N]).float(), targets_N[real_N], reduction="none"
+            )
+            for k in range(2)
+        )
+        if fusion == "minimum":
+            share = torch.sigmoid(second - first).mean()
+            balance = self.balance * count * (2 * share - 1) ** 2
+            return torch.minimum(first, second).sum() + balance, count
+        kept = (rows[0][real_N], rows[1][real_N])
+        log_weights_NK = model.model.log_weights(kept)
+        mixed = torch.logaddexp(log_weights_NK[:, 0] - first, log_weights_NK[:, 1] - second)
+        return -mixed.sum(), count
+
+    @torch.no_grad()
+    def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+        return joint_nats(_model(backbone), tower_rows(_model(backbone), batch), batch.targets_N)
+
+
+class TowerProbes(FullCrossEntropy):
+    """The mean loss of both towers' probes; the towers are frozen."""
+
+    def check(self, backbone: Backbone) -> None:
+        """`UserError` for a model without probes."""
+        if not _model(backbone).config.probed:
+            raise UserError("these towers have no probes; train them with --objective probe")
+
+    def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
+        model = _model(backbone)
+        with torch.no_grad():
+            rows = tower_rows(model, batch)
+        total, count = torch.zeros((), device=batch.targets_BT.device), 0
+        for k in range(2):
+            head = model.head_of(k)
+            loss, count = cross_entropy_sum(
+                model.model.output(k, rows[k]), head.weight, batch.targets_N, bias_V=head.bias
+            )
+            total = total + loss / 2
+        return total, count
+
+    @torch.no_grad()
+    def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+        model = _model(backbone)
+        return tower_nats(model, tower_rows(model, batch), batch.targets_N).mean(0)
+
+
+class _Fused:
+    name: str
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer) -> Any:
+        """From what `record` returned. `UserError` for an order that does not fit."""
+        made = cast(Any, super()).from_record(record, order=order, tokenizer=tokenizer)
+        made.criterion = FusedTowers(record["balance"])
+        return made
+
+    def record(self) -> dict[str, Any]:
+        made = cast(Any, super()).record()
+        return {**made, "name": self.name, "balance": cast(Any, self).criterion.balance}
+
+
+class _Probes:
+    name: str
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer) -> Any:
+        """From what `record` returned. `UserError` for an order that does not fit."""
+        made = cast(Any, super()).from_record(record, order=order, tokenizer=tokenizer)
+        made.criterion = TowerProbes()
+        return made
+
+    def record(self) -> dict[str, Any]:
+        return {**cast(Any, super()).record(), "name": self.name}
+
+
+class Towers(_Fused, Causal):
+    """Two towers predict each token from those before it. Units: nats."""
+
+    name = "towers"
+
+
+class TowersMasked(_Fused, Masked):
+    """Two towers predict masked tokens from both sides. Units: nats."""
+
+    name = "towers-masked"
+
+
+class TowersCloze(_Fused, Cloze):
+    """A forward and a backward tower predict each token from all others. Units: nats."""
+
+    name = "towers-cloze"
+
+
+class ProbedTowers(_Probes, Causal):
+    """A probe for each of two causal towers. Units: nats."""
+
+    name = "probe"
+
+
+class ProbedTowersMasked(_Probes, Masked):
+    """A probe for each of two masked towers. Units: nats."""
+
+    name = "probe-masked"
+
+
+class ProbedTowersCloze(_Probes, Cloze):
+    """A probe for each of a forward and a backward tower. Units: nats."""
+
+    name = "probe-cloze"
+
+
+def plain_record(record: dict[str, Any]) -> dict[str, Any]:
+    """Of the record of towers or probes, that of cross-entropy of the model's own logits."""
+    name = record["name"]
+    if name in MASKED_OBJECTIVES:
+        return {"name": "masked", "masking": record["masking"]}
+    return {"name": "cloze" if name in CLOZE_OBJECTIVES else "causal"}

@@ -1,0 +1,256 @@
+"""If two models share one prediction, which tokens does each take?
+
+For each corpus the study trains R pairs of cooperative towers and R of independent ones (the null
+N0), and if asked the halves of one wide model (N1), the hard minimum (a positive control) and one
+model of as many weights; gives all towers the same kind of probes; and compares their preferences
+among types of token (`analyses.preference`). The second probes of cooperative towers give the null
+of probe noise (N2). The claim is made across runs, since independent models have reliable
+preferences too: an exact permutation of cooperative against independent runs.
+
+Notable: the statistic was chosen before any result: the adjusted variance of preference between
+types. Where towers have heads of their own they are also measured by these, calibrated: the hard
+minimum divides by its heads, which probes of frozen towers do not see. Runs and sums are kept in the lab folder under the digest of what decides them, so an
+interrupted study goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmlab.analyses.preference import (
+    Preference,
+    Vocabulary,
+    halves_of,
+    preference,
+    runs_agree,
+    type_deviations,
+)
+from lmlab.analyses.preference_sums import PreferenceSums, groups_of_text, same_tower_twice
+from lmlab.analyses.subject import open_subject
+from lmlab.analyses.tower_passage import passage
+from lmlab.config import digest, to_mapping
+from lmlab.config.towers import TowersStudyConfig
+from lmlab.data.store import TokenStore
+from lmlab.durable import write_json, write_text
+from lmlab.numerics.preference import (
+    exact_permutation,
+    exact_permutation_of_pairs,
+    weighted_correlation,
+)
+from lmlab.progress import Bar, say, track
+from lmlab.studies.cached import cached_score
+from lmlab.studies.corpora import corpus_labels, open_corpus
+from lmlab.studies.towers_report import towers_page
+from lmlab.studies.towers_runs import (
+    COOPERATIVE,
+    INDEPENDENT,
+    arms,
+    cached_sums,
+    has_own_heads,
+    model_words,
+    probes,
+    request,
+    weights,
+    work,
+)
+from lmlab.studies.words import environment
+from lmlab.training.loop import TrainedRun, train
+
+_POINTS = 600
+_LEAST_TOKENS = 20
+_PASSAGE_TOKENS = 128
+
+
+def run_towers(config: TowersStudyConfig) -> Path:
+    """Runs the study, or what is missing of it; returns the path of the HTML report.
+
+    Writes `results.json` and `report.html` to `config.out`. Raises `UserError` for a corpus that
+    cannot be read, or too short to be measured on.
+    """
+    out = config.out or config.lab / f"towers-{digest(_identity(config))[:8]}"
+    labels = corpus_labels(config.corpora)
+    stores = {
+        label: open_corpus(
+            corpus, label=label, lab=config.lab, tokenizer="bpe", vocabulary=config.vocabulary,
+            tokens=config.tokens,
+        ).store
+        for corpus, label in zip(config.corpora, labels, strict=True)
+    }  # fmt: skip
+    for store in stores.values():
+        groups_of_text(store, config.evaluation, config.context)  # before hours of training
+    total = sum(work(config, store) for store in stores.values())
+    say(f"{total:,.0f} tokens to train on and to score; stopping is safe")
+    with track("towers study", total, "tokens") as bar:
+        results = {
+            "study": "towers",
+            "title": "Two towers with one prediction",
+            "config": to_mapping(config),
+            "tower": model_words(config.model),
+            "environment": environment(),
+            "parts": [_part(config, label, store, bar) for label, store in stores.items()],
+        }
+    write_json(out / "results.json", results)
+    write_text(out / "report.html", towers_page(results))
+    return out / "report.html"
+
+
+def _identity(config: TowersStudyConfig) -> dict[str, Any]:
+    return {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out")}
+
+
+def _part(config: TowersStudyConfig, label: str, store: TokenStore, bar: Bar) -> dict[str, Any]:
+    """The result of one corpus, as plain values."""
+    vocabulary = Vocabulary.of(store)
+    sums: dict[str, list[PreferenceSums]] = {}
+    noise: list[PreferenceSums] = []
+    own: dict[str, list[Preference]] = {}
+    found: dict[str, list[Preference]] = {}
+    single: list[float] = []
+    probed: TrainedRun | None = None
+    sizes: dict[str, int] = {}
+    for key, arm in arms(config).items():
+        for seed in range(arm.seeds):
+            note = f"{label}, {key}, seed {seed},"
+            asked = request(config, store, arm, seed)
+            sizes[key] = weights(asked, store)
+            run = train(asked, bar=bar, note=note)
+            if arm.towers is None:
+                single.append(_score(config, store, run, bar))
+                continue
+            if has_own_heads(arm):
+                by_heads = cached_sums(config, store, run, bar)
+                own.setdefault(key, []).append(preference(by_heads, vocabulary))
+            child = train(probes(config, store, run, seed), bar=bar, note=f"probes of {note}")
+            sums.setdefault(key, []).append(cached_sums(config, store, child, bar))
+            if key == COOPERATIVE:
+                probed = probed or child
+                again = probes(config, store, run, seed + config.seeds)
+                second = cached_sums(
+                    config, store, train(again, bar=bar, note=f"second probes of {note}"), bar
+                )
+                noise.append(same_tower_twice(sums[key][-1], second))
+        if key in sums:
+            found[key] = [preference(one, vocabulary) for one in sums[key]]
+    sums["noise"], found["noise"] = noise, [preference(one, vocabulary) for one in noise]
+    assert probed is not None
+    return {
+        "corpus": label,
+        "store": store.fingerprint[:12],
+        "vocabulary": store.vocabulary,
+        "training_tokens_available": store.split("train").tokens,
+        "arms": {
+            key: {
+                "label": arm.label,
+                "weights": sizes[key],
+                "runs": [_run(one) for one in found.get(key, [])],
+                "own_heads": [_run(one) for one in own.get(key, [])],
+                "agreement": _agreement(sums.get(key, []), vocabulary),
+            }
+            for key, arm in arms(config).items()
+        },
+        "noise": {
+            "label": "one tower, probed twice (N2)",
+            "runs": [_run(one) for one in found["noise"]],
+        },
+        "single_nats_per_token": single,
+        "tests": _tests(found, sums, vocabulary),
+        "first": found[COOPERATIVE][0].to_json(),
+        "points": {
+            key: _points(sums[key][0], sums[key][1], vocabulary)
+            for key in (COOPERATIVE, INDEPENDENT)
+        },
+        "passages": [
+            asdict(one)
+            for one in passage(
+                open_subject(probed.checkpoint),
+                store,
+                split=config.evaluation,
+                context=min(config.context, _PASSAGE_TOKENS),
+                windows=2,
+            )
+        ],
+    }
+
+
+def _score(config: TowersStudyConfig, store: TokenStore, run: TrainedRun, bar: Bar) -> float:
+    made = cached_score(
+        run, store, split=config.evaluation, context=config.context, max_windows=config.windows,
+        order="forward", bar=bar,
+    )  # fmt: skip
+    return made.nats_per_token
+
+
+def _run(found: Preference) -> dict[str, Any]:
+    """One run's figures; what is preferred is kept for the first run only."""
+    values = found.to_json()
+    return {name: value for name, value in values.items() if name not in ("what", "top")}
+
+
+def _tests(
+    found: dict[str, list[Preference]],
+    sums: dict[str, list[PreferenceSums]],
+    vocabulary: Vocabulary,
+) -> dict[str, Any]:
+    """Cooperative against independent runs: difference of means, and exact p-values."""
+    ours, null = found[COOPERATIVE], found[INDEPENDENT]
+    runs = [*sums[COOPERATIVE], *sums[INDEPENDENT]]
+    agreement_NN = np.eye(len(runs))
+    for i, j in combinations(range(len(runs)), 2):
+        agreement_NN[i, j] = agreement_NN[j, i] = runs_agree(runs[i], runs[j], vocabulary)
+
+    def compared(name: str) -> dict[str, Any]:
+        a, b = (np.array([getattr(one, name) for one in kind]) for kind in (ours, null))
+        return {
+            "cooperative": float(a.mean()),
+            "independent": float(b.mean()),
+            "p": exact_permutation(a, b),
+        }
+
+    return {
+        "variance": compared("adjusted_between_variance"),
+        "spread": compared("spread"),
+        "router_gain": compared("router_gain"),
+        "agreement": {
+            "cooperative": _mean_of_pairs(agreement_NN[: len(ours), : len(ours)]),
+            "independent": _mean_of_pairs(agreement_NN[len(ours) :, len(ours) :]),
+            "p": exact_permutation_of_pairs(agreement_NN, len(ours)),
+        },
+        "least_p": 1 / math.comb(len(runs), len(ours)),
+    }
+
+
+def _mean_of_pairs(values_NN: np.ndarray) -> float:
+    return float(values_NN[np.triu_indices(len(values_NN), 1)].mean())
+
+
+def _agreement(sums: list[PreferenceSums], vocabulary: Vocabulary) -> float | None:
+    if len(sums) < 2:
+        return None
+    return float(np.mean([runs_agree(a, b, vocabulary) for a, b in combinations(sums, 2)]))
+
+
+def _points(one: PreferenceSums, other: PreferenceSums, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Types of two runs to be drawn: frequency, and adjusted deviations with signs that agree."""
+    n_V = np.minimum(one.count_GV.sum(0), other.count_GV.sum(0))
+    kept = np.flatnonzero(n_V >= _LEAST_TOKENS)
+    kept = kept[np.argsort(-n_V[kept], kind="stable")]
+    if len(kept) > _POINTS:  # evenly over frequency, the most frequent all the same
+        kept = kept[np.unique(np.geomspace(1, len(kept), _POINTS).astype(int) - 1)]
+    first_V, second_V = (type_deviations(s, vocabulary, adjusted=True) for s in (one, other))
+    halves = [halves_of(s, vocabulary, adjusted=True) for s in (one, other)]
+    same_way = weighted_correlation(
+        halves[0].first_RV[0], halves[1].first_RV[0], halves[0].weight_RV[0]
+    )
+    sign = 1 if same_way >= 0 else -1
+    return {
+        "count": vocabulary.counts_V[kept].tolist(),
+        "class": vocabulary.class_V[kept].tolist(),
+        "first": first_V[kept].tolist(),
+        "second": (sign * second_V[kept]).tolist(),
+    }

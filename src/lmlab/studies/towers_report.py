@@ -1,0 +1,366 @@
+"""The report of the towers study, from its `results.json` alone (so it can be drawn again).
+
+Every figure stands under its finding in words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from lmlab.numerics.frequency import rank_correlation
+from lmlab.report.figures import Interval, Points, forest_plot, scatter_plot
+from lmlab.report.page import Figure, Passage, Section, Table, render_page
+from lmlab.studies.towers_words import preference_tables
+from lmlab.studies.words import made_by, signed
+
+_KINDS = {"words of the closed class": (0,), "other words": (1,), "pieces": (2,)}
+_OTHER = "all else (punctuation, digits, space)"
+_STRONG = 1.0  # nats of difference at which a token has its full colour
+
+
+def towers_page(results: dict[str, Any]) -> str:
+    """The HTML page of `results` (see `lmlab.studies.towers`)."""
+    return render_page(
+        results["title"],
+        summary(results["parts"]),
+        towers_sections(results),
+        footer=made_by(results["environment"]),
+    )
+
+
+def towers_sections(results: dict[str, Any]) -> list[Section]:
+    """What the study shows, as sections of a page."""
+    parts = results["parts"]
+    made: list[Section] = []
+    if len(parts) > 1:
+        made.append(_corpora_section(parts))
+    for part in parts:
+        name = f": {part['corpus']}" if len(parts) > 1 else ""
+        made += [
+            Section(
+                f"Preference and its nulls{name}",
+                figures=_bars(part),
+                tables=[_measures(part), _losses(part)],
+            ),
+            Section(f"The same types in every run?{name}", figures=_scatters(part)),
+            _passages(part, name),
+            Section(
+                f"What is preferred{name}",
+                ["Of the first cooperative run. Which tower is called 1 is arbitrary."],
+                tables=preference_tables(part["first"]),
+            ),
+        ]
+    return [*made, Section("Methods", _methods(results))]
+
+
+def verdict(part: dict[str, Any]) -> str:
+    """The claim in words: do cooperative towers divide labour beyond independent ones?"""
+    tests = part["tests"]
+    spread, variance = tests["spread"], tests["variance"]
+    least = tests["least_p"]
+    text = (
+        f"types differ by a spread of {spread['cooperative']:.3f} nats between cooperative towers "
+        f"and {spread['independent']:.3f} between independent ones (p = {p_value(variance['p'])}, "
+        "exact permutation of runs)"
+    )
+    if least > 0.05:
+        return f"cannot be told from so few runs: {text}"
+    return f"{'yes' if variance['p'] <= 0.05 else 'no'}: {text}"
+
+
+def p_value(p: float) -> str:
+    """A p-value with enough digits to be told from 0.05."""
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def summary(parts: Sequence[dict[str, Any]]) -> str:
+    """The finding of the whole study."""
+    lines = []
+    for part in parts:
+        tests = part["tests"]
+        where = f"{part['corpus']}: " if len(parts) > 1 else ""
+        gain, agreement = tests["router_gain"], tests["agreement"]
+        lines.append(
+            f"{where}Do cooperative towers divide labour beyond independent towers? "
+            f"{_upper(verdict(part))}."
+        )
+        lines.append(
+            f"Of use? Sending each type to its tower saves {signed(gain['cooperative'], 4)} nats "
+            f"per token with cooperative towers, {signed(gain['independent'], 4)} with independent "
+            f"ones (p = {p_value(gain['p'])}). The same preferences in every run? The types of two "
+            f"cooperative runs correlate by {signed(agreement['cooperative'], 2)}, those of two "
+            f"independent ones by {signed(agreement['independent'], 2)} "
+            f"(p = {p_value(agreement['p'])})."
+        )
+        if "minimum" in part["arms"]:
+            lines.append(_control(part))
+    return "\n\n".join(lines)
+
+
+def _upper(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _control(part: dict[str, Any]) -> str:
+    """Whether the measure sees the division of the hard minimum, by the towers' own heads."""
+    control, null = (
+        [run["spread"] for run in part["arms"][key]["own_heads"]]
+        for key in ("minimum", "independent")
+    )
+    text = (
+        f"The positive control, towers trained by the hard minimum, has a spread of "
+        f"{float(np.mean(control)):.3f} nats by the towers' own heads, independent towers "
+        f"{float(np.mean(null)):.3f}"
+    )
+    if min(control) > max(null):
+        return f"{text}: the measure sees a division where there is one."
+    return f"{text}: at this size the study does not show that it would see a division."
+
+
+def _mean(runs: Sequence[dict[str, Any]], name: str) -> float:
+    return float(np.mean([run[name] for run in runs]))
+
+
+def towers_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The finding of each corpus, for the command line."""
+    return ["corpus", "verdict"], [[part["corpus"], verdict(part)] for part in results["parts"]]
+
+
+def _kinds(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """The arms with towers, and the null of probe noise."""
+    return [arm for arm in [*part["arms"].values(), part["noise"]] if arm["runs"]]
+
+
+def _bars(part: dict[str, Any]) -> list[Figure]:
+    tests = part["tests"]
+    caption = (
+        "Means over runs; bars: 95 % intervals over runs (Student t), none for a single run. "
+        "N0: towers that never met; N1: one model's states in two halves; N2: one tower whose two "
+        "probes differ in initial weights and data, which no other row's do."
+    )
+    gain = tests["router_gain"]
+    larger = "larger" if tests["variance"]["p"] <= 0.05 else "not provably larger"
+    return [
+        forest_plot(
+            [_over_runs(arm, "spread") for arm in _kinds(part)],
+            x_label="spread of preference between types, nats (adjusted standard deviation)",
+            finding=f"The preferences of cooperative towers are {larger} than those of "
+            f"independent ones (p = {p_value(tests['variance']['p'])}).",
+            alt="Spread of preference between types for each kind of towers, with intervals.",
+            caption=caption,
+        ),
+        forest_plot(
+            [_over_runs(arm, "router_gain") for arm in _kinds(part)],
+            x_label="gain of a router by type, nats per token (above 0: of use)",
+            finding=f"A router by type gains {signed(gain['cooperative'], 4)} nats per token with "
+            f"cooperative towers and {signed(gain['independent'], 4)} with independent ones.",
+            alt="Gain of a router by type for each kind of towers, with intervals.",
+            caption="Decided on one half of the text, scored on the other, against the better "
+            f"tower there. {caption}",
+        ),
+    ]
+
+
+def _over_runs(arm: dict[str, Any], name: str) -> Interval:
+    values = np.array([run[name] for run in arm["runs"]])
+    mean, n = float(values.mean()), len(values)
+    if n < 2:
+        return Interval(arm["label"], mean, None, None, note="one run")
+    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n))
+    return Interval(arm["label"], mean, mean - half, mean + half)
+
+
+def _losses(part: dict[str, Any]) -> Table:
+    rows: list[list[str | float | int]] = []
+    for arm in part["arms"].values():
+        if not arm["runs"]:
+            continue
+        each = [[nats["estimate"] for nats in run["nats"]] for run in arm["runs"]]
+        rows.append(
+            [
+                arm["label"],
+                f"{arm['weights']:,}",
+                len(each),
+                f"{float(np.mean([one[2] for one in each])):.4f}",
+                f"{float(np.mean([min(one[:2]) for one in each])):.4f}",
+                f"{float(np.mean([max(one[:2]) for one in each])):.4f}",
+            ]
+        )
+    if part["single_nats_per_token"]:
+        arm, single = part["arms"]["single"], part["single_nats_per_token"]
+        mean = f"{float(np.mean(single)):.4f}"
+        rows.append([arm["label"], f"{arm['weights']:,}", len(single), mean, "–", "–"])
+    return Table(
+        ["towers", "weights", "runs", "joint", "better tower", "worse tower"],
+        rows,
+        "Nats per token on held-out text, means over runs. Towers alone by their probes; the joint "
+        "model of independent towers and of the hard minimum is the mixture of halves.",
+    )
+
+
+def _measures(part: dict[str, Any]) -> Table:
+    rows: list[list[str | float | int]] = []
+    kinds = [(arm, "", arm["runs"]) for arm in _kinds(part)]
+    kinds += [
+        (arm, ", own heads", arm["own_heads"]) for arm in part["arms"].values() if arm["own_heads"]
+    ]
+    for arm, how, runs in kinds:
+        oracle = [run["oracle_gain"] for run in runs if run["oracle_gain"] is not None]
+        agreement = None if how else arm.get("agreement")
+        rows.append(
+            [
+                arm["label"] + how,
+                f"{_mean(runs, 'spread'):.3f}",
+                f"{_mean(runs, 'adjusted_reliability'):.3f}",
+                f"{100 * _mean(runs, 'found_tokens'):.0f} %",
+                signed(_mean(runs, "router_gain"), 4),
+                signed(float(np.mean(oracle)), 4) if oracle else "–",
+                "–" if agreement is None else signed(agreement, 2),
+            ]
+        )
+    return Table(
+        ["towers", "spread", "reliability", "tokens of types found", "router gain", "oracle gain",
+         "agreement of runs"],
+        rows,
+        "Preference, means over runs. Spread, reliability and agreement are of types' adjusted "
+        "differences. By probes; where it says so, by the towers' own heads, calibrated.",
+    )  # fmt: skip
+
+
+def _scatters(part: dict[str, Any]) -> list[Figure]:
+    figures: list[Figure] = []
+    for key, arm in part["points"].items():
+        label = part["arms"][key]["label"]
+        agreement = part["tests"]["agreement"][key]
+        figures.append(
+            scatter_plot(
+                _clouds(arm, "first", "second"),
+                x_label="preference for tower 1 in the first run, nats",
+                y_label="preference in the second run, nats",
+                finding=f"{_upper(label)}: the preferences of two runs correlate by "
+                f"{signed(agreement, 2)} on average.",
+                alt=f"Preference of each type in one run of {label} against another run.",
+                caption="A point a type, shrunken and adjusted for difficulty and frequency. The "
+                "second run's towers are numbered so that they agree, which alone gives a "
+                "correlation above zero in this drawing; the figure in the sentence is free of it.",
+            )
+        )
+    cooperative = part["points"]["cooperative"]
+    figures.append(
+        scatter_plot(
+            _clouds(cooperative, "count", "first"),
+            x_label="occurrences in the training text",
+            y_label="preference for tower 1, nats",
+            finding=_against_frequency(cooperative),
+            alt="Preference of each type against how often it occurs.",
+            caption="A point a type, adjusted: what is linear in the logarithm of frequency is "
+            "taken out.",
+            log_x=True,
+        )
+    )
+    return figures
+
+
+def _against_frequency(points: dict[str, Any]) -> str:
+    size = np.abs(points["first"])
+    signed_, of_size = (rank_correlation(points["count"], y) for y in (points["first"], size))
+    if signed_ is None or of_size is None:
+        return "Preference against frequency, first cooperative run."
+    return (
+        f"Preference and frequency have a rank correlation of {signed(signed_, 2)}, the size of "
+        f"preference and frequency one of {signed(of_size, 2)} (first cooperative run)."
+    )
+
+
+def _clouds(points: dict[str, Any], x: str, y: str) -> list[Points]:
+    classes = np.array(points["class"])
+    named = sum(_KINDS.values(), ())
+    kinds = [(name, np.isin(classes, which)) for name, which in _KINDS.items()]
+    kinds.append((_OTHER, ~np.isin(classes, named)))
+    xs, ys = np.maximum(points[x], 1) if x == "count" else np.array(points[x]), np.array(points[y])
+    return [
+        Points(name, xs[inside].tolist(), ys[inside].tolist(), colour=colour)
+        for colour, (name, inside) in enumerate(kinds)
+        if inside.any()
+    ]
+
+
+def _passages(part: dict[str, Any], name: str) -> Section:
+    dominance = part["first"]["dominance"]["estimate"]
+    made = []
+    for passage in part["passages"]:
+        delta = np.array(passage["delta"]) - dominance
+        strength = np.clip(delta / _STRONG, -1, 1)
+        share = float((delta > 0).mean())
+        made.append(
+            Passage(
+                f"Tower 1 takes {100 * share:.0f} % of these tokens.",
+                list(zip(passage["tokens"], strength.tolist(), strict=True)),
+                f"From {passage['document']}.",
+            )
+        )
+    text = (
+        "Held-out text, first cooperative run. Blue: tower 1 predicts the token better than tower "
+        "2 does, beyond what it is better at altogether; red and dotted: tower 2. Full colour is a "
+        f"difference of {_STRONG:g} nat or more. A single token is mostly chance; what is "
+        "reliable is in the tables."
+    )
+    return Section(f"A passage, token by token{name}", [text], passages=made)
+
+
+def _corpora_section(parts: Sequence[dict[str, Any]]) -> Section:
+    rows: list[list[str | float | int]] = [
+        [
+            part["corpus"],
+            f"{part['tests']['spread']['cooperative']:.4f}",
+            f"{part['tests']['spread']['independent']:.4f}",
+            p_value(part["tests"]["variance"]["p"]),
+            signed(part["tests"]["router_gain"]["cooperative"], 4),
+            signed(part["tests"]["router_gain"]["independent"], 4),
+            signed(part["tests"]["agreement"]["cooperative"], 2),
+        ]
+        for part in parts
+    ]
+    return Section(
+        "Corpora side by side",
+        tables=[
+            Table(
+                ["corpus", "spread, cooperative", "spread, independent", "p", "router gain, "
+                 "cooperative", "router gain, independent", "agreement, cooperative"],
+                rows,
+                "A division that is there without word order, or without any, is not one of "
+                "language.",
+            )
+        ],
+    )  # fmt: skip
+
+
+def _methods(results: dict[str, Any]) -> list[str]:
+    config, part = results["config"], results["parts"][0]
+    first = part["first"]
+    return [
+        f"A tower is {results['tower']}; the embedding, twice as wide, is shared and tied. "
+        f"Cooperative towers are joined by {config['fusion']}. {config['tokens']:,} training "
+        f"tokens a run ({part['training_tokens_available']:,} available), "
+        f"{config['batch_tokens']:,} a step, context {config['context']}, AdamW with a peak rate "
+        f"of {config['learning_rate']:g} (probes {config['probe_learning_rate']:g}), weight decay "
+        "0.1 on matrices, warm-up over 5 % of the steps, cosine to a tenth.",
+        f"Every tower gets a probe: dense layer, GELU, layer norm and an untied head, trained on "
+        f"{config['probe_tokens']:,} tokens over the frozen towers, which are in evaluation mode. "
+        "Both probes of a pair start at the same weights and see the same states in the same "
+        "order, so that nothing but the tower differs.",
+        f"Measured on {first['tokens']:,} tokens of the {config['evaluation']} split, "
+        f"{first['groups']} groups of text (clusters: {first['cluster_unit']}), never split. "
+        "A type's difference is the mean over its tokens of tower 2's loss less tower 1's. "
+        "Adjusted: less what is linear in the type's mean difficulty and log frequency. The "
+        "spread is the square root of the variance between types, estimated without bias from the "
+        "covariance of halves of the text, weighted by tokens; the verdict permutes the "
+        "variances of cooperative and independent runs exactly. Independent models have reliable "
+        "preferences too, and so do probes that differ: that is what the nulls are for. A router by "
+        "type knows the token to be predicted: its gain is a measure, not a model.",
+    ]

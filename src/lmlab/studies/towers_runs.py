@@ -1,0 +1,208 @@
+"""The runs of the towers study: which arms, what they share, their probes and their sums.
+
+Notable: the arms of a seed have the same data order. Probes of all arms are trained alike, with the
+same initial weights and data; those of the cooperative towers once more from another seed, which
+gives the null of probe noise (one tower as two probes see it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from lmlab.analyses.preference_sums import PreferenceSums, preference_sums
+from lmlab.analyses.subject import open_subject
+from lmlab.config import digest
+from lmlab.config.model import RECURRENT, ModelConfig
+from lmlab.config.towers import TowersConfig, TowersStudyConfig
+from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
+from lmlab.data.store import TokenStore
+from lmlab.data.windows import evaluation_windows
+from lmlab.errors import UserError
+from lmlab.models.build import build_model, parameters
+from lmlab.progress import Bar, say
+from lmlab.training.loop import TrainedRun
+from lmlab.training.setup import backbone_config, planned_tokens, resolve, run_identity
+
+COOPERATIVE, INDEPENDENT, SPLIT, MINIMUM, SINGLE = (
+    "cooperative", "independent", "split", "minimum", "single",
+)  # fmt: skip
+_PROBE_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train, everything else being equal."""
+
+    label: str
+    towers: TowersConfig | None
+    """None for the single model."""
+    seeds: int
+
+
+def arms(config: TowersStudyConfig) -> dict[str, Arm]:
+    """The arms that the study asks for, by key."""
+    made = {
+        COOPERATIVE: Arm("cooperative towers", TowersConfig(config.fusion), config.seeds),
+        INDEPENDENT: Arm("independent towers (N0)", TowersConfig("independent"), config.seeds),
+    }
+    if config.split and not config.cloze:
+        how = TowersConfig("concat", split=True)
+        made[SPLIT] = Arm("halves of one model (N1)", how, config.other_seeds)
+    if config.control:
+        how = TowersConfig("minimum")
+        made[MINIMUM] = Arm("hard minimum (control)", how, config.other_seeds)
+    if config.single and not config.cloze:
+        made[SINGLE] = Arm("one model of as many weights", None, config.other_seeds)
+    return made
+
+
+def has_own_heads(arm: Arm) -> bool:
+    """Whether each tower has a distribution of its own, without probes."""
+    return arm.towers is not None and arm.towers.fusion != "concat"
+
+
+def request(config: TowersStudyConfig, store: TokenStore, arm: Arm, seed: int) -> TrainConfig:
+    """The run of an arm and seed."""
+    if arm.towers is not None:
+        made = _training(config, store, seed, config.tokens, config.learning_rate)
+        made = replace(
+            made, model=config.model, objective=f"towers{config.reading}", towers=arm.towers
+        )  # pyright: ignore[reportArgumentType]
+        return _placed(config, made, store)
+    return _placed(config, single(config, store, seed), store)
+
+
+def probes(
+    config: TowersStudyConfig, store: TokenStore, towers: TrainedRun, seed: int
+) -> TrainConfig:
+    """The child run that trains a pair of probes."""
+    made = _training(
+        config, store, seed + _PROBE_SEEDS, config.probe_tokens, config.probe_learning_rate
+    )
+    made = replace(
+        made,
+        objective=f"probe{config.reading}",  # pyright: ignore[reportArgumentType]
+        parent=ParentConfig(str(towers.path)),
+    )
+    return _placed(config, made, store)
+
+
+def _training(
+    config: TowersStudyConfig, store: TokenStore, seed: int, tokens: int, rate: float
+) -> TrainConfig:
+    batch = config.batch_tokens // config.context
+    return TrainConfig(
+        store=store.path,
+        context=config.context,
+        batch=batch,
+        steps=max(1, round(tokens / (batch * config.context))),
+        seed=seed,
+        optimizer=OptimizerConfig(learning_rate=rate),
+        checkpoints=CheckpointConfig(every=250, keep=1),
+    )
+
+
+def _placed(config: TowersStudyConfig, made: TrainConfig, store: TokenStore) -> TrainConfig:
+    identity = run_identity(resolve(made), store)
+    return replace(made, out=config.lab / "runs" / identity[:12])
+
+
+def single(config: TowersStudyConfig, store: TokenStore, seed: int) -> TrainConfig:
+    """The run of one model whose width is that with the nearest number of weights to the towers'.
+
+    It is a split model that nobody splits: embeddings, fusion and head are those of the towers.
+    """
+    made = _training(config, store, seed, config.tokens, config.learning_rate)
+    objective = f"towers{config.reading}"
+    towers = replace(
+        made,
+        model=config.model,
+        objective=objective,  # pyright: ignore[reportArgumentType]
+        towers=TowersConfig(config.fusion),
+    )
+    wanted = weights(towers, store)
+    size = config.model.dimensions()
+    step = 2 * size.heads if config.model.architecture not in RECURRENT else 1
+
+    def with_width(units: int) -> TrainConfig:
+        return replace(
+            towers,
+            model=replace(config.model, width=units * step),
+            towers=TowersConfig("concat", split=True),
+        )
+
+    low, high = 1, 2
+    while weights(with_width(high), store) < wanted:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if weights(with_width(middle), store) < wanted else (low, middle)
+    return min(
+        (with_width(units) for units in (low, high)),
+        key=lambda one: abs(weights(one, store) - wanted),
+    )
+
+
+def weights(config: TrainConfig, store: TokenStore) -> int:
+    """Number of weights of a run's model, which is not built."""
+    with torch.device("meta"):
+        return parameters(
+            build_model(backbone_config(config, store), seed=0, masked=config.is_masked)
+        )
+
+
+def cached_sums(
+    config: TowersStudyConfig, store: TokenStore, run: TrainedRun, bar: Bar
+) -> PreferenceSums:
+    """The sums of a run of probes, or of towers by their own heads, kept beside it."""
+    decided = [run.identity, store.fingerprint, config.evaluation, config.context, config.windows]
+    path = run.path / "preference" / f"{digest([*decided, 'sums 1'])[:12]}.safetensors"
+    if path.is_file():
+        try:
+            kept = PreferenceSums.load(path)
+        except UserError as error:
+            say(f"measuring again: {error}")
+        else:
+            bar.skip(scored_tokens(config, store))
+            return kept
+    made = preference_sums(
+        open_subject(run.checkpoint),
+        store,
+        split=config.evaluation,
+        held_out="test" if config.evaluation == "validation" else "validation",
+        context=config.context,
+        max_windows=config.windows,
+        bar=bar,
+    )
+    made.save(path)
+    return made
+
+
+def scored_tokens(config: TowersStudyConfig, store: TokenStore) -> float:
+    """Tokens that each run is measured on."""
+    windows = evaluation_windows(
+        store.split(config.evaluation), config.context, max_windows=config.windows
+    )
+    return float(windows.length_M.sum())
+
+
+def work(config: TowersStudyConfig, store: TokenStore) -> float:
+    """Tokens to train on and to score, for one corpus."""
+    scored, total = scored_tokens(config, store), 0.0
+    for arm in arms(config).values():
+        trained = planned_tokens(_training(config, store, 0, config.tokens, config.learning_rate))
+        total += arm.seeds * (trained + scored * (2 if has_own_heads(arm) else 1))
+        if arm.towers is not None:
+            probed = planned_tokens(_training(config, store, 0, config.probe_tokens, 1.0))
+            twice = 2 if arm.towers == TowersConfig(config.fusion) else 1
+            total += arm.seeds * (twice * probed + (twice - 1) * scored)
+    return total
+
+
+def model_words(model: ModelConfig) -> str:
+    """A tower in words."""
+    size = model.dimensions()
+    heads = "" if model.architecture in RECURRENT else f", {size.heads} heads"
+    return f"{model.architecture}, {size.layers} layers of {size.width}{heads}"

@@ -1,0 +1,183 @@
+"""The towers study: its arms and nulls, resumption, the claim, the report."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from lmlab.analyses.preference import Vocabulary, preference
+from lmlab.analyses.preference_sums import preference_sums
+from lmlab.analyses.subject import open_subject
+from lmlab.cli import main
+from lmlab.config.model import ModelConfig
+from lmlab.config.towers import TowersConfig, TowersStudyConfig
+from lmlab.errors import UserError
+from lmlab.numerics.preference import exact_permutation
+from lmlab.report.page import Passage, Section, render_page
+from lmlab.studies import towers as study
+from lmlab.studies.redraw import redraw, result_rows
+from lmlab.studies.towers_report import towers_page, verdict
+from lmlab.studies.towers_runs import arms, request, single, weights
+
+TINY = {
+    "model": ModelConfig(layers=1, heads=2, width=16),
+    "vocabulary": 300,
+    "context": 16,
+    "tokens": 640,
+    "probe_tokens": 320,
+    "batch_tokens": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, text_store):
+    lab = tmp_path_factory.mktemp("lab")
+    config = TowersStudyConfig(
+        corpora=(str(text_store.path),), seeds=2, other_seeds=1, lab=lab, out=lab / "study", **TINY
+    )
+    report = study.run_towers(config)
+    return config, report, json.loads((report.parent / "results.json").read_text())
+
+
+def test_the_arms_are_what_they_are_named_for(finished):
+    config, _, results = finished
+    (part,) = results["parts"]
+    assert {k: len(a["runs"]) for k, a in part["arms"].items()} == {
+        "cooperative": 2, "independent": 2, "split": 1, "minimum": 1, "single": 0,
+    }  # fmt: skip
+    assert len(part["noise"]["runs"]) == 2
+    assert len(part["single_nats_per_token"]) == 1
+    records = {
+        path: json.loads(next(path.rglob("lmlab.json")).read_text())
+        for path in (config.lab / "runs").iterdir()
+    }
+    names = [record["objective"]["name"] for record in records.values()]
+    assert sorted(set(names)) == ["probe", "towers"]
+    assert names.count("towers") == 6 + 1
+    assert len(part["arms"]["minimum"]["own_heads"]) == 1
+    assert len(part["arms"]["independent"]["own_heads"]) == 2
+    assert part["arms"]["cooperative"]["own_heads"] == []
+    assert names.count("probe") == 6 + 2  # cooperative towers are probed twice
+    wide = part["arms"]["cooperative"]["weights"]
+    assert part["arms"]["single"]["weights"] == pytest.approx(wide, rel=0.1)
+    assert part["arms"]["independent"]["weights"] > wide
+
+
+def test_a_run_of_the_result_is_what_the_analysis_finds(finished, text_store):
+    config, _, results = finished
+    (part,) = results["parts"]
+    towers = request(config, text_store, arms(config)["cooperative"], 0)
+    child = next(
+        path
+        for path in (config.lab / "runs").iterdir()
+        if json.loads(next(path.rglob("lmlab.json")).read_text()).get("parent") == str(towers.out)
+        and json.loads(next(path.rglob("lmlab.json")).read_text())["training"]["seed"] == 1000
+    )
+    sums = preference_sums(open_subject(child), text_store, context=16)
+    found = preference(sums, Vocabulary.of(text_store)).to_json()
+    run = part["arms"]["cooperative"]["runs"][0]
+    assert run["adjusted_between_variance"] == pytest.approx(found["adjusted_between_variance"])
+    assert run["router_gain"] == pytest.approx(found["router_gain"])
+    assert part["first"]["top"] == json.loads(json.dumps(found["top"]))
+    values = [
+        np.array([r["adjusted_between_variance"] for r in part["arms"][key]["runs"]])
+        for key in ("cooperative", "independent")
+    ]
+    assert part["tests"]["variance"]["p"] == exact_permutation(*values)
+    assert part["tests"]["least_p"] == pytest.approx(1 / 6)
+
+
+def test_a_finished_study_trains_and_measures_nothing_again(finished, monkeypatch):
+    config, report, _ = finished
+    before = report.read_bytes()
+    monkeypatch.setattr("lmlab.training.loop.Trainer.run", pytest.fail)
+    monkeypatch.setattr("lmlab.studies.towers_runs.preference_sums", pytest.fail)
+    monkeypatch.setattr("lmlab.studies.cached.score", pytest.fail)
+    assert study.run_towers(config) == report
+    assert report.read_bytes() == before
+
+
+def test_the_report_says_what_was_found_and_is_drawn_again(finished):
+    _, report, results = finished
+    page = report.read_text()
+    assert "Cannot be told from so few runs" in page
+    for words in ("independent towers (N0)", "one tower, probed twice (N2)", "What is preferred",
+                  'class="passage"', "hard minimum"):  # fmt: skip
+        assert words in page
+    assert "nan" not in page.split("</style>")[1].replace("dominan", "").replace("finan", "")
+    report.unlink()
+    assert redraw(report.parent) == report
+    assert report.read_text() == page == towers_page(results)
+    columns, rows = result_rows(report.parent)
+    assert columns == ["corpus", "verdict"]
+    assert rows[0][1] == verdict(results["parts"][0])
+
+
+def test_the_verdict_follows_the_exact_permutation(finished):
+    part = copy.deepcopy(finished[2]["parts"][0])
+    part["tests"]["least_p"] = 1 / 70
+    for p, word in ((1 / 70, "yes"), (0.05, "yes"), (0.06, "no"), (1.0, "no")):
+        part["tests"]["variance"]["p"] = p
+        assert verdict(part).startswith(f"{word}: types differ by a spread of")
+
+
+def test_several_corpora_stand_side_by_side(finished):
+    results = copy.deepcopy(finished[2])
+    results["parts"].append({**copy.deepcopy(results["parts"][0]), "corpus": "another"})
+    page = towers_page(results)
+    assert "Corpora side by side" in page
+    assert page.count("Preference and its nulls: ") == 2 * 2  # in the contents, too
+
+
+@pytest.mark.parametrize(
+    ("architecture", "reading"), [("bert", "-masked"), ("lstm", "-cloze"), ("llama", "")]
+)
+def test_requests_of_other_ways_of_reading(text_store, tmp_path, architecture, reading):
+    size = {} if architecture == "lstm" else {"heads": 2}
+    config = TowersStudyConfig(
+        lab=tmp_path, cloze=architecture == "lstm",
+        **{**TINY, "model": ModelConfig(architecture, layers=1, width=16, **size)},
+    )  # fmt: skip
+    made = {key: arm for key, arm in arms(config).items() if arm.towers}
+    assert ("split" in made) == (architecture != "lstm")
+    for arm in made.values():
+        asked = request(config, text_store, arm, 0)
+        assert asked.objective == f"towers{reading}"
+        assert weights(asked, text_store) > 0
+    if reading != "-cloze":
+        wanted = weights(request(config, text_store, made["cooperative"], 0), text_store)
+        one = single(config, text_store, 0)
+        assert weights(one, text_store) == pytest.approx(wanted, rel=0.15)
+        assert one.towers == TowersConfig("concat", split=True)
+        assert one.objective == f"towers{reading}"
+
+
+def test_what_cannot_be_studied_is_said(tmp_path, capsys, text_folder, monkeypatch):
+    few = TowersStudyConfig(corpora=(str(text_folder),), lab=tmp_path, **TINY)
+    monkeypatch.setattr(study, "train", pytest.fail)
+    with pytest.raises(UserError, match="has 3 clusters of text, and at least 5"):
+        study.run_towers(few)
+    with pytest.raises(UserError, match="must be at least 2"):
+        TowersStudyConfig(seeds=1)
+    with pytest.raises(UserError, match=r"is for --model\.architecture lstm"):
+        TowersStudyConfig(cloze=True)
+    with pytest.raises(UserError, match="towers are tied as it is"):
+        TowersStudyConfig(model=ModelConfig(tied=True))
+    with pytest.raises(UserError, match="does not fit a batch"):
+        TowersStudyConfig(context=128, batch_tokens=64)
+    assert TowersStudyConfig().fusion == TowersConfig().fusion
+    assert main(["study", "towers", "--corpora", str(tmp_path / "none")]) == 2
+    assert "no such file or folder" in capsys.readouterr().err
+
+
+def test_a_passage_is_escaped_and_has_its_levels():
+    made = Passage("f", [("<b>", 1.0), (" x", -0.25), ("y", 0.0), ("z", -1.0)], "from here")
+    page = render_page("t", "s", [Section("a", passages=[made])])
+    assert '<span class="a5">&lt;b&gt;</span><span class="b1"> x</span><span>y</span>' in page
+    assert '<span class="b5">z</span></div>' in page
+    assert ".b5{background:color-mix(" in page
+    with pytest.raises(UserError, match="no strength from -1 to 1"):
+        render_page("t", "s", [Section("a", passages=[Passage("f", [("x", 1.5)])])])
