@@ -35,6 +35,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab doctor          what a training run will cost here; options as for train
   lmlab score           nats per token and bits per byte of a model on a store
   lmlab geometry        shape of embeddings and hidden states, loss by frequency
+  lmlab encode          how the output embedding encodes token probability
   lmlab eval            LAMBADA, BLiMP and multiple choice, without training for them
   lmlab finetune        classifiers on labelled texts, from any model, with intervals
   lmlab sample          text from a model
@@ -193,6 +194,29 @@ def _geometry(arguments: Sequence[str]) -> None:
     out = _write("geometry", config, values)
     write_text(out / "report.html", geometry_page(values))
     print(f"report: {(out / 'report.html').resolve()}")
+
+
+def _encode(arguments: Sequence[str]) -> None:
+    from lmlab.config.encoding import EncodeConfig
+
+    config = from_command_line(
+        EncodeConfig, arguments, program="lmlab encode", leading=("--model",)
+    )
+    from lmlab.analyses.encode import encode, encoding_rows
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+
+    made = encode(
+        open_subject(config.model, device=_device(config.device), raw_head=config.head == "raw"),
+        TokenStore(config.store),
+        split=config.split,
+        context=config.context,
+        max_windows=config.windows,
+        ridge=config.ridge,
+        rotations=config.rotations,
+    )
+    _table(["", ""], [list(row) for row in encoding_rows(made)])
+    _write("encode", config, made.to_json())
 
 
 def _eval(arguments: Sequence[str]) -> None:
@@ -492,6 +516,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "doctor": _doctor,
     "score": _score,
     "geometry": _geometry,
+    "encode": _encode,
     "eval": _eval,
     "finetune": _finetune,
     "sample": _sample,

@@ -8,7 +8,7 @@ positions, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -112,6 +112,10 @@ class Objective(Protocol):
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
         """Sum of nats over the targets, with gradient, and the number of targets."""
+        ...
+
+    def asked(self, batch: Batch) -> Iterator[Batch]:
+        """What the model reads to score `batch`; the computed positions are the scored tokens."""
         ...
 
     def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:

@@ -9,7 +9,8 @@ Shapes: B batch, T positions, n tokens of a window.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,9 @@ class Causal(WithCriterion):
             torch.from_numpy(inputs).to(device, non_blocking=True),
             torch.from_numpy(targets).to(device, non_blocking=True),
         )
+
+    def asked(self, batch: Batch) -> Iterator[Batch]:
+        yield replace(batch, rows_N=(batch.targets_BT != IGNORED).flatten().nonzero().flatten())
 
     @torch.no_grad()
     def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:

@@ -17,7 +17,7 @@ Shapes: B batch, n tokens of the longest window, T = n + 2 positions, N chosen p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -104,19 +104,22 @@ class Masked(WithCriterion):
             None if rows is None else put(rows),
         )
 
-    @torch.no_grad()
-    def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+    def asked(self, batch: Batch) -> Iterator[Batch]:
         real_BT = batch.targets_BT != IGNORED
         pass_T = torch.from_numpy(_pass_of_position(real_BT.shape[1], self.passes))
-        nats_N = torch.zeros(real_BT.numel(), device=real_BT.device)
         for number in range(self.passes):
             masked_BT = real_BT & (pass_T == number).to(real_BT.device)
             rows_N = masked_BT.flatten().nonzero().flatten()
             if len(rows_N):
                 seen = batch.inputs_BT.masked_fill(masked_BT, self.masking.mask_id)
-                asked = replace(batch, inputs_BT=seen, rows_N=rows_N)
-                nats_N[rows_N] = self.criterion.each(backbone, asked).to(nats_N.dtype)
-        return nats_N.view(real_BT.shape)[:, 1:-1]
+                yield replace(batch, inputs_BT=seen, rows_N=rows_N)
+
+    @torch.no_grad()
+    def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+        nats_N = torch.zeros(batch.targets_BT.numel(), device=batch.targets_BT.device)
+        for asked in self.asked(batch):
+            nats_N[asked.rows_N] = self.criterion.each(backbone, asked).to(nats_N.dtype)
+        return nats_N.view(batch.targets_BT.shape)[:, 1:-1]
 
     def record(self) -> dict[str, Any]:
         return {"name": "masked", "masking": to_mapping(self.settings)}
