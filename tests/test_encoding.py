@@ -390,7 +390,7 @@ def subject_of(architecture: Any = "gpt2", *, order="forward", rows=0) -> Subjec
     ("architecture", "order"), [("gpt2", "forward"), ("gpt2", "backward"), ("bert", "forward")]
 )
 def test_a_store_is_read_as_the_objective_scores_it(architecture, order, small_store):
-    """One window at a time with nothing padded; a masked model's passes are checked by its score."""
+    """Against one window at a time, scored by the objective, with nothing padded."""
     subject = subject_of(architecture, order=order)
     chosen = token_probability.choose_windows(subject, small_store, split="validation")
     states = list(token_probability.store_states(subject, chosen, label="test"))

@@ -9,7 +9,7 @@ log alpha_w = E_w . (E[h] + c) - E[log Z] + E_w' Sigma E_w / 2 + Var(log Z) / 2,
 Sigma = Cov(h). Both predictors stand beside the regression, with nothing fitted.
 
 Notable:
-- R2 is held-out: over tokens the fit has not seen (5 folds, seed 0). In-sample R2 of noise is D / V.
+- R2 is held-out: over tokens the fit has not seen (5 folds, seed 0). Noise has D / V in sample.
 - A head bias is an offset: it is taken out of -log alpha, not fitted.
 - Rare tokens dominate the variance, so the error is given by tenths of frequency too.
 - That few dimensions carry the encoding depends on the basis: rotating E and h leaves all else as

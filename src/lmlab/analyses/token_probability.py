@@ -3,15 +3,16 @@
 alpha_v = mean over contexts x of softmax(E h(x) + b)_v, streamed.
 
 Notable:
-- Never tokens x vocabulary: logits are formed for some contexts at a time, vocabulary first (V x C),
-  which is the faster product, and worked on in place in blocks that stay in the cache.
+- Never tokens x vocabulary: logits are formed for some contexts at a time, vocabulary first
+  (V x C), which is the faster product, and worked on in place in blocks that stay in the cache.
 - Sums over a chunk's contexts are float32, sums over chunks float64.
 - Chunks have the same contexts whatever the batch, so the result depends on the batch only through
   the rounding of the model's body.
 - Every row of the head takes part in the softmax, also those that pad the vocabulary: it is the
   model's own distribution.
 
-Shapes: N positions, T positions of a window, B windows, C contexts of a chunk, D width, V vocabulary.
+Shapes: N positions, T positions of a window, B windows, C contexts of a chunk, D width,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _BATCH_TOKENS = {"cpu": 1 << 12, "cuda": 1 << 16}
 
 @dataclass(frozen=True)
 class EncodingStatistics:
-    """What the predictors of `analyses.encoding` need; nats, float64, moments over all positions."""
+    """What the predictors of `analyses.encoding` need: nats, float64, over all positions."""
 
     alpha_V: NDArray[np.float64]
     """Mean probability of each row of the head; sums to 1."""
@@ -169,7 +170,7 @@ def mean_token_probability(
 def encoding_statistics(
     model: Any, windows_NT: Any, *, mask_id: int | None = None, batch: int | None = None
 ) -> EncodingStatistics:
-    """`mean_token_probability`, with the moments of hidden states and log Z over the same positions.
+    """`mean_token_probability`, and the moments of hidden states and log Z at the same positions.
 
     Raises `UserError` for a model without an output embedding, ids that are no (N, T) integers of
     its vocabulary, or a masked model without a mask id.
@@ -222,6 +223,7 @@ def window_states(
             if not backbone.bidirectional:
                 yield backbone.transformed(backbone.hidden(rows_BT)).flatten(0, 1)
                 continue
+            assert mask_id is not None
             at_T = torch.arange(length, device=ids_NT.device)
             for window_T in rows_BT:
                 seen_TT = window_T.repeat(length, 1)
