@@ -8,7 +8,8 @@ also keeps the moments of hidden states and log Z. Both start at the same hidden
 50257, without the model's body, and with glibc's allocator as it comes. Each form runs in a process
 of its own; rounds alternate the forms.
 
-Printed: median seconds of each form (in a round: the median over repeats, the first left out), peak
+Printed: median seconds of the process (not of the clock: the machine may do other work) of each form
+(in a round: the median over repeats, the first left out), peak
 memory above the inputs, their ratios (median over rounds), and the largest relative difference of
 either result to float64.
 """
@@ -73,9 +74,9 @@ def measure(
     seconds: list[float] = []
     made = np.empty(0)
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         made = run(hidden_ND)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     peak = process_bytes("VmHWM") - before
     exact_V = np.zeros(vocabulary)
     for hidden_BD in hidden_ND.double().split(64):

@@ -36,6 +36,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab score           nats per token and bits per byte of a model on a store
   lmlab geometry        shape of embeddings and hidden states, loss by frequency
   lmlab encode          how the output embedding encodes token probability
+  lmlab steer           scale tokens' probabilities by editing output embeddings
   lmlab eval            LAMBADA, BLiMP and multiple choice, without training for them
   lmlab finetune        classifiers on labelled texts, from any model, with intervals
   lmlab sample          text from a model
@@ -217,6 +218,37 @@ def _encode(arguments: Sequence[str]) -> None:
     )
     _table(["", ""], [list(row) for row in encoding_rows(made)])
     _write("encode", config, made.to_json())
+
+
+def _steer(arguments: Sequence[str]) -> None:
+    from lmlab.config.encoding import SteerConfig
+
+    config = from_command_line(SteerConfig, arguments, program="lmlab steer", leading=("--model",))
+    from lmlab.analyses.steering_effects import parse_factors, steering_effects, write_steered
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+    from lmlab.studies.encoding_words import steering_rows, steering_words
+
+    subject = open_subject(config.model, device=_device(config.device))
+    made = steering_effects(
+        subject,
+        TokenStore(config.store),
+        parse_factors(subject, config.token),
+        method=config.method,
+        exact=config.exact,
+        ridge=config.ridge,
+        untie=config.untie,
+        context=config.context,
+        max_windows=config.windows,
+        other=None if config.other is None else TokenStore(config.other),
+    )
+    _table(*steering_rows(made.to_json()))
+    for line in steering_words(made.to_json()):
+        print(line)
+    if config.out is None:
+        _write("steer", config, made.to_json())
+    else:
+        print(f"model: {write_steered(subject, made, config.out)}")
 
 
 def _eval(arguments: Sequence[str]) -> None:
@@ -517,6 +549,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "score": _score,
     "geometry": _geometry,
     "encode": _encode,
+    "steer": _steer,
     "eval": _eval,
     "finetune": _finetune,
     "sample": _sample,

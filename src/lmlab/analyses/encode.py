@@ -162,8 +162,7 @@ def training_counts(subject: Subject, store: TokenStore, rows: int) -> NDArray[n
 
 def encoding_rows(made: EncodedSubject) -> list[tuple[str, str]]:
     """The figures in words, for a table."""
-    encoding, sparse = made.encoding, made.sparsity
-    rotated = sparse.rotated_needed
+    encoding = made.encoding
     rows = [
         ("R2, held out", f"{encoding.r2_heldout:.4f}"),
         ("R2, in sample", f"{encoding.r2_train:.4f}"),
@@ -173,11 +172,7 @@ def encoding_rows(made: EncodedSubject) -> list[tuple[str, str]]:
         ("tokens that no text has", f"{encoding.excluded:,}"),
         *((f"R2 of the predictor, {name}", f"{r2:.4f}") for name, r2 in made.predictors.items()),
         *((f"null: {name}, R2 held out", f"{r2:.4f}") for name, r2 in made.nulls.items()),
-        (
-            "dimensions for 90 % of R2",
-            f"{sparse.needed} of {sparse.sizes[-1]}; after rotations {min(rotated)} to "
-            f"{max(rotated)}",
-        ),
+        ("dimensions for 90 % of R2", dimensions_needed(made.sparsity)),
     ]
     return rows + [
         (
@@ -186,3 +181,13 @@ def encoding_rows(made: EncodedSubject) -> list[tuple[str, str]]:
         )
         for error in made.errors
     ]
+
+
+def dimensions_needed(sparse: Sparsity) -> str:
+    """How many, and how many after rotations, in words."""
+    if sparse.needed is None:
+        return "none: held-out R2 is not above zero"
+    rotated = [needed for needed in sparse.rotated_needed if needed is not None]
+    return (
+        f"{sparse.needed} of {sparse.sizes[-1]}; after rotations {min(rotated)} to {max(rotated)}"
+    )

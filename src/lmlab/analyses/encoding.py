@@ -82,6 +82,8 @@ class Encoding:
     """Tokens left out because their mean probability is zero."""
     excluded: int
     """Tokens left out on request."""
+    alpha_V: Array
+    """What was encoded, all tokens."""
     target_N: Array
     """-log alpha + offset of the fitted tokens."""
     held_out_N: Array
@@ -155,6 +157,7 @@ def fit_encoding(
         tokens=tokens,
         zero_alpha=int(((alpha_V == 0) & ~left_out_V).sum()),
         excluded=int(left_out_V.sum()),
+        alpha_V=alpha_V,
         target_N=target_N,
         held_out_N=fit.held_out_N,
     )
@@ -267,9 +270,9 @@ class Sparsity:
     r2: tuple[float, ...]
     rotated_r2: tuple[tuple[float, ...], ...]
     """The same after each of some random rotations."""
-    needed: int
-    """Fewest dimensions that reach 90 % of the R2 of all."""
-    rotated_needed: tuple[int, ...]
+    needed: int | None
+    """Fewest dimensions that reach 90 % of the R2 of all; None where that is not above zero."""
+    rotated_needed: tuple[int | None, ...]
 
 
 def sparsity(
@@ -296,7 +299,9 @@ def sparsity(
     )
 
 
-def _needed(sizes: Sequence[int], r2: Array) -> int:
+def _needed(sizes: Sequence[int], r2: Array) -> int | None:
+    if r2[-1] <= 0:
+        return None
     return next(k for k, value in zip(sizes, r2, strict=True) if value >= _ENOUGH * r2[-1])
 
 

@@ -37,7 +37,7 @@ from lmlab.progress import track
 
 _CHUNK_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 27}
 _BLOCK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 27}
-_MOST_CONTEXTS = {"cpu": 256, "cuda": 1 << 14}
+_MOST_CONTEXTS = {"cpu": 128, "cuda": 1 << 14}
 _BATCH_TOKENS = {"cpu": 1 << 12, "cuda": 1 << 16}
 
 

@@ -1,0 +1,55 @@
+"""Tables and sentences of steering, pruning and dynamics, from their results as plain values."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lmlab.studies.words import percent
+
+METHOD_NAMES = {
+    "minimum_norm": "minimum norm",
+    "sparse": "sparse",
+    "whitened": "whitened",
+    "complement": "complement of g",
+    "bias": "logit bias (yardstick)",
+}
+
+
+def interval(value: dict[str, Any], digits: int = 4) -> str:
+    """An estimate with its interval."""
+    text = f"{value['estimate']:.{digits}g}"
+    if value["low"] is None:
+        return f"{text} (no interval)"
+    return f"{text} [{value['low']:.{digits}g}, {value['high']:.{digits}g}]"
+
+
+def steering_rows(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: an edit on a text each."""
+    columns = ["edit", "size", "text", "token: asked, got [95 %]", "KL", "JS", "perplexity",
+               "dimensions"]  # fmt: skip
+    rows = [
+        [
+            METHOD_NAMES[one["method"]],
+            "solved" if one["solved"] else "predicted",
+            one["text"],
+            "; ".join(
+                f"{token['text']!r}: {token['requested']:g}, {interval(token['realised'])}"
+                for token in one["tokens"]
+            ),
+            f"{one['kl']['estimate']:.3g}",
+            f"{one['js']['estimate']:.3g}",
+            percent(math.expm1(one["nats"]["estimate"])),
+            str(one["dimensions"] or "none"),
+        ]
+        for one in values["effects"]
+    ]
+    return columns, rows
+
+
+def steering_words(values: dict[str, Any]) -> list[str]:
+    """What a reader must know beside the table."""
+    lines = [f"encoding: R2 {values['encoding_r2_heldout']:.4f} on held-out tokens"]
+    if values["untied"]:
+        lines.append("the model was tied; it now has an output embedding of its own")
+    return lines + [f"not done: {note}" for note in values["notes"]]
