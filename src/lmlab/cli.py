@@ -37,6 +37,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab geometry        shape of embeddings and hidden states, loss by frequency
   lmlab encode          how the output embedding encodes token probability
   lmlab steer           scale tokens' probabilities by editing output embeddings
+  lmlab prune           remove dimensions of the output embedding; a smaller head
   lmlab eval            LAMBADA, BLiMP and multiple choice, without training for them
   lmlab finetune        classifiers on labelled texts, from any model, with intervals
   lmlab sample          text from a model
@@ -249,6 +250,40 @@ def _steer(arguments: Sequence[str]) -> None:
         _write("steer", config, made.to_json())
     else:
         print(f"model: {write_steered(subject, made, config.out)}")
+
+
+def _prune(arguments: Sequence[str]) -> None:
+    from lmlab.config.encoding import PruneConfig
+
+    config = from_command_line(PruneConfig, arguments, program="lmlab prune", leading=("--model",))
+    from lmlab.analyses.prune import prune, write_pruned
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+    from lmlab.studies.encoding_words import pruning_rows
+
+    subject = open_subject(config.model, device=_device(config.device))
+    made = prune(
+        subject,
+        TokenStore(config.store),
+        shares=config.shares,
+        share=config.share,
+        way=config.way,
+        replacement=config.replace,
+        margin=config.margin,
+        context=config.context,
+        max_windows=config.windows,
+        prompts=config.prompts,
+        other=None if config.other is None else TokenStore(config.other),
+    )
+    _table(*pruning_rows(made.to_json()))
+    if config.share is None or config.out is None:
+        _write("prune", config, made.to_json())
+        return
+    speed = write_pruned(subject, made, config.out)
+    print(
+        f"head {speed.head_ratio:.2f} times as fast ({speed.head_multiplications:.0%} of the "
+        f"multiplications), whole model {speed.forward_ratio:.2f} times\nmodel: {config.out}"
+    )
 
 
 def _eval(arguments: Sequence[str]) -> None:
@@ -550,6 +585,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "geometry": _geometry,
     "encode": _encode,
     "steer": _steer,
+    "prune": _prune,
     "eval": _eval,
     "finetune": _finetune,
     "sample": _sample,

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lmlab.analyses.edits import Method, shifted
@@ -35,7 +34,7 @@ from lmlab.analyses.steering import (
     plan,
 )
 from lmlab.analyses.subject import Subject, plain_objective
-from lmlab.analyses.token_probability import choose_windows, store_states
+from lmlab.analyses.token_probability import all_states, choose_windows
 from lmlab.data.store import TokenStore
 from lmlab.durable import StagedFolder, to_json
 from lmlab.errors import UserError
@@ -106,17 +105,16 @@ def read_text(
 ) -> Text:
     """One pass over windows of a split. Raises `UserError` as `choose_windows`."""
     windows = choose_windows(subject, store, split=split, context=context, max_windows=max_windows)
-    seen = list(store_states(subject, windows, label=name))
-    hidden_ND = torch.cat([s.hidden_ND for s in seen])
-    target_N = torch.cat([s.targets_N for s in seen]).cpu().numpy()
+    seen = all_states(subject, windows, label=name)
+    target_N = seen.targets_N.cpu().numpy()
     number_N = np.full(len(target_N), -1, dtype=np.int64)
     for number, token in enumerate(tokens):
         number_N[target_N == token] = number
     return Text(
         name,
-        contexts_of(subject.backbone, hidden_ND, tuple(tokens)),
+        contexts_of(subject.backbone, seen.hidden_ND, tuple(tokens)),
         number_N,
-        np.concatenate([s.cluster_N for s in seen]),
+        seen.cluster_N,
     )
 
 

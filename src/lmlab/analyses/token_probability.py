@@ -292,6 +292,16 @@ def store_states(subject: Subject, windows: EvaluationWindows, *, label: str) ->
             bar.advance(float(windows.length_M[rows].sum()))
 
 
+def all_states(subject: Subject, windows: EvaluationWindows, *, label: str) -> States:
+    """`store_states` of all windows at once: positions x width is held."""
+    seen = list(store_states(subject, windows, label=label))
+    return States(
+        torch.cat([s.hidden_ND for s in seen]),
+        torch.cat([s.targets_N for s in seen]),
+        np.concatenate([s.cluster_N for s in seen]),
+    )
+
+
 def store_statistics(
     subject: Subject, windows: EvaluationWindows, *, label: str = "token probability"
 ) -> EncodingStatistics:

@@ -70,3 +70,43 @@ class SteerConfig:
     out: Path | None = None
     """Folder for the steered model, a plain transformers one, and results.json (default: no model,
     only results.json below lab/results)."""
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """Remove dimensions of the output embedding, say what it does to the distribution, and write a
+    model whose head is smaller: lmlab prune MODEL --store STORE --share 0.3 --out FOLDER"""
+
+    model: str
+    """Run folder, checkpoint, saved transformers model, or Hub name."""
+    store: Path
+    """Its validation split is the estimation text, its test split the in-domain text."""
+    share: float | None = None
+    """Of the dimensions, to be removed from the model that is written to --out."""
+    way: Literal["encoding", "variance", "hidden", "svd", "random"] = "encoding"
+    """Which dimensions of that model go first: those that add least to the encoding, vary least
+    over the vocabulary, are smallest in the states, are the smallest singular directions, random.
+    """
+    replace: Literal["mean", "zero"] = "mean"
+    """Keep a removed dimension's mean as a bias, or nothing."""
+    shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
+    """Of the curves, which compare all ways and both replacements."""
+    margin: float = 0.01
+    """Rise in nats per token that does not matter (0.01: perplexity 1 %)."""
+    other: Path | None = None
+    """A store of other text, for effects out of domain."""
+    context: int | None = None
+    """Window in tokens (default: the model's, at most 1024)."""
+    windows: int = 64
+    """Random sample of this many windows of each text."""
+    prompts: int = 16
+    """Texts that are continued greedily to compare generation; 0: none."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
+    """Folder for the pruned model (with --share) and results.json (default: no model)."""
+
+    def __post_init__(self) -> None:
+        if self.share is not None and self.out is None:
+            raise UserError("--share needs --out, the folder of the pruned model")
+        if not self.shares:
+            raise UserError("--shares needs at least one share to compare")

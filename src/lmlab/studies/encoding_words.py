@@ -53,3 +53,33 @@ def steering_words(values: dict[str, Any]) -> list[str]:
     if values["untied"]:
         lines.append("the model was tied; it now has an output embedding of its own")
     return lines + [f"not done: {note}" for note in values["notes"]]
+
+
+def pruning_rows(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: a way and a replacement on a text each, with what can be removed."""
+    columns = ["text", "chosen by", "replaced by", "share within the margin", "not significant",
+               "at 30 %: KL", "perplexity", "same likeliest token"]  # fmt: skip
+    rows = []
+    for text in values["texts"]:
+        for one in text["prunable"]:
+            near = min(
+                (
+                    p
+                    for p in text["points"]
+                    if (p["way"], p["replace"]) == (one["way"], one["replace"])
+                ),
+                key=lambda p: abs(p["share"] - 0.3),
+            )
+            rows.append(
+                [
+                    text["text"],
+                    one["way"],
+                    one["replace"],
+                    f"{one['within_margin']:.0%}",
+                    f"{one['not_significant']:.0%}",
+                    f"{near['kl']['estimate']:.3g}",
+                    percent(math.expm1(near["nats"]["estimate"])),
+                    f"{near['same_best']['estimate']:.1%}",
+                ]
+            )
+    return columns, rows
