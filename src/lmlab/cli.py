@@ -38,6 +38,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab encode          how the output embedding encodes token probability
   lmlab steer           scale tokens' probabilities by editing output embeddings
   lmlab prune           remove dimensions of the output embedding; a smaller head
+  lmlab dynamics        when in training the output embedding encodes frequency
   lmlab eval            LAMBADA, BLiMP and multiple choice, without training for them
   lmlab finetune        classifiers on labelled texts, from any model, with intervals
   lmlab sample          text from a model
@@ -284,6 +285,34 @@ def _prune(arguments: Sequence[str]) -> None:
         f"head {speed.head_ratio:.2f} times as fast ({speed.head_multiplications:.0%} of the "
         f"multiplications), whole model {speed.forward_ratio:.2f} times\nmodel: {config.out}"
     )
+
+
+def _dynamics(arguments: Sequence[str]) -> None:
+    from lmlab.config.encoding import DynamicsConfig
+
+    config = from_command_line(
+        DynamicsConfig, arguments, program="lmlab dynamics", leading=("--model",)
+    )
+    from lmlab.analyses.dynamics import Watch, watch_run
+    from lmlab.data.store import TokenStore
+    from lmlab.studies.encoding_words import captured_words, snapshot_row
+
+    watch = Watch(
+        TokenStore(config.store),
+        context=config.context,
+        max_windows=config.windows,
+        device=_device(config.device),
+    )
+    seen = (
+        map(watch.look, [config.model, *config.more])
+        if config.more
+        else watch_run(Path(config.model), watch, follow=config.follow, pause=config.pause)
+    )
+    for snapshot in seen:
+        print(snapshot_row(vars(snapshot)), flush=True)
+    made = watch.result(config.model).to_json()
+    print(captured_words(made))
+    _write("dynamics", config, made)
 
 
 def _eval(arguments: Sequence[str]) -> None:
@@ -586,6 +615,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "encode": _encode,
     "steer": _steer,
     "prune": _prune,
+    "dynamics": _dynamics,
     "eval": _eval,
     "finetune": _finetune,
     "sample": _sample,

@@ -110,3 +110,33 @@ class PruneConfig:
             raise UserError("--share needs --out, the folder of the pruned model")
         if not self.shares:
             raise UserError("--shares needs at least one share to compare")
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    """When in training the output embedding comes to encode frequency, over a run's checkpoints:
+    lmlab dynamics RUN --store STORE [--follow]"""
+
+    model: str
+    """Run folder (train with --checkpoints.logarithmic)."""
+    store: Path
+    more: tuple[str, ...] = ()
+    """Further checkpoints, in their order, where `model` is not a run but the first of several
+    folders or Hub names."""
+    follow: bool = False
+    """Go on while the run trains, until its last step."""
+    pause: float = 5.0
+    """Seconds between looks at the run's folder."""
+    context: int | None = None
+    """Window in tokens (default: the model's, at most 1024)."""
+    windows: int = 32
+    """Of validation text, at each checkpoint."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
+    """Folder of results.json (default: below lab/results, by the digest of these options)."""
+
+    def __post_init__(self) -> None:
+        if self.follow and self.more:
+            raise UserError("--follow watches a run; it goes without --more")
+        if self.pause <= 0:
+            raise UserError(f"--pause {self.pause} must be above 0")

@@ -83,3 +83,25 @@ def pruning_rows(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
                 ]
             )
     return columns, rows
+
+
+def snapshot_row(values: dict[str, Any]) -> str:
+    """One checkpoint as a line, for a run that is watched."""
+    return (
+        f"step {values['step']:>8,}  R2 log frequency {values['r2_frequency']:7.4f}  "
+        f"R2 own alpha {values['r2_alpha']:7.4f}  unigram KL {values['unigram_kl']:7.4f}  "
+        f"norm {values['mean_norm']:6.3f}  loss {values['loss']:.4f}"
+    )
+
+
+def captured_words(values: dict[str, Any]) -> str:
+    """When frequency and when loss were there."""
+    found, loss = values["frequency"], values["loss"]
+    if found["step"] is None:
+        return "The output embedding does not encode log frequency at the last checkpoint."
+    text = f"Frequency is captured (90 % of the last R2) at step {found['step']:,.0f}"
+    if found["low"] is not None:
+        text += f" [{found['low']:,.0f}, {found['high']:,.0f}] (95 %, over tokens, one run)"
+    if loss["step"] is None:
+        return f"{text}; the loss has not fallen."
+    return f"{text}; 90 % of the fall of the loss is made at step {loss['step']:,.0f}."
