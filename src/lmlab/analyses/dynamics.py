@@ -181,6 +181,12 @@ class Watch:
             subject.backbone.model.get_output_embeddings().weight.detach().cpu(),
         )  # fmt: skip
 
+    def frequencies(self, name: str | Path) -> tuple[Array, Array]:
+        """Log(count + 1) of the fitted tokens and its held-out prediction from the embedding, of a
+        checkpoint that was looked at."""
+        seen = self._seen[str(name)]
+        return seen.frequency_N, seen.frequency_N - seen.error_N
+
     def result(self, subject: str) -> Dynamics:
         """All that was looked at, by step. `UserError` before two checkpoints were."""
         seen = sorted(self._seen.values(), key=lambda s: s.snapshot.step)

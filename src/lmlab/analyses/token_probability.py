@@ -302,6 +302,13 @@ def all_states(subject: Subject, windows: EvaluationWindows, *, label: str) -> S
     )
 
 
+def mean_of_states(subject: Subject, states: States) -> EncodingStatistics:
+    """`encoding_statistics` over states that are at hand."""
+    sums = ProbabilitySums(LogitHead(subject.backbone))
+    sums.add(states.hidden_ND)
+    return sums.statistics()
+
+
 def store_statistics(
     subject: Subject, windows: EvaluationWindows, *, label: str = "token probability"
 ) -> EncodingStatistics:
