@@ -51,6 +51,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab study headless  train with and without a softmax, and compare the heads
   lmlab study decomposition
                         how much of each of a zoo of models is in the others
+  lmlab study encoding  train models and see how their embeddings hold probability
   lmlab report          draw the report of a finished study again
   lmlab tour            a small edition of the studies, in a few minutes
 
@@ -532,6 +533,15 @@ def _study_decomposition(arguments: Sequence[str]) -> None:
     _end_of_study(run_decomposition(config))
 
 
+def _study_encoding(arguments: Sequence[str]) -> None:
+    from lmlab.config.encoding import EncodingStudyConfig
+
+    config = from_command_line(EncodingStudyConfig, arguments, program="lmlab study encoding")
+    from lmlab.studies.encoding import run_encoding
+
+    _end_of_study(run_encoding(config))
+
+
 def _report(arguments: Sequence[str]) -> None:
     config = from_command_line(ReportConfig, arguments, program="lmlab report")
     from lmlab.studies.redraw import redraw
@@ -627,6 +637,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "study arrow": _study_arrow,
     "study headless": _study_headless,
     "study decomposition": _study_decomposition,
+    "study encoding": _study_encoding,
     "report": _report,
     "tour": _tour,
 }

@@ -102,9 +102,7 @@ def written_prior(
     states = found["test"]
     base_N = _nats(states, head.embedding_VD, head.offset_V)
     made = [_judged("with the bias", states, base_N, base_N, None)]
-    made.append(
-        _judged("without", states, _nats(states, head.embedding_VD, None), base_N, None)
-    )
+    made.append(_judged("without", states, _nats(states, head.embedding_VD, None), base_N, None))
     test_ND = states.hidden_ND.double().cpu().numpy()
     # the prior up to a constant, which no softmax sees; small numbers move the embedding least
     log_p_V = head.offset_V - head.offset_V.mean()

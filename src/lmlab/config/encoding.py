@@ -140,3 +140,57 @@ class DynamicsConfig:
             raise UserError("--follow watches a run; it goes without --more")
         if self.pause <= 0:
             raise UserError(f"--pause {self.pause} must be above 0")
+
+
+ARM_NAMES = (
+    "ce-untied", "ce-tied", "ce-prior", "backward", "headless", "llama", "llama-headless",
+)  # fmt: skip
+ArmName = Literal[
+    "ce-untied", "ce-tied", "ce-prior", "backward", "headless", "llama", "llama-headless"
+]
+
+
+@dataclass(frozen=True)
+class EncodingStudyConfig:
+    """How do output embeddings hold token probability, under different objectives? Trains small
+    models, everything else equal, and encodes, steers, prunes and watches each.
+
+    Interrupted, it goes on with the same command; runs that other studies made are shared.
+    """
+
+    corpus: str = "docstrings"
+    """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
+    vocabularies: tuple[int, ...] = (8192,)
+    arms: tuple[ArmName, ...] = ARM_NAMES
+    """ce-untied, ce-tied, ce-prior (a learnt log-unigram bias), backward, headless: GPT-2; llama and
+    llama-headless: RMSNorm."""
+    size: Literal["nano", "micro", "mini", "small"] = "micro"
+    context: int = 128
+    tokens: int = 1_000_000
+    """Training tokens of each run."""
+    batch_tokens: int = 2048
+    learning_rate: float = 2e-3
+    seed: int = 0
+    windows: int = 64
+    """Of held-out text, for every analysis."""
+    factors: tuple[float, ...] = (2.0, 5.0, 20.0)
+    """That single tokens are steered by."""
+    shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+    """Of dimensions, pruned."""
+    lab: Path = Path("lab")
+    """Folder of stores and runs, shared by studies."""
+    out: Path | None = None
+    """Folder of the result (default: in `lab`, by the digest of these settings)."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocabularies", "arms", "factors", "shares"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise UserError(f"--{name} needs at least one value, each once; got {values}")
+        if self.context > self.batch_tokens:
+            raise UserError(
+                f"--context {self.context} does not fit a batch of --batch-tokens "
+                f"{self.batch_tokens}"
+            )
+        if min(self.factors) <= 0 or not all(0 < share < 1 for share in self.shares):
+            raise UserError("--factors must be above 0, --shares between 0 and 1")
