@@ -1,9 +1,9 @@
 """Can a headless model's prior be written into its embedding, so that a head without bias predicts?
 
 A headless model predicts by E h + log p. With E'_w = E_w + log p_w d the bias becomes
-log p_w (d . h): exact where d . h = 1 in every context. For a LayerNorm model such a d exists, along g = 1 / gamma
-(`models.export` uses it), and it is a bias in disguise; so there d is looked for in the orthogonal
-complement of g. Directions, all with mean d . h = 1 over the estimation text:
+log p_w (d . h): exact where d . h = 1 in every context. For a LayerNorm model such a d exists,
+along g = 1 / gamma (`models.export` uses it), a bias in disguise; so there d is looked for in the
+orthogonal complement of g. Directions, all with mean d . h = 1 over the estimation text:
 
 - encoding: along the slope A of the encoding.
 - mean state: along E[h], the shortest.

@@ -162,7 +162,7 @@ class EncodingStudyConfig:
     """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
     vocabularies: tuple[int, ...] = (8192,)
     arms: tuple[ArmName, ...] = ARM_NAMES
-    """ce-untied, ce-tied, ce-prior (a learnt log-unigram bias), backward, headless: GPT-2; llama and
+    """ce-untied, ce-tied, ce-prior (a learnt log-unigram bias), backward, headless: GPT-2; llama,
     llama-headless: RMSNorm."""
     size: Literal["nano", "micro", "mini", "small"] = "micro"
     context: int = 128

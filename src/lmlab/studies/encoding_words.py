@@ -16,6 +16,11 @@ METHOD_NAMES = {
 }
 
 
+def share(value: float) -> str:
+    """A share in whole per cent."""
+    return f"{100 * value:.0f} %"
+
+
 def interval(value: dict[str, Any], digits: int = 4) -> str:
     """An estimate with its interval."""
     text = f"{value['estimate']:.{digits}g}"
@@ -75,8 +80,8 @@ def pruning_rows(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
                     text["text"],
                     one["way"],
                     one["replace"],
-                    f"{one['within_margin']:.0%}",
-                    f"{one['not_significant']:.0%}",
+                    share(one["within_margin"]),
+                    share(one["not_significant"]),
                     f"{near['kl']['estimate']:.3g}",
                     percent(math.expm1(near["nats"]["estimate"])),
                     f"{near['same_best']['estimate']:.1%}",
