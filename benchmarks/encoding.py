@@ -8,10 +8,10 @@ also keeps the moments of hidden states and log Z. Both start at the same hidden
 50257, without the model's body, and with glibc's allocator as it comes. Each form runs in a process
 of its own; rounds alternate the forms.
 
-Printed: median seconds of the process (not of the clock: the machine may do other work) of each form
-(in a round: the median over repeats, the first left out), peak
-memory above the inputs, their ratios (median over rounds), and the largest relative difference of
-either result to float64.
+Printed: median seconds of the processor, not of the clock, since the machine may do other work (in
+a round: the median over repeats, the first left out); peak memory above the inputs; how many times
+faster and how much of the memory, median over rounds; and the largest relative difference of either
+result to float64.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ def finished(tmp_path_factory):
     options = [
         "study", "encoding", "--corpus", str(folder), "--vocabularies", "300", "--arms",
         "ce-untied", "llama-headless", "--size", "nano", "--context", "48", "--tokens", "480",
-        "--batch-tokens", "96", "--windows", "12", "--factors", "2", "--shares", "0.5", "--lab", str(lab), "--out", str(lab / "out"),
+        "--batch-tokens", "96", "--windows", "12", "--factors", "2", "--shares", "0.5",
+        "--lab", str(lab), "--out", str(lab / "out"),
     ]  # fmt: skip
     assert main(options) == 0
     return options, lab / "out"

@@ -208,8 +208,9 @@ def _methods(results: dict[str, Any]) -> str:
         f"{c['learning_rate']:g}, seed {c['seed']}; one seed each, so differences between models "
         "may be those of seeds. Mean probabilities over "
         f"{c['windows']} windows of validation text. R2: 5 folds of tokens, "
-        "mean of the folds, each about its own mean; special tokens left out; a head bias is an offset. Steering: single "
-        "tokens at places spread evenly over the logarithm of frequency rank; targets above 1 are "
+        "mean of the folds, each about its own mean; special tokens left out; a head bias is an "
+        "offset. Steering: single tokens at places spread evenly over the logarithm of frequency "
+        "rank; targets above 1 are "
         "left out. Pruning: dimensions ranked by |slope| times standard deviation (encoding), "
         "standard deviation (variance), mean |state| (hidden), singular values (svd), at random."
     )
