@@ -114,7 +114,8 @@ def test_orders_are_what_they_say(subject):
         np.sort(sizes), np.sort(np.linalg.svd(embedding_VD, compute_uv=False)), rtol=1e-6
     )
     random = [order_of(subject, "random", hidden_ND).axes_D for _ in range(2)]
-    np.testing.assert_array_equal(*random)
+    assert random[0] is not None
+    np.testing.assert_array_equal(random[0], random[1])
     with pytest.raises(UserError, match="unknown way"):
         order_of(subject, "magic", hidden_ND)
 

@@ -60,7 +60,7 @@ def sparse_direction(slope_D: Array, deviation_D: Array, factor: float) -> Array
             "every dimension; use --method minimum_norm, or a factor nearer to 1"
         )
     chosen = order_D[:needed]
-    direction_D = np.zeros_like(slope_D)
+    direction_D: Array = np.zeros(len(slope_D))
     direction_D[chosen] = -np.sign(slope_D[chosen]) * deviation_D[chosen] / gain_D[chosen].sum()
     return direction_D
 
@@ -69,7 +69,7 @@ def whitened_direction(slope_D: Array, covariance_DD: Array) -> Array:
     """d with A . d = -1 and the least variance of d . h (plus a trace of the identity)."""
     ridge = _WHITENING_RIDGE * float(np.trace(covariance_DD)) / len(slope_D)
     along_D = np.linalg.solve(covariance_DD + ridge * np.eye(len(slope_D)), slope_D)
-    return -along_D / float(slope_D @ along_D)
+    return np.asarray(-along_D / float(slope_D @ along_D), dtype=np.float64)
 
 
 def complement_direction(slope_D: Array, constant_D: Array) -> Array:

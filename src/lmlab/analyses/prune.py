@@ -129,16 +129,16 @@ def prune(
     seen = {name: all_states(subject, chosen, label=name) for name, chosen in texts}
     hidden_ND = seen["estimation"].hidden_ND.double().cpu().numpy()
     mean_D, width = hidden_ND.mean(0), hidden_ND.shape[1]
+    every: list[Way] = list(dict.fromkeys([*ways, way]))
     orders = {
-        each: removal_order(each, made.encoding, head.embedding_VD, hidden_ND)
-        for each in dict.fromkeys([*ways, way])
+        each: removal_order(each, made.encoding, head.embedding_VD, hidden_ND) for each in every
     }
 
     def narrow(which: Way, how: Replacement, removed: int) -> NarrowWeights:
         return narrowed(orders[which], removed, head.embedding_VD, head.offset_V, mean_D, how)
 
     numbers = sorted({round(each * width) for each in shares})
-    heads = [
+    heads: list[tuple[Way, Replacement, NarrowWeights]] = [
         (each, how, narrow(each, how, removed))
         for each in ways
         for how in replacements

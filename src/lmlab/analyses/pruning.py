@@ -214,7 +214,8 @@ class Prunable:
 def prunable(points: Sequence[Point], *, margin: float) -> list[Prunable]:
     """One for each way and replacement among the points."""
     made: list[Prunable] = []
-    for kind in dict.fromkeys((p.way, p.replace) for p in points):
+    kinds: list[tuple[Way, Replacement]] = list(dict.fromkeys((p.way, p.replace) for p in points))
+    for kind in kinds:
         way, replace = kind
         of_these = sorted((p for p in points if (p.way, p.replace) == kind), key=lambda p: p.share)
         made.append(
@@ -250,13 +251,14 @@ def pruned(model: Any, weights: NarrowWeights) -> Iterator[None]:
         if head.bias is None:
             attach_bias(model, torch.zeros(len(head.weight)), learnt=False)
             undo.callback(detach_bias, model)
-        saved = [parameter.detach().clone() for parameter in (head.weight, head.bias)]
+        edited: list[Any] = [head.weight, head.bias]
+        saved = [parameter.detach().clone() for parameter in edited]
         with torch.no_grad():
-            head.weight.copy_(torch.from_numpy(weights.weight_VD))
-            head.bias.copy_(torch.from_numpy(weights.bias_V))
+            edited[0].copy_(torch.from_numpy(weights.weight_VD))
+            edited[1].copy_(torch.from_numpy(weights.bias_V))
         try:
             yield
         finally:
             with torch.no_grad():
-                head.weight.copy_(saved[0])
-                head.bias.copy_(saved[1])
+                for parameter, was in zip(edited, saved, strict=True):
+                    parameter.copy_(was)

@@ -210,7 +210,7 @@ def applied(model: Any, steering: Steering) -> Iterator[None]:
         if steering.method == "bias" and head.bias is None:
             attach_bias(model, torch.zeros(len(head.weight)), learnt=False)
             undo.callback(detach_bias, model)
-        edited = head.bias if steering.method == "bias" else head.weight
+        edited: Any = head.bias if steering.method == "bias" else head.weight
         saved = edited.detach()[rows_K].clone()
         with torch.no_grad():
             change = torch.from_numpy(np.ascontiguousarray(added)).to(edited.device)

@@ -228,11 +228,12 @@ def steering_effects(
         texts.append(read("in domain", store, "test"))
     if other is not None:
         texts.append(read("out of domain", other, "validation"))
-    methods: list[Method] = [method]
-    methods += [m for m in ("minimum_norm", "sparse", "whitened") if m != method]
+    others: tuple[Method, ...] = ("minimum_norm", "sparse", "whitened")
+    methods: list[Method] = [method, *(m for m in others if m != method)]
     if constant_direction(subject.model) is not None and method != "complement":
         methods.append("complement")
-    methods += ["bias"] if method != "bias" else []
+    if method != "bias":
+        methods.append("bias")
     plans: list[Steering] = []
     notes: list[str] = []
     for name in methods:
