@@ -35,6 +35,10 @@ USAGE = """lmlab: a laboratory for language models
   lmlab doctor          what a training run will cost here; options as for train
   lmlab score           nats per token and bits per byte of a model on a store
   lmlab geometry        shape of embeddings and hidden states, loss by frequency
+  lmlab encode          how the output embedding encodes token probability
+  lmlab steer           scale tokens' probabilities by editing output embeddings
+  lmlab prune           remove dimensions of the output embedding; a smaller head
+  lmlab dynamics        when in training the output embedding encodes frequency
   lmlab eval            LAMBADA, BLiMP and multiple choice, without training for them
   lmlab finetune        classifiers on labelled texts, from any model, with intervals
   lmlab sample          text from a model
@@ -49,6 +53,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab study towers    which tokens two towers with one prediction take
   lmlab study decomposition
                         how much of each of a zoo of models is in the others
+  lmlab study encoding  train models and see how their embeddings hold probability
   lmlab report          draw the report of a finished study again
   lmlab tour            a small edition of the studies, in a few minutes
 
@@ -195,6 +200,122 @@ def _geometry(arguments: Sequence[str]) -> None:
     out = _write("geometry", config, values)
     write_text(out / "report.html", geometry_page(values))
     print(f"report: {(out / 'report.html').resolve()}")
+
+
+def _encode(arguments: Sequence[str]) -> None:
+    from lmlab.config.encoding import EncodeConfig
+
+    config = from_command_line(
+        EncodeConfig, arguments, program="lmlab encode", leading=("--model",)
+    )
+    from lmlab.analyses.encode import encode, encoding_rows
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+
+    made = encode(
+        open_subject(config.model, device=_device(config.device), raw_head=config.head == "raw"),
+        TokenStore(config.store),
+        split=config.split,
+        context=config.context,
+        max_windows=config.windows,
+        ridge=config.ridge,
+        rotations=config.rotations,
+    )
+    _table(["", ""], [list(row) for row in encoding_rows(made)])
+    _write("encode", config, made.to_json())
+
+
+def _steer(arguments: Sequence[str]) -> None:
+    from lmlab.config.encoding import SteerConfig
+
+    config = from_command_line(SteerConfig, arguments, program="lmlab steer", leading=("--model",))
+    from lmlab.analyses.steering_effects import parse_factors, steering_effects, write_steered
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+    from lmlab.studies.encoding_words import steering_rows, steering_words
+
+    subject = open_subject(config.model, device=_device(config.device))
+    made = steering_effects(
+        subject,
+        TokenStore(config.store),
+        parse_factors(subject, config.token),
+        method=config.method,
+        exact=config.exact,
+        ridge=config.ridge,
+        untie=config.untie,
+        context=config.context,
+        max_windows=config.windows,
+        other=None if config.other is None else TokenStore(config.other),
+    )
+    _table(*steering_rows(made.to_json()))
+    for line in steering_words(made.to_json()):
+        print(line)
+    if config.out is None:
+        _write("steer", config, made.to_json())
+    else:
+        print(f"model: {write_steered(subject, made, config.out)}")
+
+
+def _prune(arguments: Sequence[str]) -> None:
+    from lmlab.config.encoding import PruneConfig
+
+    config = from_command_line(PruneConfig, arguments, program="lmlab prune", leading=("--model",))
+    from lmlab.analyses.prune import prune, write_pruned
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+    from lmlab.studies.encoding_words import pruning_rows
+
+    subject = open_subject(config.model, device=_device(config.device))
+    made = prune(
+        subject,
+        TokenStore(config.store),
+        shares=config.shares,
+        share=config.share,
+        way=config.way,
+        replacement=config.replace,
+        margin=config.margin,
+        context=config.context,
+        max_windows=config.windows,
+        prompts=config.prompts,
+        other=None if config.other is None else TokenStore(config.other),
+    )
+    _table(*pruning_rows(made.to_json()))
+    if config.share is None or config.out is None:
+        _write("prune", config, made.to_json())
+        return
+    speed = write_pruned(subject, made, config.out)
+    print(
+        f"head {speed.head_ratio:.2f} times as fast ({speed.head_multiplications:.0%} of the "
+        f"multiplications), whole model {speed.forward_ratio:.2f} times\nmodel: {config.out}"
+    )
+
+
+def _dynamics(arguments: Sequence[str]) -> None:
+    from lmlab.config.encoding import DynamicsConfig
+
+    config = from_command_line(
+        DynamicsConfig, arguments, program="lmlab dynamics", leading=("--model",)
+    )
+    from lmlab.analyses.dynamics import Watch, watch_run
+    from lmlab.data.store import TokenStore
+    from lmlab.studies.encoding_words import captured_words, snapshot_row
+
+    watch = Watch(
+        TokenStore(config.store),
+        context=config.context,
+        max_windows=config.windows,
+        device=_device(config.device),
+    )
+    seen = (
+        map(watch.look, [config.model, *config.more])
+        if config.more
+        else watch_run(Path(config.model), watch, follow=config.follow, pause=config.pause)
+    )
+    for snapshot in seen:
+        print(snapshot_row(vars(snapshot)), flush=True)
+    made = watch.result(config.model).to_json()
+    print(captured_words(made))
+    _write("dynamics", config, made)
 
 
 def _eval(arguments: Sequence[str]) -> None:
@@ -449,6 +570,15 @@ def _study_towers(arguments: Sequence[str]) -> None:
     _end_of_study(run_towers(config))
 
 
+def _study_encoding(arguments: Sequence[str]) -> None:
+    from lmlab.config.encoding import EncodingStudyConfig
+
+    config = from_command_line(EncodingStudyConfig, arguments, program="lmlab study encoding")
+    from lmlab.studies.encoding import run_encoding
+
+    _end_of_study(run_encoding(config))
+
+
 def _report(arguments: Sequence[str]) -> None:
     config = from_command_line(ReportConfig, arguments, program="lmlab report")
     from lmlab.studies.redraw import redraw
@@ -529,6 +659,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "doctor": _doctor,
     "score": _score,
     "geometry": _geometry,
+    "encode": _encode,
+    "steer": _steer,
+    "prune": _prune,
+    "dynamics": _dynamics,
     "eval": _eval,
     "finetune": _finetune,
     "sample": _sample,
@@ -542,6 +676,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "study decomposition": _study_decomposition,
     "prefer": _prefer,
     "study towers": _study_towers,
+    "study encoding": _study_encoding,
     "report": _report,
     "tour": _tour,
 }

@@ -32,8 +32,7 @@ from lmlab.durable import write_bytes
 from lmlab.errors import UserError
 from lmlab.models.towers import TwoTower
 from lmlab.numerics.softmax_calibration import fit_two_scalars
-from lmlab.objectives.base import IGNORED
-from lmlab.objectives.evaluate import batches_of_a_length, evaluation_batch
+from lmlab.objectives.evaluate import evaluation_batch, window_batches
 from lmlab.objectives.towers import joint_nats, tower_nats, tower_rows
 from lmlab.progress import Bar, track
 
@@ -155,7 +154,7 @@ def preference_sums(
     another tokenizer, a context it cannot take, and text of fewer than 5 clusters.
     """
     model = towers_of(subject)
-    objective: Any = subject.objective  # of towers: it can say its questions one by one
+    objective = subject.objective
     subject.check_store(store)
     context = context or min(subject.context, 1024)
     if context > subject.context:
@@ -183,10 +182,10 @@ def preference_sums(
     device = subject.backbone.device
     total = float(windows.length_M.sum())
     with nullcontext(bar) if bar else track("preference", total, "tokens") as counted:
-        for chosen, length in batches_of_a_length(windows, evaluation_batch(context, device)):
+        for chosen, length in window_batches(windows, evaluation_batch(context, device)):
             ids = [windows.ids(int(row)) for row in chosen]
             batch = objective.batch(ids, device=device, length=length)
-            B, T = batch.targets_BT.shape
+            T = batch.targets_BT.shape[1]
             before = (T - length) // 2  # windows read from both sides begin with a token more
             for asked in objective.questions(batch):
                 states = tower_rows(model, asked)
@@ -197,12 +196,9 @@ def preference_sums(
                         joint_nats(model, states, targets_N)[None],
                     ]
                 )
-                place_N = (
-                    torch.arange(B * T, device=device) if asked.rows_N is None else asked.rows_N
-                )
-                real_N = (targets_N != IGNORED).cpu().numpy()
-                type_N, at_N = (x.cpu().numpy()[real_N] for x in (targets_N, place_N))
-                each_KN = nats_KN.double().cpu().numpy()[:, real_N]
+                assert asked.rows_N is not None
+                type_N, at_N = (x.cpu().numpy() for x in (targets_N, asked.rows_N))
+                each_KN = nats_KN.double().cpu().numpy()
                 group_N = group_C[windows.cluster_M[chosen]][at_N // T]
                 where_N = group_N * vocabulary + type_N
                 bin_N = group_N * POSITIONS + np.minimum(
@@ -258,10 +254,9 @@ def _temperatures(
         batch = objective.batch([windows.ids(row)], device=device)
         for asked in objective.questions(batch):
             states = tower_rows(model, asked)
-            real_N = asked.targets_N != IGNORED
-            targets.append(asked.targets_N[real_N].cpu().numpy())
+            targets.append(asked.targets_N.cpu().numpy())
             for k in range(2):
-                z_ND = model.model.output(k, states[k][real_N])
+                z_ND = model.model.output(k, states[k])
                 read[k].append(z_ND.float().cpu().numpy())
     found = []
     for k in range(2):

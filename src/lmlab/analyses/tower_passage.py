@@ -46,10 +46,10 @@ def passage(
         ids = everything.ids(int(row))
         batch = subject.objective.batch([ids], device=subject.backbone.device)
         delta_N = np.zeros(batch.targets_BT.numel())
-        for asked in subject.objective.questions(batch):  # pyright: ignore[reportAttributeAccessIssue]
+        for asked in subject.objective.questions(batch):
+            assert asked.rows_N is not None
             nats_KN = tower_nats(model, tower_rows(model, asked), asked.targets_N).cpu().numpy()
-            rows = slice(None) if asked.rows_N is None else asked.rows_N.cpu().numpy()
-            delta_N[rows] = nats_KN[1] - nats_KN[0]
+            delta_N[asked.rows_N.cpu().numpy()] = nats_KN[1] - nats_KN[0]
         real_N = (batch.targets_BT.flatten() != IGNORED).cpu().numpy()
         delta_n = np.empty(len(ids))
         delta_n[reading_order(subject.order, len(ids))] = delta_N[real_N]

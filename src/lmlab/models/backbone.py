@@ -63,8 +63,7 @@ class Backbone:
 
     @torch.no_grad()
     def _head_is_linear(self) -> bool:
-        parameter = next(self.model.parameters())
-        ids_BT = torch.zeros((1, 2), dtype=torch.long, device=parameter.device)
+        ids_BT = probe(self.embedding_VD)
         training = self.model.training
         self.model.eval()
         seen: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -126,8 +125,8 @@ class Backbone:
     def hidden(
         self, ids_BT: torch.Tensor, attention_BT: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Last hidden states (B, T, D) of the body; only where `linear`."""
-        assert self.linear
+        """Last hidden states (B, T, D) of the body; only where there is a head apart from it."""
+        assert self._head is not None
         return self._call_body(**_inputs(ids_BT, attention_BT), **self._uncached).last_hidden_state
 
     def transformed(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -153,6 +152,14 @@ class Backbone:
     def _uncached(self) -> dict[str, bool]:
         # encoders take no such option
         return {} if self._transform is not None else {"use_cache": False}
+
+
+def probe(embedding_VD: torch.Tensor) -> torch.Tensor:
+    """Two ids (1, 2) to try a model out on: those with the largest embeddings.
+
+    A padding id has a zero one, whose logits may all be zero and show nothing.
+    """
+    return embedding_VD.detach().square().sum(1).topk(2).indices[None]
 
 
 def _inputs(ids_BT: torch.Tensor, attention_BT: torch.Tensor | None) -> dict[str, torch.Tensor]:

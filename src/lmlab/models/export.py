@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from lmlab.errors import UserError
 from lmlab.models.biased import BiasedLlamaConfig, BiasedLlamaForCausalLM
@@ -27,6 +28,27 @@ from lmlab.models.head import own_bias, with_untied_head
 from lmlab.models.recurrent import RecurrentForCausalLM
 
 _FINAL_NORM = {"gpt2": "transformer.ln_f", "gpt_neox": "gpt_neox.final_layer_norm"}
+_OTHER_FINAL_NORMS = {
+    "gptj": "transformer.ln_f",
+    "bert": "cls.predictions.transform.LayerNorm",
+    "distilbert": "vocab_layer_norm",
+    "modernbert": "head.norm",
+    "roberta": "lm_head.layer_norm",
+}
+
+
+def constant_direction(model: Any) -> torch.Tensor | None:
+    """g = 1 / gamma (D,) of the LayerNorm before the head: g . h is the same in every context.
+
+    None where another norm or layer stands there, or a gain is zero.
+    """
+    name = {**_OTHER_FINAL_NORMS, **_FINAL_NORM}.get(model.config.model_type)
+    if name is None:
+        return None
+    norm = model.get_submodule(name)
+    if not isinstance(norm, nn.LayerNorm) or not (norm.weight.abs() > 1e-6).all():
+        return None
+    return 1 / norm.weight.detach().double()
 
 
 @torch.no_grad()

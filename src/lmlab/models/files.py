@@ -27,7 +27,6 @@ from transformers.utils import logging as transformers_logging
 
 from lmlab.errors import UserError
 from lmlab.models.head import own_bias
-from lmlab.models.recurrent import RecurrentConfig
 
 
 def load_pretrained(name: str, *, masked: bool) -> Any:
@@ -110,7 +109,7 @@ def language_model_kinds(config: Any) -> tuple[bool, bool, bool]:
     causal one, and whether it is the masked one that was trained."""
     kind = config.model_type
     fills = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    continues = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or kind == RecurrentConfig.model_type
+    continues = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or kind.startswith("lmlab_")
     trained_to_fill = not continues or any("MaskedLM" in a for a in config.architectures or [])
     return fills, continues, fills and trained_to_fill
 

@@ -11,6 +11,8 @@ Shapes: D width, V vocabulary.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +35,43 @@ class OutputEmbedding(nn.Linear):
 def with_untied_head(model: Any, weight_VD: torch.Tensor) -> Any:
     """A copy of `model` whose head is `weight_VD` (V, D), untied; an output bias of ours goes."""
     made = copy.deepcopy(model)
-    old = model.get_output_embeddings()
-    vocabulary, width = weight_VD.shape
-    native_V = None if own_bias(model) is not None else old.bias
-    kind: dict[str, Any] = {"device": old.weight.device, "dtype": old.weight.dtype}
-    head = nn.Linear(width, vocabulary, bias=native_V is not None, **kind)
-    head.weight.copy_(weight_VD)
-    if native_V is not None:
-        head.bias.copy_(native_V)
+    native_V = None if own_bias(model) is not None else model.get_output_embeddings().bias
     made.config.tie_word_embeddings = False
-    made.set_output_embeddings(head)
+    made.set_output_embeddings(_linear(weight_VD, native_V, model.get_output_embeddings()))
     return made
+
+
+@contextmanager
+def untied(model: Any) -> Iterator[None]:
+    """A tied model with an output embedding of its own, equal to the tied one, for the duration."""
+    tied, was = model.get_output_embeddings(), model.config.tie_word_embeddings
+    with torch.no_grad():
+        head = _linear(tied.weight, tied.bias, tied)
+    if own_bias(model) is not None:
+        setattr(head, _OWN, True)
+    model.config.tie_word_embeddings = False
+    model.set_output_embeddings(head)
+    try:
+        yield
+    finally:
+        model.set_output_embeddings(tied)
+        model.config.tie_word_embeddings = was
+
+
+def is_tied(model: Any) -> bool:
+    """Whether the output embedding is the input embedding."""
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def _linear(weight_VD: torch.Tensor, bias_V: torch.Tensor | None, like: nn.Linear) -> nn.Linear:
+    """A linear layer of its own with these weights, of the kind of `like`."""
+    vocabulary, width = weight_VD.shape
+    kind: dict[str, Any] = {"device": like.weight.device, "dtype": like.weight.dtype}
+    head = nn.Linear(width, vocabulary, bias=bias_V is not None, **kind)
+    head.weight.copy_(weight_VD)
+    if bias_V is not None:
+        head.bias.copy_(bias_V)
+    return head
 
 
 def attach_bias(model: Any, bias_V: torch.Tensor, *, learnt: bool) -> None:
@@ -72,6 +100,14 @@ def attach_bias(model: Any, bias_V: torch.Tensor, *, learnt: bool) -> None:
     bias = bias_V.detach().to(head.weight.device, head.weight.dtype, copy=True)
     head.bias = nn.Parameter(bias, requires_grad=learnt)
     setattr(head, _OWN, True)
+
+
+def detach_bias(model: Any) -> None:
+    """Takes away what `attach_bias` gave to a head that had no bias."""
+    head = model.get_output_embeddings()
+    assert own_bias(model) is not None
+    head.bias = None
+    delattr(head, _OWN)
 
 
 def own_bias(model: Any) -> nn.Parameter | None:

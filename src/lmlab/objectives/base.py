@@ -9,7 +9,7 @@ positions, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,6 +114,11 @@ class Objective(Protocol):
         """Sum of nats over the targets, with gradient, and the number of targets."""
         ...
 
+    def questions(self, batch: Batch) -> Iterator[Batch]:
+        """What the model reads to score `batch`; the computed positions (`rows_N`) of all of them
+        are the scored tokens, each once."""
+        ...
+
     def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
         """Nats (B, n) of each token in the order of reading, 0 beyond a window; no gradient."""
         ...
@@ -140,8 +145,8 @@ class WithCriterion:
         return self.criterion.sum(backbone, batch)
 
     def questions(self, batch: Batch) -> Iterator[Batch]:
-        """What is asked of the model to score a batch; the questions' positions do not overlap."""
-        yield batch
+        """One question: all targets of the batch at once."""
+        yield replace(batch, rows_N=(batch.targets_BT != IGNORED).flatten().nonzero().flatten())
 
 
 def hidden_states(backbone: Backbone, batch: Batch) -> torch.Tensor:

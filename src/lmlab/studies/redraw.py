@@ -15,6 +15,7 @@ from lmlab.studies.arrow_report import arrow_page, arrow_sections, summary
 from lmlab.studies.arrow_words import comparison_name, verdict
 from lmlab.studies.decomposition_report import decomposition_page
 from lmlab.studies.decomposition_tables import interval_text
+from lmlab.studies.encoding_report import MODEL_COLUMNS, encoding_page, model_rows
 from lmlab.studies.finetune_report import finetune_page, finetune_rows
 from lmlab.studies.headless_report import headless_page, headless_sections, row_name
 from lmlab.studies.headless_report import summary as headless_summary
@@ -65,6 +66,10 @@ def _decomposition_rows(results: dict[str, Any]) -> Rows:
     ]
 
 
+def _encoding_rows(results: dict[str, Any]) -> Rows:
+    return [*MODEL_COLUMNS], [row for part in results["parts"] for row in model_rows(part)]
+
+
 def _tour_rows(results: dict[str, Any]) -> Rows:
     rows = [
         row
@@ -77,6 +82,7 @@ def _tour_rows(results: dict[str, Any]) -> Rows:
 _STUDIES: dict[str, tuple[Callable[[dict[str, Any]], str], Callable[[dict[str, Any]], Rows]]] = {
     "arrow": (arrow_page, _arrow_rows),
     "decomposition": (decomposition_page, _decomposition_rows),
+    "encoding": (encoding_page, _encoding_rows),
     "finetune": (finetune_page, finetune_rows),
     "headless": (headless_page, _headless_rows),
     "tour": (tour_page, _tour_rows),

@@ -81,8 +81,8 @@ def child_model(config: TrainConfig, parent: Parent, tokenizer: TextTokenizer) -
     """
     name = parent.name
     model: Any = load_pretrained(name, masked=config.is_masked)
-    check_fit(model, parent, config, tokenizer)
     check_reading(config, model, name)
+    check_fit(model, parent, config, tokenizer)
     if config.is_probe:
         return with_probes(model, seed=key(config.seed, _PROBE_KEY))
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight

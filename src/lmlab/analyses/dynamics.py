@@ -1,0 +1,306 @@
+"""How the output embedding comes to encode frequency in training, checkpoint by checkpoint.
+
+At each checkpoint: held-out R2 of the output embedding against log corpus frequency and against the
+model's own -log alpha (alpha over a fixed sample of validation windows), norms, the KL of the
+corpus unigram to alpha, validation loss, and how far the parameters have moved.
+
+Notable:
+- Frequency counts as captured at the first step where R2 against log frequency has reached 90 % of
+  its last value, between checkpoints in proportion to the logarithm of the step. Its interval is
+  over tokens: the tokens are drawn again, the same ones at every checkpoint, 400 times (percentiles
+  of 95 %). It does not cover other seeds.
+- Beside it stands the step where the loss on the same windows has made 90 % of its way.
+- Movement is the distance from the first checkpoint over that of the last from the first, for all
+  parameters and for the output embedding. While a run goes on, the last is the newest.
+- A Hub model's history is given as one folder or name for each checkpoint, in their order.
+
+Shapes: V vocabulary, N fitted tokens, D width, K checkpoints, R resamples.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lmlab.analyses.encode import not_text, output_head, training_counts
+from lmlab.analyses.encoding import fit_encoding
+from lmlab.analyses.subject import Subject, open_subject
+from lmlab.analyses.token_probability import ProbabilitySums, choose_windows, store_states
+from lmlab.config import read_toml
+from lmlab.data.store import TokenStore
+from lmlab.data.unigram import log_unigram
+from lmlab.errors import UserError
+from lmlab.models.logits import LogitHead
+from lmlab.numerics.folded_regression import fit_linear
+from lmlab.objectives.cross_entropy import cross_entropy_sum
+from lmlab.progress import say
+from lmlab.runs.checkpoint import checkpoints, verify_checkpoint
+
+Array = NDArray[np.float64]
+
+_CAPTURED = 0.9
+_RESAMPLES, _SEED = 400, 0
+_STEP = re.compile(r"(?:step|checkpoint)[-_]?(\d+)")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One checkpoint. R2 are held out (5 folds of tokens)."""
+
+    name: str
+    step: int
+    r2_frequency: float
+    """Of the output embedding against log(count + 1) in the training split."""
+    r2_alpha: float
+    """Against the model's own -log alpha; an output bias is an offset."""
+    slope_norm: float
+    """Of the fit against -log alpha."""
+    mean_norm: float
+    """Of the rows of the output embedding."""
+    unigram_kl: float
+    """KL(unigram of the training split || alpha), nats."""
+    loss: float
+    """Nats per token on the windows of alpha."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A snapshot, and what comparing checkpoints needs."""
+
+    snapshot: Snapshot
+    frequency_N: Array
+    error_N: Array
+    """Held-out error of log frequency, by token."""
+    weights: dict[str, torch.Tensor]
+    embedding_VD: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A step and its interval; None where there was no such step."""
+
+    step: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What `Watch.result` gives."""
+
+    subject: str
+    store: str
+    windows: int
+    snapshots: tuple[Snapshot, ...]
+    moved: tuple[float, ...]
+    """Of all parameters, 0 at the first checkpoint, 1 at the last."""
+    moved_embedding: tuple[float, ...]
+    frequency: Captured
+    """Where R2 against log frequency has reached 90 % of its last value."""
+    loss: Captured
+    """Where the loss has made 90 % of its way; no interval."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+class Watch:
+    """Looks at checkpoints as they come; what was looked at is kept, not looked at again."""
+
+    def __init__(
+        self,
+        store: TokenStore,
+        *,
+        context: int | None = None,
+        max_windows: int = 32,
+        device: str = "cpu",
+    ) -> None:
+        self.store, self.context, self.max_windows = store, context, max_windows
+        self.device = device
+        self._seen: dict[str, _Seen] = {}
+
+    def look(self, name: str | Path) -> Snapshot:
+        """The snapshot of a checkpoint, a folder or a Hub name.
+
+        Raises `UserError` as `open_subject` and `choose_windows`.
+        """
+        key = str(name)
+        if key not in self._seen:
+            subject = open_subject(name, device=self.device)
+            self._seen[key] = self._snapshot(subject, step_of(key, len(self._seen)))
+        return self._seen[key].snapshot
+
+    def _snapshot(self, subject: Subject, step: int) -> _Seen:
+        windows = choose_windows(
+            subject, self.store, split="validation", context=self.context,
+            max_windows=self.max_windows,
+        )  # fmt: skip
+        head = output_head(subject)
+        logits = LogitHead(subject.backbone)
+        sums = ProbabilitySums(logits)
+        nats, tokens = 0.0, 0
+        with torch.no_grad():
+            for states in store_states(subject, windows, label=f"step {step:,}"):
+                sums.add(states.hidden_ND)
+                nats += _nats(logits, states.hidden_ND, states.targets_N)
+                tokens += len(states.targets_N)
+        statistics = sums.statistics()
+        rows = len(head.embedding_VD)
+        counts_V = training_counts(subject, self.store, rows)
+        encoding = fit_encoding(
+            head.embedding_VD, statistics.alpha_V, offset_V=head.offset_V,
+            exclude=not_text(subject, rows),
+        )  # fmt: skip
+        frequency_N = np.log1p(counts_V[encoding.tokens])
+        fit = fit_linear(head.embedding_VD[encoding.tokens], frequency_N)
+        log_unigram_N = log_unigram(counts_V[encoding.tokens])
+        unigram_N = np.exp(log_unigram_N)
+        log_alpha_N = np.log(statistics.alpha_V[encoding.tokens])
+        snapshot = Snapshot(
+            name=subject.name,
+            step=step,
+            r2_frequency=fit.r2_heldout,
+            r2_alpha=encoding.r2_heldout,
+            slope_norm=float(np.linalg.norm(encoding.slope_D)),
+            mean_norm=float(np.linalg.norm(head.embedding_VD[encoding.tokens], axis=1).mean()),
+            unigram_kl=float(unigram_N @ (log_unigram_N - log_alpha_N)),
+            loss=nats / tokens,
+        )
+        return _Seen(
+            snapshot, frequency_N, frequency_N - fit.held_out_N,
+            {k: v.detach().cpu() for k, v in subject.model.named_parameters()},
+            subject.backbone.model.get_output_embeddings().weight.detach().cpu(),
+        )  # fmt: skip
+
+    def frequencies(self, name: str | Path) -> tuple[Array, Array]:
+        """Log(count + 1) of the fitted tokens and its held-out prediction from the embedding, of a
+        checkpoint that was looked at."""
+        seen = self._seen[str(name)]
+        return seen.frequency_N, seen.frequency_N - seen.error_N
+
+    def result(self, subject: str) -> Dynamics:
+        """All that was looked at, by step. `UserError` before two checkpoints were."""
+        seen = sorted(self._seen.values(), key=lambda s: s.snapshot.step)
+        if len(seen) < 2:
+            raise UserError(
+                f"{subject}: {len(seen)} checkpoint; dynamics needs at least two. Train with "
+                "--checkpoints.logarithmic, or give several folders"
+            )
+        steps = np.array([s.snapshot.step for s in seen], dtype=np.float64)
+        losses = np.array([s.snapshot.loss for s in seen])
+        moved = _path([s.weights for s in seen])
+        return Dynamics(
+            subject=subject,
+            store=str(self.store.path),
+            windows=self.max_windows,
+            snapshots=tuple(s.snapshot for s in seen),
+            moved=moved,
+            moved_embedding=_path([{"embedding": s.embedding_VD} for s in seen]),
+            frequency=captured(
+                steps, np.stack([s.frequency_N for s in seen]), np.stack([s.error_N for s in seen])
+            ),
+            loss=Captured(crossing(steps, losses[0] - losses), None, None),
+        )
+
+
+def _nats(head: LogitHead, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> float:
+    if head.is_linear:
+        return float(cross_entropy_sum(hidden_ND, head.weight_VD, targets_N, bias_V=head.bias_V)[0])
+    return float(torch.nn.functional.cross_entropy(
+        head.logits(hidden_ND), targets_N, reduction="sum"
+    ))  # fmt: skip
+
+
+def step_of(name: str, number: int) -> int:
+    """The step that a checkpoint's name says (step-00000500, step1000); else its number."""
+    found = _STEP.findall(name)
+    return int(found[-1]) if found else number
+
+
+def crossing(steps_K: Array, values_K: Array) -> float | None:
+    """The first step where the values have reached 90 % of the last one.
+
+    Between checkpoints in proportion to log(step + 1). None where the last value is not above zero.
+    """
+    wanted = _CAPTURED * values_K[-1]
+    if values_K[-1] <= 0:
+        return None
+    at = int(np.argmax(values_K >= wanted))
+    if at == 0:
+        return float(steps_K[0])
+    low, high = values_K[at - 1], values_K[at]
+    part = (wanted - low) / (high - low)
+    log_step = np.log1p(steps_K[at - 1]) * (1 - part) + np.log1p(steps_K[at]) * part
+    return float(np.expm1(log_step))
+
+
+def captured(steps_K: Array, target_KN: Array, error_KN: Array) -> Captured:
+    """Where R2 = 1 - sum error^2 / sum (target - mean)^2 has reached 90 % of its last value."""
+
+    def step(chosen: NDArray[np.int64] | slice) -> float | None:
+        target = target_KN[:, chosen]
+        total_K = ((target - target.mean(1, keepdims=True)) ** 2).sum(1)
+        return crossing(steps_K, 1 - (error_KN[:, chosen] ** 2).sum(1) / total_K)
+
+    rng = np.random.default_rng(_SEED)
+    tokens = target_KN.shape[1]
+    drawn = [step(rng.integers(0, tokens, tokens)) for _ in range(_RESAMPLES)]
+    found = [each for each in drawn if each is not None]
+    if step(slice(None)) is None or len(found) < _RESAMPLES:
+        return Captured(step(slice(None)), None, None)
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Captured(step(slice(None)), float(low), float(high))
+
+
+def _path(weights: Sequence[dict[str, torch.Tensor]]) -> tuple[float, ...]:
+    """Distance of each from the first, over that of the last from the first."""
+    first = weights[0]
+
+    def distance(other: dict[str, torch.Tensor]) -> float:
+        return sum(float((other[k] - first[k]).double().square().sum()) for k in first) ** 0.5
+
+    whole = distance(weights[-1])
+    return tuple(distance(each) / whole if whole else 0.0 for each in weights)
+
+
+def watch_run(
+    run: Path,
+    watch: Watch,
+    *,
+    follow: bool = False,
+    pause: float = 5.0,
+    wait: Callable[[float], None] = time.sleep,
+) -> Iterator[Snapshot]:
+    """Snapshots of a run's verified checkpoints in their order; with `follow`, goes on as they
+    come until the run's last step.
+
+    Raises `UserError` for a folder that is no run.
+    """  # fmt: skip
+    if not (run / "config.toml").is_file():
+        raise UserError(f"{run}: not a run folder (no config.toml); give a run, or several models")
+    last = int(read_toml(run / "config.toml")["steps"])
+    done: set[Path] = set()
+    while True:
+        for path in checkpoints(run):
+            if path in done:
+                continue
+            try:
+                verify_checkpoint(path)
+            except UserError as error:
+                say(f"skipped: {error}")
+                done.add(path)
+                continue
+            done.add(path)
+            yield watch.look(path)
+        if not follow or any(step_of(path.name, 0) >= last for path in done):
+            return
+        wait(pause)

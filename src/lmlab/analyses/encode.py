@@ -1,0 +1,193 @@
+"""The encoding of token probability in one subject's output embedding, on a split of a store.
+
+Notable:
+- Left out of the fit, and counted: rows that pad the vocabulary, and the tokenizer's special
+  tokens, which no text has.
+- The output bias that a model has (its own or lmlab's log-unigram) is an offset of the fit.
+- A scaled head counts as its embedding scaled. A soft-capped one has no closed-form predictors.
+
+Shapes: D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmlab.analyses.encoding import (
+    DecileError,
+    Encoding,
+    EncodingStatistics,
+    Sparsity,
+    error_by_frequency,
+    fit_encoding,
+    null_fits,
+    predictor_r2,
+    sparsity,
+)
+from lmlab.analyses.subject import Subject
+from lmlab.analyses.token_probability import choose_windows, store_statistics
+from lmlab.data.store import TokenStore
+from lmlab.data.unigram import token_counts
+from lmlab.models.logits import LogitHead
+
+
+@dataclass(frozen=True)
+class Head:
+    """The output embedding and bias as arrays, float64, the scale of the head included."""
+
+    embedding_VD: NDArray[np.float64]
+    offset_V: NDArray[np.float64] | None
+    capped: bool
+
+
+def output_head(subject: Subject) -> Head:
+    """`UserError` for a head whose output embedding is not known (`models.logits`)."""
+    head = LogitHead(subject.backbone)
+    bias = head.bias_V
+    return Head(
+        head.scale * head.weight_VD.detach().double().cpu().numpy(),
+        None if bias is None else head.scale * bias.detach().double().cpu().numpy(),
+        head.cap is not None,
+    )
+
+
+@dataclass(frozen=True)
+class EncodedSubject:
+    """What `encode` finds."""
+
+    subject: str
+    order: str
+    head: str
+    store: str
+    split: str
+    context: int
+    windows: int
+    conditions: str
+    """What each position's distribution was given."""
+    statistics: EncodingStatistics
+    encoding: Encoding
+    predictors: dict[str, float]
+    """R2 of the closed-form predictors; empty for a soft-capped head."""
+    nulls: dict[str, float]
+    sparsity: Sparsity
+    errors: tuple[DecileError, ...]
+    padded: int
+    """Rows of the embedding beyond the tokenizer's ids."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; arrays over tokens are left out."""
+        return {
+            "subject": self.subject,
+            "order": self.order,
+            "head": self.head,
+            "store": self.store,
+            "split": self.split,
+            "context": self.context,
+            "windows": self.windows,
+            "positions": self.statistics.positions,
+            "conditions": self.conditions,
+            "encoding": self.encoding.to_json(),
+            "mean_hidden": self.statistics.mean_hidden_D.tolist(),
+            "predictors": self.predictors,
+            "nulls": self.nulls,
+            "sparsity": asdict(self.sparsity),
+            "errors": [asdict(error) for error in self.errors],
+            "padded": self.padded,
+        }
+
+
+def encode(
+    subject: Subject,
+    store: TokenStore,
+    *,
+    split: str = "validation",
+    context: int | None = None,
+    max_windows: int | None = 256,
+    ridge: float = 0.0,
+    rotations: int = 5,
+) -> EncodedSubject:
+    """How a subject's output embedding encodes its tokens' mean probability on a split.
+
+    Raises `UserError` as `token_probability.choose_windows` and `models.logits.LogitHead`.
+    """
+    head = output_head(subject)
+    windows = choose_windows(subject, store, split=split, context=context, max_windows=max_windows)
+    statistics = store_statistics(subject, windows)
+    counts_V = training_counts(subject, store, len(head.embedding_VD))
+    encoding = fit_encoding(
+        head.embedding_VD,
+        statistics.alpha_V,
+        offset_V=head.offset_V,
+        exclude=not_text(subject, len(head.embedding_VD)),
+        ridge=ridge,
+    )
+    return EncodedSubject(
+        subject=subject.name,
+        order=subject.order,
+        head=subject.head,
+        store=str(store.path),
+        split=split,
+        context=windows.context,
+        windows=len(windows),
+        conditions=subject.objective.conditions,
+        statistics=statistics,
+        encoding=encoding,
+        predictors={}
+        if head.capped
+        else predictor_r2(head.embedding_VD, statistics, encoding, offset_V=head.offset_V),
+        nulls=null_fits(head.embedding_VD, encoding, counts_V=counts_V),
+        sparsity=sparsity(head.embedding_VD, encoding, rotations=rotations),
+        errors=error_by_frequency(encoding, counts_V),
+        padded=len(head.embedding_VD) - subject.tokenizer.vocabulary,
+    )
+
+
+def not_text(subject: Subject, rows: int) -> NDArray[np.int64]:
+    """Ids that no text has: special tokens, and rows beyond the tokenizer's vocabulary."""
+    special = [token for token in subject.tokenizer.special_ids if token < rows]
+    return np.array([*special, *range(subject.tokenizer.vocabulary, rows)], dtype=np.int64)
+
+
+def training_counts(subject: Subject, store: TokenStore, rows: int) -> NDArray[np.int64]:
+    """How often each row's token stands in the training split; 0 for rows that pad."""
+    counts_V = np.zeros(rows, dtype=np.int64)
+    found_V = token_counts(store.split("train"), store.vocabulary)
+    counts_V[: len(found_V)] = found_V
+    return counts_V
+
+
+def encoding_rows(made: EncodedSubject) -> list[tuple[str, str]]:
+    """The figures in words, for a table."""
+    encoding = made.encoding
+    rows = [
+        ("R2, held out", f"{encoding.r2_heldout:.4f}"),
+        ("R2, in sample", f"{encoding.r2_train:.4f}"),
+        ("Spearman, held out", "none" if encoding.spearman is None else f"{encoding.spearman:.4f}"),
+        ("tokens fitted", f"{len(encoding.tokens):,}"),
+        ("tokens of probability 0", f"{encoding.zero_alpha:,}"),
+        ("tokens that no text has", f"{encoding.excluded:,}"),
+        *((f"R2 of the predictor, {name}", f"{r2:.4f}") for name, r2 in made.predictors.items()),
+        *((f"null: {name}, R2 held out", f"{r2:.4f}") for name, r2 in made.nulls.items()),
+        ("dimensions for 90 % of R2", dimensions_needed(made.sparsity)),
+    ]
+    return rows + [
+        (
+            f"error of tenth {error.bin} by frequency",
+            f"mean {error.mean:+.3f}, root mean square {error.root_mean_square:.3f} nats",
+        )
+        for error in made.errors
+    ]
+
+
+def dimensions_needed(sparse: Sparsity) -> str:
+    """How many, and how many after rotations, in words."""
+    if sparse.needed is None:
+        return "none: held-out R2 is not above zero"
+    rotated = [needed for needed in sparse.rotated_needed if needed is not None]
+    return (
+        f"{sparse.needed} of {sparse.sizes[-1]}; after rotations {min(rotated)} to {max(rotated)}"
+    )

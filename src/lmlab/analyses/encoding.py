@@ -1,0 +1,328 @@
+"""How an output embedding holds the mean probability of its tokens (Cho et al., COLING 2025).
+
+-log alpha_w ~ A . E_w + B, alpha_w the mean output probability of token w over a corpus, E_w its
+row of the output embedding; A and B by regression over the vocabulary.
+
+Why it holds: log P(w | x) = E_w . h - log Z(h). To first order -log alpha_w ~ -E_w . E[h] + const,
+so A is near -E[h]. With h and log Z jointly Gaussian, exactly
+log alpha_w = E_w . (E[h] + c) - E[log Z] + E_w' Sigma E_w / 2 + Var(log Z) / 2, c = -Cov(h, log Z),
+Sigma = Cov(h). Both predictors stand beside the regression, with nothing fitted.
+
+Notable:
+- R2 is held-out: over tokens the fit has not seen (5 folds, seed 0). Noise has D / V in sample.
+- A head bias is an offset: it is taken out of -log alpha, not fitted.
+- Rare tokens dominate the variance, so the error is given by tenths of frequency too.
+- That few dimensions carry the encoding depends on the basis: rotating E and h leaves all else as
+  it is. The sparsity curve stands beside that of random rotations.
+
+Shapes: D width, V vocabulary, N fitted tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lmlab.analyses.token_probability import (
+    EncodingStatistics,
+    encoding_statistics,
+    mean_token_probability,
+)
+from lmlab.errors import UserError
+from lmlab.numerics.folded_regression import (
+    fit_linear,
+    r2_of_prediction,
+    random_rotation,
+    sparsity_curve,
+)
+from lmlab.numerics.frequency import DECILES, rank_correlation, type_deciles
+
+__all__ = [
+    "Encoding",
+    "EncodingStatistics",
+    "encoding_statistics",
+    "error_by_frequency",
+    "fit_encoding",
+    "mean_token_probability",
+    "null_fits",
+    "predict_first_order",
+    "predict_second_order",
+    "sparsity",
+]
+
+Array = NDArray[np.float64]
+_ROTATIONS = 5
+_ENOUGH = 0.9
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """-log alpha + offset ~ slope . E + intercept, in nats."""
+
+    slope_D: Array
+    intercept: float
+    standard_error_D: Array | None
+    """Of the slope, robust to unequal variances (HC3), over the choice of tokens; None with ridge.
+    """
+    r2_train: float
+    r2_heldout: float
+    """Mean over 5 folds of tokens, about each test fold's mean."""
+    r2_folds: tuple[float, ...]
+    spearman: float | None
+    """Rank correlation of -log alpha and its held-out prediction."""
+    ridge: float
+    rank: int
+    tokens: NDArray[np.int64]
+    """Ids of the fitted tokens (N,)."""
+    zero_alpha: int
+    """Tokens left out because their mean probability is zero."""
+    excluded: int
+    """Tokens left out on request."""
+    alpha_V: Array
+    """What was encoded, all tokens."""
+    target_N: Array
+    """-log alpha + offset of the fitted tokens."""
+    held_out_N: Array
+    """Its prediction by the fit without the token's fold."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the arrays over tokens are left out."""
+        error = self.standard_error_D
+        return {
+            "r2_heldout": self.r2_heldout,
+            "r2_folds": list(self.r2_folds),
+            "r2_train": self.r2_train,
+            "spearman": self.spearman,
+            "intercept": self.intercept,
+            "slope": self.slope_D.tolist(),
+            "standard_error": None if error is None else error.tolist(),
+            "slope_norm": float(np.linalg.norm(self.slope_D)),
+            "ridge": self.ridge,
+            "rank": self.rank,
+            "tokens": len(self.tokens),
+            "zero_alpha": self.zero_alpha,
+            "excluded": self.excluded,
+        }
+
+
+def fit_encoding(
+    embedding_VD: ArrayLike,
+    alpha_V: ArrayLike,
+    *,
+    offset_V: ArrayLike | None = None,
+    exclude: ArrayLike | None = None,
+    ridge: float = 0.0,
+) -> Encoding:
+    """Regresses -log alpha (plus `offset_V`, the head bias) on the output embedding.
+
+    `exclude` are token ids, or a mask (V,), to leave out (padding of the vocabulary, special
+    tokens). Tokens with alpha = 0 are left out and counted. `ridge` is added to the diagonal of the
+    embedding's covariance, absolute.
+
+    Raises `UserError` for shapes that disagree, an alpha that is negative or not finite, or fewer
+    tokens than folds.
+    """
+    embedding_VD = np.asarray(embedding_VD, dtype=np.float64)
+    alpha_V = np.asarray(alpha_V, dtype=np.float64)
+    if embedding_VD.ndim != 2 or alpha_V.shape != embedding_VD.shape[:1]:
+        raise UserError(
+            f"embedding {embedding_VD.shape} and alpha {alpha_V.shape}; give (V, D) and (V,)"
+        )
+    if not np.isfinite(alpha_V).all() or (alpha_V < 0).any():
+        raise UserError("alpha must be finite and not negative")
+    left_out_V = excluded_mask(exclude, len(alpha_V))
+    kept_V = (alpha_V > 0) & ~left_out_V
+    tokens = np.flatnonzero(kept_V)
+    target_N = -np.log(alpha_V[tokens])
+    if offset_V is not None:
+        offset = np.asarray(offset_V, dtype=np.float64)
+        if offset.shape != alpha_V.shape:
+            raise UserError(f"offset {offset.shape} and alpha {alpha_V.shape}; give (V,) each")
+        target_N = target_N + offset[tokens]
+    fit = fit_linear(embedding_VD[tokens], target_N, ridge=ridge)
+    return Encoding(
+        slope_D=fit.slope_D,
+        intercept=fit.intercept,
+        standard_error_D=fit.standard_error_D,
+        r2_train=fit.r2_train,
+        r2_heldout=fit.r2_heldout,
+        r2_folds=fit.r2_folds,
+        spearman=rank_correlation(target_N, fit.held_out_N),
+        ridge=ridge,
+        rank=fit.rank,
+        tokens=tokens,
+        zero_alpha=int(((alpha_V == 0) & ~left_out_V).sum()),
+        excluded=int(left_out_V.sum()),
+        alpha_V=alpha_V,
+        target_N=target_N,
+        held_out_N=fit.held_out_N,
+    )
+
+
+def excluded_mask(exclude: ArrayLike | None, vocabulary: int) -> NDArray[np.bool_]:
+    """Ids or a mask as a mask (V,). `UserError` for an id outside the vocabulary."""
+    if exclude is None:
+        return np.zeros(vocabulary, dtype=bool)
+    given = np.asarray(exclude)
+    if given.dtype == bool:
+        if given.shape != (vocabulary,):
+            raise UserError(f"a mask {given.shape} of tokens to leave out; give ({vocabulary},)")
+        return given
+    mask_V = np.zeros(vocabulary, dtype=bool)
+    if given.size and (given.min() < 0 or given.max() >= vocabulary):
+        raise UserError(
+            f"token {given.max()} to leave out; the vocabulary ends at {vocabulary - 1}"
+        )
+    mask_V[given.astype(np.int64)] = True
+    return mask_V
+
+
+def predict_first_order(
+    embedding_VD: ArrayLike, statistics: EncodingStatistics, *, offset_V: ArrayLike | None = None
+) -> Array:
+    """-log alpha (V,) as if every hidden state were the mean one: -E . E[h] - b + E[log Z]."""
+    embedding_VD = np.asarray(embedding_VD, dtype=np.float64)
+    bias_V = 0.0 if offset_V is None else np.asarray(offset_V, dtype=np.float64)
+    return -(embedding_VD @ statistics.mean_hidden_D) - bias_V + statistics.mean_log_z
+
+
+def predict_second_order(
+    embedding_VD: ArrayLike, statistics: EncodingStatistics, *, offset_V: ArrayLike | None = None
+) -> Array:
+    """-log alpha (V,), exact where hidden states and log Z are jointly Gaussian.
+
+    -E . (E[h] - Cov(h, log Z)) - b + E[log Z] - E' Sigma E / 2 - Var(log Z) / 2.
+    """
+    embedding_VD = np.asarray(embedding_VD, dtype=np.float64)
+    spread_V = np.einsum("vd,vd->v", embedding_VD @ statistics.covariance_DD, embedding_VD)
+    first_V = predict_first_order(embedding_VD, statistics, offset_V=offset_V)
+    return (
+        first_V
+        + embedding_VD @ statistics.covariance_log_z_D
+        - spread_V / 2
+        - statistics.variance_log_z / 2
+    )
+
+
+@dataclass(frozen=True)
+class DecileError:
+    """Held-out error of the tokens of one tenth of the vocabulary by frequency; 0: never seen."""
+
+    bin: int
+    tokens: int
+    mean: float
+    """Of target minus prediction: above zero, the tokens are less likely than predicted."""
+    root_mean_square: float
+
+
+def error_by_frequency(encoding: Encoding, counts_V: ArrayLike) -> tuple[DecileError, ...]:
+    """The held-out error in nats by tenths of the tokens, 1 the rarest (`numerics.frequency`)."""
+    bin_N = type_deciles(np.asarray(counts_V)[encoding.tokens])
+    error_N = encoding.target_N - encoding.held_out_N
+    return tuple(
+        DecileError(
+            bin=number,
+            tokens=int((bin_N == number).sum()),
+            mean=float(error_N[bin_N == number].mean()),
+            root_mean_square=float(np.sqrt((error_N[bin_N == number] ** 2).mean())),
+        )
+        for number in range(DECILES + 1)
+        if (bin_N == number).any()
+    )
+
+
+def null_fits(
+    embedding_VD: ArrayLike, encoding: Encoding, *, counts_V: ArrayLike | None = None, seed: int = 0
+) -> dict[str, float]:
+    """Held-out R2 of what should explain little, and of what explains without the embedding.
+
+    `random embedding`: Gaussian rows of the same mean and covariance. `permuted`: the tokens' alpha
+    dealt out anew. `norm alone`: the embedding's norm. `log counts`: log(count + 1) in the training
+    text, where `counts_V` are given.
+    """
+    rng = np.random.default_rng(seed)
+    x_ND = np.asarray(embedding_VD, dtype=np.float64)[encoding.tokens]
+    y_N = encoding.target_N
+    values, vectors = np.linalg.eigh(np.cov(x_ND.T, bias=True).reshape(x_ND.shape[1], -1))
+    shape_DD = vectors * np.sqrt(np.maximum(values, 0))
+    found = {
+        "random embedding": fit_linear(
+            x_ND.mean(0) + rng.standard_normal(x_ND.shape) @ shape_DD.T, y_N
+        ).r2_heldout,
+        "permuted": fit_linear(x_ND, rng.permutation(y_N)).r2_heldout,
+        "norm alone": fit_linear(np.linalg.norm(x_ND, axis=1)[:, None], y_N).r2_heldout,
+    }
+    if counts_V is not None:
+        log_N = np.log1p(np.asarray(counts_V, dtype=np.float64)[encoding.tokens])
+        found["log counts"] = fit_linear(log_N[:, None], y_N).r2_heldout
+    return found
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """Held-out R2 by the number of most important dimensions, own basis and random ones."""
+
+    sizes: tuple[int, ...]
+    r2: tuple[float, ...]
+    rotated_r2: tuple[tuple[float, ...], ...]
+    """The same after each of some random rotations."""
+    needed: int | None
+    """Fewest dimensions that reach 90 % of the R2 of all; None where that is not above zero."""
+    rotated_needed: tuple[int | None, ...]
+
+
+def sparsity(
+    embedding_VD: ArrayLike, encoding: Encoding, *, rotations: int = _ROTATIONS, seed: int = 0
+) -> Sparsity:
+    """How few dimensions carry the encoding, against random bases of the same space."""
+    x_ND = np.asarray(embedding_VD, dtype=np.float64)[encoding.tokens]
+    width = x_ND.shape[1]
+    sizes = sorted({*np.unique(np.round(np.geomspace(1, width, 24)).astype(int)).tolist(), width})
+    curves = [sparsity_curve(x_ND, encoding.target_N, sizes)]
+    curves += [
+        sparsity_curve(
+            x_ND, encoding.target_N, sizes, rotation_DD=random_rotation(width, seed + number)
+        )
+        for number in range(rotations)
+    ]
+    needed = [_needed(sizes, curve) for curve in curves]
+    return Sparsity(
+        tuple(sizes),
+        tuple(curves[0].tolist()),
+        tuple(tuple(curve.tolist()) for curve in curves[1:]),
+        needed[0],
+        tuple(needed[1:]),
+    )
+
+
+def _needed(sizes: Sequence[int], r2: Array) -> int | None:
+    if r2[-1] <= 0:
+        return None
+    return next(k for k, value in zip(sizes, r2, strict=True) if value >= _ENOUGH * r2[-1])
+
+
+def predictor_r2(
+    embedding_VD: ArrayLike,
+    statistics: EncodingStatistics,
+    encoding: Encoding,
+    *,
+    offset_V: ArrayLike | None = None,
+) -> dict[str, float]:
+    """R2 of the closed-form predictors over the fitted tokens, nothing fitted; and of each up to a
+    constant, since the first order misses E[log Z] only by one."""
+    y_N = encoding.target_N
+    shift_N = 0.0 if offset_V is None else np.asarray(offset_V, dtype=np.float64)[encoding.tokens]
+    found: dict[str, float] = {}
+    for name, predict in (("first order", predict_first_order),
+                          ("second order", predict_second_order)):  # fmt: skip
+        predicted_V = predict(embedding_VD, statistics, offset_V=offset_V)
+        predicted_N = predicted_V[encoding.tokens] + shift_N
+        found[name] = r2_of_prediction(y_N, predicted_N)
+        found[f"{name}, up to a constant"] = r2_of_prediction(
+            y_N - y_N.mean(), predicted_N - predicted_N.mean()
+        )
+    return found

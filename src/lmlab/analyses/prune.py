@@ -1,0 +1,319 @@
+"""Pruning of one subject on a store: curves on three texts, and a model with a smaller head.
+
+Notable: generation agreement compares greedy continuations of the same beginnings of windows, token
+by token, by the pruned and the unpruned head; one token that differs lets the rest drift apart.
+
+Shapes: D width, P prompts.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import GenerationConfig
+
+from lmlab.analyses.encode import encode, output_head
+from lmlab.analyses.pruning import (
+    WAYS,
+    NarrowWeights,
+    Point,
+    Prunable,
+    Replacement,
+    Way,
+    compare_heads,
+    narrowed,
+    prunable,
+    pruned,
+    removal_order,
+)
+from lmlab.analyses.subject import Subject, plain_objective
+from lmlab.analyses.token_probability import all_states, choose_windows
+from lmlab.data.order import reading_order
+from lmlab.data.store import TokenStore
+from lmlab.data.windows import EvaluationWindows
+from lmlab.durable import StagedFolder, to_json
+from lmlab.errors import UserError
+from lmlab.models.files import model_files
+from lmlab.models.logits import LogitHead
+from lmlab.models.narrow import with_narrow_head
+from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_ratio
+
+_PROMPT, _WRITTEN = 16, 24  # tokens
+_ROUNDS = 7
+
+
+@dataclass(frozen=True)
+class PrunedText:
+    """The curves on one text."""
+
+    text: str
+    positions: int
+    points: tuple[Point, ...]
+    prunable: tuple[Prunable, ...]
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What `prune` finds."""
+
+    subject: str
+    width: int
+    r2_heldout: float
+    texts: tuple[PrunedText, ...]
+    chosen: NarrowWeights | None
+    """The head to be written, where a share was asked for."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; weights are left out."""
+        return {
+            "subject": self.subject,
+            "width": self.width,
+            "encoding_r2_heldout": self.r2_heldout,
+            "texts": [asdict(text) for text in self.texts],
+            "removed": None if self.chosen is None else self.chosen.removed,
+        }
+
+
+def prune(
+    subject: Subject,
+    store: TokenStore,
+    *,
+    shares: Sequence[float],
+    ways: Sequence[Way] = WAYS,
+    replacements: Sequence[Replacement] = ("mean", "zero"),
+    share: float | None = None,
+    way: Way = "encoding",
+    replacement: Replacement = "mean",
+    margin: float = 0.01,
+    context: int | None = None,
+    max_windows: int | None = 64,
+    prompts: int = 16,
+    other: TokenStore | None = None,
+) -> PruneResult:
+    """Curves over `shares` of removed dimensions on the estimation text (validation split),
+    in-domain text (test split) and, where given, the validation split of another store.
+
+    With `share`, also the head that `write_pruned` writes, chosen by `way`. Generation is compared
+    on the estimation text, for `replacement`, where the model is causal and `prompts` is not 0.
+
+    Raises `UserError` for shares outside [0, 1), a head that is not linear, and as `encode`.
+    """
+    for each in [*shares, *([] if share is None else [share])]:
+        if not 0 <= each < 1:
+            raise UserError(f"share {each:g} of the dimensions: give one of at least 0, below 1")
+    if not LogitHead(subject.backbone).is_linear:
+        raise UserError(
+            f"{subject.name} scales or caps its logits; pruning knows linear heads only"
+        )
+    head = output_head(subject)
+    made = encode(subject, store, context=context, max_windows=max_windows, rotations=1)
+
+    def windows(source: TokenStore, split: str) -> EvaluationWindows:
+        return choose_windows(
+            subject, source, split=split, context=context, max_windows=max_windows
+        )
+
+    texts = [("estimation", windows(store, "validation"))]
+    if "test" in store.manifest["splits"]:
+        texts.append(("in domain", windows(store, "test")))
+    if other is not None:
+        texts.append(("out of domain", windows(other, "validation")))
+    seen = {name: all_states(subject, chosen, label=name) for name, chosen in texts}
+    hidden_ND = seen["estimation"].hidden_ND.double().cpu().numpy()
+    mean_D, width = hidden_ND.mean(0), hidden_ND.shape[1]
+    every: list[Way] = list(dict.fromkeys([*ways, way]))
+    orders = {
+        each: removal_order(each, made.encoding, head.embedding_VD, hidden_ND) for each in every
+    }
+
+    def narrow(which: Way, how: Replacement, removed: int) -> NarrowWeights:
+        return narrowed(orders[which], removed, head.embedding_VD, head.offset_V, mean_D, how)
+
+    numbers = sorted({round(each * width) for each in shares})
+    heads: list[tuple[Way, Replacement, NarrowWeights]] = [
+        (each, how, narrow(each, how, removed))
+        for each in ways
+        for how in replacements
+        for removed in numbers
+    ]
+    found: list[PrunedText] = []
+    for name, _ in texts:
+        states = seen[name]
+        points = compare_heads(
+            states.hidden_ND.double().cpu().numpy(), states.targets_N.cpu().numpy(),
+            states.cluster_N, head.embedding_VD, head.offset_V, heads,
+        )  # fmt: skip
+        if name == "estimation" and prompts and subject.objective.autoregressive:
+            points = _with_generation(
+                subject, texts[0][1], points, [h for _, _, h in heads], replacement, prompts
+            )
+        found.append(
+            PrunedText(
+                name, len(states.hidden_ND), tuple(points), tuple(prunable(points, margin=margin))
+            )
+        )
+    return PruneResult(
+        subject=subject.name,
+        width=width,
+        r2_heldout=made.encoding.r2_heldout,
+        texts=tuple(found),
+        chosen=None if share is None else narrow(way, replacement, round(share * width)),
+    )
+
+
+def _with_generation(
+    subject: Subject,
+    windows: EvaluationWindows,
+    points: list[Point],
+    heads: list[NarrowWeights],
+    replacement: Replacement,
+    prompts: int,
+) -> list[Point]:
+    rows = np.flatnonzero(windows.length_M >= _PROMPT)[:: max(1, len(windows) // prompts)][:prompts]
+    if len(rows) == 0 or windows.context < _PROMPT + _WRITTEN:
+        return points
+    ids_PT = np.stack([
+        windows.ids(int(row))[reading_order(subject.order, int(windows.length_M[row]))][:_PROMPT]
+        for row in rows
+    ])  # fmt: skip
+    cluster_P = windows.cluster_M[rows]
+    expected_PT = _continued(subject, ids_PT)
+
+    def agreement(weights: NarrowWeights) -> Interval:
+        with pruned(subject.model, weights):
+            same_PT = _continued(subject, ids_PT) == expected_PT
+        sums = (same_PT.sum(1, dtype=np.float64), np.full(len(rows), float(_WRITTEN)))
+        return two_way_ratio(*(sums_by_cluster(each, cluster_P) for each in sums))
+
+    return [
+        replace(point, same_generation=agreement(weights))
+        if point.replace == replacement
+        else point
+        for point, weights in zip(points, heads, strict=True)
+    ]
+
+
+@torch.no_grad()
+def _continued(subject: Subject, ids_PT: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Greedy continuations (P, written)."""
+    start = np.column_stack([np.full(len(ids_PT), subject.tokenizer.bos_id), ids_PT])
+    inputs = torch.from_numpy(start).to(subject.backbone.device)
+    # no end-of-text id: every continuation has the same length
+    settings = GenerationConfig(
+        max_new_tokens=_WRITTEN, min_new_tokens=_WRITTEN, do_sample=False,
+        pad_token_id=subject.tokenizer.end_of_text_id, eos_token_id=None,
+    )  # fmt: skip
+    recommended, subject.model.generation_config = subject.model.generation_config, settings
+    try:
+        made = subject.model.generate(
+            inputs, attention_mask=torch.ones_like(inputs), generation_config=settings
+        )
+    finally:
+        subject.model.generation_config = recommended
+    return made[:, inputs.shape[1] :].cpu().numpy()
+
+
+def narrow_model(subject: Subject, weights: NarrowWeights) -> Any:
+    """The subject's model with a head of fewer dimensions. `UserError` as `with_narrow_head`."""
+
+    def tensor(array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+    axes = weights.kept_E
+    return with_narrow_head(
+        subject.model,
+        tensor(weights.weight_VE).float(),
+        tensor(weights.bias_V).float(),
+        kept_E=None if axes is None else tensor(axes),
+        projection_DE=None if axes is not None else tensor(weights.basis_DE).float(),
+    )
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of the old and the new form over rounds that alternate; and their ratio."""
+
+    head_ratio: float
+    """Old over new, median over rounds: of the head alone."""
+    forward_ratio: float
+    """Of the whole model."""
+    head_range: tuple[float, float]
+    forward_range: tuple[float, float]
+    positions: int
+    head_multiplications: float
+    """New over old, per position."""
+
+
+@torch.no_grad()
+def measure_speed(subject: Subject, made: Any, weights: NarrowWeights) -> Speed:
+    """Times both on one batch on this machine."""
+    length = min(subject.context, 256)
+    ids_BT = torch.arange(8 * length, device=subject.backbone.device).view(8, length)
+    ids_BT = ids_BT % subject.tokenizer.vocabulary
+    hidden_BTD = subject.model.base_model(input_ids=ids_BT).last_hidden_state
+    old_head = subject.model.get_output_embeddings()
+    new_head = made.lm_head
+    forms = {
+        "head": (lambda: old_head(hidden_BTD), lambda: new_head(hidden_BTD)),
+        "forward": (lambda: subject.model(ids_BT), lambda: made(ids_BT)),
+    }
+    ratios: dict[str, list[float]] = {name: [] for name in forms}
+    for number in range(_ROUNDS + 1):
+        for name, pair in forms.items():
+            seconds: list[float] = []
+            for run in pair:
+                start = time.perf_counter()
+                run()
+                if ids_BT.is_cuda:
+                    torch.cuda.synchronize()
+                seconds.append(time.perf_counter() - start)
+            if number:  # the first is for what libraries allocate once
+                ratios[name].append(seconds[0] / seconds[1])
+    width, vocabulary = weights.basis_DE.shape[0], len(weights.weight_VE)
+    kept = weights.weight_VE.shape[1]
+    extra = 0 if weights.kept_E is not None else width * kept
+    return Speed(
+        head_ratio=statistics.median(ratios["head"]),
+        forward_ratio=statistics.median(ratios["forward"]),
+        head_range=(min(ratios["head"]), max(ratios["head"])),
+        forward_range=(min(ratios["forward"]), max(ratios["forward"])),
+        positions=ids_BT.numel(),
+        head_multiplications=(kept * vocabulary + extra) / (width * vocabulary),
+    )
+
+
+def write_pruned(subject: Subject, result: PruneResult, out: Path) -> Speed:
+    """The model with the chosen head as a transformers folder (complete or not at all), with its
+    results; loads after `import lmlab.models`. Returns its measured speed.
+
+    Raises `UserError` if `out` exists, or for an architecture without a narrow class.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists; give another --out, or remove it first")
+    assert result.chosen is not None
+    made = narrow_model(subject, result.chosen)
+    speed = measure_speed(subject, made, result.chosen)
+    files = {**model_files(made), **subject.tokenizer.files()}
+    if subject.record:
+        record = {
+            **subject.record,
+            "objective": plain_objective(subject).record(),
+            "head": f"untied, {result.chosen.weight_VE.shape[1]} of {result.width} dimensions",
+            "pruned_from": subject.name,
+        }
+        files["lmlab.json"] = to_json(record).encode()
+    values = {"command": "prune", **result.to_json(), "speed": asdict(speed)}
+    files["results.json"] = to_json(values).encode()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with StagedFolder(out) as folder:
+        for name, data in files.items():
+            folder.write(name, data)
+    return speed

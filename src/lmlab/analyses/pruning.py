@@ -1,0 +1,264 @@
+"""Pruning: remove dimensions of the output embedding, and see what it does to the distribution.
+
+Removing dimension i takes h_i E_wi from every logit. It is left at zero, or its mean over a text is
+kept as a constant, folded into a bias: mean(h_i) E_wi.
+
+Ways to choose what goes first:
+- encoding: least |A_i| sd(E_i), what the dimension adds to the encoded probability.
+- variance: least sd(E_i) over the vocabulary.
+- hidden: least mean |h_i|.
+- svd: smallest singular values of the embedding (directions, not axes: the best approximation).
+- random: a seeded order.
+
+Notable:
+- All metrics are against the unpruned model on the same contexts, with intervals over clusters of
+  text, for this one model.
+- "No significant change" is easily had from little text. The stated test is that of
+  non-inferiority: a share passes if the upper end of the 95 % interval of the rise in nats per
+  token stays below a margin, at this share and all smaller ones. The share up to which no rise is
+  significant (the interval reaches down to 0) is given beside it.
+
+Shapes: N contexts, D width, E kept dimensions, V vocabulary, C clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lmlab.analyses.encoding import Encoding
+from lmlab.errors import UserError
+from lmlab.models.head import attach_bias, detach_bias, is_tied, untied
+from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_ratio
+from lmlab.progress import track
+
+Way = Literal["encoding", "variance", "hidden", "svd", "random"]
+WAYS: tuple[Way, ...] = ("encoding", "variance", "hidden", "svd", "random")
+Replacement = Literal["zero", "mean"]
+Array = NDArray[np.float64]
+
+_CHUNK_LOGITS = 1 << 21
+
+
+@dataclass(frozen=True)
+class Order:
+    """Directions of the states in the order of their removal."""
+
+    way: Way
+    basis_DD: Array
+    """Orthonormal directions as columns, the first goes first; axes except for svd."""
+    axes_D: NDArray[np.int64] | None
+    """Numbers of the axes in that order; None for svd."""
+
+
+@dataclass(frozen=True)
+class NarrowWeights:
+    """A head without some directions: logits = (h basis) weight' + bias."""
+
+    removed: int
+    kept_E: NDArray[np.int64] | None
+    basis_DE: Array
+    weight_VE: Array
+    bias_V: Array
+
+    @property
+    def weight_VD(self) -> Array:
+        """The same head on all dimensions."""
+        return self.weight_VE @ self.basis_DE.T
+
+
+def removal_order(
+    way: Way, encoding: Encoding, embedding_VD: Array, hidden_ND: Array, *, seed: int = 0
+) -> Order:
+    """Which directions go first. `UserError` for an unknown way."""
+    text_ND = embedding_VD[encoding.tokens]
+    width = embedding_VD.shape[1]
+    if way == "svd":
+        vectors_DD = np.linalg.eigh(embedding_VD.T @ embedding_VD)[1]
+        return Order(way, vectors_DD, None)
+    if way == "random":
+        axes = np.random.default_rng(seed).permutation(width)
+    else:
+        key = {
+            "encoding": lambda: np.abs(encoding.slope_D) * text_ND.std(0),
+            "variance": lambda: text_ND.std(0),
+            "hidden": lambda: np.abs(hidden_ND).mean(0),
+        }.get(way)
+        if key is None:
+            raise UserError(f"unknown way {way!r}; there are {', '.join(WAYS)}")
+        axes = np.argsort(key(), kind="stable")
+    return Order(way, np.eye(width)[:, axes], axes)
+
+
+def narrowed(
+    order: Order,
+    removed: int,
+    embedding_VD: Array,
+    offset_V: Array | None,
+    mean_hidden_D: Array,
+    replace: Replacement,
+) -> NarrowWeights:
+    """The head without the first `removed` directions of `order`."""
+    gone_DR, kept_DE = order.basis_DD[:, :removed], order.basis_DD[:, removed:]
+    bias_V = np.zeros(len(embedding_VD)) if offset_V is None else offset_V.copy()
+    if replace == "mean":
+        bias_V += embedding_VD @ (gone_DR @ (gone_DR.T @ mean_hidden_D))
+    axes = None if order.axes_D is None else np.sort(order.axes_D[removed:])
+    if axes is not None:
+        kept_DE = np.eye(len(order.axes_D))[:, axes]  # pyright: ignore[reportArgumentType]
+    return NarrowWeights(removed, axes, kept_DE, embedding_VD @ kept_DE, bias_V)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Metrics of one head against the unpruned one."""
+
+    way: Way
+    replace: Replacement
+    share: float
+    """Of the dimensions, removed."""
+    removed: int
+    kl: Interval
+    """Mean KL(unpruned || pruned), nats."""
+    js: Interval
+    nats: Interval
+    """Rise of the nats per token; perplexity rises by its exponential."""
+    same_best: Interval
+    """Share of contexts with the same likeliest token."""
+    same_generation: Interval | None = None
+    """Share of greedily generated tokens that agree, over prompts; None where not generated."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@torch.no_grad()
+def compare_heads(
+    hidden_ND: Array,
+    targets_N: NDArray[np.int64],
+    cluster_N: NDArray[np.int64],
+    embedding_VD: Array,
+    offset_V: Array | None,
+    heads: Sequence[tuple[Way, Replacement, NarrowWeights]],
+) -> list[Point]:
+    """Every head against the unpruned one, on the same contexts; float32 logits."""
+    weight = torch.from_numpy(embedding_VD).float()
+    bias = torch.zeros(len(weight)) if offset_V is None else torch.from_numpy(offset_V).float()
+    bases = [torch.from_numpy(np.ascontiguousarray(h.basis_DE)).float() for _, _, h in heads]
+    weights = [torch.from_numpy(h.weight_VE).float() for _, _, h in heads]
+    biases = [torch.from_numpy(h.bias_V).float() for _, _, h in heads]
+    states = torch.from_numpy(hidden_ND).float()
+    targets = torch.from_numpy(targets_N)
+    found_HN4 = np.empty((len(heads), len(states), 4))
+    rows = max(1, _CHUNK_LOGITS // len(weight))
+    with track("pruned heads", float(len(states)), "positions") as bar:
+        for start in range(0, len(states), rows):
+            part, wanted = states[start : start + rows], targets[start : start + rows, None]
+            log_p = torch.log_softmax(part @ weight.T + bias, dim=1)
+            p, best = log_p.exp(), log_p.argmax(1)
+            own = _row_products(p, log_p)
+            for number, (basis, narrow, constant) in enumerate(
+                zip(bases, weights, biases, strict=True)
+            ):
+                log_q = torch.log_softmax((part @ basis) @ narrow.T + constant, dim=1)
+                q = log_q.exp()
+                m = (p + q).mul_(0.5)
+                # as differences of entropies: fewer passes over all logits
+                mixed = _row_products(m, m.clamp_min(1e-30).log_())
+                columns = (
+                    own - _row_products(p, log_q),
+                    0.5 * (own + _row_products(q, log_q)) - mixed,
+                    (log_p.gather(1, wanted) - log_q.gather(1, wanted))[:, 0],
+                    (log_q.argmax(1) == best).float(),
+                )
+                found_HN4[number, start : start + len(part)] = torch.stack(columns, dim=1).numpy()
+            bar.advance(float(len(part)))
+    sizes_1C = sums_by_cluster(np.ones(len(states)), cluster_N)
+    width = embedding_VD.shape[1]
+    points: list[Point] = []
+    for (way, replace, head), found_N4 in zip(heads, found_HN4, strict=True):
+        kl, js, nats, best_same = (
+            two_way_ratio(sums_by_cluster(found_N4[:, k], cluster_N), sizes_1C) for k in range(4)
+        )
+        points.append(
+            Point(way, replace, head.removed / width, head.removed, kl, js, nats, best_same)
+        )
+    return points
+
+
+def _row_products(a_NV: torch.Tensor, b_NV: torch.Tensor) -> torch.Tensor:
+    """Sum of products within each row (N,)."""
+    return torch.bmm(a_NV[:, None], b_NV[:, :, None])[:, 0, 0]
+
+
+@dataclass(frozen=True)
+class Prunable:
+    """The largest shares of the grid that pass a test, at the share and all smaller ones."""
+
+    way: Way
+    replace: Replacement
+    margin: float
+    """Nats per token."""
+    within_margin: float
+    """Upper end of the 95 % interval of the rise below the margin."""
+    not_significant: float
+    """The interval reaches down to 0."""
+
+
+def prunable(points: Sequence[Point], *, margin: float) -> list[Prunable]:
+    """One for each way and replacement among the points."""
+    made: list[Prunable] = []
+    kinds: list[tuple[Way, Replacement]] = list(dict.fromkeys((p.way, p.replace) for p in points))
+    for kind in kinds:
+        way, replace = kind
+        of_these = sorted((p for p in points if (p.way, p.replace) == kind), key=lambda p: p.share)
+        made.append(
+            Prunable(
+                way,
+                replace,
+                margin,
+                _last(of_these, [p.nats.high is not None and p.nats.high <= margin
+                                 for p in of_these]),
+                _last(of_these, [p.nats.low is not None and p.nats.low <= 0 for p in of_these]),
+            )
+        )  # fmt: skip
+    return made
+
+
+def _last(points: Sequence[Point], passed: Sequence[bool]) -> float:
+    """The share of the last point before the first that did not pass; 0 if that is the first."""
+    share = 0.0
+    for point, good in zip(points, passed, strict=True):
+        if not good:
+            break
+        share = point.share
+    return share
+
+
+@contextmanager
+def pruned(model: Any, weights: NarrowWeights) -> Iterator[None]:
+    """The model with directions of its head removed in memory; undone on leaving, to the bit."""
+    with ExitStack() as undo:
+        if is_tied(model):
+            undo.enter_context(untied(model))
+        head = model.get_output_embeddings()
+        if head.bias is None:
+            attach_bias(model, torch.zeros(len(head.weight)), learnt=False)
+            undo.callback(detach_bias, model)
+        edited: list[Any] = [head.weight, head.bias]
+        saved = [parameter.detach().clone() for parameter in edited]
+        with torch.no_grad():
+            edited[0].copy_(torch.from_numpy(weights.weight_VD))
+            edited[1].copy_(torch.from_numpy(weights.bias_V))
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, was in zip(edited, saved, strict=True):
+                    parameter.copy_(was)

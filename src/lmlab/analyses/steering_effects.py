@@ -1,0 +1,312 @@
+"""What an edit of output embeddings does to a text: realised factors, and side effects.
+
+Notable:
+- Nothing is run again for an edit. Only the edited tokens' logits and log Z change, so the new
+  distribution of each context follows from the old probabilities of the edited tokens; for all
+  others the odds stay. KL, Jensen-Shannon and perplexity are exact, for any number of edits, from
+  one pass over the text.
+- The yardstick is the same log r added to the logit in every context: P' = r P / (1 + (r - 1) P),
+  KL = log(1 + (r - 1) P) - P log r per context for one token.
+- Intervals are over clusters of text, for this one model.
+
+Shapes: N contexts, K edited tokens, C clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmlab.analyses.edits import Method, shifted
+from lmlab.analyses.encode import encode
+from lmlab.analyses.encoding import Encoding
+from lmlab.analyses.steering import (
+    Contexts,
+    Steering,
+    applied,
+    check_can_steer,
+    contexts_of,
+    plan,
+)
+from lmlab.analyses.subject import Subject, plain_objective
+from lmlab.analyses.token_probability import all_states, choose_windows
+from lmlab.data.store import TokenStore
+from lmlab.durable import StagedFolder, to_json
+from lmlab.errors import UserError
+from lmlab.models.export import constant_direction, without_own_bias
+from lmlab.models.files import model_files
+from lmlab.models.head import is_tied
+from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_ratio
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Scored positions of a text, seen by the model before any edit."""
+
+    name: str
+    contexts: Contexts
+    target_N: NDArray[np.int64]
+    """Number of the edited token that stands there, -1 for any other."""
+    cluster_N: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TokenEffect:
+    """Mean probability of one edited token, after over before."""
+
+    token: int
+    text: str
+    requested: float
+    mean_before: float
+    realised: Interval
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An edit on a text."""
+
+    method: Method
+    solved: bool
+    """Whether its size was solved for the estimation text; else it is as predicted."""
+    text: str
+    tokens: tuple[TokenEffect, ...]
+    kl: Interval
+    """Mean KL(before || after) over contexts, nats."""
+    js: Interval
+    """Mean Jensen-Shannon divergence, nats."""
+    nats: Interval
+    """Change of the nats per token of the text; perplexity changes by its exponential."""
+    norm: float
+    """Largest norm of what is added to a row; 0 for a bias."""
+    dimensions: int
+    """Most dimensions of a row that change."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def read_text(
+    subject: Subject,
+    store: TokenStore,
+    tokens: Sequence[int],
+    *,
+    name: str,
+    split: str,
+    context: int | None = None,
+    max_windows: int | None = None,
+) -> Text:
+    """One pass over windows of a split. Raises `UserError` as `choose_windows`."""
+    windows = choose_windows(subject, store, split=split, context=context, max_windows=max_windows)
+    seen = all_states(subject, windows, label=name)
+    target_N = seen.targets_N.cpu().numpy()
+    number_N = np.full(len(target_N), -1, dtype=np.int64)
+    for number, token in enumerate(tokens):
+        number_N[target_N == token] = number
+    return Text(
+        name,
+        contexts_of(subject.backbone, seen.hidden_ND, tuple(tokens)),
+        number_N,
+        seen.cluster_N,
+    )
+
+
+def effect(text: Text, steering: Steering, subject: Subject) -> Effect:
+    """What `steering` does to `text`."""
+    log_p_NK = text.contexts.log_p_NK
+    shift_NK = steering.shift(text.contexts.hidden_ND)
+    log_new_NK, log_ratio_N = shifted(log_p_NK, shift_NK)
+    p_NK, new_NK = np.exp(log_p_NK), np.exp(log_new_NK)
+    at = text.target_N
+    own_N = np.where(at < 0, 0.0, np.take_along_axis(shift_NK, at[:, None].clip(0), 1)[:, 0])
+
+    def mean(values_N: Array) -> Interval:
+        return _ratio(values_N, np.ones(len(values_N)), text.cluster_N)
+
+    delta_KD = steering.delta_KD
+    return Effect(
+        method=steering.method,
+        solved=steering.solved,
+        text=text.name,
+        tokens=tuple(
+            TokenEffect(
+                token,
+                subject.tokenizer.token(token),
+                factor,
+                float(p_NK[:, k].mean()),
+                _ratio(new_NK[:, k], p_NK[:, k], text.cluster_N),
+            )
+            for k, (token, factor) in enumerate(zip(steering.tokens, steering.factors, strict=True))
+        ),
+        kl=mean(log_ratio_N - (p_NK * shift_NK).sum(1)),
+        js=mean(jensen_shannon(log_p_NK, log_new_NK, log_ratio_N)),
+        nats=mean(log_ratio_N - own_N),
+        norm=float(np.linalg.norm(delta_KD, axis=1).max(initial=0)),
+        dimensions=int((delta_KD != 0).sum(1).max(initial=0)),
+    )
+
+
+def jensen_shannon(log_p_NK: Array, log_new_NK: Array, log_ratio_N: Array) -> Array:
+    """Of each context, from the edited tokens alone: all others are scaled by one factor."""
+    rest_N = np.maximum(0.0, 1 - np.exp(log_p_NK).sum(1))
+    log_p = np.column_stack([log_p_NK, np.log(np.maximum(rest_N, 1e-300))])
+    log_q = np.column_stack([log_new_NK, log_p[:, -1] - log_ratio_N])
+    log_m = np.logaddexp(log_p, log_q) - np.log(2)
+    return 0.5 * (np.exp(log_p) * (log_p - log_m) + np.exp(log_q) * (log_q - log_m)).sum(1)
+
+
+def _ratio(numerator_N: Array, denominator_N: Array, cluster_N: NDArray[np.int64]) -> Interval:
+    return two_way_ratio(
+        sums_by_cluster(numerator_N, cluster_N), sums_by_cluster(denominator_N, cluster_N)
+    )
+
+
+@dataclass(frozen=True)
+class SteeringResult:
+    """What `steering_effects` finds; the chosen edit is the first of `effects` by method."""
+
+    subject: str
+    untied: bool
+    """Whether the model was tied and is not any more."""
+    encoding: Encoding
+    chosen: Steering
+    effects: tuple[Effect, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "subject": self.subject,
+            "untied": self.untied,
+            "encoding_r2_heldout": self.encoding.r2_heldout,
+            "method": self.chosen.method,
+            "sizes": self.chosen.size_K.tolist(),
+            "effects": [one.to_json() for one in self.effects],
+            "notes": list(self.notes),
+        }
+
+
+def steering_effects(
+    subject: Subject,
+    store: TokenStore,
+    factors: Mapping[int, float],
+    *,
+    method: Method = "minimum_norm",
+    exact: bool = True,
+    ridge: float = 0.0,
+    untie: bool = False,
+    context: int | None = None,
+    max_windows: int | None = 256,
+    other: TokenStore | None = None,
+) -> SteeringResult:
+    """Edits by every method, as predicted and solved, on the estimation text (validation split),
+    in-domain text (test split) and, where given, the validation split of another store.
+
+    Raises `UserError` as `steer` and `encode`.
+    """
+    check_can_steer(subject.model, untie=untie or method == "bias")
+    tokens = tuple(factors)
+    encoding = encode(
+        subject, store, context=context, max_windows=max_windows, ridge=ridge, rotations=1
+    ).encoding
+
+    def read(name: str, source: TokenStore, split: str) -> Text:
+        return read_text(
+            subject, source, tokens, name=name, split=split, context=context,
+            max_windows=max_windows,
+        )  # fmt: skip
+
+    texts = [read("estimation", store, "validation")]
+    if "test" in store.manifest["splits"]:
+        texts.append(read("in domain", store, "test"))
+    if other is not None:
+        texts.append(read("out of domain", other, "validation"))
+    others: tuple[Method, ...] = ("minimum_norm", "sparse", "whitened")
+    methods: list[Method] = [method, *(m for m in others if m != method)]
+    if constant_direction(subject.model) is not None and method != "complement":
+        methods.append("complement")
+    if method != "bias":
+        methods.append("bias")
+    plans: list[Steering] = []
+    notes: list[str] = []
+    for name in methods:
+        for solve in (True, False) if exact else (False,):
+            try:
+                plans.append(
+                    plan(subject.model, factors, encoding, method=name,
+                         contexts=texts[0].contexts, solve=solve)
+                )  # fmt: skip
+            except UserError as error:
+                if name == method and solve == exact:
+                    raise
+                notes.append(f"{name}{', solved' if solve else ''}: {error}")
+    return SteeringResult(
+        subject=subject.name,
+        untied=is_tied(subject.model) and method != "bias",
+        encoding=encoding,
+        chosen=plans[0],
+        effects=tuple(effect(text, made, subject) for made in plans for text in texts),
+        notes=tuple(notes),
+    )
+
+
+def parse_factors(subject: Subject, given: Sequence[str]) -> dict[int, float]:
+    """Token ids and factors from texts such as " the=0.5".
+
+    Raises `UserError` for a text that is not one token, a factor that is no positive number, or a
+    token named twice.
+    """
+    factors: dict[int, float] = {}
+    for each in given:
+        text, equals, number = each.rpartition("=")
+        try:
+            factor = float(number)
+        except ValueError:
+            factor = float("nan")
+        if not equals or not text or not (0 < factor < float("inf")):
+            raise UserError(f"--token {each!r}: give TOKEN=FACTOR with a factor above 0")
+        ids = subject.tokenizer.encode(text)
+        if len(ids) != 1:
+            pieces = ", ".join(repr(subject.tokenizer.token(int(i))) for i in ids)
+            raise UserError(
+                f"--token {each!r}: {text!r} is {len(ids)} tokens of {subject.name} ({pieces}); "
+                "steer one of them (a leading space often belongs to a token)"
+            )
+        if int(ids[0]) in factors:
+            raise UserError(f"--token {each!r}: this token is named twice")
+        factors[int(ids[0])] = factor
+    return factors
+
+
+def write_steered(subject: Subject, made: SteeringResult, out: Path) -> Path:
+    """The steered model as a transformers folder (complete or not at all), with its results.
+
+    Raises `UserError` if `out` exists, and as `models.export.without_own_bias`.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists; give another --out, or remove it first")
+    with applied(subject.model, made.chosen):
+        model = without_own_bias(subject.model)
+        files = {**model_files(model), **subject.tokenizer.files()}
+        head = "tied" if is_tied(model) else "untied"
+    if subject.record:
+        record = {
+            **subject.record,
+            "objective": plain_objective(subject).record(),
+            "head": head,
+            "steered_from": subject.name,
+        }
+        files["lmlab.json"] = to_json(record).encode()
+    files["results.json"] = to_json({"command": "steer", **made.to_json()}).encode()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with StagedFolder(out) as folder:
+        for name, data in files.items():
+            folder.write(name, data)
+    return out

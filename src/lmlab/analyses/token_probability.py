@@ -1,0 +1,334 @@
+"""Mean output probability of every token over a corpus, and the moments of hidden states beside it.
+
+alpha_v = mean over contexts x of softmax(E h(x) + b)_v, streamed.
+
+Notable:
+- Never tokens x vocabulary: logits are formed for some contexts at a time, vocabulary first
+  (V x C), which is the faster product, and worked on in place in blocks that stay in the cache.
+- Sums over a chunk's contexts are float32, sums over chunks float64.
+- Chunks have the same contexts whatever the batch, so the result depends on the batch only through
+  the rounding of the model's body.
+- Every row of the head takes part in the softmax, also those that pad the vocabulary: it is the
+  model's own distribution.
+
+Shapes: N positions, T positions of a window, B windows, C contexts of a chunk, D width,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lmlab.analyses.subject import Subject
+from lmlab.data.store import TokenStore
+from lmlab.data.windows import EvaluationWindows, evaluation_windows
+from lmlab.errors import UserError
+from lmlab.models.backbone import Backbone
+from lmlab.models.logits import LogitHead
+from lmlab.objectives.base import Batch, hidden_states
+from lmlab.objectives.evaluate import window_batches
+from lmlab.progress import track
+
+_CHUNK_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 27}
+_BLOCK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 27}
+_MOST_CONTEXTS = {"cpu": 128, "cuda": 1 << 14}
+_BATCH_TOKENS = {"cpu": 1 << 12, "cuda": 1 << 16}
+
+
+@dataclass(frozen=True)
+class EncodingStatistics:
+    """What the predictors of `analyses.encoding` need: nats, float64, over all positions."""
+
+    alpha_V: NDArray[np.float64]
+    """Mean probability of each row of the head; sums to 1."""
+    mean_hidden_D: NDArray[np.float64]
+    covariance_DD: NDArray[np.float64]
+    """Of the hidden states that the head reads (population: over n, not n - 1)."""
+    covariance_log_z_D: NDArray[np.float64]
+    """Cov(h, log Z), Z the sum of exp(logits)."""
+    mean_log_z: float
+    variance_log_z: float
+    positions: int
+
+
+class ProbabilitySums:
+    """The sums behind `EncodingStatistics`, filled by `add`."""
+
+    def __init__(self, head: LogitHead) -> None:
+        self.head = head
+        vocabulary, width = head.weight_VD.shape
+        self.alpha_V = torch.zeros(vocabulary, dtype=torch.float64, device=head.weight_VD.device)
+        # of (h, log Z) less a first guess of their means, so that nothing large cancels
+        self._first: torch.Tensor | None = None
+        self._sum = torch.zeros(width + 1, dtype=torch.float64, device=head.weight_VD.device)
+        self._second = torch.zeros(
+            (width + 1, width + 1), dtype=torch.float64, device=head.weight_VD.device
+        )
+        self.positions = 0
+        kind = head.weight_VD.device.type
+        contexts = max(16, _CHUNK_LOGITS[kind] // vocabulary)
+        self._contexts = min(_MOST_CONTEXTS[kind], contexts)
+        self._rows = max(1, _BLOCK_LOGITS[kind] // self._contexts)
+        self._buffer: torch.Tensor | None = None
+        self._waiting: list[torch.Tensor] = []
+
+    @torch.no_grad()
+    def add(self, hidden_ND: torch.Tensor) -> None:
+        """Adds the contexts of `hidden_ND`, the states that the head reads."""
+        self._waiting.append(hidden_ND)
+        if sum(map(len, self._waiting)) >= self._contexts:
+            *whole, rest = torch.cat(self._waiting).split(self._contexts)
+            if len(rest) == self._contexts:
+                whole, rest = [*whole, rest], rest[:0]
+            for hidden_CD in whole:
+                self._add_chunk(hidden_CD)
+            self._waiting = [rest.clone()]
+
+    def _add_chunk(self, hidden_CD: torch.Tensor) -> None:
+        log_z_C = self._probabilities(hidden_CD)
+        joint = torch.cat([hidden_CD.double(), log_z_C.double()[:, None]], dim=1)
+        if self._first is None:
+            self._first = joint.mean(0)
+        joint -= self._first
+        self._sum += joint.sum(0)
+        self._second += joint.T @ joint
+        self.positions += len(hidden_CD)
+
+    def _probabilities(self, hidden_CD: torch.Tensor) -> torch.Tensor:
+        """Adds the probabilities of a chunk to `alpha_V`; returns its log Z (C,)."""
+        weight_VD, bias_V = self.head.weight_VD, self.head.bias_V
+        states_DC = hidden_CD.to(weight_VD.dtype).T.contiguous()
+        vocabulary, contexts = len(weight_VD), states_DC.shape[1]
+        if self._buffer is None or self._buffer.shape[1] != contexts:
+            self._buffer = torch.empty(
+                (vocabulary, contexts), dtype=weight_VD.dtype, device=weight_VD.device
+            )
+        blocks = self._buffer.split(self._rows)
+        largest: list[torch.Tensor] = []
+        for start, block in zip(range(0, vocabulary, self._rows), blocks, strict=True):
+            stop = start + len(block)
+            torch.mm(weight_VD[start:stop], states_DC, out=block)
+            if bias_V is not None:
+                block += bias_V[start:stop, None]
+            self.head.finish_(block)
+            largest.append(block.amax(0))
+        top_C = torch.stack(largest).amax(0)
+        z_C = torch.zeros(contexts, dtype=torch.float64, device=weight_VD.device)
+        for block in blocks:
+            z_C += block.sub_(top_C).exp_().sum(0)
+        share_C = (1 / z_C).to(weight_VD.dtype)
+        for start, block in zip(range(0, vocabulary, self._rows), blocks, strict=True):
+            self.alpha_V[start : start + len(block)] += block @ share_C
+        return z_C.log() + top_C
+
+    @torch.no_grad()
+    def statistics(self) -> EncodingStatistics:
+        """`UserError` if nothing was added."""
+        rest = torch.cat(self._waiting) if self._waiting else torch.empty(0)
+        if len(rest):
+            self._add_chunk(rest)
+            self._waiting = []
+        if self._first is None:
+            raise UserError("no position to average over; give at least one token")
+        n = self.positions
+        mean = self._sum / n
+        covariance = (self._second / n - torch.outer(mean, mean)).cpu().numpy()
+        at = (mean + self._first).cpu().numpy()
+        return EncodingStatistics(
+            # each context's float32 shares sum to 1 up to rounding only
+            alpha_V=(self.alpha_V / self.alpha_V.sum()).cpu().numpy(),
+            mean_hidden_D=at[:-1],
+            covariance_DD=covariance[:-1, :-1],
+            covariance_log_z_D=covariance[:-1, -1],
+            mean_log_z=float(at[-1]),
+            variance_log_z=max(0.0, float(covariance[-1, -1])),
+            positions=n,
+        )
+
+
+def mean_token_probability(
+    model: Any, windows_NT: Any, *, mask_id: int | None = None, batch: int | None = None
+) -> NDArray[np.float64]:
+    """alpha (V,) float64: the mean over all positions of all windows of the softmax of the logits.
+
+    `model` is a `Subject`, a `Backbone` or a transformers model; ids (N, T) are fed as given. In a
+    masked model each position is masked alone, once, in a pass of its own; a bare transformers
+    model needs `mask_id` for that. `batch` windows go through the body at a time.
+
+    Raises `UserError` as `encoding_statistics`.
+    """
+    return encoding_statistics(model, windows_NT, mask_id=mask_id, batch=batch).alpha_V
+
+
+@torch.no_grad()
+def encoding_statistics(
+    model: Any, windows_NT: Any, *, mask_id: int | None = None, batch: int | None = None
+) -> EncodingStatistics:
+    """`mean_token_probability`, and the moments of hidden states and log Z at the same positions.
+
+    Raises `UserError` for a model without an output embedding, ids that are no (N, T) integers of
+    its vocabulary, or a masked model without a mask id.
+    """
+    backbone = backbone_of(model)
+    sums = ProbabilitySums(LogitHead(backbone))
+    for hidden_ND in window_states(model, windows_NT, mask_id=mask_id, batch=batch):
+        sums.add(hidden_ND)
+    return sums.statistics()
+
+
+def backbone_of(model: Any) -> Backbone:
+    """The backbone of a `Subject`, a `Backbone` or a transformers model."""
+    if isinstance(model, Subject):
+        _check_logits(model)
+        return model.backbone
+    return model if isinstance(model, Backbone) else Backbone(model)
+
+
+@torch.no_grad()
+def window_states(
+    model: Any, windows_NT: Any, *, mask_id: int | None = None, batch: int | None = None
+) -> Iterator[torch.Tensor]:
+    """The states (N, D) that the head reads at every position of windows that are fed as given.
+
+    Positions come window by window, whatever the batch. Raises `UserError` as
+    `encoding_statistics`.
+    """
+    backbone = backbone_of(model)
+    ids_NT = torch.as_tensor(windows_NT)
+    vocabulary = len(backbone.embedding_VD)
+    if ids_NT.ndim != 2 or ids_NT.is_floating_point() or ids_NT.numel() == 0:
+        raise UserError(f"windows of shape {tuple(ids_NT.shape)}; give integer ids (N, T)")
+    if int(ids_NT.min()) < 0 or int(ids_NT.max()) >= vocabulary:
+        raise UserError(
+            f"id {int(ids_NT.max())} in the windows; the model has ids 0 to {vocabulary - 1}"
+        )
+    ids_NT = ids_NT.long().to(backbone.device)
+    length = ids_NT.shape[1]
+    if backbone.bidirectional:
+        if mask_id is None and isinstance(model, Subject):
+            mask_id = model.tokenizer.mask_id
+        if mask_id is None:
+            raise UserError("a masked model asks each position once as a mask; give mask_id")
+    at_once = batch or max(1, _BATCH_TOKENS[backbone.device.type] // length)
+    was_training = backbone.model.training
+    backbone.model.eval()
+    try:
+        for rows_BT in ids_NT.split(at_once):
+            if not backbone.bidirectional:
+                yield backbone.transformed(backbone.hidden(rows_BT)).flatten(0, 1)
+                continue
+            assert mask_id is not None
+            at_T = torch.arange(length, device=ids_NT.device)
+            for window_T in rows_BT:
+                seen_TT = window_T.repeat(length, 1)
+                seen_TT[at_T, at_T] = mask_id
+                states = [
+                    backbone.hidden(part)[torch.arange(len(part)), start + at_T[: len(part)]]
+                    for start, part in zip(
+                        range(0, length, at_once), seen_TT.split(at_once), strict=True
+                    )
+                ]
+                yield backbone.transformed(torch.cat(states))
+    finally:
+        backbone.model.train(was_training)
+
+
+@dataclass(frozen=True)
+class States:
+    """The states that the head reads before each scored token of some windows of a store."""
+
+    hidden_ND: torch.Tensor
+    targets_N: torch.Tensor
+    cluster_N: NDArray[np.int64]
+    """The cluster of text of each position (`data.windows`)."""
+
+
+def choose_windows(
+    subject: Subject,
+    store: TokenStore,
+    *,
+    split: str,
+    context: int | None = None,
+    max_windows: int | None = None,
+    seed: int = 0,
+) -> EvaluationWindows:
+    """Evaluation windows of a split that fit the subject.
+
+    Raises `UserError` if the store was made with another tokenizer, for a context the model cannot
+    take, or a model whose distribution is not that of its own logits.
+    """
+    subject.check_store(store)
+    _check_logits(subject)
+    context = context or min(subject.context, 1024)
+    if context > subject.context:
+        raise UserError(
+            f"--context {context}: {subject.name} takes windows of at most {subject.context} tokens"
+        )
+    return evaluation_windows(store.split(split), context, max_windows=max_windows, seed=seed)
+
+
+@torch.no_grad()
+def store_states(subject: Subject, windows: EvaluationWindows, *, label: str) -> Iterator[States]:
+    """The states before every scored token, as the subject's objective asks for them.
+
+    A masked model's tokens are asked for in the passes of its objective. Progress counts tokens.
+    """
+    backbone, objective = subject.backbone, subject.objective
+    at_once = max(1, _BATCH_TOKENS[backbone.device.type] // windows.context)
+    names = np.unique(windows.cluster_M)
+    with track(label, float(windows.length_M.sum()), "tokens") as bar:
+        for rows, length in window_batches(windows, at_once):
+            ids = [windows.ids(int(row)) for row in rows]
+            batch = objective.batch(ids, device=backbone.device, length=length)
+            cluster_B = np.searchsorted(names, windows.cluster_M[rows])
+            for asked in objective.questions(batch):
+                yield _states(backbone, asked, cluster_B)
+            bar.advance(float(windows.length_M[rows].sum()))
+
+
+def all_states(subject: Subject, windows: EvaluationWindows, *, label: str) -> States:
+    """`store_states` of all windows at once: positions x width is held."""
+    seen = list(store_states(subject, windows, label=label))
+    return States(
+        torch.cat([s.hidden_ND for s in seen]),
+        torch.cat([s.targets_N for s in seen]),
+        np.concatenate([s.cluster_N for s in seen]),
+    )
+
+
+def mean_of_states(subject: Subject, states: States) -> EncodingStatistics:
+    """`encoding_statistics` over states that are at hand."""
+    sums = ProbabilitySums(LogitHead(subject.backbone))
+    sums.add(states.hidden_ND)
+    return sums.statistics()
+
+
+def store_statistics(
+    subject: Subject, windows: EvaluationWindows, *, label: str = "token probability"
+) -> EncodingStatistics:
+    """`encoding_statistics` over the scored tokens of evaluation windows (`choose_windows`)."""
+    sums = ProbabilitySums(LogitHead(subject.backbone))
+    for states in store_states(subject, windows, label=label):
+        sums.add(states.hidden_ND)
+    return sums.statistics()
+
+
+def _states(backbone: Backbone, asked: Batch, cluster_B: NDArray[np.int64]) -> States:
+    assert asked.rows_N is not None
+    width = asked.targets_BT.shape[1]
+    row_N = torch.div(asked.rows_N, width, rounding_mode="floor").cpu().numpy()
+    return States(hidden_states(backbone, asked), asked.targets_N, cluster_B[row_N])
+
+
+def _check_logits(subject: Subject) -> None:
+    if not subject.objective.scores_own_logits:
+        raise UserError(
+            f"{subject.name} was trained with a cosine or a temperature: its distribution is not "
+            "the softmax of its logits, so its output embedding encodes no probability directly"
+        )

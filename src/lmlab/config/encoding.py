@@ -1,0 +1,196 @@
+"""Options of the commands about output embeddings. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lmlab.errors import UserError
+
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """How the output embedding encodes the mean probability of tokens:
+    lmlab encode MODEL --store STORE"""
+
+    model: str
+    """Run folder, checkpoint, saved transformers model, or Hub name."""
+    store: Path
+    split: SplitName = "validation"
+    head: Literal["own", "raw"] = "own"
+    """raw leaves out the output bias that lmlab gave the model (headless: embeddings alone)."""
+    context: int | None = None
+    """Window in tokens (default: the model's, at most 1024)."""
+    windows: int = 256
+    """Average over a random sample of this many windows."""
+    ridge: float = 0.0
+    """Added to the diagonal of the embedding's covariance; 0: ordinary least squares."""
+    rotations: int = 5
+    """Random bases that the sparsity is compared with."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
+    """Folder of results.json (default: below lab/results, by the digest of these options)."""
+
+    def __post_init__(self) -> None:
+        if self.rotations < 1:
+            raise UserError("--rotations must be at least 1")
+
+
+@dataclass(frozen=True)
+class SteerConfig:
+    """Scale the mean probability of tokens by editing their output embeddings, and say what else
+    changes: lmlab steer MODEL --store STORE --token " the=0.5" " of=2" --out FOLDER"""
+
+    model: str
+    """Run folder, checkpoint, saved transformers model, or Hub name."""
+    store: Path
+    """Its validation split is the text on which the factors are to hold; its test split is the
+    in-domain text."""
+    token: tuple[str, ...]
+    """TOKEN=FACTOR each; a leading space often belongs to a token."""
+    method: Literal["minimum_norm", "sparse", "whitened", "complement", "bias"] = "minimum_norm"
+    """sparse: fewest dimensions; whitened: least variance over contexts; complement: nothing along
+    the direction in which a LayerNorm model's states are constant; bias: a plain output bias."""
+    exact: bool = True
+    """Solve for sizes that meet the factors exactly on the validation split; else as predicted."""
+    ridge: float = 0.0
+    """Of the regression whose slope is the direction (`lmlab encode`)."""
+    untie: bool = False
+    """Give a tied model an output embedding of its own."""
+    other: Path | None = None
+    """A store of other text, for side effects out of domain."""
+    context: int | None = None
+    """Window in tokens (default: the model's, at most 1024)."""
+    windows: int = 256
+    """Random sample of this many windows of each text."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
+    """Folder for the steered model, a plain transformers one, and results.json (default: no model,
+    only results.json below lab/results)."""
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """Remove dimensions of the output embedding, say what it does to the distribution, and write a
+    model whose head is smaller: lmlab prune MODEL --store STORE --share 0.3 --out FOLDER"""
+
+    model: str
+    """Run folder, checkpoint, saved transformers model, or Hub name."""
+    store: Path
+    """Its validation split is the estimation text, its test split the in-domain text."""
+    share: float | None = None
+    """Of the dimensions, to be removed from the model that is written to --out."""
+    way: Literal["encoding", "variance", "hidden", "svd", "random"] = "encoding"
+    """Which dimensions of that model go first: those that add least to the encoding, vary least
+    over the vocabulary, are smallest in the states, are the smallest singular directions, random.
+    """
+    replace: Literal["mean", "zero"] = "mean"
+    """Keep a removed dimension's mean as a bias, or nothing."""
+    shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
+    """Of the curves, which compare all ways and both replacements."""
+    margin: float = 0.01
+    """Rise in nats per token that does not matter (0.01: perplexity 1 %)."""
+    other: Path | None = None
+    """A store of other text, for effects out of domain."""
+    context: int | None = None
+    """Window in tokens (default: the model's, at most 1024)."""
+    windows: int = 64
+    """Random sample of this many windows of each text."""
+    prompts: int = 16
+    """Texts that are continued greedily to compare generation; 0: none."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
+    """Folder for the pruned model (with --share) and results.json (default: no model)."""
+
+    def __post_init__(self) -> None:
+        if self.share is not None and self.out is None:
+            raise UserError("--share needs --out, the folder of the pruned model")
+        if not self.shares:
+            raise UserError("--shares needs at least one share to compare")
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    """When in training the output embedding comes to encode frequency, over a run's checkpoints:
+    lmlab dynamics RUN --store STORE [--follow]"""
+
+    model: str
+    """Run folder (train with --checkpoints.logarithmic)."""
+    store: Path
+    more: tuple[str, ...] = ()
+    """Further checkpoints, in their order, where `model` is not a run but the first of several
+    folders or Hub names."""
+    follow: bool = False
+    """Go on while the run trains, until its last step."""
+    pause: float = 5.0
+    """Seconds between looks at the run's folder."""
+    context: int | None = None
+    """Window in tokens (default: the model's, at most 1024)."""
+    windows: int = 32
+    """Of validation text, at each checkpoint."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
+    """Folder of results.json (default: below lab/results, by the digest of these options)."""
+
+    def __post_init__(self) -> None:
+        if self.follow and self.more:
+            raise UserError("--follow watches a run; it goes without --more")
+        if self.pause <= 0:
+            raise UserError(f"--pause {self.pause} must be above 0")
+
+
+ARM_NAMES = (
+    "ce-untied", "ce-tied", "ce-prior", "backward", "headless", "llama", "llama-headless",
+)  # fmt: skip
+ArmName = Literal[
+    "ce-untied", "ce-tied", "ce-prior", "backward", "headless", "llama", "llama-headless"
+]
+
+
+@dataclass(frozen=True)
+class EncodingStudyConfig:
+    """How do output embeddings hold token probability, under different objectives? Trains small
+    models, everything else equal, and encodes, steers, prunes and watches each.
+
+    Interrupted, it goes on with the same command; runs that other studies made are shared.
+    """
+
+    corpus: str = "docstrings"
+    """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
+    vocabularies: tuple[int, ...] = (8192,)
+    arms: tuple[ArmName, ...] = ARM_NAMES
+    """ce-untied, ce-tied, ce-prior (a learnt log-unigram bias), backward, headless: GPT-2; llama,
+    llama-headless: RMSNorm."""
+    size: Literal["nano", "micro", "mini", "small"] = "micro"
+    context: int = 128
+    tokens: int = 1_000_000
+    """Training tokens of each run."""
+    batch_tokens: int = 2048
+    learning_rate: float = 2e-3
+    seed: int = 0
+    windows: int = 64
+    """Of held-out text, for every analysis."""
+    factors: tuple[float, ...] = (2.0, 5.0, 20.0)
+    """That single tokens are steered by."""
+    shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+    """Of dimensions, pruned."""
+    lab: Path = Path("lab")
+    """Folder of stores and runs, shared by studies."""
+    out: Path | None = None
+    """Folder of the result (default: in `lab`, by the digest of these settings)."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocabularies", "arms", "factors", "shares"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise UserError(f"--{name} needs at least one value, each once; got {values}")
+        if self.context > self.batch_tokens:
+            raise UserError(
+                f"--context {self.context} does not fit a batch of --batch-tokens "
+                f"{self.batch_tokens}"
+            )
+        if min(self.factors) <= 0 or not all(0 < share < 1 for share in self.shares):
+            raise UserError("--factors must be above 0, --shares between 0 and 1")

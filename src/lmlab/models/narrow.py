@@ -1,0 +1,156 @@
+"""Models whose head reads fewer dimensions than the body has: registered classes.
+
+logits = states[kept] W' + b', or states P W' + b' where directions other than the axes were
+removed (P is D x D'). W' has D' columns, so the head costs D' / D of the multiplications, plus
+D x D' for P. After `import lmlab.models` they load like any other model.
+
+Shapes: D width, D' kept dimensions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+
+from lmlab.errors import UserError
+
+
+class NarrowHead(nn.Module):
+    """`out` applied to some dimensions of the states (`kept`), or to a projection of them."""
+
+    def __init__(self, width: int, dimensions: int, vocabulary: int, *, projected: bool) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, dimensions, bias=False) if projected else None
+        if not projected:
+            self.register_buffer("kept", torch.arange(dimensions))
+        self.out = nn.Linear(dimensions, vocabulary)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self.project is not None:
+            return self.out(self.project(hidden))
+        kept: Any = self.kept
+        return self.out(hidden.index_select(-1, kept))
+
+
+class _Narrow:
+    """What the classes have in common: the head, and no output embedding to tie or resize."""
+
+    _tied_weights_keys: Any = None
+    lm_head: NarrowHead
+
+    def narrow(self, config: Any) -> None:
+        self.lm_head = NarrowHead(
+            config.hidden_size, config.head_dimensions, config.vocab_size,
+            projected=config.head_projected,
+        )  # fmt: skip
+
+    def get_output_embeddings(self) -> None:
+        """None: the head is no plain linear layer."""
+
+
+class NarrowGPT2Config(GPT2Config):
+    model_type = "lmlab_narrow_gpt2"
+    head_dimensions: int = 1
+    head_projected: bool = False
+
+
+class NarrowGPT2LMHeadModel(_Narrow, GPT2LMHeadModel):
+    config_class = NarrowGPT2Config
+
+    def __init__(self, config: NarrowGPT2Config) -> None:
+        super().__init__(config)
+        self.narrow(config)
+        self.post_init()
+
+
+class NarrowGPTNeoXConfig(GPTNeoXConfig):
+    model_type = "lmlab_narrow_gpt_neox"
+    head_dimensions: int = 1
+    head_projected: bool = False
+
+
+class NarrowGPTNeoXForCausalLM(_Narrow, GPTNeoXForCausalLM):
+    config_class = NarrowGPTNeoXConfig
+
+    def __init__(self, config: NarrowGPTNeoXConfig) -> None:
+        super().__init__(config)
+        self.narrow(config)
+        self.post_init()
+
+
+class NarrowLlamaConfig(LlamaConfig):
+    model_type = "lmlab_narrow_llama"
+    head_dimensions: int = 1
+    head_projected: bool = False
+
+
+class NarrowLlamaForCausalLM(_Narrow, LlamaForCausalLM):
+    config_class = NarrowLlamaConfig
+
+    def __init__(self, config: NarrowLlamaConfig) -> None:
+        super().__init__(config)
+        self.narrow(config)
+        self.post_init()
+
+
+_KINDS: dict[str, tuple[Any, Any]] = {
+    "gpt2": (NarrowGPT2Config, NarrowGPT2LMHeadModel),
+    "gpt_neox": (NarrowGPTNeoXConfig, NarrowGPTNeoXForCausalLM),
+    "llama": (NarrowLlamaConfig, NarrowLlamaForCausalLM),
+}
+for _config, _model in _KINDS.values():
+    AutoConfig.register(_config.model_type, _config)
+    AutoModelForCausalLM.register(_config, _model)
+
+
+@torch.no_grad()
+def with_narrow_head(
+    model: Any,
+    weight_VE: torch.Tensor,
+    bias_V: torch.Tensor,
+    *,
+    kept_E: torch.Tensor | None = None,
+    projection_DE: torch.Tensor | None = None,
+) -> Any:
+    """A model with the body of `model` and a head of E dimensions: axes `kept_E`, or a projection.
+
+    `UserError` for an architecture that has no narrow class.
+    """
+    kind = model.config.model_type
+    if kind not in _KINDS:
+        raise UserError(
+            f"a model of type '{kind}' cannot be written with a smaller head; lmlab knows how for "
+            f"{', '.join(_KINDS)}"
+        )
+    config_kind, model_kind = _KINDS[kind]
+    values = model.config.to_dict()
+    for name in ("model_type", "architectures", "dtype", "transformers_version"):
+        values.pop(name, None)
+    values |= {
+        "tie_word_embeddings": False,
+        "head_dimensions": weight_VE.shape[1],
+        "head_projected": projection_DE is not None,
+    }
+    made = model_kind(config_kind(**values))
+    made.base_model.load_state_dict(model.base_model.state_dict())
+    head = made.lm_head
+    head.out.weight.copy_(weight_VE)
+    head.out.bias.copy_(bias_V)
+    if projection_DE is not None:
+        head.project.weight.copy_(projection_DE.T)
+    else:
+        assert kept_E is not None
+        head.kept.copy_(kept_E)
+    return made.to(weight_VE.device).eval()

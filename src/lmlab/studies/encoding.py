@@ -1,0 +1,273 @@
+"""How do output embeddings hold token probability (Cho et al., COLING 2025), in models of different
+objectives?
+
+For every vocabulary the study trains small models on the same windows: cross-entropy with an untied
+head, a tied one and one with a learnt prior, backward, headless, and Llama with and without a
+softmax. Each is encoded, steered, pruned and watched over its checkpoints; a headless model's prior
+is written into its embedding.
+
+Notable: runs are kept in the lab folder, and each model's analyses beside its run under the digest
+of what decides them, so an interrupted study goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmlab.analyses.dynamics import Watch, watch_run
+from lmlab.analyses.encode import EncodedSubject, encode, output_head, training_counts
+from lmlab.analyses.prune import prune
+from lmlab.analyses.steering import plan
+from lmlab.analyses.steering_effects import Text, effect, read_text
+from lmlab.analyses.subject import Subject, open_subject
+from lmlab.analyses.written_prior import written_prior
+from lmlab.config import digest, to_mapping
+from lmlab.config.encoding import EncodingStudyConfig
+from lmlab.config.model import ModelConfig
+from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
+from lmlab.data.store import TokenStore
+from lmlab.durable import write_json, write_text
+from lmlab.errors import UserError
+from lmlab.numerics.frequency import type_deciles
+from lmlab.progress import say, track
+from lmlab.runs.checkpoint import checkpoints
+from lmlab.studies.corpora import corpus_labels, open_corpus
+from lmlab.studies.encoding_report import encoding_page
+from lmlab.studies.words import environment
+from lmlab.training.loop import TrainedRun, train
+from lmlab.training.setup import planned_tokens, resolve, run_identity
+
+_POINTS = 900  # of a cloud
+_STEERED = 8  # tokens
+_FILM = 4  # checkpoints
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train, everything else being equal."""
+
+    label: str
+    tied: bool = False
+    llama: bool = False
+    options: tuple[tuple[str, str], ...] = ()
+
+
+ARMS = {
+    "ce-untied": Arm("cross-entropy"),
+    "ce-tied": Arm("cross-entropy, tied", tied=True),
+    "ce-prior": Arm("cross-entropy, prior bias", options=(("output_bias", "learnt"),)),
+    "backward": Arm("cross-entropy, backward", options=(("order", "backward"),)),
+    "headless": Arm("headless", tied=True, options=(("objective", "headless"),)),
+    "llama": Arm("Llama, cross-entropy", llama=True),
+    "llama-headless": Arm(
+        "Llama, headless", tied=True, llama=True, options=(("objective", "headless"),)
+    ),
+}
+
+
+def run_encoding(config: EncodingStudyConfig) -> Path:
+    """Runs the study, or what is missing of it; returns the path of the HTML report.
+
+    Writes `results.json` and `report.html` to `config.out`.
+    """
+    identity = {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out")}
+    out = config.out or config.lab / f"encoding-{digest(identity)[:8]}"
+    label = corpus_labels([config.corpus])[0]
+    stores = {
+        v: open_corpus(
+            config.corpus, label=label, lab=config.lab, tokenizer="bpe", vocabulary=v,
+            tokens=config.tokens,
+        ).store
+        for v in config.vocabularies
+    }  # fmt: skip
+    work = sum(
+        planned_tokens(_request(config, store, name))
+        for store in stores.values()
+        for name in config.arms
+    )
+    say(f"{work:,} tokens to train on; stopping is safe")
+    with track("encoding study", float(work), "tokens") as bar:
+        runs = {
+            (v, name): train(_request(config, store, name), bar=bar, note=f"{v}, {name},")
+            for v, store in stores.items()
+            for name in config.arms
+        }
+    results = {
+        "study": "encoding",
+        "title": "How output embeddings hold token probability",
+        "corpus": label,
+        "config": to_mapping(config),
+        "environment": environment(),
+        "parts": [
+            {
+                "vocabulary": store.vocabulary,
+                "store": store.fingerprint[:12],
+                "models": [
+                    _kept(config, store, name, runs[v, name], raw)
+                    for name in config.arms
+                    for raw in ((False, True) if "headless" in name else (False,))
+                ],
+            }
+            for v, store in stores.items()
+        ],
+    }
+    write_json(out / "results.json", results)
+    write_text(out / "report.html", encoding_page(results))
+    return out / "report.html"
+
+
+def _request(config: EncodingStudyConfig, store: TokenStore, name: str) -> TrainConfig:
+    arm = ARMS[name]
+    batch = config.batch_tokens // config.context
+    steps = max(1, round(config.tokens / (batch * config.context)))
+    made = TrainConfig(
+        store=store.path,
+        model=ModelConfig("llama" if arm.llama else "gpt2", size=config.size, tied=arm.tied),
+        context=config.context,
+        batch=batch,
+        steps=steps,
+        seed=config.seed,
+        optimizer=OptimizerConfig(learning_rate=config.learning_rate),
+        checkpoints=CheckpointConfig(every=max(1, steps // 4), logarithmic=True),
+        **dict(arm.options),  # pyright: ignore[reportArgumentType]
+    )
+    identity = run_identity(resolve(made), store)
+    return replace(made, out=config.lab / "runs" / identity[:12])
+
+
+def _kept(
+    config: EncodingStudyConfig, store: TokenStore, name: str, run: TrainedRun, raw: bool
+) -> dict[str, Any]:
+    """The analyses of one model with one head, made now or kept from before."""
+    decided = [run.identity, store.fingerprint, raw, config.windows, list(config.factors),
+               list(config.shares), "encoding 1"]  # fmt: skip
+    file = run.path / "analyses" / f"encoding-{digest(decided)[:12]}.json"
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        pass
+    say(f"analysing {name}{', embedding alone' if raw else ''}, vocabulary {store.vocabulary:,}")
+    subject = open_subject(run.checkpoint, raw_head=raw)
+    encoded = encode(subject, store, max_windows=config.windows)
+    values: dict[str, Any] = {
+        "name": name,
+        "label": ARMS[name].label + (", embedding alone" if raw else ""),
+        "raw": raw,
+        "run": run.identity[:12],
+        **encoded.to_json(),
+        **_clouds(subject, store, encoded),
+    }
+    if not raw:
+        values["dynamics"], values["film"] = _dynamics(config, store, run)
+        values["steering"] = _steering(config, subject, store, encoded)
+        values["pruning"] = prune(
+            subject, store, shares=config.shares, replacements=("mean",),
+            max_windows=max(1, config.windows // 2), prompts=8,
+        ).to_json()  # fmt: skip
+        if "headless" in name:
+            made = written_prior(subject, store, max_windows=config.windows)
+            values["written_prior"] = [one.to_json() for one in made]
+    write_json(file, values)
+    return values
+
+
+def _clouds(subject: Subject, store: TokenStore, encoded: EncodedSubject) -> dict[str, Any]:
+    """A sample of the tokens: tenth of frequency, fit, and place on the first two components."""
+    encoding = encoded.encoding
+    embedding_VD = output_head(subject).embedding_VD[encoding.tokens]
+    centred_ND = embedding_VD - embedding_VD.mean(0)
+    variances, vectors = np.linalg.eigh(centred_ND.T @ centred_ND / len(centred_ND))
+    # the sign of a component is arbitrary: the first rises with probability
+    first = vectors[:, -1] * np.sign((centred_ND @ vectors[:, -1]) @ -encoding.target_N)
+    map_N2 = centred_ND @ np.column_stack([first, vectors[:, -2]])
+    counts_V = training_counts(subject, store, len(encoding.alpha_V))
+    tenth_N = type_deciles(counts_V[encoding.tokens])
+    rows = np.sort(np.random.default_rng(0).permutation(len(tenth_N))[: min(_POINTS, len(tenth_N))])
+    return {
+        "points": [
+            [int(tenth_N[r]), float(encoding.held_out_N[r]), float(encoding.target_N[r]),
+             float(map_N2[r, 0]), float(map_N2[r, 1])]
+            for r in rows
+        ],
+        "map_variance": [float(v) for v in variances[[-1, -2]] / variances.sum()],
+    }  # fmt: skip
+
+
+def _dynamics(
+    config: EncodingStudyConfig, store: TokenStore, run: TrainedRun
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    watch = Watch(store, max_windows=max(1, config.windows // 4))
+    for _ in watch_run(run.path, watch):
+        pass
+    paths = checkpoints(run.path)
+    chosen = np.unique(np.linspace(len(paths) // 3, len(paths) - 1, _FILM).round().astype(int))
+    film: list[dict[str, Any]] = []
+    for at in chosen:
+        known_N, predicted_N = watch.frequencies(paths[at])
+        rows = np.random.default_rng(0).permutation(len(known_N))[: _POINTS // 2]
+        film.append(
+            {
+                "step": watch.look(paths[at]).step,
+                "known": known_N[rows].tolist(),
+                "predicted": predicted_N[rows].tolist(),
+            }
+        )
+    return watch.result(str(run.path)).to_json(), film
+
+
+def _steering(
+    config: EncodingStudyConfig, subject: Subject, store: TokenStore, encoded: EncodedSubject
+) -> list[dict[str, Any]]:
+    """Single tokens of all frequencies, by each factor and edit, on both texts."""
+    counts_V = training_counts(subject, store, len(encoded.statistics.alpha_V))
+    fitted = encoded.encoding.tokens
+    ranked = fitted[np.argsort(-counts_V[fitted], kind="stable")]
+    places = np.unique(np.geomspace(1, len(ranked), _STEERED).round().astype(int)) - 1
+    tokens = [int(ranked[place]) for place in places]
+    texts = [
+        read_text(subject, store, tokens, name=name, split=split, max_windows=config.windows)
+        for name, split in (("estimation", "validation"), ("in domain", "test"))
+    ]
+    found: list[dict[str, Any]] = []
+    for number, token in enumerate(tokens):
+        alone = [_one_token(text, number) for text in texts]
+        for factor in config.factors:
+            for method, solve in (("minimum_norm", False), ("minimum_norm", True),
+                                  ("whitened", True), ("bias", False)):  # fmt: skip
+                try:
+                    made = plan(
+                        subject.model, {token: factor}, encoded.encoding,
+                        method=method,  # pyright: ignore[reportArgumentType]
+                        contexts=alone[0].contexts, solve=solve,
+                    )  # fmt: skip
+                except UserError:  # the target would be above 1, or no size reaches it
+                    continue
+                for text in alone:
+                    seen = effect(text, made, subject)
+                    found.append(
+                        {
+                            "token": subject.tokenizer.token(token),
+                            "count": int(counts_V[token]),
+                            "factor": factor,
+                            "method": method,
+                            "solved": solve,
+                            "text": text.name,
+                            "realised": asdict(seen.tokens[0].realised),
+                            "kl": seen.kl.estimate,
+                            "nats": seen.nats.estimate,
+                        }
+                    )
+    return found
+
+
+def _one_token(text: Text, number: int) -> Text:
+    return replace(
+        text,
+        contexts=replace(text.contexts, log_p_NK=text.contexts.log_p_NK[:, [number]]),
+        target_N=np.where(text.target_N == number, 0, -1),
+    )

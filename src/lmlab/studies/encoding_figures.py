@@ -1,0 +1,309 @@
+"""The figures of the encoding study's report, each under its finding in words.
+
+All take the values of one model (or several) as `lmlab.studies.encoding` keeps them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lmlab.report.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
+from lmlab.report.page import Figure
+from lmlab.studies.encoding_words import captured_words, share
+from lmlab.studies.words import percent
+
+_GROUPS = (
+    ("never seen", (0,)),
+    ("rarest three tenths", (1, 2, 3)),
+    ("middle four tenths", (4, 5, 6, 7)),
+    ("most frequent three tenths", (8, 9, 10)),
+)
+EDITS = (("as predicted by the encoding", "minimum_norm", False),
+          ("minimum norm, solved", "minimum_norm", True),
+          ("least variance, solved", "whitened", True),
+          ("logit bias (yardstick)", "bias", False))  # fmt: skip
+
+
+def begun(model: dict[str, Any]) -> str:
+    """A model's label at the beginning of a sentence."""
+    return f"{model['label'][0].upper()}{model['label'][1:]}"
+
+
+def fit_figure(model: dict[str, Any]) -> Figure:
+    encoding = model["encoding"]
+    return scatter_plot(
+        [
+            Points(name, [p[1] for p in chosen], [p[2] for p in chosen], colour=colour)
+            for colour, (name, tenths) in enumerate(_GROUPS)
+            if (chosen := [p for p in model["points"] if p[0] in tenths])
+        ],
+        x_label="-log mean probability predicted from the embedding, tokens held out, nats",
+        y_label="-log mean probability, nats",
+        finding=f"{begun(model)}: the embedding predicts -log mean probability with R2 "
+        f"{encoding['r2_heldout']:.3f} on held-out tokens (log corpus counts alone: "
+        f"{model['nulls']['log counts']:.3f}; permuted: {model['nulls']['permuted']:.3f}).",
+        alt="Scatter of tokens: predicted against actual, coloured by frequency.",
+        caption=f"A sample of {len(model['points']):,} of {encoding['tokens']:,} tokens, by tenths "
+        "of the vocabulary by frequency in the training text. A head bias, where there is one, is "
+        "taken out of both axes.",
+    )
+
+
+def map_figure(model: dict[str, Any]) -> Figure:
+    one, two = model["map_variance"]
+    return scatter_plot(
+        [
+            Points(name, [p[3] for p in chosen], [p[4] for p in chosen], colour=colour)
+            for colour, (name, tenths) in enumerate(_GROUPS)
+            if (chosen := [p for p in model["points"] if p[0] in tenths])
+        ],
+        x_label=f"first principal component of the output embedding ({share(one)} of the variance)",
+        y_label=f"second principal component ({share(two)})",
+        finding=f"The first principal component of the output embedding has {share(one)} of its "
+        "variance; colours show where frequency lies.",
+        alt="Map of output embeddings on two principal components, coloured by frequency.",
+        caption="The sign of the first component is chosen so that it rises with probability.",
+    )
+
+
+def sparsity_figure(model: dict[str, Any]) -> Figure:
+    sparse = model["sparsity"]
+    needed, rotated = sparse["needed"], [r for r in sparse["rotated_needed"] if r is not None]
+    if needed is None:
+        finding = "The embedding does not predict probability, with however many dimensions."
+    else:
+        fewer = "fewer" if needed < min(rotated) else "more" if needed > max(rotated) else "as many"
+        finding = (
+            f"{needed} of {sparse['sizes'][-1]} dimensions reach 90 % of R2; in random bases "
+            f"of the same space {min(rotated)} to {max(rotated)} do: the "
+            f"model's own axes need {fewer}."
+        )
+    # far below zero a curve says no more than zero does
+    floor = -0.2
+    curves = [sparse["r2"], *sparse["rotated_r2"]]
+    return line_plot(
+        [
+            Series("own dimensions", sparse["sizes"], [max(floor, v) for v in sparse["r2"]]),
+            *(
+                Series("after a random rotation", sparse["sizes"], [max(floor, v) for v in r2],
+                       colour=1)
+                for r2 in sparse["rotated_r2"]
+            ),
+        ],
+        x_label="dimensions used, largest |slope| times standard deviation first",
+        y_label="held-out R2",
+        finding=finding,
+        alt="Held-out R2 by the number of dimensions, own basis and random rotations.",
+        caption="Values below -0.2 are drawn there." if min(map(min, curves)) < floor else "",
+        log_x=True,
+    )  # fmt: skip
+
+
+def steered(
+    model: dict[str, Any], method: str, solved: bool, text: str
+) -> dict[float, list[float]]:
+    """Realised factors of the single tokens, by the factor asked for."""
+    found: dict[float, list[float]] = {}
+    for one in model["steering"]:
+        if (one["method"], one["solved"], one["text"]) == (method, solved, text):
+            found.setdefault(one["factor"], []).append(one["realised"]["estimate"])
+    return dict(sorted(found.items()))
+
+
+def geometric(values: Sequence[float]) -> float:
+    return math.exp(float(np.mean(np.log(values))))
+
+
+def steered_words(model: dict[str, Any]) -> str:
+    found = steered(model, "minimum_norm", False, "estimation")
+    said = ", ".join(f"{geometric(v):.2f} for {factor:g}" for factor, v in found.items())
+    return f"Minimum-norm edits as the encoding predicts them scale a token by {said} (mean)."
+
+
+def steering_figure(model: dict[str, Any]) -> Figure:
+    series: list[Series] = []
+    asked = sorted({one["factor"] for one in model["steering"]})
+    for colour, (label, method, solved) in enumerate(EDITS):
+        found = steered(model, method, solved, "in domain")
+        if found:
+            series.append(
+                Series(
+                    label, list(found), [geometric(v) for v in found.values()],
+                    [min(v) for v in found.values()], [max(v) for v in found.values()],
+                    colour=colour,
+                )
+            )  # fmt: skip
+    series.append(Series("as asked", asked, asked, colour=5, dashed=True))
+    return line_plot(
+        series,
+        x_label="factor asked for",
+        y_label="factor realised in in-domain text",
+        finding=f"{begun(model)}: {steered_words(model)} Solved on validation text, sizes hold "
+        "on other text as far as the bands show.",
+        alt="Realised against requested factors for several kinds of edit.",
+        caption="Lines: geometric mean over single tokens from the most to the least frequent; "
+        "bands: their range. Solved for the validation split, judged on the test split.",
+        log_x=True,
+        log_y=True,
+    )
+
+
+def pruned_words(model: dict[str, Any]) -> str:
+    text = model["pruning"]["texts"][0]
+    margin = text["prunable"][0]["margin"]
+    said = ", ".join(f"{share(p['within_margin'])} by {p['way']}" for p in text["prunable"])
+    return f"Dimensions that can go for less than {margin:g} nats per token: {said}."
+
+
+def pruning_figures(model: dict[str, Any]) -> list[Figure]:
+    text = model["pruning"]["texts"][0]
+    ways = list(dict.fromkeys(p["way"] for p in text["points"]))
+
+    def curves(key: str) -> list[Series]:
+        made: list[Series] = []
+        for colour, way in enumerate(ways):
+            here = [p for p in text["points"] if p["way"] == way and p[key] is not None]
+            bounded = all(p[key]["low"] is not None for p in here)
+            if here:
+                low, high = ([p[key][end] for p in here] for end in ("low", "high"))
+                if bounded and key == "same_generation":
+                    low, high = [max(0.0, v) for v in low], [min(1.0, v) for v in high]
+                made.append(
+                    Series(
+                        way, [100 * p["share"] for p in here], [p[key]["estimate"] for p in here],
+                        low if bounded else None, high if bounded else None, colour=colour,
+                    )
+                )  # fmt: skip
+        return made
+
+    figures = [
+        line_plot(
+            curves("nats"),
+            x_label="dimensions removed, %",
+            y_label="rise of the loss, nats per token",
+            finding=f"{begun(model)}: {pruned_words(model)}",
+            alt="Rise of the loss by the share of dimensions removed, for each way to choose.",
+            caption="Removed dimensions keep their mean as a bias. Bands: 95 % intervals over "
+            f"text, one model. Margin of the test: {text['prunable'][0]['margin']:g} nats.",
+        )
+    ]
+    if same := curves("same_generation"):
+        figures.append(
+            line_plot(
+                same,
+                x_label="dimensions removed, %",
+                y_label="share of greedily generated tokens that are the same",
+                finding=_generation_words(text["points"]),
+                alt="Agreement of greedy continuations by share of dimensions removed.",
+                caption="One token that differs changes all that follow. Bands: 95 % intervals "
+                "over prompts, within 0 and 1, where their texts are enough for one.",
+            )
+        )
+    return figures
+
+
+def _generation_words(points: Sequence[dict[str, Any]]) -> str:
+    """How much of the greedy text stays the same at the share nearest to 30 %."""
+    known = [p for p in points if p["same_generation"] is not None]
+    near = min((p["share"] for p in known), key=lambda at: abs(at - 0.3))
+    said = ", ".join(
+        f"{share(p['same_generation']['estimate'])} by {p['way']}"
+        for p in known
+        if p["share"] == near
+    )
+    return (
+        f"With {share(near)} of the dimensions removed, greedy continuations share this much of "
+        f"their tokens with the unpruned model: {said}."
+    )
+
+
+def dynamics_figures(models: Sequence[dict[str, Any]]) -> list[Figure]:
+    shown = models[:6]
+
+    def curves(key: str) -> list[Series]:
+        return [
+            Series(
+                m["label"],
+                [s["step"] + 1 for s in m["dynamics"]["snapshots"]],
+                [max(-0.2, s[key]) if key != "loss" else s[key]
+                 for s in m["dynamics"]["snapshots"]],
+                colour=colour,
+            )
+            for colour, m in enumerate(shown)
+        ]  # fmt: skip
+
+    return [
+        line_plot(
+            curves("r2_frequency"),
+            x_label="training step + 1",
+            y_label="held-out R2 of the output embedding against log corpus frequency",
+            finding=f"{begun(shown[0])}: {captured_words(shown[0]['dynamics'])}",
+            alt="R2 against log frequency by training step, for each model.",
+            log_x=True,
+        ),
+        line_plot(
+            curves("loss"),
+            x_label="training step + 1",
+            y_label="validation loss, nats per token",
+            finding="The loss of the same checkpoints on the same windows.",
+            alt="Validation loss by training step, for each model.",
+            log_x=True,
+        ),
+    ]
+
+
+def film_figure(model: dict[str, Any]) -> Figure:
+    return scatter_plot(
+        [
+            Points(f"step {one['step']:,}", one["predicted"], one["known"], colour=colour)
+            for colour, one in enumerate(model["film"])
+        ],
+        x_label="log(count + 1) predicted from the embedding, tokens held out",
+        y_label="log(count + 1) in the training text",
+        finding=f"{begun(model)}: R2 against log frequency is "
+        + ", ".join(
+            f"{s['r2_frequency']:.2f} at step {s['step']:,}"
+            for s in model["dynamics"]["snapshots"]
+            if s["step"] in {one["step"] for one in model["film"]}
+        )
+        + ".",
+        alt="Predicted against actual log frequency of tokens at four checkpoints.",
+        caption="The same sample of tokens at each checkpoint.",
+    )
+
+
+def written_figure(models: Sequence[dict[str, Any]]) -> Figure:
+    rows = [
+        Interval(
+            one["head"],
+            one["difference"]["estimate"],
+            one["difference"]["low"],
+            one["difference"]["high"],
+            group=m["label"],
+        )
+        for m in models
+        for one in m["written_prior"]
+        if one["head"] != "with the bias"
+    ]
+    best = {
+        m["label"]: min(
+            (o for o in m["written_prior"] if o["head"].startswith("written")),
+            key=lambda o: o["nats_per_token"],
+        )
+        for m in models
+    }
+    said = "; ".join(
+        f"{label}: {o['head']}, perplexity {percent(math.expm1(o['difference']['estimate']))}"
+        for label, o in best.items()
+    )
+    return forest_plot(
+        rows,
+        x_label="nats per token against the head with the bias (0: the same; above: worse)",
+        finding=f"Nearest to the head with its bias: {said}.",
+        alt="Loss of heads without bias, with the prior written along several directions.",
+        caption="95 % intervals over text, one model.",
+    )

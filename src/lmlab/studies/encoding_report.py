@@ -1,0 +1,216 @@
+"""The report of the encoding study, from its `results.json` alone (so it can be drawn again).
+
+Every figure stands under its finding in words. The first model of a vocabulary is shown in full;
+the tables have all models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lmlab.report.page import Section, Table, render_page
+from lmlab.studies.encoding_figures import (
+    EDITS,
+    dynamics_figures,
+    film_figure,
+    fit_figure,
+    geometric,
+    map_figure,
+    pruned_words,
+    pruning_figures,
+    sparsity_figure,
+    steered_words,
+    steering_figure,
+    written_figure,
+)
+from lmlab.studies.encoding_words import captured_words, share
+from lmlab.studies.words import made_by
+
+
+def encoding_page(results: dict[str, Any]) -> str:
+    """The HTML page of `results` (see `lmlab.studies.encoding`)."""
+    sections: list[Section] = []
+    for part in results["parts"]:
+        title = f"Vocabulary {part['vocabulary']:,}: " if len(results["parts"]) > 1 else ""
+        sections += _sections(part, title)
+    sections.append(Section("Methods", [_methods(results)]))
+    return render_page(
+        results["title"], summary(results), sections, footer=made_by(results["environment"])
+    )
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The findings in a few sentences, a paragraph for each vocabulary."""
+    lines: list[str] = []
+    for part in results["parts"]:
+        first = part["models"][0]
+        encoding = first["encoding"]
+        lines.append(
+            f"Vocabulary {part['vocabulary']:,}, {first['label']}: a linear function of the output "
+            f"embedding explains R2 {encoding['r2_heldout']:.3f} of -log mean probability on "
+            f"held-out tokens. {steered_words(first)} {pruned_words(first)} "
+            f"{captured_words(first['dynamics'])}"
+        )
+        others = [m for m in part["models"] if m["name"] != first["name"]]
+        if others:
+            lines.append(
+                "Held-out R2 of the others: "
+                + ", ".join(f"{m['label']} {m['encoding']['r2_heldout']:.3f}" for m in others)
+                + "."
+            )
+    return "\n\n".join(lines)
+
+
+def model_rows(part: dict[str, Any]) -> list[list[str]]:
+    """A row of figures for each model: the table of the report and of the command."""
+    rows: list[list[str]] = []
+    for m in part["models"]:
+        sparse, rotated = m["sparsity"], [r for r in m["sparsity"]["rotated_needed"] if r]
+        needed = "none" if sparse["needed"] is None else (
+            f"{sparse['needed']} of {sparse['sizes'][-1]} ({min(rotated)}–{max(rotated)})"
+        )  # fmt: skip
+        second = m["predictors"].get("second order, up to a constant")
+        rows.append(
+            [
+                m["label"],
+                f"{m['encoding']['r2_heldout']:.3f}",
+                f"{m['nulls']['log counts']:.3f}",
+                "none" if second is None else f"{second:.3f}",
+                needed,
+                _prunable(m, "encoding"),
+                _prunable(m, "svd"),
+            ]
+        )
+    return rows
+
+
+MODEL_COLUMNS = (
+    "model", "R2, held out", "R2 of log counts alone", "R2 of the second order",
+    "dimensions for 90 % (after rotations)", "prunable by encoding", "prunable by SVD",
+)  # fmt: skip
+
+
+def _sections(part: dict[str, Any], title: str) -> list[Section]:
+    first = part["models"][0]
+    full = [m for m in part["models"] if not m["raw"]]
+
+    def named(name: str) -> str:
+        return f"{title}{name}" if title else f"{name[0].upper()}{name[1:]}"
+
+    sections = [
+        Section(
+            named("the encoding"),
+            figures=[fit_figure(first), map_figure(first), sparsity_figure(first)],
+            tables=[Table(list(MODEL_COLUMNS), model_rows(part), _TABLE)],
+        ),
+        Section(
+            named("steering"),
+            figures=[steering_figure(first)],
+            tables=[_steering_table(full)],
+        ),
+        Section(named("pruning"), figures=pruning_figures(first)),
+        Section(
+            named("learning"),
+            figures=[*dynamics_figures(full), film_figure(first)],
+            tables=[_dynamics_table(full)],
+        ),
+    ]
+    if written := [m for m in full if "written_prior" in m]:
+        sections.append(
+            Section(
+                named("a prior written into the embedding"),
+                [_WRITTEN],
+                figures=[written_figure(written)],
+            )
+        )
+    return sections
+
+
+_TABLE = (
+    "R2 is of -log mean probability, on tokens the fit has not seen. Prunable: largest share of "
+    "dimensions (on the grid) whose removal raises the loss by less than the margin (upper end of "
+    "the 95 % interval)."
+)
+_WRITTEN = (
+    "A headless model predicts by its embedding and the log-unigram prior as a bias. Here the "
+    "prior is added to the embedding along one direction instead, found on validation text, judged "
+    "on test text; in LayerNorm models in the orthogonal complement of the direction g along which "
+    "states are constant."
+)
+
+
+def _steering_table(models: Sequence[dict[str, Any]]) -> Table:
+    factors = sorted({one["factor"] for m in models for one in m["steering"]})
+    rows: list[list[str]] = []
+    for m in models:
+        for label, method, solved in EDITS:
+            found = [
+                one
+                for one in m["steering"]
+                if (one["method"], one["solved"], one["text"]) == (method, solved, "in domain")
+            ]
+            row = [m["label"], label]
+            for factor in factors:
+                got = [o["realised"]["estimate"] for o in found if o["factor"] == factor]
+                row.append(
+                    f"{geometric(got):.2f} ({min(got):.2f}–{max(got):.2f})" if got else "none"
+                )
+            kl = [o["kl"] for o in found if o["factor"] == factors[-1]]
+            row.append(f"{sum(kl) / len(kl):.2g}" if kl else "none")
+            rows.append(row)
+    return Table(
+        ["model", "edit", *(f"asked {f:g}" for f in factors), f"KL at {factors[-1]:g}, nats"],
+        rows,
+        "Realised factor in in-domain text: geometric mean over single tokens, and their range; "
+        "and mean KL of the edited distribution to the original. Left out: tokens whose target "
+        "would be above 1, or that no size reaches.",
+    )
+
+
+def _prunable(model: dict[str, Any], way: str) -> str:
+    if "pruning" not in model:
+        return "not done"
+    text = model["pruning"]["texts"][0]
+    return next(share(p["within_margin"]) for p in text["prunable"] if p["way"] == way)
+
+
+def _dynamics_table(models: Sequence[dict[str, Any]]) -> Table:
+    rows: list[list[str]] = []
+    for m in models:
+        d = m["dynamics"]
+        found, last = d["frequency"], d["snapshots"][-1]
+        step = "none" if found["step"] is None else f"{found['step']:,.0f}"
+        if found["low"] is not None:
+            step += f" [{found['low']:,.0f}, {found['high']:,.0f}]"
+        loss = d["loss"]["step"]
+        rows.append(
+            [
+                m["label"], step, "none" if loss is None else f"{loss:,.0f}",
+                f"{last['r2_frequency']:.3f}", f"{last['unigram_kl']:.4f}", f"{last['loss']:.3f}",
+                str(last["step"]),
+            ]
+        )  # fmt: skip
+    return Table(
+        ["model", "frequency captured at step [95 %]", "90 % of the fall of the loss at step",
+         "last R2, log frequency", "last unigram KL, nats", "last loss", "steps"],
+        rows,
+        "Captured: 90 % of the last R2 against log frequency. Intervals are over tokens, for one "
+        "run each.",
+    )  # fmt: skip
+
+
+def _methods(results: dict[str, Any]) -> str:
+    c = results["config"]
+    return (
+        f"Text: {results['corpus']}. Each model: {c['size']}, context {c['context']}, "
+        f"{c['tokens']:,} training tokens in steps of {c['batch_tokens']:,}, learning rate "
+        f"{c['learning_rate']:g}, seed {c['seed']}; one seed each, so differences between models "
+        "may be those of seeds. Mean probabilities over "
+        f"{c['windows']} windows of validation text. R2: 5 folds of tokens, "
+        "mean of the folds, each about its own mean; special tokens left out; a head bias is an "
+        "offset. Steering: single tokens at places spread evenly over the logarithm of frequency "
+        "rank; targets above 1 are "
+        "left out. Pruning: dimensions ranked by |slope| times standard deviation (encoding), "
+        "standard deviation (variance), mean |state| (hidden), singular values (svd), at random."
+    )

@@ -1,0 +1,112 @@
+"""Tables and sentences of steering, pruning and dynamics, from their results as plain values."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lmlab.studies.words import percent
+
+METHOD_NAMES = {
+    "minimum_norm": "minimum norm",
+    "sparse": "sparse",
+    "whitened": "whitened",
+    "complement": "complement of g",
+    "bias": "logit bias (yardstick)",
+}
+
+
+def share(value: float) -> str:
+    """A share in whole per cent."""
+    return f"{100 * value:.0f} %"
+
+
+def interval(value: dict[str, Any], digits: int = 4) -> str:
+    """An estimate with its interval."""
+    text = f"{value['estimate']:.{digits}g}"
+    if value["low"] is None:
+        return f"{text} (no interval)"
+    return f"{text} [{value['low']:.{digits}g}, {value['high']:.{digits}g}]"
+
+
+def steering_rows(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: an edit on a text each."""
+    columns = ["edit", "size", "text", "token: asked, got [95 %]", "KL", "JS", "perplexity",
+               "dimensions"]  # fmt: skip
+    rows = [
+        [
+            METHOD_NAMES[one["method"]],
+            "solved" if one["solved"] else "predicted",
+            one["text"],
+            "; ".join(
+                f"{token['text']!r}: {token['requested']:g}, {interval(token['realised'])}"
+                for token in one["tokens"]
+            ),
+            f"{one['kl']['estimate']:.3g}",
+            f"{one['js']['estimate']:.3g}",
+            percent(math.expm1(one["nats"]["estimate"])),
+            str(one["dimensions"] or "none"),
+        ]
+        for one in values["effects"]
+    ]
+    return columns, rows
+
+
+def steering_words(values: dict[str, Any]) -> list[str]:
+    """What a reader must know beside the table."""
+    lines = [f"encoding: R2 {values['encoding_r2_heldout']:.4f} on held-out tokens"]
+    if values["untied"]:
+        lines.append("the model was tied; it now has an output embedding of its own")
+    return lines + [f"not done: {note}" for note in values["notes"]]
+
+
+def pruning_rows(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: a way and a replacement on a text each, with what can be removed."""
+    columns = ["text", "chosen by", "replaced by", "share within the margin", "not significant",
+               "at 30 %: KL", "perplexity", "same likeliest token"]  # fmt: skip
+    rows = []
+    for text in values["texts"]:
+        for one in text["prunable"]:
+            near = min(
+                (
+                    p
+                    for p in text["points"]
+                    if (p["way"], p["replace"]) == (one["way"], one["replace"])
+                ),
+                key=lambda p: abs(p["share"] - 0.3),
+            )
+            rows.append(
+                [
+                    text["text"],
+                    one["way"],
+                    one["replace"],
+                    share(one["within_margin"]),
+                    share(one["not_significant"]),
+                    f"{near['kl']['estimate']:.3g}",
+                    percent(math.expm1(near["nats"]["estimate"])),
+                    f"{near['same_best']['estimate']:.1%}",
+                ]
+            )
+    return columns, rows
+
+
+def snapshot_row(values: dict[str, Any]) -> str:
+    """One checkpoint as a line, for a run that is watched."""
+    return (
+        f"step {values['step']:>8,}  R2 log frequency {values['r2_frequency']:7.4f}  "
+        f"R2 own alpha {values['r2_alpha']:7.4f}  unigram KL {values['unigram_kl']:7.4f}  "
+        f"norm {values['mean_norm']:6.3f}  loss {values['loss']:.4f}"
+    )
+
+
+def captured_words(values: dict[str, Any]) -> str:
+    """When frequency and when loss were there."""
+    found, loss = values["frequency"], values["loss"]
+    if found["step"] is None:
+        return "The output embedding does not encode log frequency at the last checkpoint."
+    text = f"Frequency is captured (90 % of the last R2) at step {found['step']:,.0f}"
+    if found["low"] is not None:
+        text += f" [{found['low']:,.0f}, {found['high']:,.0f}] (95 %, over tokens, one run)"
+    if loss["step"] is None:
+        return f"{text}; the loss has not fallen."
+    return f"{text}; 90 % of the fall of the loss is made at step {loss['step']:,.0f}."

@@ -1,0 +1,139 @@
+"""Dynamics: crossings, intervals, what a snapshot measures, watching a run that goes on.
+
+Shapes: K checkpoints, N tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from helpers import tiny_training
+from lmlab.analyses.dynamics import Watch, captured, crossing, step_of, watch_run
+from lmlab.analyses.encode import encode
+from lmlab.analyses.score import score
+from lmlab.analyses.subject import open_subject
+from lmlab.cli import main
+from lmlab.config.model import ModelConfig
+from lmlab.config.training import CheckpointConfig
+from lmlab.data.unigram import token_counts
+from lmlab.errors import UserError
+from lmlab.runs.checkpoint import checkpoint_folder, checkpoints
+from lmlab.training.loop import train
+
+
+def test_a_crossing_is_found_between_checkpoints_on_a_logarithmic_scale():
+    steps_K = np.array([0.0, 1, 3, 7, 15])
+    assert crossing(steps_K, np.array([0, 0, 0.9, 0.95, 1])) == pytest.approx(3)
+    assert crossing(steps_K, np.array([0, 0, 0.8, 1.0, 1])) == pytest.approx(2**2.5 - 1)
+    assert crossing(steps_K, np.array([1.0, 0, 0, 0, 1])) == 0
+    assert crossing(steps_K, np.array([0, 0, 0, 0, -0.1])) is None
+
+
+def test_the_interval_covers_the_step_and_narrows_with_tokens():
+    rng = np.random.default_rng(0)
+    steps_K = np.array([0.0, 1, 2, 4, 8, 16, 32])
+    share_K = np.array([0.0, 0.1, 0.3, 0.6, 0.8, 0.95, 1.0]) * 0.9
+
+    def made(tokens):
+        target_KN = np.tile(rng.normal(size=tokens), (7, 1))
+        noise_KN = rng.normal(size=(7, tokens))
+        return captured(steps_K, target_KN, noise_KN * np.sqrt(1 - share_K)[:, None])
+
+    expected = crossing(steps_K, share_K)
+    assert expected is not None
+    few, many = made(100), made(3000)
+    for found in (few, many):
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low < expected < found.high
+    assert many.high - many.low < 0.4 * (few.high - few.low)  # type: ignore[operator]
+    never = captured(steps_K, np.tile(rng.normal(size=50), (7, 1)), 2 * rng.normal(size=(7, 50)))
+    assert (never.step, never.low) == (None, None)
+
+
+def test_steps_are_read_from_names():
+    assert step_of("runs/a-step-9/checkpoints/step-00000500", 3) == 500
+    assert step_of("pythia-70m-step1000", 3) == 1000
+    assert step_of("models/last", 3) == 3
+
+
+@pytest.fixture(scope="module")
+def run(small_store, tmp_path_factory):
+    config = tiny_training(
+        small_store, tmp_path_factory.mktemp("dynamics") / "run", steps=8,
+        model=ModelConfig(layers=1, heads=2, width=4),
+        checkpoints=CheckpointConfig(every=100, logarithmic=True),
+    )  # fmt: skip
+    return train(config).path
+
+
+def test_a_snapshot_is_what_the_other_analyses_find(run, small_store):
+    watch = Watch(small_store, max_windows=1000)
+    snapshots = list(watch_run(run, watch))
+    assert [s.step for s in snapshots] == [0, 1, 2, 4, 8]
+    subject = open_subject(run)
+    encoded = encode(subject, small_store, max_windows=None, rotations=1)
+    last = snapshots[-1]
+    assert last.r2_alpha == pytest.approx(encoded.encoding.r2_heldout)
+    assert last.loss == pytest.approx(score(subject, small_store).nats_per_token, rel=1e-5)
+    counts_V = token_counts(small_store.split("train"), 14)[:12]
+    unigram_V = (counts_V + 1) / (counts_V + 1).sum()
+    log_alpha_V = np.log(encoded.statistics.alpha_V[:12])
+    kl = float(unigram_V @ (np.log(unigram_V) - log_alpha_V))
+    assert last.unigram_kl == pytest.approx(kl)
+    made = watch.result(str(run))
+    assert (made.moved[0], made.moved[-1]) == (0, 1)
+    assert (np.diff(made.moved) > 0).all()
+    json.dumps(made.to_json(), allow_nan=False)
+
+
+def test_following_waits_for_the_last_step_and_skips_what_is_damaged(run, small_store, capsys):
+    hidden = checkpoint_folder(run, 8)
+    aside = hidden.with_name(".hidden")
+    hidden.rename(aside)
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            aside.rename(hidden)
+
+    seen = list(watch_run(run, Watch(small_store, max_windows=2), follow=True, pause=3, wait=wait))
+    assert [s.step for s in seen] == [0, 1, 2, 4, 8]
+    assert waited == [3, 3]
+    file = checkpoints(run)[1] / "config.json"
+    content = file.read_bytes()
+    file.write_bytes(b"{}")
+    try:
+        seen = list(watch_run(run, Watch(small_store, max_windows=2)))
+    finally:
+        file.write_bytes(content)
+    assert [s.step for s in seen] == [0, 2, 4, 8]
+    assert "skipped" in capsys.readouterr().err
+
+
+def test_the_command_and_what_it_refuses(run, small_store, text_store, tmp_path, capsys):
+    store = ["--store", str(small_store.path), "--device", "cpu", "--windows", "4"]
+    assert main(["dynamics", str(run), *store, "--out", str(tmp_path / "a")]) == 0
+    assert "step        8" in capsys.readouterr().out
+    results = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert [s["step"] for s in results["snapshots"]] == [0, 1, 2, 4, 8]
+    first, *others = [str(checkpoint_folder(run, step)) for step in (0, 4, 8)]
+    assert main(["dynamics", first, "--more", *others, *store, "--out", str(tmp_path / "b")]) == 0
+    again = json.loads((tmp_path / "b" / "results.json").read_text())["snapshots"]
+    assert [s["r2_alpha"] for s in again] == [
+        s["r2_alpha"] for s in results["snapshots"] if s["step"] in (0, 4, 8)
+    ]
+    for arguments, message in (
+        ([str(tmp_path)], "not a run folder"),
+        ([str(run), "--store", str(text_store.path)], "another tokenizer"),
+    ):
+        assert main(["dynamics", *store, *arguments[1:], "--model", arguments[0]]) == 2
+        assert message in capsys.readouterr().err
+    watch = Watch(small_store, max_windows=2)
+    watch.look(run)
+    with pytest.raises(UserError, match="at least two"):
+        watch.result("x")

@@ -1,0 +1,224 @@
+"""Pruning: removed terms, the in-memory form, the model that is written, metrics and tests.
+
+Shapes: N contexts, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import tiny_training
+from lmlab.analyses.encode import output_head
+from lmlab.analyses.encoding import fit_encoding
+from lmlab.analyses.prune import narrow_model, prune
+from lmlab.analyses.pruning import (
+    WAYS,
+    Point,
+    compare_heads,
+    narrowed,
+    prunable,
+    pruned,
+    removal_order,
+)
+from lmlab.analyses.subject import Subject, open_subject
+from lmlab.cli import main
+from lmlab.config.model import ModelConfig
+from lmlab.errors import UserError
+from lmlab.numerics.random_effects import Interval
+from lmlab.training.loop import train
+
+WIDTH = 8
+
+
+def trained(architecture, store, folder):
+    config = tiny_training(
+        store, folder / "run", steps=4, context=48,
+        model=ModelConfig(
+            architecture, layers=1, heads=2, width=WIDTH, tied=architecture == "gpt2",
+            initializer_range=0.3,
+        ),
+    )  # fmt: skip
+    return train(config).path
+
+
+@pytest.fixture(scope="module", params=["gpt2", "neox", "llama"])
+def run(request, small_store, tmp_path_factory):
+    return trained(request.param, small_store, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def subject(run) -> Subject:
+    return open_subject(run)
+
+
+IDS = torch.tensor([[12, 3, 4, 5, 3, 0, 7], [12, 1, 1, 8, 9, 2, 2]])
+
+
+@torch.no_grad()
+def logits_and_states(model) -> tuple[np.ndarray, np.ndarray]:
+    states = model.base_model(IDS).last_hidden_state
+    return model(IDS).logits.double().numpy(), states.double().numpy()
+
+
+def order_of(subject, way, hidden_ND):
+    embedding_VD = output_head(subject).embedding_VD
+    alpha_V = np.random.default_rng(0).dirichlet(np.ones(len(embedding_VD)))
+    return removal_order(way, fit_encoding(embedding_VD, alpha_V), embedding_VD, hidden_ND)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("replace", ["mean", "zero"])
+def test_removed_terms_in_memory_and_in_the_smaller_model(subject, way, replace):
+    model, before = subject.model, {k: v.clone() for k, v in subject.model.state_dict().items()}
+    logits, states = logits_and_states(model)
+    hidden_ND = states.reshape(-1, WIDTH)
+    embedding_VD = output_head(subject).embedding_VD
+    order = order_of(subject, way, hidden_ND)
+    weights = narrowed(order, 3, embedding_VD, None, hidden_ND.mean(0), replace)
+    gone_DR = order.basis_DD[:, :3]
+    removed = (states - hidden_ND.mean(0) * (replace == "mean")) @ gone_DR @ gone_DR.T
+    expected = logits - removed @ embedding_VD.T
+    with pruned(model, weights):
+        np.testing.assert_allclose(logits_and_states(model)[0], expected, atol=2e-5)
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    made = narrow_model(subject, weights)
+    np.testing.assert_allclose(logits_and_states(made)[0], expected, atol=2e-5)
+    assert made.base_model is not model.base_model
+    head = made.lm_head
+    assert head.out.weight.shape == (len(embedding_VD), WIDTH - 3)
+    assert (head.project is None) is (way != "svd")
+
+
+def test_orders_are_what_they_say(subject):
+    hidden_ND = np.random.default_rng(1).normal(size=(50, WIDTH)) * np.arange(WIDTH, 0, -1)
+    embedding_VD = output_head(subject).embedding_VD
+    of_hidden = order_of(subject, "hidden", hidden_ND).axes_D
+    assert of_hidden is not None
+    magnitude_D = np.abs(hidden_ND).mean(0)
+    assert (np.diff(magnitude_D[of_hidden]) >= 0).all()
+    of_variance = order_of(subject, "variance", hidden_ND).axes_D
+    assert (np.diff(embedding_VD.std(0)[of_variance]) >= 0).all()
+    basis_DD = order_of(subject, "svd", hidden_ND).basis_DD
+    sizes = np.linalg.norm(embedding_VD @ basis_DD, axis=0)
+    assert (np.diff(sizes) >= 0).all()
+    np.testing.assert_allclose(
+        np.sort(sizes), np.sort(np.linalg.svd(embedding_VD, compute_uv=False)), rtol=1e-6
+    )
+    random = [order_of(subject, "random", hidden_ND).axes_D for _ in range(2)]
+    assert random[0] is not None
+    np.testing.assert_array_equal(random[0], random[1])
+    with pytest.raises(UserError, match="unknown way"):
+        order_of(subject, "magic", hidden_ND)
+
+
+def test_metrics_are_those_of_both_distributions():
+    rng = np.random.default_rng(2)
+    embedding_VD, hidden_ND = rng.normal(size=(30, 6)), rng.normal(size=(40, 6))
+    offset_V, targets_N = rng.normal(size=30), rng.integers(0, 30, 40)
+    alpha_V = rng.dirichlet(np.ones(30))
+    order = removal_order("encoding", fit_encoding(embedding_VD, alpha_V), embedding_VD, hidden_ND)
+    weights = narrowed(order, 2, embedding_VD, offset_V, hidden_ND.mean(0), "mean")
+    nothing = narrowed(order, 0, embedding_VD, offset_V, hidden_ND.mean(0), "mean")
+    points = compare_heads(
+        hidden_ND, targets_N, np.arange(40) % 8, embedding_VD, offset_V,
+        [("encoding", "mean", weights), ("encoding", "zero", nothing)],
+    )  # fmt: skip
+
+    def log_softmax(logits_NV):
+        return logits_NV - np.logaddexp.reduce(logits_NV, axis=1)[:, None]
+
+    a = log_softmax(hidden_ND @ embedding_VD.T + offset_V)
+    b = log_softmax(hidden_ND @ weights.weight_VD.T + weights.bias_V)
+    m = np.log((np.exp(a) + np.exp(b)) / 2)
+    found = points[0]
+    assert found.kl.estimate == pytest.approx((np.exp(a) * (a - b)).sum(1).mean(), rel=1e-4)
+    js = 0.5 * (np.exp(a) * (a - m) + np.exp(b) * (b - m)).sum(1).mean()
+    assert found.js.estimate == pytest.approx(js, rel=1e-4)
+    rows = np.arange(40)
+    rise = (a[rows, targets_N] - b[rows, targets_N]).mean()
+    assert found.nats.estimate == pytest.approx(rise, rel=1e-4)
+    assert found.same_best.estimate == pytest.approx((a.argmax(1) == b.argmax(1)).mean())
+    assert points[1].kl.estimate == pytest.approx(0, abs=1e-5)
+    assert points[1].same_best.estimate == 1
+
+
+def point(share: float, low: float | None, high: float | None) -> Point:
+    rise = Interval(0.0, low, high, None, None, 0.95, 1, 9, "text only", "")
+    return Point("svd", "mean", share, 0, rise, rise, rise, rise)
+
+
+def test_the_largest_share_passes_at_all_smaller_ones():
+    points = [
+        point(0.3, 0.001, 0.02), point(0.1, -0.001, 0.002), point(0.2, 0.001, 0.009),
+        point(0.4, -0.001, 0.004),
+    ]  # fmt: skip
+    (made,) = prunable(points, margin=0.01)
+    assert (made.within_margin, made.not_significant) == (0.2, 0.1)
+    (none,) = prunable([point(0.1, None, None)], margin=0.01)
+    assert (none.within_margin, none.not_significant) == (0.0, 0.0)
+
+
+LOAD = """
+import sys
+import lmlab.models
+import torch
+from transformers import AutoModelForCausalLM
+model, info = AutoModelForCausalLM.from_pretrained(sys.argv[1], output_loading_info=True)
+assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+made = model.eval()(torch.tensor([[12, 3, 4, 5, 3, 0, 7], [12, 1, 1, 8, 9, 2, 2]])).logits
+print(*made.detach().flatten().tolist())
+"""
+
+
+def test_the_command_writes_a_smaller_head_that_loads_elsewhere(small_store, tmp_path, capsys):
+    out, run = tmp_path / "pruned", trained("neox", small_store, tmp_path)
+    options: list[Any] = [
+        str(run), "--store", str(small_store.path), "--windows", "12", "--shares", "0.5",
+        "--device", "cpu", "--prompts", "2",
+    ]  # fmt: skip
+    writing = [*options, "--share", "0.5", "--out", str(out)]
+    assert main(["prune", *writing]) == 0
+    assert "50% of the multiplications" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    assert results["removed"] == 4
+    (text,) = results["texts"]  # this store has no test split
+    assert len(text["points"]) == 2 * 5
+    assert {p["same_generation"] is None for p in text["points"] if p["replace"] == "mean"} == {
+        False
+    }
+    done = subprocess.run([sys.executable, "-c", LOAD, str(out)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    again = open_subject(out)
+    assert "4 of 8 dimensions" in again.head
+    made = prune(open_subject(run), small_store, shares=[0.5], share=0.5, max_windows=12, prompts=0)
+    assert made.chosen is not None
+    original = open_subject(run)
+    with pruned(original.model, made.chosen):
+        expected = logits_and_states(original.model)[0]
+    there = np.array([float(x) for x in done.stdout.split()]).reshape(expected.shape)
+    np.testing.assert_allclose(there, expected, atol=2e-5)
+    assert main(["prune", *writing]) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_what_cannot_be_pruned(subject, small_store, capsys):
+    with pytest.raises(UserError, match=r"share 1"):
+        prune(subject, small_store, shares=[1.0])
+    with pytest.raises(SystemExit):
+        main(["prune", "x", "--store", "y", "--share", "0.5"])
+    assert "--share needs --out" in capsys.readouterr().err
+    subject.model.config.model_type = "unheard_of"
+    head = output_head(subject)
+    order = order_of(subject, "random", np.ones((4, WIDTH)))
+    weights = narrowed(order, 2, head.embedding_VD, None, np.zeros(WIDTH), "zero")
+    with pytest.raises(UserError, match="'unheard_of' cannot be written"):
+        narrow_model(subject, weights)

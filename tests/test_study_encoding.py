@@ -1,0 +1,159 @@
+"""The encoding study, tiny: resumable, drawn again from its results; a prior written into heads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import sentences, symbols_tokenizer
+from lmlab.analyses.subject import Subject
+from lmlab.analyses.written_prior import written_prior
+from lmlab.cli import main
+from lmlab.config.model import ModelConfig
+from lmlab.errors import UserError
+from lmlab.models.backbone import Backbone
+from lmlab.models.build import build_config, build_model
+from lmlab.models.export import constant_direction
+from lmlab.models.head import attach_bias
+from lmlab.objectives.causal import Causal
+from lmlab.studies import encoding as study
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    lab = tmp_path_factory.mktemp("lab")
+    folder = lab / "text"
+    folder.mkdir()
+    for number, text in enumerate(sentences(60, seed=4)):
+        (folder / f"{number}.txt").write_text(text, "utf-8")
+    options = [
+        "study", "encoding", "--corpus", str(folder), "--vocabularies", "300", "--arms",
+        "ce-untied", "llama-headless", "--size", "nano", "--context", "48", "--tokens", "480",
+        "--batch-tokens", "96", "--windows", "12", "--factors", "2", "--shares", "0.5",
+        "--lab", str(lab), "--out", str(lab / "out"),
+    ]  # fmt: skip
+    assert main(options) == 0
+    return options, lab / "out"
+
+
+def test_the_study_has_every_part_and_is_not_done_twice(finished, capsys, monkeypatch):
+    options, out = finished
+    first = (out / "results.json").read_bytes()
+    results = json.loads(first)
+    (part,) = results["parts"]
+    assert [m["label"] for m in part["models"]] == [
+        "cross-entropy", "Llama, headless", "Llama, headless, embedding alone",
+    ]  # fmt: skip
+    model = part["models"][0]
+    assert len(model["dynamics"]["snapshots"]) >= 4
+    assert {one["method"] for one in model["steering"]} == {"minimum_norm", "whitened", "bias"}
+    assert {p["way"] for p in model["pruning"]["texts"][0]["points"]} >= {"encoding", "svd"}
+    for one in model["steering"]:
+        if one["solved"] and one["text"] == "estimation":
+            assert one["realised"]["estimate"] == pytest.approx(one["factor"])
+    heads = [one["head"] for one in part["models"][1]["written_prior"]]
+    assert heads[:2] == ["with the bias", "without"]
+
+    def never(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("done before")
+
+    monkeypatch.setattr(study, "encode", never)
+    assert main(options) == 0
+    assert (out / "results.json").read_bytes() == first
+    assert "cross-entropy" in capsys.readouterr().out
+
+
+def test_the_page_is_drawn_again_from_the_results_alone(finished):
+    _, out = finished
+    page = (out / "report.html").read_text()
+    (out / "report.html").unlink()
+    assert main(["report", "--study", str(out)]) == 0
+    assert (out / "report.html").read_text() == page
+    assert page.count("<figure>") == 10
+    for words in ("held-out tokens", "random bases", "Frequency is captured", "written into"):
+        assert words in page
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_a_prior_is_written_exactly_where_a_direction_is_constant(architecture, store_with_test):
+    """States whose first coordinate is 1 in every context: a bias by another name."""
+    tokenizer = symbols_tokenizer(12)
+    config = ModelConfig(architecture, layers=1, heads=2, width=16, initializer_range=0.3)
+    model: Any = build_model(
+        build_config(
+            config, vocabulary=tokenizer.vocabulary, context=20, bos_id=12, end_of_text_id=13
+        ),
+        seed=0,
+    ).eval()
+    bias_V = torch.linspace(-3, 3, tokenizer.vocabulary)
+    if architecture == "gpt2":
+        with torch.no_grad():  # a gain of almost zero: the shift alone remains of this coordinate
+            model.transformer.ln_f.weight[0] = 1e-4
+            model.transformer.ln_f.bias[0] = 2.0
+        assert constant_direction(model) is not None
+    attach_bias(model, bias_V, learnt=False)
+    subject = Subject(
+        "made", model, Backbone(model), tokenizer, Causal(order="forward", bos_id=12), "untied",
+        20, {},
+    )  # fmt: skip
+    made = {one.head: one for one in written_prior(subject, store_with_test, context=16)}
+    assert made["with the bias"].difference.estimate == 0
+    without = made["without"]
+    written = made["written with least variance"]
+    assert abs(without.difference.estimate) > 0.05
+    assert written.deviation is not None
+    mean = made["written along the mean state"]
+    assert mean.deviation is not None
+    assert written.deviation < mean.deviation
+    plain = model.get_output_embeddings().weight.detach()
+    model.get_output_embeddings().bias.data.zero_()
+    np.testing.assert_allclose(plain, model.get_output_embeddings().weight.detach())
+    zero = {one.head: one for one in written_prior(subject, store_with_test, context=16)}
+    assert zero["written along the mean state"].difference.estimate == pytest.approx(0, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def store_with_test(tmp_path_factory):
+    from helpers import id_store, random_documents
+
+    return id_store(
+        tmp_path_factory.mktemp("stores") / "three",
+        {
+            split: random_documents(8, 20, 40, symbols=12, seed=seed)
+            for seed, split in enumerate(("train", "validation", "test"))
+        },
+        symbols=12,
+    )
+
+
+def test_without_a_bias_there_is_nothing_to_write(store_with_test):
+    tokenizer = symbols_tokenizer(12)
+    model: Any = build_model(
+        build_config(
+            ModelConfig(layers=1, heads=2, width=16), vocabulary=tokenizer.vocabulary, context=20,
+            bos_id=12, end_of_text_id=13,
+        ),
+        seed=0,
+    ).eval()  # fmt: skip
+    subject = Subject(
+        "made", model, Backbone(model), tokenizer, Causal(order="forward", bos_id=12), "untied",
+        20, {},
+    )  # fmt: skip
+    with pytest.raises(UserError, match="no output bias"):
+        written_prior(subject, store_with_test)
+
+
+def test_settings_that_make_no_study(capsys):
+    for options in (
+        ["--arms", "headless", "headless"],
+        ["--context", "4096"],
+        ["--shares", "1.0"],
+        ["--factors", "0"],
+    ):
+        with pytest.raises(SystemExit):
+            main(["study", "encoding", *options])
+    assert "shares between 0" in " ".join(capsys.readouterr().err.split())
