@@ -25,7 +25,7 @@ from lmlab.analyses.decomposition_of_models import embed_models, labels
 from lmlab.analyses.embedding import embed, prepare_text, stream_into
 from lmlab.analyses.embedding_store import aligned_rows, open_embeddings
 from lmlab.analyses.encoder import encoder_of, open_encoder
-from lmlab.analyses.mapping import agreement, load_mapping, save_mapping
+from lmlab.analyses.mapping import agreement, load_mapping, mapping_file, save_mapping
 from lmlab.analyses.subject import open_subject
 from lmlab.cli import main
 from lmlab.config.decomposition import ApplyConfig, DecomposeConfig, EmbeddingConfig
@@ -590,6 +590,10 @@ def test_a_mapping_is_the_fit_it_was_saved_from(tmp_path):
     made = load_mapping(tmp_path / "m.safetensors")
     assert (made.target, made.models, made.embedding) == ("u", {"u": "U", "z": "Z"}, config)
     np.testing.assert_allclose(made.apply(rows), fit.predict(rows), rtol=1e-5, atol=1e-6)
+    assert mapping_file(tmp_path, "forward") == tmp_path / "forward.safetensors"
+    placed = [mapping_file(tmp_path, label) for label in ("/a/b", "a/b", "../a b", "a-b")]
+    assert {path.parent for path in placed} == {tmp_path}
+    assert len(set(placed)) == 4
     with pytest.raises(UserError, match="no rows of the basis model 'z'"):
         made.apply({})
     with pytest.raises(UserError, match=r"not \(N, 4\)"):

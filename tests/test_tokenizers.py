@@ -199,3 +199,19 @@ def test_what_cannot_be_loaded_says_so(tmp_path):
 def test_settings_that_make_no_sense(settings):
     with pytest.raises(UserError, match="--tokenizer"):
         TokenizerConfig(**settings)
+
+
+@KINDS
+@given(text=any_text)
+def test_spans_are_the_characters_of_each_token(tokenizer, text):
+    ((ids_n, spans_n2),) = tokenizer.encode_with_spans([text])
+    assert np.array_equal(ids_n, tokenizer.encode(text))
+    assert spans_n2.shape == (len(ids_n), 2)
+    assert (np.diff(spans_n2[:, 0]) >= 0).all()  # in the order of the text, also where reversed
+    covered = np.zeros(len(text), dtype=int)
+    for i, (start, stop) in zip(ids_n, spans_n2, strict=True):
+        covered[start:stop] += 1
+        token = tokenizer.decode([i])
+        if "\ufffd" not in token:  # whole characters
+            assert text[start:stop] == token
+    assert (covered >= 1).all()

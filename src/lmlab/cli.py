@@ -474,7 +474,7 @@ def _decompose(arguments: Sequence[str]) -> None:
         DecomposeConfig, arguments, program="lmlab decompose", leading=("--target",)
     )
     from lmlab.analyses.decomposition_of_models import decompose_command
-    from lmlab.analyses.mapping import save_mapping
+    from lmlab.analyses.mapping import mapping_file, save_mapping
     from lmlab.studies.decomposition_tables import group_finding, notes, pair_table, target_table
 
     made = decompose_command(config, device=_device(config.device))
@@ -487,7 +487,7 @@ def _decompose(arguments: Sequence[str]) -> None:
         print(f"note: {note}")
     out = _write("decompose", config, values)
     for label, found in made.found.items():
-        save_mapping(out / f"{label}.safetensors", found.fit, made.models, config.embedding)
+        save_mapping(mapping_file(out, label), found.fit, made.models, config.embedding)
     print(f"weights: {out}")
 
 

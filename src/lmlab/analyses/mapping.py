@@ -9,6 +9,7 @@ Shapes: N rows, U width of the target, D width of a basis model.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from lmlab.analyses.decomposition import Decomposition
-from lmlab.config import from_mapping, to_mapping
+from lmlab.config import digest, from_mapping, to_mapping
 from lmlab.config.decomposition import EmbeddingConfig
 from lmlab.durable import write_bytes
 from lmlab.errors import UserError
@@ -56,6 +57,12 @@ class Mapped:
                 )
             total = total + rows_ND @ weights_UD.T
         return total
+
+
+def mapping_file(folder: Path, label: str) -> Path:
+    """Where the weights of a target lie in `folder`, whatever its label (it may be a path)."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-.")
+    return folder / f"{plain if plain == label else f'{plain}-{digest(label)[:6]}'}.safetensors"
 
 
 def save_mapping(

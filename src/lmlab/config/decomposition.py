@@ -128,7 +128,7 @@ class DecompositionStudyConfig:
     """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
     arms: tuple[Arm, ...] = ("forward", "backward", "headless", "masked")
     """forward, backward: GPT-2 by cross-entropy; headless: GPT-2 by contrastive weight tying;
-    masked: BERT."""
+    masked: ModernBERT."""
     sizes: tuple[str, ...] = ("micro",)
     """nano, micro, mini, small, gpt1, medium, xl."""
     seeds: int = 2
@@ -142,7 +142,7 @@ class DecompositionStudyConfig:
     """Tokens a step."""
     learning_rate: float = 1e-3
     masked_learning_rate: float = 5e-4
-    """Of masked models, whose post-norm layers want a lower one."""
+    """Of masked models."""
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     lengths: tuple[int, ...] = (16, 32, 64)
     """R2 is also taken at these lengths of text, besides --embedding.length."""

@@ -7,8 +7,12 @@ correlation alone cannot say: whether a backward model is a linear function of a
 much of a headless model is in one with a softmax, whether two seeds are more alike than two
 objectives.
 
-Notable: runs and embeddings are kept in the lab folder under the digest of what decides them, so
-an interrupted study goes on where it stopped, and studies share runs.
+Notable:
+- Models of one architecture and one seed begin with the same weights and read the same text in the
+  same order, whatever their objective. So pairs of equal seed are a kind of their own, and "two
+  seeds or two objectives" compares pairs that differ in the seed.
+- Runs and embeddings are kept in the lab folder under the digest of what decides them,
+  so an interrupted study goes on where it stopped, and studies share runs.
 """
 
 from __future__ import annotations
@@ -47,8 +51,9 @@ from lmlab.training.hardware import keep_freed_memory, resolve_device
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens
 
-OTHER_SEED = "another seed, same objective"
-OTHER_OBJECTIVE = "another objective"
+OTHER_SEED = "same objective, another seed"
+OTHER_OBJECTIVE = "another objective, another seed"
+SAME_SEED = "another objective, same seed"
 
 
 @dataclass(frozen=True)
@@ -190,34 +195,47 @@ def _tree(made: DecompositionOfModels) -> list[list[float]]:
 def _kinds(
     embedded: Mapping[str, Embedded], made: DecompositionOfModels, zoo: Sequence[Member]
 ) -> dict[str, Any]:
-    """Pairs by what they have in common, and by the arms of target and basis."""
+    """Pairs by what they have in common, and by the arms of target and basis (of different seeds,
+    where there are several)."""
     ridge = float(np.median([found.fit.ridge for found in made.found.values()]))
     sums = pair_sums(embedded, ridge=ridge)
     by_label = {m.label: m for m in zoo}
+    one_seed = len({m.seed for m in zoo}) < 2
 
     def common(target: str, basis: str) -> str | None:
         a, b = by_label.get(target), by_label.get(basis)
         if a is None or b is None or a.size != b.size:
             return None
-        return OTHER_SEED if a.arm == b.arm else OTHER_OBJECTIVE
+        if a.arm == b.arm:
+            return OTHER_SEED
+        return SAME_SEED if a.seed == b.seed else OTHER_OBJECTIVE
 
     def arms(target: str, basis: str) -> str | None:
-        a, b = by_label.get(target), by_label.get(basis)
-        if a is None or b is None or a.size != b.size:
+        if common(target, basis) in ((None,) if one_seed else (None, SAME_SEED)):
             return None
-        return f"{a.arm} from {'another ' if a.arm == b.arm else ''}{b.arm}"
+        a, b = by_label[target].arm, by_label[basis].arm
+        return f"{a} from {'another ' if a == b else ''}{b}"
 
-    general = by_kind(sums, common)
+    def by_target(target: str, basis: str) -> str | None:
+        kind = common(target, basis)
+        return None if kind in (None, SAME_SEED) else f"{by_label[target].arm}: {kind}"
+
+    general, of_target = by_kind(sums, common), by_kind(sums, by_target)
     return {
         "ridge": ridge,
         "arms": _intervals(by_kind(sums, arms)),
         "general": _intervals(general),
-        "seeds_less_objectives": (
-            asdict(r2_difference(general[OTHER_SEED], general[OTHER_OBJECTIVE]))
-            if {OTHER_SEED, OTHER_OBJECTIVE} <= set(general)
-            else None
-        ),
+        "seeds_less_objectives": _difference(general, OTHER_SEED, OTHER_OBJECTIVE),
+        "by_target": {
+            arm: _difference(of_target, f"{arm}: {OTHER_SEED}", f"{arm}: {OTHER_OBJECTIVE}")
+            for arm in dict.fromkeys(m.arm for m in zoo)
+        },
     }
+
+
+def _difference(kinds: Mapping[str, list[DocumentSums]], a: str, b: str) -> dict[str, Any] | None:
+    """Mean R2 of kind `a` less that of kind `b`; None where there are no such pairs."""
+    return asdict(r2_difference(kinds[a], kinds[b])) if a in kinds and b in kinds else None
 
 
 def _intervals(kinds: Mapping[str, list[DocumentSums]]) -> dict[str, Any]:

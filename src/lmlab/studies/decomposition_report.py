@@ -15,6 +15,7 @@ from lmlab.report.page import Figure, Section, Table, render_page
 from lmlab.report.theme import SERIES_COLOURS
 from lmlab.report.tree import leaf_order
 from lmlab.studies.decomposition_tables import (
+    READING,
     group_finding,
     interval_text,
     notes,
@@ -49,7 +50,7 @@ def summary(results: dict[str, Any]) -> str:
     lines = [group_finding(results["main"])]
     arms = results["kinds"]["arms"]
     asked = [
-        ("A backward model from a forward one", "backward from forward"),
+        ("A backward model from a forward one of another seed", "backward from forward"),
         ("a headless model from one with a softmax", "headless from forward"),
         ("a masked model from a forward one", "masked from forward"),
     ]
@@ -66,18 +67,28 @@ def seeds_verdict(results: dict[str, Any]) -> str:
     difference = results["kinds"]["seeds_less_objectives"]
     if difference is None:
         return ""
-    seeds, objectives = (interval["estimate"] for interval in results["kinds"]["general"].values())
+    way = _way(difference)
     text = (
-        f"mean R² of a pair {r2_text(seeds)} and {r2_text(objectives)}, difference "
-        f"{interval_text(difference)}"
+        f"On average over this zoo, a model is {way} one of another seed {_THAN[way]} one that "
+        f"differs in objective and seed: difference of R² {interval_text(difference)}."
     )
-    if difference["low"] is None:
-        return f"Two seeds of one objective against two objectives: {text}."
-    if difference["low"] > 0:
-        return f"Two seeds of one objective are more alike than two objectives: {text}."
-    if difference["high"] < 0:
-        return f"Two objectives are more alike than two seeds of one: {text}."
-    return f"Two seeds of one objective are about as alike as two objectives: {text}."
+    each = {arm: d for arm, d in results["kinds"]["by_target"].items() if d is not None}
+    said = [f"{arm} {r2_text(d['estimate'])}" for arm, d in each.items()]
+    return f"{text} By the target's objective: {', '.join(said)}."
+
+
+_NEARER, _FARTHER, _LEVEL = (
+    "better explained by",
+    "worse explained by",
+    "about as well explained by",
+)
+_THAN = {_NEARER: "than by", _FARTHER: "than by", _LEVEL: "as by"}
+
+
+def _way(difference: dict[str, Any]) -> str:
+    if difference["low"] is None or difference["low"] <= 0 <= difference["high"]:
+        return _LEVEL
+    return _NEARER if difference["low"] > 0 else _FARTHER
 
 
 def _whole_section(results: dict[str, Any]) -> Section:
@@ -104,7 +115,10 @@ def _whole_section(results: dict[str, Any]) -> Section:
         reference=None,
     )
     return Section(
-        "Each model from all others", notes(main), figures=[figure], tables=[target_table(main)]
+        "Each model from all others",
+        [READING, *notes(main)],
+        figures=[figure],
+        tables=[target_table(main)],
     )
 
 
@@ -117,21 +131,27 @@ def _pairs_section(results: dict[str, Any]) -> Section:
     first, second, nearest = merges[0]
     alike = f"{names[first]} and {names[second]}"
     figures: list[Figure] = []
-    if kinds["arms"]:
+    if verdict := seeds_verdict(results):
         figures.append(
-            forest_plot(
-                [
-                    Interval(kind, i["estimate"], i["low"], i["high"],
-                             f"mean of {i['pairs']} pairs" if i["pairs"] > 1 else "one pair")
-                    for kind, i in kinds["arms"].items()
-                ],
-                x_label="R² on test of one model from one other",
-                finding=seeds_verdict(results) or "What one model holds of another.",
-                alt="Mean held-out R2 of pairs by the objectives of target and basis.",
-                caption=_TEXT_ONLY,
-                reference=None,
+            _pairs_forest(
+                kinds["general"],
+                finding=verdict,
+                alt="Mean held-out R2 of pairs by what the two models have in common.",
+                caption=f"{_TEXT_ONLY} Models of one architecture and one seed began with the same "
+                "weights and read the same text in the same order.",
             )
-        )  # fmt: skip
+        )
+    if kinds["arms"]:
+        best = max(kinds["arms"], key=lambda kind: kinds["arms"][kind]["estimate"])
+        least = min(kinds["arms"], key=lambda kind: kinds["arms"][kind]["estimate"])
+        figures.append(
+            _pairs_forest(
+                kinds["arms"],
+                finding=f"By objective, {best} is explained best, {least} least.",
+                alt="Mean held-out R2 of pairs by the objectives of target and basis.",
+                caption=f"{_TEXT_ONLY} Pairs of different seeds, where there are several.",
+            )
+        )
     figures += [
         heat_map(
             [names[i] for i in order],
@@ -156,6 +176,29 @@ def _pairs_section(results: dict[str, Any]) -> Section:
         ),
     ]
     return Section("Pairs", figures=figures)
+
+
+def _pairs_forest(
+    kinds: dict[str, dict[str, Any]], *, finding: str, alt: str, caption: str
+) -> Figure:
+    rows = [
+        Interval(
+            kind,
+            one["estimate"],
+            one["low"],
+            one["high"],
+            f"mean of {one['pairs']} pairs" if one["pairs"] > 1 else "one pair",
+        )
+        for kind, one in kinds.items()
+    ]
+    return forest_plot(
+        rows,
+        x_label="R² on test of one model from one other",
+        finding=finding,
+        alt=alt,
+        caption=caption,
+        reference=None,
+    )
 
 
 def _length_section(results: dict[str, Any]) -> Section:
@@ -188,13 +231,14 @@ def _length_section(results: dict[str, Any]) -> Section:
             )
         )
     short, long = (groups[i]["estimate"] for i in (0, -1))
-    way = "rises" if long > short else "falls"
+    said = f"{'rises' if long > short else 'falls'} from {r2_text(short)} to {r2_text(long)}"
+    if r2_text(short) == r2_text(long):
+        said = f"stays at {r2_text(short)}"
     figure = line_plot(
         series,
         x_label="tokens of a piece of text",
         y_label="mean R² of a model from all others",
-        finding=f"From {x[0]} to {x[-1]} tokens the group correlation {way} from {r2_text(short)} "
-        f"to {r2_text(long)} on test.",
+        finding=f"From {x[0]} to {x[-1]} tokens the group correlation on test {said}.",
         alt="Group correlation against the length of the text, on training and test.",
         caption="Band: 95 % interval over test documents, for these models. Rows are means over "
         "the tokens of a piece, which have less noise the longer it is.",

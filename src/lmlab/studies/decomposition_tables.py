@@ -6,13 +6,20 @@ from typing import Any
 
 from lmlab.report.page import Table
 
+READING = (
+    "R² is pooled over the target's dimensions, so those of large variance rule it; whitened R² "
+    "counts all directions alike. Noise in training is what as many random features explain on "
+    "average; the null has the rows of every model in a random order of their own."
+)
+
 
 def interval_text(interval: dict[str, Any]) -> str:
     """An R2 with its interval."""
     estimate = r2_text(interval["estimate"])
     if interval["low"] is None:
         return f"{estimate} (no interval)"
-    return f"{estimate} [{r2_text(interval['low'])}, {r2_text(interval['high'])}]"
+    ends = f"[{r2_text(interval['low'])}, {r2_text(interval['high'])}]"
+    return f"{estimate} {ends}".replace(" ", "\u00a0")  # never broken across lines
 
 
 def r2_text(value: float | None) -> str:
@@ -26,21 +33,19 @@ def target_table(values: dict[str, Any]) -> Table:
         [
             name,
             interval_text(found["interval"]),
-            r2_text(found["r2_train"]),
-            r2_text(found["test"]["whitened_r2"]),
-            r2_text(found["test"]["r2_of_dimensions_quartiles"][1]),
-            r2_text(found["train_floor"]),
-            r2_text(found["null"]["r2_test"]),
+            round(found["r2_train"], 3),
+            round(found["test"]["whitened_r2"], 3),
+            round(found["train_floor"], 3),
+            round(found["null"]["r2_test"], 3),
             f"{found['ridge']:.0e}",
         ]
         for name, found in values["targets"].items()
     ]
     return Table(
-        ["target", "R² test [95 %]", "R² train", "whitened R², test", "median dimension, test",
-         "noise in training", "null, test", "ridge"],
+        ["target", "R² test [95 %]", "R² train", "whitened, test", "noise in training",
+         "null, test", "ridge"],
         rows,
-        "Each target from all other models. Noise in training: what as many random features "
-        "explain on average. Null: rows of every model in a random order of their own.",
+        "Each target from all other models.",
     )  # fmt: skip
 
 
