@@ -16,7 +16,7 @@ Shapes: B texts of a batch, T positions, C classes (1 for regression), N texts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -122,6 +122,9 @@ class Classification:
             weights = torch.tensor(self.weights, device=batch.inputs_BT.device)
         each_B = self._each(self.outputs_of(backbone, batch), batch, weights)
         return each_B.sum(), len(each_B)
+
+    def asked(self, batch: Batch) -> Iterator[Batch]:
+        yield batch
 
     @torch.no_grad()
     def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
