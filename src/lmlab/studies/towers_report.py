@@ -361,6 +361,6 @@ def _methods(results: dict[str, Any]) -> list[str]:
         "spread is the square root of the variance between types, estimated without bias from the "
         "covariance of halves of the text, weighted by tokens; the verdict permutes the "
         "variances of cooperative and independent runs exactly. Independent models have reliable "
-        "preferences too, and so do probes that differ: that is what the nulls are for. A router by "
-        "type knows the token to be predicted: its gain is a measure, not a model.",
+        "preferences too, and so do probes that differ: that is what the nulls are for. A router "
+        "by type knows the token to be predicted: its gain is a measure, not a model.",
     ]
