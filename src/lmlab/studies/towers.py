@@ -7,11 +7,12 @@ among types of token (`analyses.preference`). The second probes of cooperative t
 of probe noise (N2). The claim is made across runs, since independent models have reliable
 preferences too: an exact permutation of cooperative against independent runs.
 
-Notable: the statistic was chosen before any result: the adjusted variance of preference between
-types. Where towers have heads of their own they are also measured by these, calibrated: the hard
-minimum divides by its heads, which probes of frozen towers do not see. Runs and sums are kept in
-the lab folder under the digest of what decides them, so an interrupted study goes on where it
-stopped.
+Notable:
+- The statistic was chosen before any result: the adjusted variance of preference between types.
+- Where towers have heads of their own they are also measured by these, calibrated: the hard minimum
+  divides by its heads, which probes of frozen towers do not see.
+- Runs and sums are kept in the lab folder under the digest of what decides them, so an interrupted
+  study goes on where it stopped.
 """
 
 from __future__ import annotations
