@@ -1,0 +1,103 @@
+"""Commands. No logic: each parses its options, calls one function and prints what it returns.
+
+Notable: rooms that need torch are imported inside the command, so that `lmlab --help` and a
+mistyped option answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+
+from lmlab.cli import encoding, measuring, studies, training
+from lmlab.errors import UserError
+
+USAGE = """lmlab: a laboratory for language models
+
+  lmlab prepare         text to a token store
+  lmlab train           train a model on a store; the same command resumes
+  lmlab doctor          what a training run will cost here; options as for train
+  lmlab score           nats per token and bits per byte of a model on a store
+  lmlab geometry        shape of embeddings and hidden states, loss by frequency
+  lmlab encode          how the output embedding encodes token probability
+  lmlab steer           scale tokens' probabilities by editing output embeddings
+  lmlab prune           remove dimensions of the output embedding; a smaller head
+  lmlab dynamics        when in training the output embedding encodes frequency
+  lmlab eval            LAMBADA, BLiMP and multiple choice, without training for them
+  lmlab finetune        classifiers on labelled texts, from any model, with intervals
+  lmlab sample          text from a model
+  lmlab export          a model as a standard transformers folder
+  lmlab embed           text to rows of hidden states, any models
+  lmlab decompose       how much of a model is a linear combination of others
+  lmlab apply           map cheap embeddings to an expensive model's
+  lmlab prefer          which types of token each of two towers predicts better
+  lmlab arrow           compare a forward and a backward model on a store
+  lmlab study arrow     train both directions and measure the arrow of time
+  lmlab study headless  train with and without a softmax, and compare the heads
+  lmlab study towers    which tokens two towers with one prediction take
+  lmlab study decomposition
+                        how much of each of a zoo of models is in the others
+  lmlab study encoding  train models and see how their embeddings hold probability
+  lmlab report          draw the report of a finished study again
+  lmlab tour            a small edition of the studies, in a few minutes
+
+Each command has --help, and --config FILE reads its options from TOML."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status (2 for a user's mistake)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    if given[0] == "--version":
+        from lmlab import __version__
+
+        print(f"lmlab {__version__}")
+        return 0
+    name = " ".join(given[:2]) if given[0] == "study" else given[0]
+    command = COMMANDS.get(name)
+    if command is None:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean 'lmlab {near[0]}'?" if near else ""
+        print(f"lmlab: unknown command '{name}'{hint}\n\n{USAGE}", file=sys.stderr)
+        return 2
+    try:
+        command(given[len(name.split()) :])
+    except UserError as error:
+        print(f"lmlab {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nlmlab {name}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "prepare": training.prepare,
+    "train": training.train,
+    "doctor": training.doctor,
+    "score": measuring.score,
+    "geometry": measuring.geometry,
+    "encode": encoding.encode,
+    "steer": encoding.steer,
+    "prune": encoding.prune,
+    "dynamics": encoding.dynamics,
+    "eval": measuring.evaluate,
+    "finetune": training.finetune,
+    "sample": training.sample,
+    "export": training.export,
+    "embed": measuring.embed,
+    "decompose": measuring.decompose,
+    "apply": measuring.apply,
+    "arrow": measuring.arrow,
+    "study arrow": studies.study_arrow,
+    "study headless": studies.study_headless,
+    "study decomposition": studies.study_decomposition,
+    "prefer": measuring.prefer,
+    "study towers": studies.study_towers,
+    "study encoding": studies.study_encoding,
+    "report": studies.report,
+    "tour": studies.tour,
+}

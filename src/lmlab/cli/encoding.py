@@ -1,0 +1,133 @@
+"""Commands on how output embeddings hold token probability.
+
+Each parses its options, calls one function and prints what it returns. Rooms that need torch are
+imported inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmlab.cli.printing import print_table, use_device, write_results
+from lmlab.config import from_command_line
+
+if TYPE_CHECKING:
+    pass
+
+
+def encode(arguments: Sequence[str]) -> None:
+    from lmlab.config.encoding import EncodeConfig
+
+    config = from_command_line(
+        EncodeConfig, arguments, program="lmlab encode", leading=("--model",)
+    )
+    from lmlab.analyses.encode import encode, encoding_rows
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+
+    made = encode(
+        open_subject(config.model, device=use_device(config.device), raw_head=config.head == "raw"),
+        TokenStore(config.store),
+        split=config.split,
+        context=config.context,
+        max_windows=config.windows,
+        ridge=config.ridge,
+        rotations=config.rotations,
+    )
+    print_table(["", ""], [list(row) for row in encoding_rows(made)])
+    write_results("encode", config, made.to_json())
+
+
+def steer(arguments: Sequence[str]) -> None:
+    from lmlab.config.encoding import SteerConfig
+
+    config = from_command_line(SteerConfig, arguments, program="lmlab steer", leading=("--model",))
+    from lmlab.analyses.steering_effects import parse_factors, steering_effects, write_steered
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+    from lmlab.studies.encoding_words import steering_rows, steering_words
+
+    subject = open_subject(config.model, device=use_device(config.device))
+    made = steering_effects(
+        subject,
+        TokenStore(config.store),
+        parse_factors(subject, config.token),
+        method=config.method,
+        exact=config.exact,
+        ridge=config.ridge,
+        untie=config.untie,
+        context=config.context,
+        max_windows=config.windows,
+        other=None if config.other is None else TokenStore(config.other),
+    )
+    print_table(*steering_rows(made.to_json()))
+    for line in steering_words(made.to_json()):
+        print(line)
+    if config.out is None:
+        write_results("steer", config, made.to_json())
+    else:
+        print(f"model: {write_steered(subject, made, config.out)}")
+
+
+def prune(arguments: Sequence[str]) -> None:
+    from lmlab.config.encoding import PruneConfig
+
+    config = from_command_line(PruneConfig, arguments, program="lmlab prune", leading=("--model",))
+    from lmlab.analyses.prune import prune, write_pruned
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+    from lmlab.studies.encoding_words import pruning_rows
+
+    subject = open_subject(config.model, device=use_device(config.device))
+    made = prune(
+        subject,
+        TokenStore(config.store),
+        shares=config.shares,
+        share=config.share,
+        way=config.way,
+        replacement=config.replace,
+        margin=config.margin,
+        context=config.context,
+        max_windows=config.windows,
+        prompts=config.prompts,
+        other=None if config.other is None else TokenStore(config.other),
+    )
+    print_table(*pruning_rows(made.to_json()))
+    if config.share is None or config.out is None:
+        write_results("prune", config, made.to_json())
+        return
+    speed = write_pruned(subject, made, config.out)
+    print(
+        f"head {speed.head_ratio:.2f} times as fast ({speed.head_multiplications:.0%} of the "
+        f"multiplications), whole model {speed.forward_ratio:.2f} times\nmodel: {config.out}"
+    )
+
+
+def dynamics(arguments: Sequence[str]) -> None:
+    from lmlab.config.encoding import DynamicsConfig
+
+    config = from_command_line(
+        DynamicsConfig, arguments, program="lmlab dynamics", leading=("--model",)
+    )
+    from lmlab.analyses.dynamics import Watch, watch_run
+    from lmlab.data.store import TokenStore
+    from lmlab.studies.encoding_words import captured_words, snapshot_row
+
+    watch = Watch(
+        TokenStore(config.store),
+        context=config.context,
+        max_windows=config.windows,
+        device=use_device(config.device),
+    )
+    seen = (
+        map(watch.look, [config.model, *config.more])
+        if config.more
+        else watch_run(Path(config.model), watch, follow=config.follow, pause=config.pause)
+    )
+    for snapshot in seen:
+        print(snapshot_row(vars(snapshot)), flush=True)
+    made = watch.result(config.model).to_json()
+    print(captured_words(made))
+    write_results("dynamics", config, made)

@@ -1,0 +1,264 @@
+"""Commands that measure models.
+
+Each parses its options, calls one function and prints what it returns. Rooms that need torch are
+imported inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lmlab.cli.printing import (
+    as_text,
+    print_table,
+    print_values,
+    store_of_head,
+    use_device,
+    write_results,
+)
+from lmlab.config import from_command_line
+from lmlab.config.commands import (
+    ArrowPairConfig,
+    GeometryConfig,
+    ScoreConfig,
+)
+from lmlab.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+def score(arguments: Sequence[str]) -> None:
+    config = from_command_line(ScoreConfig, arguments, program="lmlab score")
+    from lmlab.analyses.calibrate import open_with_head
+    from lmlab.analyses.score import score
+    from lmlab.data.store import TokenStore
+
+    store = TokenStore(config.store)
+    subject = open_with_head(
+        config.model,
+        config.head,
+        store=store,
+        held_out="test" if config.split == "validation" else "validation",
+        device=use_device(config.device),
+        objective=config.objective,
+    )
+    made = score(
+        subject,
+        store,
+        split=config.split,
+        context=config.context,
+        batch=config.batch,
+        max_windows=config.windows,
+    )
+    values = made.to_json()
+    print_values({key: value for key, value in values.items() if key != "by_source"})
+    if "by_source" in values:
+        units = ["nats_per_token", "interval_95", "bits_per_byte", "tokens"]
+        print_table(
+            ["source", *(unit.replace("_", " ") for unit in units)],
+            [[s["name"], *(as_text(s.get(unit)) for unit in units)] for s in values["by_source"]],
+        )
+    write_results("score", config, values)
+
+
+def geometry(arguments: Sequence[str]) -> None:
+    config = from_command_line(
+        GeometryConfig, arguments, program="lmlab geometry", leading=("--model",)
+    )
+    from lmlab.analyses.geometry import geometry
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+    from lmlab.durable import write_text
+    from lmlab.studies.geometry_report import geometry_page, geometry_tables, summary
+    from lmlab.studies.words import environment
+
+    made = geometry(
+        open_subject(config.model, device=use_device(config.device)),
+        TokenStore(config.store),
+        split=config.split,
+        context=config.context,
+        max_windows=config.windows,
+    )
+    values = {**made.to_json(), "environment": environment()}
+    print(summary(values))
+    for table in geometry_tables(values):
+        print(f"\n{table.caption}")
+        print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])
+    out = write_results("geometry", config, values)
+    write_text(out / "report.html", geometry_page(values))
+    print(f"report: {(out / 'report.html').resolve()}")
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    from lmlab.config.evaluation import EvalConfig
+
+    config = from_command_line(EvalConfig, arguments, program="lmlab eval", leading=("--model",))
+    from lmlab.data.tasks import read_tasks
+
+    own = [task for task in config.tasks if "=" in task]
+    names = [task for task in config.tasks if "=" not in task]
+    if config.include is not None and not names:
+        raise UserError("--include is where lm-eval tasks are looked for; name one of them")
+    tasks = read_tasks(own, limit=config.limit) if own or not names else []
+    if names:
+        import lmlab.integrations.lm_eval  # noqa: F401 - before the model: the extra may be missing
+    from lmlab.analyses.calibrate import open_with_head
+    from lmlab.analyses.zero_shot import zero_shot
+
+    subject = open_with_head(
+        config.model,
+        config.head,
+        store=store_of_head(config.head, config.store),
+        device=use_device(config.device),
+        objective=config.objective,
+    )
+    made = [zero_shot(subject, task, batch=config.batch) for task in tasks]
+    if names:
+        from lmlab.integrations.lm_eval import harness
+
+        include, limit = config.include, config.limit
+        made += harness(subject, names, include=include, limit=limit, batch=config.batch)
+    print_table(
+        ["task", "part", "metric", "", "standard error", "items"],
+        [
+            [one.task, part, name, *(as_text(v) for v in (e.value, e.standard_error, e.items))]
+            for one in made
+            for part, name, e in one.rows()
+        ],
+    )
+    for one in made:
+        for note in one.notes:
+            print(f"{one.task}: {note}")
+        if one.truncated:
+            print(f"{one.task}: {one.truncated:,} contexts were cut to fit the model")
+    values = {
+        "subject": subject.name,
+        "order": subject.order,
+        "head": subject.head,
+        "tasks": [one.to_json() for one in made],
+    }
+    write_results("eval", config, values)
+
+
+def arrow(arguments: Sequence[str]) -> None:
+    config = from_command_line(
+        ArrowPairConfig, arguments, program="lmlab arrow", leading=("--forward", "--backward")
+    )
+    from lmlab.analyses.arrow_of_models import arrow_of_models
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+
+    device = use_device(config.device)
+    made = arrow_of_models(
+        open_subject(config.forward, device=device),
+        open_subject(config.backward, device=device),
+        TokenStore(config.store),
+        split=config.split,
+        context=config.context,
+        max_windows=config.windows,
+    )
+    values = made.to_json()
+    losses = {
+        f"{side}, {unit.replace('_', ' ')}": values[side][unit]
+        for unit in ("nats_per_token", "bits_per_byte")
+        for side in ("forward", "backward")
+    }
+    print_values({**made.arrow.to_json(), **losses})
+    write_results("arrow", config, values)
+
+
+def embed(arguments: Sequence[str]) -> None:
+    from lmlab.config.decomposition import EmbedConfig
+
+    config = from_command_line(EmbedConfig, arguments, program="lmlab embed")
+    from lmlab.analyses.decomposition_of_models import embed_models, labels
+    from lmlab.data.store import TokenStore
+
+    embedded = embed_models(
+        labels(config.models),
+        TokenStore(config.store),
+        config.embedding,
+        counts={config.split: config.pieces},
+        lab=config.lab,
+        device=use_device(config.device),
+    )[config.split]
+    rows = {
+        label: {"folder": str(store.path), "rows": store.rows, "width": store.width}
+        for label, store in embedded.stores.items()
+    }
+    print_table(
+        ["model", "rows", "width", "folder"],
+        [
+            [label, *(as_text(one[k]) for k in ("rows", "width", "folder"))]
+            for label, one in rows.items()
+        ],
+    )
+    print(f"{embedded.pieces:,} pieces, {embedded.shortened:,} cut to fit the shortest model")
+    write_results("embed", config, {"embeddings": rows, "pieces": embedded.pieces})
+
+
+def decompose(arguments: Sequence[str]) -> None:
+    from lmlab.config.decomposition import DecomposeConfig
+
+    config = from_command_line(
+        DecomposeConfig, arguments, program="lmlab decompose", leading=("--target",)
+    )
+    from lmlab.analyses.decomposition_of_models import decompose_command
+    from lmlab.analyses.mapping import mapping_file, save_mapping
+    from lmlab.studies.decomposition_tables import group_finding, notes, pair_table, target_table
+
+    made = decompose_command(config, device=use_device(config.device))
+    values = made.to_json()
+    print(group_finding(values))
+    for table in (target_table(values), pair_table(values)):
+        print(f"\n{table.caption}")
+        print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])
+    for note in notes(values):
+        print(f"note: {note}")
+    out = write_results("decompose", config, values)
+    for label, found in made.found.items():
+        save_mapping(mapping_file(out, label), found.fit, made.models, config.embedding)
+    print(f"weights: {out}")
+
+
+def apply(arguments: Sequence[str]) -> None:
+    from lmlab.config.decomposition import ApplyConfig
+
+    config = from_command_line(
+        ApplyConfig, arguments, program="lmlab apply", leading=("--weights",)
+    )
+    from lmlab.analyses.mapping_of_models import apply_mapping
+
+    made = apply_mapping(config, device=use_device(config.device))
+    print_values(made.agreement.to_json())
+    out = write_results("apply", config, made.agreement.to_json())
+    made.save(out / "mapped.safetensors")
+    print(f"mapped rows: {out / 'mapped.safetensors'}")
+
+
+def prefer(arguments: Sequence[str]) -> None:
+    from lmlab.config.towers import PreferConfig
+
+    config = from_command_line(PreferConfig, arguments, program="lmlab prefer", leading=("--run",))
+    from lmlab.analyses.preference import Vocabulary, preference
+    from lmlab.analyses.preference_sums import preference_sums
+    from lmlab.analyses.subject import open_subject
+    from lmlab.data.store import TokenStore
+    from lmlab.studies.towers_words import preference_tables
+
+    store = TokenStore(config.store)
+    sums = preference_sums(
+        open_subject(config.run, device=use_device(config.device)),
+        store,
+        split=config.split,
+        held_out="test" if config.split == "validation" else "validation",
+        context=config.context,
+        max_windows=config.windows,
+    )
+    values = preference(sums, Vocabulary.of(store), seed=config.seed).to_json()
+    for table in preference_tables(values):
+        print(f"\n{table.caption}")
+        print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])
+    sums.save(write_results("prefer", config, values) / "sums.safetensors")

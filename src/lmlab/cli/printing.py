@@ -1,0 +1,86 @@
+"""What all commands share: devices, tables, results on disk.
+
+Torch is imported inside, so that `lmlab --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lmlab.config import digest, to_mapping
+from lmlab.errors import UserError
+
+if TYPE_CHECKING:
+    from lmlab.data.store import TokenStore
+
+
+def end_of_study(report: Path) -> None:
+    """Prints the table of a finished study and where its report is."""
+    from lmlab.studies.redraw import result_rows
+
+    columns, rows = result_rows(report.parent)
+    print_table(columns, rows)
+    print(f"report: {report.resolve()}")
+
+
+def store_of_head(head: str, path: Path | None) -> TokenStore | None:
+    """The store that a calibrated head is fitted to; `UserError` where another head is asked for."""
+    from lmlab.data.store import TokenStore
+
+    if path is not None and head != "calibrated":
+        raise UserError("--store is what a calibrated head is fitted to; add --head calibrated")
+    return None if path is None else TokenStore(path)
+
+
+def use_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
+    """The device that `wanted` means here; from now on this process keeps freed memory."""
+    from lmlab.training.hardware import keep_freed_memory, resolve_device
+
+    keep_freed_memory()
+    return resolve_device(wanted)
+
+
+def print_values(values: dict[str, Any]) -> None:
+    """Named values as a table of two columns."""
+    print_table(
+        ["", ""], [[key.replace("_", " "), as_text(value)] for key, value in values.items()]
+    )
+
+
+def as_text(value: Any) -> str:
+    """A value as a cell of a table."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(as_text(v) for v in value)
+    return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def write_results(command: str, config: Any, values: dict[str, Any]) -> Path:
+    """Writes results.json to `config.out`, or below lab/results; returns the folder."""
+    from lmlab.durable import write_json
+
+    options = to_mapping(config)
+    options.pop("out", None)
+    out = config.out or Path("lab") / "results" / f"{command}-{digest(options)[:8]}"
+    write_json(out / "results.json", {"command": command, "options": options, **values})
+    print(f"results: {out / 'results.json'}")
+    return out
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output, as wide as the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(value) for value in row))
+    # in a log file a line is as long as it needs to be
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

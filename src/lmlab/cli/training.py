@@ -1,0 +1,113 @@
+"""Commands that make and sample models.
+
+Each parses its options, calls one function and prints what it returns. Rooms that need torch are
+imported inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lmlab.cli.printing import end_of_study, print_table, store_of_head, write_results
+from lmlab.config import from_command_line
+from lmlab.config.commands import (
+    ExportConfig,
+    SampleConfig,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+def prepare(arguments: Sequence[str]) -> None:
+    from lmlab.data.prepare import PrepareConfig, prepare
+
+    store = prepare(from_command_line(PrepareConfig, arguments, program="lmlab prepare"))
+    rows = [
+        [name, f"{s['documents']:,}", f"{s['tokens']:,}", f"{s['text_bytes']:,}"]
+        for name, s in store.manifest["splits"].items()
+    ]
+    print_table(["split", "documents", "tokens", "bytes of text"], rows)
+    parts = {name: store.split(name).sources for name in store.manifest["splits"]}
+    if any(parts.values()):
+        tokens = [[f"{part.tokens:,}" for part in of_split] for of_split in parts.values()]
+        names = [part.name for part in next(iter(parts.values()))]
+        columns = ["source", *(f"tokens of {name}" for name in parts)]
+        print_table(columns, [list(row) for row in zip(names, *tokens, strict=True)])
+    print(f"store: {store.path} (vocabulary {store.vocabulary:,}, {store.fingerprint[:12]})")
+
+
+def train(arguments: Sequence[str]) -> None:
+    from lmlab.config.training import TrainConfig
+
+    config = from_command_line(TrainConfig, arguments, program="lmlab train")
+    from lmlab.runs.journal import read_journal
+    from lmlab.training.loop import train
+
+    run = train(config)
+    last = read_journal(run.path / "journal.jsonl")[-1]
+    measured = ", ".join(
+        f"{name.replace('_', ' ')} {value:.4f}"
+        for name, value in last.items()
+        if name.startswith("validation_")
+    )
+    print(f"step {last['step']:,}, {last['tokens']:,} targets, {measured}\nrun: {run.path}")
+
+
+def doctor(arguments: Sequence[str]) -> None:
+    from lmlab.config.doctor import DoctorConfig
+
+    config = from_command_line(DoctorConfig, arguments, program="lmlab doctor")
+    from lmlab.training.doctor import diagnose
+    from lmlab.training.doctor_words import find_warnings, table
+
+    made = diagnose(config.run(), rounds=config.rounds)
+    warnings = find_warnings(made)
+    print_table(["", ""], table(made))
+    for warning in warnings:
+        print(f"\nwarning: {warning}")
+    place = replace(config, out=config.results, results=None)
+    write_results("doctor", place, {**made.to_json(), "warnings": warnings})
+
+
+def finetune(arguments: Sequence[str]) -> None:
+    from lmlab.config.finetune import FinetuneConfig
+
+    config = from_command_line(FinetuneConfig, arguments, program="lmlab finetune")
+    from lmlab.studies.finetune import run_finetune
+
+    end_of_study(run_finetune(config))
+
+
+def sample(arguments: Sequence[str]) -> None:
+    config = from_command_line(SampleConfig, arguments, program="lmlab sample")
+    from lmlab.analyses.sample import sample
+    from lmlab.analyses.subject import open_subject
+
+    texts = sample(
+        open_subject(config.model),
+        config.prompt,
+        tokens=config.tokens,
+        count=config.count,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        seed=config.seed,
+    )
+    for made in texts:
+        print(made.text, end="\n\n")
+    values = {"order": texts[0].order, "texts": [made.text for made in texts]}
+    write_results("sample", config, values)
+
+
+def export(arguments: Sequence[str]) -> None:
+    config = from_command_line(
+        ExportConfig, arguments, program="lmlab export", leading=("--model",)
+    )
+    from lmlab.analyses.calibrate import open_with_head
+    from lmlab.analyses.export import export_model
+
+    store = store_of_head(config.head, config.store)
+    subject = open_with_head(config.model, config.head, store=store)
+    print(f"model: {export_model(subject, config.out)}")
