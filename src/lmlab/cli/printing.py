@@ -27,7 +27,7 @@ def end_of_study(report: Path) -> None:
 
 
 def store_of_head(head: str, path: Path | None) -> TokenStore | None:
-    """The store that a calibrated head is fitted to; `UserError` where another head is asked for."""
+    """The store that a calibrated head is fitted to. `UserError` for one with another head."""
     from lmlab.data.store import TokenStore
 
     if path is not None and head != "calibrated":
