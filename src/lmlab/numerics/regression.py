@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh, get_lapack_funcs
+from scipy.linalg import eigh, get_blas_funcs, get_lapack_funcs
 
 from lmlab.errors import UserError
 
@@ -27,6 +27,7 @@ Array = NDArray[np.float64]
 _potrf, _potrs, _potri, _pocon = get_lapack_funcs(
     ("potrf", "potrs", "potri", "pocon"), dtype=np.float64
 )
+_syrk = get_blas_funcs("syrk", dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -78,18 +79,18 @@ def leave_out(inverse_PP: Array, block: slice, ridge: float) -> tuple[Array, Arr
     `inverse_PP` is `ridge_inverse`'s.
     """
     start, stop = block.start, block.stop
-    own_UU = np.tril(inverse_PP[block, block])
-    own_UU = own_UU + np.tril(own_UU, -1).T
-    rest_UZ = np.concatenate([inverse_PP[block, :start], inverse_PP[stop:, block].T], axis=1)
+    own_UU = np.asfortranarray(inverse_PP[block, block])
+    rest_UZ = np.empty((len(own_UU), len(inverse_PP) - len(own_UU)), order="F")
+    np.negative(inverse_PP[block, :start], out=rest_UZ[:, :start])
+    np.negative(inverse_PP[stop:, block].T, out=rest_UZ[:, start:])
     factor_UU, info = _potrf(own_UU, lower=1)
     assert info == 0, "a diagonal block of a positive definite matrix"
-    weights_UZ, _ = _potrs(factor_UU, -rest_UZ, lower=1)
+    weights_UZ, _ = _potrs(factor_UU, rest_UZ, lower=1, overwrite_b=1)
     conditional_UU, _ = _potri(factor_UU, lower=1)
-    conditional_UU = np.tril(conditional_UU)
-    conditional_UU = conditional_UU + np.tril(conditional_UU, -1).T
-    residual_UU = conditional_UU - ridge * weights_UZ @ weights_UZ.T
+    residual_UU = _syrk(-ridge, weights_UZ, beta=1, c=conditional_UU, lower=1, overwrite_c=1)
+    residual_UU = np.tril(residual_UU) + np.tril(residual_UU, -1).T
     residual_UU[np.diag_indices_from(residual_UU)] -= ridge
-    return np.ascontiguousarray(weights_UZ), residual_UU
+    return weights_UZ, residual_UU
 
 
 def eigenvalue_cutoff(values_D: Array) -> float:
