@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 _potrf, _potrs, _potri, _pocon = get_lapack_funcs(
     ("potrf", "potrs", "potri", "pocon"), dtype=np.float64
 )
-_syrk = get_blas_funcs("syrk", dtype=np.float64)
+(_syrk,) = get_blas_funcs(("syrk",), dtype=np.float64)
 
 
 @dataclass(frozen=True)
