@@ -38,9 +38,7 @@ def towers(
     architecture: Any = "gpt2", fusion: Any = "concat", *, width=16, cloze=False, seed=1, **how
 ):
     config = build_towers_config(
-        ModelConfig(
-            architecture, layers=2, heads=None if architecture in ("lstm", "gru") else 2, width=width
-        ),
+        ModelConfig(architecture, layers=2, heads=heads, width=width),
         TowersConfig(fusion, **how),
         cloze=cloze, vocabulary=VOCABULARY, context=CONTEXT, bos_id=48, end_of_text_id=49,
     )  # fmt: skip
