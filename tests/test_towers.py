@@ -37,6 +37,7 @@ FUSIONS = ("concat", "product", "mixture", "minimum", "independent")
 def towers(
     architecture: Any = "gpt2", fusion: Any = "concat", *, width=16, cloze=False, seed=1, **how
 ):
+    heads = None if architecture in ("lstm", "gru") else 2
     config = build_towers_config(
         ModelConfig(architecture, layers=2, heads=heads, width=width),
         TowersConfig(fusion, **how),
