@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from typing import Any
 
 import lmlab  # noqa: F401 - before torch
 
@@ -52,14 +53,15 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     print(f"{'width':>6} {'tokens':>7} {'type':>9} {'one by one':>11} {'batched':>9} {'ratio':>6}")
     for width in options.widths:
-        models = {}
+        models: dict[bool, Any] = {}
         for batched in (False, True):
             config = build_towers_config(
                 ModelConfig(options.architecture, layers=options.layers, heads=4, width=width),
                 TowersConfig(),
                 cloze=False, vocabulary=1024, context=options.context, bos_id=0, end_of_text_id=1,
             )  # fmt: skip
-            models[batched] = build_model(config, seed=0).to(options.device)
+            models[batched] = build_model(config, seed=0)
+            torch.nn.Module.to(models[batched], options.device)
             models[batched].model.one_pass = batched
             if options.device == "cpu":
                 models[batched].set_attn_implementation("eager")

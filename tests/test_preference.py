@@ -57,8 +57,10 @@ def trained(text_store, tmp_path_factory):
             parent=ParentConfig(str(towers.path)), **SMALL,
         )  # fmt: skip
         runs[way] = train(config).path
-    again = dataclasses.replace(config, seed=1, out=folder / "again", objective="probe",
-                                parent=ParentConfig(str(folder / "t")))  # fmt: skip
+    again = tiny_training(
+        text_store, folder / "again", objective="probe", model=ModelConfig(), steps=20, seed=1,
+        parent=ParentConfig(str(folder / "t")), **SMALL,
+    )  # fmt: skip
     runs["again"] = train(again).path
     mixture = tiny_training(
         text_store, folder / "m", objective="towers", model=ways[""], steps=20, **SMALL,
@@ -101,6 +103,7 @@ def test_sums_by_type_and_the_better_tower_by_hand(trained, text_store):
     delta_V, better = np.zeros(text_store.vocabulary), 0.0
     for row in range(len(windows)):
         nats = []
+        targets = np.empty(0)
         for subject in subjects:
             batch = subject.objective.batch([windows.ids(row)], device=subject.backbone.device)
             nats.append(subject.objective.score(subject.backbone, batch).numpy()[0])

@@ -136,10 +136,10 @@ def test_several_corpora_stand_side_by_side(finished):
     ("architecture", "reading"), [("bert", "-masked"), ("lstm", "-cloze"), ("llama", "")]
 )
 def test_requests_of_other_ways_of_reading(text_store, tmp_path, architecture, reading):
-    size = {} if architecture == "lstm" else {"heads": 2}
+    heads = None if architecture == "lstm" else 2
     config = TowersStudyConfig(
         lab=tmp_path, cloze=architecture == "lstm",
-        **{**TINY, "model": ModelConfig(architecture, layers=1, width=16, **size)},
+        **{**TINY, "model": ModelConfig(architecture, layers=1, heads=heads, width=16)},
     )  # fmt: skip
     made = {key: arm for key, arm in arms(config).items() if arm.towers}
     assert ("split" in made) == (architecture != "lstm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,14 +34,16 @@ MASKED = ("bert", "modernbert", "distilbert")
 FUSIONS = ("concat", "product", "mixture", "minimum", "independent")
 
 
-def towers(architecture="gpt2", fusion="concat", *, width=16, cloze=False, seed=1, **how):
-    size = {} if architecture in ("lstm", "gru") else {"heads": 2}
+def towers(
+    architecture: Any = "gpt2", fusion: Any = "concat", *, width=16, cloze=False, seed=1, **how
+):
+    heads = None if architecture in ("lstm", "gru") else 2
     config = build_towers_config(
-        ModelConfig(architecture, layers=2, width=width, **size),
+        ModelConfig(architecture, layers=2, heads=heads, width=width),
         TowersConfig(fusion, **how),
         cloze=cloze, vocabulary=VOCABULARY, context=CONTEXT, bos_id=48, end_of_text_id=49,
     )  # fmt: skip
-    model = build_model(config, seed=seed, masked=architecture in MASKED)
+    model: Any = build_model(config, seed=seed, masked=architecture in MASKED)
     # fresh weights are so small that all predictions are alike
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -94,7 +97,7 @@ def test_gradients_of_one_pass_are_those_of_each_tower_alone(architecture):
 @pytest.mark.parametrize("architecture", ["gpt2", "bert", "lstm"])
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_saved_model_is_read_again_with_the_same_logits(tmp_path, architecture, fusion):
-    how = {"gate": "learnt"} if fusion == "mixture" else {}
+    how: dict[str, Any] = {"gate": "learnt"} if fusion == "mixture" else {}
     model = towers(architecture, fusion, **how)
     for name, data in model_files(model).items():
         (tmp_path / name).write_bytes(data)

@@ -144,7 +144,8 @@ def _own(path: Path, name: str, tower: int | None, *, device: str, raw_head: boo
     if raw_head and "bias" in head:
         head = f"{head.partition(' ')[0]}, its output bias left out"
         if bias_V is None:  # a masked architecture, whose own bias it is
-            model.get_output_embeddings().bias.data.zero_()
+            layer: Any = model.get_output_embeddings()
+            layer.bias.data.zero_()
     elif bias_V is not None:
         attach_bias(model, bias_V, learnt=False)
     return Subject(

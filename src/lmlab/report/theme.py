@@ -46,7 +46,7 @@ PASSAGE_LEVELS = 5
 
 def _passage_levels() -> str:
     return "".join(
-        f".{kind}{level}{{background:color-mix(in srgb,var(--{colour}) {9 * level}%,transparent)"
+        f".{kind}{level}{{background:color-mix(in srgb,var(--{colour}) {11 * level}%,transparent)"
         f"{underline}}}"
         for kind, colour, underline in (
             ("a", "c0", ""),

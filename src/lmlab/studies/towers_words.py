@@ -60,7 +60,7 @@ def what_table(found: dict[str, Any]) -> Table:
                 f"{group['kind']}: {group['name']}",
                 f"{group['types']:,}" if group["types"] else "–",
                 f"{group['tokens']:,}",
-                interval(group["deviation"], 4),
+                interval(group["deviation"], 3),
                 "–" if group["p"] is None else f"{group['p']:.3f}",
             ]
             for group in found["what"]
