@@ -23,7 +23,7 @@ def toured(tmp_path_factory, text_folder):
         "docstrings": {**arrow, "corpora": (str(text_folder),)},
         "headless": {
             **small, "corpus": str(text_folder), "vocabularies": (300,), "context": 16,
-            "model": ModelConfig(size="nano"), "fine_tune": 0.3, "cost_vocabularies": (64, 128),
+            "model": ModelConfig(size="nano"), "fine_tune": 0.3, "cost_vocabularies": (),
         },
         "linear": arrow,
     }  # fmt: skip
