@@ -23,7 +23,7 @@ from lmlab.studies.towers_report import towers_page, verdict
 from lmlab.studies.towers_runs import arms, request, single, weights
 
 TINY = {
-    "model": ModelConfig(layers=1, heads=2, width=16),
+    "model": ModelConfig(layers=1, heads=1, width=16),
     "vocabulary": 300,
     "context": 16,
     "tokens": 640,
@@ -136,7 +136,7 @@ def test_several_corpora_stand_side_by_side(finished):
     ("architecture", "reading"), [("bert", "-masked"), ("lstm", "-cloze"), ("llama", "")]
 )
 def test_requests_of_other_ways_of_reading(text_store, tmp_path, architecture, reading):
-    heads = None if architecture == "lstm" else 2
+    heads = None if architecture == "lstm" else 1
     config = TowersStudyConfig(
         lab=tmp_path, cloze=architecture == "lstm",
         **{**TINY, "model": ModelConfig(architecture, layers=1, heads=heads, width=16)},
