@@ -278,7 +278,10 @@ def test_the_exact_permutation_is_that_of_scipy():
             (x, y), lambda x, y: x.mean() - y.mean(), alternative="greater", n_resamples=10**6
         ).pvalue
         assert exact_permutation(x, y) == pytest.approx(expected)
-    assert exact_permutation(np.arange(4) + 10.0, np.arange(4) * 1.0) == pytest.approx(1 / 70)
+    ours, null = np.arange(10.0, 14.0), np.arange(0.0, 4.0)
+    assert exact_permutation(ours.astype(np.float64), null.astype(np.float64)) == pytest.approx(
+        1 / 70
+    )
     with pytest.raises(UserError, match="at least 1 each"):
         exact_permutation(np.array([]), np.ones(3))
 

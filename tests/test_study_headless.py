@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lmlab.analyses.calibrate import open_with_head
+from lmlab.analyses.calibrate import Head, open_with_head
 from lmlab.analyses.difference import difference_per_token
 from lmlab.analyses.score import score
 from lmlab.analyses.subject import open_subject
@@ -105,7 +105,8 @@ def test_what_stands_beside_the_losses(finished):
     (asked,) = part["tasks"]
     (task,) = read_tasks(config.tasks, limit=6)
     store = TokenStore(next((config.lab / "stores").iterdir()))
-    for key, head in (("headless", "own"), ("headless-raw", "raw"), (REFERENCE, "own")):
+    heads: dict[str, Head] = {"headless": "own", "headless-raw": "raw", REFERENCE: "own"}
+    for key, head in heads.items():
         arm = REFERENCE if key == REFERENCE else "headless"
         found = [
             zero_shot(

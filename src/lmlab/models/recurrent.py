@@ -165,6 +165,7 @@ class RecurrentForSequenceClassification(RecurrentPreTrainedModel):
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__(config)
+        assert config.num_labels is not None
         self.num_labels = config.num_labels
         self.model = RecurrentModel(config)
         self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
