@@ -103,7 +103,7 @@ def test_sums_by_type_and_the_better_tower_by_hand(trained, text_store):
     delta_V, better = np.zeros(text_store.vocabulary), 0.0
     for row in range(len(windows)):
         nats = []
-        targets = np.empty(0)
+        targets = np.empty(0, dtype=np.int64)
         for subject in subjects:
             batch = subject.objective.batch([windows.ids(row)], device=subject.backbone.device)
             nats.append(subject.objective.score(subject.backbone, batch).numpy()[0])
