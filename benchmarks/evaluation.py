@@ -4,7 +4,8 @@
 
 Needs the extra `eval`. The requests are those of lm-eval's own tasks `lambada_openai` and
 `blimp_*`, with their data read from the given files. The model is a stock GPT-2 of 4 layers, 256
-wide, with random weights and a BPE tokenizer learnt from the same files, or any folder (`--model`).
+wide, with random weights and a BPE tokenizer learnt from the same files (GPT-2's vocabulary, or
+`--vocabulary`), or any folder (`--model`).
 
 Each form runs in a process of its own, on a CPU in float32 with the same number of threads; rounds
 alternate the forms, so that a machine whose speed drifts slows them alike. Timed is the call of
@@ -33,10 +34,12 @@ import numpy as np
 LAYERS, WIDTH, HEADS, CONTEXT = 4, 256, 4, 1024
 WARM_UP = 64
 TRIAL = 1500
+COLUMNS = {"lambada": ["text"], "blimp": ["sentence_good", "sentence_bad"]}
 
 
-def make_model(folder: Path, texts: list[str], vocabulary: int) -> None:
-    """A stock GPT-2 with random weights, and a byte-level BPE tokenizer, as transformers saves."""
+def make_model(folder: Path, texts: list[str], vocabulary: int) -> int:
+    """A stock GPT-2 with random weights, and a byte-level BPE tokenizer, as transformers saves
+    them; returns the size of the vocabulary."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -56,18 +59,17 @@ def make_model(folder: Path, texts: list[str], vocabulary: int) -> None:
     GPT2LMHeadModel(config).save_pretrained(folder)
     for name, data in tokenizer.files().items():
         (folder / name).write_bytes(data)
+    return tokenizer.vocabulary
 
 
-def sampled(source: str, items: int | None, *, by: str | None = None) -> list[dict[str, Any]]:
-    """The records of a file, or a fixed sample of `items` (shared out over the values of `by`)."""
-    from lmlab.data.records import read_records
-
+def sampled(
+    records: list[dict[str, Any]], items: int | None, *, by: str | None = None
+) -> list[dict[str, Any]]:
+    """A fixed sample of `items` records, shared out over the values of `by`; None takes all."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for record in read_records(source, hub_split="test"):
-        groups.setdefault(record.values[by] if by else "", []).append(record.values)
-    if items is None:
-        return [values for group in groups.values() for values in group]
-    random, each = np.random.default_rng(0), -(-items // len(groups))
+    for values in records:
+        groups.setdefault(values[by] if by else "", []).append(values)
+    random, each = np.random.default_rng(0), -(-(items or len(records)) // len(groups))
     return [
         group[i]
         for group in groups.values()
@@ -84,8 +86,8 @@ def requests_of_lm_eval(records: list[dict[str, Any]], task: str, folder: Path) 
     split = {"lambada": "test", "blimp": "train"}[task]
     data = folder / f"{task}.jsonl"
     # BLiMP's files have columns of different types besides these
-    columns = {"lambada": ["text"], "blimp": ["sentence_good", "sentence_bad"]}[task]
-    data.write_text("".join(json.dumps({c: r[c] for c in columns}) + "\n" for r in records))
+    lines = (json.dumps({column: r[column] for column in COLUMNS[task]}) for r in records)
+    data.write_text("\n".join(lines))
     config = {
         "include": str(Path(lm_eval.tasks.__file__).parent / own),
         "task": f"local_{task}",
@@ -197,7 +199,7 @@ def main() -> None:
     parser.add_argument("--blimp", help="zip or folder of BLiMP's JSON lines")
     parser.add_argument("--items", type=int, help="a fixed sample of so many items a task")
     parser.add_argument("--model", type=Path, help="a transformers folder")
-    parser.add_argument("--vocabulary", type=int, default=8192, help="of the random model")
+    parser.add_argument("--vocabulary", type=int, default=50257, help="of the random model")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 128])
@@ -210,21 +212,26 @@ def main() -> None:
     sources = {name: getattr(options, name) for name in ("lambada", "blimp")}
     if not any(sources.values()):
         parser.error("give --lambada or --blimp")
+    from lmlab.data.records import read_records
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ |= {"HF_DATASETS_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
         asked: dict[str, Path] = {}
+        texts: list[str] = []
         for task, source in sources.items():
             if source:
-                by = "UID" if task == "blimp" else None
-                pairs = requests_of_lm_eval(sampled(source, options.items, by=by), task, folder)
+                records = [r.values for r in read_records(source, hub_split="test")]
+                texts += [r[column] for r in records for column in COLUMNS[task]]
+                chosen = sampled(records, options.items, by="UID" if task == "blimp" else None)
+                pairs = requests_of_lm_eval(chosen, task, folder)
                 asked[task] = folder / f"{task}.requests.json"
                 asked[task].write_text(json.dumps(pairs))
         model = options.model
         if model is None:
             model = folder / "model"
-            texts = [a + b for path in asked.values() for a, b in json.loads(path.read_text())]
-            make_model(model, texts, options.vocabulary)
+            made = make_model(model, texts, options.vocabulary)
+            print(f"GPT-2, {LAYERS} x {WIDTH}, vocabulary {made:,}, {options.threads} threads")
         for task, path in asked.items():
             compare(task, model, path, options.batches, options.rounds, options.threads)
 

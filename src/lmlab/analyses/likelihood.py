@@ -16,7 +16,8 @@ Notable:
 - What does not fit is cut from the left of the context and counted; BOS stays for lmlab's own.
 - A sequence is padded by less than an eighth, to a length that depends on its own only, and only
   the continuation's positions go through the head. So the batch size changes rounding only.
-- Equal sequences are scored once, so that what the tokenizer cannot tell apart is exactly equal.
+- Equal sequences are scored once, so that what the tokenizer cannot tell apart is exactly equal;
+  what several begin with is read once (`analyses.shared_prefixes`).
 
 Shapes: N requests, S different sequences, R sequences to read (a masked one is read once for each
 scored token), K tokens, B batch, T positions.
@@ -25,19 +26,26 @@ scored token), K tokens, B batch, T positions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
+from lmlab.analyses.shared_prefixes import (
+    Scored,
+    can_read_trees,
+    lone_tree,
+    tree_batch,
+    trees,
+)
 from lmlab.analyses.subject import Subject
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.activations import fused_gelu
-from lmlab.objectives.base import IGNORED, Batch
+from lmlab.objectives.base import Batch
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.evaluate import batches_of_a_length, evaluation_batch
 from lmlab.objectives.masked import Masked
@@ -278,40 +286,50 @@ def _read(
     """Nats of each sequence's scored ids (S), and whether each of them is the likeliest (S)."""
     objective, backbone = subject.objective, subject.backbone
     assert isinstance(objective, Causal | Masked)
+    criterion = objective.criterion
     nats_S, greedy_S = np.zeros(len(sequences)), np.ones(len(sequences), dtype=bool)
     if isinstance(objective, Masked):
         batches = _masked_batches(subject, objective, sequences, batch, bar)
     else:
-        batches = _causal_batches(subject, sequences, batch, bar)
+        batches = _causal_batches(subject, objective, sequences, batch, bar)
     with fused_gelu(subject.model):
-        for asked, sequence_N in batches:
+        for scored in batches:
             if greedy:
-                nats_N, best_N = objective.criterion.each_and_best(backbone, asked)
-                missed_N = (best_N != asked.targets_N).cpu().numpy()
-                greedy_S[sequence_N[missed_N]] = False
+                nats, best_N = criterion.each_and_best(backbone, scored.batch)
+                missed_N = (best_N != scored.batch.targets_N).cpu().numpy()
+                greedy_S[scored.sequence_K[missed_N[scored.row_K]]] = False
             else:
-                nats_N = objective.criterion.each(backbone, asked)
-            np.add.at(nats_S, sequence_N, nats_N.double().cpu().numpy())
+                nats = criterion.each(backbone, scored.batch)
+            nats_N = nats.double().cpu().numpy()
+            np.add.at(nats_S, scored.sequence_K, nats_N[scored.row_K])
     return nats_S, greedy_S
 
 
 def _causal_batches(
-    subject: Subject, sequences: _Sequences, batch: int | None, bar: Bar | None
-) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Batches, and the sequence that each of their computed positions belongs to."""
-    device, scored_S = subject.backbone.device, np.array(sequences.scored)
-    # the last id of a sequence is predicted, not read
-    length_S = np.array([len(ids) - 1 for ids in sequences.ids])
-    for rows_B, length in _batches(subject, length_S, batch, bar):
-        inputs = np.full((len(rows_B), length), subject.tokenizer.bos_id)
-        targets = np.full((len(rows_B), length), IGNORED)
-        for row, s in enumerate(rows_B):
-            n, scored = length_S[s], scored_S[s]
-            inputs[row, :n] = sequences.ids[s][:-1]
-            targets[row, n - scored : n] = sequences.ids[s][-scored:]
-        rows_N = torch.from_numpy(np.flatnonzero(targets != IGNORED)).to(device)
-        inputs_BT, targets_BT = (torch.from_numpy(each).to(device) for each in (inputs, targets))
-        yield Batch(inputs_BT, targets_BT, None, rows_N), np.repeat(rows_B, scored_S[rows_B])
+    subject: Subject,
+    objective: Causal,
+    sequences: _Sequences,
+    batch: int | None,
+    bar: Bar | None,
+) -> Iterator[Scored]:
+    """All sequences; what several begin with once, where the model can be read so."""
+    backbone, filler, ids = subject.backbone, subject.tokenizer.bos_id, sequences.ids
+    if can_read_trees(objective.criterion, backbone, filler=filler):
+        made = trees(ids, longest=subject.context)
+    else:
+        made = [lone_tree(s, ids[s]) for s in range(len(ids))]
+    # apart, since a tree without branches needs no mask of its own, which costs time
+    parts = [[tree for tree in made if tree.branched is branched] for branched in (False, True)]
+    with _shown(bar, len(sequences)) as shown:
+        for part in parts:
+            size_M = np.array([tree.size for tree in part], dtype=np.int64)
+            for rows_B, length in _batches(subject, size_M, batch):
+                chosen = [part[row] for row in rows_B]
+                yield tree_batch(
+                    chosen, ids, sequences.scored,
+                    length=length, filler=filler, device=backbone.device,
+                )  # fmt: skip
+                shown.advance(float(sum(len(tree.sequences) for tree in chosen)))
 
 
 def _masked_batches(
@@ -320,42 +338,43 @@ def _masked_batches(
     sequences: _Sequences,
     batch: int | None,
     bar: Bar | None,
-) -> Iterator[tuple[Batch, np.ndarray]]:
-    """As `_causal_batches`, each scored id masked in a sequence of its own."""
+) -> Iterator[Scored]:
+    """All sequences, each scored id masked in one of its own."""
     length_S = np.array([len(ids) for ids in sequences.ids])
     scored_S = np.array(sequences.scored)
     sequence_R = np.repeat(np.arange(len(sequences)), scored_S)
     first_R = np.repeat(np.cumsum(scored_S) - scored_S, scored_S)
     position_R = np.arange(len(sequence_R)) - first_R + (length_S - scored_S)[sequence_R]
-    for rows_B, length in _batches(subject, length_S[sequence_R], batch, bar):
-        made = objective.batch(
-            [sequences.ids[s] for s in sequence_R[rows_B]],
-            device=subject.backbone.device,
-            length=length,
-        )
-        # a window stands behind BOS
-        at = np.arange(len(rows_B)) * made.inputs_BT.shape[1] + position_R[rows_B] + 1
-        at_B = torch.from_numpy(at).to(subject.backbone.device)
-        seen_BT = made.inputs_BT.clone()
-        seen_BT.view(-1)[at_B] = objective.masking.mask_id
-        asked = Batch(seen_BT, made.targets_BT, made.attention_BT, at_B)
-        yield asked, sequence_R[rows_B]
+    with _shown(bar, len(sequence_R)) as shown:
+        for rows_B, length in _batches(subject, length_S[sequence_R], batch):
+            made = objective.batch(
+                [sequences.ids[s] for s in sequence_R[rows_B]],
+                device=subject.backbone.device,
+                length=length,
+            )
+            # a window stands behind BOS
+            at = np.arange(len(rows_B)) * made.inputs_BT.shape[1] + position_R[rows_B] + 1
+            at_B = torch.from_numpy(at).to(subject.backbone.device)
+            seen_BT = made.inputs_BT.clone()
+            seen_BT.view(-1)[at_B] = objective.masking.mask_id
+            asked = Batch(seen_BT, made.targets_BT, made.attention_BT, at_B)
+            yield Scored(asked, sequence_R[rows_B], np.arange(len(rows_B)))
+            shown.advance(float(len(rows_B)))
+
+
+def _shown(bar: Bar | None, sequences: int) -> AbstractContextManager[Bar]:
+    return nullcontext(bar) if bar else track("scoring", float(sequences), "sequences")
 
 
 def _batches(
-    subject: Subject, length_R: np.ndarray, batch: int | None, bar: Bar | None
+    subject: Subject, length_R: np.ndarray, batch: int | None
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Rows of equal padded length, the longest first, and that length."""
 
     def size(length: int) -> int:
         return batch or evaluation_batch(length, subject.backbone.device)
 
-    padded_R = np.minimum(subject.context, _padded(length_R))
-    progress = nullcontext(bar) if bar else track("scoring", float(len(length_R)), "sequences")
-    with progress as shown:
-        for rows, length in batches_of_a_length(padded_R, size):
-            yield rows, length
-            shown.advance(float(len(rows)))
+    return batches_of_a_length(np.minimum(subject.context, _padded(length_R)), size)
 
 
 def _padded(length_R: np.ndarray) -> np.ndarray:

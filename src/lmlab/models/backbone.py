@@ -123,11 +123,17 @@ class Backbone:
         return not torch.allclose(first_2V[0], first_2V[1], rtol=1e-6, atol=1e-7)
 
     def hidden(
-        self, ids_BT: torch.Tensor, attention_BT: torch.Tensor | None = None
+        self,
+        ids_BT: torch.Tensor,
+        attention_BT: torch.Tensor | None = None,
+        positions_BT: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Last hidden states (B, T, D) of the body; only where there is a head apart from it."""
         assert self._head is not None
-        return self._call_body(**_inputs(ids_BT, attention_BT), **self._uncached).last_hidden_state
+        inputs = _inputs(ids_BT, attention_BT)
+        if positions_BT is not None:
+            inputs["position_ids"] = positions_BT
+        return self._call_body(**inputs, **self._uncached).last_hidden_state
 
     def transformed(self, hidden: torch.Tensor) -> torch.Tensor:
         """The states that the linear head reads, (..., D), from those of the body."""

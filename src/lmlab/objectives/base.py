@@ -29,13 +29,20 @@ class Batch:
     targets_BT: torch.Tensor
     """-100 marks positions that do not count."""
     attention_BT: torch.Tensor | None = None
-    """0 where a bidirectional model must not look; None if it may look everywhere."""
+    """0 where a bidirectional model must not look; None if it may look everywhere. Or what is added
+    to the logits of the attention: (B, 1, T, T)."""
     rows_N: torch.Tensor | None = None
     """The positions that have a target, numbered through the batch; None: all are computed."""
+    positions_BT: torch.Tensor | None = None
+    """Where each token stands, if that is not its column."""
+    asked_N: torch.Tensor | None = None
+    """Targets of `rows_N`, where a position may have several."""
 
     @property
     def targets_N(self) -> torch.Tensor:
         """Targets of the computed positions."""
+        if self.asked_N is not None:
+            return self.asked_N
         targets = self.targets_BT.flatten()
         return targets if self.rows_N is None else targets[self.rows_N]
 
@@ -151,7 +158,7 @@ class WithCriterion:
 
 def hidden_states(backbone: Backbone, batch: Batch) -> torch.Tensor:
     """The states (N, D) that the head reads, of the computed positions."""
-    hidden_BTD = backbone.hidden(batch.inputs_BT, batch.attention_BT)
+    hidden_BTD = backbone.hidden(batch.inputs_BT, batch.attention_BT, batch.positions_BT)
     hidden_ND = hidden_BTD.flatten(0, 1)
     if batch.rows_N is not None:
         hidden_ND = hidden_ND[batch.rows_N]
