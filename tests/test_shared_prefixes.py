@@ -177,3 +177,17 @@ def test_models_that_read_otherwise_are_left_alone():
     criterion = subject.objective.criterion
     assert not can_read_trees(criterion, backbone, filler=8)
     assert not can_read_trees(criterion, Backbone(subject.model.double()), filler=SYMBOLS)
+
+
+def test_a_window_of_attention_is_not_trusted_to_a_short_trial():
+    model = build_model(
+        build_config(
+            ModelConfig("llama", layers=1, heads=2, width=16),
+            vocabulary=20, context=64, bos_id=0, end_of_text_id=1,
+        ),
+        seed=0,
+    )  # fmt: skip
+    criterion = Causal(order="forward", bos_id=0).criterion
+    assert can_read_trees(criterion, Backbone(model), filler=0)
+    model.config.sliding_window = 32
+    assert not can_read_trees(criterion, Backbone(model), filler=0)

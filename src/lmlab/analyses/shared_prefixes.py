@@ -24,6 +24,7 @@ from lmlab.models.backbone import Backbone
 from lmlab.objectives.base import IGNORED, Batch, Criterion
 
 _ROW = 128
+_WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
 _TOLERANCE = 1e-4
 
 
@@ -142,6 +143,9 @@ def tree_batch(
 def can_read_trees(criterion: Criterion, backbone: Backbone, *, filler: int) -> bool:
     """Whether two sequences get the same scores in one row as each alone."""
     if not backbone.linear or next(backbone.model.parameters()).dtype != torch.float32:
+        return False
+    # a window of attention counts columns, and the trial is shorter than any window
+    if any(getattr(backbone.model.config, name, None) is not None for name in _WINDOWS):
         return False
     a, b = (i % backbone.weight_VD.shape[0] for i in (5, 7))
     ids_S = [np.array([filler, a, b, a, a]), np.array([filler, a, a, b, b])]
