@@ -8,7 +8,7 @@ Shapes: S seeds, N items.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,18 @@ def compared(
     made: dict[str, dict[str, Any]] = {}
     for name in sorted(values[0]):
         ours_SN = np.stack([seed[name] for seed in values])
-        made[name] = {**asdict(two_way_interval(ours_SN)), "difference": None}
+        made[name] = {**_interval(ours_SN), "difference": None}
         if reference is not None:
             theirs_SN = np.stack([seed[name] for seed in reference])
-            made[name]["difference"] = asdict(two_way_interval(ours_SN - theirs_SN))
+            made[name]["difference"] = _interval(ours_SN - theirs_SN)
     return made
+
+
+def _interval(values_SN: np.ndarray) -> dict[str, Any]:
+    """As plain values; without bounds where all values are the same, which says nothing of others
+    (no last word of 500 guessed is not an accuracy of exactly 0)."""
+    made = two_way_interval(values_SN)
+    if values_SN.min() == values_SN.max():
+        note = "no interval: the same value for every item"
+        made = replace(made, low=None, high=None, standard_error=None, basis="none", note=note)
+    return asdict(made)

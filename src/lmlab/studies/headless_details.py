@@ -71,7 +71,13 @@ def _task_figure(part: dict[str, Any], task: dict[str, Any], metric: str) -> Fig
         row["key"]: row["label"] + (", equal time" if row["longer"] else "") for row in part["rows"]
     }
     rows = [
-        Interval(labels[key], made[metric]["estimate"], made[metric]["low"], made[metric]["high"])
+        Interval(
+            labels[key],
+            made[metric]["estimate"],
+            made[metric]["low"],
+            made[metric]["high"],
+            made[metric]["note"] if made[metric]["low"] is None else "",
+        )
         for key, made in task["rows"].items()
     ]
     reference = task["rows"][REFERENCE][metric]["estimate"]
