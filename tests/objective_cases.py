@@ -75,7 +75,7 @@ CASES = {
 
 
 def case_config(name: str, folder: Path, **changes: Any) -> TrainConfig:
-    """The run of a case, `folder`/run unless `changes` say otherwise; its parent is trained here."""
+    """The run of a case, in `folder`/run unless `changes` say otherwise; trains its parent."""
     case = CASES[name]
     settings: dict[str, Any] = {
         "context": 16,

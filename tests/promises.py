@@ -1,8 +1,8 @@
 """Counts, by promise, the cases that tests tried and those that held: the table of `make trust`.
 
 A test belongs to a promise by `@pytest.mark.promise("...")` and counts as one case, or as many as
-it opens with the fixture `cases`. `--trust-table FILE` replaces the table in FILE, between its two
-marks.
+it opens with the fixture `cases`. `--trust-table FILE` puts what was counted into the table in
+FILE, between its two marks; rows of promises that were not tried this time stay.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lmlab.durable import write_text
 
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 _PROPERTY = "promise"
+_HEAD = ("| promise | cases tried | cases held |", "|---|--:|--:|")
 
 
 class Cases:
@@ -47,10 +48,11 @@ class Cases:
 
 
 @pytest.fixture
-def cases(request: pytest.FixtureRequest) -> Iterator[Cases]:
+def cases(request: pytest.FixtureRequest) -> Cases:
+    """Counts the cases of a test with a promise."""
     made = Cases()
     request.node.stash[_CASES] = made
-    yield made
+    return made
 
 
 _CASES = pytest.StashKey[Cases]()
@@ -88,26 +90,26 @@ class Table:
                 count[1] += held
 
     def lines(self) -> list[str]:
-        rows = sorted(self.counts.items())
         return [
-            "| promise | cases tried | cases held |",
-            "|---|--:|--:|",
-            *(f"| {promise} | {tried:,} | {held:,} |" for promise, (tried, held) in rows),
+            f"| {promise} | {tried:,} | {held:,} |"
+            for promise, (tried, held) in sorted(self.counts.items())
         ]
 
     def pytest_terminal_summary(self, terminalreporter):
         if not self.counts or self.path is None:
             return
         terminalreporter.write_line("")
-        for line in self.lines():
+        for line in (*_HEAD, *self.lines()):
             terminalreporter.write_line(line)
         minutes = (time.monotonic() - self.start) / 60
         terminalreporter.write_line(f"in {minutes:.1f} minutes")
-        text = self.path.read_text("utf-8")
-        before, _, rest = text.partition(BEGIN)
-        _, _, after = rest.partition(END)
-        assert after, f"{self.path}: no marks around the table"
-        write_text(self.path, before + BEGIN + "\n".join(self.lines()) + "\n" + END + after)
+        before, _, rest = self.path.read_text("utf-8").partition(BEGIN)
+        table, end, after = rest.partition(END)
+        assert end, f"{self.path}: no marks around the table"
+        old = {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
+        kept = [line for promise, line in old.items() if promise not in self.counts]
+        rows = [*_HEAD, *sorted([*kept, *self.lines()])]
+        write_text(self.path, before + BEGIN + "\n".join(rows) + "\n" + END + after)
 
 
 def pytest_addoption(parser):

@@ -44,7 +44,6 @@ def save_checkpoint(run: Path, step: int, files: Mapping[str, bytes]) -> Path:
         aside = target.with_name(f"{target.name}.damaged-{len(list(target.parent.iterdir()))}")
         operation("rename", aside)
         target.rename(aside)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with StagedFolder(target) as folder:
         for name, data in files.items():
             folder.write(name, data)
@@ -142,10 +141,19 @@ def finish_with(run: Path, step: int) -> None:
     write_json(run / _FINISHED, {"checkpoint": step})
 
 
+def is_finished(run: Path) -> bool:
+    """Whether `finish_with` ended a run."""
+    return (run / _FINISHED).is_file()
+
+
 def final_step(run: Path, steps: int) -> int:
     """The step of a run's last checkpoint: `steps`, or where `finish_with` ended it."""
-    file = run / _FINISHED
-    return int(read_json_file(file).get("checkpoint", steps)) if file.is_file() else steps
+    if not is_finished(run):
+        return steps
+    step = read_json_file(run / _FINISHED).get("checkpoint")
+    if type(step) is not int:
+        raise UserError(f"{run / _FINISHED}: damaged: it names no checkpoint")
+    return step
 
 
 def _remove(paths: Iterable[Path]) -> None:
