@@ -115,6 +115,22 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def from_json(text: str | bytes) -> Any:
+    """The value of JSON text, UTF-8 where it is bytes; `ValueError` for whatever is none."""
+    try:
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def is_member(name: object) -> bool:
+    """Whether `name`, from a manifest, is a relative path that stays in the manifest's folder."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return False
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replaces the file `path` by `value` as JSON, all or nothing."""
     write_text(path, to_json(value))

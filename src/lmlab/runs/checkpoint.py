@@ -13,7 +13,6 @@ skipped.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping
@@ -21,7 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmlab.durable import StagedFolder, file_sha256, operation, sync_folder, to_json, write_json
+from lmlab.durable import (
+    StagedFolder,
+    file_sha256,
+    from_json,
+    is_member,
+    operation,
+    sync_folder,
+    to_json,
+    write_json,
+)
 from lmlab.errors import UserError
 
 FORMAT = "lmlab checkpoint 1"
@@ -56,18 +64,18 @@ def verify_checkpoint(path: Path) -> int:
     """Compares every file with the manifest; returns the step. `UserError` names what is wrong."""
     file = path / "manifest.json"
     try:
-        manifest = json.loads(file.read_bytes().decode("utf-8"))
+        manifest = from_json(file.read_bytes())
         step, files = manifest["step"], manifest["files"]
-        if manifest["format"] != FORMAT or not isinstance(step, int):
+        if manifest["format"] != FORMAT or type(step) is not int:
             raise ValueError("not a checkpoint's manifest")
-        named = [(Path(name), str(expected)) for name, expected in files.items()]
+        named = [(name, str(expected)) for name, expected in files.items()]
     except OSError as error:
         raise UserError(f"{path}: no manifest; the checkpoint is incomplete") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file}: damaged: {error}") from error
     for name, expected in named:
-        if name.is_absolute() or len(name.parts) != 1 or name.name == "..":
-            raise UserError(f"{file}: names a file outside the checkpoint: {str(name)!r}")
+        if not is_member(name):
+            raise UserError(f"{file}: names a file outside the checkpoint: {name!r}")
         member = path / name
         if not member.is_file() or file_sha256(member) != expected:
             raise UserError(f"{member}: missing, truncated or changed since it was saved")
@@ -169,7 +177,7 @@ def _remove(paths: Iterable[Path]) -> None:
 def read_json_file(path: Path) -> dict[str, Any]:
     """A JSON object from a checkpoint; `UserError` if it is missing or damaged."""
     try:
-        value = json.loads(path.read_bytes().decode("utf-8"))
+        value = from_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:

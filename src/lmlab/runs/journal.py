@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lmlab.durable import AppendLog, write_bytes
+from lmlab.durable import AppendLog, from_json, write_bytes
 from lmlab.errors import UserError
 
 
@@ -83,9 +83,9 @@ def _whole_lines(content: bytes) -> list[bytes]:
 
 def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(line.decode("utf-8"))
+        record = from_json(line)
         if not isinstance(record, dict) or type(record.get("step")) is not int:
             raise ValueError("a record is an object with a step")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}, line {number}: damaged: {error}") from error
     return record
