@@ -11,6 +11,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +115,8 @@ def tried(cases, read: Callable[[Any], object]) -> Callable[[Any], None]:
 
     def attempt(value: Any) -> None:
         cases.tried += 1
-        try:
+        with suppress(UserError):
             read(value)
-        except UserError as error:
-            assert str(error)
         cases.held += 1
 
     return attempt
@@ -308,10 +307,8 @@ def test_arrays(tmp_path, cases):
     def read(data):
         path.write_bytes(data)
         for reader in (Scatter.load, load_mapping, lambda p: read_bias(p.parent)):
-            try:
+            with suppress(UserError):
                 reader(path)
-            except UserError:
-                pass
 
     def read_header(value):
         text = json.dumps(value).encode()
@@ -384,7 +381,7 @@ def test_a_pickle_in_place_of_any_file(tmp_path, small_store, cases, kind):
     mark = tmp_path / "ran"
     if kind == "pickle":
         trap = pickle.dumps(Trap(mark))
-        pickle.loads(trap)  # the trap works
+        pickle.loads(trap)  # noqa: S301 - the trap works
     else:
         torch.save(Trap(mark), tmp_path / "trap")
         trap = (tmp_path / "trap").read_bytes()
@@ -409,10 +406,8 @@ def test_a_pickle_in_place_of_any_file(tmp_path, small_store, cases, kind):
                     save_checkpoint(tmp_path / "again", 2, files).rename(copied)
                 needless = {"generation_config.json", "optimizer.safetensors", "state.json"}
                 if name in needless:
-                    try:
+                    with suppress(UserError):
                         open_subject(copied)
-                    except UserError:
-                        pass
                 else:
                     with pytest.raises(UserError):
                         open_subject(copied)
@@ -426,8 +421,9 @@ def test_a_pickle_in_place_of_any_file(tmp_path, small_store, cases, kind):
             with pytest.raises(UserError):
                 train(tiny_training(TokenStore(copied), tmp_path / "other"))
             with pytest.raises(UserError):
-                read_all(copied)
                 TokenStore(copied).verify()
+            with suppress(UserError):
+                read_all(copied)
             assert not mark.exists()
         shutil.rmtree(tmp_path / "store")
     cases.check()

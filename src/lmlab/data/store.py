@@ -351,7 +351,7 @@ class Split:
         try:
             with open(path, "rb") as file:
                 table_M3 = np.lib.format.read_array(file, allow_pickle=False)
-        except (OSError, EOFError, ValueError, MemoryError, OverflowError) as error:
+        except Exception as error:  # numpy parses the header as Python, and raises what that does
             raise UserError(f"{path}: damaged: {error}. {_REMEDY}") from error
         if table_M3.dtype != np.int64 or table_M3.shape != (self.documents, 3):
             raise UserError(
