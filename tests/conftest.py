@@ -27,7 +27,7 @@ from lmlab.data.tokenizers import TokenizerConfig
 
 hypothesis.settings.register_profile("lmlab", deadline=None, max_examples=50, derandomize=True)
 hypothesis.settings.register_profile(
-    "trust", deadline=None, max_examples=2000, suppress_health_check=list(hypothesis.HealthCheck)
+    "trust", deadline=None, max_examples=1000, suppress_health_check=list(hypothesis.HealthCheck)
 )
 hypothesis.settings.load_profile("lmlab")
 

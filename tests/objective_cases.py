@@ -9,7 +9,7 @@ symbol follows from the one before with probability 0.7, so that there is someth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -74,8 +74,9 @@ CASES = {
 }
 
 
-def case_config(name: str, folder: Path, **changes: Any) -> TrainConfig:
-    """The run of a case, in `folder`/run unless `changes` say otherwise; trains its parent."""
+def case_config(name: str, folder: Path, *, dropout: float = 0.0, **changes: Any) -> TrainConfig:
+    """The run of a case, in `folder`/run unless `changes` say otherwise; trains its parent, which a
+    child has its dropout from."""
     case = CASES[name]
     settings: dict[str, Any] = {
         "context": 16,
@@ -87,8 +88,10 @@ def case_config(name: str, folder: Path, **changes: Any) -> TrainConfig:
     }
     store = labelled_texts(folder) if case.labelled else running_text(folder)
     if case.parent is not None:
-        parent = train(case_config(case.parent, folder / "parent", steps=20))
+        parent = train(case_config(case.parent, folder / "parent", steps=20, dropout=dropout))
         settings["parent"] = ParentConfig(str(parent.path), **case.child)
+    else:
+        settings["model"] = replace(settings["model"], dropout=dropout)
     return tiny_training(store, **{"out": folder / "run", **settings, **changes})
 
 
