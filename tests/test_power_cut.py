@@ -232,7 +232,7 @@ def test_a_study(tmp_path, cases, text_folder):
         run_arrow(
             ArrowConfig(
                 corpora=(str(text_folder),), sizes=("nano",), contexts=(16,), seeds=1,
-                vocabulary=300, tokens=600, batch_tokens=64, windows=20, device="cpu",
+                vocabulary=300, tokens=600, batch_tokens=64, windows=20,
                 lab=lab, out=lab / "study",
             )
         )  # fmt: skip

@@ -80,7 +80,6 @@ def test_compiled(tmp_path, monkeypatch, cases, name):
     resumed(tmp_path, monkeypatch, cases, name, kinds=["middle", "each"], compile=True)
 
 
-@pytest.mark.trust
 @pytest.mark.promise(f"{EXACT} (early stopping)")
 def test_early_stopping(tmp_path, monkeypatch, cases):
     """Killed after the last save, the best checkpoint has still to be settled."""

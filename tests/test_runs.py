@@ -215,6 +215,7 @@ def test_journals_hold_no_nan(tmp_path):
 CONFIG = {"seed": 1, "model": {"width": 8}, "store": "a", "threads": 2}
 
 
+@pytest.mark.promise("Two processes on one run folder: the second is refused")
 def test_a_run_folder_is_made_locked_and_found_again(tmp_path):
     path = tmp_path / "deep" / "run"
     with (
@@ -278,6 +279,7 @@ with RunDirectory(Path(sys.argv[1]), identity="abc", config={"seed": 1}):
 """
 
 
+@pytest.mark.promise("Two processes on one run folder: the second is refused")
 def test_the_lock_holds_between_processes_and_ends_with_them(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -289,7 +289,7 @@ def _check_manifest(manifest: dict[str, Any], file: Path) -> None:
             refuse(f"{where} is no object")
         for name, kind in fields.items():
             value = values.get(name)
-            if type(value) is not kind or (kind is int and value < 0):
+            if type(value) is not kind or (isinstance(value, int) and value < 0):
                 refuse(f"{where}: '{name}' is {value!r}")
 
     check(manifest, _FIELDS, "the manifest")
