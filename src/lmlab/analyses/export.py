@@ -40,7 +40,6 @@ def export_model(subject: Subject, out: Path) -> Path:
         "exported_from": subject.name,
         "loads_without_lmlab": stock,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
     with StagedFolder(out) as folder:
         files = {
             **model_files(model),

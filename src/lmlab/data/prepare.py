@@ -34,7 +34,7 @@ from lmlab.data.tokenizers import (
     build_tokenizer,
     pretrained_tokenizer,
 )
-from lmlab.durable import disk_errors, file_sha256
+from lmlab.durable import disk_errors, file_sha256, make_folder
 from lmlab.errors import UserError
 from lmlab.progress import say, track
 
@@ -62,7 +62,7 @@ def prepare(config: PrepareConfig) -> TokenStore:
     if config.out.exists():
         return _reuse(config.out, request)
     with disk_errors(config.out):
-        config.out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(config.out.parent)
         spool_folder = Path(
             tempfile.mkdtemp(prefix=f".{config.out.name}.spool-", dir=config.out.parent)
         )

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lmlab.durable import AppendLog, write_bytes
+from lmlab.durable import AppendLog, from_json, write_bytes
 from lmlab.errors import UserError
 
 
@@ -37,30 +37,55 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    records: list[dict[str, Any]] = []
-    lines = path.read_bytes().split(b"\n")
+    return [_record(path, *line) for line in enumerate(_whole_lines(path.read_bytes()), start=1)]
+
+
+def cut_back(path: Path, step: int, *, every_step: bool = False) -> None:
+    """Keeps the records up to `step`, byte for byte; does nothing where there are no later ones.
+
+    What comes after them may be damaged anywhere: a power cut keeps unsynced pages in any order.
+
+    Raises `UserError` for a damaged line before a record that is kept, for steps out of order, and
+    where `every_step` has a record but `step` has none.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    lines = _whole_lines(content)
+    steps: list[int] = []
+    kept = 0
+    damage: UserError | None = None
     for number, line in enumerate(lines, start=1):
-        if number == len(lines):
-            break  # what follows the last newline is empty, or torn
         try:
-            record = json.loads(line.decode("utf-8"))
-            if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-                raise ValueError("a record is an object with a step")
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: damaged: {error}") from error
-        records.append(record)
-    return records
-
-
-def cut_back(path: Path, step: int) -> None:
-    """Keeps the records up to `step`, byte for byte; does nothing where there are no later ones."""
-    if not path.exists():
-        return
-    records = read_journal(path)
-    kept = sum(1 for record in records if record["step"] <= step)
-    if any(record["step"] > step for record in records[:kept]):
+            steps.append(_record(path, number, line)["step"])
+        except UserError as error:
+            damage = damage or error
+            continue
+        if steps[-1] > step:
+            continue
+        if damage:
+            raise damage
+        kept = number
+    if any(recorded > step for recorded in steps[:kept]):
         raise UserError(f"{path}: the steps are out of order; the journal was edited")
-    lines = path.read_bytes().split(b"\n")
-    content = b"".join(line + b"\n" for line in lines[:kept])
-    if content != path.read_bytes():
-        write_bytes(path, content)
+    if every_step and step and (kept == 0 or steps[kept - 1] != step):
+        raise UserError(
+            f"{path}: no record of step {step}, after which the checkpoint was made; the journal "
+            "was cut or edited. Put it back, or remove the run folder"
+        )
+    left = b"".join(line + b"\n" for line in lines[:kept])
+    if left != content:
+        write_bytes(path, left)
+
+
+def _whole_lines(content: bytes) -> list[bytes]:
+    """Without what follows the last newline: that is empty, or torn."""
+    return content.split(b"\n")[:-1]
+
+
+def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = from_json(line)
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
+            raise ValueError("a record is an object with a step")
+    except ValueError as error:
+        raise UserError(f"{path}, line {number}: damaged: {error}") from error
+    return record

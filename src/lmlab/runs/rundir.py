@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.config import read_toml, to_toml
-from lmlab.durable import remove_abandoned, write_text
+from lmlab.durable import disk_errors, make_folder, remove_abandoned, write_text
 from lmlab.errors import UserError
 
 
@@ -39,11 +39,9 @@ class RunDirectory:
                 )
         if config_file.exists():
             check_identity(path, identity, config)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
+        with disk_errors(path):
+            make_folder(path)
             self._lock = open(path / ".lock", "a")  # noqa: SIM115 - closed by close()
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}; choose --out") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
