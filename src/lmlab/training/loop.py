@@ -37,6 +37,7 @@ from lmlab.runs.checkpoint import (
     checkpoint_folder,
     final_step,
     finish_with,
+    is_finished,
     newest_checkpoint,
     prune_checkpoints,
     read_json_file,
@@ -98,7 +99,9 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
         found = newest_checkpoint(path)
         for reason in found.skipped:
             say(f"skipping a checkpoint: {reason}")
-        if found.path is not None and found.step == final_step(path, config.steps):
+        if found.path is not None and _ended(config, path, found.step):
+            if config.checkpoints.keep is not None and config.early_stopping is None:
+                prune_checkpoints(path, config.checkpoints.keep)  # a kill may have come before
             if bar:
                 bar.skip(planned_tokens(config))
             else:
@@ -108,6 +111,13 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
             with nullcontext(bar) if bar else own as counted:
                 Trainer(config, store, path, deciding, found).run(counted, note)
     return TrainedRun(path, identity, checkpoint_folder(path, final_step(path, config.steps)))
+
+
+def _ended(config: TrainConfig, path: Path, step: int) -> bool:
+    """Whether the run whose newest checkpoint is of `step` is over."""
+    if config.early_stopping is not None and not is_finished(path):
+        return False  # which checkpoint is the best has still to be settled
+    return step == final_step(path, config.steps)
 
 
 class Trainer:
@@ -152,7 +162,7 @@ class Trainer:
         self.restored = found.path is not None
         if found.path is not None:
             self._restore(found.path)
-        cut_back(path / "journal.jsonl", self.step)
+        cut_back(path / "journal.jsonl", self.step, every_step=True)
         cut_back(path / "timing.jsonl", self.step)
         self.patience = None
         if config.early_stopping is not None:
@@ -186,7 +196,7 @@ class Trainer:
         clock = time.monotonic()
         clock_tokens, clock_step = self.tokens, self.step
         try:
-            while self.step < config.steps:
+            while self.step < config.steps and not (self.patience and self.patience.exhausted):
                 record = self.update()
                 if self.step % config.evaluation_interval() == 0 or self.step == config.steps:
                     with self._autocast():
@@ -204,10 +214,8 @@ class Trainer:
                     config.batch * config.context,
                     f"{note} step {self.step}/{config.steps}, loss {record['loss']:.3f}".strip(),
                 )
-                if self.patience and self.patience.exhausted:
-                    bar.skip((config.steps - self.step) * config.batch * config.context)
-                    break
             if self.patience:
+                bar.skip((config.steps - self.step) * config.batch * config.context)
                 finish_with(self.path, self.patience.best_step)
         finally:
             journal.close()
