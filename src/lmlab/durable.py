@@ -30,7 +30,7 @@ from lmlab.errors import UserError
 
 _NOT_WRITABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
-    errno.ENOTEMPTY,
+    errno.ENOTEMPTY, errno.ENAMETOOLONG,
 )  # fmt: skip
 
 on_operation: Callable[[str, Path], None] = lambda name, path: None  # noqa: E731
@@ -69,6 +69,18 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Makes the folder `path` and its missing parents; their names survive a power cut."""
+    missing: list[Path] = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        operation("make-folder", folder)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def _write_and_sync(path: Path, data: bytes) -> None:
     operation("write", path)
     with open(path, "wb") as file:
@@ -81,7 +93,7 @@ def _write_and_sync(path: Path, data: bytes) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Replaces the file `path` by `data`, all or nothing."""
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             _write_and_sync(temporary, data)
@@ -103,6 +115,22 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def from_json(text: str | bytes) -> Any:
+    """The value of JSON text, UTF-8 where it is bytes; `ValueError` for whatever is none."""
+    try:
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def is_member(name: object) -> bool:
+    """Whether `name`, from a manifest, is a relative path that stays in the manifest's folder."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return False
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replaces the file `path` by `value` as JSON, all or nothing."""
     write_text(path, to_json(value))
@@ -114,9 +142,12 @@ class AppendLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
+            new = not path.exists()
             # unbuffered: after a failed write nothing is left for close() to fail on again
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+            if new:
+                sync_folder(path.parent)
 
     def append(self, line: str) -> None:
         with disk_errors(self.path):
@@ -152,8 +183,9 @@ class StagedFolder:
         if self.target.exists():
             raise UserError(f"{self.target} exists already; nothing is overwritten")
         with disk_errors(self.target):
+            make_folder(self.target.parent)
             operation("make-folder", self.path)
-            self.path.mkdir(parents=True)
+            self.path.mkdir()
         return self
 
     def write(self, name: str, data: bytes) -> None:

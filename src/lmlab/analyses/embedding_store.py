@@ -13,7 +13,6 @@ Shapes: N rows, D width.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from lmlab.analyses.embedding import Prepared, embed
 from lmlab.config import digest, to_mapping
 from lmlab.config.decomposition import EmbeddingConfig
 from lmlab.data.pieces import Pieces
-from lmlab.durable import StagedFolder, to_json
+from lmlab.durable import StagedFolder, from_json, is_member, to_json
 from lmlab.errors import UserError
 from lmlab.progress import track
 
@@ -104,14 +103,27 @@ def open_embeddings(path: Path) -> EmbeddingStore:
     """A folder that `kept_embeddings` made. `UserError` if it is something else."""
     file = path / "manifest.json"
     try:
-        manifest = json.loads(file.read_text("utf-8"))
+        manifest = from_json(file.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: no embeddings: {error}") from error
     except ValueError as error:
         raise UserError(f"{file}: damaged: {error}. Remove {path}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{file}: no embeddings of this lmlab. Remove {path}")
+    if not _is_whole(manifest):
+        raise UserError(f"{file}: damaged: rows, width or shards are not as written. Remove {path}")
     return EmbeddingStore(path, manifest)
+
+
+def _is_whole(manifest: dict[str, Any]) -> bool:
+    rows, width, shards = (manifest.get(name) for name in ("rows", "width", "shards"))
+    if not isinstance(shards, dict) or not all(map(is_member, shards)):
+        return False
+    for shape in shards.values():
+        whole = isinstance(shape, list) and [type(size) for size in shape] == [int, int]
+        if not whole or shape[1] != width:
+            return False
+    return type(rows) is int and rows == sum(shape[0] for shape in shards.values())
 
 
 def aligned_rows(

@@ -23,7 +23,7 @@ from safetensors.numpy import load, save
 from lmlab.analyses.decomposition import Decomposition
 from lmlab.config import digest, from_mapping, to_mapping
 from lmlab.config.decomposition import EmbeddingConfig
-from lmlab.durable import write_bytes
+from lmlab.durable import from_json, write_bytes
 from lmlab.errors import UserError
 
 FORMAT = "lmlab mapping 1"
@@ -89,10 +89,10 @@ def load_mapping(path: Path) -> Mapped:
         data = path.read_bytes()
         tensors = load(data)
         size = int.from_bytes(data[:8], "little")
-        described = json.loads(data[8 : 8 + size])["__metadata__"]
+        described = from_json(data[8 : 8 + size])["__metadata__"]
         if described["format"] != FORMAT:
             raise ValueError(f"its format is {described['format']!r}")
-        models = json.loads(described["models"])
+        models = from_json(described["models"])
         target = described["target"]
         return Mapped(
             target=target,
@@ -100,7 +100,7 @@ def load_mapping(path: Path) -> Mapped:
             weights={name: tensors[f"weights.{name}"] for name in models if name != target},
             bias=tensors["bias"],
             embedding=from_mapping(
-                EmbeddingConfig, json.loads(described["embedding"]), where=str(path)
+                EmbeddingConfig, from_json(described["embedding"]), where=str(path)
             ),
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:

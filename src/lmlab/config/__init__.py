@@ -133,7 +133,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is a folder, not a TOML file") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not TOML: {error}") from error
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import glob
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
+from lmlab.durable import from_json
 from lmlab.errors import UserError
 
 FORMATS = (".txt", ".jsonl", ".parquet")
@@ -317,8 +317,8 @@ def json_lines(lines: Iterable[bytes], path: Path | str) -> Iterator[tuple[int, 
     """Number (from 1) and value of each line that is not blank; `UserError` names a bad one."""
     for number, line in _text_lines(lines, path):
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
+            record = from_json(line)
+        except ValueError as error:
             raise UserError(f"{path}, line {number}: not JSON: {error}") from error
         yield number, record
 

@@ -14,7 +14,6 @@ Shapes: N texts, B rows of a batch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from lmlab.data.splits import TEST, TRAIN, VALIDATION
 from lmlab.data.store import EncodedDocument, Split, TokenStore, write_store
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.data.windows import batch_indices
-from lmlab.durable import to_json
+from lmlab.durable import from_json, to_json
 from lmlab.errors import UserError
 
 _FILE = "labels.json"
@@ -122,16 +121,33 @@ def read_labels(store: TokenStore) -> Labels:
             "(`lmlab finetune` makes their store)"
         )
     try:
-        made: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        kind = np.int64 if made["classes"] else np.float64
-        by_split = {name: np.array(values, kind) for name, values in made["by_split"].items()}
-        labels = Labels(tuple(made["classes"]), tuple(made["metrics"]), by_split)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        made: dict[str, Any] = from_json(file.read_bytes())
+        labels = _checked_labels(made["classes"], made["metrics"], made["by_split"])
+        by_split = labels.by_split
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{file}: damaged: {error}; remove the folder and make it again") from error
     for name, values in by_split.items():
         if len(values) != len(store.split(name).documents_M3):
             raise UserError(f"{file}: damaged: {len(values)} labels of another number of texts")
     return labels
+
+
+def _checked_labels(classes: Any, metrics: Any, by_split: Any) -> Labels:
+    """`ValueError` for what `labelled_store` would not write."""
+    for names in (classes, metrics):
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("'classes' and 'metrics' are lists of names")
+    kinds: tuple[type, ...] = (int,) if classes else (int, float)
+    made: dict[str, np.ndarray] = {}
+    for name, values in by_split.items():
+        if not isinstance(values, list) or not all(type(value) in kinds for value in values):
+            raise ValueError(f"the labels of '{name}' are no list of numbers")
+        if classes and not all(0 <= value < len(classes) for value in values):
+            raise ValueError(f"a label of '{name}' is the number of no class")
+        made[name] = np.array(values, np.int64 if classes else np.float64)
+        if not np.isfinite(made[name]).all():
+            raise ValueError(f"a label of '{name}' is not finite")
+    return Labels(tuple(classes), tuple(metrics), made)
 
 
 class LabelledSplit:

@@ -27,13 +27,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from lmlab.config import digest
 from lmlab.data.tokenizers import TextTokenizer, load_tokenizer
-from lmlab.durable import StagedFolder, file_sha256, to_json
+from lmlab.durable import StagedFolder, file_sha256, from_json, is_member, to_json
 from lmlab.errors import UserError
 
 FORMAT = "lmlab token store 1"
@@ -210,7 +210,8 @@ class TokenStore:
     @cached_property
     def tokenizer(self) -> TextTokenizer:
         tokenizer = load_tokenizer(self.path / "tokenizer")
-        if tokenizer.fingerprint != self.manifest["tokenizer_fingerprint"]:
+        same = tokenizer.fingerprint == self.manifest["tokenizer_fingerprint"]
+        if not same or tokenizer.vocabulary != self.vocabulary:
             raise UserError(
                 f"{self.path / 'tokenizer'}: not the tokenizer that made this store. {_REMEDY}"
             )
@@ -247,12 +248,12 @@ _REMEDY = "Remove the folder and prepare it again."
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"
     try:
-        manifest = json.loads(file.read_bytes().decode("utf-8"))
+        manifest = from_json(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"{path}: not a token store (no manifest.json); make one with `lmlab prepare`"
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"{file}: damaged: {error}. {_REMEDY}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{file}: not the manifest of a token store ('{FORMAT}')")
@@ -264,13 +265,60 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if claimed != actual:
         raise UserError(f"{file}: the manifest was edited or damaged. {_REMEDY}")
     # The digest protects against accidents only: anyone can compute it for a hostile manifest
-    for name in manifest["files"]:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UserError(f"{file}: names a file outside the store: {name!r}")
-    listed = {s["file"] for split in manifest["splits"].values() for s in split["shards"]}
-    if not listed <= set(manifest["files"]):
-        raise UserError(f"{file}: a shard is listed without its digest. {_REMEDY}")
+    _check_manifest(manifest, file)
     return manifest
+
+
+_FIELDS = {
+    "vocabulary": int, "dtype": str, "bos_id": int, "end_of_text_id": int, "end_of_text": bool,
+    "tokenizer_fingerprint": str, "splits": dict, "files": dict,
+}  # fmt: skip
+_SPLIT_FIELDS = {"tokens": int, "documents": int, "text_bytes": int, "shards": list}
+_SHARD_FIELDS = {"file": str, "tokens": int}
+_SOURCE_FIELDS = {"name": str, "documents": int, "tokens": int}
+
+
+def _check_manifest(manifest: dict[str, Any], file: Path) -> None:
+    """`UserError` for what `write_store` would not write, whatever its digest says."""
+
+    def refuse(what: str) -> NoReturn:
+        raise UserError(f"{file}: damaged: {what}. {_REMEDY}")
+
+    def check(values: Any, fields: Mapping[str, type], where: str) -> None:
+        if not isinstance(values, dict):
+            refuse(f"{where} is no object")
+        for name, kind in fields.items():
+            value = values.get(name)
+            if type(value) is not kind or (isinstance(value, int) and value < 0):
+                refuse(f"{where}: '{name}' is {value!r}")
+
+    check(manifest, _FIELDS, "the manifest")
+    if manifest["dtype"] not in ("uint8", "uint16", "uint32"):
+        refuse(f"'dtype' is {manifest['dtype']!r}")
+    if max(manifest["bos_id"], manifest["end_of_text_id"]) >= manifest["vocabulary"]:
+        refuse("a special token is beyond the vocabulary")
+    for name in manifest["files"]:
+        if not is_member(name):
+            raise UserError(f"{file}: names a file outside the store: {name!r}")
+    needed = {"tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"}
+    for name, split in manifest["splits"].items():
+        check(split, _SPLIT_FIELDS, f"split '{name}'")
+        for shard in split["shards"]:
+            check(shard, _SHARD_FIELDS, f"a shard of split '{name}'")
+        if sum(shard["tokens"] for shard in split["shards"]) != split["tokens"]:
+            refuse(f"the shards of split '{name}' do not make up its tokens")
+        sources = split.get("sources", [])
+        if not isinstance(sources, list):
+            refuse(f"the sources of split '{name}' are no list")
+        for source in sources:
+            check(source, _SOURCE_FIELDS, f"a source of split '{name}'")
+        for what in ("tokens", "documents"):
+            if sources and sum(source[what] for source in sources) != split[what]:
+                refuse(f"the sources of split '{name}' do not make up its {what}")
+        needed |= {f"{name}.documents.npy", f"{name}.names.jsonl"}
+        needed |= {shard["file"] for shard in split["shards"]}
+    if not needed <= manifest["files"].keys():
+        refuse(f"{min(needed - manifest['files'].keys())} is there without its digest")
 
 
 class Split:
@@ -279,6 +327,7 @@ class Split:
     def __init__(self, store: TokenStore, name: str, described: Mapping[str, Any]) -> None:
         self.store, self.name = store, name
         self.tokens: int = described["tokens"]
+        self.documents: int = described["documents"]
         self.text_bytes: int = described["text_bytes"]
         first_document, first_token = 0, 0
         parts: list[SourcePart] = []
@@ -300,17 +349,33 @@ class Split:
         """(M, 3) int64: first token in the stream, tokens (end-of-text left out), text bytes."""
         path = self.store.path / f"{self.name}.documents.npy"
         try:
-            return np.load(path, allow_pickle=False)
-        except (EOFError, ValueError) as error:
+            with open(path, "rb") as file:
+                table_M3 = np.lib.format.read_array(file, allow_pickle=False)
+        except Exception as error:  # numpy parses the header as Python, and raises what that does
             raise UserError(f"{path}: damaged: {error}. {_REMEDY}") from error
+        if table_M3.dtype != np.int64 or table_M3.shape != (self.documents, 3):
+            raise UserError(
+                f"{path}: damaged: {table_M3.dtype} of shape {table_M3.shape} where the manifest "
+                f"has {self.documents} documents. {_REMEDY}"
+            )
+        first_M, tokens_M = table_M3[:, 0], table_M3[:, 1]
+        outside_M = (table_M3 < 0).any(1) | (tokens_M > self.tokens - first_M)
+        if outside_M.any():
+            raise UserError(
+                f"{path}: damaged: document {outside_M.argmax()} is not inside the split. {_REMEDY}"
+            )
+        return table_M3
 
     @cached_property
     def names(self) -> list[str]:
         path = self.store.path / f"{self.name}.names.jsonl"
         try:
-            return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
-        except ValueError as error:
+            names = [from_json(line) for line in path.read_bytes().split(b"\n") if line]
+        except (OSError, ValueError) as error:
             raise UserError(f"{path}: damaged: {error}. {_REMEDY}") from error
+        if len(names) != self.documents or not all(isinstance(name, str) for name in names):
+            raise UserError(f"{path}: damaged: not {self.documents} names. {_REMEDY}")
+        return names
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Ids (int64) of the stream from `start` up to `stop`, across shards."""

@@ -27,6 +27,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from lmlab.config import digest
+from lmlab.durable import from_json
 from lmlab.errors import UserError
 
 BOS = "<|bos|>"
@@ -193,7 +194,7 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
     """
     try:
         backend = Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
-        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+        config = from_json((folder / "tokenizer_config.json").read_bytes())
         bos, end = (backend.token_to_id(config[k]) for k in ("bos_token", "eos_token"))
         mask = backend.token_to_id(config["mask_token"]) if "mask_token" in config else None
         reversed_text = bool(config["lmlab_reversed_text"])
@@ -211,7 +212,7 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
 def is_own_tokenizer(folder: Path) -> bool:
     """Whether `folder` holds a tokenizer that lmlab saved."""
     try:
-        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+        config = from_json((folder / "tokenizer_config.json").read_bytes())
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "lmlab_reversed_text" in config

@@ -28,6 +28,11 @@ from transformers.utils import logging as transformers_logging
 from lmlab.errors import UserError
 from lmlab.models.head import own_bias
 
+_PICKLED = (
+    " (lmlab reads weights as safetensors only, since a pickle such as a .bin file can run code; "
+    "if you trust it, convert it with transformers' save_pretrained and open that folder)"
+)
+
 
 def load_pretrained(name: str, *, masked: bool) -> Any:
     """A float32 causal (or masked) model of a folder or the Hub, from safetensors only.
@@ -87,8 +92,9 @@ def _load(kind: Any, name: str, **settings: Any) -> tuple[Any, set[str]]:
             output_loading_info=True,
             **settings,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{name}: the model cannot be loaded: {error}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        hint = _PICKLED if ".safetensors" in str(error) and ".bin" in str(error) else ""
+        raise UserError(f"{name}: the model cannot be loaded: {error}{hint}") from error
     finally:
         transformers_logging.set_verbosity(level)
         if bars:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from lmlab.durable import write_bytes
+from lmlab.durable import from_json, write_bytes
 from lmlab.errors import UserError
 
 FORMAT = "lmlab scatter 1"
@@ -200,17 +200,20 @@ class Scatter:
             data = path.read_bytes()
             tensors = load(data)
             size = int.from_bytes(data[:8], "little")
-            described = json.loads(data[8 : 8 + size])["__metadata__"]
+            described = from_json(data[8 : 8 + size])["__metadata__"]
             if described["format"] != FORMAT:
                 raise ValueError(f"its format is {described['format']!r}")
             made = cls(products=described["products"])
-            made._fix({str(k): int(v) for k, v in json.loads(described["widths"]).items()})
+            widths = from_json(described["widths"])
+            if sum(widths.values()) != len(tensors["mean"]) or min(widths.values()) < 1:
+                raise ValueError("its widths are not those of its means")
+            made._fix({name: int(width) for name, width in widths.items()})
             made._n = int(described["n"])
             for place, kept in (("mean", made._mean_P), *_numbered(made._strips)):
                 if tensors[place].shape != kept.shape:
                     raise ValueError(f"{place} has another shape")
                 kept.copy_(tensors[place])
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: cannot be read as a scatter: {error}") from error
         return made
 

@@ -13,7 +13,6 @@ skipped.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping
@@ -21,7 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmlab.durable import StagedFolder, file_sha256, operation, sync_folder, to_json, write_json
+from lmlab.durable import (
+    StagedFolder,
+    file_sha256,
+    from_json,
+    is_member,
+    operation,
+    sync_folder,
+    to_json,
+    write_json,
+)
 from lmlab.errors import UserError
 
 FORMAT = "lmlab checkpoint 1"
@@ -44,7 +52,6 @@ def save_checkpoint(run: Path, step: int, files: Mapping[str, bytes]) -> Path:
         aside = target.with_name(f"{target.name}.damaged-{len(list(target.parent.iterdir()))}")
         operation("rename", aside)
         target.rename(aside)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with StagedFolder(target) as folder:
         for name, data in files.items():
             folder.write(name, data)
@@ -57,18 +64,18 @@ def verify_checkpoint(path: Path) -> int:
     """Compares every file with the manifest; returns the step. `UserError` names what is wrong."""
     file = path / "manifest.json"
     try:
-        manifest = json.loads(file.read_bytes().decode("utf-8"))
+        manifest = from_json(file.read_bytes())
         step, files = manifest["step"], manifest["files"]
-        if manifest["format"] != FORMAT or not isinstance(step, int):
+        if manifest["format"] != FORMAT or type(step) is not int:
             raise ValueError("not a checkpoint's manifest")
-        named = [(Path(name), str(expected)) for name, expected in files.items()]
+        named = [(name, str(expected)) for name, expected in files.items()]
     except OSError as error:
         raise UserError(f"{path}: no manifest; the checkpoint is incomplete") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file}: damaged: {error}") from error
     for name, expected in named:
-        if name.is_absolute() or len(name.parts) != 1 or name.name == "..":
-            raise UserError(f"{file}: names a file outside the checkpoint: {str(name)!r}")
+        if not is_member(name):
+            raise UserError(f"{file}: names a file outside the checkpoint: {name!r}")
         member = path / name
         if not member.is_file() or file_sha256(member) != expected:
             raise UserError(f"{member}: missing, truncated or changed since it was saved")
@@ -142,10 +149,19 @@ def finish_with(run: Path, step: int) -> None:
     write_json(run / _FINISHED, {"checkpoint": step})
 
 
+def is_finished(run: Path) -> bool:
+    """Whether `finish_with` ended a run."""
+    return (run / _FINISHED).is_file()
+
+
 def final_step(run: Path, steps: int) -> int:
     """The step of a run's last checkpoint: `steps`, or where `finish_with` ended it."""
-    file = run / _FINISHED
-    return int(read_json_file(file).get("checkpoint", steps)) if file.is_file() else steps
+    if not is_finished(run):
+        return steps
+    step = read_json_file(run / _FINISHED).get("checkpoint")
+    if type(step) is not int:
+        raise UserError(f"{run / _FINISHED}: damaged: it names no checkpoint")
+    return step
 
 
 def _remove(paths: Iterable[Path]) -> None:
@@ -161,7 +177,7 @@ def _remove(paths: Iterable[Path]) -> None:
 def read_json_file(path: Path) -> dict[str, Any]:
     """A JSON object from a checkpoint; `UserError` if it is missing or damaged."""
     try:
-        value = json.loads(path.read_bytes().decode("utf-8"))
+        value = from_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:

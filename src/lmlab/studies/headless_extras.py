@@ -6,7 +6,6 @@ study that resumes has the same figures.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from lmlab.config.studies import HeadlessStudyConfig
 from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
 from lmlab.data.unigram import token_counts
-from lmlab.durable import write_json
+from lmlab.durable import from_json, write_json
 from lmlab.progress import say
 from lmlab.training.growth import step_cost
 from lmlab.training.hardware import available_cores, resolve_device
@@ -122,7 +121,7 @@ def measured_growth(config: HeadlessStudyConfig) -> list[dict[str, Any]]:
 def _read(file: Path) -> dict[str, Any] | None:
     """What was kept; None where there is nothing, or it is damaged and must be measured again."""
     try:
-        values = json.loads(file.read_text("utf-8"))
+        values = from_json(file.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return values if isinstance(values, dict) else None

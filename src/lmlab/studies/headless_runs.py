@@ -8,7 +8,6 @@ runs. It is a property of the machine: elsewhere the same study has other runs a
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from lmlab.config.objective import HeadlessConfig
 from lmlab.config.studies import HeadlessStudyConfig
 from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.data.store import TokenStore
-from lmlab.durable import write_json
+from lmlab.durable import from_json, write_json
 from lmlab.progress import say
 from lmlab.studies.requests import text_run
 from lmlab.training.loop import TrainedRun
@@ -144,7 +143,7 @@ def measured_seconds(config: HeadlessStudyConfig, store: TokenStore) -> dict[str
 
 def _kept(file: Path, arms: set[str]) -> dict[str, float] | None:
     try:
-        values = json.loads(file.read_text("utf-8"))
+        values = from_json(file.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return values if isinstance(values, dict) and set(values) == arms else None

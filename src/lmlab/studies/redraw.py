@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lmlab.durable import write_text
+from lmlab.durable import from_json, write_text
 from lmlab.errors import UserError
 from lmlab.report.page import render_page
 from lmlab.studies.arrow_report import arrow_page, arrow_sections, summary
@@ -95,7 +94,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     """The results of a finished study; `UserError` if there are none, or they are damaged."""
     file = folder / "results.json"
     try:
-        results = json.loads(file.read_text("utf-8"))
+        results = from_json(file.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{folder}: no results.json; run the study first") from error
     except ValueError as error:
