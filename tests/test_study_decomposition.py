@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster
 
+from hostile_text import attack_report
 from lmlab.analyses.decomposition import decompose
 from lmlab.analyses.decomposition_of_models import embed_models
 from lmlab.analyses.subject import open_subject
@@ -210,3 +211,9 @@ def test_a_dendrogram_joins_all_leaves():
     ):
         with pytest.raises(UserError, match=said):
             dendrogram(["a", "b", "c"], wrong, x_label="", finding="f", alt="")
+
+
+@pytest.mark.trust
+@pytest.mark.promise("Script in any string of a study's results does not reach its report alive")
+def test_hostile_strings_stay_text(finished, cases):
+    assert attack_report(finished[1].parent, cases) > 10

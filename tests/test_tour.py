@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hostile_text import attack_report
 from lmlab.config.model import ModelConfig
 from lmlab.config.studies import ArrowConfig, HeadlessStudyConfig
 from lmlab.studies import tour
@@ -72,6 +73,12 @@ def test_the_page_is_drawn_again_from_results_alone(toured):
     toured.unlink()
     assert redraw(toured.parent) == toured
     assert toured.read_text() == page
+
+
+@pytest.mark.trust
+@pytest.mark.promise("Script in any string of a study's results does not reach its report alive")
+def test_hostile_strings_stay_text(toured, cases):
+    assert attack_report(toured.parent, cases) > 20
 
 
 def test_each_part_has_a_report_of_its_own(toured):
