@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LAB ?= lab
 
-.PHONY: tour test check slow bench clean
+.PHONY: tour test check slow trust golden bench clean
 
 tour: .venv/.installed
 	$(BIN)/lmlab tour --lab $(LAB)
@@ -23,6 +23,14 @@ check: .venv/.installed-dev
 # Scientific checks of minutes
 slow: .venv/.installed-dev
 	$(BIN)/pytest -m slow
+
+# Attacks on what lmlab promises; writes the table of docs/trust.md
+trust: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m promise --hypothesis-profile trust --trust-table docs/trust.md
+
+# Losses that refactors must reproduce, anew: only where a change of them is meant
+golden: .venv/.installed-dev
+	$(BIN)/python tests/golden_losses.py
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/train_throughput.py

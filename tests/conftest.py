@@ -26,7 +26,13 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TokenizerConfig
 
 hypothesis.settings.register_profile("lmlab", deadline=None, max_examples=50, derandomize=True)
+hypothesis.settings.register_profile(
+    "trust", deadline=None, max_examples=1000, suppress_health_check=list(hypothesis.HealthCheck)
+)
 hypothesis.settings.load_profile("lmlab")
+
+
+pytest_plugins = ("promises",)
 
 
 @pytest.fixture(autouse=True)
