@@ -1,12 +1,14 @@
 """Golden losses: what 50 steps of each objective gave once, in `golden/*.json`.
 
-`make golden` writes them anew. Do that only where a change of the losses is meant, and say why in
+`make golden` writes them anew; `python tests/golden_losses.py CASE...` only some. Do that only where a change of the losses is meant, and say why in
 the commit.
 """
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,8 +42,8 @@ def golden(name: str) -> dict[str, Any]:
     return json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
 
 
-def main() -> None:
-    for name in CASES:
+def main(names: Iterable[str]) -> None:
+    for name in names:
         with TemporaryDirectory() as folder:
             made = losses(name, Path(folder))
         rounded = {key: [float(f"{v:.7g}") for v in values] for key, values in made.items()}
@@ -49,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or CASES)

@@ -44,6 +44,10 @@ def _small(architecture: Any = "gpt2", *, tied: bool = False) -> ModelConfig:
     return ModelConfig(architecture, layers=1, heads=2, width=32, tied=tied)
 
 
+def _recurrent() -> ModelConfig:
+    return ModelConfig("lstm", layers=1, width=32)
+
+
 _CHILD = {"model": ModelConfig()}  # the parent's architecture is kept
 
 CASES = {
@@ -61,6 +65,12 @@ CASES = {
             "headless": HeadlessConfig(cross_entropy=0.5),
         }
     ),
+    "towers": Case({"model": _small(), "objective": "towers"}),
+    "towers-masked": Case({"model": _small("bert"), "objective": "towers-masked"}),
+    "towers-cloze": Case({"model": _recurrent(), "objective": "towers-cloze"}),
+    "probe": Case({**_CHILD, "objective": "probe"}, parent="towers"),
+    "probe-masked": Case({**_CHILD, "objective": "probe-masked"}, parent="towers-masked"),
+    "probe-cloze": Case({**_CHILD, "objective": "probe-cloze"}, parent="towers-cloze"),
     "classification": Case(
         {**_CHILD, "objective": "classification", "context": 14},
         parent="causal-forward",

@@ -146,8 +146,12 @@ class AppendLog:
             new = not path.exists()
             # unbuffered: after a failed write nothing is left for close() to fail on again
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
-            if new:
-                sync_folder(path.parent)
+            try:
+                if new:
+                    sync_folder(path.parent)
+            except BaseException:
+                self._file.close()
+                raise
 
     def append(self, line: str) -> None:
         with disk_errors(self.path):

@@ -12,7 +12,6 @@ of what decides them, so an interrupted study goes on where it stopped.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from lmlab.config.encoding import EncodingStudyConfig
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.data.store import TokenStore
-from lmlab.durable import write_json, write_text
+from lmlab.durable import from_json, write_json, write_text
 from lmlab.errors import UserError
 from lmlab.numerics.frequency import type_deciles
 from lmlab.progress import say, track
@@ -148,7 +147,7 @@ def _kept(
                list(config.shares), "encoding 1"]  # fmt: skip
     file = run.path / "analyses" / f"encoding-{digest(decided)[:12]}.json"
     try:
-        return json.loads(file.read_text("utf-8"))
+        return from_json(file.read_bytes())
     except (FileNotFoundError, ValueError):
         pass
     say(f"analysing {name}{', embedding alone' if raw else ''}, vocabulary {store.vocabulary:,}")

@@ -189,7 +189,11 @@ class Trainer:
     def run(self, bar: Bar, note: str) -> None:
         config = self.config
         journal = Journal(self.path / "journal.jsonl")
-        timing = Journal(self.path / "timing.jsonl")
+        try:
+            timing = Journal(self.path / "timing.jsonl")
+        except BaseException:
+            journal.close()
+            raise
         bar.skip(self.step * config.batch * config.context)
         if not self.restored and config.checkpoints.due(0, config.steps):
             self._save(journal, timing)
