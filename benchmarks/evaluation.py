@@ -10,8 +10,8 @@ wide, with random weights and a BPE tokenizer learnt from the same files (GPT-2'
 Each form runs in a process of its own, on a CPU in float32 with the same number of threads; rounds
 alternate the forms, so that a machine whose speed drifts slows them alike. Timed is the call of
 `loglikelihood`: tokenising, scoring and all that either does around them; imports, opening the
-model and a warm-up of a few requests are not. HFLM gets the batch size that was its fastest in a
-trial of `--batches`; lmlab chooses for itself. Printed: the median seconds, how many times faster
+model and a warm-up of a few requests are not. HFLM gets the batch size that took it the fewest
+seconds of the processor in a trial of `--batches`; lmlab chooses for itself. Printed: the median seconds, how many times faster
 by the median over rounds, the same of the processor's seconds (which other processes on the machine
 disturb less), and the greatest relative difference of a log-likelihood.
 """
@@ -160,10 +160,10 @@ def compare(
     pairs = json.loads(requests.read_text())
     trial = requests.with_name("trial.json")
     trial.write_text(json.dumps(pairs[:: -(-len(pairs) // TRIAL)]))
-    tried = {b: float(run("hflm", model, trial, b, threads)["seconds"]) for b in batches}
+    tried = {b: float(run("hflm", model, trial, b, threads)["processor"]) for b in batches}
     best = min(tried, key=tried.__getitem__)
     print(
-        f"{task}: {len(pairs):,} requests; seconds of HFLM by batch size on a share of them: "
+        f"{task}: {len(pairs):,} requests; processor's seconds of HFLM by batch size on a share: "
         + ", ".join(f"{b}: {seconds:.2f}" for b, seconds in tried.items())
     )
     clocks = ("seconds", "processor")
@@ -231,7 +231,7 @@ def main() -> None:
         if model is None:
             model = folder / "model"
             made = make_model(model, texts, options.vocabulary)
-            print(f"GPT-2, {LAYERS} x {WIDTH}, vocabulary {made:,}, {options.threads} threads")
+            print(f"GPT-2, {LAYERS} x {WIDTH}, vocabulary {made:,}, threads: {options.threads}")
         for task, path in asked.items():
             compare(task, model, path, options.batches, options.rounds, options.threads)
 

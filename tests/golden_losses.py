@@ -1,7 +1,7 @@
 """Golden losses: what 50 steps of each objective gave once, in `golden/*.json`.
 
-`make golden` writes them anew; `python tests/golden_losses.py CASE...` only some. Do that only where a change of the losses is meant, and say why in
-the commit.
+`make golden` writes them anew; `python tests/golden_losses.py CASE...` only some. Do that only
+where a change of the losses is meant, and say why in the commit.
 """
 
 from __future__ import annotations

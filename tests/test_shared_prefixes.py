@@ -25,6 +25,7 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.objectives.base import IGNORED
 from lmlab.objectives.causal import Causal
+from lmlab.objectives.full import FullCrossEntropy
 from lmlab.objectives.headless import Headless
 
 SYMBOLS = 4
@@ -131,7 +132,7 @@ def texts(count: int) -> list[Request]:
 )
 def test_scores_are_those_of_each_alone(architecture, reads, monkeypatch):
     subject = subject_of(architecture)
-    criterion, backbone = subject.objective.criterion, subject.backbone
+    criterion, backbone = FullCrossEntropy(), subject.backbone
     assert can_read_trees(criterion, backbone, filler=SYMBOLS) == reads
     read: list[int] = []
     body = backbone.hidden
@@ -174,7 +175,7 @@ def test_models_that_read_otherwise_are_left_alone():
     torch.manual_seed(0)
     backbone = Backbone(OwnPositions(config).eval())
     assert backbone.linear
-    criterion = subject.objective.criterion
+    criterion = FullCrossEntropy()
     assert not can_read_trees(criterion, backbone, filler=8)
     assert not can_read_trees(criterion, Backbone(subject.model.double()), filler=SYMBOLS)
 

@@ -24,7 +24,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab steer           scale tokens' probabilities by editing output embeddings
   lmlab prune           remove dimensions of the output embedding; a smaller head
   lmlab dynamics        when in training the output embedding encodes frequency
-  lmlab eval            LAMBADA, BLiMP and multiple choice, without training for them
+  lmlab eval            LAMBADA, BLiMP, multiple choice and lm-eval's tasks, zero-shot
   lmlab finetune        classifiers on labelled texts, from any model, with intervals
   lmlab sample          text from a model
   lmlab export          a model as a standard transformers folder
