@@ -13,7 +13,8 @@ alternate the forms, so that a machine whose speed drifts slows them alike. Time
 model and a warm-up of a few requests are not. HFLM gets the batch size that took it the fewest
 seconds of the processor in a trial of `--batches`; lmlab chooses for itself. Printed: the median
 seconds, how many times faster by the median over rounds, the same of the processor's seconds (which
-other processes on the machine disturb less), and the greatest relative difference of a log-likelihood.
+other processes on the machine disturb less), and the greatest relative difference of a
+log-likelihood.
 """
 
 from __future__ import annotations
