@@ -1,7 +1,8 @@
 """Progress with an estimate of the time left, on a terminal and in a log file.
 
 On a terminal a bar that redraws itself; elsewhere (CI, a pipe, a batch job) one plain line every
-ten seconds. Always on standard error, so that standard output stays the result.
+ten seconds. Always on standard error, so that standard output stays the result. Of several
+processes that do one job, the first speaks for all.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from lmlab.processes import is_first
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -23,7 +26,8 @@ def duration(seconds: float) -> str:
 
 def say(message: str) -> None:
     """One line of information on standard error."""
-    print(message, file=sys.stderr, flush=True)
+    if is_first():
+        print(message, file=sys.stderr, flush=True)
 
 
 class Bar:
@@ -102,7 +106,8 @@ class _TerminalBar(Bar):
 @contextmanager
 def track(label: str, total: float | None, unit: str, start: float = 0) -> Iterator[Bar]:
     """A bar for `total` pieces of work (None if unknown), of which `start` were done before."""
-    bar = (_TerminalBar if sys.stderr.isatty() else Bar)(label, total, unit, start)
+    drawn = sys.stderr.isatty() and is_first()
+    bar = (_TerminalBar if drawn else Bar)(label, total, unit, start)
     try:
         yield bar
     finally:

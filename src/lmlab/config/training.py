@@ -169,6 +169,9 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
     """CPU threads (default: the cores this process may use)."""
+    fsdp: bool = False
+    """Under torchrun, share weights, gradients and optimizer out over the processes (FSDP2), for a
+    model that is too large for one; without it each has all of them (DDP)."""
     strict: bool = False
     """Refuse to resume where a setting differs that could change bits."""
 
@@ -186,6 +189,11 @@ class TrainConfig:
         if self.seed < 0:
             raise UserError(f"--seed {self.seed} must be at least 0")
         self._check_objective()
+        if self.fsdp and (self.optimizer.name == "muon" or self.compile or self.is_towers):
+            raise UserError(
+                "--fsdp shares weights out, which --optimizer.name muon, --compile and towers need "
+                "whole; leave one of them out"
+            )
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
             raise UserError(
                 f"--micro-batch {self.micro_batch} must divide the batch of {self.batch} windows"
@@ -314,7 +322,7 @@ class TrainConfig:
         The store counts by content, not by place.
         """
         values = to_mapping(self)
-        for name in ("store", "out", "device", "threads", "strict"):
+        for name in ("store", "out", "device", "threads", "strict", "fsdp"):
             values.pop(name, None)
         # What is not used decides nothing
         if not self.is_headless:

@@ -5,6 +5,7 @@ Only safetensors and JSON: lmlab writes and reads no pickle.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,20 +121,20 @@ def language_model_kinds(config: Any) -> tuple[bool, bool, bool]:
     return fills, continues, fills and trained_to_fill
 
 
-def model_files(model: PreTrainedModel) -> dict[str, bytes]:
+def model_files(
+    model: PreTrainedModel, *, whole: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.detach
+) -> dict[str, bytes]:
     """`model.safetensors`, `config.json` and `generation_config.json` as bytes.
+
+    `whole` makes a whole tensor of each weight, where they are shards.
 
     A weight shared by several names (a tied output embedding) is written once, under its first
     name, as transformers does. An output bias of our own is left out (see `models.head`).
     """
-    tensors: dict[str, torch.Tensor] = {}
-    seen = _left_out(model)
-    for name, tensor in model.state_dict().items():
-        place = (tensor.data_ptr(), tensor.shape)
-        if place in seen:
-            continue
-        seen.add(place)
-        tensors[name] = tensor.detach().cpu().contiguous()
+    tensors = {
+        name: whole(tensor).detach().cpu().contiguous()
+        for name, tensor in _own_weights(model).items()
+    }
     model.config.architectures = [type(model).__name__]
     generation = GenerationConfig.from_model_config(model.config)
     return {
@@ -143,10 +144,15 @@ def model_files(model: PreTrainedModel) -> dict[str, bytes]:
     }
 
 
-def _left_out(model: torch.nn.Module) -> set[tuple[int, torch.Size]]:
-    """What is not the model's own: places of tensors that its files do not hold."""
-    bias_V = own_bias(model)
-    return set() if bias_V is None else {(bias_V.data_ptr(), bias_V.shape)}
+def _own_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors that a model's files hold, each under its first name."""
+    seen = set() if (bias_V := own_bias(model)) is None else {id(bias_V)}
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor
+    return found
 
 
 @torch.no_grad()
@@ -159,13 +165,7 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         tensors = load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
-    own = model.state_dict(keep_vars=True)
-    seen = _left_out(model)
-    for name, tensor in own.items():
-        place = (tensor.data_ptr(), tensor.shape)
-        if place in seen:
-            continue
-        seen.add(place)
+    for name, tensor in _own_weights(model).items():
         if name not in tensors or tensors[name].shape != tensor.shape:
             raise UserError(f"{path}: does not fit this model (weight '{name}')")
         tensor.copy_(tensors.pop(name))

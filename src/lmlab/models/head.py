@@ -11,7 +11,7 @@ Shapes: D width, V vocabulary.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,12 +118,17 @@ def own_bias(model: Any) -> nn.Parameter | None:
     return head.bias if getattr(head, _OWN, False) else None
 
 
-def head_files(model: Any) -> dict[str, bytes]:
-    """`head.safetensors` of a model with a bias of our own; nothing without one."""
+def head_files(
+    model: Any, *, whole: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.detach
+) -> dict[str, bytes]:
+    """`head.safetensors` of a model with a bias of our own; nothing without one.
+
+    `whole` makes a whole tensor of it, where it is shards.
+    """
     bias_V = own_bias(model)
     if bias_V is None:
         return {}
-    return {HEAD_FILE: save({"output_bias": bias_V.detach().cpu().contiguous()})}
+    return {HEAD_FILE: save({"output_bias": whole(bias_V).detach().cpu().contiguous()})}
 
 
 def read_bias(folder: Path) -> torch.Tensor | None:

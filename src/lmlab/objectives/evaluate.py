@@ -20,6 +20,7 @@ import torch
 from lmlab.data.windows import EvaluationWindows
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.base import Objective
+from lmlab.processes import shared_out, sum_over_processes
 from lmlab.progress import Bar
 
 _PAD_MULTIPLE = 32
@@ -80,11 +81,13 @@ def evaluate(
     windows: EvaluationWindows,
     *,
     batch: int,
+    share: bool = True,
     bar: Bar | None = None,
 ) -> WindowNats:
     """Scores all windows, `batch` at a time, in evaluation mode and without gradients.
 
-    `bar` counts scored tokens. Sums are float64.
+    `bar` counts scored tokens. Sums are float64. Several processes `share` the batches out, and
+    each has all results; a window is in the same batch whatever their number.
     """
     edges = position_edges(windows.context)
     nats_Mb = np.zeros((len(windows), len(edges) - 1))
@@ -92,16 +95,19 @@ def evaluate(
     training = model.training
     model.eval()
     try:
-        for rows, length in window_batches(windows, batch):
-            ids = [windows.ids(int(row)) for row in rows]
-            made = objective.batch(ids, device=backbone.device, length=length)
-            nats_BT = objective.score(backbone, made).double().cpu().numpy()
-            starts = edges[:-1][edges[:-1] < length]
-            nats_Mb[rows, : len(starts)] = np.add.reduceat(nats_BT, starts, axis=1)
+        for (rows, length), is_mine in shared_out(window_batches(windows, batch)):
+            if is_mine or not share:
+                ids = [windows.ids(int(row)) for row in rows]
+                made = objective.batch(ids, device=backbone.device, length=length)
+                nats_BT = objective.score(backbone, made).double().cpu().numpy()
+                starts = edges[:-1][edges[:-1] < length]
+                nats_Mb[rows, : len(starts)] = np.add.reduceat(nats_BT, starts, axis=1)
             if bar:
                 bar.advance(float(windows.length_M[rows].sum()))
     finally:
         model.train(training)
+    if share:
+        nats_Mb = sum_over_processes(nats_Mb)
     return WindowNats(nats_Mb, windows.length_M.copy())
 
 

@@ -8,7 +8,8 @@ Notable:
 - The optimum of the loss is log p(v | context) - log p(v) up to a constant of the context, p(v) the
   marginal of the batch. So embeddings plus the log-unigram distribution as output bias are a
   language model with no fine-tuning, and that is how this objective scores text.
-- Negatives are the targets of the micro-batch: gradient accumulation changes the objective.
+- Negatives are the targets of the micro-batch, over all processes: gradient accumulation changes
+  the objective, the number of processes does not.
 - A share of full cross-entropy can be mixed in; with the same bias both have the same optimum.
 - The state is the one that the model's own head reads. In BERT and its kin that is after the
   head's small dense layer, which the paper leaves out; it keeps the architecture stock.
@@ -29,13 +30,19 @@ from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.base import Batch, hidden_states
 from lmlab.objectives.causal import Causal
-from lmlab.objectives.contrastive import contrastive_loss, contrastive_sum, unit_rows
+from lmlab.objectives.contrastive import (
+    contrastive_loss,
+    contrastive_sum,
+    gathered_targets,
+    unit_rows,
+)
 from lmlab.objectives.cross_entropy import (
     cross_entropy_each,
     cross_entropy_each_and_best,
     cross_entropy_sum,
 )
 from lmlab.objectives.masked import Masked
+from lmlab.processes import world
 
 __all__ = ["Contrastive", "Headless", "HeadlessMasked", "contrastive_loss"]
 
@@ -68,6 +75,7 @@ class Contrastive:
             hidden_ND,
             backbone.embedding_VD,
             targets_N,
+            candidate_ids_M=gathered_targets(targets_N) if world() > 1 else None,
             temperature=s.temperature,
             cosine=s.cosine,
             duplicates=s.duplicates,

@@ -32,6 +32,7 @@ from lmlab.objectives.cloze import Cloze
 from lmlab.objectives.cross_entropy import cross_entropy_each, cross_entropy_sum
 from lmlab.objectives.full import FullCrossEntropy
 from lmlab.objectives.masked import Masked
+from lmlab.processes import world
 
 
 def tower_rows(model: TwoTower, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,7 +142,7 @@ class FusedTowers(FullCrossEntropy):
             for k in range(2)
         )
         if fusion == "minimum":
-            share = torch.sigmoid(second - first).mean()
+            share = _mean_of_all(torch.sigmoid(second - first))
             balance = self.balance * count * (2 * share - 1) ** 2
             return torch.minimum(first, second).sum() + balance, count
         kept = (rows[0][real_N], rows[1][real_N])
@@ -152,6 +153,16 @@ class FusedTowers(FullCrossEntropy):
     @torch.no_grad()
     def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
         return joint_nats(_model(backbone), tower_rows(_model(backbone), batch), batch.targets_N)
+
+
+def _mean_of_all(values_N: torch.Tensor) -> torch.Tensor:
+    """The mean over the rows of all processes, with the gradients of every process's loss."""
+    if world() == 1:
+        return values_N.mean()
+    from torch.distributed.nn.functional import all_reduce
+
+    total, count = all_reduce(torch.stack([values_N.sum(), values_N.new_tensor(len(values_N))]))
+    return total / count
 
 
 class TowerProbes(FullCrossEntropy):

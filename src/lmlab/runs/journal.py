@@ -12,6 +12,7 @@ from typing import Any
 
 from lmlab.durable import AppendLog, from_json, write_bytes
 from lmlab.errors import UserError
+from lmlab.processes import is_first
 
 
 class Journal:
@@ -28,6 +29,38 @@ class Journal:
 
     def close(self) -> None:
         self._log.close()
+
+
+class RunJournals:
+    """The two journals of a run's folder, opened together; of several processes that train it, the
+    first one's are written."""
+
+    def __init__(self, run: Path) -> None:
+        self._open: list[Journal] = []
+        try:
+            for name in ("journal.jsonl", "timing.jsonl") if is_first() else ():
+                self._open.append(Journal(run / name))
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, record: dict[str, Any]) -> None:
+        """A step's record."""
+        for journal in self._open[:1]:
+            journal.append(record)
+
+    def append_timing(self, record: dict[str, Any]) -> None:
+        """Clock, speed and memory."""
+        for journal in self._open[1:]:
+            journal.append(record)
+
+    def sync(self) -> None:
+        for journal in self._open:
+            journal.sync()
+
+    def close(self) -> None:
+        for journal in self._open:
+            journal.close()
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:

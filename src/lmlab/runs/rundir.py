@@ -17,6 +17,8 @@ from lmlab.config import read_toml, to_toml
 from lmlab.durable import disk_errors, make_folder, remove_abandoned, write_text
 from lmlab.errors import UserError
 
+_PLACES = {"identity", "store", "out", "threads", "device", "strict", "fsdp"}
+
 
 class RunDirectory:
     """A run folder, opened for training: created or found to hold the same run, and locked.
@@ -82,7 +84,7 @@ def check_identity(path: Path, identity: str, config: dict[str, Any]) -> None:
 
 def _differences(held: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> set[str]:
     names: set[str] = set()
-    for key in {*held, *wanted} - {"identity", "store", "out", "threads", "device", "strict"}:
+    for key in {*held, *wanted} - _PLACES:
         a, b = held.get(key), wanted.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             names |= _differences(a, b, f"{prefix}{key}.")

@@ -19,6 +19,7 @@ import torch
 import transformers
 
 from lmlab.errors import UserError
+from lmlab.processes import local_world, world
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
@@ -36,10 +37,10 @@ def keep_freed_memory() -> bool:
 
 
 def available_cores() -> int:
-    """CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """CPU cores this process may use: its share, where several do one job."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, cores // local_world())
 
 
 def available_memory(device: str) -> int | None:
@@ -100,7 +101,9 @@ def fastest_attention(device: str, context: int) -> str | None:
     return "eager" if device == "cpu" and context <= 256 else None
 
 
-def numeric_key(*, device: str, dtype: str, threads: int, compiled: bool) -> dict[str, Any]:
+def numeric_key(
+    *, device: str, dtype: str, threads: int, compiled: bool, fsdp: bool
+) -> dict[str, Any]:
     """Settings outside the configuration's meaning that may still change bits."""
     return {
         "torch": torch.__version__,
@@ -109,7 +112,8 @@ def numeric_key(*, device: str, dtype: str, threads: int, compiled: bool) -> dic
         "dtype": dtype,
         "threads": threads,
         "compile": compiled,
-        "world_size": 1,
+        "world_size": world(),
+        **({"fsdp": True} if fsdp else {}),
     }
 
 

@@ -8,17 +8,21 @@ What is notable:
   at the end, so accumulation does not change the objective.
 - A loss or gradient that is not finite stops before the update and names the batch.
 - bfloat16 products by autocast over float32 weights.
+- Several processes (torchrun) share out the rows of every micro-batch; their number does not change
+  which rows those are, so 1, 2 and 4 differ by rounding only (and by dropout's masks).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lmlab.config import digest, to_mapping
@@ -30,7 +34,15 @@ from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.files import load_weights, model_files
 from lmlab.models.head import head_files
-from lmlab.objectives.base import Objective
+from lmlab.objectives.base import Batch, Objective
+from lmlab.processes import (
+    from_first,
+    is_first,
+    join,
+    rank,
+    rows_of_this,
+    sum_over_processes,
+)
 from lmlab.progress import Bar, say, track
 from lmlab.runs.checkpoint import (
     Found,
@@ -43,7 +55,7 @@ from lmlab.runs.checkpoint import (
     read_json_file,
     save_checkpoint,
 )
-from lmlab.runs.journal import Journal, cut_back, read_journal
+from lmlab.runs.journal import RunJournals, cut_back, read_journal
 from lmlab.runs.rundir import RunDirectory
 from lmlab.training.hardware import (
     fastest_attention,
@@ -52,6 +64,7 @@ from lmlab.training.hardware import (
     peak_memory,
 )
 from lmlab.training.optimizers import Optimizers, learning_rate_factor
+from lmlab.training.replicas import Replicas, whole
 from lmlab.training.setup import (
     deciding_values,
     initial_model,
@@ -89,18 +102,22 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
     a full disk.
     """
     config = resolve(config)
+    assert config.device is not None
+    join(config.device)
     store = TokenStore(config.store)
-    store.verify()
+    if is_first():
+        store.verify()
     deciding = deciding_values(config, store)
     identity = digest(deciding)
     path = config.out or Path("runs") / identity[:12]
     described = to_mapping(config) | {"store_fingerprint": store.fingerprint}
-    with RunDirectory(path, identity=identity, config=described):
-        found = newest_checkpoint(path)
+    held = RunDirectory(path, identity=identity, config=described) if is_first() else nullcontext()
+    with held:
+        found = _found_by_first(path)
         for reason in found.skipped:
             say(f"skipping a checkpoint: {reason}")
         if found.path is not None and _ended(config, path, found.step):
-            if config.checkpoints.keep is not None and config.early_stopping is None:
+            if is_first() and config.checkpoints.keep and config.early_stopping is None:
                 prune_checkpoints(path, config.checkpoints.keep)  # a kill may have come before
             if bar:
                 bar.skip(planned_tokens(config))
@@ -111,6 +128,13 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
             with nullcontext(bar) if bar else own as counted:
                 Trainer(config, store, path, deciding, found).run(counted, note)
     return TrainedRun(path, identity, checkpoint_folder(path, final_step(path, config.steps)))
+
+
+def _found_by_first(path: Path) -> Found:
+    """The newest checkpoint, which the first process verifies for all."""
+    found = newest_checkpoint(path) if is_first() else Found(None, 0, ())
+    told = from_first([found.path and str(found.path), found.step, found.skipped])
+    return Found(told[0] and Path(told[0]), told[1], tuple(told[2]))
 
 
 def _ended(config: TrainConfig, path: Path, step: int) -> bool:
@@ -144,26 +168,32 @@ class Trainer:
         self.windows = training_batches(config, store)
         self.validation = make_validation(config, store, self.objective)
         self.model = initial_model(config, store, self.tokenizer, found)
+        if found.path is not None:
+            load_weights(self.model, found.path / "model.safetensors")
         torch.nn.Module.to(self.model, self.device)
         attention = fastest_attention(config.device, config.context)
         if attention and hasattr(self.model.config, "num_attention_heads"):
             self.model.set_attn_implementation(attention)
         self.backbone = Backbone(self.model, compile_body=config.compile)
         self.objective.check(self.backbone)
+        self.replicas = Replicas(self.backbone, sharded=config.fsdp)
         self.optimizers = Optimizers(self.model, config.optimizer)
         self.numeric = numeric_key(
             device=config.device,
             dtype=config.dtype,
             threads=config.threads,
             compiled=config.compile,
+            fsdp=config.fsdp,
         )
         self.model.train()
         self.tokens = 0
         self.restored = found.path is not None
         if found.path is not None:
             self._restore(found.path)
-        cut_back(path / "journal.jsonl", self.step, every_step=True)
-        cut_back(path / "timing.jsonl", self.step)
+        if is_first():
+            cut_back(path / "journal.jsonl", self.step, every_step=True)
+            cut_back(path / "timing.jsonl", self.step)
+        from_first(None)  # the others read the journal after it was cut
         self.patience = None
         if config.early_stopping is not None:
             history = read_journal(path / "journal.jsonl")
@@ -173,7 +203,7 @@ class Trainer:
         state = read_json_file(checkpoint / "state.json")
         differing = {
             name: (state["numeric"].get(name), value)
-            for name, value in self.numeric.items()
+            for name, value in (dict.fromkeys(state["numeric"]) | self.numeric).items()
             if state["numeric"].get(name) != value
         }
         if differing:
@@ -181,22 +211,16 @@ class Trainer:
             if self.config.strict:
                 raise UserError(f"{checkpoint}: --strict, and settings differ ({what})")
             say(f"resuming equivalently, not bitwise: {what}")
-        load_weights(self.model, checkpoint / "model.safetensors")
         self.optimizers.load(checkpoint / "optimizer.safetensors")
         self.tokens = state["tokens"]
         say(f"resuming {self.path} after step {self.step}")
 
     def run(self, bar: Bar, note: str) -> None:
         config = self.config
-        journal = Journal(self.path / "journal.jsonl")
-        try:
-            timing = Journal(self.path / "timing.jsonl")
-        except BaseException:
-            journal.close()
-            raise
+        journals = RunJournals(self.path)
         bar.skip(self.step * config.batch * config.context)
         if not self.restored and config.checkpoints.due(0, config.steps):
-            self._save(journal, timing)
+            self._save(journals)
         clock = time.monotonic()
         clock_tokens, clock_step = self.tokens, self.step
         try:
@@ -204,26 +228,29 @@ class Trainer:
                 record = self.update()
                 if self.step % config.evaluation_interval() == 0 or self.step == config.steps:
                     with self._autocast():
-                        record |= self.validation.measure(self.backbone)
-                journal.append(record)
+                        record |= self.replicas.measure(
+                            lambda: self.validation.measure(self.backbone)
+                        )
+                journals.append(record)
                 best = self.patience is not None and self.patience.saw(record)
                 elapsed = time.monotonic() - clock
                 if elapsed >= _TIMING_EVERY_SECONDS or self.step == config.steps:
                     speed = (self.tokens - clock_tokens) / elapsed
-                    timing.append(self._timing(speed, elapsed, self.step - clock_step))
+                    journals.append_timing(self._timing(speed, elapsed, self.step - clock_step))
                     clock, clock_tokens, clock_step = time.monotonic(), self.tokens, self.step
                 if best or config.checkpoints.due(self.step, config.steps):
-                    self._save(journal, timing)
+                    self._save(journals)
                 bar.advance(
                     config.batch * config.context,
                     f"{note} step {self.step}/{config.steps}, loss {record['loss']:.3f}".strip(),
                 )
             if self.patience:
                 bar.skip((config.steps - self.step) * config.batch * config.context)
-                finish_with(self.path, self.patience.best_step)
+                if is_first():
+                    finish_with(self.path, self.patience.best_step)
+                from_first(None)
         finally:
-            journal.close()
-            timing.close()
+            journals.close()
 
     def _autocast(self) -> Any:
         if self.config.dtype == "bfloat16":
@@ -234,30 +261,37 @@ class Trainer:
         """One optimizer step; returns its journal record."""
         config = self.config
         indices_B = self.windows.indices(self.step)
-        total, count = 0.0, 0
-        for micro, start in enumerate(range(0, config.batch, self.micro_batch)):
-            chosen = indices_B[start : start + self.micro_batch]
+        starts = range(0, config.batch, self.micro_batch)
+        sums_S2 = np.zeros((len(starts), 2))  # nats and targets
+        for micro, start in enumerate(starts):
+            rows = rows_of_this(range(start, start + self.micro_batch))
+            chosen = indices_B[rows.start : rows.stop]
             batch = self.objective.batch(
                 list(self.windows.ids(chosen)),
                 device=self.device,
-                keys=row_keys(range(start, start + len(chosen)), config.seed, self.step),
+                keys=row_keys(rows, config.seed, self.step),
             )
-            torch.manual_seed(key(config.seed, self.step, micro, 0))
-            with self._autocast():
-                loss, targets = self.objective.loss(self.backbone, batch)
-            value = float(loss.detach())
-            if value != value or value in (float("inf"), float("-inf")):
-                raise self._non_finite("loss", value, chosen)
-            if targets < (2 if self.objective.depends_on_micro_batch else 1):
-                raise self._no_targets(targets, chosen)
-            loss.backward()
-            total += value
-            count += targets
+            torch.manual_seed(key(config.seed, self.step, micro, rank()))
+            with self.replicas.summing(now=micro == len(starts) - 1):
+                with self._autocast():
+                    loss, targets = self.replicas.forward(self._loss_of(batch))
+                value = float(loss.detach())
+                if value != value or value in (float("inf"), float("-inf")):
+                    raise self._non_finite("loss", value, chosen)
+                sums_S2[micro] = value, targets
+                loss.backward()
+        sums_S2 = sum_over_processes(sums_S2)
+        least = int(sums_S2[:, 1].argmin())
+        if sums_S2[least, 1] < (2 if self.objective.depends_on_micro_batch else 1):
+            first = starts[least]
+            chosen = indices_B[first : first + self.micro_batch]
+            raise self._no_targets(int(sums_S2[least, 1]), chosen)
+        total, count = float(sums_S2[:, 0].sum()), int(sums_S2[:, 1].sum())
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         for parameter in parameters:
             assert parameter.grad is not None
             parameter.grad.div_(count)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip)))
         if norm != norm or norm == float("inf"):
             raise self._non_finite("gradient norm", norm, indices_B)
         rate = config.optimizer.learning_rate * learning_rate_factor(
@@ -276,6 +310,9 @@ class Trainer:
         if self.objective.depends_on_micro_batch:
             record["targets_per_micro_batch"] = count / (config.batch // self.micro_batch)
         return record
+
+    def _loss_of(self, batch: Batch) -> Callable[[], tuple[torch.Tensor, int]]:
+        return lambda: self.objective.loss(self.backbone, batch)
 
     def synchronise(self) -> None:
         """Waits for the device, so that a clock read next counts its work."""
@@ -312,10 +349,9 @@ class Trainer:
             "peak_memory_bytes": peak_memory(self.device.type),
         }
 
-    def _save(self, journal: Journal, timing: Journal) -> None:
+    def _save(self, journals: RunJournals) -> None:
         # the journal first: a checkpoint must never be ahead of it
-        journal.sync()
-        timing.sync()
+        journals.sync()
         head = self.model.get_output_embeddings()
         tied = head is not None and head.weight is self.model.get_input_embeddings().weight
         record = {
@@ -332,18 +368,19 @@ class Trainer:
             **({"parent": self.config.parent.path} if self.config.parent.path else {}),
         }
         state = {"step": self.step, "tokens": self.tokens, "numeric": self.numeric}
-        save_checkpoint(
-            self.path,
-            self.step,
-            {
-                **model_files(self.model),
-                **head_files(self.model),
-                **self.tokenizer.files(),
-                "lmlab.json": to_json(record).encode(),
-                "optimizer.safetensors": self.optimizers.to_bytes(),
-                "state.json": to_json(state).encode(),
-            },
-        )
+        files = {
+            **model_files(self.model, whole=whole),
+            **head_files(self.model, whole=whole),
+            **self.tokenizer.files(),
+            "lmlab.json": to_json(record).encode(),
+            "optimizer.safetensors": self.optimizers.to_bytes(),
+            "state.json": to_json(state).encode(),
+        }
+        if is_first():
+            save_checkpoint(self.path, self.step, files)
+            self._prune()
+
+    def _prune(self) -> None:
         if self.config.checkpoints.keep is not None:
             best = {self.patience.best_step} if self.patience else set[int]()
             prune_checkpoints(self.path, self.config.checkpoints.keep, spare=best)

@@ -19,6 +19,7 @@ from torch import nn
 from lmlab.config.training import OptimizerConfig, ScheduleConfig
 from lmlab.errors import UserError
 from lmlab.models.head import OutputEmbedding
+from lmlab.training.replicas import like, whole
 
 
 def learning_rate_factor(step: int, steps: int, schedule: ScheduleConfig) -> float:
@@ -109,9 +110,12 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def to_bytes(self) -> bytes:
-        """The state as safetensors: `<parameter>|<state>` for every tensor."""
+        """The state as safetensors: `<parameter>|<state>` for every tensor, whole.
+
+        All processes must call it.
+        """
         tensors = {
-            f"{self._names[parameter]}|{key}": value.detach().cpu().contiguous()
+            f"{self._names[parameter]}|{key}": whole(value).detach().cpu().contiguous()
             for optimizer in self._all
             for parameter, state in optimizer.state.items()
             for key, value in state.items()
@@ -142,6 +146,6 @@ class Optimizers:
                         raise UserError(f"{path}: belongs to another model")
                     optimizer.state[parameter] = {
                         # AdamW counts its steps on the CPU unless fused on a GPU
-                        key: value.to(parameter.device)
+                        key: like(parameter, value.to(parameter.device))
                         for key, value in saved.items()
                     }

@@ -50,13 +50,14 @@ class TextValidation:
 
     def __init__(self, config: TrainConfig, store: TokenStore, objective: Objective) -> None:
         self.objective, self.context = objective, config.context
+        self.share = not config.fsdp  # who has a shard of the weights must take part in every batch
         self.windows = evaluation_windows(
             store.split(VALIDATION), config.context, max_windows=config.evaluation_windows
         )
 
     def measure(self, backbone: Backbone) -> dict[str, float]:
         batch = evaluation_batch(self.context, backbone.device)
-        scored = evaluate(self.objective, backbone, self.windows, batch=batch)
+        scored = evaluate(self.objective, backbone, self.windows, batch=batch, share=self.share)
         return {"validation_nats_per_token": scored.nats_per_token}
 
     def goodness(self, record: Mapping[str, Any]) -> tuple[float, ...] | None:
