@@ -169,6 +169,13 @@ class AppendLog:
         self._file.close()
 
 
+def write_member(path: Path, data: bytes) -> str:
+    """Writes one file of a folder that appears later, synced; returns its sha256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_and_sync(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
 class StagedFolder:
     """A folder that appears under its name complete, or not at all.
 
@@ -194,11 +201,8 @@ class StagedFolder:
 
     def write(self, name: str, data: bytes) -> None:
         """Writes one file of the folder and syncs it."""
-        path = self.path / name
         with disk_errors(self.target / name):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_and_sync(path, data)
-        self.digests[name] = hashlib.sha256(data).hexdigest()
+            self.digests[name] = write_member(self.path / name, data)
 
     @contextmanager
     def open(self, name: str) -> Iterator[Callable[[bytes], None]]:

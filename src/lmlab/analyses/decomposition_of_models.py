@@ -57,6 +57,7 @@ from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Interval
 from lmlab.numerics.scatter import Scatter
+from lmlab.processes import shared_out, world
 
 SPLITS = ("train", "validation", "test")
 
@@ -72,12 +73,18 @@ class Embedded:
     cluster_unit: str
 
     def scatter(self, *, parts: int = 1) -> list[Scatter]:
-        """The scatter of the rows, in `parts` by documents."""
+        """The scatter of the rows, in `parts` by documents.
+
+        Several processes share the shards out, and each has the whole scatter.
+        """
         made = [Scatter() for _ in range(parts)]
-        for rows, cluster_N in aligned_rows(self.stores):
+        for (rows, cluster_N), is_mine in shared_out(aligned_rows(self.stores)):
             for part, scatter in enumerate(made):
-                here = cluster_N % parts == part
+                # no rows still say which models there are
+                here = (cluster_N % parts == part) & is_mine
                 scatter.update({name: values[here] for name, values in rows.items()})
+        if world() > 1:
+            made = [scatter.all_reduce() for scatter in made]
         if any(scatter.n == 0 for scatter in made):
             raise UserError(f"--folds {parts}: there are fewer documents; use fewer folds")
         return made
@@ -319,8 +326,12 @@ def _nulls(
     scatters = []
     for split in ("train", "test"):
         scatter = Scatter()
-        for number, (rows, _) in enumerate(aligned_rows(embedded[split].stores)):
+        shards = enumerate(aligned_rows(embedded[split].stores))
+        for (number, (rows, _)), is_mine in shared_out(shards):
+            if not is_mine:
+                scatter.update({name: values[:0] for name, values in rows.items()})
+                continue
             scatter.update(permuted_rows(rows, seed=zlib.crc32(f"{split} {number}".encode())))
-        scatters.append(scatter)
+        scatters.append(scatter.all_reduce() if world() > 1 else scatter)
     train, test = scatters
     return _fits(train, test, ridges, basis, whole=len(basis) > 1)

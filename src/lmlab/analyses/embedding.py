@@ -78,16 +78,22 @@ def prepare_text(
 
 @torch.no_grad()
 def embed(
-    prepared: Prepared, config: EmbeddingConfig, *, bar: Bar | None = None
+    prepared: Prepared,
+    config: EmbeddingConfig,
+    *,
+    chunks: Sequence[int] | None = None,
+    bar: Bar | None = None,
 ) -> Iterator[np.ndarray]:
     """Rows (N, D) float32 of a chunk of `CHUNK` pieces after the other, in their order.
 
-    `bar` counts positions. Raises `UserError` for a layer that the model does not have, or states
-    that are not finite.
+    `chunks` are the numbers of those that are wanted (default: all). `bar` counts positions.
+
+    Raises `UserError` for a layer that the model does not have, or states that are not finite.
     """
     encoded = prepared.encoded
     longest = max(len(one.ids_T) for one in encoded)
-    for start in range(0, len(encoded), CHUNK):
+    starts = range(0, len(encoded), CHUNK)
+    for start in starts if chunks is None else [starts[number] for number in chunks]:
         chunk = encoded[start : start + CHUNK]
         rows: list[np.ndarray | None] = [None] * len(chunk)
         for numbers in _batches([len(one.ids_T) for one in chunk], config.batch_tokens):

@@ -22,12 +22,13 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from lmlab.analyses.embedding import Prepared, embed
+from lmlab.analyses.embedding import CHUNK, Prepared, embed
 from lmlab.config import digest, to_mapping
 from lmlab.config.decomposition import EmbeddingConfig
 from lmlab.data.pieces import Pieces
-from lmlab.durable import StagedFolder, from_json, is_member, to_json
+from lmlab.durable import StagedFolder, from_json, is_member, to_json, write_member
 from lmlab.errors import UserError
+from lmlab.processes import from_first, is_first, lists_of_all, rank, world
 from lmlab.progress import track
 
 FORMAT = "lmlab embeddings 1"
@@ -74,29 +75,50 @@ def kept_embeddings(
     """
     described = _described(prepared, pieces, config)
     path = lab / "embeddings" / digest(described)[:16]
-    if path.is_dir():
+    if from_first(path.is_dir()):
         return open_embeddings(path)
+    if not is_first():
+        _write_shards(prepared, config, Path(from_first(None)), label)
+        return open_embeddings(Path(from_first(None)))
     with StagedFolder(path) as folder:
-        shards, start = {}, 0
-        with track(f"embedding, {label}", float(prepared.positions), "tokens") as bar:
-            for number, rows_ND in enumerate(embed(prepared, config, bar=bar)):
-                name = f"rows-{number:05d}.safetensors"
-                cluster_N = np.ascontiguousarray(prepared.cluster_N[start : start + len(rows_ND)])
-                start += len(rows_ND)
-                data = save({"rows": rows_ND, "cluster": cluster_N.astype(np.int64)})
-                folder.write(name, data)
-                shards[name] = list(rows_ND.shape)
+        from_first(str(folder.path))
+        written = _write_shards(prepared, config, folder.path, label)
+        shards = {name: list(shape) for name, shape, _ in written}
         manifest = {
             "format": FORMAT,
             **described,
             "name": prepared.encoder.name,
-            "rows": start,
+            "rows": sum(rows for rows, _ in shards.values()),
             "width": next(iter(shards.values()))[1],
             "shards": shards,
-            "files": dict(folder.digests),
+            "files": {name: sha256 for name, _, sha256 in written},
         }
         folder.write("manifest.json", to_json(manifest).encode())
+    from_first(str(path))
     return EmbeddingStore(path, manifest)
+
+
+def _write_shards(
+    prepared: Prepared, config: EmbeddingConfig, folder: Path, label: str
+) -> list[tuple[str, tuple[int, int], str]]:
+    """Writes a shard for each chunk of pieces, its process's share; of all: name, shape, sha256."""
+    pieces, words = len(prepared.encoded), prepared.words
+    rows_of_piece = np.ones(pieces, np.int64) if words is None else np.array([*map(len, words)])
+    ends = np.concatenate([[0], rows_of_piece.cumsum()])
+    mine = range(-(-pieces // CHUNK))[rank() :: world()]
+    written: list[tuple[str, tuple[int, int], str]] = []
+    # one process's share stands for all
+    with track(f"embedding, {label}", prepared.positions / world(), "tokens") as bar:
+        for number, rows_ND in zip(
+            mine, embed(prepared, config, chunks=mine, bar=bar), strict=True
+        ):
+            name = f"rows-{number:05d}.safetensors"
+            cluster_N = prepared.cluster_N[ends[number * CHUNK] :][: len(rows_ND)]
+            clusters = np.ascontiguousarray(cluster_N, dtype=np.int64)
+            sha256 = write_member(folder / name, save({"rows": rows_ND, "cluster": clusters}))
+            written.append((name, rows_ND.shape, sha256))
+    everyones = lists_of_all(written)
+    return sorted((name, tuple(shape), sha256) for name, shape, sha256 in everyones)
 
 
 def open_embeddings(path: Path) -> EmbeddingStore:

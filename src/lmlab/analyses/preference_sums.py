@@ -34,6 +34,7 @@ from lmlab.models.towers import TwoTower
 from lmlab.numerics.softmax_calibration import fit_two_scalars
 from lmlab.objectives.evaluate import evaluation_batch, window_batches
 from lmlab.objectives.towers import joint_nats, tower_nats, tower_rows
+from lmlab.processes import shared_out, sum_over_processes
 from lmlab.progress import Bar, track
 
 GROUPS = 32
@@ -148,7 +149,8 @@ def preference_sums(
 ) -> PreferenceSums:
     """Sums over the windows of a split, or over shard `(part, parts)` of them.
 
-    Towers without probes are calibrated on the split `held_out`. `bar` counts tokens.
+    Towers without probes are calibrated on the split `held_out`. `bar` counts tokens. Several
+    processes share the batches out, and each has the whole sums.
 
     Raises `UserError` for a model without towers or without a distribution for each, a store of
     another tokenizer, a context it cannot take, and text of fewer than 5 clusters.
@@ -182,7 +184,11 @@ def preference_sums(
     device = subject.backbone.device
     total = float(windows.length_M.sum())
     with nullcontext(bar) if bar else track("preference", total, "tokens") as counted:
-        for chosen, length in window_batches(windows, evaluation_batch(context, device)):
+        batches = window_batches(windows, evaluation_batch(context, device))
+        for (chosen, length), is_mine in shared_out(batches):
+            counted.advance(float(windows.length_M[chosen].sum()))
+            if not is_mine:
+                continue
             ids = [windows.ids(int(row)) for row in chosen]
             batch = objective.batch(ids, device=device, length=length)
             T = batch.targets_BT.shape[1]
@@ -212,7 +218,8 @@ def preference_sums(
                     position_nats[k] += np.bincount(
                         bin_N, each_KN[k], minlength=len(position_count)
                     )
-            counted.advance(float(windows.length_M[chosen].sum()))
+    found = (count, nats, better, position_count, position_nats)
+    count, nats, better, position_count, position_nats = map(sum_over_processes, found)
     return PreferenceSums(
         count_GV=count.reshape(groups, vocabulary),
         nats_KGV=nats.reshape(3, groups, vocabulary),

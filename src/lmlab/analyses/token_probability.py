@@ -33,6 +33,7 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.logits import LogitHead
 from lmlab.objectives.base import Batch, hidden_states
 from lmlab.objectives.evaluate import window_batches
+from lmlab.processes import from_all, shared_out, sum_over_processes, world
 from lmlab.progress import track
 
 _CHUNK_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 27}
@@ -128,12 +129,43 @@ class ProbabilitySums:
         return z_C.log() + top_C
 
     @torch.no_grad()
-    def statistics(self) -> EncodingStatistics:
-        """`UserError` if nothing was added."""
+    def all_reduce(self) -> ProbabilitySums:
+        """The sums of all processes, in each of them. All must call it."""
+        if world() == 1:
+            return self
+        self._finish()
+        made = ProbabilitySums(self.head)
+        like = self.alpha_V
+        # every process's guess of the means is moved to that of one which has some
+        own = torch.zeros_like(self._sum) if self._first is None else self._first
+        firsts = from_all(torch.cat([own, own.new_tensor([float(self.positions)])]).cpu().numpy())
+        seen = [each[:-1] for each in firsts if each[-1]]
+        if not seen:
+            return self
+        made._first = torch.from_numpy(seen[0]).to(like)
+        d, n = own - made._first, self.positions
+        outer = torch.outer(self._sum, d)
+        second = self._second + outer + outer.T + n * torch.outer(d, d)
+        for name, mine in (
+            ("alpha_V", self.alpha_V),
+            ("_sum", self._sum + n * d),
+            ("_second", second),
+        ):
+            setattr(made, name, torch.from_numpy(sum_over_processes(mine.cpu().numpy())).to(like))
+        made.positions = int(sum(each[-1] for each in firsts))
+        return made
+
+    def _finish(self) -> None:
+        """Adds what waits for a whole chunk."""
         rest = torch.cat(self._waiting) if self._waiting else torch.empty(0)
         if len(rest):
             self._add_chunk(rest)
-            self._waiting = []
+        self._waiting = []
+
+    @torch.no_grad()
+    def statistics(self) -> EncodingStatistics:
+        """`UserError` if nothing was added."""
+        self._finish()
         if self._first is None:
             raise UserError("no position to average over; give at least one token")
         n = self.positions
@@ -274,22 +306,27 @@ def choose_windows(
 
 
 @torch.no_grad()
-def store_states(subject: Subject, windows: EvaluationWindows, *, label: str) -> Iterator[States]:
+def store_states(
+    subject: Subject, windows: EvaluationWindows, *, label: str, share: bool = False
+) -> Iterator[States]:
     """The states before every scored token, as the subject's objective asks for them.
 
     A masked model's tokens are asked for in the passes of its objective. Progress counts tokens.
+    With `share`, several processes take batches in turn, and each sees those of its own.
     """
     backbone, objective = subject.backbone, subject.objective
     at_once = max(1, _BATCH_TOKENS[backbone.device.type] // windows.context)
     names = np.unique(windows.cluster_M)
     with track(label, float(windows.length_M.sum()), "tokens") as bar:
-        for rows, length in window_batches(windows, at_once):
+        for (rows, length), is_mine in shared_out(window_batches(windows, at_once)):
+            bar.advance(float(windows.length_M[rows].sum()))
+            if share and not is_mine:
+                continue
             ids = [windows.ids(int(row)) for row in rows]
             batch = objective.batch(ids, device=backbone.device, length=length)
             cluster_B = np.searchsorted(names, windows.cluster_M[rows])
             for asked in objective.questions(batch):
                 yield _states(backbone, asked, cluster_B)
-            bar.advance(float(windows.length_M[rows].sum()))
 
 
 def all_states(subject: Subject, windows: EvaluationWindows, *, label: str) -> States:
@@ -312,11 +349,14 @@ def mean_of_states(subject: Subject, states: States) -> EncodingStatistics:
 def store_statistics(
     subject: Subject, windows: EvaluationWindows, *, label: str = "token probability"
 ) -> EncodingStatistics:
-    """`encoding_statistics` over the scored tokens of evaluation windows (`choose_windows`)."""
+    """`encoding_statistics` over the scored tokens of evaluation windows (`choose_windows`).
+
+    Several processes share the text out, and each has the whole statistics.
+    """
     sums = ProbabilitySums(LogitHead(subject.backbone))
-    for states in store_states(subject, windows, label=label):
+    for states in store_states(subject, windows, label=label, share=True):
         sums.add(states.hidden_ND)
-    return sums.statistics()
+    return sums.all_reduce().statistics()
 
 
 def _states(backbone: Backbone, asked: Batch, cluster_B: NDArray[np.int64]) -> States:

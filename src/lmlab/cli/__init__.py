@@ -7,11 +7,14 @@ mistyped option answer at once.
 from __future__ import annotations
 
 import difflib
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 
 from lmlab.cli import encoding, measuring, studies, training
 from lmlab.errors import UserError
+from lmlab.processes import is_first, leave, rank, world
 
 USAGE = """lmlab: a laboratory for language models
 
@@ -64,15 +67,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lmlab: unknown command '{name}'{hint}\n\n{USAGE}", file=sys.stderr)
         return 2
     try:
-        command(given[len(name.split()) :])
+        if world() > 1 and name not in BY_MANY:
+            raise UserError(
+                f"runs in one process, and torchrun started {world()}: start it without. "
+                f"By many processes: {', '.join(sorted(BY_MANY))}"
+            )
+        with nullcontext() if is_first() else _silence():
+            command(given[len(name.split()) :])
     except UserError as error:
-        print(f"lmlab {name}: {error}", file=sys.stderr)
+        where = "" if is_first() else f" (process {rank()})"
+        print(f"lmlab {name}{where}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nlmlab {name}: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    leave()
     return 0
 
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+BY_MANY = {"train", "score", "encode", "embed", "decompose", "prefer"}
+"""Commands that several processes (torchrun) do together."""
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "prepare": training.prepare,

@@ -24,6 +24,7 @@ from lmlab.config.commands import (
     ScoreConfig,
 )
 from lmlab.errors import UserError
+from lmlab.processes import is_first
 
 if TYPE_CHECKING:
     pass
@@ -218,7 +219,7 @@ def decompose(arguments: Sequence[str]) -> None:
     for note in notes(values):
         print(f"note: {note}")
     out = write_results("decompose", config, values)
-    for label, found in made.found.items():
+    for label, found in made.found.items() if is_first() else ():
         save_mapping(mapping_file(out, label), found.fit, made.models, config.embedding)
     print(f"weights: {out}")
 
@@ -261,4 +262,6 @@ def prefer(arguments: Sequence[str]) -> None:
     for table in preference_tables(values):
         print(f"\n{table.caption}")
         print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])
-    sums.save(write_results("prefer", config, values) / "sums.safetensors")
+    out = write_results("prefer", config, values)
+    if is_first():
+        sums.save(out / "sums.safetensors")

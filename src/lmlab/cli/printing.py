@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lmlab.config import digest, to_mapping
 from lmlab.errors import UserError
+from lmlab.processes import is_first, join, world
 
 if TYPE_CHECKING:
     from lmlab.data.store import TokenStore
@@ -36,11 +37,18 @@ def store_of_head(head: str, path: Path | None) -> TokenStore | None:
 
 
 def use_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
-    """The device that `wanted` means here; from now on this process keeps freed memory."""
-    from lmlab.training.hardware import keep_freed_memory, resolve_device
+    """The device that `wanted` means here; from now on this process keeps freed memory, and works
+    with the others, if `torchrun` started several."""
+    from lmlab.training.hardware import available_cores, keep_freed_memory, resolve_device
 
     keep_freed_memory()
-    return resolve_device(wanted)
+    device = resolve_device(wanted)
+    if world() > 1:
+        import torch
+
+        join(device)
+        torch.set_num_threads(available_cores())
+    return device
 
 
 def print_values(values: dict[str, Any]) -> None:
@@ -60,12 +68,17 @@ def as_text(value: Any) -> str:
 
 
 def write_results(command: str, config: Any, values: dict[str, Any]) -> Path:
-    """Writes results.json to `config.out`, or below lab/results; returns the folder."""
+    """Writes results.json to `config.out`, or below lab/results; returns the folder.
+
+    Of several processes, the first writes.
+    """
     from lmlab.durable import write_json
 
     options = to_mapping(config)
     options.pop("out", None)
     out = config.out or Path("lab") / "results" / f"{command}-{digest(options)[:8]}"
+    if not is_first():
+        return out
     write_json(out / "results.json", {"command": command, "options": options, **values})
     print(f"results: {out / 'results.json'}")
     return out

@@ -176,7 +176,12 @@ class Trainer:
             self.model.set_attn_implementation(attention)
         self.backbone = Backbone(self.model, compile_body=config.compile)
         self.objective.check(self.backbone)
-        self.replicas = Replicas(self.backbone, sharded=config.fsdp)
+        self.model.train()
+        self.replicas = Replicas(
+            self.backbone,
+            sharded=config.fsdp,
+            loss=lambda: self._loss_of(self._batch(0, rows_of_this(range(self.micro_batch))))()[0],
+        )
         self.optimizers = Optimizers(self.model, config.optimizer)
         self.numeric = numeric_key(
             device=config.device,
@@ -185,7 +190,6 @@ class Trainer:
             compiled=config.compile,
             fsdp=config.fsdp,
         )
-        self.model.train()
         self.tokens = 0
         self.restored = found.path is not None
         if found.path is not None:
@@ -266,11 +270,7 @@ class Trainer:
         for micro, start in enumerate(starts):
             rows = rows_of_this(range(start, start + self.micro_batch))
             chosen = indices_B[rows.start : rows.stop]
-            batch = self.objective.batch(
-                list(self.windows.ids(chosen)),
-                device=self.device,
-                keys=row_keys(rows, config.seed, self.step),
-            )
+            batch = self._batch(self.step, rows)
             torch.manual_seed(key(config.seed, self.step, micro, rank()))
             with self.replicas.summing(now=micro == len(starts) - 1):
                 with self._autocast():
@@ -310,6 +310,15 @@ class Trainer:
         if self.objective.depends_on_micro_batch:
             record["targets_per_micro_batch"] = count / (config.batch // self.micro_batch)
         return record
+
+    def _batch(self, step: int, rows: range) -> Batch:
+        """These rows of the batch of a step."""
+        chosen = self.windows.indices(step)[rows.start : rows.stop]
+        return self.objective.batch(
+            list(self.windows.ids(chosen)),
+            device=self.device,
+            keys=row_keys(rows, self.config.seed, step),
+        )
 
     def _loss_of(self, batch: Batch) -> Callable[[], tuple[torch.Tensor, int]]:
         return lambda: self.objective.loss(self.backbone, batch)

@@ -42,7 +42,10 @@ class _Asked(nn.Module):
 class Replicas:
     """How a model is spread over the processes of a run; of one process alone, nothing at all."""
 
-    def __init__(self, backbone: Backbone, *, sharded: bool) -> None:
+    def __init__(
+        self, backbone: Backbone, *, sharded: bool, loss: Callable[[], torch.Tensor]
+    ) -> None:
+        """`loss` of some batch shows which weights it does not reach; DDP waits for all others."""
         self.sharded = sharded
         self._wrapped: Any = None
         if sharded:
@@ -52,6 +55,7 @@ class Replicas:
                 _Asked(backbone.model),
                 forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
+                find_unused_parameters=_reaches_not_all(backbone.model, loss),
             )
             self._wrapped.register_comm_hook(None, _sum)
 
@@ -99,6 +103,14 @@ def _sum(_, bucket):  # DDP refuses annotations that are text
     work = distributed.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None
     return work.get_future().then(lambda done: done.value()[0])
+
+
+def _reaches_not_all(model: nn.Module, loss: Callable[[], torch.Tensor]) -> bool:
+    """Whether a weight that is trained is not in the loss (an untied BERT has a bias like that)."""
+    loss().backward()
+    missed = any(p.requires_grad and p.grad is None for p in model.parameters())
+    model.zero_grad(set_to_none=True)
+    return missed
 
 
 def _shards(model: nn.Module) -> Any:

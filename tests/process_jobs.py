@@ -1,0 +1,76 @@
+"""What several processes do together in `test_processes.py`; started by torchrun.
+
+`python -m torch.distributed.run --nproc-per-node N process_jobs.py JOB FOLDER`: the first process
+writes what it found to FOLDER/JOB-N.json, and arrays to FOLDER/JOB-N.npz.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmlab.analyses.decomposition_of_models import Embedded
+from lmlab.analyses.embedding_store import EmbeddingStore
+from lmlab.analyses.preference_sums import preference_sums
+from lmlab.analyses.score import score
+from lmlab.analyses.subject import open_subject
+from lmlab.analyses.token_probability import choose_windows, store_statistics
+from lmlab.config import from_mapping
+from lmlab.config.training import TrainConfig
+from lmlab.data.store import TokenStore
+from lmlab.durable import write_json
+from lmlab.processes import is_first, join, leave, world
+from lmlab.training.loop import train
+
+
+def train_all(folder: Path) -> dict[str, Any]:
+    """Trains each of `folder`/runs.json: name to settings."""
+    requests = json.loads((folder / "runs.json").read_text())
+    made = {}
+    for name, settings in requests.items():
+        run = train(from_mapping(TrainConfig, settings, where=name))
+        made[name] = str(run.path)
+    return made
+
+
+def measure_all(folder: Path) -> dict[str, Any]:
+    """Score, alpha, preference and scatter of the models in `folder`/models.json."""
+    given = json.loads((folder / "models.json").read_text())
+    store = TokenStore(given["store"])
+    subject = open_subject(given["causal"])
+    alpha = store_statistics(subject, choose_windows(subject, store, split="validation"))
+    sums = preference_sums(open_subject(given["towers"]), store)
+    stores = {
+        name: EmbeddingStore(Path(path), json.loads((Path(path) / "manifest.json").read_text()))
+        for name, path in given["embeddings"].items()
+    }
+    (scatter,) = Embedded(stores, 0, 0, "document").scatter()
+    arrays = {
+        "nats_Mb": score(subject, store).nats_Mb,
+        "alpha_V": alpha.alpha_V,
+        "covariance_DD": alpha.covariance_DD,
+        "mean_hidden_D": alpha.mean_hidden_D,
+        "count_GV": sums.count_GV,
+        "nats_KGV": sums.nats_KGV,
+        "position_nats_KGb": sums.position_nats_KGb,
+        "mean_P": scatter.mean(),
+        "covariance_PP": scatter.covariance(),
+    }
+    if is_first():
+        np.savez(folder / f"measure-{world()}.npz", **arrays)
+    return {"positions": alpha.positions, "rows": scatter.n}
+
+
+if __name__ == "__main__":
+    job, place = sys.argv[1], Path(sys.argv[2])
+    torch.set_num_threads(1)
+    join("cpu")
+    found = {"train": train_all, "measure": measure_all}[job](place)
+    if is_first():
+        write_json(place / f"{job}-{world()}.json", found)
+    leave()
