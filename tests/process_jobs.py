@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmlab.analyses.decomposition_of_models import Embedded
-from lmlab.analyses.embedding_store import EmbeddingStore
+from lmlab.analyses.decomposition_of_models import embed_models
 from lmlab.analyses.preference_sums import preference_sums
 from lmlab.analyses.score import score
 from lmlab.analyses.subject import open_subject
 from lmlab.analyses.token_probability import choose_windows, store_statistics
 from lmlab.config import from_mapping
+from lmlab.config.decomposition import EmbeddingConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import write_json
@@ -39,17 +39,21 @@ def train_all(folder: Path) -> dict[str, Any]:
 
 
 def measure_all(folder: Path) -> dict[str, Any]:
-    """Score, alpha, preference and scatter of the models in `folder`/models.json."""
+    """Embeddings, their scatter, score, alpha and preference of the models in
+    `folder`/models.json."""
     given = json.loads((folder / "models.json").read_text())
     store = TokenStore(given["store"])
     subject = open_subject(given["causal"])
     alpha = store_statistics(subject, choose_windows(subject, store, split="validation"))
     sums = preference_sums(open_subject(given["towers"]), store)
-    stores = {
-        name: EmbeddingStore(Path(path), json.loads((Path(path) / "manifest.json").read_text()))
-        for name, path in given["embeddings"].items()
-    }
-    (scatter,) = Embedded(stores, 0, 0, "document").scatter()
+    embedded = embed_models(
+        given["embed"],
+        store,
+        EmbeddingConfig(length=2),
+        counts={"train": None},
+        lab=folder / f"lab-{world()}",
+    )["train"]
+    (scatter,) = embedded.scatter()
     arrays = {
         "nats_Mb": score(subject, store).nats_Mb,
         "alpha_V": alpha.alpha_V,

@@ -17,15 +17,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import journal
+from helpers import journal, tiny_training, tree
+from lmlab.cli import main
 from lmlab.config import to_mapping
+from lmlab.config.model import ModelConfig
 from lmlab.config.towers import TowersConfig
-from lmlab.config.training import CheckpointConfig, TrainConfig
+from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
+from lmlab.errors import UserError
 from lmlab.runs.checkpoint import checkpoint_folder
 from lmlab.training.loop import train
 from objective_cases import CASES, case_config
+from process_jobs import measure_all
 
 STEPS = 6
+ANALYSES = pytest.mark.promise("Score, alpha, preference, scatter: one process = four, to 1e-10")
+FOUR = pytest.mark.promise("One process = four: the same losses, and any number goes on")
 SHARDED = ("causal-forward", "headless", "masked", "mixed", "head-fine-tuning")
 
 
@@ -75,7 +81,50 @@ def changed(config: TrainConfig, out: Path, **changes: object) -> dict[str, obje
     return to_mapping(dataclasses.replace(config, out=out, **changes))  # pyright: ignore[reportArgumentType]
 
 
-FOUR = pytest.mark.promise("One process = four: the same losses, and any number goes on")
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=ANALYSES)])
+def test_analyses(tmp_path, processes, text_store):
+    short = {"steps": 2, "checkpoints": CheckpointConfig(every=2), "evaluate_every": 2}
+    small = {"model": ModelConfig(layers=1, heads=2, width=16)}
+    runs = {
+        "causal": tiny_training(text_store, out=tmp_path / "causal", **small, **short),
+        "backward": tiny_training(
+            text_store, out=tmp_path / "backward", order="backward", **small, **short
+        ),
+        "towers": tiny_training(
+            text_store,
+            out=tmp_path / "towers",
+            objective="towers",
+            towers=TowersConfig("product"),
+            **small,
+            **short,
+        ),
+    }
+    paths = {name: str(train(config).path) for name, config in runs.items()}
+    models = {"store": str(text_store.path), **paths}
+    models["embed"] = {name: paths[name] for name in ("causal", "backward")}
+    (tmp_path / "models.json").write_text(json.dumps(models))
+    plain = measure_all(tmp_path)
+    together(processes, "measure", tmp_path)
+    assert json.loads((tmp_path / f"measure-{processes}.json").read_text()) == plain
+    alone, many = (np.load(tmp_path / f"measure-{number}.npz") for number in (1, processes))
+    assert plain["rows"] > 2 * 1024  # more chunks of embeddings than processes
+    for name in alone.files:
+        assert np.allclose(many[name], alone[name], rtol=1e-10, atol=1e-13), name
+    labs = [tmp_path / f"lab-{number}" / "embeddings" for number in (1, processes)]
+    assert tree(labs[0]) == tree(labs[1])
+    assert len(tree(labs[0])) > 4
+
+
+def test_errors(tmp_path, monkeypatch, capsys, small_store):
+    with pytest.raises(UserError, match="torchrun"):
+        train(tiny_training(small_store, out=tmp_path / "run", fsdp=True))
+    for settings in ({"optimizer": OptimizerConfig("muon")}, {"compile": True}):
+        with pytest.raises(UserError, match="--fsdp"):
+            tiny_training(small_store, out=tmp_path / "run", fsdp=True, **settings)
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("MASTER_ADDR", "localhost")):
+        monkeypatch.setenv(name, value)
+    assert main(["steer", "no-model"]) == 2
+    assert "runs in one process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=FOUR)])
