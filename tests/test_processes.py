@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import journal, tiny_training, tree
+from helpers import journal, run_folder, tiny_training, tree
 from lmlab.cli import main
 from lmlab.config import to_mapping
 from lmlab.config.model import ModelConfig
@@ -100,7 +100,7 @@ def test_analyses(tmp_path, processes, text_store):
         ),
     }
     paths = {name: str(train(config).path) for name, config in runs.items()}
-    models = {"store": str(text_store.path), **paths}
+    models: dict[str, object] = {"store": str(text_store.path), **paths}
     models["embed"] = {name: paths[name] for name in ("causal", "backward")}
     (tmp_path / "models.json").write_text(json.dumps(models))
     plain = measure_all(tmp_path)
@@ -138,21 +138,23 @@ def test_training(tmp_path, processes):
     for name in SHARDED:
         requests[f"{name}, sharded"] = changed(alone[name], folder / f"{name}-fsdp", fsdp=True)
     half_done = folder / "half-done"
-    shutil.copytree(alone["headless"].out, half_done)
+    shutil.copytree(run_folder(alone["headless"]), half_done)
     shutil.rmtree(checkpoint_folder(half_done, STEPS))
     requests["goes on from one process"] = changed(alone["headless"], half_done)
     (folder / "runs.json").write_text(json.dumps(requests))
     together(processes, "train", folder)
     for name, config in alone.items():
-        expected = losses(config.out)
+        expected = losses(run_folder(config))
         assert np.allclose(losses(folder / name), expected, rtol=2e-4, atol=1e-6), name
-        assert np.allclose(all_losses(folder / name), all_losses(config.out), rtol=2e-4), name
+        assert np.allclose(all_losses(folder / name), all_losses(run_folder(config)), rtol=2e-4), (
+            name
+        )
     for name in SHARDED:
         made = losses(folder / f"{name}-fsdp")
-        assert np.allclose(made, losses(alone[name].out), rtol=2e-4, atol=1e-6), name
-    assert np.allclose(losses(half_done), losses(alone["headless"].out), rtol=2e-4)
+        assert np.allclose(made, losses(run_folder(alone[name])), rtol=2e-4, atol=1e-6), name
+    assert np.allclose(losses(half_done), losses(run_folder(alone["headless"])), rtol=2e-4)
     for name in ("causal-forward", "headless"):  # one process goes on from shards of several
         run = folder / f"{name}-fsdp"
         shutil.rmtree(checkpoint_folder(run, STEPS))
         train(dataclasses.replace(alone[name], out=run))
-        assert np.allclose(losses(run), losses(alone[name].out), rtol=2e-4)
+        assert np.allclose(losses(run), losses(run_folder(alone[name])), rtol=2e-4)
