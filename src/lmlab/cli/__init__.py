@@ -105,7 +105,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "prune": encoding.prune,
     "dynamics": encoding.dynamics,
     "eval": measuring.evaluate,
-    "finetune": training.finetune,
+    "finetune": studies.finetune,
     "sample": training.sample,
     "export": training.export,
     "embed": measuring.embed,
