@@ -7,6 +7,7 @@ no process. Real workers, one of them killed, are in test_workers_killed.py.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from helpers import tiny_training
 from lmlab.cli import main
 from lmlab.config import from_mapping
+from lmlab.config.model import ModelConfig
 from lmlab.config.sharing import SubmitConfig, study_folder
 from lmlab.config.studies import ArrowConfig
 from lmlab.config.training import ParentConfig, TrainConfig
@@ -32,7 +34,6 @@ from lmlab.studies import parts as module
 from lmlab.studies.parts import LeftToOthers, Part, carry_out
 from lmlab.studies.status import claim_file, study_status, summary, write_plan
 from lmlab.training.loop import train
-from lmlab.training.setup import resolve, run_identity
 
 HOLD = """
 import sys
@@ -237,12 +238,13 @@ def test_status_says_where_each_run_stands(tmp_path, text_store):
         study_status(out, tmp_path)
     asked = tiny_training(text_store, runs / "done", steps=4)
     train(asked)
-    child = replace(asked, parent=ParentConfig(str(runs / "done")), out=runs / "child", steps=2)
-    train(replace(child, out=runs / run_identity(resolve(child), text_store)[:12]))
+    parent = ParentConfig(str(runs / "done"))
+    train(replace(asked, model=ModelConfig(), parent=parent, out=runs / "child", steps=2))
     per_step = asked.batch * asked.context
     names = ("done", "going", "failed", "later")
     write_plan(out, "study", [(f"run {n}", n, 4, 4 * per_step) for n in names])
-    Lock(claim_file(out, "failed")).note(state="failed", why="NaN")
+    with Lock(claim_file(out, "failed")) as claim:
+        claim.note(state="failed", why="NaN")
     (runs / "going").mkdir()
     (runs / "going" / "journal.jsonl").write_text('{"step": 1, "loss": 3.25}\n')
     (runs / "going" / "timing.jsonl").write_text(
@@ -309,9 +311,16 @@ def test_options_of_sharing_are_checked(tmp_path, capsys):
     assert not list(tmp_path.glob("arrow-*"))
 
 
-def test_slurm_gets_the_parameters_and_a_plain_command(tmp_path, monkeypatch):
-    pytest.importorskip("submitit", reason="the extra slurm is not installed")
-    from lmlab.integrations import slurm
+FAKE_SBATCH = """#!/bin/sh
+cp "$1" "$RECORD"
+echo "Submitted batch job 123"
+"""
+
+
+def test_slurm_gets_the_parameters_and_plain_commands(tmp_path, monkeypatch):
+    """By a Slurm that only writes down what it is given."""
+    submitit = pytest.importorskip("submitit", reason="the extra slurm is not installed")
+    from lmlab.integrations.slurm import submit_workers
 
     how = from_mapping(
         SubmitConfig,
@@ -321,17 +330,22 @@ def test_slurm_gets_the_parameters_and_a_plain_command(tmp_path, monkeypatch):
         },
         where="slurm.toml",
     )  # fmt: skip
+    asked = ["study", "arrow", "--corpora", "my novels/", "--worker"]
     with pytest.raises(UserError, match="no Slurm here"):
-        slurm.submit_workers(how, ["study", "arrow"], out=tmp_path)
-    seen = slurm._parameters(how, name="arrow-1")
-    from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
-
-    own = {k.removeprefix("slurm_"): v for k, v in seen.items() if k.startswith("slurm_")}
-    shared = {k: v for k, v in seen.items() if not k.startswith("slurm_")}
-    script = _make_sbatch_string(
-        "python -m lmlab", tmp_path, **SlurmExecutor._convert_parameters(shared), **own
-    )
-    for line in ("--time=90", "--cpus-per-task=4", "--gpus-per-node=1", "--partition=gpu",
-                 "--mem=16GB", "--job-name=arrow-1"):  # fmt: skip
-        assert f"#SBATCH {line}\n" in script
+        submit_workers(how, asked, out=tmp_path / "arrow-1")
+    for name in ("srun", "sbatch"):
+        (tmp_path / name).write_text(FAKE_SBATCH)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("RECORD", str(tmp_path / "record"))
+    assert submit_workers(how, asked, out=tmp_path / "arrow-1") == ["123_0", "123_1", "123_2"]
+    script = (tmp_path / "record").read_text()
+    for line in ("time=90", "cpus-per-task=4", "gpus-per-node=1", "partition=gpu", "mem=16GB",
+                 "job-name=arrow-1", "array=0-2%3"):  # fmt: skip
+        assert f"#SBATCH --{line}\n" in script
     assert "\nmodule load cuda\n" in script
+    handed = submitit.core.utils.DelayedSubmission.load(
+        next((tmp_path / "arrow-1" / "workers").glob("*_submitted.pkl"))
+    ).function
+    assert handed.command == [sys.executable, "-m", "lmlab", *asked]
+    assert handed.cwd == str(Path.cwd())

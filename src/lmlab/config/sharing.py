@@ -32,8 +32,8 @@ class SubmitConfig:
     cluster: Literal["slurm", "local"] = "slurm"
     """local: processes of this machine, which outlive the command that started them."""
     hours: float = 24.0
-    """Slurm then ends a worker; its run goes on from the last checkpoint with the next worker. Local
-    workers have no limit."""
+    """Then Slurm ends a worker; its run goes on from the last checkpoint with the next worker.
+    Local workers have no limit."""
     cpus: int = 1
     """Cores of a worker."""
     gpus: int = 0
