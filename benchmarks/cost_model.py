@@ -194,19 +194,19 @@ BUDGET = 20
 PEAK, UTILISATION, GPU_BYTES = 989e12, 0.4, 80e9
 NETWORK = {8: 300e9, 64: 40e9}
 ASSUMPTIONS = f"""assumptions, none of them measured here:
-- H100 SXM: {PEAK / 1e12:.0f} TFLOP/s of bfloat16, {GPU_BYTES / 1e9:.0f} GB; model FLOPs \
-utilisation {UTILISATION:.0%} (no recomputation)
-- network, bytes/s that each GPU both sends and receives: {NETWORK[8] / 1e9:.0f}e9 among 8 in one \
-node, {NETWORK[64] / 1e9:.0f}e9 among 64 in eight nodes; rings
-- DDP, bytes a weight: 4 weight, 4 gradient, 8 AdamW, 4 buckets, 2 copy for bfloat16 products; \
-float32 gradients all-reduced once an optimizer step
-- FSDP, bytes a weight: 16 over all GPUs, and two whole layers gathered (bfloat16 weights, float32 \
-gradients); weights gathered in bfloat16 twice and float32 gradients reduce-scattered once, each \
-micro-batch
-- activations as fitted below on a CPU; fused attention keeps no T x T matrix, so this holds at any \
-context
-- seconds of a step lie between the larger of computing and communicating (all overlaps) and their \
-sum (nothing does); data, evaluation and checkpoints left out"""
+- H100 SXM: {PEAK / 1e12:.0f} TFLOP/s of bfloat16, {GPU_BYTES / 1e9:.0f} GB; model FLOPs
+  utilisation {UTILISATION:.0%}, nothing recomputed
+- network, bytes/s that each GPU both sends and receives: {NETWORK[8] / 1e9:.0f}e9 among 8 in one
+  node, {NETWORK[64] / 1e9:.0f}e9 among 64 in eight nodes; rings
+- DDP, bytes a weight: 4 weight, 4 gradient, 8 AdamW, 2 copy for bfloat16 products; float32
+  gradients all-reduced once an optimizer step
+- FSDP2, bytes a weight: 16 over all GPUs; whole on each: two layers (4 weight, 4 gradient, 2
+  copy), the embeddings (8), and with several micro-batches all gradients (4). Float32 weights
+  gathered twice a micro-batch, float32 gradients reduce-scattered once an optimizer step
+- activations as fitted above on a CPU; fused attention keeps no T x T matrix, so that this holds
+  at any context
+- a step takes between the larger of computing and communicating (all overlaps) and their sum
+  (nothing does); data, evaluation and checkpoints left out"""
 
 
 def predict(bytes_of_values: float) -> None:
@@ -220,22 +220,23 @@ def predict(bytes_of_values: float) -> None:
         f"context {BILLION.context}: {counted.weights / 1e9:.2f}e9 weights; steps of "
         f"{GLOBAL_TOKENS:,} tokens, {budget / 1e9:.0f}e9 tokens in all"
     )
-    layer = 12 * BILLION.width**2
+    layer, embeddings = 12 * BILLION.width**2, BILLION.vocabulary * BILLION.width
     print(f"{'GPUs':>4} {'engine':6} {'micro-batch':>11} {'GB a GPU':>8} {'compute s':>9} "
           f"{'network s':>9} {'step s':>11} {'tokens/s':>19} {'days':>9}")  # fmt: skip
-    for gpus, engine in product(NETWORK, ("DDP", "FSDP")):
+    for gpus, engine in product(NETWORK, ("DDP", "FSDP2")):
         own = GLOBAL_TOKENS // gpus
-        micro = min(BILLION.batch * BILLION.context, own)
+        micro = min(BILLION.tokens, own)
+        micro_batches = math.ceil(own / micro)
         activations = bytes_of_values * micro * BILLION.layers * BILLION.width
         compute = counted.flops / BILLION.tokens * own / (PEAK * UTILISATION)
-        share = (gpus - 1) / gpus
         if engine == "DDP":
-            held = 22 * counted.weights
-            sent = 2 * share * 4 * counted.weights
+            held = 18 * counted.weights
+            sent = 2 * 4 * counted.weights
         else:
-            held = 16 * counted.weights / gpus + 2 * layer * 6
-            sent = math.ceil(own / micro) * share * (2 * 2 + 4) * counted.weights
-        network = sent / NETWORK[gpus]
+            held = 16 * counted.weights / gpus + 2 * layer * 10 + 8 * embeddings
+            held += 4 * counted.weights * (micro_batches > 1)
+            sent = (2 * 4 * micro_batches + 4) * counted.weights
+        network = sent * (gpus - 1) / gpus / NETWORK[gpus]
         low, high = max(compute, network), compute + network
         steps = budget / GLOBAL_TOKENS
         print(
