@@ -6,6 +6,7 @@ no process. Real workers, one of them killed, are in test_workers_killed.py.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -216,6 +217,15 @@ def test_a_lock_file_that_cannot_be_read_is_a_lock_all_the_same(tmp_path):
             Lock(lock.path)
     assert holder(lock.path) is None
     assert holder(tmp_path / "never") is None
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("lmlab.runs.lock.fcntl.flock", refuse)
+    with pytest.raises(UserError, match=r"cannot be locked \(No locks available\).*flock"):
+        Lock(tmp_path / "lock")
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=40), st.integers(0, 60))

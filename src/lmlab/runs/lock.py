@@ -10,6 +10,7 @@ Notable:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -18,13 +19,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lmlab.durable import disk_errors, from_json, make_folder
 from lmlab.errors import UserError
 from lmlab.progress import say
 
-_ATTEMPTS, _BETWEEN_ATTEMPTS = 4, 0.05
+_HELD = (errno.EAGAIN, errno.EACCES)  # EACCES: where flock is a record lock, as on NFS
+_ATTEMPTS = (0.0, 0.05, 0.05, 0.05)  # seconds between them: `holder` holds it for an instant
 _BETWEEN_LOOKS = 0.5
 
 
@@ -44,7 +46,8 @@ def this_process() -> str:
 class Lock:
     """The lock of file `path`, held from now on until `close`, or the end of the process.
 
-    The file and its folder are made. Raises `Held`, naming the holder, if another process holds it.
+    The file and its folder are made. Raises `Held`, naming the holder, if another process holds it,
+    and `UserError` where the file system has no locks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,18 +55,10 @@ class Lock:
         with disk_errors(path):
             make_folder(path.parent)
             self._file = open(path, "ab")  # noqa: SIM115 - closed by close()
-        for attempt in range(_ATTEMPTS):
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if attempt + 1 < _ATTEMPTS:  # `holder` looks by holding it for an instant
-                    time.sleep(_BETWEEN_ATTEMPTS)
-                    continue
-                self._file.close()
-                by = _by(last_note(path))
-                raise Held(f"{path} is held by {by}", by) from error
         try:
+            if not any(_takes(self._file, after) for after in _ATTEMPTS):
+                by = _by(last_note(path))
+                raise Held(f"{path} is held by {by}", by)
             self.note()
         except BaseException:
             self.close()
@@ -85,6 +80,21 @@ class Lock:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _takes(file: BinaryIO, after: float) -> bool:
+    """Whether the lock of an open file is free after so many seconds; then it is held."""
+    time.sleep(after)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD:
+            return False
+        raise UserError(
+            f"{file.name} cannot be locked ({error.strerror}): its file system needs flock; see "
+            "docs/scale.md, or use a folder on a local disk"
+        ) from error
+    return True
 
 
 @contextmanager
@@ -115,8 +125,8 @@ def holder(path: Path) -> str | None:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return None
-    except OSError:
-        return _by(last_note(path))
+    except OSError as error:
+        return _by(last_note(path)) if error.errno in _HELD else None
     return None
 
 
