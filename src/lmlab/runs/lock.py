@@ -54,7 +54,8 @@ class Lock:
         self.path = path
         with disk_errors(path):
             make_folder(path.parent)
-            self._file = open(path, "ab")  # noqa: SIM115 - closed by close()
+            # unbuffered: after a failed write nothing is left for close() to fail on again
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
         try:
             if not any(_takes(self._file, after) for after in _ATTEMPTS):
                 by = _by(last_note(path))
@@ -70,7 +71,6 @@ class Lock:
         with disk_errors(self.path):
             self._file.truncate(0)
             self._file.write(line.encode("utf-8"))
-            self._file.flush()
 
     def close(self) -> None:
         self._file.close()
