@@ -25,14 +25,14 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset"),
 ]
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-SECONDS = 240
+SECONDS = 900
 
 
 def command(text_folder: Path, lab: Path, *more: object) -> list[str]:
     """Four seeds in both directions; the runs are long enough for one to be killed in its midst."""
     options = [
         "--corpora", text_folder, "--sizes", "nano", "--contexts", 16, "--seeds", 4,
-        "--vocabulary", 300, "--tokens", 16_000, "--batch-tokens", 64,
+        "--vocabulary", 300, "--tokens", 6_400, "--batch-tokens", 64,
         "--lab", lab, "--out", lab / "study", *more,
     ]  # fmt: skip
     return [sys.executable, "-m", "lmlab", "study", "arrow", *map(str, options)]
