@@ -45,7 +45,8 @@ USAGE = """lmlab: a laboratory for language models
   lmlab report          draw the report of a finished study again
   lmlab tour            a small edition of the studies, in a few minutes
 
-Each command has --help, and --config FILE reads its options from TOML."""
+Each command has --help, and --config FILE reads its options from TOML. Studies and finetune are
+shared by processes with --worker, started on Slurm with --submit FILE; --status says how far."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +106,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "prune": encoding.prune,
     "dynamics": encoding.dynamics,
     "eval": measuring.evaluate,
-    "finetune": training.finetune,
+    "finetune": studies.finetune,
     "sample": training.sample,
     "export": training.export,
     "embed": measuring.embed,

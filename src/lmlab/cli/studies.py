@@ -1,70 +1,85 @@
 """Commands that run studies and draw their reports.
 
-Each parses its options, calls one function and prints what it returns. Rooms that need torch are
-imported inside.
+Each names its options and the function that runs it. Rooms that need torch are imported inside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from lmlab.cli.printing import end_of_study
+from lmlab.cli.sharing import Run, run_study
 from lmlab.config import from_command_line
 from lmlab.config.commands import (
     ReportConfig,
     TourConfig,
 )
 
-if TYPE_CHECKING:
-    pass
-
 
 def study_arrow(arguments: Sequence[str]) -> None:
     from lmlab.config.studies import ArrowConfig
 
-    config = from_command_line(ArrowConfig, arguments, program="lmlab study arrow")
-    from lmlab.studies.arrow import run_arrow
+    def load() -> Run:
+        from lmlab.studies.arrow import run_arrow
 
-    end_of_study(run_arrow(config))
+        return run_arrow
+
+    run_study("study arrow", ArrowConfig, load, arguments)
 
 
 def study_headless(arguments: Sequence[str]) -> None:
     from lmlab.config.studies import HeadlessStudyConfig
 
-    config = from_command_line(HeadlessStudyConfig, arguments, program="lmlab study headless")
-    from lmlab.studies.headless import run_headless
+    def load() -> Run:
+        from lmlab.studies.headless import run_headless
 
-    end_of_study(run_headless(config))
+        return run_headless
+
+    run_study("study headless", HeadlessStudyConfig, load, arguments)
 
 
 def study_decomposition(arguments: Sequence[str]) -> None:
     from lmlab.config.decomposition import DecompositionStudyConfig
 
-    config = from_command_line(
-        DecompositionStudyConfig, arguments, program="lmlab study decomposition"
-    )
-    from lmlab.studies.decomposition import run_decomposition
+    def load() -> Run:
+        from lmlab.studies.decomposition import run_decomposition
 
-    end_of_study(run_decomposition(config))
+        return run_decomposition
+
+    run_study("study decomposition", DecompositionStudyConfig, load, arguments)
 
 
 def study_towers(arguments: Sequence[str]) -> None:
     from lmlab.config.towers import TowersStudyConfig
 
-    config = from_command_line(TowersStudyConfig, arguments, program="lmlab study towers")
-    from lmlab.studies.towers import run_towers
+    def load() -> Run:
+        from lmlab.studies.towers import run_towers
 
-    end_of_study(run_towers(config))
+        return run_towers
+
+    run_study("study towers", TowersStudyConfig, load, arguments)
 
 
 def study_encoding(arguments: Sequence[str]) -> None:
     from lmlab.config.encoding import EncodingStudyConfig
 
-    config = from_command_line(EncodingStudyConfig, arguments, program="lmlab study encoding")
-    from lmlab.studies.encoding import run_encoding
+    def load() -> Run:
+        from lmlab.studies.encoding import run_encoding
 
-    end_of_study(run_encoding(config))
+        return run_encoding
+
+    run_study("study encoding", EncodingStudyConfig, load, arguments)
+
+
+def finetune(arguments: Sequence[str]) -> None:
+    from lmlab.config.finetune import FinetuneConfig
+
+    def load() -> Run:
+        from lmlab.studies.finetune import run_finetune
+
+        return run_finetune
+
+    run_study("finetune", FinetuneConfig, load, arguments)
 
 
 def report(arguments: Sequence[str]) -> None:

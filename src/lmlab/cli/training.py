@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lmlab.cli.printing import end_of_study, print_table, store_of_head, write_results
+from lmlab.cli.printing import print_table, store_of_head, write_results
 from lmlab.config import from_command_line
 from lmlab.config.commands import (
     ExportConfig,
@@ -70,15 +70,6 @@ def doctor(arguments: Sequence[str]) -> None:
         print(f"\nwarning: {warning}")
     place = replace(config, out=config.results, results=None)
     write_results("doctor", place, {**made.to_json(), "warnings": warnings})
-
-
-def finetune(arguments: Sequence[str]) -> None:
-    from lmlab.config.finetune import FinetuneConfig
-
-    config = from_command_line(FinetuneConfig, arguments, program="lmlab finetune")
-    from lmlab.studies.finetune import run_finetune
-
-    end_of_study(run_finetune(config))
 
 
 def sample(arguments: Sequence[str]) -> None:

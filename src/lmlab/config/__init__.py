@@ -145,11 +145,17 @@ def to_toml(values: Mapping[str, Any]) -> str:
 
 
 def from_command_line(
-    kind: type[T], arguments: Sequence[str], *, program: str, leading: Sequence[str] = ()
+    kind: type[T],
+    arguments: Sequence[str],
+    *,
+    program: str,
+    leading: Sequence[str] = (),
+    more_help: str = "",
 ) -> T:
     """Defaults < `--config FILE` (TOML) < options: the resolved configuration.
 
-    `leading` names options that may be given without their name before all others, in this order.
+    `leading` names options that may be given without their name before all others, in this order;
+    `more_help` is shown with the help.
 
     Ends the process with a usage message where an option is unknown or malformed (`tyro`), and
     raises `UserError` where the TOML file is wrong.
@@ -170,6 +176,7 @@ def from_command_line(
         del rest[at : at + 2]
         default = _with_missing(kind, read_toml(path), where=str(path))
     description = (kind.__doc__ or "") + "\n\n--config FILE reads any of these from TOML first."
+    description += more_help
     if default is tyro.MISSING_NONPROP:
         return tyro.cli(kind, args=rest, prog=program, description=description)
     return tyro.cli(kind, args=rest, prog=program, default=default, description=description)

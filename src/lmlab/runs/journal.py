@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from lmlab.durable import AppendLog, from_json, write_bytes
 from lmlab.errors import UserError
 from lmlab.processes import is_first
+
+_TAIL_BYTES = 1 << 16  # far more than a record is long
 
 
 class Journal:
@@ -71,6 +74,26 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [_record(path, *line) for line in enumerate(_whole_lines(path.read_bytes()), start=1)]
+
+
+def last_record(path: Path) -> dict[str, Any] | None:
+    """The last whole record of a journal that may be growing, without reading all of it; None
+    where there is none.
+
+    Raises `UserError` where it is damaged.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = _whole_lines(file.read())
+    except FileNotFoundError:
+        return None
+    if not lines:
+        return None
+    try:
+        return _record(path, -1, lines[-1])
+    except UserError as error:
+        raise UserError(f"{path}: its last line is damaged") from error
 
 
 def cut_back(path: Path, step: int, *, every_step: bool = False) -> None:

@@ -9,13 +9,13 @@ checkpoints/      see `lmlab.runs.checkpoint`
 
 from __future__ import annotations
 
-import fcntl
 from pathlib import Path
 from typing import Any
 
 from lmlab.config import read_toml, to_toml
-from lmlab.durable import disk_errors, make_folder, remove_abandoned, write_text
+from lmlab.durable import remove_abandoned, write_text
 from lmlab.errors import UserError
+from lmlab.runs.lock import Held, Lock
 
 _PLACES = {"identity", "store", "out", "threads", "device", "strict", "fsdp"}
 
@@ -23,8 +23,8 @@ _PLACES = {"identity", "store", "out", "threads", "device", "strict", "fsdp"}
 class RunDirectory:
     """A run folder, opened for training: created or found to hold the same run, and locked.
 
-    Raises `UserError` if it holds another run, something that is no run, or if another process is
-    training in it; the folder is then left as it is.
+    Raises `UserError` if it holds another run or something that is no run, and `Held` if another
+    process is training in it; the folder is then left as it is.
     """
 
     def __init__(self, path: Path, *, identity: str, config: dict[str, Any]) -> None:
@@ -41,16 +41,14 @@ class RunDirectory:
                 )
         if config_file.exists():
             check_identity(path, identity, config)
-        with disk_errors(path):
-            make_folder(path)
-            self._lock = open(path / ".lock", "a")  # noqa: SIM115 - closed by close()
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise UserError(
-                f"another process is training in {path}; wait for it, or give another --out"
-            ) from error
+            self._lock = Lock(path / ".lock")
+        except Held as held:
+            raise Held(
+                f"another process is training in {path} ({held.by}); wait for it, or give another "
+                "--out",
+                held.by,
+            ) from held
         try:
             remove_abandoned(path)
             remove_abandoned(path / "checkpoints")

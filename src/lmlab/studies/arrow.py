@@ -14,26 +14,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from lmlab.analyses.ngram import ngram_baseline
 from lmlab.analyses.score import Score
-from lmlab.config import digest, to_mapping
+from lmlab.config import to_mapping
 from lmlab.config.model import ModelConfig
+from lmlab.config.sharing import study_folder
 from lmlab.config.studies import ArrowConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
-from lmlab.durable import write_json, write_text
 from lmlab.errors import UserError
 from lmlab.progress import Bar, say, track
 from lmlab.studies.arrow_report import arrow_page
 from lmlab.studies.arrow_result import cell_result
 from lmlab.studies.cached import cached_score
 from lmlab.studies.corpora import Corpus, corpus_labels, is_synthetic, open_corpus
-from lmlab.studies.requests import study_identity, text_run
+from lmlab.studies.parts import Part, carry_out
+from lmlab.studies.requests import text_run
 from lmlab.studies.words import environment
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens, resolve
@@ -56,12 +58,14 @@ class Cell:
         return f"{self.model.architecture} {size}, context {self.context}"
 
 
-def run_arrow(config: ArrowConfig, *, title: str = "The arrow of time") -> Path:
+def run_arrow(
+    config: ArrowConfig, *, title: str = "The arrow of time", worker: bool = False
+) -> Path:
     """Runs the study, or what is missing of it; returns the path of the HTML report.
 
-    Writes `results.json` and `report.html` to `config.out`.
+    Writes `results.json` and `report.html` to `config.out`. A `worker` shares it with others
+    (`studies.parts`).
     """
-    out = config.out or config.lab / f"arrow-{digest(study_identity(config))[:8]}"
     cells = _cells(config)
     windows = [_windows(config, cell) for cell in cells]
     orders, seeds = [FORWARD, BACKWARD, *config.orders], range(config.seeds)
@@ -75,34 +79,39 @@ def run_arrow(config: ArrowConfig, *, title: str = "The arrow of time") -> Path:
     work = sum(planned_tokens(r) for r in requests.values())
     work += sum(int(w.length_M.sum()) for w in windows) * len(seeds) * len(orders)
     say(f"{len(requests)} runs, {work:,} tokens to train on and to score; stopping is safe")
-    runs: dict[tuple[int, str, int], TrainedRun] = {}
-    scores: dict[tuple[int, str, int], Score] = {}
-    with track("arrow of time", float(work), "tokens") as bar:
-        for number, (key, request) in enumerate(requests.items(), start=1):
-            cell = cells[key[0]]
-            what = f"run {number}/{len(requests)} ({cell.label}, {key[1]}, seed {key[2]})"
-            runs[key], scores[key] = _run_and_score(config, cell, request, bar, what)
-    results = {
-        "study": "arrow",
-        "title": title,
-        "config": to_mapping(config),
-        "environment": environment(),
-        "ngrams": _ngrams(config, cells),
-        "cells": [
-            cell_result(
-                _describe(cell, order, requests[i, FORWARD, 0]),
-                cell.corpus.known,
-                windows[i],
-                [(runs[i, FORWARD, s], scores[i, FORWARD, s]) for s in seeds],
-                [(runs[i, order, s], scores[i, order, s]) for s in seeds],
-            )
-            for i, cell in enumerate(cells)
-            for order in orders[1:]
-        ],
+
+    def results(made: dict[tuple[int, str, int], tuple[TrainedRun, Score]]) -> dict[str, Any]:
+        return {
+            "study": "arrow",
+            "title": title,
+            "config": to_mapping(config),
+            "environment": environment(),
+            "ngrams": _ngrams(config, cells),
+            "cells": [
+                cell_result(
+                    _describe(cell, order, requests[i, FORWARD, 0]),
+                    cell.corpus.known,
+                    windows[i],
+                    [made[i, FORWARD, s] for s in seeds],
+                    [made[i, order, s] for s in seeds],
+                )
+                for i, cell in enumerate(cells)
+                for order in orders[1:]
+            ],
+        }
+
+    parts = {
+        (i, order, seed): Part(
+            f"{cells[i].corpus.label}, {cells[i].label}, {order}, seed {seed}",
+            request,
+            partial(_run_and_score, config, cells[i], request),
+        )
+        for (i, order, seed), request in requests.items()
     }
-    write_json(out / "results.json", results)
-    write_text(out / "report.html", arrow_page(results))
-    return out / "report.html"
+    return carry_out(
+        "arrow of time", parts, results, arrow_page,
+        out=study_folder("arrow", config), work=float(work), worker=worker,
+    )  # fmt: skip
 
 
 def _cells(config: ArrowConfig) -> list[Cell]:
@@ -160,9 +169,9 @@ def _windows(config: ArrowConfig, cell: Cell) -> EvaluationWindows:
 
 
 def _run_and_score(
-    config: ArrowConfig, cell: Cell, request: TrainConfig, bar: Bar, what: str
+    config: ArrowConfig, cell: Cell, request: TrainConfig, bar: Bar
 ) -> tuple[TrainedRun, Score]:
-    run = train(request, bar=bar, note=what)
+    run = train(request, bar=bar, note=f"{cell.label}, {request.order}, seed {request.seed},")
     scored = cached_score(
         run,
         cell.corpus.store,

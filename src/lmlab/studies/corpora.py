@@ -34,6 +34,7 @@ from lmlab.data.synthetic.linear_language import SEPARATORS
 from lmlab.data.synthetic.primes import LINE
 from lmlab.data.tokenizers import TokenizerConfig, character_tokenizer
 from lmlab.errors import UserError
+from lmlab.runs.lock import alone
 
 _HELD_OUT_STRINGS = 2048
 _USAGE = {
@@ -86,14 +87,25 @@ def open_corpus(
     """The corpus as a store below `lab`/stores, made if it is not there yet.
 
     `label` is what it is called (`corpus_labels`). `tokenizer` is bpe, bpe-reversed or bytes (text
-    only). `tokens` bounds the number of synthetic training strings. Raises `UserError` for a
-    specification that names nothing.
+    only). `tokens` bounds the number of synthetic training strings. Where several processes ask for
+    it at once, one makes it and the others wait. Raises `UserError` for a specification that names
+    nothing.
     """
+    with alone(lab, f"preparing {label}"):
+        return _open(
+            specification, label=label, lab=lab, tokenizer=tokenizer, vocabulary=vocabulary,
+            tokens=tokens,
+        )  # fmt: skip
+
+
+def _open(
+    specification: str, *, label: str, lab: Path, tokenizer: str, vocabulary: int, tokens: int
+) -> Corpus:
     if is_synthetic(specification):
         return _open_synthetic(specification, label=label, lab=lab, tokens=tokens)
     control, _, text = specification.partition(":")
     if control in CONTROLS:
-        base = open_corpus(
+        base = _open(
             text, label=_label(text), lab=lab, tokenizer=tokenizer, vocabulary=vocabulary,
             tokens=tokens,
         ).store  # fmt: skip

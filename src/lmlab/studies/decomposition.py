@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,18 @@ from lmlab.analyses.decomposition_of_models import (
     labels,
 )
 from lmlab.analyses.decomposition_pairs import by_kind, kind_means, pair_sums
-from lmlab.config import digest, to_mapping
+from lmlab.config import to_mapping
 from lmlab.config.decomposition import Arm, DecompositionStudyConfig
 from lmlab.config.model import ModelConfig
+from lmlab.config.sharing import study_folder
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
-from lmlab.durable import write_json, write_text
-from lmlab.progress import say, track
+from lmlab.progress import Bar, say
 from lmlab.runs.journal import read_journal
-from lmlab.studies.corpora import corpus_labels, open_corpus
+from lmlab.studies.corpora import Corpus, corpus_labels, open_corpus
 from lmlab.studies.decomposition_report import decomposition_page
-from lmlab.studies.requests import study_identity, text_run
+from lmlab.studies.parts import Part, carry_out
+from lmlab.studies.requests import text_run
 from lmlab.studies.words import environment
 from lmlab.training.hardware import keep_freed_memory, resolve_device
 from lmlab.training.loop import TrainedRun, train
@@ -96,13 +98,13 @@ def request(config: DecompositionStudyConfig, store: TokenStore, member: Member)
     )
 
 
-def run_decomposition(config: DecompositionStudyConfig) -> Path:
+def run_decomposition(config: DecompositionStudyConfig, *, worker: bool = False) -> Path:
     """Runs the study, or what is missing of it; returns the path of the HTML report.
 
-    Writes `results.json` and `report.html` to `config.out`.
+    Writes `results.json` and `report.html` to `config.out`. A `worker` shares the training of the
+    zoo with others (`studies.parts`); the last of them embeds and decomposes it.
     """
     keep_freed_memory()
-    out = config.out or config.lab / f"decomposition-{digest(study_identity(config))[:8]}"
     corpus = open_corpus(
         config.corpus,
         label=corpus_labels([config.corpus])[0],
@@ -112,7 +114,29 @@ def run_decomposition(config: DecompositionStudyConfig) -> Path:
         tokens=config.tokens,
     )
     zoo = members(config)
-    runs = _train(config, corpus.store, zoo)
+    requests = {m.label: request(config, corpus.store, m) for m in zoo}
+    work = sum(planned_tokens(asked) for asked in requests.values())
+    say(f"{work:,} tokens to train on; stopping is safe")
+    return carry_out(
+        "training the zoo",
+        {label: Part(label, asked, partial(_train, asked, label))
+         for label, asked in requests.items()},
+        partial(_results, config, corpus, zoo),
+        decomposition_page,
+        out=study_folder("decomposition", config), work=float(work), worker=worker,
+    )  # fmt: skip
+
+
+def _train(asked: TrainConfig, label: str, bar: Bar) -> TrainedRun:
+    return train(asked, bar=bar, note=f"{label},")
+
+
+def _results(
+    config: DecompositionStudyConfig,
+    corpus: Corpus,
+    zoo: Sequence[Member],
+    runs: Mapping[str, TrainedRun],
+) -> dict[str, Any]:
     models = {m.label: str(runs[m.label].path) for m in zoo} | labels(config.models)
     results: dict[str, Any] = {
         "study": "decomposition",
@@ -133,19 +157,7 @@ def run_decomposition(config: DecompositionStudyConfig) -> Path:
             results["tree"] = _tree(made)
             results["kinds"] = _kinds(embedded, made, zoo)
     results["lengths"] = lengths
-    write_json(out / "results.json", results)
-    write_text(out / "report.html", decomposition_page(results))
-    return out / "report.html"
-
-
-def _train(
-    config: DecompositionStudyConfig, store: TokenStore, zoo: Sequence[Member]
-) -> dict[str, TrainedRun]:
-    requests = {m.label: request(config, store, m) for m in zoo}
-    work = sum(planned_tokens(asked) for asked in requests.values())
-    say(f"{work:,} tokens to train on; stopping is safe")
-    with track("training the zoo", float(work), "tokens") as bar:
-        return {label: train(asked, bar=bar, note=f"{label},") for label, asked in requests.items()}
+    return results
 
 
 def _described(member: Member, run: TrainedRun) -> dict[str, Any]:

@@ -13,6 +13,7 @@ of what decides them, so an interrupted study goes on where it stopped.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,17 @@ from lmlab.analyses.written_prior import written_prior
 from lmlab.config import digest, to_mapping
 from lmlab.config.encoding import EncodingStudyConfig
 from lmlab.config.model import ModelConfig
+from lmlab.config.sharing import study_folder
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.data.store import TokenStore
-from lmlab.durable import from_json, write_json, write_text
+from lmlab.durable import from_json, write_json
 from lmlab.errors import UserError
 from lmlab.numerics.frequency import type_deciles
-from lmlab.progress import say, track
+from lmlab.progress import Bar, say
 from lmlab.runs.checkpoint import checkpoints
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.encoding_report import encoding_page
+from lmlab.studies.parts import Part, carry_out
 from lmlab.studies.words import environment
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens, resolve, run_identity
@@ -69,13 +72,12 @@ ARMS = {
 }
 
 
-def run_encoding(config: EncodingStudyConfig) -> Path:
+def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Path:
     """Runs the study, or what is missing of it; returns the path of the HTML report.
 
-    Writes `results.json` and `report.html` to `config.out`.
+    Writes `results.json` and `report.html` to `config.out`. A `worker` shares it with others
+    (`studies.parts`).
     """
-    identity = {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out")}
-    out = config.out or config.lab / f"encoding-{digest(identity)[:8]}"
     label = corpus_labels([config.corpus])[0]
     stores = {
         v: open_corpus(
@@ -90,34 +92,48 @@ def run_encoding(config: EncodingStudyConfig) -> Path:
         for name in config.arms
     )
     say(f"{work:,} tokens to train on; stopping is safe")
-    with track("encoding study", float(work), "tokens") as bar:
-        runs = {
-            (v, name): train(_request(config, store, name), bar=bar, note=f"{v}, {name},")
-            for v, store in stores.items()
-            for name in config.arms
-        }
-    results = {
-        "study": "encoding",
-        "title": "How output embeddings hold token probability",
-        "corpus": label,
-        "config": to_mapping(config),
-        "environment": environment(),
-        "parts": [
-            {
-                "vocabulary": store.vocabulary,
-                "store": store.fingerprint[:12],
-                "models": [
-                    _kept(config, store, name, runs[v, name], raw)
-                    for name in config.arms
-                    for raw in ((False, True) if "headless" in name else (False,))
-                ],
-            }
-            for v, store in stores.items()
-        ],
+    parts = {
+        (v, name): Part(
+            f"vocabulary {v:,}, {name}",
+            _request(config, store, name),
+            partial(_make, config, store, name),
+        )
+        for v, store in stores.items()
+        for name in config.arms
     }
-    write_json(out / "results.json", results)
-    write_text(out / "report.html", encoding_page(results))
-    return out / "report.html"
+
+    def results(made: dict[tuple[int, str], list[dict[str, Any]]]) -> dict[str, Any]:
+        return {
+            "study": "encoding",
+            "title": "How output embeddings hold token probability",
+            "corpus": label,
+            "config": to_mapping(config),
+            "environment": environment(),
+            "parts": [
+                {
+                    "vocabulary": store.vocabulary,
+                    "store": store.fingerprint[:12],
+                    "models": [model for name in config.arms for model in made[v, name]],
+                }
+                for v, store in stores.items()
+            ],
+        }
+
+    return carry_out(
+        "encoding study", parts, results, encoding_page,
+        out=study_folder("encoding", config), work=float(work), worker=worker,
+    )  # fmt: skip
+
+
+def _make(
+    config: EncodingStudyConfig, store: TokenStore, name: str, bar: Bar
+) -> list[dict[str, Any]]:
+    """Trains the model `name`; its analyses with each of its heads."""
+    run = train(_request(config, store, name), bar=bar, note=f"{store.vocabulary}, {name},")
+    return [
+        _kept(config, store, name, run, raw)
+        for raw in ((False, True) if "headless" in name else (False,))
+    ]
 
 
 def _request(config: EncodingStudyConfig, store: TokenStore, name: str) -> TrainConfig:

@@ -17,83 +17,98 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from lmlab.analyses.classify import reported_outputs
 from lmlab.config import digest, to_mapping
 from lmlab.config.finetune import FinetuneConfig
+from lmlab.config.sharing import study_folder
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.data.labelled import LabelledTask, read_labelled
 from lmlab.data.labelled_store import labelled_store
 from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
-from lmlab.durable import write_json, write_text
+from lmlab.durable import write_bytes
 from lmlab.numerics.classification import metric, pseudo_values
 from lmlab.numerics.random_effects import two_way_interval
 from lmlab.objectives.classification import predictions
-from lmlab.progress import Bar, say, track
+from lmlab.progress import Bar, say
 from lmlab.runs.journal import read_journal
+from lmlab.runs.lock import alone
 from lmlab.studies.finetune_report import finetune_page
-from lmlab.studies.requests import placed, study_identity
+from lmlab.studies.parts import Part, carry_out
+from lmlab.studies.requests import placed
 from lmlab.studies.words import environment
 from lmlab.training.classifier import classifier_parent
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens
 
 
-@dataclass(frozen=True)
-class _Work:
-    """One model on one task."""
-
-    model: str
-    task: LabelledTask
-    store: TokenStore
-    runs: tuple[TrainConfig, ...]
-    """One a seed."""
-
-
-def run_finetune(config: FinetuneConfig) -> Path:
+def run_finetune(config: FinetuneConfig, *, worker: bool = False) -> Path:
     """Runs what is missing and returns the path of the HTML report.
 
-    Writes `results.json` and `report.html` to `config.out`. Raises `UserError` for a model or task
-    that cannot be read.
+    Writes `results.json` and `report.html` to `config.out`. A `worker` shares it with others
+    (`studies.parts`). Raises `UserError` for a model or task that cannot be read.
     """
-    out = config.out or config.lab / f"finetune-{digest(study_identity(config))[:8]}"
     tasks = [read_labelled(specification, limit=config.limit) for specification in config.tasks]
     for task in tasks:
         for note in task.notes:
             say(f"{task.name}: {note}")
-    work = [_work(config, model, task) for task in tasks for model in config.models]
-    total = sum(planned_tokens(run) for each in work for run in each.runs)
-    with track("fine-tuning", float(total), "tokens, at most") as bar:
-        made = [_outputs(each, bar) for each in work]
-    results = {
-        "study": "finetune",
-        "title": "Fine-tuned on labelled texts",
-        "config": to_mapping(config),
-        "environment": environment(),
-        "tasks": [
-            _task_result(config, task, made[i * len(config.models) :][: len(config.models)])
-            for i, task in enumerate(tasks)
-        ],
+    parts = {
+        (i, model, seed): part
+        for i, task in enumerate(tasks)
+        for model in config.models
+        for seed, part in enumerate(_parts(config, model, task))
     }
-    write_json(out / "results.json", results)
-    write_text(out / "report.html", finetune_page(results))
-    return out / "report.html"
+
+    def results(made: dict[tuple[int, str, int], tuple[TrainedRun, np.ndarray]]) -> dict[str, Any]:
+        return {
+            "study": "finetune",
+            "title": "Fine-tuned on labelled texts",
+            "config": to_mapping(config),
+            "environment": environment(),
+            "tasks": [
+                _task_result(
+                    config,
+                    task,
+                    [[made[i, m, s] for s in range(config.seeds)] for m in config.models],
+                )
+                for i, task in enumerate(tasks)
+            ],
+        }
+
+    return carry_out(
+        "fine-tuning", parts, results, finetune_page,
+        out=study_folder("finetune", config),
+        work=float(sum(planned_tokens(part.request) for part in parts.values())), worker=worker,
+    )  # fmt: skip
 
 
-def _work(config: FinetuneConfig, model: str, task: LabelledTask) -> _Work:
+def _parts(
+    config: FinetuneConfig, model: str, task: LabelledTask
+) -> list[Part[tuple[TrainedRun, np.ndarray]]]:
+    """One model on one task, by seed."""
     parent = classifier_parent(model)
     length = min(config.length, parent.room)
-    store = labelled_store(task, parent.tokenizer, length=length, folder=config.lab / "labelled")
-    runs = tuple(
+    with alone(config.lab, f"preparing {task.name}"):
+        store = labelled_store(
+            task, parent.tokenizer, length=length, folder=config.lab / "labelled"
+        )
+    requests = [
         _request(config, store, model, parent.order, length, s) for s in range(config.seeds)
-    )
-    return _Work(model, task, store, runs)
+    ]
+    labels = [f"{task.name}, {model}, seed {seed}" for seed in range(config.seeds)]
+    return [
+        Part(label, asked, partial(_make, store, asked, label))
+        for label, asked in zip(labels, requests, strict=True)
+    ]
 
 
 def _request(
@@ -123,13 +138,19 @@ def _request(
     return placed(made, store, config.lab)
 
 
-def _outputs(work: _Work, bar: Bar) -> list[tuple[TrainedRun, np.ndarray]]:
-    """Each seed's run, and its outputs (N, C) for the reported texts."""
-    made = []
-    for request in work.runs:
-        run = train(request, bar=bar, note=f"{work.task.name}, {work.model}, seed {request.seed},")
-        made.append((run, reported_outputs(run.checkpoint, work.store)))
-    return made
+def _make(
+    store: TokenStore, asked: TrainConfig, label: str, bar: Bar
+) -> tuple[TrainedRun, np.ndarray]:
+    """A run, and its outputs (N, C) for the reported texts, kept beside it."""
+    run = train(asked, bar=bar, note=f"{label},")
+    key = digest([run.identity, run.checkpoint.name, store.fingerprint, "outputs 1"])
+    path = run.path / "scores" / f"outputs-{key[:12]}.safetensors"
+    try:
+        return run, load(path.read_bytes())["outputs"]
+    except (FileNotFoundError, SafetensorError, KeyError):  # not there, or damaged
+        outputs_NC = reported_outputs(run.checkpoint, store)
+        write_bytes(path, save({"outputs": np.ascontiguousarray(outputs_NC)}))
+        return run, outputs_NC
 
 
 def _task_result(

@@ -13,7 +13,9 @@ interrupted study goes on where it stopped, and studies share runs.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,15 @@ import numpy as np
 
 from lmlab.analyses.difference import difference_per_token
 from lmlab.analyses.score import Score
-from lmlab.config import digest, to_mapping
+from lmlab.config import to_mapping
+from lmlab.config.sharing import study_folder
 from lmlab.config.studies import HeadlessStudyConfig
+from lmlab.config.training import TrainConfig
 from lmlab.data.documents import source_name
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task, read_tasks
 from lmlab.data.windows import evaluation_windows
-from lmlab.durable import write_json, write_text
-from lmlab.progress import Bar, say, track
+from lmlab.progress import Bar, say
 from lmlab.runs.journal import read_journal
 from lmlab.studies.cached import cached_score
 from lmlab.studies.corpora import corpus_labels, open_corpus
@@ -50,14 +53,14 @@ from lmlab.studies.headless_runs import (
     rows_of,
     time_ratio,
 )
-from lmlab.studies.requests import study_identity
+from lmlab.studies.parts import Part, carry_out
 from lmlab.studies.words import environment
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Text:
     """One vocabulary of the study."""
 
     store: TokenStore
@@ -69,31 +72,64 @@ class _Part:
         return time_ratio(self.seconds)
 
 
-def run_headless(config: HeadlessStudyConfig, *, title: str = "Learning without a softmax") -> Path:
+Form = tuple[str, bool, int]
+"""What tells the runs of one vocabulary apart: arm, whether it trains longer, seed."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What one run gives."""
+
+    run: TrainedRun
+    scores: dict[str, Score]
+    """By row."""
+    items: dict[tuple[str, int], dict[str, np.ndarray]]
+    """By row and task."""
+    geometry: dict[str, Any] | None
+
+
+def run_headless(
+    config: HeadlessStudyConfig, *, title: str = "Learning without a softmax", worker: bool = False
+) -> Path:
     """Runs the study, or what is missing of it; returns the path of the HTML report.
 
-    Writes `results.json` and `report.html` to `config.out`.
+    Writes `results.json` and `report.html` to `config.out`. A `worker` shares it with others
+    (`studies.parts`).
     """
-    out = config.out or config.lab / f"headless-{digest(study_identity(config))[:8]}"
     tasks = _tasks(config)
-    parts = {v: _open(config, v) for v in config.vocabularies}
+    texts = {v: _open(config, v) for v in config.vocabularies}
     rows = rows_of(config)
-    work = sum(_work(config, part, rows) for part in parts.values())
+    work = sum(_work(config, text, rows) for text in texts.values())
     say(f"{work:,} tokens to train on and to score; stopping is safe")
-    with track("headless study", float(work), "tokens") as bar:
-        made = [_part(config, v, part, rows, tasks, bar) for v, part in parts.items()]
-    results = {
-        "study": "headless",
-        "title": title,
-        "corpus": corpus_labels([config.corpus])[0],
-        "config": to_mapping(config),
-        "environment": environment(),
-        "parts": made,
-        "growth": measured_growth(config),
+    forms = [
+        (arm, longer, seed)
+        for seed in range(config.seeds)
+        for arm, longer in dict.fromkeys((row.arm, row.longer) for row in rows)
+    ]
+
+    def results(made: dict[tuple[int, Form], _Made]) -> dict[str, Any]:
+        return {
+            "study": "headless",
+            "title": title,
+            "corpus": corpus_labels([config.corpus])[0],
+            "config": to_mapping(config),
+            "environment": environment(),
+            "parts": [
+                _result(config, text, rows, tasks, {form: made[v, form] for form in forms})
+                for v, text in texts.items()
+            ],
+            "growth": measured_growth(config),
+        }
+
+    parts = {
+        (v, form): _part(config, text, rows, tasks, form)
+        for v, text in texts.items()
+        for form in forms
     }
-    write_json(out / "results.json", results)
-    write_text(out / "report.html", headless_page(results))
-    return out / "report.html"
+    return carry_out(
+        "headless study", parts, results, headless_page,
+        out=study_folder("headless", config), work=float(work), worker=worker,
+    )  # fmt: skip
 
 
 def _tasks(config: HeadlessStudyConfig) -> list[Task]:
@@ -106,7 +142,7 @@ def _tasks(config: HeadlessStudyConfig) -> list[Task]:
     ]
 
 
-def _open(config: HeadlessStudyConfig, vocabulary: int) -> _Part:
+def _open(config: HeadlessStudyConfig, vocabulary: int) -> _Text:
     corpus = open_corpus(
         config.corpus,
         label=corpus_labels([config.corpus])[0],
@@ -115,61 +151,82 @@ def _open(config: HeadlessStudyConfig, vocabulary: int) -> _Part:
         vocabulary=vocabulary,
         tokens=config.tokens,
     )
-    return _Part(corpus.store, measured_seconds(config, corpus.store))
+    return _Text(corpus.store, measured_seconds(config, corpus.store))
 
 
-def _work(config: HeadlessStudyConfig, part: _Part, rows: list[Row]) -> int:
+def _work(config: HeadlessStudyConfig, text: _Text, rows: list[Row]) -> int:
     """Tokens to train on and to score, for one vocabulary."""
-    requests = [request(config, part.store, arm, 0) for arm in config.arms]
+    requests = [request(config, text.store, arm, 0) for arm in config.arms]
     if config.equal_time:
-        requests.append(request(config, part.store, HEADLESS, 0, longer=part.ratio))
+        requests.append(request(config, text.store, HEADLESS, 0, longer=text.ratio))
     trained = sum(planned_tokens(r) for r in requests)
     tuned = sum(row.fine_tuned != "no" for row in rows) * round(config.fine_tune * config.tokens)
     windows = evaluation_windows(
-        part.store.split(config.split), config.context, max_windows=config.windows
+        text.store.split(config.split), config.context, max_windows=config.windows
     )
     return config.seeds * (trained + tuned + len(rows) * int(windows.length_M.sum()))
 
 
 def _part(
+    config: HeadlessStudyConfig, text: _Text, rows: list[Row], tasks: list[Task], form: Form
+) -> Part[_Made]:
+    """The part of one run: its children, its scores with every head, tasks, geometry."""
+    arm, longer, seed = form
+    asked = request(config, text.store, arm, seed, longer=text.ratio if longer else 1.0)
+    label = f"vocabulary {text.store.vocabulary:,}, {arm}{', longer' * longer}, seed {seed}"
+    own = [row for row in rows if (row.arm, row.longer) == (arm, longer)]
+    return Part(label, asked, partial(_make, config, text, own, tasks, form, asked, label))
+
+
+def _make(
     config: HeadlessStudyConfig,
-    vocabulary: int,
-    part: _Part,
+    text: _Text,
     rows: list[Row],
     tasks: list[Task],
+    form: Form,
+    asked: TrainConfig,
+    label: str,
     bar: Bar,
+) -> _Made:
+    arm, longer, seed = form
+    run = train(asked, bar=bar, note=f"{label},")
+    made = _Made(run, {}, {}, None)
+    for row in rows:
+        headed = _with_head(config, text.store, row, seed, run, bar)
+        made.scores[row.key] = _score(config, text.store, row, headed, bar)
+        for number, task in enumerate(tasks):
+            made.items[row.key, number] = item_values(
+                headed, task, head=row.head, store=text.store, held_out=_held_out(config)
+            )
+    if config.geometry and arm in (REFERENCE, HEADLESS) and not longer and seed == 0:
+        return replace(made, geometry=kept_geometry(config, text.store, run))
+    return made
+
+
+def _result(
+    config: HeadlessStudyConfig,
+    text: _Text,
+    rows: list[Row],
+    tasks: list[Task],
+    made: Mapping[Form, _Made],
 ) -> dict[str, Any]:
     """The result of one vocabulary, as plain values."""
-    runs: dict[tuple[str, bool, int], TrainedRun] = {}
-    scores: dict[str, list[Score]] = {row.key: [] for row in rows}
-    items: dict[tuple[str, int], list[dict[str, np.ndarray]]] = {}
-    for seed in range(config.seeds):
-        for row in rows:
-            key = (row.arm, row.longer, seed)
-            if key not in runs:
-                longer = part.ratio if row.longer else 1.0
-                asked = request(config, part.store, row.arm, seed, longer=longer)
-                runs[key] = train(asked, bar=bar, note=f"{vocabulary}, {row.arm}, seed {seed},")
-            run = _with_head(config, part.store, row, seed, runs[key], bar)
-            scores[row.key].append(_score(config, part.store, row, run, bar))
-            for number, task in enumerate(tasks):
-                values = item_values(
-                    run, task, head=row.head, store=part.store, held_out=_held_out(config)
-                )
-                items.setdefault((row.key, number), []).append(values)
+    of_row = {
+        row.key: [made[row.arm, row.longer, seed] for seed in range(config.seeds)] for row in rows
+    }
+    scores = {key: [one.scores[key] for one in of_seed] for key, of_seed in of_row.items()}
     reference = np.stack([s.nats_M for s in scores[REFERENCE]])
-    entropy = unigram_entropy(part.store)
+    entropy = unigram_entropy(text.store)
     return {
-        "vocabulary": part.store.vocabulary,
-        "store": part.store.fingerprint[:12],
-        "training_tokens_available": part.store.split("train").tokens,
+        "vocabulary": text.store.vocabulary,
+        "store": text.store.fingerprint[:12],
+        "training_tokens_available": text.store.split("train").tokens,
         "unigram_entropy": entropy,
-        "seconds_per_step": part.seconds,
-        "time_ratio": part.ratio,
+        "seconds_per_step": text.seconds,
+        "time_ratio": text.ratio,
         "rows": [_row(row, scores[row.key], reference) for row in rows],
         "curves": [
-            _curve(arm, longer, seed, run, part.seconds[arm], entropy)
-            for (arm, longer, seed), run in runs.items()
+            _curve(form, one.run, text.seconds[form[0]], entropy) for form, one in made.items()
         ],
         "tasks": [
             {
@@ -178,8 +235,10 @@ def _part(
                 "items": len(task.items),
                 "rows": {
                     row.key: compared(
-                        items[row.key, number],
-                        None if row.key == REFERENCE else items[REFERENCE, number],
+                        [one.items[row.key, number] for one in of_row[row.key]],
+                        None
+                        if row.key == REFERENCE
+                        else [one.items[REFERENCE, number] for one in of_row[REFERENCE]],
                     )
                     for row in rows
                 },
@@ -187,7 +246,7 @@ def _part(
             for number, task in enumerate(tasks)
         ],
         "geometry": {
-            arm: kept_geometry(config, part.store, runs[arm, False, 0])
+            arm: made[arm, False, 0].geometry
             for arm in ((REFERENCE, HEADLESS) if config.geometry else ())
         },
     }
@@ -239,10 +298,9 @@ def _row(row: Row, scores: list[Score], reference_SN: np.ndarray) -> dict[str, A
     }
 
 
-def _curve(
-    arm: str, longer: bool, seed: int, run: TrainedRun, seconds_per_step: float, entropy: float
-) -> dict[str, Any]:
+def _curve(form: Form, run: TrainedRun, seconds_per_step: float, entropy: float) -> dict[str, Any]:
     """Validation while training: tokens, seconds by the measured time of a step, nats per token."""
+    arm, longer, seed = form
     journal = read_journal(run.path / "journal.jsonl")
     points = [
         [record["tokens"], record["step"] * seconds_per_step, record["validation_nats_per_token"]]

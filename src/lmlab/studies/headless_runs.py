@@ -20,6 +20,7 @@ from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import from_json, write_json
 from lmlab.progress import say
+from lmlab.runs.lock import alone
 from lmlab.studies.requests import text_run
 from lmlab.training.loop import TrainedRun
 from lmlab.training.setup import deciding_values, resolve
@@ -133,12 +134,13 @@ def measured_seconds(config: HeadlessStudyConfig, store: TokenStore) -> dict[str
     requests = {arm: resolve(request(config, store, arm, 0)) for arm in config.arms}
     key = digest({arm: deciding_values(r, store) for arm, r in requests.items()})
     file = config.lab / "speeds" / f"{key[:12]}.json"
-    kept = _kept(file, set(config.arms))
-    if kept is None:
-        say("measuring how long a step of each form takes")
-        kept = seconds_per_step(requests)
-        write_json(file, kept)
-    return kept
+    with alone(config.lab, "measuring how long a step takes"):
+        kept = _kept(file, set(config.arms))
+        if kept is None:
+            say("measuring how long a step of each form takes")
+            kept = seconds_per_step(requests)
+            write_json(file, kept)
+        return kept
 
 
 def _kept(file: Path, arms: set[str]) -> dict[str, float] | None:

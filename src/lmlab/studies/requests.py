@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lmlab.config import to_mapping
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.training.setup import resolve, run_identity
@@ -43,8 +42,3 @@ def text_run(
 def placed(request: TrainConfig, store: TokenStore, lab: Path) -> TrainConfig:
     """The request with its folder below `lab`, named by its identity."""
     return replace(request, out=lab / "runs" / run_identity(resolve(request), store)[:12])
-
-
-def study_identity(config: Any) -> dict[str, Any]:
-    """What decides the result of a study: its settings without its places and its device."""
-    return {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out", "device")}

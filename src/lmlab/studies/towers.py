@@ -18,7 +18,9 @@ Notable:
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -36,22 +38,25 @@ from lmlab.analyses.preference import (
 from lmlab.analyses.preference_sums import PreferenceSums, groups_of_text, same_tower_twice
 from lmlab.analyses.subject import open_subject
 from lmlab.analyses.tower_passage import passage
-from lmlab.config import digest, to_mapping
+from lmlab.config import to_mapping
+from lmlab.config.sharing import study_folder
 from lmlab.config.towers import TowersStudyConfig
+from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
-from lmlab.durable import write_json, write_text
 from lmlab.numerics.preference import (
     exact_permutation,
     exact_permutation_of_pairs,
     weighted_correlation,
 )
-from lmlab.progress import Bar, say, track
+from lmlab.progress import Bar, say
 from lmlab.studies.cached import cached_score
 from lmlab.studies.corpora import corpus_labels, open_corpus
+from lmlab.studies.parts import Part, carry_out
 from lmlab.studies.towers_report import towers_page
 from lmlab.studies.towers_runs import (
     COOPERATIVE,
     INDEPENDENT,
+    Arm,
     arms,
     cached_sums,
     has_own_heads,
@@ -69,13 +74,27 @@ _LEAST_TOKENS = 20
 _PASSAGE_TOKENS = 128
 
 
-def run_towers(config: TowersStudyConfig) -> Path:
+@dataclass(frozen=True)
+class _Made:
+    """What one run gives; the single model of as many weights has no sums but a score."""
+
+    sums: PreferenceSums | None = None
+    """By its probes."""
+    again: PreferenceSums | None = None
+    """By second probes (cooperative towers)."""
+    own: PreferenceSums | None = None
+    """By the towers' own heads, where they have any."""
+    probes: TrainedRun | None = None
+    nats_per_token: float | None = None
+
+
+def run_towers(config: TowersStudyConfig, *, worker: bool = False) -> Path:
     """Runs the study, or what is missing of it; returns the path of the HTML report.
 
-    Writes `results.json` and `report.html` to `config.out`. Raises `UserError` for a corpus that
-    cannot be read, or too short to be measured on.
+    Writes `results.json` and `report.html` to `config.out`. A `worker` shares it with others
+    (`studies.parts`). Raises `UserError` for a corpus that cannot be read, or too short to be
+    measured on.
     """
-    out = config.out or config.lab / f"towers-{digest(_identity(config))[:8]}"
     labels = corpus_labels(config.corpora)
     stores = {
         label: open_corpus(
@@ -88,58 +107,96 @@ def run_towers(config: TowersStudyConfig) -> Path:
         groups_of_text(store, config.evaluation, config.context)  # before hours of training
     total = sum(work(config, store) for store in stores.values())
     say(f"{total:,.0f} tokens to train on and to score; stopping is safe")
-    with track("towers study", total, "tokens") as bar:
-        results = {
+    parts = {
+        (label, key, seed): _part(config, label, store, key, seed)
+        for label, store in stores.items()
+        for key, arm in arms(config).items()
+        for seed in range(arm.seeds)
+    }
+
+    def results(made: dict[tuple[str, str, int], _Made]) -> dict[str, Any]:
+        return {
             "study": "towers",
             "title": "Two towers with one prediction",
             "config": to_mapping(config),
             "tower": model_words(config.model),
             "environment": environment(),
-            "parts": [_part(config, label, store, bar) for label, store in stores.items()],
+            "parts": [
+                _result(
+                    config,
+                    label,
+                    store,
+                    {
+                        key: [made[label, key, seed] for seed in range(arm.seeds)]
+                        for key, arm in arms(config).items()
+                    },
+                )
+                for label, store in stores.items()
+            ],
         }
-    write_json(out / "results.json", results)
-    write_text(out / "report.html", towers_page(results))
-    return out / "report.html"
+
+    return carry_out(
+        "towers study", parts, results, towers_page,
+        out=study_folder("towers", config), work=total, worker=worker,
+    )  # fmt: skip
 
 
-def _identity(config: TowersStudyConfig) -> dict[str, Any]:
-    return {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out")}
+def _part(
+    config: TowersStudyConfig, label: str, store: TokenStore, key: str, seed: int
+) -> Part[_Made]:
+    """The part of one run: its probes, and their sums."""
+    arm = arms(config)[key]
+    asked, label = request(config, store, arm, seed), f"{label}, {key}, seed {seed}"
+    return Part(label, asked, partial(_make, config, store, arm, asked, label))
 
 
-def _part(config: TowersStudyConfig, label: str, store: TokenStore, bar: Bar) -> dict[str, Any]:
+def _make(
+    config: TowersStudyConfig,
+    store: TokenStore,
+    arm: Arm,
+    asked: TrainConfig,
+    label: str,
+    bar: Bar,
+) -> _Made:
+    run = train(asked, bar=bar, note=f"{label},")
+    if arm.towers is None:
+        return _Made(nats_per_token=_score(config, store, run, bar))
+    own = cached_sums(config, store, run, bar) if has_own_heads(arm) else None
+    child = train(probes(config, store, run, asked.seed), bar=bar, note=f"probes of {label},")
+    sums, second = cached_sums(config, store, child, bar), None
+    if arm == arms(config)[COOPERATIVE]:
+        again = probes(config, store, run, asked.seed + config.seeds)
+        second = cached_sums(
+            config, store, train(again, bar=bar, note=f"second probes of {label},"), bar
+        )
+    return _Made(sums, second, own, child)
+
+
+def _result(
+    config: TowersStudyConfig, label: str, store: TokenStore, made: Mapping[str, list[_Made]]
+) -> dict[str, Any]:
     """The result of one corpus, as plain values."""
     vocabulary = Vocabulary.of(store)
-    sums: dict[str, list[PreferenceSums]] = {}
-    noise: list[PreferenceSums] = []
-    own: dict[str, list[Preference]] = {}
-    found: dict[str, list[Preference]] = {}
-    single: list[float] = []
-    probed: TrainedRun | None = None
-    sizes: dict[str, int] = {}
-    for key, arm in arms(config).items():
-        for seed in range(arm.seeds):
-            note = f"{label}, {key}, seed {seed},"
-            asked = request(config, store, arm, seed)
-            sizes[key] = weights(asked, store)
-            run = train(asked, bar=bar, note=note)
-            if arm.towers is None:
-                single.append(_score(config, store, run, bar))
-                continue
-            if has_own_heads(arm):
-                by_heads = cached_sums(config, store, run, bar)
-                own.setdefault(key, []).append(preference(by_heads, vocabulary))
-            child = train(probes(config, store, run, seed), bar=bar, note=f"probes of {note}")
-            sums.setdefault(key, []).append(cached_sums(config, store, child, bar))
-            if key == COOPERATIVE:
-                probed = probed or child
-                again = probes(config, store, run, seed + config.seeds)
-                second = cached_sums(
-                    config, store, train(again, bar=bar, note=f"second probes of {note}"), bar
-                )
-                noise.append(same_tower_twice(sums[key][-1], second))
-        if key in sums:
-            found[key] = [preference(one, vocabulary) for one in sums[key]]
-    sums["noise"], found["noise"] = noise, [preference(one, vocabulary) for one in noise]
+    sums = {
+        key: [one.sums for one in of_seed if one.sums is not None] for key, of_seed in made.items()
+    }
+    sums["noise"] = [
+        same_tower_twice(one.sums, one.again)
+        for one in made[COOPERATIVE]
+        if one.sums is not None and one.again is not None
+    ]
+    found = {key: [preference(one, vocabulary) for one in of_seed] for key, of_seed in sums.items()}
+    own = {
+        key: [preference(one.own, vocabulary) for one in of_seed if one.own is not None]
+        for key, of_seed in made.items()
+    }
+    single = [
+        one.nats_per_token
+        for of_seed in made.values()
+        for one in of_seed
+        if one.nats_per_token is not None
+    ]
+    probed = made[COOPERATIVE][0].probes
     assert probed is not None
     return {
         "corpus": label,
@@ -149,10 +206,10 @@ def _part(config: TowersStudyConfig, label: str, store: TokenStore, bar: Bar) ->
         "arms": {
             key: {
                 "label": arm.label,
-                "weights": sizes[key],
-                "runs": [_run(one) for one in found.get(key, [])],
-                "own_heads": [_run(one) for one in own.get(key, [])],
-                "agreement": _agreement(sums.get(key, []), vocabulary),
+                "weights": weights(request(config, store, arm, 0), store),
+                "runs": [_run(one) for one in found[key]],
+                "own_heads": [_run(one) for one in own[key]],
+                "agreement": _agreement(sums[key], vocabulary),
             }
             for key, arm in arms(config).items()
         },

@@ -1,0 +1,95 @@
+"""Studies by one process, by a worker among others, or by workers to be submitted; their status.
+
+Rooms that need torch are imported by the function that runs the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from lmlab.cli.printing import end_of_study, print_table
+from lmlab.config import from_command_line, from_mapping, read_toml
+from lmlab.config.sharing import SubmitConfig, study_folder
+from lmlab.errors import UserError
+
+C = TypeVar("C")
+
+_HELP = """
+
+--worker: share the study with other processes that were given the same command; start any number,
+and more at any time.
+--status: say where its runs stand, and end.
+--submit FILE: start workers, on Slurm or here, as the TOML file says (docs/scale.md)."""
+
+
+class Run(Protocol):
+    """Runs a study and returns the path of its report."""
+
+    def __call__(self, config: Any, *, worker: bool) -> Path: ...
+
+
+def run_study(
+    command: str, kind: type[Any], load: Callable[[], Run], arguments: Sequence[str]
+) -> None:
+    """The command `lmlab COMMAND ARGUMENTS` of a study whose options are `kind`.
+
+    `load` imports what runs it.
+    """
+    rest = list(arguments)
+    worker, status = _taken(rest, "--worker"), _taken(rest, "--status")
+    submit = _value_taken(rest, "--submit")
+    if worker + status + (submit is not None) > 1:
+        raise UserError("--worker, --status and --submit are three different things; give one")
+    config = from_command_line(kind, rest, program=f"lmlab {command}", more_help=_HELP)
+    out = study_folder(command.split()[-1], config)
+    if status:
+        _print_status(out, config.lab)
+        return
+    if submit is not None:
+        from lmlab.integrations.slurm import submit_workers
+
+        how = from_mapping(SubmitConfig, read_toml(submit), where=str(submit))
+        jobs = submit_workers(how, [*command.split(), *rest, "--worker"], out=out)
+        print(f"{len(jobs)} workers: {', '.join(jobs)}; their logs: {out / 'workers'}")
+        print("how far they are: the same command with --status in place of --submit")
+        return
+    from lmlab.studies.parts import LeftToOthers
+
+    try:
+        report = load()(config, worker=worker)
+    except LeftToOthers as left:
+        print(left)
+    else:
+        end_of_study(report)
+
+
+def _taken(arguments: list[str], name: str) -> bool:
+    """Whether the flag is among the arguments; takes it out."""
+    found = name in arguments
+    while name in arguments:
+        arguments.remove(name)
+    return found
+
+
+def _value_taken(arguments: list[str], name: str) -> Path | None:
+    """The value of an option, taken out with its name; None where it is not given."""
+    for at, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option != name:
+            continue
+        if not equals and at + 1 == len(arguments):
+            raise UserError(f"{name} needs the path of a TOML file")
+        taken = value if equals else arguments[at + 1]
+        del arguments[at : at + (1 if equals else 2)]
+        return Path(taken)
+    return None
+
+
+def _print_status(out: Path, lab: Path) -> None:
+    from lmlab.studies.status import COLUMNS, study_status, summary
+
+    rows = study_status(out, lab)
+    print_table(COLUMNS, [row.cells() for row in rows])
+    print(summary(rows, out))

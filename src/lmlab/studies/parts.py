@@ -1,0 +1,166 @@
+"""A study as parts, made by one process or shared by any number of workers.
+
+A part is a run with all that follows from it alone: child runs, scores, other analyses that are
+kept beside it. What compares parts (the result, the report) is made at the end, from all of them.
+
+Notable:
+- A worker claims a part by a lock that ends with its process. It makes the parts that nobody has
+  claimed, and comes back for those that were claimed before: finished ones are only read, those of
+  a worker that died go on from its last checkpoint.
+- A worker that finds only parts of living workers ends. So the last to finish a part finds all of
+  them finished: it makes the report.
+- What a claim's file says is for `--status`; nothing here reads it.
+
+Shapes of types: K key of a part, T what it gives.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from lmlab.config.training import TrainConfig
+from lmlab.durable import write_json, write_text
+from lmlab.errors import UserError
+from lmlab.progress import Bar, say, track
+from lmlab.runs.lock import Held, Lock, this_process
+from lmlab.studies.status import REPORT, claim_file, write_plan
+from lmlab.training.setup import planned_tokens
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+_BETWEEN_PASSES = 5.0
+
+
+@dataclass(frozen=True)
+class Part(Generic[T]):
+    """A run of a study, and what follows from it alone."""
+
+    label: str
+    request: TrainConfig
+    """Its first run, in its place."""
+    make: Callable[[Bar], T]
+    """Makes the part, or reads what is there of it, and counts its tokens."""
+
+    @property
+    def name(self) -> str:
+        """The name of its first run's folder."""
+        assert self.request.out is not None
+        return self.request.out.name
+
+
+class LeftToOthers(Exception):
+    """A worker's end: what is left of the study is with other living workers."""
+
+
+def carry_out(
+    study: str,
+    parts: Mapping[K, Part[T]],
+    results: Callable[[dict[K, T]], dict[str, Any]],
+    page: Callable[[dict[str, Any]], str],
+    *,
+    out: Path,
+    work: float,
+    worker: bool,
+) -> Path:
+    """Makes the `parts` of a study, and of what they gave `results.json` and `report.html` in the
+    folder `out`; returns the path of the report.
+
+    `work` counts tokens, for the progress of `study`. A `worker` shares the parts with others, and
+    goes on past a part that fails. Raises `LeftToOthers` where others are at the rest, and
+    `UserError` for parts that failed, and without `worker` for a part that another process makes.
+    """
+    report = out / "report.html"
+    before = _stamp(report)
+    rows = [(p.label, p.name, p.request.steps, planned_tokens(p.request)) for p in parts.values()]
+    write_plan(out, study, rows)
+    with track(study, work, "tokens") as bar:
+        made = _shared(parts, out, bar) if worker else _by_one(parts, out, bar)
+    try:
+        lock = Lock(claim_file(out, REPORT))
+    except Held as held:
+        if worker:
+            raise LeftToOthers(f"{held.by} is making the report, {report}") from held
+        raise UserError(f"{held.by} is making the report of this study; wait for it") from held
+    with lock:
+        if worker and _stamp(report) != before:
+            say("another worker has made the report")
+            return report
+        values = results(made)
+        write_json(out / "results.json", values)
+        write_text(report, page(values))
+    return report
+
+
+def _by_one(parts: Mapping[K, Part[T]], out: Path, bar: Bar) -> dict[K, T]:
+    made: dict[K, T] = {}
+    for key, part in parts.items():
+        try:
+            with Lock(claim_file(out, part.name)) as lock:
+                made[key] = _noted(part, lock, bar)
+        except Held as held:
+            raise UserError(
+                f"{part.label}: {held.by} is at it. Wait for it, or share the study: --worker"
+            ) from held
+    return made
+
+
+def _shared(parts: Mapping[K, Part[T]], out: Path, bar: Bar) -> dict[K, T]:
+    made: dict[K, T] = {}
+    failed: dict[K, str] = {}
+    while left := [key for key in parts if key not in made and key not in failed]:
+        went_on = outside = False
+        workers: set[str] = set()
+        for key in left:
+            part = parts[key]
+            try:
+                lock = Lock(claim_file(out, part.name))
+            except Held as held:
+                workers.add(held.by)
+                continue
+            with lock:
+                try:
+                    made[key] = _noted(part, lock, bar)
+                except Held:  # a run that is in use outside this study
+                    outside = True
+                    continue
+                except UserError as error:
+                    failed[key] = f"{part.label}: {error}"
+                    say(f"failed: {failed[key]}")
+            went_on = True
+        if went_on:
+            continue
+        if not outside:
+            _check(failed, len(parts))
+            raise LeftToOthers(
+                f"{this_process()} ends: {len(left)} of {len(parts)} parts are left, with "
+                f"{', '.join(sorted(workers))}; the last to finish makes the report in {out}"
+            )
+        time.sleep(_BETWEEN_PASSES)
+    _check(failed, len(parts))
+    return made
+
+
+def _noted(part: Part[T], lock: Lock, bar: Bar) -> T:
+    """What the part gives; its claim says how that went."""
+    lock.note(state="running")
+    try:
+        made = part.make(bar)
+    except Exception as error:
+        lock.note(state="waiting" if isinstance(error, Held) else "failed", why=str(error))
+        raise
+    lock.note(state="finished")
+    return made
+
+
+def _check(failed: Mapping[Any, str], parts: int) -> None:
+    if failed:
+        raise UserError(f"{len(failed)} of {parts} parts failed. {'. '.join(failed.values())}")
+
+
+def _stamp(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
