@@ -1,7 +1,7 @@
 """How much of a language model is a linear combination of other ones?
 
-The study trains a small zoo on one corpus (forward, backward, headless and masked models, several
-seeds, several sizes), takes in any further models by name, and decomposes each into all others on
+The study trains a small zoo on one corpus (forward, backward, headless and masked models, pairs of
+towers, several seeds, several sizes), takes in any further models by name, and decomposes each into all others on
 text that none of the zoo was trained on for the scores (Zhang, EMNLP 2022). It asks what a group
 correlation alone cannot say: whether a backward model is a linear function of a forward one, how
 much of a headless model is in one with a softmax, whether two seeds are more alike than two
@@ -11,6 +11,8 @@ Notable:
 - Models of one architecture and one seed begin with the same weights and read the same text in the
   same order, whatever their objective. So pairs of equal seed are a kind of their own, and "two
   seeds or two objectives" compares pairs that differ in the seed.
+- Two towers of one run (1a and 1b) are members of their own. Embeddings and head are trained in
+  common, so they too are a kind of pair of their own. Their run is that of the towers study.
 - Runs and embeddings are kept in the lab folder under the digest of what decides them,
   so an interrupted study goes on where it stopped, and studies share runs.
 """
@@ -38,6 +40,7 @@ from lmlab.analyses.decomposition_pairs import by_kind, kind_means, pair_sums
 from lmlab.config import digest, to_mapping
 from lmlab.config.decomposition import Arm, DecompositionStudyConfig
 from lmlab.config.model import ModelConfig
+from lmlab.config.towers import TowersStudyConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import write_json, write_text
@@ -46,6 +49,9 @@ from lmlab.runs.journal import read_journal
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.decomposition_report import decomposition_page
 from lmlab.studies.requests import study_identity, text_run
+from lmlab.studies.towers_runs import COOPERATIVE
+from lmlab.studies.towers_runs import arms as towers_arms
+from lmlab.studies.towers_runs import request as towers_request
 from lmlab.studies.words import environment
 from lmlab.training.hardware import keep_freed_memory, resolve_device
 from lmlab.training.loop import TrainedRun, train
@@ -54,6 +60,7 @@ from lmlab.training.setup import planned_tokens
 OTHER_SEED = "same objective, another seed"
 OTHER_OBJECTIVE = "another objective, another seed"
 SAME_SEED = "another objective, same seed"
+SAME_RUN = "the other tower of the same run"
 
 
 @dataclass(frozen=True)
@@ -64,21 +71,29 @@ class Member:
     arm: Arm
     size: str
     seed: int
+    tower: int | None = None
+    """Which of the two towers of its run, from 1."""
 
 
 def members(config: DecompositionStudyConfig) -> list[Member]:
     """The zoo: every arm, size and seed."""
     several = len(config.sizes) > 1
     return [
-        Member(f"{arm}{f' {size}' if several else ''} {seed + 1}", arm, size, seed)
+        Member(
+            f"{arm}{f' {size}' if several else ''} {seed + 1}{'' if tower is None else ' ab'[tower]}",
+            arm, size, seed, tower,
+        )
         for arm in config.arms
         for size in config.sizes
         for seed in range(config.seeds)
-    ]
+        for tower in ((1, 2) if arm == "tower" else (None,))
+    ]  # fmt: skip
 
 
 def request(config: DecompositionStudyConfig, store: TokenStore, member: Member) -> TrainConfig:
     """The run of a member."""
+    if member.arm == "tower":
+        return _towers(config, store, member)
     masked, headless = member.arm == "masked", member.arm == "headless"
     return text_run(
         store,
@@ -94,6 +109,18 @@ def request(config: DecompositionStudyConfig, store: TokenStore, member: Member)
         seed=member.seed,
         device=config.device,
     )
+
+
+def _towers(
+    config: DecompositionStudyConfig, store: TokenStore, member: Member
+) -> TrainConfig:
+    """The run that the towers study has for cooperative towers of this size."""
+    same = TowersStudyConfig(
+        model=ModelConfig(size=member.size), context=config.context, tokens=config.tokens,
+        batch_tokens=config.batch_tokens, learning_rate=config.learning_rate, lab=config.lab,
+    )  # fmt: skip
+    made = towers_request(same, store, towers_arms(same)[COOPERATIVE], member.seed)
+    return replace(made, device=config.device)
 
 
 def run_decomposition(config: DecompositionStudyConfig) -> Path:
@@ -113,7 +140,7 @@ def run_decomposition(config: DecompositionStudyConfig) -> Path:
     )
     zoo = members(config)
     runs = _train(config, corpus.store, zoo)
-    models = {m.label: str(runs[m.label].path) for m in zoo} | labels(config.models)
+    models = {m.label: _opened_by(m, runs[m.label]) for m in zoo} | labels(config.models)
     results: dict[str, Any] = {
         "study": "decomposition",
         "title": "How much of a model is in others",
@@ -146,6 +173,10 @@ def _train(
     say(f"{work:,} tokens to train on; stopping is safe")
     with track("training the zoo", float(work), "tokens") as bar:
         return {label: train(asked, bar=bar, note=f"{label},") for label, asked in requests.items()}
+
+
+def _opened_by(member: Member, run: TrainedRun) -> str:
+    return str(run.path) if member.tower is None else f"{run.path}@{member.tower}"
 
 
 def _described(member: Member, run: TrainedRun) -> dict[str, Any]:
@@ -207,18 +238,19 @@ def _kinds(
         if a is None or b is None or a.size != b.size:
             return None
         if a.arm == b.arm:
-            return OTHER_SEED
+            return SAME_RUN if a.seed == b.seed else OTHER_SEED
         return SAME_SEED if a.seed == b.seed else OTHER_OBJECTIVE
 
     def arms(target: str, basis: str) -> str | None:
-        if common(target, basis) in ((None,) if one_seed else (None, SAME_SEED)):
+        kind = common(target, basis)
+        if kind in (None, SAME_RUN) or (kind == SAME_SEED and not one_seed):
             return None
         a, b = by_label[target].arm, by_label[basis].arm
         return f"{a} from {'another ' if a == b else ''}{b}"
 
     def by_target(target: str, basis: str) -> str | None:
         kind = common(target, basis)
-        return None if kind in (None, SAME_SEED) else f"{by_label[target].arm}: {kind}"
+        return None if kind in (None, SAME_SEED, SAME_RUN) else f"{by_label[target].arm}: {kind}"
 
     general, of_target = by_kind(sums, common), by_kind(sums, by_target)
     return {
