@@ -60,7 +60,7 @@ def command(lab, text_store, line: str) -> tuple[int, dict[str, Any]]:
     """Runs `lmlab LINE`, where RUN/ stands for the lab folder; its code and results.json."""
     out = lab / "out" / str(abs(hash(line)))
     words = [word.replace("RUN/", f"{lab}/") for word in line.split()]
-    if words[0] != "eval":
+    if words[0] not in ("eval", "export"):
         words += ["--store", str(text_store.path)]
     code = main([*words, "--out", str(out)])
     file = out / "results.json"
@@ -147,7 +147,9 @@ def test_a_tower_is_embedded_by_its_own_states_with_or_without_a_probe(lab, text
     names = ["concat@1", "concat@2", "probes@1", "concat", "cloze@2"]
     encoders = {name: open_encoder(lab / name) for name in names}
     assert len({one.fingerprint for one in encoders.values()}) == len(names)
-    assert encoder_of(open_subject(lab / "probes@1")).fingerprint == encoders["probes@1"].fingerprint
+    assert (
+        encoder_of(open_subject(lab / "probes@1")).fingerprint == encoders["probes@1"].fingerprint
+    )
     config = EmbeddingConfig(length=8)
     _, prepared = prepare_text(encoders, pieces, config)
     rows = {name: next(iter(embed(one, config))) for name, one in prepared.items()}

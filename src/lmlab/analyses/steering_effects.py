@@ -297,8 +297,8 @@ def write_steered(subject: Subject, made: SteeringResult, out: Path) -> Path:
     tower = getattr(subject.model, "view", None)
     if tower is not None and not subject.model.config.probed:
         raise UserError(
-            f"{subject.name}: this tower's head is that of both, or of what it reads; a steered one "
-            "is written of a tower with a probe (lmlab train --objective probe)"
+            f"{subject.name}: this tower's head is that of both, or its input embedding; a steered "
+            "one is written of a tower with a probe (lmlab train --objective probe)"
         )
     with applied(subject.model, made.chosen):
         model = without_own_bias(subject.model)

@@ -1,11 +1,11 @@
 """How much of a language model is a linear combination of other ones?
 
 The study trains a small zoo on one corpus (forward, backward, headless and masked models, pairs of
-towers, several seeds, several sizes), takes in any further models by name, and decomposes each into all others on
-text that none of the zoo was trained on for the scores (Zhang, EMNLP 2022). It asks what a group
-correlation alone cannot say: whether a backward model is a linear function of a forward one, how
-much of a headless model is in one with a softmax, whether two seeds are more alike than two
-objectives.
+towers, several seeds, several sizes), takes in any further models by name, and decomposes each into
+all others on text that none of the zoo was trained on for the scores (Zhang, EMNLP 2022). It asks
+what a group correlation alone cannot say: whether a backward model is a linear function of a
+forward one, how much of a headless model is in one with a softmax, whether two seeds are more alike
+than two objectives.
 
 Notable:
 - Models of one architecture and one seed begin with the same weights and read the same text in the
@@ -78,9 +78,10 @@ class Member:
 def members(config: DecompositionStudyConfig) -> list[Member]:
     """The zoo: every arm, size and seed."""
     several = len(config.sizes) > 1
+    letter = {None: "", 1: "a", 2: "b"}
     return [
         Member(
-            f"{arm}{f' {size}' if several else ''} {seed + 1}{'' if tower is None else ' ab'[tower]}",
+            f"{arm}{f' {size}' if several else ''} {seed + 1}{letter[tower]}",
             arm, size, seed, tower,
         )
         for arm in config.arms
@@ -111,9 +112,7 @@ def request(config: DecompositionStudyConfig, store: TokenStore, member: Member)
     )
 
 
-def _towers(
-    config: DecompositionStudyConfig, store: TokenStore, member: Member
-) -> TrainConfig:
+def _towers(config: DecompositionStudyConfig, store: TokenStore, member: Member) -> TrainConfig:
     """The run that the towers study has for cooperative towers of this size."""
     same = TowersStudyConfig(
         model=ModelConfig(size=member.size), context=config.context, tokens=config.tokens,
