@@ -139,7 +139,9 @@ def test_what_is_written_greedily_is_the_likeliest_each_time(lab, name):
             ids.append(int(subject.model(torch.tensor([ids])).logits[0, -1].argmax()))
     end = subject.tokenizer.end_of_text_id
     new = ids[start:]
-    assert made == subject.tokenizer.decode(new[: new.index(end)] if end in new else new)
+    assert made == "the model" + subject.tokenizer.decode(
+        new[: new.index(end)] if end in new else new
+    )
 
 
 def test_a_tower_is_embedded_by_its_own_states_with_or_without_a_probe(lab, text_store):
@@ -190,7 +192,10 @@ def test_cloze_towers_stay_cloze_when_exported(lab, text_store, tmp_path):
         ("encode RUN/concat@1", "train their probes first"),
         ("geometry RUN/plain@1", "no towers; leave out @1"),
         ("embed --models RUN/plain@2 --lab RUN/kept", "no towers; leave out @2"),
-        ("embed --models RUN/probes@1 --embedding.layer 1 --lab RUN/kept", "last states only"),
+        (
+            "embed --models RUN/probes@1 --embedding.layer 1 --embedding.length 8 --lab RUN/kept",
+            "last states only",
+        ),
         ("encode RUN/mixture", "what is encoded there is not known"),
         ("steer RUN/mixture --untie --token t=2", "what is encoded there is not known"),
         ("steer RUN/probes --token t=2", "Untie it first"),

@@ -33,9 +33,9 @@ from lmlab.studies.redraw import read_results, tour_page
 from lmlab.studies.towers import run_towers
 
 _TEXT = "docstrings:python"
-_TOKENS, _TOWER_TOKENS = 250_000, 150_000
+_TOKENS, _TOWER_TOKENS = 200_000, 100_000
 _SIZE = "micro"
-_TRAINING: dict[str, Any] = {"batch_tokens": 2048, "learning_rate": 2e-3}
+_TRAINING: dict[str, Any] = {"batch_tokens": 1024, "learning_rate": 2e-3}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ PARTS = {
         HeadlessStudyConfig(
             corpus=_TEXT, vocabularies=(4096,), arms=("ce-tied-prior", "ce-untied", "headless"),
             model=ModelConfig(size=_SIZE), context=128, seeds=2, tokens=_TOKENS, equal_time=False,
-            cost_vocabularies=(4096, 32768), **_TRAINING,
+            cost_vocabularies=(4096, 32_768), **_TRAINING,
         ),
     ),
     "towers": Part(
@@ -88,7 +88,7 @@ PARTS = {
         DecompositionStudyConfig(
             corpus=_TEXT, arms=("forward", "backward", "headless"), sizes=(_SIZE,), seeds=2,
             vocabulary=4096, context=128, tokens=_TOKENS, embedding=EmbeddingConfig(length=64),
-            lengths=(16,), pieces=5000, held_out_pieces=1000, **_TRAINING,
+            lengths=(16,), pieces=3000, held_out_pieces=600, **_TRAINING,
         ),
     ),
     "encoding": Part(
