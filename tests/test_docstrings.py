@@ -10,7 +10,7 @@ import pytest
 
 from lmlab.data import docstrings
 from lmlab.data.docstrings import module_paragraphs, read_docstrings
-from lmlab.data.documents import CorpusConfig, read_documents
+from lmlab.data.documents import CorpusConfig, read_corpus
 
 SOURCE = '''\
 #!/usr/bin/env python
@@ -97,7 +97,7 @@ def test_the_standard_library_alone(two_roots, monkeypatch):
     package = two_roots / "site-packages" / "g.py"
     monkeypatch.setattr(docstrings, "_installed_packages", lambda: [("g.py", package)])
     names = {
-        source: [document.name for document in read_documents(CorpusConfig((source,)))]
+        source: [document.name for document in read_corpus(CorpusConfig((source,)))]
         for source in ("docstrings", "docstrings:python")
     }
     assert names["docstrings:python"] == ["python/a.py", "python/pkg/c.py"]

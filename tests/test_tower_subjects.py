@@ -138,10 +138,8 @@ def test_what_is_written_greedily_is_the_likeliest_each_time(lab, name):
         with torch.no_grad():
             ids.append(int(subject.model(torch.tensor([ids])).logits[0, -1].argmax()))
     end = subject.tokenizer.end_of_text_id
-    new = ids[start:]
-    assert made == "the model" + subject.tokenizer.decode(
-        new[: new.index(end)] if end in new else new
-    )
+    new = ids[start : ids.index(end, start)] if end in ids[start:] else ids[start:]
+    assert made == "the model" + subject.tokenizer.decode(new)
 
 
 def test_a_tower_is_embedded_by_its_own_states_with_or_without_a_probe(lab, text_store):
