@@ -96,8 +96,8 @@ PARTS = {
         run_encoding,
         EncodingStudyConfig(
             corpus=_TEXT, vocabularies=(4096,), arms=("ce-untied", "backward", "headless"),
-            size=_SIZE, context=128, tokens=_TOKENS, dynamics=False, windows=48,
-            shares=(0.1, 0.3, 0.5, 0.7, 0.9), **_TRAINING,
+            size=_SIZE, context=128, tokens=_TOKENS, dynamics=False, windows=24,
+            factors=(2.0, 20.0), shares=(0.1, 0.3, 0.5, 0.7, 0.9), **_TRAINING,
         ),
     ),
 }  # fmt: skip
