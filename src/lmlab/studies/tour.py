@@ -34,6 +34,7 @@ from lmlab.studies.towers import run_towers
 
 _TEXT = "docstrings:python"
 _TOKENS, _TOWER_TOKENS = 200_000, 100_000
+_WINDOWS = 150
 _SIZE = "micro"
 _TRAINING: dict[str, Any] = {"batch_tokens": 1024, "learning_rate": 2e-3}
 
@@ -53,14 +54,14 @@ PARTS = {
         run_arrow,
         ArrowConfig(
             corpora=(_TEXT,), contexts=(128,), sizes=(_SIZE,), vocabulary=4096, seeds=2,
-            tokens=_TOKENS, **_TRAINING,
+            tokens=_TOKENS, windows=_WINDOWS, **_TRAINING,
         ),
     ),
     "linear": Part(
         "The same of a language whose floor is known",
         run_arrow,
         ArrowConfig(
-            corpora=("linear:6:4:1",), seeds=2, tokens=200_000, batch_tokens=1216,
+            corpora=("linear:6:4:1",), seeds=2, tokens=150_000, batch_tokens=1216,
             initializer_range=0.2,
         ),
     ),
@@ -70,7 +71,7 @@ PARTS = {
         HeadlessStudyConfig(
             corpus=_TEXT, vocabularies=(4096,), arms=("ce-tied-prior", "ce-untied", "headless"),
             model=ModelConfig(size=_SIZE), context=128, seeds=2, tokens=_TOKENS, equal_time=False,
-            cost_vocabularies=(4096, 32_768), **_TRAINING,
+            cost_vocabularies=(4096, 16_384), windows=_WINDOWS, **_TRAINING,
         ),
     ),
     "towers": Part(
@@ -79,7 +80,8 @@ PARTS = {
         TowersStudyConfig(
             corpora=(_TEXT,), model=ModelConfig(size="nano"), split=False, single=False,
             vocabulary=4096, context=128, seeds=3, other_seeds=1, tokens=_TOWER_TOKENS,
-            probe_tokens=_TOWER_TOKENS // 2, probe_learning_rate=2e-3, **_TRAINING,
+            probe_tokens=_TOWER_TOKENS // 2, probe_learning_rate=2e-3, windows=_WINDOWS,
+            **_TRAINING,
         ),
     ),
     "decomposition": Part(
