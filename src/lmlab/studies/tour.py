@@ -58,7 +58,7 @@ PARTS = {
         ),
     ),
     "linear": Part(
-        "The same of a language whose floor is known",
+        "Is a made-up language, whose floor is known, easier forwards?",
         run_arrow,
         ArrowConfig(
             corpora=("linear:6:4:1",), seeds=2, tokens=150_000, batch_tokens=1216,
