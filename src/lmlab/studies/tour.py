@@ -33,7 +33,7 @@ from lmlab.studies.redraw import read_results, tour_page
 from lmlab.studies.towers import run_towers
 
 _TEXT = "docstrings:python"
-_TOKENS, _TOWER_TOKENS = 200_000, 100_000
+_TOKENS, _TOWER_TOKENS = 180_000, 80_000
 _WINDOWS = 150
 _SIZE = "micro"
 _TRAINING: dict[str, Any] = {"batch_tokens": 1024, "learning_rate": 2e-3}
@@ -61,7 +61,7 @@ PARTS = {
         "Is a made-up language, whose floor is known, easier forwards?",
         run_arrow,
         ArrowConfig(
-            corpora=("linear:6:4:1",), seeds=2, tokens=150_000, batch_tokens=1216,
+            corpora=("linear:6:4:1",), seeds=2, tokens=140_000, batch_tokens=1216,
             initializer_range=0.2,
         ),
     ),
@@ -79,7 +79,7 @@ PARTS = {
         run_towers,
         TowersStudyConfig(
             corpora=(_TEXT,), model=ModelConfig(size="nano"), split=False, single=False,
-            vocabulary=4096, context=128, seeds=3, other_seeds=1, tokens=_TOWER_TOKENS,
+            vocabulary=4096, context=128, seeds=2, other_seeds=1, tokens=_TOWER_TOKENS,
             probe_tokens=_TOWER_TOKENS // 2, probe_learning_rate=2e-3, windows=_WINDOWS,
             **_TRAINING,
         ),
