@@ -10,6 +10,7 @@ import pytest
 
 from lmlab.data import docstrings
 from lmlab.data.docstrings import module_paragraphs, read_docstrings
+from lmlab.data.documents import CorpusConfig, read_corpus
 
 SOURCE = '''\
 #!/usr/bin/env python
@@ -82,6 +83,7 @@ def two_roots(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     monkeypatch.setattr(docstrings, "_installed_packages", list)
+    return tmp_path
 
 
 def test_order_tests_left_out_and_repetitions(two_roots):
@@ -89,6 +91,18 @@ def test_order_tests_left_out_and_repetitions(two_roots):
         ("python/a.py", "Two.\n\nOne.\n\nShared  words."),
         ("python/pkg/c.py", "Three."),
     ]
+
+
+def test_the_standard_library_alone(two_roots, monkeypatch):
+    package = two_roots / "site-packages" / "g.py"
+    monkeypatch.setattr(docstrings, "_installed_packages", lambda: [("g.py", package)])
+    names = {
+        source: [document.name for document in read_corpus(CorpusConfig((source,)))]
+        for source in ("docstrings", "docstrings:python")
+    }
+    assert names["docstrings:python"] == ["python/a.py", "python/pkg/c.py"]
+    assert names["docstrings"] == [*names["docstrings:python"], "g.py"]
+    assert set(docstrings.docstrings_version(packages=False)) == {"python"}
 
 
 def test_real_modules_are_read_by_child_processes_as_by_this_one():

@@ -30,6 +30,7 @@ def finished(tmp_path_factory, text_folder):
     lab = tmp_path_factory.mktemp("lab")
     config = DecompositionStudyConfig(
         corpus=str(text_folder),
+        arms=("forward", "backward", "headless", "masked"),
         sizes=("nano",),
         vocabulary=300,
         context=16,
@@ -97,6 +98,26 @@ def test_figures_are_those_of_single_decompositions(finished):
     )
     assert [one["length"] for one in results["lengths"]] == [5, 10]
     assert results["lengths"][1]["group"] == main_part["group_correlation"]
+
+
+def test_towers_are_members_each(finished):
+    config, _, _ = finished
+    with_towers = replace(
+        config, arms=("forward", "tower"), lengths=(10,), out=config.lab / "towers"
+    )
+    report = study.run_decomposition(with_towers)
+    results = json.loads((report.parent / "results.json").read_text())
+    towers = ["tower 1a", "tower 1b", "tower 2a", "tower 2b"]
+    assert [m["label"] for m in results["zoo"]] == ["forward 1", "forward 2", *towers]
+    assert len({m["run"] for m in results["zoo"]}) == 4
+    assert [results["main"]["models"][name][-2:] for name in towers] == ["@1", "@2"] * 2
+    assert results["main"]["widths"]["tower 1a"] == results["main"]["widths"]["forward 1"]
+    general = results["kinds"]["general"]
+    # of six models: 2 towers of 2 runs, 2 forward and 2 x 2 x 2 towers of other seeds, and so on
+    assert {kind: general[kind]["pairs"] for kind in general} == {
+        study.SAME_RUN: 4, study.OTHER_SEED: 2 + 8, study.SAME_SEED: 8, study.OTHER_OBJECTIVE: 8,
+    }  # fmt: skip
+    assert results["kinds"]["arms"]["tower from another tower"]["pairs"] == 8
 
 
 def test_the_tree_is_that_of_the_pairs(finished):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from hostile_text import attack_report
+from lmlab.config.decomposition import DecompositionStudyConfig, EmbeddingConfig
+from lmlab.config.encoding import EncodingStudyConfig
 from lmlab.config.model import ModelConfig
 from lmlab.config.studies import ArrowConfig, HeadlessStudyConfig
+from lmlab.config.towers import TowersStudyConfig
 from lmlab.studies import tour
 from lmlab.studies.redraw import redraw, result_rows
 
@@ -18,15 +23,29 @@ from lmlab.studies.redraw import redraw, result_rows
 @pytest.fixture(scope="module")
 def toured(tmp_path_factory, text_folder):
     lab = tmp_path_factory.mktemp("lab")
-    small: dict[str, Any] = {"seeds": 2, "tokens": 640, "batch_tokens": 64, "windows": 40}
-    arrow: dict[str, Any] = {**small, "sizes": ("nano",), "contexts": (16,), "vocabulary": 300}
+    text, nano = str(text_folder), ModelConfig(size="nano")
+    few: dict[str, Any] = {"tokens": 640, "batch_tokens": 64}
+    arrow: dict[str, Any] = {**few, "sizes": ("nano",), "contexts": (16,), "vocabulary": 300}
     changes: dict[str, dict[str, Any]] = {
-        "docstrings": {**arrow, "corpora": (str(text_folder),)},
+        "arrow": {**arrow, "corpora": (text,)},
         "headless": {
-            **small, "corpus": str(text_folder), "vocabularies": (300,), "context": 16,
-            "model": ModelConfig(size="nano"), "fine_tune": 0.3, "cost_vocabularies": (),
+            **few, "corpus": text, "vocabularies": (300,), "context": 16, "model": nano,
+            "fine_tune": 0.3, "cost_vocabularies": (),
         },
         "linear": arrow,
+        "towers": {
+            **few, "corpora": (text,), "context": 16, "model": nano, "vocabulary": 300, "seeds": 2,
+            "probe_tokens": 320,
+        },
+        "decomposition": {
+            **few, "corpus": text, "sizes": ("nano",), "context": 16, "vocabulary": 300,
+            "embedding": EmbeddingConfig(length=10), "lengths": (5,), "pieces": 100,
+            "held_out_pieces": 50,
+        },
+        "encoding": {
+            **few, "corpus": text, "vocabularies": (300,), "context": 16, "size": "nano",
+            "windows": 16, "factors": (2.0,), "shares": (0.3,),
+        },
     }  # fmt: skip
     parts = {
         name: replace(part, config=replace(part.config, **changes[name]))
@@ -37,35 +56,52 @@ def toured(tmp_path_factory, text_folder):
         return tour.run_tour(lab)
 
 
-def test_the_tour_has_a_text_and_a_linear_language():
-    text, headless, linear = (part.config for part in tour.PARTS.values())
-    assert isinstance(text, ArrowConfig)
-    assert isinstance(headless, HeadlessStudyConfig)
-    assert isinstance(linear, ArrowConfig)
-    assert text.corpora == (headless.corpus,) == ("docstrings",)
-    assert linear.corpora[0].startswith("linear:")
+def test_every_study_but_one_is_in_the_tour_and_reads_the_same_text():
+    configs = {name: part.config for name, part in tour.PARTS.items()}
+    assert configs["linear"].corpora[0].startswith("linear:")
+    texts = {
+        getattr(c, "corpora", None) or (c.corpus,) for n, c in configs.items() if n != "linear"
+    }
+    assert texts == {("docstrings:python",)}
+    assert {type(c) for c in configs.values()} == {
+        ArrowConfig, HeadlessStudyConfig, TowersStudyConfig, DecompositionStudyConfig,
+        EncodingStudyConfig,
+    }  # fmt: skip
 
 
-def test_the_forward_run_of_the_arrow_is_the_untied_run_of_the_headless_study(toured):
-    _, headless, _ = json.loads((toured.parent / "results.json").read_text())["parts"]
-    untied = [c["run"] for c in headless["parts"][0]["curves"] if c["arm"] == "ce-untied"]
+def test_parts_share_their_runs(toured):
     runs = {path.name for path in (toured.parent.parent / "runs").iterdir()}
-    assert set(untied) <= runs
-    # forward and backward of both languages, two headless arms and two fine-tuned heads, 2 seeds
-    assert len(runs) == 2 * (4 + 2 + 2)
+    # two seeds of: forward and backward of both languages; with the prior, headless, its two
+    # fine-tuned heads; cooperative (probed twice) and independent towers; one hard minimum, probed
+    assert len(runs) == 2 * (4 + 4) + 2 * (3 + 2) + 2
+    (encoding,) = (r["parts"][0] for r in _parts(toured) if r["study"] == "encoding")
+    assert {m["run"] for m in encoding["models"]} <= runs
+    (zoo,) = (r["zoo"] for r in _parts(toured) if r["study"] == "decomposition")
+    assert {m["run"] for m in zoo} <= runs
+    assert len(zoo) == 6
+
+
+def _parts(toured):
+    return json.loads((toured.parent / "results.json").read_text())["parts"]
 
 
 def test_all_parts_are_on_the_page(toured):
     page = toured.read_text()
-    results = json.loads((toured.parent / "results.json").read_text())
-    assert len(results["parts"]) == len(tour.PARTS)
-    for part in tour.PARTS.values():
-        assert page.count(f"<h2>{part.title}: ") >= 4
-    assert page.count("known floor") >= 2  # the part's title, and its section
+    for number, (name, part) in enumerate(tour.PARTS.items(), start=1):
+        assert page.count(f"<h2>{html.escape(part.title)}</h2>") == 1
+        assert f'<a href="#part-{number}">{html.escape(part.title)}</a>' in page
+        own = (toured.parent / name / "report.html").read_text()
+        # the same sections as the study's own page, a level deeper
+        for title in re.findall("<h2>(.*?)</h2>", own):
+            assert f"<h3>{title}</h3>" in page
+        assert page.count(f'<a href="#section-{number}-') == len(re.findall("<h2>", own)) >= 4
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(set(ids)) == len(ids)
+    assert set(re.findall('href="#([^"]+)"', page)) <= set(ids)
     _, rows = result_rows(toured.parent)
-    assert len(rows) == 2 + len(results["parts"][1]["parts"][0]["rows"])
-    for _, said in rows:
-        assert said.split(" (")[0] in page
+    assert [heading for heading, _ in rows] == [part.title for part in tour.PARTS.values()]
+    for heading, said in rows:
+        assert html.escape(f"{heading} {said}") in page
 
 
 def test_the_page_is_drawn_again_from_results_alone(toured):

@@ -7,29 +7,34 @@ Notable:
 - lmlab's own causal models read BOS and all tokens of the text in their order (one more than they
   score); masked ones stand between BOS and end. Models from elsewhere read what their tokenizer
   makes of a text, its special tokens included.
+- One of two towers (RUN@1, RUN@2) is embedded by its own last states, before any probe or
+  fusion, so it needs no probe.
 - A fingerprint of weights and tokenizer says which model made an embedding, wherever it lies.
 
-Shapes: n tokens of a text, T positions of the model's input.
+Shapes: n tokens of a text, B batch, T positions of the model's input.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
 
-from lmlab.analyses.subject import Subject, open_subject
+from lmlab.analyses.subject import Subject, open_subject, which_tower
 from lmlab.config import digest
 from lmlab.data.order import reading_order
 from lmlab.data.tokenizers import TextTokenizer, pretrained_tokenizer
 from lmlab.errors import UserError
 from lmlab.models.files import load_body
+from lmlab.models.towers import TowersModel
 from lmlab.objectives.base import Objective
 from lmlab.runs.checkpoint import usable_checkpoint
 
@@ -56,6 +61,8 @@ class Encoder:
     """Of lmlab's own models; None for one from elsewhere."""
     limit: int | None
     """Longest input in positions; None without a limit."""
+    tower: int | None = None
+    """Which of two towers this is (0 or 1), if one."""
 
     @property
     def device(self) -> torch.device:
@@ -63,13 +70,14 @@ class Encoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the weights, the tokenizer and the way of reading."""
+        """sha256 of the weights, the tokenizer and the way of reading, and which tower it is."""
         hashed = hashlib.sha256()
         for name, tensor in sorted(self.body.state_dict().items()):
             hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             hashed.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         order = None if self.objective is None else self.objective.order
-        return digest([hashed.hexdigest(), self.tokenizer.fingerprint, order])
+        tower = [] if self.tower is None else [self.tower]
+        return digest([hashed.hexdigest(), self.tokenizer.fingerprint, order, *tower])
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """What the model reads of each text, uncut."""
@@ -97,10 +105,11 @@ def open_encoder(path_or_hub_id: str | Path, *, device: str = "cpu") -> Encoder:
 
     Raises `UserError` where it cannot be found or loaded.
     """
-    path = usable_checkpoint(Path(path_or_hub_id))
-    if (path / "lmlab.json").is_file():
-        return encoder_of(open_subject(path_or_hub_id, device=device))
+    place, tower = which_tower(Path(path_or_hub_id))
     name = str(path_or_hub_id)
+    if (usable_checkpoint(place) / "lmlab.json").is_file():
+        whole = encoder_of(open_subject(place, device=device))
+        return whole if tower is None else _of_tower(whole, name, tower)
     body = load_body(name)
     torch.nn.Module.to(body, device)
     body.eval()
@@ -116,7 +125,32 @@ def encoder_of(subject: Subject) -> Encoder:
     if body is subject.model:
         raise UserError(f"{subject.name}: its hidden states cannot be read")
     ends = 0 if subject.objective.autoregressive else 2
-    return Encoder(subject.name, body, subject.tokenizer, subject.objective, subject.context + ends)
+    limit = subject.context + ends
+    whole = Encoder(subject.name, body, subject.tokenizer, subject.objective, limit)
+    if isinstance(body, TowersModel) and body.view is not None:
+        return _of_tower(whole, subject.name, body.view)
+    return whole
+
+
+class _OneTower(nn.Module):
+    """The last states of one tower of two."""
+
+    def __init__(self, towers: TowersModel, tower: int) -> None:
+        super().__init__()
+        self.both, self.tower = towers, tower
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **unused: Any
+    ) -> BaseModelOutput:
+        states = self.both.tower_states(input_ids, attention_mask)
+        return BaseModelOutput(last_hidden_state=cast(Any, states[self.tower]))
+
+
+def _of_tower(whole: Encoder, name: str, tower: int) -> Encoder:
+    """`UserError` for a model without towers."""
+    if not isinstance(whole.body, TowersModel):
+        raise UserError(f"{name}: this model has no towers; leave out @{tower + 1}")
+    return replace(whole, name=name, body=_OneTower(whole.body, tower).eval(), tower=tower)
 
 
 def _as_made(encoding: Any) -> Encoded:

@@ -19,13 +19,18 @@ from lmlab.models.files import model_files
 def export_model(subject: Subject, out: Path) -> Path:
     """Writes the folder `out`, complete or not at all, and returns it.
 
-    Raises `UserError` if `out` exists, for a model from elsewhere, for an objective whose
-    distribution is not that of the model's logits, and as `models.export.without_own_bias`.
+    Raises `UserError` if `out` exists, for a model from elsewhere, one tower of two, an objective
+    whose distribution is not that of the model's logits, and as `models.export.without_own_bias`.
     """
     if out.exists():
         raise UserError(f"{out} exists; give another --out, or remove it first")
     if not subject.record:
         raise UserError(f"{subject.name} is not a model of lmlab; it needs no export")
+    if getattr(subject.model, "view", None) is not None:
+        raise UserError(
+            f"{subject.name}: a tower is exported with the other one; give {subject.name[:-2]}, "
+            f"whose towers are then {out}@1 and {out}@2"
+        )
     if not subject.objective.scores_own_logits:
         raise UserError(
             f"{subject.name} was trained with a cosine or a temperature, which transformers' "

@@ -287,11 +287,19 @@ def parse_factors(subject: Subject, given: Sequence[str]) -> dict[int, float]:
 
 def write_steered(subject: Subject, made: SteeringResult, out: Path) -> Path:
     """The steered model as a transformers folder (complete or not at all), with its results.
+    Returns what opens as that model: of one tower of two, OUT@1 or OUT@2.
 
-    Raises `UserError` if `out` exists, and as `models.export.without_own_bias`.
+    Raises `UserError` if `out` exists, for a tower whose head is not its own, and as
+    `models.export.without_own_bias`.
     """
     if out.exists():
         raise UserError(f"{out} exists; give another --out, or remove it first")
+    tower = getattr(subject.model, "view", None)
+    if tower is not None and not subject.model.config.probed:
+        raise UserError(
+            f"{subject.name}: this tower's head is that of both, or its input embedding; a steered "
+            "one is written of a tower with a probe (lmlab train --objective probe)"
+        )
     with applied(subject.model, made.chosen):
         model = without_own_bias(subject.model)
         files = {**model_files(model), **subject.tokenizer.files()}
@@ -309,4 +317,4 @@ def write_steered(subject: Subject, made: SteeringResult, out: Path) -> Path:
     with StagedFolder(out) as folder:
         for name, data in files.items():
             folder.write(name, data)
-    return out
+    return out if tower is None else out.with_name(f"{out.name}@{tower + 1}")

@@ -86,7 +86,7 @@ def open_subject(
     Raises `UserError` where it cannot be found, is damaged, is not a language model, or not one for
     `objective`.
     """
-    place, tower = _of_towers(Path(path_or_hub_id))
+    place, tower = which_tower(Path(path_or_hub_id))
     path = usable_checkpoint(place)
     if (path / "lmlab.json").is_file():
         subject = _own(path, str(path_or_hub_id), tower, device=device, raw_head=raw_head)
@@ -104,7 +104,9 @@ def plain_objective(subject: Subject) -> Objective:
     """The subject's objective with cross-entropy, for a head that is no longer the embedding."""
     record = subject.objective.record()
     plain: dict[str, Any] = {"name": "causal"}
-    if "masking" in record:
+    if record["name"] == "cloze":
+        plain = {"name": "cloze"}
+    elif "masking" in record:
         plain = {"name": "masked", "masking": record["masking"]}
     return from_record(plain, order=subject.order, tokenizer=subject.tokenizer)
 
@@ -115,8 +117,8 @@ def _load_model(name: str, device: str, *, masked: bool) -> Any:
     return model.eval()
 
 
-def _of_towers(path: Path) -> tuple[Path, int | None]:
-    """The run or checkpoint, and which of its towers (0 or 1) is asked for, if one is."""
+def which_tower(path: Path) -> tuple[Path, int | None]:
+    """The run or checkpoint, and which of its towers (0 or 1) is asked for by @1 or @2, if one."""
     place, at, number = path.name.rpartition("@")
     if path.exists() or not at or number not in ("1", "2"):
         return path, None

@@ -78,9 +78,12 @@ def prune(arguments: Sequence[str]) -> None:
     from lmlab.analyses.prune import prune, write_pruned
     from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
+    from lmlab.models.narrow import check_narrow
     from lmlab.studies.encoding_words import pruning_rows
 
     subject = open_subject(config.model, device=use_device(config.device))
+    if config.share is not None:
+        check_narrow(subject.model)
     made = prune(
         subject,
         TokenStore(config.store),

@@ -9,7 +9,7 @@ from typing import Literal
 from lmlab.config.model import SIZES
 from lmlab.errors import UserError
 
-Arm = Literal["forward", "backward", "headless", "masked"]
+Arm = Literal["forward", "backward", "headless", "masked", "tower"]
 Pooling = Literal["mean", "first", "last", "published"]
 
 
@@ -119,16 +119,17 @@ class DecomposeConfig:
 @dataclass(frozen=True)
 class DecompositionStudyConfig:
     """How much of a language model is in others? Trains a small zoo (forward, backward, headless
-    and masked models, several seeds of each) on one corpus and decomposes each into all others.
+    and masked models and pairs of towers, several seeds of each) on one corpus and decomposes each
+    into all others.
 
     Interrupted, it goes on with the same command; runs that other studies made are shared.
     """
 
     corpus: str = "docstrings"
     """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
-    arms: tuple[Arm, ...] = ("forward", "backward", "headless", "masked")
+    arms: tuple[Arm, ...] = ("forward", "backward", "headless", "masked", "tower")
     """forward, backward: GPT-2 by cross-entropy; headless: GPT-2 by contrastive weight tying;
-    masked: ModernBERT."""
+    masked: ModernBERT; tower: each of two GPT-2 towers that share one prediction."""
     sizes: tuple[str, ...] = ("micro",)
     """nano, micro, mini, small, gpt1, medium, xl."""
     seeds: int = 2

@@ -171,6 +171,8 @@ class EncodingStudyConfig:
     batch_tokens: int = 2048
     learning_rate: float = 2e-3
     seed: int = 0
+    dynamics: bool = True
+    """Watch each model over its checkpoints. Without, runs of other studies are shared."""
     windows: int = 64
     """Of held-out text, for every analysis."""
     factors: tuple[float, ...] = (2.0, 5.0, 20.0)

@@ -1,5 +1,8 @@
 """The default corpus: docstrings of Python's standard library and of what lmlab itself installs.
 
+`docstrings:python` is the standard library's alone: little text, but the same on every machine with
+one version of Python.
+
 Real English technical prose that is on every machine that runs lmlab, so that nothing has to be
 downloaded. A document is one module's docstrings, joined by blank lines, in source order.
 
@@ -37,9 +40,10 @@ _LEFT_OUT_FOLDERS = {
 _REQUIREMENT_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
-def read_docstrings() -> Iterator[tuple[str, str]]:
-    """Names and texts of the default corpus's documents, in their fixed order."""
-    modules = [*_standard_library(), *_installed_packages()]
+def read_docstrings(*, packages: bool = True) -> Iterator[tuple[str, str]]:
+    """Names and texts of the default corpus's documents, in their fixed order; without `packages`
+    those of the standard library only."""
+    modules = _standard_library() + (_installed_packages() if packages else [])
     seen: set[bytes] = set()
     with track("reading docstrings", len(modules), "modules") as bar:
         extracted = _extract([path for _, path in modules])
@@ -161,10 +165,10 @@ def _installed_packages() -> list[tuple[str, Path]]:
     return found
 
 
-def docstrings_version() -> dict[str, str]:
+def docstrings_version(*, packages: bool = True) -> dict[str, str]:
     """What decides this corpus: versions of Python and of every package read."""
-    packages = sorted(_requirements("lmlab") - {"lmlab"})
-    return {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}}
+    read = sorted(_requirements("lmlab") - {"lmlab"}) if packages else []
+    return {"python": platform.python_version(), **{p: metadata.version(p) for p in read}}
 
 
 def _requirements(root: str) -> set[str]:

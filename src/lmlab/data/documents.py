@@ -5,7 +5,7 @@ A document is the unit of splitting. Sources are
   document, or several with `separator`), `.jsonl` (a line each) and `.parquet` (a row each), plain
   or as `.gz` / `.zst`;
 - `hf:NAME`, `hf:NAME:CONFIG`, `hf:NAME:CONFIG:SPLIT`: a data set of the Hugging Face Hub, streamed;
-- `docstrings`, the default corpus (`lmlab.data.docstrings`);
+- `docstrings`, the default corpus, and `docstrings:python`, a part of it (`lmlab.data.docstrings`);
 - `code`, the source of Python's standard library (`lmlab.data.code`).
 
 Notable: text is taken as it is (no stripping, no normalisation). What cannot be read is an error
@@ -27,6 +27,8 @@ from typing import IO, Any, cast
 from lmlab.durable import from_json
 from lmlab.errors import UserError
 
+DOCSTRINGS = {"docstrings": True, "docstrings:python": False}
+"""The corpora of docstrings, and whether they have those of installed packages too."""
 FORMATS = (".txt", ".jsonl", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
 _ZSTD_CHUNK = 1 << 18
@@ -47,8 +49,8 @@ class CorpusConfig:
     """Which text is read, and how files are cut into documents."""
 
     source: tuple[str, ...] = ("docstrings",)
-    """Files, folders, patterns, `hf:NAME[:CONFIG[:SPLIT]]`, `docstrings`, or `code`
-    (Python's standard library)."""
+    """Files, folders, patterns, `hf:NAME[:CONFIG[:SPLIT]]`, `docstrings`, `docstrings:python` (the
+    standard library's only), or `code` (the standard library itself)."""
     text_column: str = "text"
     """The column or key that holds the text in .jsonl, .parquet and Hub data sets."""
     separator: str | None = None
@@ -95,10 +97,10 @@ def _documents(config: CorpusConfig) -> Iterator[Document]:
 
 
 def _read_source(source: str, config: CorpusConfig, prefix: str) -> Iterator[Document]:
-    if source == "docstrings":
+    if source in DOCSTRINGS:
         from lmlab.data.docstrings import read_docstrings
 
-        for name, text in read_docstrings():
+        for name, text in read_docstrings(packages=DOCSTRINGS[source]):
             yield Document(prefix + name, text)
     elif source == "code":
         from lmlab.data.code import read_code

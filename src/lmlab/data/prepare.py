@@ -20,6 +20,7 @@ from typing import Any
 
 from lmlab.config import to_mapping
 from lmlab.data.documents import (
+    DOCSTRINGS,
     CorpusConfig,
     Document,
     corpus_files,
@@ -145,10 +146,10 @@ def describe_request(config: PrepareConfig) -> dict[str, Any]:
 
 
 def _identity(source: str) -> Any:
-    if source == "docstrings":
+    if source in DOCSTRINGS:
         from lmlab.data.docstrings import docstrings_version
 
-        return {"docstrings": docstrings_version()}
+        return {source: docstrings_version(packages=DOCSTRINGS[source])}
     if source == "code":
         from lmlab.data.code import code_version
 

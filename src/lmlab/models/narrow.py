@@ -115,6 +115,16 @@ for _config, _model in _KINDS.values():
     AutoModelForCausalLM.register(_config, _model)
 
 
+def check_narrow(model: Any) -> None:
+    """`UserError` for an architecture that has no narrow class."""
+    kind = model.config.model_type
+    if kind not in _KINDS:
+        raise UserError(
+            f"a model of type '{kind}' cannot be written with a smaller head; lmlab knows how for "
+            f"{', '.join(_KINDS)}"
+        )
+
+
 @torch.no_grad()
 def with_narrow_head(
     model: Any,
@@ -128,13 +138,8 @@ def with_narrow_head(
 
     `UserError` for an architecture that has no narrow class.
     """
-    kind = model.config.model_type
-    if kind not in _KINDS:
-        raise UserError(
-            f"a model of type '{kind}' cannot be written with a smaller head; lmlab knows how for "
-            f"{', '.join(_KINDS)}"
-        )
-    config_kind, model_kind = _KINDS[kind]
+    check_narrow(model)
+    config_kind, model_kind = _KINDS[model.config.model_type]
     values = model.config.to_dict()
     for name in ("model_type", "architectures", "dtype", "transformers_version"):
         values.pop(name, None)

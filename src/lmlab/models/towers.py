@@ -386,6 +386,10 @@ class TwoTower(TowersPreTrainedModel, GenerationMixin):
         for tower in self.model.towers:
             cast(Any, tower).set_attn_implementation(attn_implementation, allow_all_kernels)
 
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        return False
+
     def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **unused: Any
     ) -> dict[str, Any]:

@@ -262,4 +262,4 @@ def plain_record(record: dict[str, Any]) -> dict[str, Any]:
     name = record["name"]
     if name in MASKED_OBJECTIVES:
         return {"name": "masked", "masking": record["masking"]}
-    return {"name": "cloze" if name in CLOZE_OBJECTIVES else "causal"}
+    return {"name": "cloze" if name in ("cloze", *CLOZE_OBJECTIVES) else "causal"}

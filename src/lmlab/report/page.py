@@ -1,4 +1,5 @@
-"""One self-contained HTML page: a summary, then sections of paragraphs, figures and tables.
+"""One self-contained HTML page: a summary, then sections of paragraphs, figures and tables; or
+several parts of such sections, each with a summary of its own.
 
 Notable:
 - No script and no request of any kind; the page's own policy (CSP) forbids both, so it can be
@@ -75,6 +76,15 @@ class Section:
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     passages: Sequence[Passage] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Sections under one heading, with a finding of their own."""
+
+    title: str
+    summary: str
+    sections: Sequence[Section]
 
 
 def _paragraphs(text: str) -> str:
@@ -161,8 +171,9 @@ def _passage(passage: Passage) -> str:
     )
 
 
-def _section(section: Section, number: int) -> str:
-    parts = [f'<section id="section-{number}">\n<h2>{escape(section.title)}</h2>\n']
+def _section(section: Section, number: str, *, level: int) -> str:
+    heading = f"<h{level}>{escape(section.title)}</h{level}>"
+    parts = [f'<section id="section-{number}">\n{heading}\n']
     parts += [_paragraphs(text) for text in section.paragraphs]
     parts += [_figure(f, f"s{number}f{i}") for i, f in enumerate(section.figures, start=1)]
     parts += [_passage(passage) for passage in section.passages]
@@ -170,14 +181,35 @@ def _section(section: Section, number: int) -> str:
     return "".join(parts) + "</section>\n"
 
 
-def _contents(sections: Sequence[Section]) -> str:
-    if len(sections) < SECTIONS_BEFORE_CONTENTS:
-        return ""
-    links = "".join(
-        f'<li><a href="#section-{i}">{escape(section.title)}</a></li>\n'
-        for i, section in enumerate(sections, start=1)
+def _part(part: Part, number: int) -> str:
+    sections = "".join(
+        _section(section, f"{number}-{i}", level=3)
+        for i, section in enumerate(part.sections, start=1)
     )
+    return (
+        f'<section class="part" id="part-{number}">\n<h2>{escape(part.title)}</h2>\n'
+        f"{_summary(part.summary)}{sections}</section>\n"
+    )
+
+
+def _summary(text: str) -> str:
+    return f'<div class="summary">\n{_paragraphs(text)}</div>\n'
+
+
+def _contents(links: str) -> str:
     return f'<nav aria-label="Contents"><ul>\n{links}</ul></nav>\n'
+
+
+def _link(place: str, title: str, inside: str = "") -> str:
+    return f'<li><a href="#{place}">{escape(title)}</a>{inside}</li>\n'
+
+
+def _inner_links(part: Part, number: int) -> str:
+    links = (
+        _link(f"section-{number}-{i}", section.title)
+        for i, section in enumerate(part.sections, start=1)
+    )
+    return f"<ul>\n{''.join(links)}</ul>"
 
 
 def render_page(title: str, summary: str, sections: Sequence[Section], *, footer: str = "") -> str:
@@ -187,7 +219,27 @@ def render_page(title: str, summary: str, sections: Sequence[Section], *, footer
 
     Raises `UserError` for a table whose rows do not fit its columns or hold no plain values.
     """
-    body = "".join(_section(section, i) for i, section in enumerate(sections, start=1))
+    links = [_link(f"section-{i}", s.title) for i, s in enumerate(sections, start=1)]
+    return _page(
+        title,
+        summary,
+        _contents("".join(links)) if len(links) >= SECTIONS_BEFORE_CONTENTS else "",
+        "".join(_section(s, str(i), level=2) for i, s in enumerate(sections, start=1)),
+        footer,
+    )
+
+
+def render_parts(title: str, summary: str, parts: Sequence[Part], *, footer: str = "") -> str:
+    """The page of several parts, with a table of contents; otherwise as `render_page`."""
+    links = [
+        _link(f"part-{i}", part.title, _inner_links(part, i))
+        for i, part in enumerate(parts, start=1)
+    ]
+    body = "".join(_part(part, i) for i, part in enumerate(parts, start=1))
+    return _page(title, summary, _contents("".join(links)), body, footer)
+
+
+def _page(title: str, summary: str, contents: str, body: str, footer: str) -> str:
     end = f"<footer><p>{escape(footer)}</p></footer>\n" if footer else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -197,7 +249,6 @@ def render_page(title: str, summary: str, sections: Sequence[Section], *, footer
         f"<title>{escape(title)}</title>\n"
         # An empty icon: without it a browser asks the server for one.
         f'<link rel="icon" href="data:,">\n<style>{CSS}</style>\n</head>\n<body>\n'
-        f"<header>\n<h1>{escape(title)}</h1>\n"
-        f'<div class="summary">\n{_paragraphs(summary)}</div>\n{_contents(sections)}</header>\n'
+        f"<header>\n<h1>{escape(title)}</h1>\n{_summary(summary)}{contents}</header>\n"
         f"<main>\n{body}</main>\n{end}</body>\n</html>\n"
     )

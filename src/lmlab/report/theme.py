@@ -66,6 +66,10 @@ font:1rem/1.6 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,s
 body>*{{max-width:46rem;margin-inline:auto;padding-inline:1rem}}
 h1{{font-size:1.9rem;line-height:1.2;letter-spacing:-.01em;margin:0 0 1.25rem;text-wrap:balance}}
 h2{{font-size:1.3rem;line-height:1.3;margin:3.5rem 0 .75rem;text-wrap:balance}}
+h3{{font-size:1.15rem;line-height:1.3;margin:2.5rem 0 .75rem;text-wrap:balance}}
+.part{{margin-top:4.5rem;border-top:1px solid var(--rule)}}
+.part>h2{{font-size:1.5rem;margin:2rem 0 1rem}}
+.part>.summary{{font-size:1rem}}
 p{{margin:0 0 1rem}}
 a{{color:var(--c0)}}
 header{{padding-top:3rem}}
@@ -73,6 +77,9 @@ header{{padding-top:3rem}}
 padding:1rem 1.25rem;font-size:1.1rem;line-height:1.5}}
 .summary p:last-child{{margin:0}}
 nav ul{{list-style:none;margin:1.5rem 0 0;padding:0;columns:2 14rem;font-size:.95rem}}
+nav li{{break-inside:avoid}}
+nav ul ul{{margin:.15rem 0 .9rem;columns:1;font-size:.875rem}}
+nav ul ul a{{color:var(--muted)}}
 figure{{margin:2rem 0 2.5rem}}
 .finding{{font-weight:600;line-height:1.45;margin:0 0 .6rem}}
 .legend{{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1.4rem;margin:0 0 .6rem;padding:0;

@@ -1,16 +1,18 @@
 """How much of a language model is a linear combination of other ones?
 
-The study trains a small zoo on one corpus (forward, backward, headless and masked models, several
-seeds, several sizes), takes in any further models by name, and decomposes each into all others on
-text that none of the zoo was trained on for the scores (Zhang, EMNLP 2022). It asks what a group
-correlation alone cannot say: whether a backward model is a linear function of a forward one, how
-much of a headless model is in one with a softmax, whether two seeds are more alike than two
-objectives.
+The study trains a small zoo on one corpus (forward, backward, headless and masked models, pairs of
+towers, several seeds, several sizes), takes in any further models by name, and decomposes each into
+all others on text that none of the zoo was trained on for the scores (Zhang, EMNLP 2022). It asks
+what a group correlation alone cannot say: whether a backward model is a linear function of a
+forward one, how much of a headless model is in one with a softmax, whether two seeds are more alike
+than two objectives.
 
 Notable:
 - Models of one architecture and one seed begin with the same weights and read the same text in the
   same order, whatever their objective. So pairs of equal seed are a kind of their own, and "two
   seeds or two objectives" compares pairs that differ in the seed.
+- Two towers of one run (1a and 1b) are members of their own. Embeddings and head are trained in
+  common, so they too are a kind of pair of their own. Their run is that of the towers study.
 - Runs and embeddings are kept in the lab folder under the digest of what decides them,
   so an interrupted study goes on where it stopped, and studies share runs.
 """
@@ -40,6 +42,7 @@ from lmlab.config import to_mapping
 from lmlab.config.decomposition import Arm, DecompositionStudyConfig
 from lmlab.config.model import ModelConfig
 from lmlab.config.sharing import study_folder
+from lmlab.config.towers import TowersStudyConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.progress import Bar, say
@@ -48,6 +51,9 @@ from lmlab.studies.corpora import Corpus, corpus_labels, open_corpus
 from lmlab.studies.decomposition_report import decomposition_page
 from lmlab.studies.parts import Part, carry_out
 from lmlab.studies.requests import text_run
+from lmlab.studies.towers_runs import COOPERATIVE
+from lmlab.studies.towers_runs import arms as towers_arms
+from lmlab.studies.towers_runs import request as towers_request
 from lmlab.studies.words import environment
 from lmlab.training.hardware import keep_freed_memory, resolve_device
 from lmlab.training.loop import TrainedRun, train
@@ -56,6 +62,7 @@ from lmlab.training.setup import planned_tokens
 OTHER_SEED = "same objective, another seed"
 OTHER_OBJECTIVE = "another objective, another seed"
 SAME_SEED = "another objective, same seed"
+SAME_RUN = "the other tower of the same run"
 
 
 @dataclass(frozen=True)
@@ -66,21 +73,30 @@ class Member:
     arm: Arm
     size: str
     seed: int
+    tower: int | None = None
+    """Which of the two towers of its run, from 1."""
 
 
 def members(config: DecompositionStudyConfig) -> list[Member]:
     """The zoo: every arm, size and seed."""
     several = len(config.sizes) > 1
+    letter = {None: "", 1: "a", 2: "b"}
     return [
-        Member(f"{arm}{f' {size}' if several else ''} {seed + 1}", arm, size, seed)
+        Member(
+            f"{arm}{f' {size}' if several else ''} {seed + 1}{letter[tower]}",
+            arm, size, seed, tower,
+        )
         for arm in config.arms
         for size in config.sizes
         for seed in range(config.seeds)
-    ]
+        for tower in ((1, 2) if arm == "tower" else (None,))
+    ]  # fmt: skip
 
 
 def request(config: DecompositionStudyConfig, store: TokenStore, member: Member) -> TrainConfig:
     """The run of a member."""
+    if member.arm == "tower":
+        return _towers(config, store, member)
     masked, headless = member.arm == "masked", member.arm == "headless"
     return text_run(
         store,
@@ -96,6 +112,16 @@ def request(config: DecompositionStudyConfig, store: TokenStore, member: Member)
         seed=member.seed,
         device=config.device,
     )
+
+
+def _towers(config: DecompositionStudyConfig, store: TokenStore, member: Member) -> TrainConfig:
+    """The run that the towers study has for cooperative towers of this size."""
+    same = TowersStudyConfig(
+        model=ModelConfig(size=member.size), context=config.context, tokens=config.tokens,
+        batch_tokens=config.batch_tokens, learning_rate=config.learning_rate, lab=config.lab,
+    )  # fmt: skip
+    made = towers_request(same, store, towers_arms(same)[COOPERATIVE], member.seed)
+    return replace(made, device=config.device)
 
 
 def run_decomposition(config: DecompositionStudyConfig, *, worker: bool = False) -> Path:
@@ -137,7 +163,7 @@ def _results(
     zoo: Sequence[Member],
     runs: Mapping[str, TrainedRun],
 ) -> dict[str, Any]:
-    models = {m.label: str(runs[m.label].path) for m in zoo} | labels(config.models)
+    models = {m.label: _opened_by(m, runs[m.label]) for m in zoo} | labels(config.models)
     results: dict[str, Any] = {
         "study": "decomposition",
         "title": "How much of a model is in others",
@@ -158,6 +184,10 @@ def _results(
             results["kinds"] = _kinds(embedded, made, zoo)
     results["lengths"] = lengths
     return results
+
+
+def _opened_by(member: Member, run: TrainedRun) -> str:
+    return str(run.path) if member.tower is None else f"{run.path}@{member.tower}"
 
 
 def _described(member: Member, run: TrainedRun) -> dict[str, Any]:
@@ -219,18 +249,19 @@ def _kinds(
         if a is None or b is None or a.size != b.size:
             return None
         if a.arm == b.arm:
-            return OTHER_SEED
+            return SAME_RUN if a.seed == b.seed else OTHER_SEED
         return SAME_SEED if a.seed == b.seed else OTHER_OBJECTIVE
 
     def arms(target: str, basis: str) -> str | None:
-        if common(target, basis) in ((None,) if one_seed else (None, SAME_SEED)):
+        kind = common(target, basis)
+        if kind in (None, SAME_RUN) or (kind == SAME_SEED and not one_seed):
             return None
         a, b = by_label[target].arm, by_label[basis].arm
         return f"{a} from {'another ' if a == b else ''}{b}"
 
     def by_target(target: str, basis: str) -> str | None:
         kind = common(target, basis)
-        return None if kind in (None, SAME_SEED) else f"{by_label[target].arm}: {kind}"
+        return None if kind in (None, SAME_SEED, SAME_RUN) else f"{by_label[target].arm}: {kind}"
 
     general, of_target = by_kind(sums, common), by_kind(sums, by_target)
     return {

@@ -40,6 +40,7 @@ from lmlab.runs.checkpoint import checkpoints
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.encoding_report import encoding_page
 from lmlab.studies.parts import Part, carry_out
+from lmlab.studies.requests import text_run
 from lmlab.studies.words import environment
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens, resolve, run_identity
@@ -138,11 +139,18 @@ def _make(
 
 def _request(config: EncodingStudyConfig, store: TokenStore, name: str) -> TrainConfig:
     arm = ARMS[name]
+    model = ModelConfig("llama" if arm.llama else "gpt2", size=config.size, tied=arm.tied)
+    if not config.dynamics:
+        return text_run(
+            store, config.lab, tokens=config.tokens, batch_tokens=config.batch_tokens,
+            context=config.context, learning_rate=config.learning_rate, model=model,
+            seed=config.seed, **dict(arm.options),
+        )  # fmt: skip
     batch = config.batch_tokens // config.context
     steps = max(1, round(config.tokens / (batch * config.context)))
     made = TrainConfig(
         store=store.path,
-        model=ModelConfig("llama" if arm.llama else "gpt2", size=config.size, tied=arm.tied),
+        model=model,
         context=config.context,
         batch=batch,
         steps=steps,
@@ -160,7 +168,8 @@ def _kept(
 ) -> dict[str, Any]:
     """The analyses of one model with one head, made now or kept from before."""
     decided = [run.identity, store.fingerprint, raw, config.windows, list(config.factors),
-               list(config.shares), "encoding 1"]  # fmt: skip
+               list(config.shares), *([] if config.dynamics else ["at its end"]),
+               "encoding 1"]  # fmt: skip
     file = run.path / "analyses" / f"encoding-{digest(decided)[:12]}.json"
     try:
         return from_json(file.read_bytes())
@@ -178,7 +187,8 @@ def _kept(
         **_clouds(subject, store, encoded),
     }
     if not raw:
-        values["dynamics"], values["film"] = _dynamics(config, store, run)
+        if config.dynamics:
+            values["dynamics"], values["film"] = _dynamics(config, store, run)
         values["steering"] = _steering(config, subject, store, encoded)
         values["pruning"] = prune(
             subject, store, shares=config.shares, replacements=("mean",),

@@ -30,14 +30,21 @@ from lmlab.studies.words import made_by
 
 def encoding_page(results: dict[str, Any]) -> str:
     """The HTML page of `results` (see `lmlab.studies.encoding`)."""
+    return render_page(
+        results["title"],
+        summary(results),
+        encoding_sections(results),
+        footer=made_by(results["environment"]),
+    )
+
+
+def encoding_sections(results: dict[str, Any]) -> list[Section]:
+    """What the study shows, as sections of a page."""
     sections: list[Section] = []
     for part in results["parts"]:
         title = f"Vocabulary {part['vocabulary']:,}: " if len(results["parts"]) > 1 else ""
         sections += _sections(part, title)
-    sections.append(Section("Methods", [_methods(results)]))
-    return render_page(
-        results["title"], summary(results), sections, footer=made_by(results["environment"])
-    )
+    return [*sections, Section("Methods", [_methods(results)])]
 
 
 def summary(results: dict[str, Any]) -> str:
@@ -49,8 +56,8 @@ def summary(results: dict[str, Any]) -> str:
         lines.append(
             f"Vocabulary {part['vocabulary']:,}, {first['label']}: a linear function of the output "
             f"embedding explains R2 {encoding['r2_heldout']:.3f} of -log mean probability on "
-            f"held-out tokens. {steered_words(first)} {pruned_words(first)} "
-            f"{captured_words(first['dynamics'])}"
+            f"held-out tokens. {steered_words(first)} {pruned_words(first)}"
+            + (f" {captured_words(first['dynamics'])}" if "dynamics" in first else "")
         )
         others = [m for m in part["models"] if m["name"] != first["name"]]
         if others:
@@ -110,12 +117,15 @@ def _sections(part: dict[str, Any], title: str) -> list[Section]:
             tables=[_steering_table(full)],
         ),
         Section(named("pruning"), figures=pruning_figures(first)),
-        Section(
-            named("learning"),
-            figures=[*dynamics_figures(full), film_figure(first)],
-            tables=[_dynamics_table(full)],
-        ),
     ]
+    if "dynamics" in first:
+        sections.append(
+            Section(
+                named("learning"),
+                figures=[*dynamics_figures(full), film_figure(first)],
+                tables=[_dynamics_table(full)],
+            )
+        )
     if written := [m for m in full if "written_prior" in m]:
         sections.append(
             Section(

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmlab.durable import from_json, write_text
 from lmlab.errors import UserError
-from lmlab.report.page import render_page
+from lmlab.report.page import Part, Section, render_parts
 from lmlab.studies.arrow_report import arrow_page, arrow_sections, summary
 from lmlab.studies.arrow_words import comparison_name, verdict
-from lmlab.studies.decomposition_report import decomposition_page
-from lmlab.studies.decomposition_tables import interval_text
-from lmlab.studies.encoding_report import MODEL_COLUMNS, encoding_page, model_rows
+from lmlab.studies.decomposition_report import decomposition_page, decomposition_sections
+from lmlab.studies.decomposition_report import summary as decomposition_summary
+from lmlab.studies.decomposition_tables import group_finding, interval_text
+from lmlab.studies.encoding_report import (
+    MODEL_COLUMNS,
+    encoding_page,
+    encoding_sections,
+    model_rows,
+)
+from lmlab.studies.encoding_report import summary as encoding_summary
 from lmlab.studies.finetune_report import finetune_page, finetune_rows
 from lmlab.studies.headless_report import headless_page, headless_sections, row_name
 from lmlab.studies.headless_report import summary as headless_summary
 from lmlab.studies.headless_report import verdict as headless_verdict
-from lmlab.studies.towers_report import towers_page, towers_rows
+from lmlab.studies.towers_report import summary as towers_summary
+from lmlab.studies.towers_report import towers_page, towers_rows, towers_sections
+from lmlab.studies.towers_report import verdict as towers_verdict
 from lmlab.studies.words import made_by
-
-
-def tour_page(results: dict[str, Any]) -> str:
-    """The page of a tour: the sections of its parts, one after the other."""
-    sections = [
-        replace(section, title=f"{part['title']}: {section.title[0].lower()}{section.title[1:]}")
-        for part in results["parts"]
-        for section in (headless_sections if _headless(part) else arrow_sections)(part)
-    ]
-    findings = "\n\n".join(
-        headless_summary(part["parts"]) if _headless(part) else summary(part["cells"])
-        for part in results["parts"]
-    )
-    return render_page(results["title"], findings, sections, footer=made_by(results["environment"]))
-
-
-def _headless(part: dict[str, Any]) -> bool:
-    return part["study"] == "headless"
-
 
 Rows = tuple[list[str], list[list[str]]]
 
@@ -69,25 +59,102 @@ def _encoding_rows(results: dict[str, Any]) -> Rows:
     return [*MODEL_COLUMNS], [row for part in results["parts"] for row in model_rows(part)]
 
 
-def _tour_rows(results: dict[str, Any]) -> Rows:
-    rows = [
-        row
+@dataclass(frozen=True)
+class _Study:
+    """How the results of a study are shown."""
+
+    page: Callable[[dict[str, Any]], str]
+    rows: Callable[[dict[str, Any]], Rows]
+
+
+@dataclass(frozen=True)
+class _InTour(_Study):
+    """A study that can be a part of a tour."""
+
+    sections: Callable[[dict[str, Any]], list[Section]]
+    summary: Callable[[dict[str, Any]], str]
+    short: Callable[[dict[str, Any]], str]
+    """Its finding in a sentence."""
+
+
+def _decomposition_short(results: dict[str, Any]) -> str:
+    return group_finding(results["main"])
+
+
+def _encoding_short(results: dict[str, Any]) -> str:
+    found = [
+        f"{m['label']} {m['encoding']['r2_heldout']:.3f}"
         for part in results["parts"]
-        for row in (_headless_rows if _headless(part) else _arrow_rows)(part)[1]
+        for m in part["models"]
     ]
-    return ["comparison, or model and head", "verdict"], rows
+    return f"R2 of a linear function of the embedding, held out: {', '.join(found)}."
 
 
-_STUDIES: dict[str, tuple[Callable[[dict[str, Any]], str], Callable[[dict[str, Any]], Rows]]] = {
-    "arrow": (arrow_page, _arrow_rows),
-    "decomposition": (decomposition_page, _decomposition_rows),
-    "encoding": (encoding_page, _encoding_rows),
-    "finetune": (finetune_page, finetune_rows),
-    "headless": (headless_page, _headless_rows),
-    "tour": (tour_page, _tour_rows),
-    "towers": (towers_page, towers_rows),
+_IN_TOUR = {
+    "arrow": _InTour(
+        arrow_page, _arrow_rows, arrow_sections,
+        lambda r: summary(r["cells"]),
+        lambda r: " ".join(f"{_capital(verdict(cell))}." for cell in r["cells"]),
+    ),
+    "decomposition": _InTour(
+        decomposition_page, _decomposition_rows, decomposition_sections, decomposition_summary,
+        _decomposition_short,
+    ),
+    "encoding": _InTour(
+        encoding_page, _encoding_rows, encoding_sections, encoding_summary, _encoding_short
+    ),
+    "headless": _InTour(
+        headless_page, _headless_rows, headless_sections,
+        lambda r: headless_summary(r["parts"]),
+        lambda r: " ".join(_headless_short(part) for part in r["parts"]),
+    ),
+    "towers": _InTour(
+        towers_page, towers_rows, towers_sections,
+        lambda r: towers_summary(r["parts"]),
+        lambda r: " ".join(f"{_capital(towers_verdict(part))}." for part in r["parts"]),
+    ),
+}  # fmt: skip
+
+
+def _headless_short(part: dict[str, Any]) -> str:
+    """The headless model with the prior, which costs nothing to add, against the baseline."""
+    row = next(row for row in part["rows"] if row["key"] == "headless")
+    return f"With the prior of cross-entropy, {headless_verdict(row)}."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def tour_page(results: dict[str, Any]) -> str:
+    """The page of a tour: its parts one after the other, their findings in short at the top."""
+    parts = [(part, _IN_TOUR[part["study"]]) for part in results["parts"]]
+    findings = [f"{part['heading']} {study.short(part)}" for part, study in parts]
+    return render_parts(
+        results["title"],
+        "\n\n".join([_TOUR, *findings]),
+        [Part(part["heading"], study.summary(part), study.sections(part)) for part, study in parts],
+        footer=made_by(results["environment"]),
+    )
+
+
+_TOUR = (
+    "Every study of lmlab in its smallest form. A model reads a few hundred thousand tokens, so "
+    "what is found here is found of very small models early in training."
+)
+
+
+def _tour_rows(results: dict[str, Any]) -> Rows:
+    return ["question", "finding"], [
+        [part["heading"], _IN_TOUR[part["study"]].short(part)] for part in results["parts"]
+    ]
+
+
+_STUDIES: dict[str, _Study] = {
+    **_IN_TOUR,
+    "finetune": _Study(finetune_page, finetune_rows),
+    "tour": _Study(tour_page, _tour_rows),
 }
-"""The page of each study, and its table."""
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -108,7 +175,7 @@ def redraw(folder: Path) -> Path:
     """Writes report.html beside results.json again; returns its path."""
     results = read_results(folder)
     try:
-        page = _STUDIES[results["study"]][0](results)
+        page = _STUDIES[results["study"]].page(results)
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(
             f"{folder / 'results.json'}: made by another version of lmlab, or edited ({error!r})"
@@ -120,4 +187,4 @@ def redraw(folder: Path) -> Path:
 def result_rows(folder: Path) -> Rows:
     """The finding of a study, a row a comparison; the report has the whole table."""
     results = read_results(folder)
-    return _STUDIES[results["study"]][1](results)
+    return _STUDIES[results["study"]].rows(results)

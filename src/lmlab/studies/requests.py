@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from lmlab.data.store import TokenStore
 from lmlab.training.setup import resolve, run_identity
 
 _VALIDATION_TOKENS = 1 << 14
+_TRAINED_PER_VALIDATED = 1.5  # tokens
 
 
 def text_run(
@@ -36,7 +38,15 @@ def text_run(
         evaluation_windows=max(64, _VALIDATION_TOKENS // context),
         **options,
     )
-    return placed(made, store, lab)
+    return placed(validated_seldom(made), store, lab)
+
+
+def validated_seldom(request: TrainConfig) -> TrainConfig:
+    """The request with fewer than twenty validations where those would take a large part of the
+    time: scoring a token costs about a third of training on one."""
+    least = math.ceil(_TRAINED_PER_VALIDATED * request.evaluation_windows / request.batch)
+    every = max(request.evaluation_interval(), min(request.steps, least))
+    return replace(request, evaluate_every=every)
 
 
 def placed(request: TrainConfig, store: TokenStore, lab: Path) -> TrainConfig:

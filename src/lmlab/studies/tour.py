@@ -1,73 +1,108 @@
-"""The tour: a small edition of the studies on corpora that need no download, in a few minutes.
+"""The tour: a small edition of every study, on corpora that need no download, in minutes.
 
-Its parts are studies of their own, with folders of their own; they share runs with one another (the
-forward model of the arrow is the untied model of the headless study) and with whoever asks later.
+Its parts are studies of their own, with folders of their own; they share runs with one another and
+with whoever asks later: the forward and backward models of the arrow and the headless ones of the
+headless study are the zoo that is decomposed, and the models that are encoded.
+
+Notable:
+- Its text is the docstrings of Python's standard library alone: the same on every machine with one
+  version of Python, and enough for so few tokens.
+- The budget of a run is a thousandth or less of what the papers use. What a part finds is found of
+  such models; several parts find nothing certain, and say so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from lmlab.config.decomposition import DecompositionStudyConfig, EmbeddingConfig
+from lmlab.config.encoding import EncodingStudyConfig
 from lmlab.config.model import ModelConfig
 from lmlab.config.studies import ArrowConfig, HeadlessStudyConfig
+from lmlab.config.towers import TowersStudyConfig
 from lmlab.durable import write_json, write_text
 from lmlab.progress import say
 from lmlab.studies.arrow import run_arrow
+from lmlab.studies.decomposition import run_decomposition
+from lmlab.studies.encoding import run_encoding
 from lmlab.studies.headless import run_headless
 from lmlab.studies.redraw import read_results, tour_page
+from lmlab.studies.towers import run_towers
+
+_TEXT = "docstrings:python"
+_TOKENS, _TOWER_TOKENS = 180_000, 80_000
+_WINDOWS = 150
+_SIZE = "micro"
+_TRAINING: dict[str, Any] = {"batch_tokens": 1024, "learning_rate": 2e-3}
 
 
 @dataclass(frozen=True)
 class Part:
-    """A study of the tour and what its sections are called."""
+    """A study of the tour, and the question that is its heading."""
 
     title: str
-    config: ArrowConfig | HeadlessStudyConfig
+    run: Callable[[Any], Path]
+    config: Any
 
 
 PARTS = {
-    "docstrings": Part(
-        "Docstrings of Python packages",
+    "arrow": Part(
+        "Is text easier to predict forwards than backwards?",
+        run_arrow,
         ArrowConfig(
-            corpora=("docstrings",),
-            contexts=(128,),
-            seeds=2,
-            vocabulary=4096,
-            tokens=400_000,
-            batch_tokens=2048,
-            learning_rate=2e-3,
-            windows=400,
-        ),
-    ),
-    "headless": Part(
-        "Learning without a softmax",
-        HeadlessStudyConfig(
-            corpus="docstrings",
-            vocabularies=(4096,),
-            arms=("ce-tied-prior", "ce-untied", "headless"),
-            model=ModelConfig(size="micro"),
-            context=128,
-            seeds=2,
-            tokens=400_000,
-            batch_tokens=2048,
-            learning_rate=2e-3,
-            equal_time=False,
-            cost_vocabularies=(4096, 32768),
-            windows=400,
+            corpora=(_TEXT,), contexts=(128,), sizes=(_SIZE,), vocabulary=4096, seeds=2,
+            tokens=_TOKENS, windows=_WINDOWS, **_TRAINING,
         ),
     ),
     "linear": Part(
-        "A language with a known floor",
+        "Is a made-up language, whose floor is known, easier forwards?",
+        run_arrow,
         ArrowConfig(
-            corpora=("linear:6:4:1",),
-            seeds=2,
-            tokens=250_000,
-            batch_tokens=1216,
+            corpora=("linear:6:4:1",), seeds=2, tokens=140_000, batch_tokens=1216,
             initializer_range=0.2,
         ),
     ),
-}
+    "headless": Part(
+        "Can a model learn without a softmax?",
+        run_headless,
+        HeadlessStudyConfig(
+            corpus=_TEXT, vocabularies=(4096,), arms=("ce-tied-prior", "ce-untied", "headless"),
+            model=ModelConfig(size=_SIZE), context=128, seeds=2, tokens=_TOKENS, equal_time=False,
+            cost_vocabularies=(4096, 16_384), windows=_WINDOWS, **_TRAINING,
+        ),
+    ),
+    "towers": Part(
+        "Do two towers with one prediction divide it?",
+        run_towers,
+        TowersStudyConfig(
+            corpora=(_TEXT,), model=ModelConfig(size="nano"), split=False, single=False,
+            vocabulary=4096, context=128, seeds=2, other_seeds=1, tokens=_TOWER_TOKENS,
+            probe_tokens=_TOWER_TOKENS // 2, probe_learning_rate=2e-3, windows=_WINDOWS,
+            **_TRAINING,
+        ),
+    ),
+    "decomposition": Part(
+        "How much of a model is in others?",
+        run_decomposition,
+        DecompositionStudyConfig(
+            corpus=_TEXT, arms=("forward", "backward", "headless"), sizes=(_SIZE,), seeds=2,
+            vocabulary=4096, context=128, tokens=_TOKENS, embedding=EmbeddingConfig(length=64),
+            lengths=(16,), pieces=3000, held_out_pieces=600, **_TRAINING,
+        ),
+    ),
+    "encoding": Part(
+        "Where is a token's probability in the output embedding?",
+        run_encoding,
+        EncodingStudyConfig(
+            corpus=_TEXT, vocabularies=(4096,), arms=("ce-untied", "backward", "headless"),
+            size=_SIZE, context=128, tokens=_TOKENS, dynamics=False, windows=24,
+            factors=(2.0, 20.0), shares=(0.1, 0.3, 0.5, 0.7, 0.9), **_TRAINING,
+        ),
+    ),
+}  # fmt: skip
 
 
 def run_tour(lab: Path) -> Path:
@@ -76,12 +111,8 @@ def run_tour(lab: Path) -> Path:
     parts = []
     for number, (name, part) in enumerate(PARTS.items(), start=1):
         say(f"part {number} of {len(PARTS)}: {part.title}")
-        config = replace(part.config, lab=lab, out=out / name)
-        if isinstance(config, ArrowConfig):
-            report = run_arrow(config, title=part.title)
-        else:
-            report = run_headless(config, title=part.title)
-        parts.append(read_results(report.parent))
+        report = part.run(replace(part.config, lab=lab, out=out / name))
+        parts.append({"heading": part.title, **read_results(report.parent)})
     results = {
         "study": "tour",
         "title": "A tour of lmlab",

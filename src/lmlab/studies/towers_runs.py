@@ -22,8 +22,9 @@ from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
 from lmlab.models.build import build_model, parameters
 from lmlab.progress import Bar, say
+from lmlab.studies.requests import placed, validated_seldom
 from lmlab.training.loop import TrainedRun
-from lmlab.training.setup import backbone_config, planned_tokens, resolve, run_identity
+from lmlab.training.setup import backbone_config, planned_tokens
 
 COOPERATIVE, INDEPENDENT, SPLIT, MINIMUM, SINGLE = (
     "cooperative", "independent", "split", "minimum", "single",
@@ -70,8 +71,8 @@ def request(config: TowersStudyConfig, store: TokenStore, arm: Arm, seed: int) -
         made = replace(
             made, model=config.model, objective=f"towers{config.reading}", towers=arm.towers
         )  # pyright: ignore[reportArgumentType]
-        return _placed(config, made, store)
-    return _placed(config, single(config, store, seed), store)
+        return placed(made, store, config.lab)
+    return placed(single(config, store, seed), store, config.lab)
 
 
 def probes(
@@ -86,14 +87,14 @@ def probes(
         objective=f"probe{config.reading}",  # pyright: ignore[reportArgumentType]
         parent=ParentConfig(str(towers.path)),
     )
-    return _placed(config, made, store)
+    return placed(made, store, config.lab)
 
 
 def _training(
     config: TowersStudyConfig, store: TokenStore, seed: int, tokens: int, rate: float
 ) -> TrainConfig:
     batch = config.batch_tokens // config.context
-    return TrainConfig(
+    made = TrainConfig(
         store=store.path,
         context=config.context,
         batch=batch,
@@ -102,11 +103,7 @@ def _training(
         optimizer=OptimizerConfig(learning_rate=rate),
         checkpoints=CheckpointConfig(every=250, keep=1),
     )
-
-
-def _placed(config: TowersStudyConfig, made: TrainConfig, store: TokenStore) -> TrainConfig:
-    identity = run_identity(resolve(made), store)
-    return replace(made, out=config.lab / "runs" / identity[:12])
+    return validated_seldom(made)
 
 
 def single(config: TowersStudyConfig, store: TokenStore, seed: int) -> TrainConfig:

@@ -49,12 +49,15 @@ class Parent:
 def find_parent(config: ParentConfig) -> Parent | None:
     """The parent that `config` names; None without one.
 
-    Raises `UserError` for a run without a usable checkpoint, or a damaged one.
+    Raises `UserError` for a run without a usable checkpoint, a damaged one, or one tower of two.
     """
     name = config.path
     if name is None:
         return None
     folder = usable_checkpoint(Path(name))
+    run, at, tower = name.rpartition("@")
+    if at and tower in ("1", "2") and not folder.exists() and Path(run).is_dir():
+        raise UserError(f"--parent.path {name}: a tower alone is no parent; give {run}")
     if not folder.is_dir():
         return Parent(name, None, {})
     own = (folder / "lmlab.json").is_file()
