@@ -6,6 +6,10 @@ Shapes: K checkpoints, N tokens, V vocabulary.
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -137,3 +141,40 @@ def test_the_command_and_what_it_refuses(run, small_store, text_store, tmp_path,
     watch.look(run)
     with pytest.raises(UserError, match="at least two"):
         watch.result("x")
+
+
+def test_revisions_of_the_hub(text_store, text_folder, tmp_path):
+    # a cache of the Hub's, with two revisions of a model, is what an offline machine has of it
+    run = train(tiny_training(
+        text_store, tmp_path / "run", steps=4,
+        model=ModelConfig(layers=1, heads=2, width=8), checkpoints=CheckpointConfig(every=2),
+    )).path  # fmt: skip
+    cache = tmp_path / "cache" / "models--some--model"
+    for step in (2, 4):
+        sha = f"{step:040d}"
+        (cache / "snapshots" / sha).mkdir(parents=True)
+        for file in checkpoint_folder(run, step).iterdir():
+            if not file.name.startswith(("lmlab", "manifest", "state", "optimizer")):
+                shutil.copy(file, cache / "snapshots" / sha)
+        (cache / "refs").mkdir(exist_ok=True)
+        (cache / "refs" / f"step{step}").write_text(sha)
+    store, out = str(tmp_path / "store"), tmp_path / "out"
+    commands = [
+        ["prepare", "--corpus.source", str(text_folder), "--out", store,
+         "--split.validation", "0.2", "--split.test", "0.1",
+         "--tokenizer.kind", "pretrained", "--tokenizer.name", "some/model@step2"],
+        ["dynamics", "some/model@step2", "--more", "some/model@step4", "--store", store,
+         "--context", "8", "--windows", "4", "--out", str(out)],
+    ]  # fmt: skip
+    script = f"from lmlab.cli import main; [exit(1) for c in {commands!r} if main(c)]"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "HF_HUB_CACHE": str(cache.parent), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((out / "results.json").read_text())
+    assert [snapshot["step"] for snapshot in found["snapshots"]] == [2, 4]
+    assert found["snapshots"][0]["loss"] != found["snapshots"][1]["loss"]

@@ -21,6 +21,7 @@ from transformers import AutoConfig
 
 import lmlab.models  # noqa: F401 - registers lmlab's own classes
 from lmlab.config import to_mapping
+from lmlab.config.hub import where_from
 from lmlab.config.objective import MaskingConfig
 from lmlab.data.order import FORWARD
 from lmlab.data.store import TokenStore
@@ -78,7 +79,7 @@ def open_subject(
     objective: Literal["auto", "causal", "masked"] = "auto",
 ) -> Subject:
     """Opens a run folder (its newest verified checkpoint), a checkpoint, a saved transformers
-    folder, or a model of the Hub; float32, evaluation mode.
+    folder, or a model of the Hub (NAME, or NAME@REVISION); float32, evaluation mode.
 
     `raw_head` leaves out the output bias that lmlab gave the model: a headless model then predicts
     by its embeddings alone. `objective` insists on one way to read the model.
@@ -164,7 +165,7 @@ def _own(path: Path, name: str, tower: int | None, *, device: str, raw_head: boo
 
 def _foreign(name: str, *, device: str, objective: str) -> Subject:
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(**where_from(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{name}: neither a run, a checkpoint, nor a transformers model here or on the Hub: "

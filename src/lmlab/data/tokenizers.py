@@ -27,6 +27,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from lmlab.config import digest
+from lmlab.config.hub import where_from
 from lmlab.durable import from_json
 from lmlab.errors import UserError
 
@@ -225,7 +226,7 @@ def pretrained_tokenizer(name: str) -> TextTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        loaded: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        loaded: Any = AutoTokenizer.from_pretrained(**where_from(name), trust_remote_code=False)
     except Exception as error:
         raise UserError(f"tokenizer '{name}' cannot be loaded: {error}") from error
     backend = getattr(loaded, "backend_tokenizer", None)

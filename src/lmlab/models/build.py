@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers.modeling_utils import PreTrainedModel
 
+from lmlab.config.hub import where_from
 from lmlab.config.model import MASKED, RECURRENT, ModelConfig
 from lmlab.config.towers import TowersConfig
 from lmlab.errors import UserError
@@ -153,7 +154,7 @@ def _masked_config(config: ModelConfig, context: int, shared: dict[str, Any]) ->
 def _auto_config(path: str, changes: dict[str, Any], context: int) -> PreTrainedConfig:
     try:
         loaded: PreTrainedConfig = AutoConfig.from_pretrained(
-            path, trust_remote_code=False, **changes
+            **where_from(path), trust_remote_code=False, **changes
         )
     except Exception as error:
         raise UserError(f"--model.path {path}: no usable transformers config: {error}") from error

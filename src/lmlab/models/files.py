@@ -26,6 +26,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging as transformers_logging
 
+from lmlab.config.hub import where_from
 from lmlab.errors import UserError
 from lmlab.models.head import own_bias
 
@@ -86,7 +87,7 @@ def _load(kind: Any, name: str, **settings: Any) -> tuple[Any, set[str]]:
     transformers_logging.set_verbosity_error()  # of missing weights we speak ourselves
     try:
         model, loaded = kind.from_pretrained(
-            name,
+            **where_from(name),
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,

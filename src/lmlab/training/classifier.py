@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from transformers import AutoConfig
 
+from lmlab.config.hub import where_from
 from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.data.labelled_store import Labels, read_labels
 from lmlab.data.order import FORWARD
@@ -91,7 +92,7 @@ def reads_both_ways(parent: Parent) -> bool:
 
 def _configuration(parent: Parent) -> Any:
     try:
-        return AutoConfig.from_pretrained(parent.name, trust_remote_code=False)
+        return AutoConfig.from_pretrained(**where_from(parent.name), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{parent.name}: no transformers model here or on the Hub: {error}"
