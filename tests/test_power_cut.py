@@ -20,9 +20,8 @@ import numpy as np
 import pytest
 
 from helpers import failing_at, id_store, run_folder
-from kill_matrix import PROGRAMS, power_cut_case
+from kill_matrix import PROGRAMS, attacked, given, power_cut_case, study
 from kill_matrix import outcome as visible
-from lmlab.config.studies import ArrowConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import write_json, write_text
 from lmlab.errors import UserError
@@ -34,11 +33,11 @@ from lmlab.runs.checkpoint import (
 )
 from lmlab.runs.journal import Journal, cut_back
 from lmlab.runs.rundir import RunDirectory
-from lmlab.studies.arrow import run_arrow
+from lmlab.training import loop
 from lmlab.training.loop import train
 from page_cache import Moment, PageCache, states, write_tree
 
-FULL = OSError(errno.ENOSPC, "No space left on device")
+DISK_FULL = "Disk full at any durable operation: a message, and it goes on later to the same bytes"
 KILLED = "Killed before any durable operation: resumes to the same bytes"
 POWER = "Power cut at any durable operation, unsynced writes lost or torn: same bytes, nothing lost"
 
@@ -204,39 +203,50 @@ def test_killed_really_at_all_operations(tmp_path, cases, program):
     killed_matrix(tmp_path, cases, program)
 
 
-@pytest.mark.trust
-@pytest.mark.promise("Disk full at any durable operation: a message, and the run goes on later")
-@pytest.mark.parametrize("name", ["causal-forward", "headless"])
-def test_a_full_disk_at_all_operations(tmp_path, cases, name):
-    config = power_cut_case(name, tmp_path)
-    with failing_at(-1, FULL) as seen:
-        train(dataclasses.replace(config, out=tmp_path / "whole"))
+def full_disk(tmp_path, monkeypatch, cases, name: str) -> None:
+    """A program that fails at each of its operations, and is given again."""
+    monkeypatch.setattr(loop, "_TIMING_EVERY_SECONDS", float("inf"))  # see kill_matrix
+    program = PROGRAMS[name]
+    given(tmp_path / "whole")
+    with failing_at(-1, OSError()) as seen:
+        program(tmp_path / "whole")
     whole = visible(tmp_path / "whole")
-    for number in range(len(seen)):
-        with cases.case(f"full at operation {number}"):
-            again = dataclasses.replace(config, out=tmp_path / str(number))
-            with failing_at(number, FULL), pytest.raises(UserError, match="the disk is full"):
-                train(again)
-            train(again)
-            assert visible(run_folder(again)) == whole
+    for number in attacked(name, len(seen)):
+        folder = tmp_path / str(number)
+        given(folder)
+        with cases.case(f"full at operation {number}, {seen[number]}"):
+            full = OSError(errno.ENOSPC, "No space left on device")
+            with failing_at(number, full), pytest.raises(UserError, match="the disk is full"):
+                program(folder)
+            program(folder)
+            assert visible(folder) == whole
     cases.check()
+
+
+@pytest.mark.promise(f"{DISK_FULL} (token store)")
+def test_a_full_disk_at_all_operations_of_a_store(tmp_path, monkeypatch, cases):
+    full_disk(tmp_path, monkeypatch, cases, "store")
+
+
+@pytest.mark.trust
+@pytest.mark.promise(f"{DISK_FULL} (training: checkpoints, journal lines, pruning)")
+@pytest.mark.parametrize("name", ["causal-forward", "headless"])
+def test_a_full_disk_at_all_operations(tmp_path, monkeypatch, cases, name):
+    full_disk(tmp_path, monkeypatch, cases, name)
+
+
+@pytest.mark.trust
+@pytest.mark.promise(f"{DISK_FULL} (a study, its results and report)")
+def test_a_full_disk_in_a_study(tmp_path, monkeypatch, cases):
+    full_disk(tmp_path, monkeypatch, cases, "study")
 
 
 @pytest.mark.trust
 @pytest.mark.promise("A study cut off at any late operation, and at some early ones, ends the same")
-def test_a_study(tmp_path, cases, text_folder):
+def test_a_study(tmp_path, cases, monkeypatch):
     """Late: whatever comes after its last run."""
-    (tmp_path / "disk").mkdir()
-
-    def study(lab: Path) -> None:
-        run_arrow(
-            ArrowConfig(
-                corpora=(str(text_folder),), sizes=("nano",), contexts=(16,), seeds=1,
-                vocabulary=300, tokens=600, batch_tokens=64, windows=20,
-                lab=lab, out=lab / "study",
-            )
-        )  # fmt: skip
-
+    monkeypatch.setattr(loop, "_TIMING_EVERY_SECONDS", float("inf"))
+    given(tmp_path / "disk")
     with PageCache(tmp_path / "disk").watching() as cache:
         study(tmp_path / "disk")
     results = (tmp_path / "disk" / "study" / "results.json").read_bytes()
