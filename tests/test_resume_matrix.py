@@ -78,6 +78,9 @@ def test_dropout(tmp_path, monkeypatch, cases, name):
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # of inductor
 @pytest.mark.parametrize("name", CASES)
 def test_compiled(tmp_path, monkeypatch, cases, name):
+    from torch._inductor import config
+
+    monkeypatch.setattr(config, "compile_threads", 1)  # the cores are busy with other tests
     resumed(tmp_path, monkeypatch, cases, name, kinds=["each"], compile=True)
 
 

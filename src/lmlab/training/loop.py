@@ -174,6 +174,10 @@ class Trainer:
         attention = fastest_attention(config.device, config.context)
         if attention and hasattr(self.model.config, "num_attention_heads"):
             self.model.set_attn_implementation(attention)
+        if config.compile:
+            # A process has a number of graphs after which PyTorch falls back to eager, without an
+            # error and with other bits; models that were trained here before must not count
+            torch.compiler.reset()
         self.backbone = Backbone(self.model, compile_body=config.compile)
         self.objective.check(self.backbone)
         self.model.train()
