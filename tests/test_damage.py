@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from helpers import id_store, run_folder, tiny_training
 from lmlab.analyses.embedding_store import open_embeddings
 from lmlab.config.training import CheckpointConfig
 from lmlab.data.store import TokenStore
-from lmlab.durable import StagedFolder, to_json
+from lmlab.durable import StagedFolder, check_seal, sealed, to_json
 from lmlab.errors import UserError
+from lmlab.numerics.scatter import Scatter
 from lmlab.runs.checkpoint import checkpoint_folder, newest_checkpoint, save_checkpoint
 from lmlab.runs.journal import Journal, cut_back
 from lmlab.training.loop import train
@@ -142,3 +143,37 @@ def test_damage_of_embeddings(tmp_path, cases):
             with pytest.raises(UserError, match="damaged"):
                 list(open_embeddings(tmp_path / "embeddings").shards())
     cases.check()
+
+
+@pytest.mark.promise(f"{FOUND} (scatters, mappings, kept scores and sums)")
+def test_damage_of_a_sealed_file(tmp_path, cases):
+    scatter = Scatter()
+    scatter.update({"a": np.eye(3), "b": np.ones((3, 2))})
+    path = tmp_path / "scatter"
+    scatter.save(path)
+    whole = path.read_bytes()
+    tensors, means = load(whole), Scatter.load(path).covariance()
+    for what, damaged in damages(whole):
+        with cases.case(what):
+            path.write_bytes(damaged)
+            try:
+                read = Scatter.load(path)
+            except UserError:
+                continue
+            # a space of the header, or the word that names the seal
+            np.testing.assert_equal(load(damaged), tensors)
+            np.testing.assert_equal(read.covariance(), means)
+    cases.check()
+
+
+def test_a_seal_keeps_what_is_sealed():
+    tensors = {"é": np.arange(6, dtype=np.int64).reshape(2, 3), "empty": np.zeros((0, 2))}
+    plain = save(tensors, metadata={"format": "x"})
+    made = sealed(plain)
+    assert check_seal(made) is made
+    assert check_seal(plain) is plain
+    np.testing.assert_equal(load(made), tensors)
+    with pytest.raises(ValueError, match="not what was written"):
+        check_seal(made[:-1])
+    with pytest.raises(ValueError, match="no header"):
+        check_seal((4).to_bytes(8, "little") + b"[{}]")
