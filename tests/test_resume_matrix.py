@@ -80,8 +80,8 @@ def test_dropout(tmp_path, monkeypatch, cases, name):
 def test_compiled(tmp_path, monkeypatch, cases, name):
     from torch._inductor import config
 
-    monkeypatch.setattr(config, "compile_threads", 1)  # the cores are busy with other tests
-    resumed(tmp_path, monkeypatch, cases, name, kinds=["each"], compile=True)
+    with config.patch(compile_threads=1):  # the cores are busy with other tests
+        resumed(tmp_path, monkeypatch, cases, name, kinds=["each"], compile=True)
 
 
 @pytest.mark.promise(f"{EXACT} (early stopping)")
