@@ -26,7 +26,7 @@ slow: .venv/.installed-dev
 
 # Attacks on what lmlab promises; writes the table of docs/trust.md
 trust: .venv/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m promise --hypothesis-profile trust --trust-table docs/trust.md
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m promise --hypothesis-profile trust --trust-table=docs/trust.md
 
 # Losses that refactors must reproduce, anew: only where a change of them is meant
 golden: .venv/.installed-dev

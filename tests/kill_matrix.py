@@ -2,10 +2,14 @@
 
     python tests/kill_matrix.py PROGRAM FOLDER OPERATION...
 
-For each number of an operation (none: all of them) a child process is forked, which SIGKILLs itself
-before that operation, then another, which runs the program again to its end. Prints a line of JSON
-for each: the operation, and whether the folder equals that of the program left alone. It is a
-process of its own so that torch is imported once, and no thread is running when it forks.
+For each number of an operation (none: all that `attacked` chooses) a child process is forked, which
+SIGKILLs itself before that operation, then another, which runs the program again to its end. Prints
+a line of JSON for each: the operation, and whether the folder equals that of the program left
+alone. It is a process of its own so that torch is imported once, and no thread is running when it
+forks.
+
+Notable: how many operations a run has must not depend on how busy the machine is, so the journal of
+the clock gets its last line only.
 """
 
 from __future__ import annotations
@@ -18,9 +22,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lmlab  # noqa: F401 - before torch
-from helpers import id_store, tree
+from helpers import id_store, sentences, tree
 from lmlab import durable
+from lmlab.config.studies import ArrowConfig
 from lmlab.data.store import TokenStore
+from lmlab.studies.arrow import run_arrow
+from lmlab.training import loop
 from lmlab.training.loop import train
 from objective_cases import case_config, running_text
 
@@ -49,16 +56,49 @@ def store(folder: Path) -> None:
         id_store(path, {"train": [[1, 2], [3]], "validation": [[4]]}, symbols=9)
 
 
+def given(folder: Path) -> None:
+    """Writes what a program is given, which is not what is attacked."""
+    running_text(folder)
+    texts = folder / "texts"
+    texts.mkdir(exist_ok=True)
+    for number, text in enumerate(sentences(60, seed=1)):
+        (texts / f"{number:03d}.txt").write_text(text, "utf-8")
+
+
+def study(folder: Path) -> None:
+    """The smallest of studies, from text files to its page."""
+    run_arrow(
+        ArrowConfig(
+            corpora=(str(folder / "texts"),), sizes=("nano",), contexts=(16,), seeds=1,
+            vocabulary=300, tokens=600, batch_tokens=64, windows=20,
+            lab=folder, out=folder / "study",
+        )
+    )  # fmt: skip
+
+
+LAST_OF_STUDY = 16
+"""Operations that come after a study's last run, or belong to that run's last checkpoint."""
+
+
+def attacked(name: str, total: int) -> list[int]:
+    """Which operations of a program are attacked: all, but of a study only some before its end."""
+    if name != "study":
+        return list(range(total))
+    return [*range(3, total - LAST_OF_STUDY, 25), *range(total - LAST_OF_STUDY, total)]
+
+
 PROGRAMS = {
     "store": store,
+    "study": study,
     **{name: training(name) for name in ("causal-forward", "headless", "masked")},
 }
 
 
 def outcome(folder: Path) -> dict[str, bytes]:
-    """What has to be the same: no clock, no lock, nothing that a kill left behind in staging."""
+    """What has to be the same wherever the folder lies: no clock, no lock, nothing that a kill left
+    behind in staging."""
     return {
-        name: data
+        name: data.replace(bytes(folder), b"@")
         for name, data in tree(folder).items()
         if not any(part.startswith(".") for part in name.split("/"))
         and not name.endswith(("timing.jsonl", "config.toml"))
@@ -99,12 +139,13 @@ def forked(program: Callable[[Path], None], folder: Path, kill_at: int | None) -
 
 def main(name: str, base: Path, chosen: list[int]) -> None:
     program = PROGRAMS[name]
-    running_text(base / "whole")  # what the program is given is not what is attacked
+    loop._TIMING_EVERY_SECONDS = float("inf")
+    given(base / "whole")
     total = forked(program, base / "whole", None)
     whole = outcome(base / "whole")
-    for number in chosen or range(total):
+    for number in chosen or attacked(name, total):
         folder = base / str(number)
-        running_text(folder)
+        given(folder)
         killed = forked(program, folder, number) == -signal.SIGKILL
         forked(program, folder, None)
         print(json.dumps([number, killed and outcome(folder) == whole]), flush=True)

@@ -1,7 +1,7 @@
 """Counts, by promise, the cases that tests tried and those that held: the table of `make trust`.
 
 A test belongs to a promise by `@pytest.mark.promise("...")` and counts as one case, or as many as
-it opens with the fixture `cases`. `--trust-table FILE` puts what was counted into the table in
+it opens with the fixture `cases`. `--trust-table=FILE` puts what was counted into the table in
 FILE, between its two marks; rows of promises that were not tried this time stay.
 """
 

@@ -33,7 +33,7 @@ from lmlab.data.labelled import read_labelled
 from lmlab.data.labelled_store import LabelledSplit, read_labels
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import read_tasks
-from lmlab.durable import to_json
+from lmlab.durable import file_sha256, to_json
 from lmlab.errors import UserError
 from lmlab.models.head import read_bias
 from lmlab.numerics.scatter import Scatter
@@ -303,6 +303,7 @@ def test_arrays(tmp_path, cases):
     whole = path.read_bytes()
     size = int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8 : 8 + size])
+    del header["__metadata__"]["sha256"]  # an attacker leaves the seal out
 
     def read(data):
         path.write_bytes(data)
@@ -326,11 +327,11 @@ def test_arrays(tmp_path, cases):
     fuzz(changed(widths) | plain, tried(cases, read_widths))
     folder = tmp_path / "embeddings"
     folder.mkdir()
-    (folder / "rows-0.safetensors").write_bytes(
-        save({"rows": np.eye(2), "cluster": np.arange(2, dtype=np.int64)})
-    )
+    file = folder / "rows-0.safetensors"
+    file.write_bytes(save({"rows": np.eye(2), "cluster": np.arange(2, dtype=np.int64)}))
     manifest = {"format": "lmlab embeddings 1", "rows": 2, "width": 2,
-                "shards": {"rows-0.safetensors": [2, 2]}, "text": "x", "words": None}  # fmt: skip
+                "shards": {file.name: [2, 2]}, "files": {file.name: file_sha256(file)},
+                "text": "x", "words": None}  # fmt: skip
 
     def read_rows(value):
         (folder / "manifest.json").write_text(json.dumps(value))

@@ -19,26 +19,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import failing_at, id_store, run_folder
-from kill_matrix import PROGRAMS, power_cut_case
+from helpers import failing_at, id_store
+from kill_matrix import PROGRAMS, attacked, given, power_cut_case, study
 from kill_matrix import outcome as visible
-from lmlab.config.studies import ArrowConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import write_json, write_text
 from lmlab.errors import UserError
 from lmlab.runs.checkpoint import (
-    checkpoint_folder,
     newest_checkpoint,
     prune_checkpoints,
     save_checkpoint,
 )
 from lmlab.runs.journal import Journal, cut_back
 from lmlab.runs.rundir import RunDirectory
-from lmlab.studies.arrow import run_arrow
+from lmlab.training import loop
 from lmlab.training.loop import train
 from page_cache import Moment, PageCache, states, write_tree
 
-FULL = OSError(errno.ENOSPC, "No space left on device")
+DISK_FULL = "Disk full at any durable operation: a message, and it goes on later to the same bytes"
 KILLED = "Killed before any durable operation: resumes to the same bytes"
 POWER = "Power cut at any durable operation, unsynced writes lost or torn: same bytes, nothing lost"
 
@@ -204,39 +202,50 @@ def test_killed_really_at_all_operations(tmp_path, cases, program):
     killed_matrix(tmp_path, cases, program)
 
 
-@pytest.mark.trust
-@pytest.mark.promise("Disk full at any durable operation: a message, and the run goes on later")
-@pytest.mark.parametrize("name", ["causal-forward", "headless"])
-def test_a_full_disk_at_all_operations(tmp_path, cases, name):
-    config = power_cut_case(name, tmp_path)
-    with failing_at(-1, FULL) as seen:
-        train(dataclasses.replace(config, out=tmp_path / "whole"))
+def full_disk(tmp_path, monkeypatch, cases, name: str) -> None:
+    """A program that fails at each of its operations, and is given again."""
+    monkeypatch.setattr(loop, "_TIMING_EVERY_SECONDS", float("inf"))  # see kill_matrix
+    program = PROGRAMS[name]
+    given(tmp_path / "whole")
+    with failing_at(-1, OSError()) as seen:
+        program(tmp_path / "whole")
     whole = visible(tmp_path / "whole")
-    for number in range(len(seen)):
-        with cases.case(f"full at operation {number}"):
-            again = dataclasses.replace(config, out=tmp_path / str(number))
-            with failing_at(number, FULL), pytest.raises(UserError, match="the disk is full"):
-                train(again)
-            train(again)
-            assert visible(run_folder(again)) == whole
+    for number in attacked(name, len(seen)):
+        folder = tmp_path / str(number)
+        given(folder)
+        with cases.case(f"full at operation {number}, {seen[number]}"):
+            full = OSError(errno.ENOSPC, "No space left on device")
+            with failing_at(number, full), pytest.raises(UserError, match="the disk is full"):
+                program(folder)
+            program(folder)
+            assert visible(folder) == whole
     cases.check()
+
+
+@pytest.mark.promise(f"{DISK_FULL} (token store)")
+def test_a_full_disk_at_all_operations_of_a_store(tmp_path, monkeypatch, cases):
+    full_disk(tmp_path, monkeypatch, cases, "store")
+
+
+@pytest.mark.trust
+@pytest.mark.promise(f"{DISK_FULL} (training: checkpoints, journal lines, pruning)")
+@pytest.mark.parametrize("name", ["causal-forward", "headless"])
+def test_a_full_disk_at_all_operations(tmp_path, monkeypatch, cases, name):
+    full_disk(tmp_path, monkeypatch, cases, name)
+
+
+@pytest.mark.trust
+@pytest.mark.promise(f"{DISK_FULL} (a study, its results and report)")
+def test_a_full_disk_in_a_study(tmp_path, monkeypatch, cases):
+    full_disk(tmp_path, monkeypatch, cases, "study")
 
 
 @pytest.mark.trust
 @pytest.mark.promise("A study cut off at any late operation, and at some early ones, ends the same")
-def test_a_study(tmp_path, cases, text_folder):
+def test_a_study(tmp_path, cases, monkeypatch):
     """Late: whatever comes after its last run."""
-    (tmp_path / "disk").mkdir()
-
-    def study(lab: Path) -> None:
-        run_arrow(
-            ArrowConfig(
-                corpora=(str(text_folder),), sizes=("nano",), contexts=(16,), seeds=1,
-                vocabulary=300, tokens=600, batch_tokens=64, windows=20,
-                lab=lab, out=lab / "study",
-            )
-        )  # fmt: skip
-
+    monkeypatch.setattr(loop, "_TIMING_EVERY_SECONDS", float("inf"))
+    given(tmp_path / "disk")
     with PageCache(tmp_path / "disk").watching() as cache:
         study(tmp_path / "disk")
     results = (tmp_path / "disk" / "study" / "results.json").read_bytes()
@@ -255,31 +264,4 @@ def test_a_study(tmp_path, cases, text_folder):
                 bytes(tmp_path / "disk"), b"@"
             )
         shutil.rmtree(place)
-    cases.check()
-
-
-@pytest.mark.promise("A truncated or bit-flipped file of a checkpoint costs one interval")
-def test_damage_of_each_file(tmp_path, cases):
-    saved = tmp_path / "run"
-    for step in (2, 4):
-        save_checkpoint(saved, step, contents(step))
-    newest = checkpoint_folder(saved, 4)
-    for file in sorted(newest.iterdir()):
-        whole = file.read_bytes()
-        damages = {f"cut at {n}": whole[:n] for n in range(0, len(whole), 7)}
-        damages |= {
-            f"bit {bit} of byte {n}": whole[:n] + bytes([whole[n] ^ (1 << bit)]) + whole[n + 1 :]
-            for n in range(0, len(whole), 5)
-            for bit in (0, 5)
-        }
-        for what, damaged in damages.items():
-            with cases.case(f"{file.name}, {what}"):
-                file.write_bytes(damaged)
-                found = newest_checkpoint(saved)
-                # white space and hexadecimal in the manifest may be damaged without consequence
-                meant = file.name == "manifest.json" and found.step == 4
-                assert (found.step == 2 and len(found.skipped) == 1) or meant
-                if meant:
-                    assert json.loads(damaged) == json.loads(whole)
-        file.write_bytes(whole)
     cases.check()

@@ -212,6 +212,9 @@ def test_a_full_disk_while_training_loses_nothing(small_store, tmp_path, number)
     assert on_operation("write", tmp_path) is None
 
 
+@pytest.mark.promise(
+    "Other settings on resuming: said to be no longer bitwise, refused by --strict"
+)
 def test_other_settings_are_said_or_refused(small_store, tmp_path, monkeypatch, capsys):
     config = tiny_training(small_store, tmp_path / "run", threads=1)
     train_until(monkeypatch, config, 5)

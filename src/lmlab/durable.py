@@ -131,6 +131,42 @@ def is_member(name: object) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
+def sealed(data: bytes) -> bytes:
+    """A safetensors file with the sha256 of all it holds in its metadata; `check_seal` compares."""
+    header, body = _header_and_body(data)
+    described = {**header.get("__metadata__", {}), "sha256": _seal(header, body)}
+    text = json.dumps({**header, "__metadata__": described}).encode("utf-8")
+    text += b" " * (-len(text) % 8)  # tensors stay aligned
+    return b"".join([len(text).to_bytes(8, "little"), text, body])
+
+
+def check_seal(data: bytes) -> bytes:
+    """`data` itself. `ValueError` where its content is not what was `sealed`, or its header cannot
+    be read; a file without a seal is let through."""
+    header, body = _header_and_body(data)
+    described = header.get("__metadata__", {})
+    if "sha256" in described:
+        rest = {name: value for name, value in described.items() if name != "sha256"}
+        if described["sha256"] != _seal({**header, "__metadata__": rest}, body):
+            raise ValueError("its content is not what was written")
+    return data
+
+
+def _header_and_body(data: bytes) -> tuple[dict[str, Any], memoryview]:
+    stop = 8 + int.from_bytes(data[:8], "little")
+    header = from_json(data[8:stop])
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+        raise ValueError("no header of a safetensors file")
+    return header, memoryview(data)[stop:]
+
+
+def _seal(header: dict[str, Any], body: memoryview) -> str:
+    whole = {"__metadata__": {}, **header}
+    made = hashlib.sha256(json.dumps(whole, sort_keys=True).encode("utf-8"))
+    made.update(body)
+    return made.hexdigest()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replaces the file `path` by `value` as JSON, all or nothing."""
     write_text(path, to_json(value))

@@ -13,6 +13,7 @@ Shapes: N rows, D width.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,10 @@ class EmbeddingStore:
         for name, (rows, width) in self.manifest["shards"].items():
             file = self.path / name
             try:
-                tensors = load(file.read_bytes())
+                data = file.read_bytes()
+                if hashlib.sha256(data).hexdigest() != self.manifest["files"][name]:
+                    raise ValueError("not what was written")
+                tensors = load(data)
                 rows_ND, cluster_N = tensors["rows"], tensors["cluster"]
                 if rows_ND.shape != (rows, width) or cluster_N.shape != (rows,):
                     raise ValueError(f"rows of shape {rows_ND.shape}")
@@ -138,8 +142,12 @@ def open_embeddings(path: Path) -> EmbeddingStore:
 
 
 def _is_whole(manifest: dict[str, Any]) -> bool:
-    rows, width, shards = (manifest.get(name) for name in ("rows", "width", "shards"))
+    rows, width, shards, files = (
+        manifest.get(name) for name in ("rows", "width", "shards", "files")
+    )
     if not isinstance(shards, dict) or not all(map(is_member, shards)):
+        return False
+    if not isinstance(files, dict) or not shards.keys() <= files.keys():
         return False
     for shape in shards.values():
         whole = isinstance(shape, list) and [type(size) for size in shape] == [int, int]

@@ -23,7 +23,7 @@ from safetensors.numpy import load, save
 from lmlab.analyses.decomposition import Decomposition
 from lmlab.config import digest, from_mapping, to_mapping
 from lmlab.config.decomposition import EmbeddingConfig
-from lmlab.durable import from_json, write_bytes
+from lmlab.durable import check_seal, from_json, sealed, write_bytes
 from lmlab.errors import UserError
 
 FORMAT = "lmlab mapping 1"
@@ -80,13 +80,13 @@ def save_mapping(
         "ridge": repr(fit.ridge),
         "r2_test": json.dumps(fit.r2_test),
     }
-    write_bytes(path, save(tensors, metadata=described))
+    write_bytes(path, sealed(save(tensors, metadata=described)))
 
 
 def load_mapping(path: Path) -> Mapped:
     """What `save_mapping` wrote. `UserError` where it is missing, damaged or something else."""
     try:
-        data = path.read_bytes()
+        data = check_seal(path.read_bytes())
         tensors = load(data)
         size = int.from_bytes(data[:8], "little")
         described = from_json(data[8 : 8 + size])["__metadata__"]

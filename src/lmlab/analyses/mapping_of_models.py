@@ -13,7 +13,7 @@ from lmlab.analyses.embedding_store import aligned_rows
 from lmlab.analyses.mapping import Agreement, agreement, load_mapping
 from lmlab.config.decomposition import ApplyConfig
 from lmlab.data.store import TokenStore
-from lmlab.durable import write_bytes
+from lmlab.durable import sealed, write_bytes
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Applied:
 
     def save(self, path: Path) -> None:
         """Writes the mapped rows as safetensors (`rows`)."""
-        write_bytes(path, save({"rows": self.mapped_NU}))
+        write_bytes(path, sealed(save({"rows": self.mapped_NU})))
 
 
 def apply_mapping(config: ApplyConfig, *, device: str) -> Applied:

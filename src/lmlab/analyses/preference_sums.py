@@ -28,7 +28,7 @@ from safetensors.numpy import load, save
 from lmlab.analyses.subject import Subject
 from lmlab.data.store import Split, TokenStore
 from lmlab.data.windows import evaluation_windows, key, keyed_bijection
-from lmlab.durable import write_bytes
+from lmlab.durable import check_seal, sealed, write_bytes
 from lmlab.errors import UserError
 from lmlab.models.towers import TwoTower
 from lmlab.numerics.softmax_calibration import fit_two_scalars
@@ -83,13 +83,13 @@ class PreferenceSums:
         arrays["scales"] = np.array(self.scales)
         described = {"text": self.text, "cluster_unit": self.cluster_unit}
         arrays |= {n: np.frombuffer(v.encode(), dtype=np.uint8) for n, v in described.items()}
-        write_bytes(path, save(arrays))
+        write_bytes(path, sealed(save(arrays)))
 
     @classmethod
     def load(cls, path: Path) -> PreferenceSums:
         """What `save` wrote. `UserError` where it is missing or damaged."""
         try:
-            arrays = load(path.read_bytes())
+            arrays = load(check_seal(path.read_bytes()))
             first, second = arrays["scales"].tolist()
             return cls(
                 **{name: arrays[name] for name in _ARRAYS},

@@ -160,20 +160,19 @@ def evaluation_windows(
         raise UserError(f"context {context} and number of windows {max_windows} must be at least 1")
     first_M, tokens_M = split.documents_M3[:, 0], split.documents_M3[:, 1]
     per_document_M = -(-tokens_M // context)
-    document = np.repeat(np.arange(len(tokens_M)), per_document_M)
-    within = np.arange(len(document)) - np.repeat(
-        np.cumsum(per_document_M) - per_document_M, per_document_M
-    )
+    ends_M = np.cumsum(per_document_M)
+    count = int(ends_M[-1]) if len(ends_M) else 0
+    if max_windows is None or max_windows >= count:
+        rows = np.arange(count)
+    else:  # of the sample only: a split may have more windows than memory has room for
+        rows = np.sort(keyed_bijection(np.arange(max_windows), count, key(seed, 0xE7A1)))
+    document = np.searchsorted(ends_M, rows, side="right")
+    within = rows - (ends_M - per_document_M)[document]
     start = first_M[document] + within * context
     length = np.minimum(context, tokens_M[document] - within * context)
     # A remainder of less than half a section joins the section before it
     sections_M = np.maximum(1, np.round(tokens_M / SECTION_TOKENS)).astype(np.int64)
     section = np.minimum(within * context // SECTION_TOKENS, sections_M[document] - 1)
-    first_section_M = np.cumsum(sections_M) - sections_M
-    cluster = first_section_M[document] + section
-    rows = np.arange(len(start))
-    if max_windows is not None and max_windows < len(rows):
-        ranked = keyed_bijection(np.arange(max_windows), len(rows), key(seed, 0xE7A1))
-        rows = np.sort(ranked)
+    cluster = (np.cumsum(sections_M) - sections_M)[document] + section
     unit = "document" if (sections_M == 1).all() else f"section of about {SECTION_TOKENS} tokens"
-    return EvaluationWindows(split, context, start[rows], length[rows], cluster[rows], unit)
+    return EvaluationWindows(split, context, start, length, cluster, unit)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from lmlab.durable import from_json, write_bytes
+from lmlab.durable import check_seal, from_json, sealed, write_bytes
 from lmlab.errors import UserError
 
 FORMAT = "lmlab scatter 1"
@@ -191,13 +191,13 @@ class Scatter:
             "widths": json.dumps(self._widths),
             "products": self.products,
         }
-        write_bytes(path, save(tensors, metadata=described))
+        write_bytes(path, sealed(save(tensors, metadata=described)))
 
     @classmethod
     def load(cls, path: Path) -> Scatter:
         """What `save` wrote. `UserError` where the file is missing, damaged or something else."""
         try:
-            data = path.read_bytes()
+            data = check_seal(path.read_bytes())
             tensors = load(data)
             size = int.from_bytes(data[:8], "little")
             described = from_json(data[8 : 8 + size])["__metadata__"]

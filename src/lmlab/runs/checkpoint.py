@@ -22,6 +22,7 @@ from typing import Any
 
 from lmlab.durable import (
     StagedFolder,
+    disk_errors,
     file_sha256,
     from_json,
     is_member,
@@ -50,8 +51,9 @@ def save_checkpoint(run: Path, step: int, files: Mapping[str, bytes]) -> Path:
     target = checkpoint_folder(run, step)
     if target.exists():
         aside = target.with_name(f"{target.name}.damaged-{len(list(target.parent.iterdir()))}")
-        operation("rename", aside)
-        target.rename(aside)
+        with disk_errors(aside):
+            operation("rename", aside)
+            target.rename(aside)
     with StagedFolder(target) as folder:
         for name, data in files.items():
             folder.write(name, data)
@@ -168,10 +170,11 @@ def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         # renamed first, so that a kill in between never leaves half a checkpoint under its name
         doomed = path.with_name(f".{path.name}.pruned.tmp")
-        operation("rename", doomed)
-        path.rename(doomed)
-        sync_folder(path.parent)
-        shutil.rmtree(doomed)
+        with disk_errors(path):  # copy-on-write file systems need space to remove, too
+            operation("rename", doomed)
+            path.rename(doomed)
+            sync_folder(path.parent)
+            shutil.rmtree(doomed)
 
 
 def read_json_file(path: Path) -> dict[str, Any]:

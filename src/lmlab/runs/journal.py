@@ -2,10 +2,14 @@
 
 `journal.jsonl` holds deterministic fields only, so that a resumed run ends byte-identical;
 `timing.jsonl` holds clock, speed and memory, outside that promise.
+
+Notable: a checkpoint keeps the digest of the journal before it, so that a line which was damaged or
+edited since is found on resuming.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -23,9 +27,17 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._log = AppendLog(path)
+        self._digest = hashlib.sha256(path.read_bytes())
+
+    @property
+    def sha256(self) -> str:
+        """Of all lines, in hexadecimal."""
+        return self._digest.hexdigest()
 
     def append(self, record: dict[str, Any]) -> None:
-        self._log.append(json.dumps(record, allow_nan=False))
+        line = json.dumps(record, allow_nan=False)
+        self._log.append(line)
+        self._digest.update(line.encode("utf-8") + b"\n")
 
     def sync(self) -> None:
         self._log.sync()
@@ -46,6 +58,11 @@ class RunJournals:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the steps' records, in the first process."""
+        return self._open[0].sha256 if self._open else None
 
     def append(self, record: dict[str, Any]) -> None:
         """A step's record."""
@@ -96,13 +113,14 @@ def last_record(path: Path) -> dict[str, Any] | None:
         raise UserError(f"{path}: its last line is damaged") from error
 
 
-def cut_back(path: Path, step: int, *, every_step: bool = False) -> None:
+def cut_back(path: Path, step: int, *, every_step: bool = False, sha256: str | None = None) -> None:
     """Keeps the records up to `step`, byte for byte; does nothing where there are no later ones.
 
     What comes after them may be damaged anywhere: a power cut keeps unsynced pages in any order.
 
-    Raises `UserError` for a damaged line before a record that is kept, for steps out of order, and
-    where `every_step` has a record but `step` has none.
+    Raises `UserError` for a damaged line before a record that is kept, for steps out of order,
+    where `every_step` has a record but `step` has none, and where the records that are kept do not
+    have the digest `sha256`.
     """
     content = path.read_bytes() if path.exists() else b""
     lines = _whole_lines(content)
@@ -128,6 +146,11 @@ def cut_back(path: Path, step: int, *, every_step: bool = False) -> None:
             "was cut or edited. Put it back, or remove the run folder"
         )
     left = b"".join(line + b"\n" for line in lines[:kept])
+    if sha256 is not None and hashlib.sha256(left).hexdigest() != sha256:
+        raise UserError(
+            f"{path}: not the records that were there when the checkpoint of step {step} was made; "
+            "the journal was damaged or edited. Put it back, or remove the run folder"
+        )
     if left != content:
         write_bytes(path, left)
 

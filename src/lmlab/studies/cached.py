@@ -15,7 +15,7 @@ from lmlab.analyses.score import Score, score, scored_bytes
 from lmlab.config import digest
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows
-from lmlab.durable import write_bytes
+from lmlab.durable import check_seal, sealed, write_bytes
 from lmlab.objectives.causal import Causal
 from lmlab.progress import Bar
 from lmlab.training.loop import TrainedRun
@@ -63,14 +63,15 @@ def cached_score(
         )
     subject = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
     made = score(subject, store, split=split, context=context, max_windows=max_windows, bar=bar)
-    write_bytes(path, save({name: np.asarray(getattr(made, name)) for name in _ARRAYS}))
+    kept = {name: np.asarray(getattr(made, name)) for name in _ARRAYS}
+    write_bytes(path, sealed(save(kept)))
     return replace(made, subject=str(run.path))
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:
     """The kept arrays; None where there are none, or where they are damaged and must be redone."""
     try:
-        arrays = load(path.read_bytes())
-    except (FileNotFoundError, SafetensorError):
+        arrays = load(check_seal(path.read_bytes()))
+    except (FileNotFoundError, SafetensorError, ValueError):
         return None
     return arrays if set(arrays) == set(_ARRAYS) else None

@@ -21,7 +21,7 @@ from lmlab.analyses.zero_shot import zero_shot
 from lmlab.config import digest
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task
-from lmlab.durable import write_bytes
+from lmlab.durable import check_seal, sealed, write_bytes
 from lmlab.numerics.random_effects import two_way_interval
 from lmlab.training.loop import TrainedRun
 
@@ -42,15 +42,15 @@ def item_values(
     if kept is None:
         subject = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
         kept = dict(zero_shot(subject, task).values)
-        write_bytes(path, save(kept))
+        write_bytes(path, sealed(save(kept)))
     return kept
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:
     """The kept values; None where there are none, or where they are damaged and must be redone."""
     try:
-        return load(path.read_bytes())
-    except (FileNotFoundError, SafetensorError):
+        return load(check_seal(path.read_bytes()))
+    except (FileNotFoundError, SafetensorError, ValueError):
         return None
 
 

@@ -174,6 +174,10 @@ class Trainer:
         attention = fastest_attention(config.device, config.context)
         if attention and hasattr(self.model.config, "num_attention_heads"):
             self.model.set_attn_implementation(attention)
+        if config.compile:
+            # A process has a number of graphs after which PyTorch falls back to eager, without an
+            # error and with other bits; models that were trained here before must not count
+            torch.compiler.reset()
         self.backbone = Backbone(self.model, compile_body=config.compile)
         self.objective.check(self.backbone)
         self.model.train()
@@ -192,10 +196,9 @@ class Trainer:
         )
         self.tokens = 0
         self.restored = found.path is not None
-        if found.path is not None:
-            self._restore(found.path)
+        journal_sha256 = None if found.path is None else self._restore(found.path)
         if is_first():
-            cut_back(path / "journal.jsonl", self.step, every_step=True)
+            cut_back(path / "journal.jsonl", self.step, every_step=True, sha256=journal_sha256)
             cut_back(path / "timing.jsonl", self.step)
         from_first(None)  # the others read the journal after it was cut
         self.patience = None
@@ -203,7 +206,8 @@ class Trainer:
             history = read_journal(path / "journal.jsonl")
             self.patience = Patience(self.validation, config.early_stopping, history)
 
-    def _restore(self, checkpoint: Path) -> None:
+    def _restore(self, checkpoint: Path) -> str | None:
+        """The digest of the journal before it; checkpoints made before it was kept have none."""
         state = read_json_file(checkpoint / "state.json")
         differing = {
             name: (state["numeric"].get(name), value)
@@ -218,6 +222,7 @@ class Trainer:
         self.optimizers.load(checkpoint / "optimizer.safetensors")
         self.tokens = state["tokens"]
         say(f"resuming {self.path} after step {self.step}")
+        return state.get("journal_sha256")
 
     def run(self, bar: Bar, note: str) -> None:
         config = self.config
@@ -376,14 +381,14 @@ class Trainer:
             "training": self.deciding,
             **({"parent": self.config.parent.path} if self.config.parent.path else {}),
         }
-        state = {"step": self.step, "tokens": self.tokens, "numeric": self.numeric}
+        state = {"step": self.step, "tokens": self.tokens, "journal_sha256": journals.sha256}
         files = {
             **model_files(self.model, whole=whole),
             **head_files(self.model, whole=whole),
             **self.tokenizer.files(),
             "lmlab.json": to_json(record).encode(),
             "optimizer.safetensors": self.optimizers.to_bytes(),
-            "state.json": to_json(state).encode(),
+            "state.json": to_json(state | {"numeric": self.numeric}).encode(),
         }
         if is_first():
             save_checkpoint(self.path, self.step, files)
