@@ -243,7 +243,7 @@ def predict(bytes_of_values: float) -> None:
             f"{gpus:4} {engine:6} {micro:11,} {(held + activations) / 1e9:8.1f} {compute:9.2f} "
             f"{network:9.3f} {low:5.2f}-{high:5.2f} "
             f"{GLOBAL_TOKENS / high:9,.0f}-{GLOBAL_TOKENS / low:9,.0f} "
-            f"{steps * low / 86400:4.1f}-{steps * high / 86400:4.1f}"
+            f"{steps * low / 86400:4.2f}-{steps * high / 86400:4.2f}"
         )
 
 
