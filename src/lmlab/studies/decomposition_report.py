@@ -53,6 +53,7 @@ def summary(results: dict[str, Any]) -> str:
         ("A backward model from a forward one of another seed", "backward from forward"),
         ("a headless model from one with a softmax", "headless from forward"),
         ("a masked model from a forward one", "masked from forward"),
+        ("a tower from a forward model", "tower from forward"),
     ]
     said = [f"{words}: {interval_text(arms[kind])}" for words, kind in asked if kind in arms]
     if said:
@@ -320,7 +321,7 @@ def _methods_section(results: dict[str, Any]) -> Section:
                     for m in zoo
                 ],
                 "The zoo. Nats of masked models are of masked tokens, and not to be compared with "
-                "those of the others.",
+                "those of the others; those of a tower are both towers' together.",
             )
         )  # fmt: skip
     return Section("Methods", [text], tables=tables)
