@@ -21,8 +21,9 @@ from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.towers import TwoTower
-from lmlab.objectives.base import IGNORED, Batch, Criterion, WithCriterion
+from lmlab.objectives.base import Batch, Criterion, WithCriterion
 from lmlab.objectives.full import FullCrossEntropy
+from lmlab.objectives.masked import dressed
 
 
 class Cloze(WithCriterion):
@@ -60,16 +61,9 @@ class Cloze(WithCriterion):
         length: int | None = None,
         keys: np.ndarray | None = None,
     ) -> Batch:
-        length = length or max(len(window) for window in windows)
-        shape = (len(windows), length + 2)
-        inputs = np.full(shape, self.end_id, dtype=np.int64)
-        targets = np.full(shape, IGNORED, dtype=np.int64)
-        attention = np.zeros(shape, dtype=np.int64)
-        inputs[:, 0] = self.bos_id
-        for row, window in enumerate(windows):
-            n = len(window)
-            inputs[row, 1 : n + 1] = targets[row, 1 : n + 1] = window
-            attention[row, : n + 2] = 1
+        inputs, targets, attention = dressed(
+            windows, length, bos_id=self.bos_id, end_id=self.end_id
+        )
 
         def put(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(array).to(device, non_blocking=True)

@@ -78,20 +78,14 @@ class Masked(WithCriterion):
         length: int | None = None,
         keys: np.ndarray | None = None,
     ) -> Batch:
-        length = length or max(len(window) for window in windows)
-        shape = (len(windows), length + 2)
-        inputs = np.full(shape, self.end_id, dtype=np.int64)
-        targets = np.full(shape, IGNORED, dtype=np.int64)
-        attention = np.zeros(shape, dtype=np.int64)
-        inputs[:, 0] = self.bos_id
-        for row, window in enumerate(windows):
-            n = len(window)
-            attention[row, : n + 2] = 1
-            if keys is None:
-                inputs[row, 1 : n + 1] = targets[row, 1 : n + 1] = window
-            else:
-                inputs[row, 1 : n + 1], chosen_n = self.masking.draw(window, int(keys[row]))
-                targets[row, 1 : n + 1][chosen_n] = window[chosen_n]
+        inputs, targets, attention = dressed(
+            windows, length, bos_id=self.bos_id, end_id=self.end_id
+        )
+        if keys is not None:
+            for row, window in enumerate(windows):
+                text = slice(1, len(window) + 1)
+                inputs[row, text], chosen_n = self.masking.draw(window, int(keys[row]))
+                targets[row, text] = np.where(chosen_n, window, IGNORED)
         rows = None if keys is None else np.flatnonzero(targets != IGNORED)
 
         def put(array: np.ndarray) -> torch.Tensor:
@@ -124,6 +118,24 @@ class Masked(WithCriterion):
 
     def record(self) -> dict[str, Any]:
         return {"name": "masked", "masking": to_mapping(self.settings)}
+
+
+def dressed(
+    windows: Sequence[np.ndarray], length: int | None, *, bos_id: int, end_id: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs, targets and attention (B, T): each window between BOS and the end-of-text token, with
+    itself for target; padded to `length` (the longest) and two more."""
+    length = length or max(len(window) for window in windows)
+    shape = (len(windows), length + 2)
+    inputs = np.full(shape, end_id, dtype=np.int64)
+    targets = np.full(shape, IGNORED, dtype=np.int64)
+    attention = np.zeros(shape, dtype=np.int64)
+    inputs[:, 0] = bos_id
+    for row, window in enumerate(windows):
+        n = len(window)
+        inputs[row, 1 : n + 1] = targets[row, 1 : n + 1] = window
+        attention[row, : n + 2] = 1
+    return inputs, targets, attention
 
 
 def _pass_of_position(positions: int, passes: int) -> np.ndarray:
