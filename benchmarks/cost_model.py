@@ -3,9 +3,9 @@ prediction, which is one, for a model of a billion parameters on 8 and on 64 GPU
 
     python benchmarks/cost_model.py [--clock processor] [--out FILE.json]
 
-Each model of the grid is trained for a few steps in a process of its own, with 1 and with 2
-threads; memory is that process's peak above what it held before the model was there. Fitted by
-non-negative least squares of relative errors:
+Each model of the grid is trained for a few steps in a process of its own (forked, so that torch is
+imported once), with 1 and with 2 threads; memory is that process's peak above what it held before
+the model was there. Fitted by non-negative least squares of relative errors:
 
     seconds of a step = a x FLOPs + c x weights + b     (FLOPs: lmlab.training.cost)
     bytes             = m x weights + d x tokens x layers x width + e
@@ -24,16 +24,40 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
-import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-WIDTHS, LAYERS, VOCABULARIES, BATCHES = (128, 256, 512), (2, 6), (4096, 32768), (8, 32)
+import lmlab  # noqa: F401 - before torch
+
+# isort: split
+import numpy as np
+import torch
+from scipy.optimize import nnls
+
+from lmlab.config.model import ModelConfig
+from lmlab.config.training import OptimizerConfig
+from lmlab.models.backbone import Backbone
+from lmlab.models.build import build_config, build_model
+from lmlab.objectives.base import Batch
+from lmlab.objectives.full import FullCrossEntropy
+from lmlab.training import cost
+from lmlab.training.hardware import (
+    fastest_attention,
+    keep_freed_memory,
+    peak_memory,
+    resolve_dtype,
+)
+from lmlab.training.optimizers import Optimizers
+
+WIDTHS, LAYERS, VOCABULARIES, BATCHES = (128, 256, 512), (2, 6), (4096, 32768), (4, 16)
 HEAD_WIDTH, CONTEXT = 64, 128
 THREADS = (1, 2)
 WARM_UP = 1
@@ -75,9 +99,6 @@ def grid() -> list[Shape]:
 
 
 def model_of(shape: Shape) -> Any:
-    from lmlab.config.model import ModelConfig
-    from lmlab.models.build import build_config, build_model
-
     config = ModelConfig(
         "gpt2", layers=shape.layers, heads=shape.width // HEAD_WIDTH, width=shape.width, tied=True
     )
@@ -86,10 +107,6 @@ def model_of(shape: Shape) -> Any:
 
 
 def count(shape: Shape) -> Counted:
-    import torch
-
-    from lmlab.training import cost
-
     with torch.device("meta"):
         model = model_of(shape)
     flops = (
@@ -101,23 +118,29 @@ def count(shape: Shape) -> Counted:
     return Counted(cost.count_parameters(model).total, flops * shape.tokens, values)
 
 
+def measured_alone(shape: Shape, steps: int) -> dict[str, Any]:
+    """`measure` in a child process, which has imported torch but run nothing in it."""
+    with tempfile.TemporaryFile("w+") as file:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                json.dump(measure(shape, steps), file)
+                file.flush()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        if os.waitpid(child, 0)[1]:
+            raise SystemExit(f"{shape} failed")
+        file.seek(0)
+        return json.load(file)
+
+
 def measure(shape: Shape, steps: int) -> dict[str, Any]:
     """Of each number of threads the median seconds of a step, on the wall and of the processor;
     peak bytes above the start."""
-    import torch
-
-    from lmlab.config.training import OptimizerConfig
-    from lmlab.models.backbone import Backbone
-    from lmlab.objectives.base import Batch
-    from lmlab.objectives.full import FullCrossEntropy
-    from lmlab.training.hardware import (
-        fastest_attention,
-        keep_freed_memory,
-        peak_memory,
-        resolve_dtype,
-    )
-    from lmlab.training.optimizers import Optimizers
-
     keep_freed_memory()
     before = peak_memory("cpu")
     model = model_of(shape)
@@ -167,9 +190,6 @@ class Fit:
 
 def fit(names: tuple[str, ...], rows: list[list[float]], measured: list[float]) -> Fit:
     """Non-negative least squares of predicted / measured - 1."""
-    import numpy as np
-    from scipy.optimize import nnls
-
     features = np.array(rows) / np.array(measured)[:, None]
     scale = features.max(axis=0)
 
@@ -252,20 +272,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--clock", choices=("wall", "processor"), default="wall")
     parser.add_argument("--out", type=Path, help="write what was measured as JSON")
-    parser.add_argument("--one", help="measure one shape, given as JSON, in this process")
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(Shape(**json.loads(options.one)), options.steps)))
-        return
     shapes, found = grid(), []
     for number, shape in enumerate(shapes, start=1):
-        command = [sys.executable, __file__, "--steps", str(options.steps)]
-        done = subprocess.run(
-            [*command, "--one", json.dumps(asdict(shape))], capture_output=True, text=True
-        )
-        if done.returncode:
-            raise SystemExit(f"{shape} failed:\n{done.stderr[-2000:]}")
-        found.append(json.loads(done.stdout))
+        found.append(measured_alone(shape, options.steps))
         print(f"{number}/{len(shapes)} {shape}", file=sys.stderr)
     if options.out:
         rows = [{**asdict(s), **f} for s, f in zip(shapes, found, strict=True)]
