@@ -21,9 +21,9 @@ from lmlab.studies.redraw import redraw, result_rows
 
 
 @pytest.fixture(scope="module")
-def toured(tmp_path_factory, text_folder):
+def toured(tmp_path_factory, text_store):
     lab = tmp_path_factory.mktemp("lab")
-    text, nano = str(text_folder), ModelConfig(size="nano")
+    text, nano = str(text_store.path), ModelConfig(size="nano")
     few: dict[str, Any] = {"tokens": 640, "batch_tokens": 64}
     arrow: dict[str, Any] = {**few, "sizes": ("nano",), "contexts": (16,), "vocabulary": 300}
     changes: dict[str, dict[str, Any]] = {
