@@ -242,7 +242,8 @@ def predict(bytes_of_values: float) -> None:
     )
     layer, embeddings = 12 * BILLION.width**2, BILLION.vocabulary * BILLION.width
     print(f"{'GPUs':>4} {'engine':6} {'micro-batch':>11} {'GB held':>7} {'GB activations':>14} "
-          f"{'compute s':>9} {'network s':>9} {'step s':>11} {'tokens/s':>19} {'days':>9}")  # fmt: skip
+          f"{'compute s':>9} {'network s':>9} {'step s':>11} {'tokens/s':>19} "
+          f"{'days':>9}")  # fmt: skip
     for gpus, engine in product(NETWORK, ("DDP", "FSDP2")):
         own = GLOBAL_TOKENS // gpus
         micro = min(BILLION.tokens, own)
