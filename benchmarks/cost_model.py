@@ -241,8 +241,9 @@ def predict(bytes_of_values: float) -> None:
         f"{GLOBAL_TOKENS:,} tokens, {budget / 1e9:.0f}e9 tokens in all"
     )
     layer, embeddings = 12 * BILLION.width**2, BILLION.vocabulary * BILLION.width
-    print(f"{'GPUs':>4} {'engine':6} {'micro-batch':>11} {'GB a GPU':>8} {'compute s':>9} "
-          f"{'network s':>9} {'step s':>11} {'tokens/s':>19} {'days':>9}")  # fmt: skip
+    print(f"{'GPUs':>4} {'engine':6} {'micro-batch':>11} {'GB held':>7} {'GB activations':>14} "
+          f"{'compute s':>9} {'network s':>9} {'step s':>11} {'tokens/s':>19} "
+          f"{'days':>9}")  # fmt: skip
     for gpus, engine in product(NETWORK, ("DDP", "FSDP2")):
         own = GLOBAL_TOKENS // gpus
         micro = min(BILLION.tokens, own)
@@ -260,8 +261,8 @@ def predict(bytes_of_values: float) -> None:
         low, high = max(compute, network), compute + network
         steps = budget / GLOBAL_TOKENS
         print(
-            f"{gpus:4} {engine:6} {micro:11,} {(held + activations) / 1e9:8.1f} {compute:9.2f} "
-            f"{network:9.3f} {low:5.2f}-{high:5.2f} "
+            f"{gpus:4} {engine:6} {micro:11,} {held / 1e9:7.1f} {activations / 1e9:14.1f} "
+            f"{compute:9.2f} {network:9.3f} {low:5.2f}-{high:5.2f} "
             f"{GLOBAL_TOKENS / high:9,.0f}-{GLOBAL_TOKENS / low:9,.0f} "
             f"{steps * low / 86400:4.2f}-{steps * high / 86400:4.2f}"
         )
