@@ -139,7 +139,7 @@ def tour_page(results: dict[str, Any]) -> str:
 
 
 _TOUR = (
-    "Every study of lmlab in its smallest form. A model reads a few hundred thousand tokens, so "
+    "Every study of lmlab in its smallest form. A model reads a hundred thousand tokens or so, and "
     "what is found here is found of very small models early in training."
 )
 
