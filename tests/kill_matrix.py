@@ -95,13 +95,13 @@ PROGRAMS = {
 
 
 def outcome(folder: Path) -> dict[str, bytes]:
-    """What has to be the same wherever the folder lies: no clock, no lock, nothing that a kill left
-    behind in staging."""
+    """What has to be the same wherever the folder lies: no clock, no lock (it says which process
+    held it), nothing that a kill left behind in staging."""
     return {
         name: data.replace(bytes(folder), b"@")
         for name, data in tree(folder).items()
         if not any(part.startswith(".") for part in name.split("/"))
-        and not name.endswith(("timing.jsonl", "config.toml"))
+        and not name.endswith(("timing.jsonl", "config.toml", ".lock"))
     }
 
 
