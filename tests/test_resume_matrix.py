@@ -76,6 +76,7 @@ def test_dropout(tmp_path, monkeypatch, cases, name):
 @pytest.mark.trust
 @pytest.mark.promise(f"{EXACT} (compiled)")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # of inductor
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_compiled(tmp_path, monkeypatch, cases, name):
     from torch._inductor import config
