@@ -35,7 +35,7 @@ from lmlab.data.labelled import LabelledTask, read_labelled
 from lmlab.data.labelled_store import labelled_store
 from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
-from lmlab.durable import write_bytes
+from lmlab.durable import check_seal, sealed, write_bytes
 from lmlab.numerics.classification import metric, pseudo_values
 from lmlab.numerics.random_effects import two_way_interval
 from lmlab.objectives.classification import predictions
@@ -146,10 +146,10 @@ def _make(
     key = digest([run.identity, run.checkpoint.name, store.fingerprint, "outputs 1"])
     path = run.path / "scores" / f"outputs-{key[:12]}.safetensors"
     try:
-        return run, load(path.read_bytes())["outputs"]
-    except (FileNotFoundError, SafetensorError, KeyError):  # not there, or damaged
+        return run, load(check_seal(path.read_bytes()))["outputs"]
+    except (FileNotFoundError, SafetensorError, ValueError, KeyError):  # not there, or damaged
         outputs_NC = reported_outputs(run.checkpoint, store)
-        write_bytes(path, save({"outputs": np.ascontiguousarray(outputs_NC)}))
+        write_bytes(path, sealed(save({"outputs": np.ascontiguousarray(outputs_NC)})))
         return run, outputs_NC
 
 

@@ -75,7 +75,7 @@ class RunStatus:
 
 def claim_file(out: Path, name: str) -> Path:
     """The lock of a part, by the name of its first run's folder, or of `REPORT`."""
-    return out / "claims" / f"{name}.lock"
+    return out / ".claims" / f"{name}.lock"
 
 
 def write_plan(out: Path, study: str, rows: Sequence[tuple[str, str, int, int]]) -> None:
