@@ -122,7 +122,9 @@ def test_a_worker_leaves_what_a_living_one_holds_and_takes_over_what_a_dead_one_
         with pytest.raises(LeftToOthers, match=rf"1 of 3 parts are left, with \S+:{other.pid};"):
             study(tmp_path, kept.makes, worker=True)
         assert kept.made == [1, 0, 1]
-        assert holder(claim).endswith(f":{other.pid}")
+        held_by = holder(claim)
+        assert held_by is not None
+        assert held_by.endswith(f":{other.pid}")
         with pytest.raises(UserError, match=rf"part 1: \S+:{other.pid} is at it.*--worker"):
             study(tmp_path, kept.makes, worker=False)
         other.kill()

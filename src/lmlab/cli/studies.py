@@ -83,7 +83,9 @@ def finetune(arguments: Sequence[str]) -> None:
 
 
 def report(arguments: Sequence[str]) -> None:
-    config = from_command_line(ReportConfig, arguments, program="lmlab report")
+    config = from_command_line(
+        ReportConfig, arguments, program="lmlab report", leading=("--study",)
+    )
     from lmlab.studies.redraw import redraw
 
     print(f"report: {redraw(config.study).resolve()}")

@@ -34,6 +34,7 @@ def submit_workers(how: SubmitConfig, arguments: Sequence[str], *, out: Path) ->
     """
     try:
         import submitit
+        from submitit.core.utils import FailedJobError
     except ImportError as error:
         raise UserError("--submit needs submitit: pip install 'lmlab[slurm]'") from error
     if how.cluster == "slurm" and shutil.which("srun") is None:
@@ -52,7 +53,7 @@ def submit_workers(how: SubmitConfig, arguments: Sequence[str], *, out: Path) ->
     try:
         with executor.batch():
             jobs = [executor.submit(command) for command in commands]
-    except submitit.core.utils.FailedJobError as error:
+    except FailedJobError as error:
         raise UserError(f"Slurm refuses the workers: {error}") from error
     return [job.job_id for job in jobs]
 
