@@ -33,7 +33,7 @@ from lmlab.studies.redraw import read_results, tour_page
 from lmlab.studies.towers import run_towers
 
 _TEXT = "docstrings:python"
-_TOKENS, _TOWER_TOKENS = 180_000, 80_000
+_TOKENS, _TOWER_TOKENS = 140_000, 60_000
 _WINDOWS = 150
 _SIZE = "micro"
 _TRAINING: dict[str, Any] = {"batch_tokens": 1024, "learning_rate": 2e-3}
@@ -71,7 +71,7 @@ PARTS = {
         HeadlessStudyConfig(
             corpus=_TEXT, vocabularies=(4096,), arms=("ce-tied-prior", "ce-untied", "headless"),
             model=ModelConfig(size=_SIZE), context=128, seeds=2, tokens=_TOKENS, equal_time=False,
-            cost_vocabularies=(4096, 16_384), windows=_WINDOWS, **_TRAINING,
+            cost_vocabularies=(4096, 8192), windows=_WINDOWS, **_TRAINING,
         ),
     ),
     "towers": Part(
