@@ -81,7 +81,7 @@ def changed(config: TrainConfig, out: Path, **changes: object) -> dict[str, obje
     return to_mapping(dataclasses.replace(config, out=out, **changes))  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=ANALYSES)])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=[ANALYSES, pytest.mark.trust])])
 def test_analyses(tmp_path, processes, text_store):
     short = {"steps": 2, "checkpoints": CheckpointConfig(every=2), "evaluate_every": 2}
     small = {"model": ModelConfig(layers=1, heads=2, width=16)}
@@ -127,7 +127,7 @@ def test_errors(tmp_path, monkeypatch, capsys, small_store):
     assert "runs in one process" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=FOUR)])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=[FOUR, pytest.mark.trust])])
 def test_training(tmp_path, processes):
     alone = configs(tmp_path / "alone")
     for config in alone.values():
