@@ -182,7 +182,7 @@ def _prunable(model: dict[str, Any], way: str) -> str:
     if "pruning" not in model:
         return "not done"
     text = model["pruning"]["texts"][0]
-    return next(share(p["within_margin"]) for p in text["prunable"] if p["way"] == way)
+    return {p["way"]: share(p["within_margin"]) for p in text["prunable"]}[way]
 
 
 def _dynamics_table(models: Sequence[dict[str, Any]]) -> Table:
