@@ -152,6 +152,11 @@ def check_seal(data: bytes) -> bytes:
     return data
 
 
+def metadata(data: bytes) -> dict[str, Any]:
+    """What a safetensors file says of itself. `ValueError` where its header cannot be read."""
+    return _header_and_body(data)[0].get("__metadata__", {})
+
+
 def _header_and_body(data: bytes) -> tuple[dict[str, Any], memoryview]:
     stop = 8 + int.from_bytes(data[:8], "little")
     header = from_json(data[8:stop])

@@ -57,7 +57,7 @@ from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Interval
 from lmlab.numerics.scatter import Scatter
-from lmlab.processes import shared_out, world
+from lmlab.processes import shared_out
 
 SPLITS = ("train", "validation", "test")
 
@@ -83,8 +83,7 @@ class Embedded:
                 # no rows still say which models there are
                 here = (cluster_N % parts == part) & is_mine
                 scatter.update({name: values[here] for name, values in rows.items()})
-        if world() > 1:
-            made = [scatter.all_reduce() for scatter in made]
+        made = [scatter.all_reduce() for scatter in made]
         if any(scatter.n == 0 for scatter in made):
             raise UserError(f"--folds {parts}: there are fewer documents; use fewer folds")
         return made
@@ -332,6 +331,6 @@ def _nulls(
                 scatter.update({name: values[:0] for name, values in rows.items()})
                 continue
             scatter.update(permuted_rows(rows, seed=zlib.crc32(f"{split} {number}".encode())))
-        scatters.append(scatter.all_reduce() if world() > 1 else scatter)
+        scatters.append(scatter.all_reduce())
     train, test = scatters
     return _fits(train, test, ridges, basis, whole=len(basis) > 1)

@@ -23,7 +23,7 @@ from safetensors.numpy import load, save
 from lmlab.analyses.decomposition import Decomposition
 from lmlab.config import digest, from_mapping, to_mapping
 from lmlab.config.decomposition import EmbeddingConfig
-from lmlab.durable import check_seal, from_json, sealed, write_bytes
+from lmlab.durable import check_seal, from_json, metadata, sealed, write_bytes
 from lmlab.errors import UserError
 
 FORMAT = "lmlab mapping 1"
@@ -88,8 +88,7 @@ def load_mapping(path: Path) -> Mapped:
     try:
         data = check_seal(path.read_bytes())
         tensors = load(data)
-        size = int.from_bytes(data[:8], "little")
-        described = from_json(data[8 : 8 + size])["__metadata__"]
+        described = metadata(data)
         if described["format"] != FORMAT:
             raise ValueError(f"its format is {described['format']!r}")
         models = from_json(described["models"])

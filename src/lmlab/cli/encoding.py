@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lmlab.cli.printing import print_table, use_device, write_results
 from lmlab.config import from_command_line
-
-if TYPE_CHECKING:
-    pass
 
 
 def encode(arguments: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ imported inside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from lmlab.cli.printing import (
     as_text,
@@ -25,9 +24,6 @@ from lmlab.config.commands import (
 )
 from lmlab.errors import UserError
 from lmlab.processes import is_first
-
-if TYPE_CHECKING:
-    pass
 
 
 def score(arguments: Sequence[str]) -> None:

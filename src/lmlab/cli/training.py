@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from lmlab.cli.printing import print_table, store_of_head, write_results
 from lmlab.config import from_command_line
@@ -16,9 +15,6 @@ from lmlab.config.commands import (
     ExportConfig,
     SampleConfig,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def prepare(arguments: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from lmlab.durable import check_seal, from_json, sealed, write_bytes
+from lmlab.durable import check_seal, from_json, metadata, sealed, write_bytes
 from lmlab.errors import UserError
 
 FORMAT = "lmlab scatter 1"
@@ -133,7 +133,10 @@ class Scatter:
         return made
 
     def all_reduce(self) -> Scatter:
-        """The merge over all processes of `torch.distributed`'s default group, in each of them."""
+        """The merge over all processes of `torch.distributed`'s default group, in each of them; of
+        one process alone, the scatter itself."""
+        if not torch.distributed.is_initialized():
+            return self
         self._fold()
         made = self._copy()
         total_1 = torch.tensor([self._n], dtype=torch.float64)
@@ -199,8 +202,7 @@ class Scatter:
         try:
             data = check_seal(path.read_bytes())
             tensors = load(data)
-            size = int.from_bytes(data[:8], "little")
-            described = from_json(data[8 : 8 + size])["__metadata__"]
+            described = metadata(data)
             if described["format"] != FORMAT:
                 raise ValueError(f"its format is {described['format']!r}")
             made = cls(products=described["products"])

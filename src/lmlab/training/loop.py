@@ -184,7 +184,9 @@ class Trainer:
         self.replicas = Replicas(
             self.backbone,
             sharded=config.fsdp,
-            loss=lambda: self._loss_of(self._batch(0, rows_of_this(range(self.micro_batch))))()[0],
+            loss=lambda: self._loss_of(
+                self._batch(0, self.windows.indices(0), rows_of_this(range(self.micro_batch)))
+            )()[0],
         )
         self.optimizers = Optimizers(self.model, config.optimizer)
         self.numeric = numeric_key(
@@ -274,15 +276,14 @@ class Trainer:
         sums_S2 = np.zeros((len(starts), 2))  # nats and targets
         for micro, start in enumerate(starts):
             rows = rows_of_this(range(start, start + self.micro_batch))
-            chosen = indices_B[rows.start : rows.stop]
-            batch = self._batch(self.step, rows)
+            batch = self._batch(self.step, indices_B, rows)
             torch.manual_seed(key(config.seed, self.step, micro, rank()))
             with self.replicas.summing(now=micro == len(starts) - 1):
                 with self._autocast():
                     loss, targets = self.replicas.forward(self._loss_of(batch))
                 value = float(loss.detach())
                 if value != value or value in (float("inf"), float("-inf")):
-                    raise self._non_finite("loss", value, chosen)
+                    raise self._non_finite("loss", value, indices_B[rows.start : rows.stop])
                 sums_S2[micro] = value, targets
                 loss.backward()
         sums_S2 = sum_over_processes(sums_S2)
@@ -316,11 +317,10 @@ class Trainer:
             record["targets_per_micro_batch"] = count / (config.batch // self.micro_batch)
         return record
 
-    def _batch(self, step: int, rows: range) -> Batch:
-        """These rows of the batch of a step."""
-        chosen = self.windows.indices(step)[rows.start : rows.stop]
+    def _batch(self, step: int, indices_B: np.ndarray, rows: range) -> Batch:
+        """These rows of the batch of a step, whose windows are `indices_B`."""
         return self.objective.batch(
-            list(self.windows.ids(chosen)),
+            list(self.windows.ids(indices_B[rows.start : rows.stop])),
             device=self.device,
             keys=row_keys(rows, self.config.seed, step),
         )
