@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -51,40 +51,46 @@ def renamed(value: Any, names: dict[str, str]) -> Any:
     return [renamed(inner, names) for inner in value] if isinstance(value, list) else value
 
 
-def attack_report(folder: Path, cases: Cases) -> int:
-    """Puts script into every string of `folder`'s results, many at once where the report can still
-    be drawn; counts a case for each string. Returns how many reached a page.
+def attack_report(folder: Path, cases: Cases, spared: Collection[str] = ()) -> set[str]:
+    """Puts script into the strings of `folder`'s results, many at once where the report can still
+    be drawn; counts a case for each string. Returns those that reached a page.
 
-    A string that lmlab itself looks for (a key, the name of a study) may be refused instead.
+    A string that lmlab itself looks for (a key, the name of a study) may be refused instead. Keys
+    are found by the error, which names them; others by halves. `spared` are left as they are.
     """
     whole = (folder / "results.json").read_text("utf-8")
     page = (folder / "report.html").read_bytes()
     results = json.loads(whole)
-    reached = 0
+    reached: set[str] = set()
 
-    def attack(chosen: Sequence[str]) -> None:
-        nonlocal reached
-        names = {text: text + SCRIPT for text in chosen}
-        (folder / "results.json").write_text(json.dumps(renamed(results, names)), "utf-8")
-        try:
-            drawn = redraw(folder).read_text("utf-8")
-            result_rows(folder)
-        except (UserError, KeyError):
-            if len(chosen) > 1:
-                attack(chosen[: len(chosen) // 2])
-                attack(chosen[len(chosen) // 2 :])
-            else:
+    def attack(chosen: list[str]) -> None:
+        while chosen:
+            names = {text: text + SCRIPT for text in chosen}
+            (folder / "results.json").write_text(json.dumps(renamed(results, names)), "utf-8")
+            try:
+                drawn = redraw(folder).read_text("utf-8")
+                result_rows(folder)
+            except (UserError, KeyError) as error:
+                key = error if isinstance(error, KeyError) else error.__cause__
+                named = str(key.args[0]).removesuffix(SCRIPT) if isinstance(key, KeyError) else ""
+                if len(chosen) > 1 and named not in names:
+                    attack(chosen[: len(chosen) // 2])
+                    chosen = chosen[len(chosen) // 2 :]
+                    continue
+                refused = [named] if named in names else chosen
+                chosen = [text for text in chosen if text not in refused]
                 cases.tried += 1
                 cases.held += 1
+                continue
+            cases.tried += len(chosen)
+            found = Live(drawn).found
+            assert found == [], (chosen, found)
+            cases.held += len(chosen)
+            reached.update(chosen)
             return
-        cases.tried += len(chosen)
-        found = Live(drawn).found
-        assert found == [], (chosen, found)
-        cases.held += len(chosen)
-        reached += len(chosen)
 
     try:
-        attack(sorted(strings(results)))
+        attack(sorted(strings(results) - set(spared)))
     finally:
         (folder / "results.json").write_text(whole, "utf-8")
         (folder / "report.html").write_bytes(page)

@@ -237,4 +237,4 @@ def test_a_dendrogram_joins_all_leaves():
 @pytest.mark.trust
 @pytest.mark.promise("Script in any string of a study's results does not reach its report alive")
 def test_hostile_strings_stay_text(finished, cases):
-    assert attack_report(finished[1].parent, cases) > 10
+    assert len(attack_report(finished[1].parent, cases)) > 10

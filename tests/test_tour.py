@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from hostile_text import attack_report
+from hostile_text import attack_report, strings
 from lmlab.config.decomposition import DecompositionStudyConfig, EmbeddingConfig
 from lmlab.config.encoding import EncodingStudyConfig
 from lmlab.config.model import ModelConfig
 from lmlab.config.studies import ArrowConfig, HeadlessStudyConfig
 from lmlab.config.towers import TowersStudyConfig
 from lmlab.studies import tour
-from lmlab.studies.redraw import redraw, result_rows
+from lmlab.studies.redraw import read_results, redraw, result_rows
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,14 @@ def test_the_page_is_drawn_again_from_results_alone(toured):
 @pytest.mark.trust
 @pytest.mark.promise("Script in any string of a study's results does not reach its report alive")
 def test_hostile_strings_stay_text(toured, cases):
-    assert attack_report(toured.parent, cases) > 20
+    # what a part refuses, the tour of all parts, which takes far longer to draw, refuses too
+    refused: set[str] = set()
+    for name in tour.PARTS:
+        folder = toured.parent / name
+        reached = attack_report(folder, cases)
+        assert len(reached) > 10, name
+        refused |= strings(read_results(folder)) - reached
+    assert len(attack_report(toured.parent, cases, spared=refused)) > 20
 
 
 def test_each_part_has_a_report_of_its_own(toured):
