@@ -3,14 +3,19 @@ prediction, which is one, for a model of a billion parameters on 8 and on 64 GPU
 
     python benchmarks/cost_model.py [--clock processor] [--out FILE.json]
 
-Each model of the grid is trained for a few steps in a process of its own (forked, so that torch is
-imported once), with 1 and with 2 threads; memory is that process's peak above what it held before
-the model was there. Fitted by non-negative least squares of relative errors:
+Each model of the grid is trained for a few steps in processes of its own (forked, so that torch is
+imported once): one of one thread, one of two, and two of one thread that share the batch (DDP,
+gloo). Memory is the first process's peak above what it held before the model was there. Fitted by
+non-negative least squares of relative errors, tokens and FLOPs being those of one process:
 
-    seconds of a step = a x FLOPs + c x weights + b     (FLOPs: lmlab.training.cost)
+    seconds of a step = a x FLOPs + v x tokens x layers x width + l x tokens x vocabulary
+                        + c x weights + b + g x bytes sent
     bytes             = m x weights + d x tokens x layers x width + e
 
-The error printed is that of each model predicted from all others.
+FLOPs are those of matrix products (lmlab.training.cost); v is for norms, activations and
+attention, l for the softmax, c for the optimizer. Of n processes each sends 2 (n - 1) / n x 4 bytes
+a weight (a ring's all-reduce of float32 gradients). The error printed is that of each model
+predicted from all others, in whatever form it was measured.
 
 Notable:
 - `--clock processor` counts a process's own processor time per thread instead of time on the wall:
@@ -25,6 +30,7 @@ import argparse
 import json
 import math
 import os
+import socket
 import statistics
 import sys
 import tempfile
@@ -48,6 +54,7 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.objectives.base import Batch
 from lmlab.objectives.full import FullCrossEntropy
+from lmlab.processes import join, leave, rows_of_this
 from lmlab.training import cost
 from lmlab.training.hardware import (
     fastest_attention,
@@ -56,11 +63,14 @@ from lmlab.training.hardware import (
     resolve_dtype,
 )
 from lmlab.training.optimizers import Optimizers
+from lmlab.training.replicas import Replicas
 
 WIDTHS, LAYERS, VOCABULARIES, BATCHES = (128, 256, 512), (2, 6), (4096, 32768), (4, 16)
 HEAD_WIDTH, CONTEXT = 64, 128
-THREADS = (1, 2)
+LOW_PRECISION = resolve_dtype("auto", "cpu") == "bfloat16"
 WARM_UP = 1
+FORMS = {(1, 1): "1 thread", (1, 2): "2 threads", (2, 1): "2 procs"}
+"""Processes, threads of each."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +97,24 @@ class Counted:
     """Of a step, forward and backward."""
     values: int
     """tokens x layers x width."""
+    logits: int
+    """tokens x vocabulary."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A shape, how it was trained, and what was measured; seconds of a step, by two clocks."""
+
+    shape: Shape
+    processes: int
+    threads: int
+    wall: float
+    processor: float
+    bytes: float
 
 
 def grid() -> list[Shape]:
-    """Every width, depth and vocabulary once, with one of the batches in turn."""
-    cells = product(range(len(LAYERS)), range(len(WIDTHS)), range(len(VOCABULARIES)))
-    return [
-        Shape(LAYERS[i], WIDTHS[j], VOCABULARIES[k], BATCHES[(i + j + k) % len(BATCHES)])
-        for i, j, k in cells
-    ]
+    return [Shape(*cell) for cell in product(LAYERS, WIDTHS, VOCABULARIES, BATCHES)]
 
 
 def model_of(shape: Shape) -> Any:
@@ -115,64 +134,84 @@ def count(shape: Shape) -> Counted:
         + cost.head_flops(shape.width, shape.vocabulary)
     )
     values = shape.tokens * shape.layers * shape.width
-    return Counted(cost.count_parameters(model).total, flops * shape.tokens, values)
+    weights = cost.count_parameters(model).total
+    return Counted(weights, flops * shape.tokens, values, shape.tokens * shape.vocabulary)
 
 
-def measured_alone(shape: Shape, steps: int) -> dict[str, Any]:
-    """`measure` in a child process, which has imported torch but run nothing in it."""
+def measured_alone(shape: Shape, processes: int, threads: int, steps: int) -> dict[str, float]:
+    """`measure` in child processes, which have imported torch but run nothing in it; what the first
+    of them found."""
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
     with tempfile.TemporaryFile("w+") as file:
-        child = os.fork()
-        if child == 0:
+        children = []
+        for rank in range(processes):
+            child = os.fork()
+            if child:
+                children.append(child)
+                continue
             status = 1
             try:
-                json.dump(measure(shape, steps), file)
-                file.flush()
+                if processes > 1:
+                    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "RANK": rank}
+                    os.environ.update(
+                        {k: str(v) for k, v in {**meeting, "WORLD_SIZE": processes}.items()}
+                    )
+                found = measure(shape, threads, steps)
+                if rank == 0:
+                    json.dump(found, file)
+                    file.flush()
                 status = 0
             except BaseException:
                 traceback.print_exc()
             finally:
                 os._exit(status)
-        if os.waitpid(child, 0)[1]:
+        if max([os.waitpid(child, 0)[1] for child in children]):
             raise SystemExit(f"{shape} failed")
         file.seek(0)
         return json.load(file)
 
 
-def measure(shape: Shape, steps: int) -> dict[str, Any]:
-    """Of each number of threads the median seconds of a step, on the wall and of the processor;
-    peak bytes above the start."""
+def measure(shape: Shape, threads: int, steps: int) -> dict[str, float]:
+    """The median seconds of a step, on the wall and of the processor; peak bytes above before."""
     keep_freed_memory()
+    torch.set_num_threads(threads)
+    join("cpu")
     before = peak_memory("cpu")
     model = model_of(shape)
     if attention := fastest_attention("cpu", shape.context):
         model.set_attn_implementation(attention)
     backbone, optimizers = Backbone(model.train()), Optimizers(model, OptimizerConfig())
-    low_precision = resolve_dtype("auto", "cpu") == "bfloat16"
     generator = torch.Generator().manual_seed(0)
-    found: dict[str, Any] = {"dtype": "bfloat16" if low_precision else "float32"}
-    for threads in THREADS:
-        torch.set_num_threads(threads)
-        wall, processor = [], []
-        for _ in range(WARM_UP + steps):
-            ids_BT = torch.randint(
-                0, shape.vocabulary, (shape.batch, shape.context + 1), generator=generator
-            )
-            began, used = time.perf_counter(), time.process_time()
-            with torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
-                batch = Batch(ids_BT[:, :-1].contiguous(), ids_BT[:, 1:].contiguous())
-                loss, targets = FullCrossEntropy().sum(backbone, batch)
+    mine = rows_of_this(range(shape.batch))
+
+    def loss_of_batch() -> tuple[torch.Tensor, int]:
+        size = (shape.batch, shape.context + 1)
+        ids_BT = torch.randint(0, shape.vocabulary, size, generator=generator)
+        ids_BT = ids_BT[mine.start : mine.stop]
+        with torch.autocast("cpu", torch.bfloat16, enabled=LOW_PRECISION):
+            batch = Batch(ids_BT[:, :-1].contiguous(), ids_BT[:, 1:].contiguous())
+            return FullCrossEntropy().sum(backbone, batch)
+
+    replicas = Replicas(backbone, sharded=False, loss=lambda: loss_of_batch()[0])
+    wall, processor = [], []
+    for _ in range(WARM_UP + steps):
+        began, used = time.perf_counter(), time.process_time()
+        with replicas.summing(now=True):
+            loss, _ = replicas.forward(loss_of_batch)
             loss.backward()
-            for parameter in model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.div_(targets)
-            optimizers.step(1e-4)
-            wall.append(time.perf_counter() - began)
-            processor.append((time.process_time() - used) / threads)
-        found[str(threads)] = {
-            "wall": statistics.median(wall[WARM_UP:]),
-            "processor": statistics.median(processor[WARM_UP:]),
-        }
-    return {**found, "bytes": peak_memory("cpu") - before}
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.div_(shape.tokens)
+        optimizers.step(1e-4)
+        wall.append(time.perf_counter() - began)
+        processor.append((time.process_time() - used) / threads)
+    leave()
+    return {
+        "wall": statistics.median(wall[WARM_UP:]),
+        "processor": statistics.median(processor[WARM_UP:]),
+        "bytes": peak_memory("cpu") - before,
+    }
 
 
 @dataclass(frozen=True)
@@ -188,21 +227,40 @@ class Fit:
         return f"{terms}; error {self.median_error:.0%} median, {self.largest_error:.0%} at most"
 
 
-def fit(names: tuple[str, ...], rows: list[list[float]], measured: list[float]) -> Fit:
+SECONDS = ("a", "v", "l", "c", "b", "g")
+
+
+def features(row: Row) -> dict[str, float]:
+    """What each coefficient is multiplied by."""
+    counted, share = count(row.shape), 1 / row.processes
+    return {
+        "a": counted.flops * share,
+        "v": counted.values * share,
+        "l": counted.logits * share,
+        "c": counted.weights,
+        "b": 1.0,
+        "g": 2 * (1 - share) * 4 * counted.weights,
+        "m": counted.weights,
+        "d": counted.values * share,
+        "e": 1.0,
+    }
+
+
+def fit(rows: list[Row], names: tuple[str, ...], measured: list[float]) -> Fit:
     """Non-negative least squares of predicted / measured - 1."""
-    features = np.array(rows) / np.array(measured)[:, None]
-    scale = features.max(axis=0)
+    known = [features(row) for row in rows]
+    relative = np.array([[each[name] for name in names] for each in known])
+    relative /= np.array(measured)[:, None]
+    scale = relative.max(axis=0)
 
     def solve(kept: np.ndarray) -> np.ndarray:
-        return nnls(features[kept] / scale, np.ones(int(kept.sum())))[0] / scale
+        return nnls(relative[kept] / scale, np.ones(int(kept.sum())))[0] / scale
 
-    everything = np.ones(len(rows), dtype=bool)
     errors = []
-    for row in range(len(rows)):
-        others = everything.copy()
-        others[row] = False
-        errors.append(abs(float(features[row] @ solve(others)) - 1))
-    found = dict(zip(names, solve(everything).tolist(), strict=True))
+    for row, values in zip(rows, relative, strict=True):
+        others = np.array([other.shape != row.shape for other in rows])
+        errors.append(abs(float(values @ solve(others)) - 1))
+    found = dict(zip(names, solve(np.ones(len(rows), dtype=bool)).tolist(), strict=True))
     return Fit(found, statistics.median(errors), max(errors))
 
 
@@ -274,49 +332,45 @@ def main() -> None:
     parser.add_argument("--clock", choices=("wall", "processor"), default="wall")
     parser.add_argument("--out", type=Path, help="write what was measured as JSON")
     options = parser.parse_args()
-    shapes, found = grid(), []
-    for number, shape in enumerate(shapes, start=1):
-        found.append(measured_alone(shape, options.steps))
+    rows = []
+    for number, shape in enumerate(shapes := grid(), start=1):
+        rows += [Row(shape, *form, **measured_alone(shape, *form, options.steps)) for form in FORMS]
         print(f"{number}/{len(shapes)} {shape}", file=sys.stderr)
     if options.out:
-        rows = [{**asdict(s), **f} for s, f in zip(shapes, found, strict=True)]
-        options.out.write_text(json.dumps(rows, indent=1) + "\n")
-    counted = [count(shape) for shape in shapes]
-    report(shapes, counted, found, options.clock)
+        options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    report(rows, options.clock)
 
 
-def report(
-    shapes: list[Shape], counted: list[Counted], found: list[dict[str, Any]], clock: str
-) -> None:
+def report(rows: list[Row], clock: str) -> None:
     """Prints what was measured, the fits, and the prediction."""
-    print(f"{found[0]['dtype']} products; seconds of a step by the {clock} clock")
+    print(
+        f"{'bfloat16' if LOW_PRECISION else 'float32'} products; seconds of a step by the {clock} "
+        "clock, and peak MB of the first process"
+    )
     print(f"{'layers':>6} {'width':>5} {'vocabulary':>10} {'tokens':>6} {'weights':>10} "
-          f"{'GFLOPs':>7} " + " ".join(f"{f'{t} thread':>9}" for t in THREADS) + f" {'busy':>5} "
-          f"{'MB':>6}")  # fmt: skip
-    for shape, known, seen in zip(shapes, counted, found, strict=True):
-        times = " ".join(f"{seen[str(t)][clock]:9.4f}" for t in THREADS)
-        busy = seen["1"]["processor"] / seen["1"]["wall"]
+          f"{'GFLOPs':>7} " + " ".join(f"{name:>9}" for name in FORMS.values()) + f" {'busy':>5} "
+          f"{'MB':>6} {'2 procs':>7}")  # fmt: skip
+    by_shape: dict[Shape, list[Row]] = {}
+    for row in rows:
+        by_shape.setdefault(row.shape, []).append(row)
+    for shape, (alone, threads, both) in by_shape.items():
+        counted = count(shape)
+        times = " ".join(f"{getattr(row, clock):9.4f}" for row in (alone, threads, both))
+        busy = alone.processor / alone.wall
         print(
             f"{shape.layers:6} {shape.width:5} {shape.vocabulary:10,} {shape.tokens:6,} "
-            f"{known.weights:10,} {known.flops / 1e9:7.1f} {times} {busy:5.0%} "
-            f"{seen['bytes'] / 1e6:6,.0f}"
+            f"{counted.weights:10,} {counted.flops / 1e9:7.1f} {times} "
+            f"{busy:5.0%} {alone.bytes / 1e6:6,.0f} {both.bytes / 1e6:7,.0f}"
         )
     print("(busy: the share of the time on the wall that one thread had a processor)")
-    for threads in THREADS:
-        seconds = [seen[str(threads)][clock] for seen in found]
-        plain = fit(("a", "b"), [[known.flops, 1.0] for known in counted], seconds)
-        full = fit(
-            ("a", "c", "b"), [[known.flops, known.weights, 1.0] for known in counted], seconds
-        )
-        print(f"\n{threads} thread(s), a x FLOPs + b: {plain}")
-        print(f"{threads} thread(s), a x FLOPs + c x weights + b: {full}")
-        if full.coefficients["a"]:
-            print(f"  1/a: {1e-9 / full.coefficients['a']:,.0f} GFLOP/s of products")
-    memory = fit(
-        ("m", "d", "e"),
-        [[known.weights, known.values, 1.0] for known in counted],
-        [float(seen["bytes"]) for seen in found],
-    )
+    for threads in (1, 2):
+        kept = [row for row in rows if row.threads == threads]
+        seconds = [getattr(row, clock) for row in kept]
+        print(f"\n{threads} thread(s) a process, {len(kept)} measurements")
+        print(f"  a x FLOPs + b: {fit(kept, ('a', 'b'), seconds)}")
+        print(f"  all terms: {fit(kept, SECONDS if threads == 1 else SECONDS[:-1], seconds)}")
+    kept = [row for row in rows if row.threads == 1]
+    memory = fit(kept, ("m", "d", "e"), [row.bytes for row in kept])
     print(f"\nbytes, m x weights + d x tokens x layers x width + e: {memory}")
     predict(memory.coefficients["d"])
 
