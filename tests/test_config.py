@@ -11,9 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmlab.config import digest, from_command_line, from_mapping, read_toml, to_mapping, to_toml
+from lmlab.config import (
+    digest,
+    from_command_line,
+    from_mapping,
+    read_toml,
+    to_command_line,
+    to_mapping,
+    to_toml,
+)
+from lmlab.config.decomposition import DecompositionStudyConfig, EmbeddingConfig
+from lmlab.config.encoding import EncodingStudyConfig
+from lmlab.config.finetune import FinetuneConfig
 from lmlab.config.model import ModelConfig
-from lmlab.config.studies import ArrowConfig
+from lmlab.config.studies import ArrowConfig, HeadlessStudyConfig
+from lmlab.config.towers import TowersStudyConfig
 from lmlab.config.training import (
     CheckpointConfig,
     OptimizerConfig,
@@ -155,6 +167,25 @@ def test_stored_configurations_come_back(tmp_path, config):
     assert read_toml(tmp_path / "c.toml") == plain
     read = from_command_line(type(config), ["--config", str(tmp_path / "c.toml")], program="test")
     assert read == config
+
+
+STUDIES = [
+    *EXAMPLES,
+    ArrowConfig(("a b", "linear:6:4:1"), seeds=3, compile=True, windows=5),
+    HeadlessStudyConfig(
+        model=ModelConfig("llama", "nano"), equal_time=False, cost_vocabularies=(), windows=3
+    ),
+    TowersStudyConfig(corpora=("shuffled:a'b",), split=False, cloze=False, learning_rate=3e-5),
+    DecompositionStudyConfig(models=("x", "y"), embedding=EmbeddingConfig(length=8), lengths=()),
+    EncodingStudyConfig(factors=(3.0,), dynamics=False),
+    FinetuneConfig(("m",), ("glue=rte",), freeze_body=True, limit=4),
+]
+
+
+@pytest.mark.parametrize("config", STUDIES, ids=lambda c: type(c).__name__)
+def test_the_command_line_of_a_configuration_makes_it_again(config):
+    options = to_command_line(type(config), to_mapping(config))
+    assert from_command_line(type(config), options, program="test") == config
 
 
 @given(

@@ -432,7 +432,7 @@ def test_the_command_on_a_trained_run(small_store, text_store, tmp_path, capsys)
     out = tmp_path / "out"
     options = ["--store", str(small_store.path), "--device", "cpu", "--out", str(out)]
     assert main(["encode", str(run), *options]) == 0
-    assert "R2, held out" in capsys.readouterr().out
+    assert "R², held out" in capsys.readouterr().out
     results = json.loads((out / "results.json").read_text())
     made = encode(open_subject(run), small_store).to_json()
     assert results["encoding"] == json.loads(json.dumps(made["encoding"]))

@@ -164,8 +164,8 @@ def encoding_rows(made: EncodedSubject) -> list[tuple[str, str]]:
     """The figures in words, for a table."""
     encoding = made.encoding
     rows = [
-        ("R2, held out", f"{encoding.r2_heldout:.4f}"),
-        ("R2, in sample", f"{encoding.r2_train:.4f}"),
+        ("R², held out", f"{encoding.r2_heldout:.4f}"),
+        ("R², in sample", f"{encoding.r2_train:.4f}"),
         ("Spearman, held out", "none" if encoding.spearman is None else f"{encoding.spearman:.4f}"),
         ("tokens fitted", f"{len(encoding.tokens):,}"),
         ("tokens of probability 0", f"{encoding.zero_alpha:,}"),

@@ -123,6 +123,33 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def to_command_line(kind: type, values: Mapping[str, Any]) -> list[str]:
+    """The options that make these plain values of the defaults of dataclass `kind`;
+    `from_command_line` reads them back."""
+    usual = {
+        f.name: _plain(
+            f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        )
+        for f in dataclasses.fields(kind)
+    }
+    return _options(values, usual, "--")
+
+
+def _options(values: Mapping[str, Any], usual: Mapping[str, Any], start: str) -> list[str]:
+    words: list[str] = []
+    for key, value in values.items():
+        name = key.replace("_", "-")
+        if value == usual.get(key):
+            continue
+        if isinstance(value, Mapping):
+            words += _options(value, usual.get(key) or {}, f"{start}{name}.")
+        elif isinstance(value, bool):
+            words.append(start + name if value else f"{start}no-{name}")
+        else:
+            words += [start + name, *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a mapping; `UserError` names the file and the parser's line."""
     try:

@@ -88,8 +88,10 @@ def line_plot(
     log_x: bool = False,
     log_y: bool = False,
     horizontal: Sequence[tuple[str, float]] = (),
+    from_zero: bool = False,
 ) -> Figure:
     """Curves, with bands where given; `horizontal` are labelled lines across (floors, chance).
+    `from_zero`: y has room for zero, for amounts that are compared by their ratio.
 
     Raises `UserError` for empty series, lengths that differ, or numbers an axis cannot show.
     """
@@ -118,6 +120,8 @@ def line_plot(
             colour = marker(f"c{s.colour}")
             if s.low is not None and s.high is not None:
                 axes.fill_between(s.x, s.low, s.high, color=colour, alpha=0.2, linewidth=0)
+                if len(s.x) == 1:  # a band of no width is not seen
+                    axes.vlines(s.x, s.low, s.high, color=colour, alpha=0.4, linewidth=4)
             axes.plot(
                 s.x,
                 s.y,
@@ -134,7 +138,7 @@ def line_plot(
         for s in series
     ]
     bands = [v for s in series for side in (s.low, s.high) if side is not None for v in side]
-    wide, narrow = _sheets(plot, series, draw, bands)
+    wide, narrow = _sheets(plot, series, draw, [*bands, *([0.0] if from_zero else [])])
     return Figure(finding, wide, narrow, alt, caption, _distinct(legend))
 
 

@@ -6,19 +6,17 @@ Every figure stands under its finding in words. Percentages are of the relative 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from lmlab.config import to_mapping
 from lmlab.config.studies import ArrowConfig
 from lmlab.report.figures import Interval, forest_plot
 from lmlab.report.page import Section, Table, render_page
 from lmlab.studies.arrow_details import floor_section, learning_section, position_section
 from lmlab.studies.arrow_words import comparison_name, verdict
-from lmlab.studies.words import made_by, percent
+from lmlab.studies.words import made_by, percent, to_repeat
 
 
 def arrow_page(results: dict[str, Any]) -> str:
@@ -208,7 +206,7 @@ def _methods_section(results: dict[str, Any]) -> Section:
         "ratio of sums, Student t; with one seed they cover the text only. The numbers of this "
         "page, and digests of runs and stores, are in results.json."
     )
-    repeat = f"To repeat it: {_command(config)}"
+    repeat = to_repeat("lmlab study arrow", ArrowConfig, config)
     table = Table(
         ["comparison", "parameters", "vocabulary", "training tokens available", "steps",
          "windows a step", "context", "learning rate", "products in", "tokens scored", "clusters",
@@ -217,18 +215,3 @@ def _methods_section(results: dict[str, Any]) -> Section:
         "What was equal in both directions.",
     )  # fmt: skip
     return Section("Methods", [text, repeat], tables=[table])
-
-
-def _command(config: dict[str, Any]) -> str:
-    """The command line of these settings, without what is the default anyway."""
-    usual = to_mapping(ArrowConfig())
-    words = ["lmlab", "study", "arrow"]
-    for name, value in config.items():
-        if name in ("lab", "out") or value == usual.get(name):
-            continue
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
-            continue
-        words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lmlab.config.decomposition import DecompositionStudyConfig
 from lmlab.report.figures import Interval, Series, dendrogram, forest_plot, heat_map, line_plot
 from lmlab.report.page import Figure, Section, Table, render_page
 from lmlab.report.theme import SERIES_COLOURS
@@ -22,7 +23,7 @@ from lmlab.studies.decomposition_tables import (
     r2_text,
     target_table,
 )
-from lmlab.studies.words import made_by
+from lmlab.studies.words import made_by, to_repeat
 
 _TEXT_ONLY = "Bars: 95 % intervals over test documents, for these models."
 
@@ -111,7 +112,7 @@ def _whole_section(results: dict[str, Any]) -> Section:
         x_label="R² on test of each model from all others",
         finding=f"{_capital(most.label)} is most in the others (R² {r2_text(most.estimate)}), "
         f"{least.label} least ({r2_text(least.estimate)}).",
-        alt="Held-out R2 of each model from all others, with its interval.",
+        alt="Held-out R² of each model from all others, with its interval.",
         caption=_TEXT_ONLY,
         reference=None,
     )
@@ -137,7 +138,7 @@ def _pairs_section(results: dict[str, Any]) -> Section:
             _pairs_forest(
                 kinds["general"],
                 finding=verdict,
-                alt="Mean held-out R2 of pairs by what the two models have in common.",
+                alt="Mean held-out R² of pairs by what the two models have in common.",
                 caption=f"{_TEXT_ONLY} Models of one architecture and one seed began with the same "
                 "weights and read the same text in the same order.",
             )
@@ -149,7 +150,7 @@ def _pairs_section(results: dict[str, Any]) -> Section:
             _pairs_forest(
                 kinds["arms"],
                 finding=f"By objective, {best} is explained best, {least} least.",
-                alt="Mean held-out R2 of pairs by the objectives of target and basis.",
+                alt="Mean held-out R² of pairs by the objectives of target and basis.",
                 caption=f"{_TEXT_ONLY} Pairs of different seeds, where there are several.",
             )
         )
@@ -161,7 +162,7 @@ def _pairs_section(results: dict[str, Any]) -> Section:
             column_label="basis",
             finding=f"Pairs range from {r2_text(min(shown))} to {r2_text(max(shown))}, with a mean "
             f"of {r2_text(main['pairwise']['mean'])}.",
-            alt="Held-out R2 of each model (row) from one other alone (column).",
+            alt="Held-out R² of each model (row) from one other alone (column).",
             caption="R² on test of the row's model from the column's model alone; the order is "
             "that of the tree below. Not symmetric: a model can hold another and more.",
             low=max(0.0, min(0.0, *shown) if min(shown) < 0 else min(shown) - 0.05),
@@ -172,7 +173,7 @@ def _pairs_section(results: dict[str, Any]) -> Section:
             merges,
             x_label="distance: 1 − R², mean of both ways",
             finding=f"The most alike are {alike} (1 − R² is {nearest:.3f}).",
-            alt="Tree of the models by one minus the pairwise R2.",
+            alt="Tree of the models by one minus the pairwise R².",
             caption="Average linkage of the pairwise R² on test.",
         ),
     ]
@@ -282,7 +283,7 @@ def _greedy_section(results: dict[str, Any]) -> Section:
         y_label="R² on test",
         finding=f"The best single model already gives {100 * min(shares):.0f} to "
         f"{100 * max(shares):.0f} % of what all others give together.",
-        alt="Held-out R2 against the number of basis models, greedily chosen.",
+        alt="Held-out R² against the number of basis models, greedily chosen.",
         caption="One target of each objective. Chosen on validation text, scored on test text.",
     )
     table = Table(
@@ -324,7 +325,8 @@ def _methods_section(results: dict[str, Any]) -> Section:
                 "those of the others; those of a tower are both towers' together.",
             )
         )  # fmt: skip
-    return Section("Methods", [text], tables=tables)
+    repeat = to_repeat("lmlab study decomposition", DecompositionStudyConfig, config)
+    return Section("Methods", [text, repeat], tables=tables)
 
 
 def _capital(text: str) -> str:

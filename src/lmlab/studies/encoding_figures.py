@@ -43,7 +43,7 @@ def fit_figure(model: dict[str, Any]) -> Figure:
         ],
         x_label="-log mean probability predicted from the embedding, tokens held out, nats",
         y_label="-log mean probability, nats",
-        finding=f"{begun(model)}: the embedding predicts -log mean probability with R2 "
+        finding=f"{begun(model)}: the embedding predicts -log mean probability with R² "
         f"{encoding['r2_heldout']:.3f} on held-out tokens (log corpus counts alone: "
         f"{model['nulls']['log counts']:.3f}; permuted: {model['nulls']['permuted']:.3f}).",
         alt="Scatter of tokens: predicted against actual, coloured by frequency.",
@@ -78,7 +78,7 @@ def sparsity_figure(model: dict[str, Any]) -> Figure:
     else:
         fewer = "fewer" if needed < min(rotated) else "more" if needed > max(rotated) else "as many"
         finding = (
-            f"{needed} of {sparse['sizes'][-1]} dimensions reach 90 % of R2; in random bases "
+            f"{needed} of {sparse['sizes'][-1]} dimensions reach 90 % of R²; in random bases "
             f"of the same space {min(rotated)} to {max(rotated)} do: the "
             f"model's own axes need {fewer}."
         )
@@ -95,9 +95,9 @@ def sparsity_figure(model: dict[str, Any]) -> Figure:
             ),
         ],
         x_label="dimensions used, largest |slope| times standard deviation first",
-        y_label="held-out R2",
+        y_label="held-out R²",
         finding=finding,
-        alt="Held-out R2 by the number of dimensions, own basis and random rotations.",
+        alt="Held-out R² by the number of dimensions, own basis and random rotations.",
         caption="Values below -0.2 are drawn there." if min(map(min, curves)) < floor else "",
         log_x=True,
     )  # fmt: skip
@@ -240,9 +240,9 @@ def dynamics_figures(models: Sequence[dict[str, Any]]) -> list[Figure]:
         line_plot(
             curves("r2_frequency"),
             x_label="training step + 1",
-            y_label="held-out R2 of the output embedding against log corpus frequency",
+            y_label="held-out R² of the output embedding against log corpus frequency",
             finding=f"{begun(shown[0])}: {captured_words(shown[0]['dynamics'])}",
-            alt="R2 against log frequency by training step, for each model.",
+            alt="R² against log frequency by training step, for each model.",
             log_x=True,
         ),
         line_plot(
@@ -264,7 +264,7 @@ def film_figure(model: dict[str, Any]) -> Figure:
         ],
         x_label="log(count + 1) predicted from the embedding, tokens held out",
         y_label="log(count + 1) in the training text",
-        finding=f"{begun(model)}: R2 against log frequency is "
+        finding=f"{begun(model)}: R² against log frequency is "
         + ", ".join(
             f"{s['r2_frequency']:.2f} at step {s['step']:,}"
             for s in model["dynamics"]["snapshots"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lmlab.config.encoding import EncodingStudyConfig
 from lmlab.report.page import Section, Table, render_page
 from lmlab.studies.encoding_figures import (
     EDITS,
@@ -25,7 +26,7 @@ from lmlab.studies.encoding_figures import (
     written_figure,
 )
 from lmlab.studies.encoding_words import captured_words, share
-from lmlab.studies.words import made_by
+from lmlab.studies.words import made_by, to_repeat
 
 
 def encoding_page(results: dict[str, Any]) -> str:
@@ -44,7 +45,8 @@ def encoding_sections(results: dict[str, Any]) -> list[Section]:
     for part in results["parts"]:
         title = f"Vocabulary {part['vocabulary']:,}: " if len(results["parts"]) > 1 else ""
         sections += _sections(part, title)
-    return [*sections, Section("Methods", [_methods(results)])]
+    repeat = to_repeat("lmlab study encoding", EncodingStudyConfig, results["config"])
+    return [*sections, Section("Methods", [_methods(results), repeat])]
 
 
 def summary(results: dict[str, Any]) -> str:
@@ -55,15 +57,15 @@ def summary(results: dict[str, Any]) -> str:
         encoding = first["encoding"]
         lines.append(
             f"Vocabulary {part['vocabulary']:,}, {first['label']}: a linear function of the output "
-            f"embedding explains R2 {encoding['r2_heldout']:.3f} of -log mean probability on "
+            f"embedding explains R² {encoding['r2_heldout']:.3f} of -log mean probability on "
             f"held-out tokens. {steered_words(first)} {pruned_words(first)}"
             + (f" {captured_words(first['dynamics'])}" if "dynamics" in first else "")
         )
         others = [m for m in part["models"] if m["name"] != first["name"]]
         if others:
             lines.append(
-                "Held-out R2 of the others: "
-                + ", ".join(f"{m['label']} {m['encoding']['r2_heldout']:.3f}" for m in others)
+                "Held-out R² of the others: "
+                + "; ".join(f"{m['label']} {m['encoding']['r2_heldout']:.3f}" for m in others)
                 + "."
             )
     return "\n\n".join(lines)
@@ -93,7 +95,7 @@ def model_rows(part: dict[str, Any]) -> list[list[str]]:
 
 
 MODEL_COLUMNS = (
-    "model", "R2, held out", "R2 of log counts alone", "R2 of the second order",
+    "model", "R², held out", "R² of log counts alone", "R² of the second order",
     "dimensions for 90 % (after rotations)", "prunable by encoding", "prunable by SVD",
 )  # fmt: skip
 
@@ -138,7 +140,7 @@ def _sections(part: dict[str, Any], title: str) -> list[Section]:
 
 
 _TABLE = (
-    "R2 is of -log mean probability, on tokens the fit has not seen. Prunable: largest share of "
+    "R² is of -log mean probability, on tokens the fit has not seen. Prunable: largest share of "
     "dimensions (on the grid) whose removal raises the loss by less than the margin (upper end of "
     "the 95 % interval)."
 )
@@ -203,9 +205,9 @@ def _dynamics_table(models: Sequence[dict[str, Any]]) -> Table:
         )  # fmt: skip
     return Table(
         ["model", "frequency captured at step [95 %]", "90 % of the fall of the loss at step",
-         "last R2, log frequency", "last unigram KL, nats", "last loss", "steps"],
+         "last R², log frequency", "last unigram KL, nats", "last loss", "steps"],
         rows,
-        "Captured: 90 % of the last R2 against log frequency. Intervals are over tokens, for one "
+        "Captured: 90 % of the last R² against log frequency. Intervals are over tokens, for one "
         "run each.",
     )  # fmt: skip
 
@@ -217,7 +219,7 @@ def _methods(results: dict[str, Any]) -> str:
         f"{c['tokens']:,} training tokens in steps of {c['batch_tokens']:,}, learning rate "
         f"{c['learning_rate']:g}, seed {c['seed']}; one seed each, so differences between models "
         "may be those of seeds. Mean probabilities over "
-        f"{c['windows']} windows of validation text. R2: 5 folds of tokens, "
+        f"{c['windows']} windows of validation text. R²: 5 folds of tokens, "
         "mean of the folds, each about its own mean; special tokens left out; a head bias is an "
         "offset. Steering: single tokens at places spread evenly over the logarithm of frequency "
         "rank; targets above 1 are "

@@ -54,7 +54,7 @@ def steering_rows(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def steering_words(values: dict[str, Any]) -> list[str]:
     """What a reader must know beside the table."""
-    lines = [f"encoding: R2 {values['encoding_r2_heldout']:.4f} on held-out tokens"]
+    lines = [f"encoding: R² {values['encoding_r2_heldout']:.4f} on held-out tokens"]
     if values["untied"]:
         lines.append("the model was tied; it now has an output embedding of its own")
     return lines + [f"not done: {note}" for note in values["notes"]]
@@ -93,8 +93,8 @@ def pruning_rows(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def snapshot_row(values: dict[str, Any]) -> str:
     """One checkpoint as a line, for a run that is watched."""
     return (
-        f"step {values['step']:>8,}  R2 log frequency {values['r2_frequency']:7.4f}  "
-        f"R2 own alpha {values['r2_alpha']:7.4f}  unigram KL {values['unigram_kl']:7.4f}  "
+        f"step {values['step']:>8,}  R² log frequency {values['r2_frequency']:7.4f}  "
+        f"R² own alpha {values['r2_alpha']:7.4f}  unigram KL {values['unigram_kl']:7.4f}  "
         f"norm {values['mean_norm']:6.3f}  loss {values['loss']:.4f}"
     )
 
@@ -104,7 +104,7 @@ def captured_words(values: dict[str, Any]) -> str:
     found, loss = values["frequency"], values["loss"]
     if found["step"] is None:
         return "The output embedding does not encode log frequency at the last checkpoint."
-    text = f"Frequency is captured (90 % of the last R2) at step {found['step']:,.0f}"
+    text = f"Frequency is captured (90 % of the last R²) at step {found['step']:,.0f}"
     if found["low"] is not None:
         text += f" [{found['low']:,.0f}, {found['high']:,.0f}] (95 %, over tokens, one run)"
     if loss["step"] is None:

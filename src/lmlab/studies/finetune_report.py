@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from lmlab.config.finetune import FinetuneConfig
 from lmlab.report.figures import Interval, forest_plot
 from lmlab.report.page import Figure, Section, Table, render_page
-from lmlab.studies.words import made_by, signed
+from lmlab.studies.words import made_by, signed, to_repeat
 
 
 def finetune_page(results: dict[str, Any]) -> str:
@@ -144,4 +145,4 @@ def _methods(results: dict[str, Any]) -> Section:
         "(jackknife pseudo-values where a metric is no mean), Student t. Seeds are of the head, "
         "the order of the texts and dropout; the pretrained weights are one draw."
     )
-    return Section("Methods", [text])
+    return Section("Methods", [text, to_repeat("lmlab finetune", FinetuneConfig, config)])

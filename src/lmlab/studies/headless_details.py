@@ -129,6 +129,7 @@ def growth_figures(growth: Sequence[dict[str, Any]]) -> list[Figure]:
                 x_label="vocabulary",
                 y_label=unit,
                 log_x=True,
+                from_zero=True,
                 finding=f"At a vocabulary of {vocabularies[-1]:,} a step of cross-entropy "
                 f"{what.format(ratio)}.",
                 alt=f"{unit} of cross-entropy and headless training against the vocabulary.",

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lmlab.config.studies import HeadlessStudyConfig
 from lmlab.report.figures import Interval, Series, forest_plot, line_plot
 from lmlab.report.page import Figure, Section, Table, render_page
 from lmlab.studies.headless_details import (
@@ -21,7 +22,7 @@ from lmlab.studies.headless_details import (
     growth_figures,
 )
 from lmlab.studies.headless_runs import ARMS, HEADLESS, REFERENCE
-from lmlab.studies.words import made_by, percent
+from lmlab.studies.words import made_by, percent, to_repeat
 
 _COLOURS = {arm: i for i, arm in enumerate([HEADLESS, REFERENCE, "ce-tied", "ce-untied", "mixed"])}
 
@@ -239,4 +240,5 @@ def _methods_section(results: dict[str, Any]) -> Section:
         "alone."
     )
     model = ", ".join(f"{k} {v}" for k, v in config["model"].items() if v not in (False, 0.0))
-    return Section("Methods", [text, f"Backbone: {model}."])
+    repeat = to_repeat("lmlab study headless", HeadlessStudyConfig, config)
+    return Section("Methods", [text, f"Backbone: {model}.", repeat])

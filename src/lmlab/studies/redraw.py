@@ -87,7 +87,7 @@ def _encoding_short(results: dict[str, Any]) -> str:
         for part in results["parts"]
         for m in part["models"]
     ]
-    return f"R2 of a linear function of the embedding, held out: {', '.join(found)}."
+    return f"R² of a linear function of the embedding, held out: {'; '.join(found)}."
 
 
 _IN_TOUR = {

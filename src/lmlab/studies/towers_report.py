@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from lmlab.config.towers import TowersStudyConfig
 from lmlab.numerics.frequency import rank_correlation
 from lmlab.report.figures import Interval, Points, forest_plot, scatter_plot
 from lmlab.report.page import Figure, Passage, Section, Table, render_page
 from lmlab.studies.towers_words import preference_tables
-from lmlab.studies.words import made_by, signed
+from lmlab.studies.words import made_by, signed, to_repeat
 
 _KINDS = {"words of the closed class": (0,), "other words": (1,), "pieces": (2,)}
 _OTHER = "all else (punctuation, digits, space)"
@@ -55,7 +56,8 @@ def towers_sections(results: dict[str, Any]) -> list[Section]:
                 tables=preference_tables(part["first"]),
             ),
         ]
-    return [*made, Section("Methods", _methods(results))]
+    repeat = to_repeat("lmlab study towers", TowersStudyConfig, results["config"])
+    return [*made, Section("Methods", [*_methods(results), repeat])]
 
 
 def verdict(part: dict[str, Any]) -> str:
