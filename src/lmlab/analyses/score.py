@@ -22,13 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.analyses.by_source import (
-    WindowSources,
-    merged_sources,
-    scores_by_source,
-    window_sources,
-)
 from lmlab.analyses.subject import Subject
+from lmlab.analyses.window_sources import WindowSources, merged_sources, window_sources
 from lmlab.data.store import Split, TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
@@ -100,10 +95,36 @@ class Score:
         )
         return two_way_interval(nats_1C / tokens_1C, weights_C=tokens_1C[0])
 
+    def by_source(self) -> list[tuple[str, Score]]:
+        """Name and score of each source that has a scored window; empty where none is known.
+
+        Bits per byte are known of a source that was scored whole.
+        """
+        if self.sources is None:
+            return []
+        made: list[tuple[str, Score]] = []
+        for number, name in enumerate(self.sources.name_C):
+            rows = self.sources.source_M == number
+            if not rows.any():
+                continue
+            tokens_M = self.tokens_M[rows]
+            whole = int(tokens_M.sum()) == self.sources.tokens_C[number]
+            part = replace(
+                self,
+                nats_Mb=self.nats_Mb[rows],
+                tokens_M=tokens_M,
+                cluster_M=self.cluster_M[rows],
+                row_M=self.row_M[rows],
+                text_bytes=self.sources.text_bytes_C[number] if whole else None,
+                sources=None,
+            )
+            made.append((name, part))
+        return made
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; per-window arrays are left out."""
         interval = self.interval()
-        by_source = [_part_to_json(*part) for part in scores_by_source(self)]
+        by_source = [_part_to_json(*part) for part in self.by_source()]
         return {
             "subject": self.subject,
             "order": self.order,

@@ -9,9 +9,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from lmlab.analyses.by_source import window_sources
 from lmlab.analyses.calibrate import Head, open_with_head
 from lmlab.analyses.score import Score, score, scored_bytes
+from lmlab.analyses.window_sources import window_sources
 from lmlab.config import digest
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows

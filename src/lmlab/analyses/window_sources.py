@@ -1,7 +1,7 @@
-"""A score taken apart by the sources of its store: for several languages, how well each is learnt.
+"""Which source of its store (a language, say) each window of a score is of.
 
 Notable: a window, and so a cluster, lies in one document and so in one source: the parts of a score
-are scores of their own, with their own intervals over text.
+are scores of their own, with their own intervals over text (`Score.by_source`).
 
 Shapes: C sources, M windows.
 """
@@ -10,14 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmlab.data.store import Split
-
-if TYPE_CHECKING:
-    from lmlab.analyses.score import Score
 
 
 @dataclass(frozen=True)
@@ -58,31 +54,3 @@ def merged_sources(
         return None
     source_M = np.concatenate([part.source_M for part in known])[order_M]
     return replace(known[0], source_M=source_M)
-
-
-def scores_by_source(score: Score) -> list[tuple[str, Score]]:
-    """Name and score of each source that has a scored window; empty where none is known.
-
-    Bits per byte are known of a source that was scored whole.
-    """
-    sources = score.sources
-    if sources is None:
-        return []
-    made: list[tuple[str, Score]] = []
-    for number, name in enumerate(sources.name_C):
-        rows = sources.source_M == number
-        if not rows.any():
-            continue
-        tokens_M = score.tokens_M[rows]
-        whole = int(tokens_M.sum()) == sources.tokens_C[number]
-        part = replace(
-            score,
-            nats_Mb=score.nats_Mb[rows],
-            tokens_M=tokens_M,
-            cluster_M=score.cluster_M[rows],
-            row_M=score.row_M[rows],
-            text_bytes=sources.text_bytes_C[number] if whole else None,
-            sources=None,
-        )
-        made.append((name, part))
-    return made
