@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -36,6 +37,22 @@ def test_a_mistyped_option_is_refused_without_importing_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "2 False"
     assert "--steps" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["prepare", "--help"]])
+def test_output_that_nobody_reads_is_no_error(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "lmlab", *arguments]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_study_alone_lists_the_studies(capsys):
+    for arguments in (["study"], ["study", "--help"]):
+        assert main(arguments) == 0
+        assert "arrow, decomposition, encoding, headless, towers" in capsys.readouterr().out
 
 
 def test_an_unknown_command_names_the_nearest(capsys):
@@ -125,6 +142,11 @@ def test_arrow_of_two_models_and_a_wrong_pair(trained, capsys):
     pair = ("--forward", trained / "forward", "--backward", trained / "other")
     assert run("arrow", *pair, "--store", store) == 2
     assert "differ in more than direction (seed)" in capsys.readouterr().err
+    # when a run is saved changes nothing of it
+    saved = trained / "saved"
+    assert run("train", *other, "--checkpoints.logarithmic", "--out", saved) == 0
+    pair = ("--forward", trained / "forward", "--backward", saved)
+    assert run("arrow", *pair, "--store", store) == 0
     pair = ("--forward", trained / "backward", "--backward", trained / "forward")
     assert run("arrow", *pair, "--store", store) == 2
     assert "give a forward model, then a backward one" in capsys.readouterr().err

@@ -178,7 +178,7 @@ STUDIES = [
     TowersStudyConfig(corpora=("shuffled:a'b",), split=False, cloze=False, learning_rate=3e-5),
     DecompositionStudyConfig(models=("x", "y"), embedding=EmbeddingConfig(length=8), lengths=()),
     EncodingStudyConfig(factors=(3.0,), dynamics=False),
-    FinetuneConfig(("m",), ("glue=rte",), freeze_body=True, limit=4),
+    FinetuneConfig(("m",), ("glue=rte",), ("-m",), epochs=5.0, freeze_body=True, limit=4),
 ]
 
 
@@ -186,6 +186,17 @@ STUDIES = [
 def test_the_command_line_of_a_configuration_makes_it_again(config):
     options = to_command_line(type(config), to_mapping(config))
     assert from_command_line(type(config), options, program="test") == config
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_numbers_that_are_not_finite_are_refused(value):
+    with pytest.raises(UserError, match=r"--inner\.rate .*: give a finite number"):
+        resolve("--out", "x", f"--inner.rate={value}")
+
+
+def test_text_that_is_not_utf8_is_refused():
+    with pytest.raises(UserError, match=r"--out .*: not UTF-8"):
+        resolve("--out", "caf\udce9.jsonl")
 
 
 @given(

@@ -19,6 +19,7 @@ from lmlab.data.store import TokenStore
 from lmlab.durable import AppendLog, StagedFolder, write_bytes, write_json, write_text
 from lmlab.errors import UserError
 from lmlab.runs.checkpoint import (
+    checkpoint_folder,
     newest_checkpoint,
     prune_checkpoints,
     save_checkpoint,
@@ -170,6 +171,24 @@ def test_pruning_that_is_killed_leaves_whole_checkpoints(tmp_path):
         durable.remove_abandoned(run / "checkpoints")
         prune_checkpoints(run, 1)
         assert [p.name for p in (run / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_pruning_leaves_damaged_checkpoints_alone_and_keeps_whole_ones(tmp_path):
+    for step in (1, 2, 8):
+        save_checkpoint(tmp_path, step, {"a": b"x"})
+    damaged = checkpoint_folder(tmp_path, 8)
+    (damaged / "a").write_bytes(b"y")
+    prune_checkpoints(tmp_path, 1, newest=2)
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"step-00000002", damaged.name}
+    for number in (
+        1,
+        2,
+    ):  # saved again and damaged again, each is put aside under a name of its own
+        save_checkpoint(tmp_path, 8, {"a": b"x"})
+        assert len(list((tmp_path / "checkpoints").glob("*.damaged-*"))) == number
+        (damaged / "a").write_bytes(b"y")
+        prune_checkpoints(tmp_path, 1, newest=2)
+    assert verify_checkpoint(checkpoint_folder(tmp_path, 2)) == 2
 
 
 def test_a_log_on_a_really_full_disk(tmp_path):

@@ -24,6 +24,7 @@ from lmlab.config.model import ModelConfig
 from lmlab.config.towers import TowersConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.errors import UserError
+from lmlab.processes import rows_of_this
 from lmlab.runs.checkpoint import checkpoint_folder
 from lmlab.training.loop import train
 from objective_cases import CASES, case_config
@@ -123,6 +124,8 @@ def test_errors(tmp_path, monkeypatch, capsys, small_store):
             tiny_training(small_store, out=tmp_path / "run", fsdp=True, **settings)
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("MASTER_ADDR", "localhost")):
         monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"2 processes share .* which has 1: use a larger"):
+        rows_of_this(range(1))
     assert main(["steer", "no-model"]) == 2
     assert "runs in one process" in capsys.readouterr().err
 

@@ -231,6 +231,16 @@ def test_a_run_folder_is_made_locked_and_found_again(tmp_path):
     assert (path / "config.toml").read_text() == text
 
 
+def test_a_run_refused_before_it_began_leaves_its_folder_free(tmp_path):
+    with pytest.raises(UserError, match="no"), RunDirectory(tmp_path, identity="a", config=CONFIG):
+        raise UserError("no")
+    with RunDirectory(tmp_path, identity="b", config=CONFIG):
+        pass
+    with pytest.raises(UserError, match="no"), RunDirectory(tmp_path, identity="b", config=CONFIG):
+        raise UserError("no")
+    assert (tmp_path / "config.toml").exists()  # made by the call before
+
+
 def test_another_run_is_refused_with_what_differs(tmp_path):
     with RunDirectory(tmp_path, identity="abc", config=CONFIG):
         pass

@@ -17,10 +17,15 @@ from lmlab.config import from_command_line
 from lmlab.config.studies import ArrowConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.synthetic import LinearLanguage
+from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
+from lmlab.runs.checkpoint import checkpoints
 from lmlab.studies import arrow as study
+from lmlab.studies.arrow_details import position_section
+from lmlab.studies.arrow_result import cell_result
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.redraw import redraw, result_rows
+from lmlab.training.loop import TrainedRun
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,36 @@ def test_results_agree_with_scoring_by_hand(finished):
     relative = 2 * (sums["other"] - sums["forward"]) / (sums["other"] + sums["forward"])
     assert math.isclose(relative, cell["arrow"]["relative"], abs_tol=1e-6)
     assert cell["arrow"]["seeds"] == 2
+
+
+def test_positions_that_cost_nothing_are_left_out(finished):
+    config, report = finished
+    cell = json.loads((report.parent / "results.json").read_text())["cells"][0]
+    stores = {
+        s.manifest["tokenizer_fingerprint"]: s
+        for s in map(TokenStore, (config.lab / "stores").iterdir())
+    }
+    sides, split = [], None
+    for side in ("forward", "other"):
+        found = []
+        for run in cell[side]:
+            path = config.lab / "runs" / run["run"]
+            subject = open_subject(path)
+            store = stores[subject.tokenizer.fingerprint]
+            split = store.split("test")
+            made = score(subject, store, split="test", context=16)
+            made.nats_Mb[:, [1, 5]] = 0.0
+            trained = TrainedRun(path, run["run"], checkpoints(path)[-1])
+            found.append((trained, made))
+        sides.append(found)
+    assert split is not None
+    windows = evaluation_windows(split, 16)
+    again = cell_result({"methods": {}}, None, windows, *sides)
+    drawn = [each["first"] for each in again["by_position"]]
+    assert drawn == [k for k in range(16) if k not in (1, 5)]
+    for run in [*again["forward"], *again["other"]]:
+        assert len(run["by_position"]) == 14
+    assert position_section([{**cell, **again, "methods": cell["methods"]}]).figures
 
 
 def test_a_pair_has_the_same_start_and_the_same_data(finished):

@@ -156,6 +156,18 @@ def test_a_worker_goes_on_past_what_fails_and_says_so_at_the_end(tmp_path, capsy
     assert fresh.made == [1, 0, 0]
 
 
+def test_a_worker_goes_on_past_an_error_that_is_not_ours(tmp_path, capsys):
+    kept = Kept(tmp_path, [0.0] * 2)
+
+    def fails(bar):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(UserError, match=r"1 of 2 parts failed\. part 0: RuntimeError: out of mem"):
+        study(tmp_path, [fails, kept.makes[1]], worker=True)
+    assert kept.made == [0, 1]
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_a_worker_waits_for_a_run_in_use_outside_the_study(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_BETWEEN_PASSES", 0.01)
     kept, outside = Kept(tmp_path, [0.0]), [3]

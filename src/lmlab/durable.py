@@ -217,6 +217,12 @@ def write_member(path: Path, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def check_absent(out: Path) -> None:
+    """`UserError` if a folder that is to be written is there already."""
+    if out.exists():
+        raise UserError(f"{out} exists; give another --out, or remove it first")
+
+
 class StagedFolder:
     """A folder that appears under its name complete, or not at all.
 

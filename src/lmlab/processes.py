@@ -76,7 +76,12 @@ def leave() -> None:
 
 def rows_of_this(rows: range) -> range:
     """This process's share of the rows of a batch: contiguous, and as many as any other's or one
-    fewer."""
+    fewer. `UserError` if there are too few for each to have one."""
+    if len(rows) < world():
+        raise UserError(
+            f"{world()} processes share the windows of a micro-batch, which has {len(rows)}: use a "
+            "larger --micro-batch (or --batch), or fewer processes"
+        )
     first, last = (len(rows) * (rank() + k) // world() for k in (0, 1))
     return rows[first:last]
 

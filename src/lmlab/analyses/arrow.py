@@ -188,7 +188,7 @@ def arrow_by_position(
             without seeds for one seed.
         clusters_N: as in `arrow_of_time`.
         edges: of the bins, (bins + 1,), as `objectives.evaluate.position_edges`. Bins that no
-            window reaches are left out.
+            window reaches, or whose losses are all zero, are left out.
 
     Raises `UserError` as `arrow_of_time`, and for edges that do not fit.
     """

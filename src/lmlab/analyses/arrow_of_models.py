@@ -87,6 +87,7 @@ def _decided(subject: Subject) -> dict[str, Any]:
     if "training" in subject.record:
         values = {**subject.record["training"], "step": subject.record["step"]}
         values.pop("order")
+        values.pop("checkpoints", None)  # when a run is saved changes nothing of it
         return values
     config = subject.model.config.to_dict()
     for name in ("_name_or_path", "transformers_version", "dtype"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmlab.analyses.subject import Subject, plain_objective
-from lmlab.durable import StagedFolder, to_json
+from lmlab.durable import StagedFolder, check_absent, to_json
 from lmlab.errors import UserError
 from lmlab.models.export import without_own_bias
 from lmlab.models.files import model_files
@@ -22,8 +22,7 @@ def export_model(subject: Subject, out: Path) -> Path:
     Raises `UserError` if `out` exists, for a model from elsewhere, one tower of two, an objective
     whose distribution is not that of the model's logits, and as `models.export.without_own_bias`.
     """
-    if out.exists():
-        raise UserError(f"{out} exists; give another --out, or remove it first")
+    check_absent(out)
     if not subject.record:
         raise UserError(f"{subject.name} is not a model of lmlab; it needs no export")
     if getattr(subject.model, "view", None) is not None:

@@ -39,7 +39,7 @@ from lmlab.analyses.token_probability import all_states, choose_windows
 from lmlab.data.order import reading_order
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import EvaluationWindows
-from lmlab.durable import StagedFolder, to_json
+from lmlab.durable import StagedFolder, check_absent, to_json
 from lmlab.errors import UserError
 from lmlab.models.files import model_files
 from lmlab.models.logits import LogitHead
@@ -296,8 +296,7 @@ def write_pruned(subject: Subject, result: PruneResult, out: Path) -> Speed:
 
     Raises `UserError` if `out` exists, or for an architecture without a narrow class.
     """
-    if out.exists():
-        raise UserError(f"{out} exists; give another --out, or remove it first")
+    check_absent(out)
     assert result.chosen is not None
     made = narrow_model(subject, result.chosen)
     speed = measure_speed(subject, made, result.chosen)

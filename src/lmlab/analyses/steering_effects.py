@@ -36,7 +36,7 @@ from lmlab.analyses.steering import (
 from lmlab.analyses.subject import Subject, plain_objective
 from lmlab.analyses.token_probability import all_states, choose_windows
 from lmlab.data.store import TokenStore
-from lmlab.durable import StagedFolder, to_json
+from lmlab.durable import StagedFolder, check_absent, to_json
 from lmlab.errors import UserError
 from lmlab.models.export import constant_direction, without_own_bias
 from lmlab.models.files import model_files
@@ -292,8 +292,7 @@ def write_steered(subject: Subject, made: SteeringResult, out: Path) -> Path:
     Raises `UserError` if `out` exists, for a tower whose head is not its own, and as
     `models.export.without_own_bias`.
     """
-    if out.exists():
-        raise UserError(f"{out} exists; give another --out, or remove it first")
+    check_absent(out)
     tower = getattr(subject.model, "view", None)
     if tower is not None and not subject.model.config.probed:
         raise UserError(

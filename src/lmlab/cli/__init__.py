@@ -51,6 +51,18 @@ shared by processes with --worker, started on Slurm with --submit FILE; --status
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status (2 for a user's mistake)."""
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever read the output is gone (`| head`); what Python would flush at exit goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell says of a program that SIGPIPE ended
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(USAGE)
@@ -59,6 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from lmlab import __version__
 
         print(f"lmlab {__version__}")
+        return 0
+    if given[0] == "study" and (len(given) == 1 or given[1] in ("-h", "--help")):
+        studies_of = ", ".join(sorted(n.split()[1] for n in COMMANDS if n.startswith("study ")))
+        print(f"lmlab study NAME ...: one of {studies_of}. Each has --help")
         return 0
     name = " ".join(given[:2]) if given[0] == "study" else given[0]
     command = COMMANDS.get(name)
@@ -80,7 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lmlab {name}{where}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nlmlab {name}: interrupted; the same command goes on from here", file=sys.stderr)
+        print(
+            f"\nlmlab {name}: interrupted; the same command goes on from what is saved",
+            file=sys.stderr,
+        )
         return 130
     leave()
     return 0

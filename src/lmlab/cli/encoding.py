@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lmlab.cli.printing import print_table, use_device, write_results
 from lmlab.config import from_command_line
+from lmlab.durable import check_absent
 
 
 def encode(arguments: Sequence[str]) -> None:
@@ -45,6 +46,8 @@ def steer(arguments: Sequence[str]) -> None:
     from lmlab.data.store import TokenStore
     from lmlab.studies.encoding_words import steering_rows, steering_words
 
+    if config.out is not None:
+        check_absent(config.out)
     subject = open_subject(config.model, device=use_device(config.device))
     made = steering_effects(
         subject,
@@ -77,6 +80,8 @@ def prune(arguments: Sequence[str]) -> None:
     from lmlab.models.narrow import check_narrow
     from lmlab.studies.encoding_words import pruning_rows
 
+    if config.share is not None and config.out is not None:
+        check_absent(config.out)
     subject = open_subject(config.model, device=use_device(config.device))
     if config.share is not None:
         check_narrow(subject.model)

@@ -14,6 +14,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import math
 import tomllib
 import types
 import typing
@@ -146,7 +147,11 @@ def _options(values: Mapping[str, Any], usual: Mapping[str, Any], start: str) ->
         elif isinstance(value, bool):
             words.append(start + name if value else f"{start}no-{name}")
         else:
-            words += [start + name, *map(str, value if isinstance(value, list) else [value])]
+            given = [str(each) for each in (value if isinstance(value, list) else [value])]
+            if len(given) == 1 and given[0].startswith("-"):
+                words.append(f"{start}{name}={given[0]}")  # or it would pass for an option
+            else:
+                words += [start + name, *given]
     return words
 
 
@@ -205,8 +210,25 @@ def from_command_line(
     description = (kind.__doc__ or "") + "\n\n--config FILE reads any of these from TOML first."
     description += more_help
     if default is tyro.MISSING_NONPROP:
-        return tyro.cli(kind, args=rest, prog=program, description=description)
-    return tyro.cli(kind, args=rest, prog=program, default=default, description=description)
+        made = tyro.cli(kind, args=rest, prog=program, description=description)
+    else:
+        made = tyro.cli(kind, args=rest, prog=program, default=default, description=description)
+    _check_plain(to_mapping(made), "--")
+    return made
+
+
+def _check_plain(values: Mapping[str, Any], start: str) -> None:
+    """`UserError` for what JSON, and so results and identities of runs, cannot hold."""
+    for key, value in values.items():
+        name = start + key.replace("_", "-")
+        if isinstance(value, Mapping):
+            _check_plain(value, f"{name}.")
+            continue
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, float) and not math.isfinite(each):
+                raise UserError(f"{name} {each}: give a finite number")
+            if isinstance(each, str) and any("\ud800" <= c <= "\udfff" for c in each):
+                raise UserError(f"{name} {each!r}: not UTF-8; give the file another name")
 
 
 def _named(arguments: Sequence[str], leading: Sequence[str]) -> list[str]:

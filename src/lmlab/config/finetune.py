@@ -26,7 +26,7 @@ class FinetuneConfig:
     """What the models are called in the result (default: as given)."""
     seeds: int = 3
     """Of the new head, the order of the texts and dropout; the model's own weights are the same."""
-    epochs: float = 10
+    epochs: float = 10.0
     batch: int = 32
     """Texts a step."""
     length: int = 128

@@ -54,7 +54,7 @@ class CorpusConfig:
     text_column: str = "text"
     """The column or key that holds the text in .jsonl, .parquet and Hub data sets."""
     separator: str | None = None
-    """Cut .txt files into documents at this string (for example a blank line, "\\n\\n")."""
+    """Cut .txt files into documents at this string (a blank line, in bash: $'\\n\\n')."""
     skip_empty: bool = False
     """Leave out documents without text, instead of stopping at the first."""
     max_documents: int | None = None

@@ -17,6 +17,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def save_checkpoint(run: Path, step: int, files: Mapping[str, bytes]) -> Path:
     """
     target = checkpoint_folder(run, step)
     if target.exists():
-        aside = target.with_name(f"{target.name}.damaged-{len(list(target.parent.iterdir()))}")
+        names = (target.with_name(f"{target.name}.damaged-{number}") for number in count(1))
+        aside = next(name for name in names if not name.exists())
         with disk_errors(aside):
             operation("rename", aside)
             target.rename(aside)
@@ -129,10 +131,18 @@ def usable_checkpoint(path: Path) -> Path:
     return path
 
 
-def prune_checkpoints(run: Path, keep: int, *, spare: Collection[int] = ()) -> None:
+def prune_checkpoints(
+    run: Path, keep: int, *, newest: int | None = None, spare: Collection[int] = ()
+) -> None:
     """Removes all but the newest `keep` checkpoints and those of the steps to `spare`, after the
-    newest has been verified."""
+    newest has been verified.
+
+    A run that went on from before a damaged checkpoint still has it, as a later step: what is later
+    than `newest`, the step that is known to be the newest, is left alone and does not count.
+    """
     found = checkpoints(run)
+    if newest is not None:
+        found = [path for path in found if path.name <= checkpoint_folder(run, newest).name]
     if len(found) <= keep:
         return
     verify_checkpoint(found[-1])

@@ -52,7 +52,8 @@ class RunDirectory:
         try:
             remove_abandoned(path)
             remove_abandoned(path / "checkpoints")
-            if not config_file.exists():
+            self._made = not config_file.exists()
+            if self._made:
                 write_text(config_file, to_toml({"identity": identity, **config}))
         except BaseException:
             self.close()
@@ -64,7 +65,12 @@ class RunDirectory:
     def __enter__(self) -> RunDirectory:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if self._made and kind is not None and issubclass(kind, UserError):
+            names = {p.name for p in self.path.iterdir() if not p.name.startswith(".")}
+            if names == {"config.toml"}:
+                # refused before anything was trained: the mended command may have the folder
+                (self.path / "config.toml").unlink()
         self.close()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from lmlab.analyses.arrow import arrow_by_position, arrow_of_time
+from lmlab.analyses.arrow import PositionArrow, arrow_by_position, arrow_of_time
 from lmlab.analyses.floor import excess_over_floor
 from lmlab.analyses.score import Score
 from lmlab.data.windows import EvaluationWindows
@@ -49,8 +49,8 @@ def cell_result(
         "arrow": arrow.to_json(),
         "by_position": [bin.to_json() for bin in by_position],
         "floor": None if known is None else _floor_result(known, windows, f, o),
-        "forward": [_run_result(*scored) for scored in forward],
-        "other": [_run_result(*scored) for scored in other],
+        "forward": [_run_result(*scored, by_position) for scored in forward],
+        "other": [_run_result(*scored, by_position) for scored in other],
         "cluster": first.cluster_unit,
         "tokens_scored": first.tokens,
     }
@@ -81,10 +81,13 @@ def _parameters(run: TrainedRun) -> int:
         return sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
 
 
-def _run_result(run: TrainedRun, scored: Score) -> dict[str, Any]:
+def _run_result(
+    run: TrainedRun, scored: Score, by_position: Sequence[PositionArrow]
+) -> dict[str, Any]:
     journal = read_journal(run.path / "journal.jsonl")
     tokens_b = scored.tokens_Mb.sum(axis=0)
-    reached_b = tokens_b > 0
+    # the same bins as the arrow's, which has none where all losses are exactly zero
+    bin_b = np.searchsorted(scored.position_edges, [each.first for each in by_position])
     return {
         "run": run.identity[:12],
         "nats_per_token": scored.nats_per_token,
@@ -94,5 +97,5 @@ def _run_result(run: TrainedRun, scored: Score) -> dict[str, Any]:
             for record in journal
             if "validation_nats_per_token" in record
         ],
-        "by_position": (scored.nats_Mb.sum(axis=0)[reached_b] / tokens_b[reached_b]).tolist(),
+        "by_position": (scored.nats_Mb.sum(axis=0)[bin_b] / tokens_b[bin_b]).tolist(),
     }

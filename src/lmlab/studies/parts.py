@@ -17,6 +17,7 @@ Shapes of types: K key of a part, T what it gives.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,8 +129,12 @@ def _shared(parts: Mapping[K, Part[T]], out: Path, bar: Bar) -> dict[K, T]:
                 except Held:  # a run that is in use outside this study
                     outside = True
                     continue
-                except UserError as error:
-                    failed[key] = f"{part.label}: {error}"
+                except Exception as error:  # of one part: memory may be enough for the others
+                    why = str(error)
+                    if not isinstance(error, UserError):
+                        say(traceback.format_exc())
+                        why = f"{type(error).__name__}: {error}"
+                    failed[key] = f"{part.label}: {why}"
                     say(f"failed: {failed[key]}")
             went_on = True
         if went_on:

@@ -118,7 +118,7 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
             say(f"skipping a checkpoint: {reason}")
         if found.path is not None and _ended(config, path, found.step):
             if is_first() and config.checkpoints.keep and config.early_stopping is None:
-                prune_checkpoints(path, config.checkpoints.keep)  # a kill may have come before
+                prune_checkpoints(path, config.checkpoints.keep, newest=found.step)  # after a kill
             if bar:
                 bar.skip(planned_tokens(config))
             else:
@@ -397,4 +397,4 @@ class Trainer:
     def _prune(self) -> None:
         if self.config.checkpoints.keep is not None:
             best = {self.patience.best_step} if self.patience else set[int]()
-            prune_checkpoints(self.path, self.config.checkpoints.keep, spare=best)
+            prune_checkpoints(self.path, self.config.checkpoints.keep, newest=self.step, spare=best)
