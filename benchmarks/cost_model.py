@@ -37,6 +37,7 @@ import tempfile
 import time
 import traceback
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,7 @@ def model_of(shape: Shape) -> Any:
     return build_model(build_config(config, **made_for, bos_id=0, end_of_text_id=1), seed=0)
 
 
+@cache
 def count(shape: Shape) -> Counted:
     with torch.device("meta"):
         model = model_of(shape)

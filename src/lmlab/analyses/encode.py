@@ -170,7 +170,7 @@ def encoding_rows(made: EncodedSubject) -> list[tuple[str, str]]:
         ("tokens fitted", f"{len(encoding.tokens):,}"),
         ("tokens of probability 0", f"{encoding.zero_alpha:,}"),
         ("tokens that no text has", f"{encoding.excluded:,}"),
-        *((f"R2 of the predictor, {name}", f"{r2:.4f}") for name, r2 in made.predictors.items()),
+        *((f"R² of the predictor, {name}", f"{r2:.4f}") for name, r2 in made.predictors.items()),
         *((f"null: {name}, R2 held out", f"{r2:.4f}") for name, r2 in made.nulls.items()),
         ("dimensions for 90 % of R2", dimensions_needed(made.sparsity)),
     ]
