@@ -55,6 +55,7 @@ from lmlab.numerics.folded_regression import (
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.masked import Masked
 from lmlab.training.loop import train
+from tolerances import NATS_A_TOKEN
 
 V = 97
 
@@ -120,7 +121,7 @@ def test_chunks_of_any_size_and_batches_give_the_same(monkeypatch):
         monkeypatch.setattr(token_probability, "_BLOCK_LOGITS", {"cpu": rows * contexts})
         for batch in (1, 2, 9):
             made = mean_token_probability(model, ids_NT, batch=batch)
-            np.testing.assert_allclose(made, expected, rtol=2e-6)
+            np.testing.assert_allclose(made, expected, rtol=NATS_A_TOKEN)
 
 
 def test_no_chunk_overflows_however_large_the_logits():

@@ -40,6 +40,7 @@ from lmlab.models.backbone import Backbone
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.headless import Headless
 from lmlab.training.loop import train
+from tolerances import NATS_A_TOKEN, near
 
 CONTEXT = 100
 PAIRS = [
@@ -138,7 +139,7 @@ def test_own_models_read_bos_first(subjects):
         first, rest = split_ids(lambda t: subject.tokenizer.encode(t).tolist(), *pair)
         ids = [subject.tokenizer.bos_id, *first, *rest]
         nats, best = by_hand(lambda i: subject.model(input_ids=i).logits, ids, len(rest))
-        assert found.nats_N[n] == pytest.approx(nats, rel=1e-5)
+        assert found.nats_N[n] == near(nats, tokens=len(rest))
         assert found.greedy_N[n] == best
         assert found.tokens_N[n] == len(rest)
     assert (found.tokens_N > 1).any()
@@ -161,7 +162,7 @@ def test_models_from_elsewhere_read_what_lm_eval_has_them_read(foreign, name):
             rest = tokenizer(continuation, add_special_tokens=False).input_ids
         ids = [*first, *rest][-CONTEXT - 1 :]
         nats, best = by_hand(lambda i: model(input_ids=i).logits, ids, len(rest))
-        assert found.nats_N[n] == pytest.approx(nats, rel=1e-6, abs=1e-5)
+        assert found.nats_N[n] == near(nats, tokens=len(rest))
         assert found.greedy_N[n] == best
     assert found.truncated == 1
 
@@ -194,7 +195,7 @@ def test_a_headless_model_scores_with_its_prior(subjects, text_store):
             first, rest = split_ids(lambda t: subject.tokenizer.encode(t).tolist(), *pair)
             ids = [subject.tokenizer.bos_id, *first, *rest]
             nats, best = by_hand(logits_of, ids, len(rest))
-            assert found.nats_N[n] == pytest.approx(nats, rel=1e-5)
+            assert found.nats_N[n] == near(nats, tokens=len(rest))
             assert found.greedy_N[n] == best
 
 
@@ -239,7 +240,7 @@ def test_pseudo_log_likelihood_of_a_bert_from_elsewhere(tmp_path):
         ids = tokenizer(f"{context} {continuation}").input_ids
         ids = [ids[0], *ids[1:-1][-38:], ids[-1]]
         nats, best = pseudo_by_hand(model, 4, ids, int(found.tokens_N[n]))
-        assert found.nats_N[n] == pytest.approx(nats, rel=1e-5)
+        assert found.nats_N[n] == near(nats, tokens=int(found.tokens_N[n]))
         assert found.greedy_N[n] == best
         greedy.append(best)
     assert set(greedy) == {True, False}
@@ -253,7 +254,7 @@ def test_pseudo_log_likelihood_of_an_own_model(subjects):
         bos, end = subject.tokenizer.bos_id, subject.tokenizer.end_of_text_id
         ids = [bos, *first, *rest, end]
         nats, _ = pseudo_by_hand(subject.model, subject.tokenizer.mask_id, ids, len(rest))
-        assert found.nats_N[n] == pytest.approx(nats, rel=1e-5)
+        assert found.nats_N[n] == near(nats, tokens=len(rest))
     assert found.greedy_N is None
 
 
@@ -269,7 +270,7 @@ def test_batch_size_and_padding_change_nothing(subjects, name, monkeypatch):
     found.append(log_likelihoods(subject, asked(pairs), batch=4))
     assert len(set(found[0].nats_N)) == len(pairs)
     for other in found[1:]:
-        assert np.abs((other.nats_N - found[0].nats_N) / found[0].tokens_N).max() < 1e-5
+        assert np.abs((other.nats_N - found[0].nats_N) / found[0].tokens_N).max() < NATS_A_TOKEN
 
 
 @pytest.mark.parametrize("name", ["forward", "masked"])
@@ -324,10 +325,10 @@ def test_a_text_longer_than_the_context_is_read_in_windows(subjects, name):
             seen = [bos, *window]
             expected += by_hand(lambda i: model(input_ids=i).logits, seen, scored)[0]
     found = rolling_log_likelihoods(subject, [text, "", "in models"])
-    assert found.nats_N[0] == pytest.approx(expected, rel=1e-6)
+    assert found.nats_N[0] == near(expected, tokens=len(ids))
     assert found.nats_N[1] == 0
     whole = log_likelihoods(subject, asked([("", "in models")]))
-    assert found.nats_N[2] == pytest.approx(whole.nats_N[0], rel=1e-6)
+    assert found.nats_N[2] == near(whole.nats_N[0], tokens=int(whole.tokens_N[0]))
     assert found.tokens_N.tolist() == [len(ids), 0, whole.tokens_N[0]]
 
 

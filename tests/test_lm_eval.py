@@ -26,6 +26,7 @@ from lmlab.config.model import ModelConfig
 from lmlab.config.training import OptimizerConfig
 from lmlab.errors import UserError
 from lmlab.training.loop import train
+from tolerances import OF_FLOAT32, near
 
 CONTEXT = 48
 WORDS = ["token", "window", "text", "model", "order", "arrow"]
@@ -98,7 +99,7 @@ def test_log_likelihoods_equal_those_of_hflm(adapter, gpt2):
     subject = open_subject(gpt2)
     own = adapter.SubjectLM(subject, batch=3)
     made, expected = own.loglikelihood(asked), hflm(gpt2).loglikelihood(asked)
-    assert [nats for nats, _ in made] == pytest.approx([n for n, _ in expected], rel=1e-6)
+    assert [nats for nats, _ in made] == near([n for n, _ in expected])
     assert [greedy for _, greedy in made] == [greedy for _, greedy in expected]
     assert own.truncated["task"] == log_likelihoods(
         subject, [Request(*pair, "") for pair in PAIRS]
@@ -123,7 +124,7 @@ def test_rolling_log_likelihoods_equal_those_of_hflm(adapter, gpt2):
     texts = [(text,) for text in [*sentences(4, seed=5), "short", "a"]]
     asked = instances("loglikelihood_rolling", texts)
     made = adapter.SubjectLM(open_subject(gpt2)).loglikelihood_rolling(asked)
-    assert made == pytest.approx(hflm(gpt2).loglikelihood_rolling(asked), rel=1e-6)
+    assert made == near(hflm(gpt2).loglikelihood_rolling(asked))
 
 
 def test_greedy_generation_equals_that_of_hflm(adapter, gpt2):
@@ -215,9 +216,9 @@ def test_results_equal_those_of_lm_eval_itself(adapter, gpt2, tasks):
             expected = theirs["results"][task]
             assert metrics
             for metric, estimate in metrics.items():
-                assert estimate.value == pytest.approx(expected[f"{metric},none"], rel=1e-6)
+                assert estimate.value == pytest.approx(expected[f"{metric},none"], rel=OF_FLOAT32)
                 error = expected[f"{metric}_stderr,none"]
-                error = None if error == "N/A" else pytest.approx(error, rel=1e-5)
+                error = None if error == "N/A" else pytest.approx(error, rel=OF_FLOAT32)
                 assert estimate.standard_error == error
                 compared += estimate.standard_error is not None
     assert compared >= 8
@@ -257,7 +258,7 @@ def test_an_exported_headless_model_is_the_same_to_lm_eval(adapter, runs, tmp_pa
     whole = instances("loglikelihood", [("", text[:40]) for text in sentences(5, seed=2)])
     made = adapter.SubjectLM(subject).loglikelihood(whole)  # both read BOS and the text
     expected = theirs.loglikelihood(whole)
-    assert [n for n, _ in made] == pytest.approx([n for n, _ in expected], rel=1e-6)
+    assert [n for n, _ in made] == near([n for n, _ in expected])
 
 
 @pytest.mark.filterwarnings("default")

@@ -21,6 +21,7 @@ from lmlab.models.export import constant_direction
 from lmlab.models.head import attach_bias
 from lmlab.objectives.causal import Causal
 from lmlab.studies import encoding as study
+from tolerances import OF_FLOAT32, near
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_the_study_has_every_part_and_is_not_done_twice(finished, capsys, monkey
     assert {p["way"] for p in model["pruning"]["texts"][0]["points"]} >= {"encoding", "svd"}
     for one in model["steering"]:
         if one["solved"] and one["text"] == "estimation":
-            assert one["realised"]["estimate"] == pytest.approx(one["factor"])
+            assert one["realised"]["estimate"] == pytest.approx(one["factor"], rel=OF_FLOAT32)
     heads = [one["head"] for one in part["models"][1]["written_prior"]]
     assert heads[:2] == ["with the bias", "without"]
 
@@ -113,7 +114,7 @@ def test_a_prior_is_written_exactly_where_a_direction_is_constant(architecture, 
     model.get_output_embeddings().bias.data.zero_()
     np.testing.assert_allclose(plain, model.get_output_embeddings().weight.detach())
     zero = {one.head: one for one in written_prior(subject, store_with_test, context=16)}
-    assert zero["written along the mean state"].difference.estimate == pytest.approx(0, abs=1e-6)
+    assert zero["written along the mean state"].difference.estimate == near(0)
 
 
 @pytest.fixture(scope="module")

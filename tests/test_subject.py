@@ -28,6 +28,7 @@ from lmlab.config.training import OptimizerConfig
 from lmlab.errors import UserError
 from lmlab.runs.checkpoint import checkpoint_folder
 from lmlab.training.loop import train
+from tolerances import NATS_A_TOKEN, near
 
 FAST = OptimizerConfig(learning_rate=1e-2)
 
@@ -204,12 +205,12 @@ def test_scores_are_the_librarys(runs, text_store, name):
             position[: len(ids)] += expected
             reached[: len(ids)] += 1
             assert made.tokens_M[row] == len(ids)
-            assert abs(made.nats_M[row] - expected.sum()) < 1e-6 * len(ids)
+            assert abs(made.nats_M[row] - expected.sum()) < NATS_A_TOKEN * len(ids)
             row += 1
     assert row == len(made.nats_M)
     starts = made.position_edges[:-1]
     assert (len(starts) < context) == (name == "long")  # positions of long windows are binned
-    assert made.nats_Mb.sum(0) == pytest.approx(np.add.reduceat(position, starts), rel=1e-6)
+    assert made.nats_Mb.sum(0) == near(np.add.reduceat(position, starts))
     assert np.array_equal(made.tokens_Mb.sum(0), np.add.reduceat(reached, starts))
     assert made.tokens_Mb.sum() == made.tokens == split.documents_M3[:, 1].sum()
     total = made.nats_M.sum()
@@ -230,8 +231,8 @@ def test_scores_do_not_depend_on_the_batch(runs, text_store, name):
     whole = score(subject, text_store, context=context)
     for batch in (1, 3, 1000):
         made = score(subject, text_store, context=context, batch=batch)
-        assert np.abs(made.nats_M - whole.nats_M).max() < 1e-5
-        assert made.nats_per_token == pytest.approx(whole.nats_per_token, abs=1e-5)
+        assert np.abs(made.nats_M - whole.nats_M).max() < NATS_A_TOKEN
+        assert made.nats_per_token == near(whole.nats_per_token)
 
 
 def test_shards_merge_to_the_whole(runs, text_store):
@@ -241,10 +242,10 @@ def test_shards_merge_to_the_whole(runs, text_store):
     assert [p.bits_per_byte for p in parts] == [None] * 3
     merged = merge_scores(parts, text_bytes=whole.text_bytes)
     assert np.array_equal(merged.row_M, whole.row_M)
-    assert merged.nats_M == pytest.approx(whole.nats_M, abs=1e-5)
+    assert merged.nats_M == near(whole.nats_M)
     assert np.array_equal(merged.cluster_M, whole.cluster_M)
-    assert merged.bits_per_byte == pytest.approx(whole.bits_per_byte)
-    assert merged.nats_Mb == pytest.approx(whole.nats_Mb, abs=1e-5)
+    assert merged.bits_per_byte == near(whole.bits_per_byte)
+    assert merged.nats_Mb == near(whole.nats_Mb)
     with pytest.raises(UserError, match="overlap"):
         merge_scores([parts[0], parts[0]])
     with pytest.raises(UserError, match="different things"):
