@@ -11,12 +11,17 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 
 from lmlab.errors import UserError
+from lmlab.models.backbone import Backbone
+from lmlab.numerics.log_sum_exp import log_sum_exp
 from lmlab.objectives import cross_entropy as module
+from lmlab.objectives.base import Batch
 from lmlab.objectives.cross_entropy import (
     cross_entropy_each,
+    cross_entropy_each_and_best,
     cross_entropy_sum,
     linear_cross_entropy,
 )
+from lmlab.objectives.full import FullCrossEntropy
 
 N, D, V = 150, 7, 23
 
@@ -64,6 +69,7 @@ def test_value_and_gradients_are_those_of_torch(bias, ignored):
     assert count == int((targets != -100).sum())
     torch.testing.assert_close(total, theirs * count, rtol=1e-13, atol=0)
     each = cross_entropy_each(hidden, weight, targets, bias_V=bias_V)
+    assert each.dtype == torch.float64
     torch.testing.assert_close(
         each, cross_entropy(logits, targets, reduction="none"), rtol=0, atol=1e-12
     )
@@ -159,7 +165,8 @@ def test_under_autocast_products_are_bfloat16_and_gradients_float32():
         each = cross_entropy_each(hidden, weight, targets, bias_V=bias_V)
     made = gradients(ours, hidden, weight, bias_V)
     reference = cross_entropy(linear(hidden, weight, bias_V), targets)
-    assert ours.dtype == each.dtype == torch.float32
+    assert ours.dtype == torch.float32
+    assert each.dtype == torch.float64
     assert float(ours.detach()) != float(reference.detach())  # bfloat16 really was used
     torch.testing.assert_close(ours, reference, rtol=1e-2, atol=0)
     rounded = linear_cross_entropy(
@@ -231,3 +238,72 @@ def test_peak_memory_is_a_fifth_of_full_logits():
     chunked, full = map(int, done.stdout.split())
     assert full == pytest.approx(4096 * 50257 * 4, rel=0.02)  # the measurement sees what it should
     assert chunked < full / 5
+
+
+LARGE = 49_152
+
+
+def large_logits(rows):
+    """Products of some rows with 49,152 types whose logits fall off as frequencies do."""
+    generator = torch.Generator().manual_seed(1)
+    hidden_ND = torch.randn(rows, 32, generator=generator)
+    weight_VD = torch.randn(LARGE, 32, generator=generator) * 0.4
+    bias_V = -1.2 * torch.log(torch.arange(LARGE) + 3.0)
+    targets_N = (LARGE ** torch.rand(rows, generator=generator)).long().clamp_max(LARGE - 1)
+    return hidden_ND, weight_VD, bias_V, targets_N
+
+
+def reference_nats(logits_NV, targets_N):
+    log_p_NV = logits_NV.double().log_softmax(1)
+    return -log_p_NV.gather(1, targets_N[:, None])[:, 0]
+
+
+def test_float32_sums_do_not_make_tokens_of_a_large_vocabulary_cheaper():
+    """Were: 1e-6 to 2e-5 nats too low a token in the mean (49,152 types), on one side."""
+    hidden_ND, weight_VD, bias_V, targets_N = large_logits(400)
+    logits_NV = hidden_ND @ weight_VD.T
+    logits_NV += bias_V
+    expected_N = reference_nats(logits_NV, targets_N)
+    for each_N in (
+        cross_entropy_each(hidden_ND, weight_VD, targets_N, bias_V=bias_V),
+        cross_entropy_each_and_best(hidden_ND, weight_VD, targets_N, bias_V=bias_V)[0],
+    ):
+        assert abs(float((each_N - expected_N).mean())) < 2e-8
+        assert float((each_N - expected_N).square().mean()) ** 0.5 < 1e-7
+        assert float((each_N - expected_N).abs().max()) < 5e-7
+
+
+def test_scores_of_a_head_that_is_not_linear_are_as_exact(monkeypatch):
+    hidden_ND, weight_VD, bias_V, targets_N = large_logits(64)
+    logits_NV = torch.tanh((hidden_ND @ weight_VD.T + bias_V) / 30) * 30
+    targets_N[3] = -100
+    backbone = Backbone.__new__(Backbone)
+    monkeypatch.setattr(Backbone, "linear", False, raising=False)
+    monkeypatch.setattr(Backbone, "logits", lambda *_: logits_NV[None])
+    batch = Batch(targets_N[None], targets_N[None])
+    expected_N = reference_nats(logits_NV, targets_N.clamp_min(0))
+    expected_N[3] = 0
+    for nats_N in (
+        FullCrossEntropy().each(backbone, batch),
+        FullCrossEntropy().each_and_best(backbone, batch)[0],
+    ):
+        assert abs(float((nats_N - expected_N).mean())) < 5e-8
+        assert float((nats_N - expected_N).abs().max()) < 5e-7
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 3, 128), (2, 300), (1, 1), (0, 200), (2, 129)])
+def test_log_sum_exp_is_that_of_torch(shape):
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(*shape, generator=generator, dtype=torch.float64) * 50
+    logits[..., :1] -= 1e4
+    expected = torch.logsumexp(logits, -1)
+    torch.testing.assert_close(log_sum_exp(logits), expected, rtol=1e-14, atol=1e-13)
+    rounded = torch.logsumexp(logits.float().double(), -1)
+    assert log_sum_exp(logits.float()).dtype == torch.float64
+    torch.testing.assert_close(log_sum_exp(logits.float()), rounded, rtol=0, atol=2e-6)
+
+
+def test_log_sum_exp_has_the_gradient_of_a_softmax():
+    logits = torch.randn(3, 300, dtype=torch.float64).requires_grad_()
+    (gradient,) = torch.autograd.grad(log_sum_exp(logits).sum(), logits)
+    torch.testing.assert_close(gradient, logits.detach().softmax(1), rtol=0, atol=1e-14)

@@ -40,7 +40,8 @@ from lmlab.data.unigram import log_unigram
 from lmlab.errors import UserError
 from lmlab.models.logits import LogitHead
 from lmlab.numerics.folded_regression import fit_linear
-from lmlab.objectives.cross_entropy import cross_entropy_sum
+from lmlab.numerics.log_sum_exp import nats_of_targets
+from lmlab.objectives.cross_entropy import cross_entropy_each
 from lmlab.progress import say
 from lmlab.runs.checkpoint import checkpoints, verify_checkpoint
 
@@ -214,10 +215,10 @@ class Watch:
 
 def _nats(head: LogitHead, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> float:
     if head.is_linear:
-        return float(cross_entropy_sum(hidden_ND, head.weight_VD, targets_N, bias_V=head.bias_V)[0])
-    return float(torch.nn.functional.cross_entropy(
-        head.logits(hidden_ND), targets_N, reduction="sum"
-    ))  # fmt: skip
+        nats_N = cross_entropy_each(hidden_ND, head.weight_VD, targets_N, bias_V=head.bias_V)
+    else:
+        nats_N = nats_of_targets(head.logits(hidden_ND).float(), targets_N)
+    return float(nats_N.sum())
 
 
 def step_of(name: str, number: int) -> int:

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from lmlab.analyses.encoding import Encoding
 from lmlab.errors import UserError
 from lmlab.models.head import attach_bias, detach_bias, is_tied, untied
+from lmlab.numerics.log_sum_exp import log_sum_exp
 from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_ratio
 from lmlab.progress import track
 
@@ -160,13 +161,13 @@ def compare_heads(
     with track("pruned heads", float(len(states)), "positions") as bar:
         for start in range(0, len(states), rows):
             part, wanted = states[start : start + rows], targets[start : start + rows, None]
-            log_p = torch.log_softmax(part @ weight.T + bias, dim=1)
+            log_p = _log_softmax(part @ weight.T + bias)
             p, best = log_p.exp(), log_p.argmax(1)
             own = _row_products(p, log_p)
             for number, (basis, narrow, constant) in enumerate(
                 zip(bases, weights, biases, strict=True)
             ):
-                log_q = torch.log_softmax((part @ basis) @ narrow.T + constant, dim=1)
+                log_q = _log_softmax((part @ basis) @ narrow.T + constant)
                 q = log_q.exp()
                 m = (p + q).mul_(0.5)
                 # as differences of entropies: fewer passes over all logits
@@ -190,6 +191,10 @@ def compare_heads(
             Point(way, replace, head.removed / width, head.removed, kl, js, nats, best_same)
         )
     return points
+
+
+def _log_softmax(logits_NV: torch.Tensor) -> torch.Tensor:
+    return logits_NV - log_sum_exp(logits_NV)[:, None].float()
 
 
 def _row_products(a_NV: torch.Tensor, b_NV: torch.Tensor) -> torch.Tensor:

@@ -41,6 +41,7 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.export import constant_direction
 from lmlab.models.head import attach_bias, detach_bias, is_tied, untied
 from lmlab.models.logits import LogitHead
+from lmlab.numerics.log_sum_exp import log_sum_exp
 
 Array = NDArray[np.float64]
 _CHUNK_LOGITS = 1 << 22
@@ -230,8 +231,8 @@ def contexts_of(backbone: Backbone, hidden_ND: torch.Tensor, tokens: tuple[int, 
         if not 0 <= token < len(head.weight_VD):
             raise UserError(f"token {token} is outside the vocabulary of {len(head.weight_VD)}")
     rows_K = torch.tensor(tokens, device=hidden_ND.device)
-    parts = [
-        head.logits(part).double().log_softmax(1)[:, rows_K].cpu()
-        for part in hidden_ND.split(max(1, _CHUNK_LOGITS // len(head.weight_VD)))
-    ]
+    parts: list[torch.Tensor] = []
+    for part in hidden_ND.split(max(1, _CHUNK_LOGITS // len(head.weight_VD))):
+        logits_CV = head.logits(part).to(torch.promote_types(part.dtype, torch.float32))
+        parts.append((logits_CV[:, rows_K] - log_sum_exp(logits_CV)[:, None]).cpu())
     return Contexts(hidden_ND.double().cpu().numpy(), torch.cat(parts).numpy())

@@ -47,6 +47,7 @@ from transformers.modeling_utils import PreTrainedModel
 from lmlab.errors import UserError
 from lmlab.models.batched import batched
 from lmlab.models.head import OutputEmbedding
+from lmlab.numerics.log_sum_exp import log_sum_exp
 
 ONE_STATE = ("concat", "product")
 """Fusions whose joint logits are linear in one state."""
@@ -415,8 +416,8 @@ class TwoTower(TowersPreTrainedModel, GenerationMixin):
         """Log-probabilities (..., V) of the mixture of the towers' own distributions."""
         log_weights = self.model.log_weights(states)
         first, second = (
-            torch.log_softmax(self.own_logits(k, h).float(), dim=-1) + log_weights[..., k, None]
-            for k, h in enumerate(states)
+            logits - (log_sum_exp(logits) - log_weights[..., k])[..., None].float()
+            for k, logits in ((k, self.own_logits(k, h).float()) for k, h in enumerate(states))
         )
         return torch.logaddexp(first, second)
 

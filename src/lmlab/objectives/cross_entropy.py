@@ -7,6 +7,8 @@ and no logits are computed twice.
 Notable:
 - Log-sum-exp in float32 (float64 for float64 input) whatever the type of the products. Under
   autocast the products are in autocast's type, each operand cast once.
+- Scores (`cross_entropy_each`) are float64, from the same float32 logits: over a large vocabulary
+  float32 sums make every token cheaper than it is (`numerics.log_sum_exp`). The loss keeps them.
 - The gradient of the weight is summed over chunks in float32.
 - Double backward is not supported (the saved gradients are constants).
 
@@ -20,6 +22,7 @@ from typing import Any
 import torch
 
 from lmlab.errors import UserError
+from lmlab.numerics.log_sum_exp import nats_of_targets
 
 IGNORED = -100
 _CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}
@@ -66,7 +69,7 @@ def cross_entropy_each(
     *,
     bias_V: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Nats (N,) of each target, 0 where it is ignored; no gradient."""
+    """Nats (N,) of each target, float64, 0 where it is ignored; no gradient."""
     return _each(hidden_ND, weight_VD, targets_N, bias_V, best=False)[0]
 
 
@@ -94,14 +97,14 @@ def _each(
     hidden, targets, rows = _selected(hidden_ND, weight_VD, targets_N, bias_V)
     dtype = _product_type(hidden)
     accumulate = torch.promote_types(hidden.dtype, torch.float32)
-    nats_N = torch.zeros(targets_N.shape, dtype=accumulate, device=hidden_ND.device)
+    nats_N = torch.zeros(targets_N.shape, dtype=torch.float64, device=hidden_ND.device)
     best_N = torch.full_like(targets_N, IGNORED)
     weight = weight_VD.to(dtype)
     nats: list[torch.Tensor] = []
     likeliest: list[torch.Tensor] = []
     for part, wanted in zip(*_chunks(hidden, targets, len(weight_VD)), strict=True):
         logits_CV = _chunk_logits(part.to(dtype), weight, bias_V, accumulate)
-        nats.append(torch.nn.functional.cross_entropy(logits_CV, wanted, reduction="none"))
+        nats.append(nats_of_targets(logits_CV, wanted))
         if best:
             likeliest.append(logits_CV.max(dim=1).indices)  # argmax is slower on a CPU
         del logits_CV  # before the next chunk is formed

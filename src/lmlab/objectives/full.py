@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 
 from lmlab.models.backbone import Backbone
+from lmlab.numerics.log_sum_exp import nats_of_targets
 from lmlab.objectives.base import IGNORED, Batch, hidden_states
 from lmlab.objectives.cross_entropy import (
     cross_entropy_each,
@@ -33,7 +34,13 @@ class FullCrossEntropy:
                 batch.targets_N,
                 bias_V=backbone.bias_V,
             )
-        total = _nats(_logits(backbone, batch), batch, reduction="sum")
+        logits_NV = _logits(backbone, batch)
+        total = torch.nn.functional.cross_entropy(
+            logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)),
+            batch.targets_N,
+            ignore_index=IGNORED,
+            reduction="sum",
+        )
         return total, int((batch.targets_N != IGNORED).sum())
 
     @torch.no_grad()
@@ -45,7 +52,7 @@ class FullCrossEntropy:
                 batch.targets_N,
                 bias_V=backbone.bias_V,
             )
-        return _nats(_logits(backbone, batch), batch, reduction="none")
+        return _nats(_logits(backbone, batch), batch)
 
     @torch.no_grad()
     def each_and_best(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +65,7 @@ class FullCrossEntropy:
             )
         logits_NV = _logits(backbone, batch)
         best_N = logits_NV.argmax(dim=1).masked_fill(batch.targets_N == IGNORED, IGNORED)
-        return _nats(logits_NV, batch, reduction="none"), best_N
+        return _nats(logits_NV, batch), best_N
 
 
 def _logits(backbone: Backbone, batch: Batch) -> torch.Tensor:
@@ -67,10 +74,9 @@ def _logits(backbone: Backbone, batch: Batch) -> torch.Tensor:
     return logits_NV if batch.rows_N is None else logits_NV[batch.rows_N]
 
 
-def _nats(logits_NV: torch.Tensor, batch: Batch, *, reduction: str) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(
-        logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)),
-        batch.targets_N,
-        ignore_index=IGNORED,
-        reduction=reduction,
-    )
+def _nats(logits_NV: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Nats (N,) of each target, float64, 0 where it is ignored."""
+    targets_N = batch.targets_N
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    nats_N = nats_of_targets(logits_NV, targets_N.clamp_min(0))
+    return nats_N.masked_fill_(targets_N == IGNORED, 0.0)

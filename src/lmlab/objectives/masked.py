@@ -111,9 +111,11 @@ class Masked(WithCriterion):
 
     @torch.no_grad()
     def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
-        nats_N = torch.zeros(batch.targets_BT.numel(), device=batch.targets_BT.device)
+        nats_N = torch.zeros(
+            batch.targets_BT.numel(), dtype=torch.float64, device=batch.targets_BT.device
+        )
         for asked in self.questions(batch):
-            nats_N[asked.rows_N] = self.criterion.each(backbone, asked).to(nats_N.dtype)
+            nats_N[asked.rows_N] = self.criterion.each(backbone, asked)
         return nats_N.view(batch.targets_BT.shape)[:, 1:-1]
 
     def record(self) -> dict[str, Any]:
