@@ -119,7 +119,7 @@ def test_every_token_is_scored_once_from_the_others(architecture):
             logits_BTV.flatten(0, 1), batch.inputs_BT.flatten(), reduction="none"
         ).view(masked_BT.shape)
         torch.testing.assert_close(
-            nats_Bn[masked_BT[:, 1:-1]], nats_BT[masked_BT], rtol=1e-4, atol=1e-5
+            nats_Bn[masked_BT[:, 1:-1]], nats_BT[masked_BT].double(), rtol=1e-4, atol=1e-5
         )
     together_BT = torch.stack(masked_by_pass).sum(0)
     assert len(seen) == passes
