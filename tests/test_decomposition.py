@@ -29,8 +29,8 @@ from lmlab.analyses.decomposition_intervals import (
     r2_difference,
     r2_interval,
 )
-from lmlab.analyses.decomposition_shares import greedy, pairwise, shares
-from lmlab.analyses.similarity import similarity
+from lmlab.analyses.decomposition_shares import Ridges, greedy, pairwise, shares
+from lmlab.analyses.similarity import SimilarityRows, similarity
 from lmlab.errors import UserError
 from lmlab.numerics.jackknife import jackknife_interval
 from lmlab.numerics.scatter import Scatter
@@ -315,6 +315,67 @@ def test_pairs_are_separate_fits_and_symmetric_where_they_must_be(train, test):
     assert pairwise(of_rows(narrow), ridge=0).mean == pytest.approx(correlation**2)
 
 
+WIDE = {"t": 4, "noisy": 80, "plain": 6}
+
+
+@pytest.fixture(scope="module")
+def of_two_scales():
+    """A target, a wide basis model that needs a large ridge, and a narrow one that needs none."""
+    rng = np.random.default_rng(3)
+    hidden = rng.normal(size=(900, 6))
+    maps = {name: rng.normal(size=(6, d)) for name, d in WIDE.items()}
+    noise = {"t": 0.3, "noisy": 12.0, "plain": 0.05}
+    rows = {n: hidden @ maps[n] + noise[n] * rng.normal(size=(900, d)) for n, d in WIDE.items()}
+    return of_rows(rows, 0, 120), of_rows(rows, 120, 500), of_rows(rows, 500, 900)
+
+
+GRID = (1e-4, 1e-2, 1.0, 1e2, 1e4)
+
+
+def best_of_grid(train, validation, target, basis):
+    scores = {r: decompose(train, target, basis, ridge=r, test=validation).r2_test for r in GRID}
+    return max(scores, key=lambda r: (scores[r], r))
+
+
+def test_pairs_take_a_ridge_of_their_own(of_two_scales):
+    """Was: the ridge of the whole for every pair (R2 0.078 in place of 0.223)."""
+    train, validation, test = of_two_scales
+    made = pairwise(train, ridge=Ridges(GRID, validation), test=test)
+    for target, basis in itertools.permutations(WIDE, 2):
+        ridge = best_of_grid(train, validation, target, [basis])
+        assert made.ridge(target, basis) == ridge
+        expected = decompose(train, target, [basis], ridge=ridge, test=test).r2_test
+        row, column = made.names.index(target), made.names.index(basis)
+        assert made.r2[row][column] == pytest.approx(expected, abs=1e-12)
+    assert made.ridge("t", "noisy") != made.ridge("t", "plain")
+    whole = best_of_grid(train, validation, "t", ["noisy", "plain"])
+    at_whole = pairwise(train, ridge=whole, test=test)
+    assert made.mean > at_whole.mean
+    with pytest.raises(UserError, match="validation"):
+        Ridges(GRID)
+
+
+@pytest.mark.parametrize("start", [None, 1e-4, 1e4])
+def test_sets_of_basis_models_take_a_ridge_of_their_own(of_two_scales, start):
+    train, validation, test = of_two_scales
+    ridges = Ridges(GRID, validation, start=start)
+    best = {
+        names: best_of_grid(train, validation, "t", list(names))
+        for names in (("noisy",), ("plain",), ("noisy", "plain"))
+    }
+    value = {
+        names: decompose(train, "t", list(names), ridge=ridge, test=test).r2_test
+        for names, ridge in best.items()
+    }
+    made = shares(train, "t", ["noisy", "plain"], ridge=ridges, test=test)
+    assert made.alone == pytest.approx({"noisy": value["noisy",], "plain": value["plain",]})
+    assert made.r2 == pytest.approx(value["noisy", "plain"])
+    path = greedy(train, "t", ["noisy", "plain"], ridge=ridges, test=test)
+    assert path.order == ("plain", "noisy")
+    assert path.ridges == (best["plain",], best["noisy", "plain"])
+    assert path.r2 == pytest.approx((value["plain",], value["noisy", "plain"]))
+
+
 def test_greedy_takes_what_adds_most(train, test):
     made = greedy(train, "a", ["b", "c", "d"], validation=test, test=test)
     left, chosen = ["b", "c", "d"], []
@@ -431,18 +492,100 @@ def test_training_uncertainty_is_that_of_repeating_the_training():
 # Similarities
 
 
-def test_similarities_are_those_of_the_rows(rows, train):
-    made = similarity(train, "a", "b")
-    x, y = (rows[n][:400] - rows[n][:400].mean(0) for n in "ab")
-    gram_x, gram_y = x @ x.T, y @ y.T
-    hsic = (gram_x * gram_y).sum() / np.sqrt((gram_x**2).sum() * (gram_y**2).sum())
-    assert made.cka == pytest.approx(hsic, abs=1e-10)
+def seen_rows(rows, *, clusters_N=None, parts=3):
+    """Rows, all of a scatter, seen in several parts; every row its own document by default."""
+    seen = SimilarityRows(of_rows(rows))
+    n = len(next(iter(rows.values())))
+    cluster_N = np.arange(n) if clusters_N is None else np.asarray(clusters_N)
+    for at in np.array_split(np.arange(n), parts):
+        seen.update({name: values[at] for name, values in rows.items()}, cluster_N[at])
+    return seen
+
+
+def unbiased_hsic(k_nn, l_nn):
+    """Song et al. (2012), equation 4, on n x n kernels with zeroed diagonals."""
+    n = len(k_nn)
+    x_nn, y_nn = k_nn - np.diag(np.diag(k_nn)), l_nn - np.diag(np.diag(l_nn))
+    total = np.trace(x_nn @ y_nn) + x_nn.sum() * y_nn.sum() / ((n - 1) * (n - 2))
+    return (total - 2 / (n - 2) * (x_nn @ y_nn).sum()) / (n * (n - 3))
+
+
+def brute_cka(x, y):
+    xx, yy = x @ x.T, y @ y.T
+    return unbiased_hsic(xx, yy) / np.sqrt(unbiased_hsic(xx, xx) * unbiased_hsic(yy, yy))
+
+
+def test_cka_is_that_of_kernels_with_zeroed_diagonals(rows):
+    half = {name: values[:150] for name, values in rows.items()}
+    seen = seen_rows(half)
+    for a, b in itertools.combinations(WIDTHS, 2):
+        made = similarity(seen, a, b)
+        assert made.cka == pytest.approx(brute_cka(half[a], half[b]), abs=1e-10)
+    # means of any size do not count
+    moved = {name: values + 100 for name, values in half.items()}
+    assert brute_cka(moved["a"], moved["b"]) == pytest.approx(
+        brute_cka(half["a"], half["b"]), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "plain"),
+    [(500, 128, 0.20), pytest.param(1500, 768, 0.34, marks=pytest.mark.slow)],
+)
+def test_independent_white_features_have_no_cka(n, d, plain):
+    """Was: 0.20 at n 500 and d 128, 0.34 at n 1500 and d 768, in the plain form."""
+    rng = np.random.default_rng(0)
+    rows = {name: rng.normal(size=(n, d)) for name in "xy"}
+    x, y = (values - values.mean(0) for values in rows.values())
+    biased = np.square(x.T @ y).sum() / np.sqrt(np.square(x.T @ x).sum() * np.square(y.T @ y).sum())
+    assert biased == pytest.approx(plain, abs=0.01)
+    made = similarity(seen_rows(rows), "x", "y")
+    assert made.cka == pytest.approx(0, abs=4 / n)
+    assert made.cka_null is not None
+    assert made.cka_null.mean == pytest.approx(0, abs=2 / n)
+    assert abs(made.cka_null.highest) < 8 / n
+    # CCA of noise is what its floor says, Procrustes what its null says
+    assert made.cca == pytest.approx(d / (n - 1), rel=0.02)
+    assert made.cca_floor == pytest.approx(d / (n - 1))
+    assert made.procrustes_null is not None
+    assert made.procrustes == pytest.approx(made.procrustes_null.mean, rel=0.02)
+
+
+def test_few_documents_show_in_the_null_of_cka():
+    """Rows of 6 documents, alike within each: unrelated models seem similar, and so does the null
+    that shuffles documents; one that shuffles rows would call it a finding."""
+    rng = np.random.default_rng(1)
+    document_N = np.repeat(np.arange(6), 40)
+    rows = {
+        name: rng.normal(size=(6, 30))[document_N] + 0.5 * rng.normal(size=(240, 30))
+        for name in "xy"
+    }
+    made = similarity(seen_rows(rows, clusters_N=document_N), "x", "y")
+    by_row = similarity(seen_rows(rows), "x", "y")
+    assert made.cka == pytest.approx(by_row.cka)
+    assert made.cka is not None
+    assert made.cka > 0.3
+    assert made.cka_null is not None
+    assert by_row.cka_null is not None
+    assert (made.cka_null.clusters, by_row.cka_null.clusters) == (6, 240)
+    assert by_row.cka_null.highest < 0.1 * made.cka
+    assert made.cka_null.highest > 0.5 * made.cka
+    # of one document there is no null; seen in other parts it is the same
+    assert similarity(seen_rows(rows, clusters_N=0 * document_N), "x", "y").cka_null is None
+    assert similarity(seen_rows(rows, clusters_N=document_N, parts=7), "x", "y") == made
+
+
+def test_similarities_are_those_of_the_rows(rows):
+    first = {name: values[:400] for name, values in rows.items()}
+    seen = seen_rows(first)
+    made = similarity(seen, "a", "b")
+    x, y = (first[n] - first[n].mean(0) for n in "ab")
     cosines = np.cos(subspace_angles(x, y))
     assert made.cca == pytest.approx((cosines**2).mean(), abs=1e-10)
     assert made.directions == 6
     padded = np.pad(x, ((0, 0), (0, y.shape[1] - x.shape[1])))
     assert made.procrustes == pytest.approx(1 - procrustes(y, padded)[2], abs=1e-10)
-    other = similarity(train, "b", "a")
+    other = similarity(seen, "b", "a")
     assert (made.cka, made.cca, made.procrustes) == pytest.approx(
         (other.cka, other.cca, other.procrustes)
     )
@@ -450,14 +593,20 @@ def test_similarities_are_those_of_the_rows(rows, train):
 
 def test_similarities_of_equals_are_one_and_leading_directions_few(rows):
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))
-    pair = of_rows({"a": rows["a"], "b": 3 * rows["a"] @ turn + 1})
+    pair = seen_rows({"a": rows["a"], "b": 3 * rows["a"] @ turn + 1})
     made = similarity(pair, "a", "b")
     assert (made.cka, made.cca, made.procrustes) == pytest.approx((1, 1, 1))
     singular = {"a": rows["a"], "b": np.concatenate([rows["a"], rows["a"]], axis=1)}
-    assert similarity(of_rows(singular), "a", "b").directions == 6
+    assert similarity(seen_rows(singular), "a", "b").directions == 6
     assert similarity(pair, "a", "b", explained=0.5).directions < 6
     with pytest.raises(UserError, match="explained"):
         similarity(pair, "a", "b", explained=0.0)
+    half = SimilarityRows(of_rows(rows))
+    half.update({name: values[:10] for name, values in rows.items()}, np.arange(10))
+    with pytest.raises(UserError, match="10 rows of 'a' of the scatter's 600"):
+        similarity(half, "a", "b")
+    with pytest.raises(UserError, match="at least 4"):
+        similarity(seen_rows({name: values[:3] for name, values in rows.items()}), "a", "b")
 
 
 # Intervals

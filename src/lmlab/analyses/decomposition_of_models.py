@@ -41,6 +41,7 @@ from lmlab.analyses.decomposition_intervals import DocumentSums, mean_r2_interva
 from lmlab.analyses.decomposition_shares import (
     GreedyPath,
     Pairwise,
+    Ridges,
     Shares,
     greedy,
     pairwise,
@@ -49,7 +50,7 @@ from lmlab.analyses.decomposition_shares import (
 from lmlab.analyses.embedding import prepare_text
 from lmlab.analyses.embedding_store import EmbeddingStore, aligned_rows, kept_embeddings
 from lmlab.analyses.encoder import open_encoder
-from lmlab.analyses.similarity import Similarity, similarity
+from lmlab.analyses.similarity import Similarity, SimilarityRows, similarity
 from lmlab.config.decomposition import DecomposeConfig, EmbeddingConfig
 from lmlab.data.documents import source_names
 from lmlab.data.pieces import pieces_of
@@ -214,6 +215,7 @@ class DecompositionOfModels:
                 "columns": "basis",
                 "names": list(self.pairs.names),
                 "r2_test": [list(row) for row in self.pairs.r2],
+                "ridges": [list(row) for row in self.pairs.ridges],
                 "mean": self.pairs.mean,
             },
             "similarities": {
@@ -235,7 +237,7 @@ def decompose_embedded(
     """Every figure, from the kept rows of the splits train, validation and test.
 
     `target` is decomposed into all other models; without it each model is. `ridge` None takes the
-    best on validation for each target.
+    best on validation, for each target and for each set of basis models by itself.
 
     Raises `UserError` as `decompose`.
     """
@@ -245,14 +247,15 @@ def decompose_embedded(
     targets = [target] if target is not None else list(models)
     basis = {t: [name for name in models if name != t] for t in targets}
     paths: dict[str, RidgePath] = {}
+    ridges = (ridge,) if ridge is not None else tuple(_solvable(train))
     if ridge is None:
-        ridges = _solvable(train)
         paths = (
             ridge_path(train, validation, ridges=ridges)
             if target is None
             else ridge_path(train, validation, target=target, basis=basis[target], ridges=ridges)
         )
     chosen = {t: paths[t].ridge if ridge is None else ridge for t in targets}
+    own = {t: Ridges(ridges, validation, start=chosen[t] or None) for t in targets}
     fits = _fits(train, test, chosen, basis, whole=target is None)
     sums = _document_sums(fits, embedded["test"])
     nulls = _nulls(embedded, chosen, basis)
@@ -262,8 +265,8 @@ def decompose_embedded(
             interval=r2_interval(sums[t]),
             path=paths.get(t),
             null=nulls[t],
-            greedy=greedy(train, t, basis[t], ridge=chosen[t], validation=validation, test=test),
-            shares=shares(train, t, basis[t], ridge=chosen[t], test=test) if shapley else None,
+            greedy=greedy(train, t, basis[t], ridge=own[t], test=test),
+            shares=shares(train, t, basis[t], ridge=own[t], test=test) if shapley else None,
             folds=k_fold(parts, t, basis[t], ridge=chosen[t]) if folds else None,
             training=(
                 training_uncertainty(parts, test, t, basis[t], ridge=chosen[t]) if folds else None
@@ -277,13 +280,28 @@ def decompose_embedded(
         found=found,
         group=mean_r2_interval(list(sums.values())) if target is None else None,
         group_train=group_correlation(fits)["train"] if target is None else None,
-        pairs=pairwise(train, ridge=float(np.median(list(chosen.values()))), test=test),
-        similarities={a: {b: similarity(test, a, b) for b in models if b != a} for a in targets},
+        pairs=pairwise(train, ridge=Ridges(ridges, validation), test=test),
+        similarities=_similarities(embedded["test"], test, targets, list(models)),
         rows={split: embedded[split].stores[targets[0]].rows for split in SPLITS},
         shortened=sum(embedded[split].shortened for split in SPLITS),
         clusters=len(next(iter(sums.values())).documents),
         cluster_unit=embedded["test"].cluster_unit,
     )
+
+
+def _similarities(
+    embedded: Embedded, scatter: Scatter, targets: Sequence[str], models: Sequence[str]
+) -> dict[str, dict[str, Similarity]]:
+    """Of every target with every other model."""
+    seen = SimilarityRows(scatter)
+    for rows, cluster_N in aligned_rows(embedded.stores):
+        seen.update(rows, cluster_N)
+    known: dict[frozenset[str], Similarity] = {}
+    for a in targets:
+        for b in models:
+            if a != b and frozenset((a, b)) not in known:
+                known[frozenset((a, b))] = similarity(seen, a, b)
+    return {a: {b: known[frozenset((a, b))] for b in models if b != a} for a in targets}
 
 
 def _solvable(train: Scatter) -> list[float]:

@@ -12,6 +12,7 @@ from functools import reduce
 from lmlab.analyses.decomposition import decompose
 from lmlab.analyses.decomposition_intervals import DocumentSums, mean_r2_interval
 from lmlab.analyses.decomposition_of_models import Embedded
+from lmlab.analyses.decomposition_shares import Pairwise
 from lmlab.analyses.embedding_store import aligned_rows
 from lmlab.numerics.random_effects import Interval
 from lmlab.numerics.scatter import Scatter
@@ -20,14 +21,16 @@ Pair = tuple[str, str]
 """Target and basis."""
 
 
-def pair_sums(embedded: Mapping[str, Embedded], *, ridge: float) -> dict[Pair, DocumentSums]:
-    """Every model regressed on every other alone: sums over test documents.
+def pair_sums(embedded: Mapping[str, Embedded], pairs: Pairwise) -> dict[Pair, DocumentSums]:
+    """Every model regressed on every other alone, at its own ridge: sums over test documents.
 
     Raises `UserError` as `decompose`.
     """
     train = reduce(Scatter.merge, embedded["train"].scatter())
     sums = {
-        (target, basis): DocumentSums(decompose(train, target, [basis], ridge=ridge))
+        (target, basis): DocumentSums(
+            decompose(train, target, [basis], ridge=pairs.ridge(target, basis))
+        )
         for target in train.names
         for basis in train.names
         if basis != target

@@ -239,8 +239,7 @@ def _kinds(
 ) -> dict[str, Any]:
     """Pairs by what they have in common, and by the arms of target and basis (of different seeds,
     where there are several)."""
-    ridge = float(np.median([found.fit.ridge for found in made.found.values()]))
-    sums = pair_sums(embedded, ridge=ridge)
+    sums = pair_sums(embedded, made.pairs)
     by_label = {m.label: m for m in zoo}
     one_seed = len({m.seed for m in zoo}) < 2
 
@@ -265,7 +264,6 @@ def _kinds(
 
     general, of_target = by_kind(sums, common), by_kind(sums, by_target)
     return {
-        "ridge": ridge,
         "arms": _intervals(by_kind(sums, arms)),
         "general": _intervals(general),
         "seeds_less_objectives": _difference(general, OTHER_SEED, OTHER_OBJECTIVE),
