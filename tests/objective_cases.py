@@ -19,6 +19,7 @@ import numpy as np
 from helpers import id_store, symbols_tokenizer, tiny_training
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import HeadlessConfig
+from lmlab.config.towers import TowersConfig
 from lmlab.config.training import CheckpointConfig, ParentConfig, TrainConfig
 from lmlab.data.labelled import Example, LabelledTask
 from lmlab.data.labelled_store import labelled_store
@@ -66,6 +67,9 @@ CASES = {
         }
     ),
     "towers": Case({"model": _small(), "objective": "towers"}),
+    "towers-separate": Case(
+        {"model": _small(), "objective": "towers", "towers": TowersConfig(losses="separate")}
+    ),
     "towers-masked": Case({"model": _small("bert"), "objective": "towers-masked"}),
     "towers-cloze": Case({"model": _recurrent(), "objective": "towers-cloze"}),
     "probe": Case({**_CHILD, "objective": "probe"}, parent="towers"),

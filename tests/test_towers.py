@@ -199,6 +199,66 @@ def test_losses_are_what_they_are_named_for(fusion):
     assert criterion.depends_on_micro_batch == (fusion == "minimum")
 
 
+@pytest.mark.parametrize("fusion", ["concat", "product", "mixture"])
+def test_separate_losses_differ_from_joint_ones_in_the_loss_alone(fusion):
+    """N0 differs from joint towers in loss, embeddings and weights at once; this null in one."""
+    joint, separate = towers("gpt2", fusion), towers("gpt2", fusion, losses="separate")
+    first, second = joint.state_dict(), separate.state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    batch = batch_of(ids())
+    states = separate.model.tower_states(ids())
+    embedding_VE, bias_V = separate.heads[0].weight, separate.heads[0].bias
+    real_N = batch.targets_N != IGNORED
+    each = []
+    for k, states_BTD in enumerate(states):
+        if fusion == "concat":  # by hand: the other tower's states are zeros
+            parts = [torch.zeros_like(states_BTD), torch.zeros_like(states_BTD)]
+            parts[k] = states_BTD
+            read = separate.model.transform(separate.model.norm(torch.cat(parts, -1)))
+        else:
+            read = separate.model.transforms[k](states_BTD)
+        log_p_NV = torch.log_softmax(read @ embedding_VE.T + bias_V, -1).flatten(0, 1)[real_N]
+        each.append(-log_p_NV.gather(1, batch.targets_N[real_N, None])[:, 0])
+    criterion = FusedTowers(1.0)
+    criterion.check(Backbone(separate))
+    total, count = criterion.sum(Backbone(separate), batch)
+    assert float(total) == pytest.approx(float(each[0].sum() + each[1].sum()) / 2, rel=1e-5)
+    assert count == int(real_N.sum())
+    mixed_N = joint_nats(separate, tower_rows(separate, batch), batch.targets_N)[real_N]
+    expected_N = -torch.log((torch.exp(-each[0]) + torch.exp(-each[1])) / 2)
+    torch.testing.assert_close(mixed_N, expected_N, rtol=1e-5, atol=1e-5)
+    logits = separate(ids()).logits.flatten(0, 1)[real_N]
+    torch.testing.assert_close(
+        -logits.gather(1, batch.targets_N[real_N, None])[:, 0], expected_N, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_tower_with_a_separate_loss_learns_nothing_from_the_other(tmp_path):
+    model = towers("gpt2", losses="separate").requires_grad_(True)
+    batch = batch_of(ids())
+    rows = tower_rows(model, batch)
+    for k in (0, 1):
+        model.zero_grad()
+        model.view = k
+        model(ids()).logits.square().sum().backward()
+        model.view = None
+        touched = {
+            n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum()
+        }
+        assert not [n for n in touched if n.startswith(f"model.towers.{1 - k}.")]
+        assert f"model.projections.{k}.weight" in touched
+        assert f"model.projections.{1 - k}.weight" not in touched
+        changed = list(rows)
+        changed[1 - k] = changed[1 - k] + 1
+        nats = [tower_nats(model, r, batch.targets_N)[k] for r in (rows, tuple(changed))]
+        assert torch.equal(*nats)
+    for name, data in model_files(model).items():
+        (tmp_path / name).write_bytes(data)
+    read = load_pretrained(str(tmp_path), masked=False).eval()
+    assert torch.equal(read(ids()).logits, model(ids()).logits)
+
+
 def test_independent_towers_share_nothing():
     model = towers("gpt2", "independent").requires_grad_(True)
     for k in (0, 1):
@@ -395,6 +455,10 @@ def test_what_cannot_be_trained_is_said(small_store, tmp_path):
         train(tiny_training(small_store, tmp_path / "b", objective="towers-cloze"))
     with pytest.raises(UserError, match="halves of one model"):
         TowersConfig("independent", split=True)
+    with pytest.raises(UserError, match="looks at each tower alone as it is"):
+        TowersConfig("independent", losses="separate")
+    with pytest.raises(UserError, match="no gradient"):
+        TowersConfig("mixture", gate="learnt", losses="separate")
     with pytest.raises(UserError, match="leave out @1"):
         open_subject(f"{plain.path}@1")
     parent = train(tiny_training(small_store, tmp_path / "t", objective="towers"))
@@ -419,9 +483,13 @@ def test_an_identity_of_towers_counts_only_what_is_used(small_store, tmp_path):
             made,
             replace(made, towers=TowersConfig("product")),
             replace(made, towers=TowersConfig(split=True)),
+            replace(made, towers=TowersConfig(losses="separate")),
         )
     }
-    assert len(identities) == 4
+    assert len(identities) == 5
+    # runs that were made before there were separate losses keep their names
+    values = made.identity_values(store_fingerprint="", parent=None)["towers"]
+    assert values == {"fusion": "concat", "gate": "fixed", "balance": 1.0, "split": False}
     assert "towers" not in plain.identity_values(store_fingerprint="", parent=None)
 
 

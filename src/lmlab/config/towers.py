@@ -25,6 +25,10 @@ class TowersConfig:
     tower that predicts it better; independent: two towers that share nothing (the null N0)."""
     gate: Literal["fixed", "learnt"] = "fixed"
     """Of a mixture: one half each, or weights learnt from the context."""
+    losses: Literal["joint", "separate"] = "joint"
+    """separate: the same weights as concat, product or a fixed mixture, but each tower predicts
+    alone and the loss is the mean of both, so that nothing makes them divide the work (the null
+    that differs from joint towers in the loss only)."""
     balance: float = 1.0
     """Of minimum: weight of the penalty that keeps both towers in use."""
     split: bool = False
@@ -38,6 +42,17 @@ class TowersConfig:
             raise UserError(f"--towers.balance {self.balance} must be at least 0 and finite")
         if self.balance != 1 and self.fusion != "minimum":
             raise UserError("--towers.balance is for --towers.fusion minimum")
+        if self.losses == "separate":
+            if self.fusion in ("minimum", "independent"):
+                raise UserError(
+                    f"--towers.losses separate: the loss of {self.fusion} looks at each tower "
+                    "alone as it is; use --towers.fusion concat, product or mixture"
+                )
+            if self.gate == "learnt":
+                raise UserError(
+                    "--towers.losses separate gives the weights of a mixture no gradient; "
+                    "use --towers.gate fixed"
+                )
         if self.split and self.fusion == "independent":
             raise UserError("--towers.split: halves of one model cannot be independent towers")
 

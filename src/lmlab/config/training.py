@@ -331,6 +331,8 @@ class TrainConfig:
             values.pop("masking")
         if not self.is_towers:
             values.pop("towers")
+        elif self.towers.losses == "joint":
+            values["towers"].pop("losses")
         if self.output_bias == "none":
             values.pop("output_bias")
         if not self.class_balanced:

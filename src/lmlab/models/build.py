@@ -186,6 +186,7 @@ def build_towers_config(
         dropout=config.dropout,
         fusion=towers.fusion,
         gate=towers.gate,
+        separate=towers.losses == "separate",
         split=towers.split,
         cloze=cloze,
     )

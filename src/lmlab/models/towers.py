@@ -11,6 +11,10 @@ h_k. How the towers make one prediction:
   halves, since the minimum of two losses is that of no distribution;
 - independent: the same, but the towers share nothing, embeddings included.
 
+With `separate` the model is that of concat, product or mixture, weight for weight, and only its
+loss differs: each tower predicts alone, in concat with zeros in the place of the other's states.
+Together such towers are scored as the mixture of halves.
+
 Notable:
 - Towers of transformers can be computed in one pass (`models.batched`). It saves the time of
   starting operations, not that of arithmetic, so it is what a GPU does (benchmarks/towers.py).
@@ -49,8 +53,6 @@ from lmlab.models.batched import batched
 from lmlab.models.head import OutputEmbedding
 from lmlab.numerics.log_sum_exp import log_sum_exp
 
-ONE_STATE = ("concat", "product")
-"""Fusions whose joint logits are linear in one state."""
 _ABSOLUTE = ("gpt2", "bert", "distilbert")
 _KNOWN = (*_ABSOLUTE, "gpt_neox", "llama", "modernbert", "lmlab_recurrent")
 
@@ -63,6 +65,7 @@ class TowersModelConfig(PreTrainedConfig):
     tower: dict[str, Any] | None = None
     fusion: str = "concat"
     gate: str = "fixed"
+    separate: bool = False
     split: bool = False
     cloze: bool = False
     probed: bool = False
@@ -76,6 +79,11 @@ class TowersModelConfig(PreTrainedConfig):
     bos_token_id: int | None = None
     eos_token_id: int | None = None
     pad_token_id: int | None = None
+
+    @property
+    def one_state(self) -> bool:
+        """Whether the joint logits are linear in one state."""
+        return self.fusion in ("concat", "product") and not self.separate
 
     def tower_config(self) -> PreTrainedConfig:
         """The configuration of one tower (with `split`, of the one backbone)."""
@@ -91,7 +99,7 @@ def towers_config(
 ) -> TowersModelConfig:
     """Two towers of `backbone` each (with `split` one backbone, which must be twice as wide).
 
-    `how` are fusion, gate, split and cloze. Raises `UserError` for an architecture that
+    `how` are fusion, gate, separate, split and cloze. Raises `UserError` for an architecture that
     lmlab cannot feed with embeddings, and for cloze towers that are not recurrent.
     """
     values: Any = backbone
@@ -250,7 +258,7 @@ class TowersModel(TowersPreTrainedModel):
     @property
     def views(self) -> bool:
         """Whether each tower has a distribution of its own."""
-        return self.config.probed or self.config.fusion != "concat"
+        return self.config.probed or self.config.separate or self.config.fusion != "concat"
 
     def tower_states(
         self, ids_BT: torch.Tensor, attention_BT: torch.Tensor | None = None
@@ -302,12 +310,21 @@ class TowersModel(TowersPreTrainedModel):
 
     def output(self, k: int, states: torch.Tensor) -> torch.Tensor:
         """What the head of tower `k` reads, from its states (..., D)."""
-        probed = self.config.probed
-        transform: Any = cast(Probe, self.probes[k]).transform if probed else self.transforms[k]
-        return transform(states)
+        if self.config.probed:
+            return cast(Any, self.probes[k]).transform(states)
+        return self.own_output(k, states)
+
+    def own_output(self, k: int, states: torch.Tensor) -> torch.Tensor:
+        """What tower `k`'s own head (not its probe) reads, (..., E), from its states (..., D)."""
+        if self.config.fusion != "concat":
+            return self.transforms[k](states)
+        assert self.config.separate, "joined by concat, a tower has no output of its own"
+        none = torch.zeros_like(states)
+        alone = (states, none) if k == 0 else (none, states)
+        return self.transform(self.norm(torch.cat(alone, dim=-1)))
 
     def fused(self, states: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """What the joint head reads (..., E), for the fusions that are `ONE_STATE`."""
+        """What the joint head reads (..., E), where the joint logits are of `one_state`."""
         if self.config.fusion == "concat":
             return self.transform(self.norm(torch.cat(states, dim=-1)))
         first, second = (t(h) for t, h in zip(self.transforms, states, strict=True))
@@ -328,7 +345,7 @@ class TowersModel(TowersPreTrainedModel):
         states = self.tower_states(input_ids, attention_mask)
         if self.view is not None:
             made = self.output(self.view, states[self.view])
-        elif self.config.fusion in ONE_STATE:
+        elif self.config.one_state:
             made = self.fused(states)
         else:
             made = torch.cat(states, dim=-1)
@@ -369,6 +386,10 @@ class TwoTower(TowersPreTrainedModel, GenerationMixin):
         """The linear head of tower `k`."""
         if self.config.probed:
             return cast(Probe, self.model.probes[k]).head
+        return self.own_head(k)
+
+    def own_head(self, k: int) -> nn.Linear:
+        """The head of tower `k` itself (not of its probe)."""
         return cast(nn.Linear, self.heads[min(k, len(self.heads) - 1)])
 
     def get_output_embeddings(self) -> nn.Module:
@@ -404,7 +425,7 @@ class TwoTower(TowersPreTrainedModel, GenerationMixin):
     ) -> CausalLMOutput:
         """Logits (B, T, V); of mixtures, log-probabilities."""
         model = self.model
-        if self.view is None and self.config.fusion not in ONE_STATE:
+        if self.view is None and not self.config.one_state:
             states = model.tower_states(input_ids, attention_mask)
             logits = self.mixed(states)
         else:
@@ -422,8 +443,8 @@ class TwoTower(TowersPreTrainedModel, GenerationMixin):
         return torch.logaddexp(first, second)
 
     def own_logits(self, k: int, states: torch.Tensor) -> torch.Tensor:
-        """Logits (..., V) of tower `k` itself (not of its probe); not for concat."""
-        return self.heads[min(k, len(self.heads) - 1)](self.model.transforms[k](states))
+        """Logits (..., V) of tower `k` itself (not of its probe); not for joined concat."""
+        return self.own_head(k)(self.model.own_output(k, states))
 
 
 def with_probes(model: TwoTower, *, seed: int) -> TwoTower:

@@ -2,9 +2,10 @@
 
 Notable:
 - Scores are always those of the model's joint distribution; only what is trained differs. For
-  minimum that is the mixture of halves, for independent towers too.
+  minimum that is the mixture of halves, for independent and separately trained towers too.
 - The loss of independent towers is the mean of both: with Adam each trains as it would alone, but
-  for the clipping of the joint gradient.
+  for the clipping of the joint gradient. Separate losses are the same mean in the architecture of
+  the joint loss, so that nothing but the loss differs from it.
 - The balance term of minimum is (2 s - 1)^2 of the micro-batch's mean share s of tower 1, a token's
   share being the sigmoid of the difference of its losses; so it depends on the micro-batch.
 - Both probes see the same states, computed once, in the same order and under the same masks, and
@@ -25,7 +26,7 @@ from lmlab.config.towers import CLOZE_OBJECTIVES
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.models.towers import ONE_STATE, TwoTower
+from lmlab.models.towers import TwoTower
 from lmlab.objectives.base import IGNORED, Batch
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.cloze import Cloze
@@ -77,17 +78,17 @@ def joint_nats(
     model: TwoTower, rows: tuple[torch.Tensor, torch.Tensor], targets_N: torch.Tensor
 ) -> torch.Tensor:
     """Nats (N) of each target under the joint distribution, 0 where it is ignored."""
-    if model.config.fusion in ONE_STATE:
+    if model.config.one_state:
         head = cast(Any, model.heads[0])
         return cross_entropy_each(model.model.fused(rows), head.weight, targets_N, bias_V=head.bias)
     each = [
         cross_entropy_each(
-            cast(Any, model.model.transforms[k])(rows[k]),
-            head.weight,
+            model.model.own_output(k, rows[k]),
+            model.own_head(k).weight,
             targets_N,
-            bias_V=head.bias,
+            bias_V=model.own_head(k).bias,
         )
-        for k, head in ((k, cast(Any, model.heads[min(k, len(model.heads) - 1)])) for k in (0, 1))
+        for k in (0, 1)
     ]
     log_weights_NK = model.model.log_weights(rows)
     mixed_N = -torch.logaddexp(log_weights_NK[:, 0] - each[0], log_weights_NK[:, 1] - each[1])
@@ -119,17 +120,17 @@ class FusedTowers(FullCrossEntropy):
     def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
         model = _model(backbone)
         fusion = model.config.fusion
-        if fusion in ONE_STATE:
+        if model.config.one_state:
             return super().sum(backbone, batch)
         rows, targets_N = tower_rows(model, batch), batch.targets_N
         count = int((targets_N != IGNORED).sum())
-        if fusion == "independent":
+        if fusion == "independent" or model.config.separate:
             losses = [
                 cross_entropy_sum(
-                    cast(Any, model.model.transforms[k])(rows[k]),
-                    cast(Any, model.heads[k]).weight,
+                    model.model.own_output(k, rows[k]),
+                    model.own_head(k).weight,
                     targets_N,
-                    bias_V=cast(Any, model.heads[k]).bias,
+                    bias_V=model.own_head(k).bias,
                 )[0]
                 for k in range(2)
             ]
