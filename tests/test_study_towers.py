@@ -46,7 +46,7 @@ def test_the_arms_are_what_they_are_named_for(finished):
     config, _, results = finished
     (part,) = results["parts"]
     assert {k: len(a["runs"]) for k, a in part["arms"].items()} == {
-        "cooperative": 2, "independent": 2, "split": 1, "minimum": 1, "single": 0,
+        "cooperative": 2, "separate": 2, "independent": 2, "split": 1, "minimum": 1, "single": 0,
     }  # fmt: skip
     assert len(part["noise"]["runs"]) == 2
     assert len(part["single_nats_per_token"]) == 1
@@ -56,14 +56,16 @@ def test_the_arms_are_what_they_are_named_for(finished):
     }
     names = [record["objective"]["name"] for record in records.values()]
     assert sorted(set(names)) == ["probe", "towers"]
-    assert names.count("towers") == 6 + 1
+    assert names.count("towers") == 8 + 1
     assert len(part["arms"]["minimum"]["own_heads"]) == 1
     assert len(part["arms"]["independent"]["own_heads"]) == 2
+    assert len(part["arms"]["separate"]["own_heads"]) == 2
     assert part["arms"]["cooperative"]["own_heads"] == []
-    assert names.count("probe") == 6 + 2  # cooperative towers are probed twice
+    assert names.count("probe") == 8 + 2  # cooperative towers are probed twice
     wide = part["arms"]["cooperative"]["weights"]
     assert part["arms"]["single"]["weights"] == pytest.approx(wide, rel=0.1)
     assert part["arms"]["independent"]["weights"] > wide
+    assert part["arms"]["separate"]["weights"] == wide
 
 
 def test_a_run_of_the_result_is_what_the_analysis_finds(finished, text_store):
@@ -82,12 +84,14 @@ def test_a_run_of_the_result_is_what_the_analysis_finds(finished, text_store):
     assert run["adjusted_between_variance"] == pytest.approx(found["adjusted_between_variance"])
     assert run["router_gain"] == pytest.approx(found["router_gain"])
     assert part["first"]["top"] == json.loads(json.dumps(found["top"]))
-    values = [
-        np.array([r["adjusted_between_variance"] for r in part["arms"][key]["runs"]])
-        for key in ("cooperative", "independent")
-    ]
-    assert part["tests"]["variance"]["p"] == exact_permutation(*values)
-    assert part["tests"]["least_p"] == pytest.approx(1 / 6)
+    for null in ("separate", "independent"):
+        values = [
+            np.array([r["adjusted_between_variance"] for r in part["arms"][key]["runs"]])
+            for key in ("cooperative", null)
+        ]
+        assert part["tests"][null]["variance"]["p"] == exact_permutation(*values)
+        assert part["tests"][null]["variance"]["null"] == pytest.approx(values[1].mean())
+        assert part["tests"][null]["least_p"] == pytest.approx(1 / 6)
 
 
 def test_a_finished_study_trains_and_measures_nothing_again(finished, monkeypatch):
@@ -104,7 +108,7 @@ def test_the_report_says_what_was_found_and_is_drawn_again(finished):
     _, report, results = finished
     page = report.read_text()
     assert "Cannot be told from so few runs" in page
-    for words in ("independent towers (N0)", "one tower, probed twice (N2)", "What is preferred",
+    for words in ("separate losses, else the same (N3)", "independent towers (N0)", "one tower, probed twice (N2)", "What is preferred",
                   'class="passage"', "hard minimum"):  # fmt: skip
         assert words in page
     assert "nan" not in page.split("</style>")[1].replace("dominan", "").replace("finan", "")
@@ -118,9 +122,10 @@ def test_the_report_says_what_was_found_and_is_drawn_again(finished):
 
 def test_the_verdict_follows_the_exact_permutation(finished):
     part = copy.deepcopy(finished[2]["parts"][0])
-    part["tests"]["least_p"] = 1 / 70
+    part["tests"]["separate"]["least_p"] = 1 / 70
+    part["tests"]["independent"]["variance"]["p"] = 1.0  # the verdict does not rest on N0
     for p, word in ((1 / 70, "yes"), (0.05, "yes"), (0.06, "no"), (1.0, "no")):
-        part["tests"]["variance"]["p"] = p
+        part["tests"]["separate"]["variance"]["p"] = p
         assert verdict(part).startswith(f"{word}: types differ by a spread of")
 
 

@@ -85,8 +85,8 @@ class PreferConfig:
 @dataclass(frozen=True)
 class TowersStudyConfig:
     """If two models share one prediction, which tokens does each take? Trains cooperative towers
-    and independent ones, probes all alike, and asks whether the towers' preferences among types of
-    token are larger than those of models that never met, and of any use.
+    the same towers with separate losses, and independent ones; probes all alike; and asks whether
+    cooperative towers' preferences among types of token are larger than the others', and of use.
 
     Interrupted, it goes on with the same command; runs that other studies made are shared.
     """
@@ -110,7 +110,7 @@ class TowersStudyConfig:
     vocabulary: int = 8192
     context: int = 128
     seeds: int = 4
-    """Of cooperative and of independent towers; 4 and 4 reach p = 1/70 at best, 3 and 3 1/20."""
+    """Of cooperative towers, of separate losses and of independent towers; 4 and 4 reach p = 1/70 at best, 3 and 3 1/20."""
     other_seeds: int = 2
     """Of the split model, the minimum and the single model."""
     tokens: int = 2_000_000

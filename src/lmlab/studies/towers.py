@@ -1,11 +1,13 @@
 """If two models share one prediction, which tokens does each take?
 
-For each corpus the study trains R pairs of cooperative towers and R of independent ones (the null
-N0), and if asked the halves of one wide model (N1), the hard minimum (a positive control) and one
-model of as many weights; gives all towers the same kind of probes; and compares their preferences
-among types of token (`analyses.preference`). The second probes of cooperative towers give the null
-of probe noise (N2). The claim is made across runs, since independent models have reliable
-preferences too: an exact permutation of cooperative against independent runs.
+For each corpus the study trains R pairs of cooperative towers, R of the same towers with separate
+losses (the null N3) and R of independent ones (N0), and if asked the halves of one wide model (N1),
+the hard minimum (a positive control) and one model of as many weights; gives all towers the same
+kind of probes; and compares their preferences among types of token (`analyses.preference`). The
+second probes of cooperative towers give the null of probe noise (N2). The claim is made across
+runs, since towers that never cooperated have reliable preferences too: an exact permutation of
+cooperative runs against those with separate losses. N0 is a further null: it differs from
+cooperative towers in loss, width of the embeddings and number of weights at once.
 
 Notable:
 - The statistic was chosen before any result: the adjusted variance of preference between types.
@@ -56,6 +58,7 @@ from lmlab.studies.towers_report import towers_page
 from lmlab.studies.towers_runs import (
     COOPERATIVE,
     INDEPENDENT,
+    SEPARATE,
     Arm,
     arms,
     cached_sums,
@@ -218,11 +221,11 @@ def _result(
             "runs": [_run(one) for one in found["noise"]],
         },
         "single_nats_per_token": single,
-        "tests": _tests(found, sums, vocabulary),
+        "tests": {null: _tests(found, sums, vocabulary, null) for null in (SEPARATE, INDEPENDENT)},
         "first": found[COOPERATIVE][0].to_json(),
         "points": {
             key: _points(sums[key][0], sums[key][1], vocabulary)
-            for key in (COOPERATIVE, INDEPENDENT)
+            for key in (COOPERATIVE, SEPARATE, INDEPENDENT)
         },
         "passages": [
             asdict(one)
@@ -255,19 +258,20 @@ def _tests(
     found: dict[str, list[Preference]],
     sums: dict[str, list[PreferenceSums]],
     vocabulary: Vocabulary,
+    null: str,
 ) -> dict[str, Any]:
-    """Cooperative against independent runs: difference of means, and exact p-values."""
-    ours, null = found[COOPERATIVE], found[INDEPENDENT]
-    runs = [*sums[COOPERATIVE], *sums[INDEPENDENT]]
+    """Cooperative runs against those of the arm `null`: means, and exact p-values."""
+    ours, theirs = found[COOPERATIVE], found[null]
+    runs = [*sums[COOPERATIVE], *sums[null]]
     agreement_NN = np.eye(len(runs))
     for i, j in combinations(range(len(runs)), 2):
         agreement_NN[i, j] = agreement_NN[j, i] = runs_agree(runs[i], runs[j], vocabulary)
 
     def compared(name: str) -> dict[str, Any]:
-        a, b = (np.array([getattr(one, name) for one in kind]) for kind in (ours, null))
+        a, b = (np.array([getattr(one, name) for one in kind]) for kind in (ours, theirs))
         return {
             "cooperative": float(a.mean()),
-            "independent": float(b.mean()),
+            "null": float(b.mean()),
             "p": exact_permutation(a, b),
         }
 
@@ -277,7 +281,7 @@ def _tests(
         "router_gain": compared("router_gain"),
         "agreement": {
             "cooperative": _mean_of_pairs(agreement_NN[: len(ours), : len(ours)]),
-            "independent": _mean_of_pairs(agreement_NN[len(ours) :, len(ours) :]),
+            "null": _mean_of_pairs(agreement_NN[len(ours) :, len(ours) :]),
             "p": exact_permutation_of_pairs(agreement_NN, len(ours)),
         },
         "least_p": 1 / math.comb(len(runs), len(ours)),

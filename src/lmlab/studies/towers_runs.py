@@ -1,6 +1,7 @@
 """The runs of the towers study: which arms, what they share, their probes and their sums.
 
-Notable: the arms of a seed have the same data order. Probes of all arms are trained alike, with the
+Notable: the arms of a seed have the same data order; cooperative towers and those with separate
+losses have the same initial weights, too, so that only the loss differs between them. Probes of all arms are trained alike, with the
 same initial weights and data; those of the cooperative towers once more from another seed, which
 gives the null of probe noise (one tower as two probes see it).
 """
@@ -26,8 +27,8 @@ from lmlab.studies.requests import placed, validated_seldom
 from lmlab.training.loop import TrainedRun
 from lmlab.training.setup import backbone_config, planned_tokens
 
-COOPERATIVE, INDEPENDENT, SPLIT, MINIMUM, SINGLE = (
-    "cooperative", "independent", "split", "minimum", "single",
+COOPERATIVE, SEPARATE, INDEPENDENT, SPLIT, MINIMUM, SINGLE = (
+    "cooperative", "separate", "independent", "split", "minimum", "single",
 )  # fmt: skip
 _PROBE_SEEDS = 1000
 
@@ -46,6 +47,11 @@ def arms(config: TowersStudyConfig) -> dict[str, Arm]:
     """The arms that the study asks for, by key."""
     made = {
         COOPERATIVE: Arm("cooperative towers", TowersConfig(config.fusion), config.seeds),
+        SEPARATE: Arm(
+            "separate losses, else the same (N3)",
+            TowersConfig(config.fusion, losses="separate"),
+            config.seeds,
+        ),
         INDEPENDENT: Arm("independent towers (N0)", TowersConfig("independent"), config.seeds),
     }
     if config.split and not config.cloze:
@@ -61,7 +67,9 @@ def arms(config: TowersStudyConfig) -> dict[str, Arm]:
 
 def has_own_heads(arm: Arm) -> bool:
     """Whether each tower has a distribution of its own, without probes."""
-    return arm.towers is not None and arm.towers.fusion != "concat"
+    return arm.towers is not None and (
+        arm.towers.fusion != "concat" or arm.towers.losses == "separate"
+    )
 
 
 def request(config: TowersStudyConfig, store: TokenStore, arm: Arm, seed: int) -> TrainConfig:
