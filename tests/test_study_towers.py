@@ -108,7 +108,8 @@ def test_the_report_says_what_was_found_and_is_drawn_again(finished):
     _, report, results = finished
     page = report.read_text()
     assert "Cannot be told from so few runs" in page
-    for words in ("separate losses, else the same (N3)", "independent towers (N0)", "one tower, probed twice (N2)", "What is preferred",
+    for words in ("separate losses, else the same (N3)", "independent towers (N0)",
+                  "one tower, probed twice (N2)", "What is preferred",
                   'class="passage"', "hard minimum"):  # fmt: skip
         assert words in page
     assert "nan" not in page.split("</style>")[1].replace("dominan", "").replace("finan", "")

@@ -72,8 +72,8 @@ def test_every_study_but_one_is_in_the_tour_and_reads_the_same_text():
 def test_parts_share_their_runs(toured):
     runs = {path.name for path in (toured.parent.parent / "runs").iterdir()}
     # two seeds of: forward and backward of both languages; with the prior, headless, its two
-    # fine-tuned heads; cooperative towers (probed twice), with separate losses, independent; one hard
-    # minimum, probed
+    # fine-tuned heads; cooperative towers (probed twice), with separate losses, independent; one
+    # hard minimum, probed
     assert len(runs) == 2 * (4 + 4) + 2 * (3 + 2 + 2) + 2
     (encoding,) = (r["parts"][0] for r in _parts(toured) if r["study"] == "encoding")
     assert {m["run"] for m in encoding["models"]} <= runs

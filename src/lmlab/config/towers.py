@@ -110,7 +110,8 @@ class TowersStudyConfig:
     vocabulary: int = 8192
     context: int = 128
     seeds: int = 4
-    """Of cooperative towers, of separate losses and of independent towers; 4 and 4 reach p = 1/70 at best, 3 and 3 1/20."""
+    """Of cooperative towers, of those with separate losses and of independent ones; 4 and 4 reach
+    p = 1/70 at best, 3 and 3 1/20."""
     other_seeds: int = 2
     """Of the split model, the minimum and the single model."""
     tokens: int = 2_000_000
