@@ -148,8 +148,8 @@ def _bars(part: dict[str, Any]) -> list[Figure]:
     caption = (
         "Means over runs; bars: 95 % intervals over runs (Student t), none for a single run. "
         "N3: the cooperative architecture, each tower's loss computed alone; N0: towers that never "
-        "met, with embeddings of their own; N1: one model's states in two halves; N2: one tower whose "
-        "two probes differ in initial weights and data, which no other row's do."
+        "met, with embeddings of their own; N1: one model's states in two halves; N2: one tower "
+        "whose two probes differ in initial weights and data, which no other row's do."
     )
     gain = tests["router_gain"]
     larger = "larger" if tests["variance"]["p"] <= 0.05 else "not provably larger"

@@ -1,9 +1,10 @@
 """The runs of the towers study: which arms, what they share, their probes and their sums.
 
 Notable: the arms of a seed have the same data order; cooperative towers and those with separate
-losses have the same initial weights, too, so that only the loss differs between them. Probes of all arms
-are trained alike, with the same initial weights and data; those of the cooperative towers once more
-from another seed, which gives the null of probe noise (one tower as two probes see it).
+losses have the same initial weights, too, so that only the loss differs between them. Probes
+of all arms are trained alike, with the same initial weights and data; those of the cooperative
+towers once more from another seed, which gives the null of probe noise (one tower as two probes see
+it).
 """
 
 from __future__ import annotations
