@@ -24,7 +24,7 @@ from transformers import (
 
 from helpers import symbols_tokenizer, tiny_training
 from lmlab.analyses import token_probability
-from lmlab.analyses.encode import encode
+from lmlab.analyses.encode import encode, tenth_of_vocabulary
 from lmlab.analyses.encoding import (
     encoding_statistics,
     error_by_frequency,
@@ -348,6 +348,22 @@ def test_errors_by_frequency_cover_all_tokens():
     square = sum(b.tokens * b.root_mean_square**2 for b in bins)
     error_N = encoding.target_N - encoding.held_out_N
     assert square == pytest.approx((error_N**2).sum())
+
+
+def test_the_first_of_eleven_classes_of_frequency_is_named():
+    """`encode` printed "tenth 0" to "tenth 10" and did not say that the first are no tenth."""
+    e_VD, alpha_V, _ = gaussian_world(spread=1.0)
+    counts_V = np.arange(400)
+    counts_V[:40] = 0
+    encoding = fit_encoding(e_VD, alpha_V)
+    bins = error_by_frequency(encoding, counts_V)
+    assert bins[0].tokens == (counts_V[encoding.tokens] == 0).sum() > 0
+    names = [tenth_of_vocabulary(b.bin) for b in bins]
+    assert names[0] == "tokens not in the training split"
+    assert "tenth" not in names[0]
+    assert [name.split(" of")[0] for name in names[1:]] == [
+        "tenth 1 (rarest)", *(f"tenth {n}" for n in range(2, 10)), "tenth 10 (most frequent)",
+    ]  # fmt: skip
 
 
 def test_tokens_without_probability_are_counted_and_what_is_wrong_refused():

@@ -290,3 +290,30 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     with pytest.raises(UserError, match="changed while it was being read"):
         prepare(changing)
     assert not changing.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("corpus", "advice", "not_said"),
+    [
+        ({}, "--corpus.separator", "max-documents"),
+        ({"separator": "||"}, "another --corpus.separator than '||'", "blank line"),
+        ({"max_documents": 1}, "Raise --corpus.max-documents 1", "separator"),
+        ({"max_documents": 9}, "--corpus.separator", "max-documents"),
+    ],
+)
+def test_what_was_done_already_is_not_advised(tmp_path, corpus, advice, not_said):
+    """A user who had given --corpus.separator was told to give --corpus.separator."""
+    (tmp_path / "one.txt").write_text("All of it is one document.")
+    source = CorpusConfig(source=(str(tmp_path / "one.txt"),), **corpus)
+    with pytest.raises(UserError, match="too few to hold out") as refused:
+        prepare(PrepareConfig(tmp_path / "store", source))
+    assert advice in str(refused.value)
+    assert not_said not in str(refused.value)
+
+
+def test_no_separator_is_advised_for_rows(tmp_path):
+    (tmp_path / "one.jsonl").write_text('{"text": "a row"}\n')
+    source = CorpusConfig(source=(str(tmp_path / "one.jsonl"),))
+    with pytest.raises(UserError, match="too few to hold out") as refused:
+        prepare(PrepareConfig(tmp_path / "store", source))
+    assert "separator" not in str(refused.value)

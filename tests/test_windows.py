@@ -84,7 +84,7 @@ def test_one_more_document_moves_few_others():
 
 
 def test_too_few_documents_name_the_remedy():
-    with pytest.raises(UserError, match=r"2 distinct document.*--corpus\.separator"):
+    with pytest.raises(UserError, match=r"2 distinct document.*Give more files"):
         assigned(["a", "b", "a"], validation=0.1, test=0.1)
     assert sorted(assigned(["a", "b", "a"], validation=0.1, test=0))[-1] == "validation"
     with pytest.raises(UserError, match="split shares"):

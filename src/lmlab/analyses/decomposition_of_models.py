@@ -86,7 +86,8 @@ class Embedded:
                 scatter.update({name: values[here] for name, values in rows.items()})
         made = [scatter.all_reduce() for scatter in made]
         if any(scatter.n == 0 for scatter in made):
-            raise UserError(f"--folds {parts}: there are fewer documents; use fewer folds")
+            fewer = "use fewer folds" if parts > 2 else "leave it out, or give more text"
+            raise UserError(f"--folds {parts}: there are fewer documents; {fewer}")
         return made
 
 

@@ -33,6 +33,7 @@ from lmlab.analyses.token_probability import choose_windows, store_statistics
 from lmlab.data.store import TokenStore
 from lmlab.data.unigram import token_counts
 from lmlab.models.logits import LogitHead
+from lmlab.numerics.frequency import decile_name
 
 
 @dataclass(frozen=True)
@@ -176,11 +177,18 @@ def encoding_rows(made: EncodedSubject) -> list[tuple[str, str]]:
     ]
     return rows + [
         (
-            f"error of tenth {error.bin} by frequency",
+            f"error of {tenth_of_vocabulary(error.bin)}",
             f"mean {error.mean:+.3f}, root mean square {error.root_mean_square:.3f} nats",
         )
         for error in made.errors
     ]
+
+
+def tenth_of_vocabulary(number: int) -> str:
+    """A bin of `error_by_frequency` in words."""
+    if number == 0:
+        return f"tokens {decile_name(number)}"
+    return f"tenth {decile_name(number)} of the tokens that are in it"
 
 
 def dimensions_needed(sparse: Sparsity) -> str:

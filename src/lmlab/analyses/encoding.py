@@ -210,7 +210,7 @@ def predict_second_order(
 
 @dataclass(frozen=True)
 class DecileError:
-    """Held-out error of the tokens of one tenth of the vocabulary by frequency; 0: never seen."""
+    """Held-out error of the tokens of one tenth of those in the training text; 0: of all others."""
 
     bin: int
     tokens: int

@@ -38,7 +38,7 @@ from lmlab.analyses.preference_sums import (
 from lmlab.analyses.token_classes import CLASSES, token_classes
 from lmlab.data.store import TokenStore
 from lmlab.data.unigram import token_counts
-from lmlab.numerics.frequency import DECILES, occurrence_deciles, octaves
+from lmlab.numerics.frequency import DECILES, decile_name, occurrence_deciles, octaves
 from lmlab.numerics.preference import (
     Halves,
     agreement,
@@ -266,7 +266,7 @@ def _what(sums: PreferenceSums, vocabulary: Vocabulary, seed: int) -> tuple[Grou
     ]
     tenth_V = occurrence_deciles(vocabulary.counts_V)
     made += [
-        of_types("frequency", _tenth(number), inside_V)
+        of_types("frequency", decile_name(number), inside_V)
         for number in range(DECILES + 1)
         if n_V[inside_V := tenth_V == number].sum()
     ]
@@ -278,11 +278,6 @@ def _what(sums: PreferenceSums, vocabulary: Vocabulary, seed: int) -> tuple[Grou
             name = f"{number + 1} of {POSITIONS}"
             made.append(Group("position", name, 0, int(n_G.sum()), interval))
     return tuple(made)
-
-
-def _tenth(number: int) -> str:
-    ends = {0: "never seen", 1: "1 (rarest)", DECILES: f"{DECILES} (most frequent)"}
-    return ends.get(number, str(number))
 
 
 def _top(

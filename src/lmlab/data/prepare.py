@@ -70,7 +70,8 @@ def prepare(config: PrepareConfig) -> TokenStore:
     try:
         spool = Spool(spool_folder / "documents.jsonl", read_corpus(config.corpus))
         _check_unchanged(config, request)
-        splits = assign_splits(spool.keys, spool.sizes, config.split)
+        advice = _more_documents(config.corpus, len(spool.keys))
+        splits = assign_splits(spool.keys, spool.sizes, config.split, advice=advice)
         say(
             f"{len(splits):,} documents, {sum(spool.sizes):,} bytes of text; building the tokenizer"
         )
@@ -94,6 +95,21 @@ def prepare(config: PrepareConfig) -> TokenStore:
             )
     finally:
         shutil.rmtree(spool_folder, ignore_errors=True)
+
+
+def _more_documents(corpus: CorpusConfig, count: int) -> str:
+    """How to have more documents than the `count` that were read, by what is not done yet."""
+    if corpus.max_documents == count:
+        return f"Raise --corpus.max-documents {corpus.max_documents}, or leave it out"
+    if corpus.separator is not None:
+        return f"Give more files, or another --corpus.separator than {corpus.separator!r}"
+    named = ("hf:", "docstrings", "code")
+    if all(s.startswith(named) or ".jsonl" in s or ".parquet" in s for s in corpus.source):
+        return "Give more documents"
+    return (
+        "Give more files, or say where documents in a text file end, for a blank line: "
+        "--corpus.separator $'\\n\\n'"
+    )
 
 
 def _check_unchanged(config: PrepareConfig, request: dict[str, Any]) -> None:

@@ -37,10 +37,17 @@ def text_key(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8"), digest_size=20).digest()
 
 
-def assign_splits(keys: Sequence[bytes], sizes: Sequence[int], config: SplitConfig) -> list[str]:
+def assign_splits(
+    keys: Sequence[bytes],
+    sizes: Sequence[int],
+    config: SplitConfig,
+    *,
+    advice: str = "Give more files",
+) -> list[str]:
     """The split of each document, given its content key and its size in bytes.
 
-    Raises `UserError` where the distinct documents are too few to give every split one.
+    Raises `UserError` with `advice` where the distinct documents are too few to give every split
+    one.
     """
     weight: dict[bytes, int] = {}
     for key, size in zip(keys, sizes, strict=True):
@@ -49,8 +56,7 @@ def assign_splits(keys: Sequence[bytes], sizes: Sequence[int], config: SplitConf
     if len(weight) <= len(wanted):
         raise UserError(
             f"the corpus has {len(weight)} distinct document(s), too few to hold out "
-            f"{' and '.join(name for name, _ in wanted)} by whole documents. Give more files, or "
-            "say where documents in a file end, for a blank line: --corpus.separator $'\\n\\n'"
+            f"{' and '.join(name for name, _ in wanted)} by whole documents. {advice}"
         )
     salt = str(config.seed).encode()
     ranked = sorted(weight, key=lambda key: hashlib.blake2b(key, key=salt).digest())

@@ -19,6 +19,14 @@ from scipy.stats import rankdata
 from lmlab.errors import UserError
 
 DECILES = 10
+UNSEEN = "not in the training split"
+"""Names bin 0: tokens that the store's training text has none of, whatever a model has seen."""
+
+
+def decile_name(number: int) -> str:
+    """What a bin of either kind is called wherever it is printed."""
+    ends = {0: UNSEEN, 1: "1 (rarest)", DECILES: f"{DECILES} (most frequent)"}
+    return ends.get(number, str(number))
 
 
 def occurrence_deciles(counts_V: ArrayLike) -> NDArray[np.int64]:

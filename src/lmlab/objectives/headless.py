@@ -61,10 +61,15 @@ class Contrastive:
 
     def check(self, backbone: Backbone) -> None:
         """`UserError` unless the output embedding is the input embedding."""
-        if not backbone.linear or backbone.weight_VD is not backbone.embedding_VD:
+        if not backbone.linear:
+            raise UserError(
+                f"{type(backbone.model).__name__} scales or caps its logits, so that a headless "
+                "loss is not that of its output embedding: use another --model.architecture"
+            )
+        if backbone.weight_VD is not backbone.embedding_VD:
             raise UserError(
                 "a headless model has its input embedding for output embedding: train with "
-                "--model.tied (an architecture that scales or caps its logits cannot serve)"
+                "--model.tied"
             )
 
     def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from lmlab.numerics.frequency import UNSEEN
 from lmlab.report.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
 from lmlab.report.page import Figure
 from lmlab.studies.encoding_words import captured_words, share
 from lmlab.studies.words import percent
 
 _GROUPS = (
-    ("never seen", (0,)),
+    (UNSEEN, (0,)),
     ("rarest three tenths", (1, 2, 3)),
     ("middle four tenths", (4, 5, 6, 7)),
     ("most frequent three tenths", (8, 9, 10)),

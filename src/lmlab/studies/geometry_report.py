@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lmlab.numerics.frequency import UNSEEN, decile_name
 from lmlab.report.figures import Series, line_plot
 from lmlab.report.page import Figure, Section, Table, render_page
 from lmlab.report.text import number
@@ -209,7 +210,7 @@ def _norm_figures(results: dict[str, Any]) -> list[Figure]:
         of_this = f"{name}, " if len(parts) > 1 else ""
         seen = [b for b in norms["bins"] if b["bin"] > 0]
         unseen += [
-            (f"{of_this}tokens never seen", b["mean_norm"]) for b in norms["bins"] if b["bin"] == 0
+            (f"{of_this}tokens {UNSEEN}", b["mean_norm"]) for b in norms["bins"] if b["bin"] == 0
         ]
         if seen:
             series.append(
@@ -242,7 +243,7 @@ def _norm_table(results: dict[str, Any]) -> Table:
     parts = _norm_parts(results)
     rows: list[list[str | float | int]] = [
         [
-            _bin_name(b["bin"]) if len(parts) == 1 else f"{name}, {_bin_name(b['bin'])}",
+            decile_name(b["bin"]) if len(parts) == 1 else f"{name}, {decile_name(b['bin'])}",
             b["types"],
             f"{b['lowest_count']:,}–{b['highest_count']:,}",
             b["mean_norm"],
@@ -257,10 +258,6 @@ def _norm_table(results: dict[str, Any]) -> Table:
         rows,
         "Norms of embeddings by tenths of the tokens that occur in the training split.",
     )  # fmt: skip
-
-
-def _bin_name(number: int) -> str:
-    return {0: "never seen", 1: "1 (rarest)", 10: "10 (most frequent)"}.get(number, str(number))
 
 
 def _loss_finding(results: dict[str, Any]) -> str:
@@ -309,7 +306,7 @@ def _loss_figures(results: dict[str, Any]) -> list[Figure]:
 def _loss_table(results: dict[str, Any]) -> Table:
     rows: list[list[str | float | int]] = [
         [
-            _bin_name(b["bin"]),
+            decile_name(b["bin"]),
             b["types"],
             f"{100 * b['share_of_training_text']:.1f} %",
             b["tokens"],
