@@ -53,6 +53,10 @@ class Score:
     cluster_M: np.ndarray
     row_M: np.ndarray
     """Number of each window within the whole split."""
+    repeated_nats_M: np.ndarray
+    """Of the tokens whose id stands earlier in their window, in the order of reading."""
+    repeated_M: np.ndarray
+    """How many those are."""
     conditions: str
     """What each token was scored from."""
     text_bytes: int | None
@@ -115,6 +119,8 @@ class Score:
                 tokens_M=tokens_M,
                 cluster_M=self.cluster_M[rows],
                 row_M=self.row_M[rows],
+                repeated_nats_M=self.repeated_nats_M[rows],
+                repeated_M=self.repeated_M[rows],
                 text_bytes=self.sources.text_bytes_C[number] if whole else None,
                 sources=None,
             )
@@ -223,6 +229,8 @@ def score(
         tokens_M=made.tokens_M,
         cluster_M=chosen.cluster_M,
         row_M=rows,
+        repeated_nats_M=made.repeated_nats_M,
+        repeated_M=made.repeated_M,
         conditions=subject.objective.conditions,
         text_bytes=scored_bytes(source, made.tokens_M),
         sources=window_sources(source, chosen.start_M),
@@ -262,6 +270,8 @@ def merge_scores(parts: Sequence[Score], *, text_bytes: int | None = None) -> Sc
         tokens_M=np.concatenate([p.tokens_M for p in parts])[order],
         cluster_M=np.concatenate([p.cluster_M for p in parts])[order],
         row_M=row[order],
+        repeated_nats_M=np.concatenate([p.repeated_nats_M for p in parts])[order],
+        repeated_M=np.concatenate([p.repeated_M for p in parts])[order],
         text_bytes=text_bytes,
         sources=merged_sources([p.sources for p in parts], order),
     )

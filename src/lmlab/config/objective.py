@@ -23,11 +23,12 @@ ObjectiveName = Literal[
 HEADLESS_OBJECTIVES = ("headless", "headless-masked")
 MASKED_OBJECTIVES = ("masked", "headless-masked", "towers-masked", "probe-masked")
 OutputBias = Literal["none", "fixed", "learnt"]
+CandidateLaw = Literal["batch", "other-windows", "unigram", "mixture"]
 
 
 @dataclass(frozen=True)
 class HeadlessConfig:
-    """The contrastive loss of a headless model, whose negatives are the micro-batch's targets."""
+    """The contrastive loss of a headless model, and the candidates that a target is told from."""
 
     temperature: float = 1.0
     cosine: bool = False
@@ -38,15 +39,45 @@ class HeadlessConfig:
     """No gradient to the embeddings from their part as targets and negatives."""
     cross_entropy: float = 0.0
     """Share of full cross-entropy (with the log-unigram bias) in the loss; 0 is headless alone."""
+    candidates: CandidateLaw = "batch"
+    """batch: the micro-batch's targets (as published), a share of 1 / windows of them from a row's
+    own window, which biases the model against what repeats; other-windows: those of the others;
+    unigram: independent draws from the training split's tokens, without bias; mixture: targets and
+    draws, weighted so that every row's candidates follow the unigram distribution."""
+    draws: int | None = None
+    """Of unigram and mixture: how many are drawn for a micro-batch (default: as many as it has
+    targets). Of batch: so many of its targets are candidates (default: all)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
             raise UserError(f"--headless.temperature {self.temperature} must be above 0 and finite")
+        if self.draws is not None and self.draws < 1:
+            raise UserError(f"--headless.draws {self.draws} must be at least 1")
+        if self.draws is not None and self.candidates == "other-windows":
+            raise UserError(
+                "--headless.draws: the candidates other-windows are all targets of those; leave it "
+                "out, or use --headless.candidates batch, unigram or mixture"
+            )
+        if self.duplicates == "unique" and not self.is_published_law:
+            raise UserError(
+                "--headless.duplicates unique is for --headless.candidates batch without draws: "
+                "other laws need every candidate counted"
+            )
         if not 0 <= self.cross_entropy < 1:
             raise UserError(
                 f"--headless.cross-entropy {self.cross_entropy} must be at least 0 and below 1; "
                 "for cross-entropy alone use --objective causal or masked"
             )
+
+    @property
+    def is_published_law(self) -> bool:
+        """Whether the candidates are all targets of the micro-batch."""
+        return self.candidates == "batch" and self.draws is None
+
+    @property
+    def needs_prior(self) -> bool:
+        """Whether the candidates follow from the log-unigram distribution."""
+        return self.candidates in ("unigram", "mixture")
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,16 @@ class TrainConfig:
                 "--output-bias learnt has no gradient in a headless loss; mix in some "
                 "--headless.cross-entropy, or leave it fixed"
             )
+        if self.is_headless and self.output_bias == "learnt" and self.headless.needs_prior:
+            raise UserError(
+                f"--headless.candidates {self.headless.candidates} draws from the prior that the "
+                "model scores with, which --output-bias learnt would move; leave it fixed"
+            )
+        if self.headless.candidates == "other-windows" and (self.micro_batch or self.batch) < 2:
+            raise UserError(
+                "--headless.candidates other-windows needs at least 2 windows a micro-batch: use a "
+                "larger --batch or --micro-batch, or the candidates unigram"
+            )
         if not self.is_headless and self.headless != HeadlessConfig():
             raise UserError("--headless.* settings are for --objective headless, headless-masked")
         if not self.is_masked and self.masking != MaskingConfig():
@@ -327,6 +337,8 @@ class TrainConfig:
         # What is not used decides nothing
         if not self.is_headless:
             values.pop("headless")
+        elif self.headless.is_published_law:  # as before there were other laws
+            values["headless"].pop("candidates")
         if not self.is_masked:
             values.pop("masking")
         if not self.is_towers:

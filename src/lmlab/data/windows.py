@@ -149,6 +149,12 @@ class EvaluationWindows:
         return len(self.start_M)
 
 
+def repeated(ids_n: np.ndarray) -> np.ndarray:
+    """Of each id (n, in reading order) whether it stands earlier in the window, too."""
+    _, first, number_n = np.unique(ids_n, return_index=True, return_inverse=True)
+    return first[number_n] < np.arange(len(ids_n))
+
+
 def evaluation_windows(
     split: Split, context: int, *, max_windows: int | None = None, seed: int = 0
 ) -> EvaluationWindows:

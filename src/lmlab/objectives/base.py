@@ -37,6 +37,8 @@ class Batch:
     """Where each token stands, if that is not its column."""
     asked_N: torch.Tensor | None = None
     """Targets of `rows_N`, where a position may have several."""
+    key: int | None = None
+    """Decides what is drawn for the micro-batch as a whole; None outside training."""
 
     @property
     def targets_N(self) -> torch.Tensor:

@@ -5,7 +5,7 @@ targets (Godey, de la Clergerie and Sagot, "Headless Language Models", ICLR 2024
 targets the published form holds K x K logits; here nothing of that size is ever formed.
 
 Notable:
-- Equal targets have equal logits. So the sum over candidates runs over the U distinct ones, with
+- Equal candidates have equal logits. So the sum over candidates runs over the U distinct ones, with
   the log of their counts as a bias: K x K becomes K x U, with the same value and gradients.
 - Rows are taken in chunks, and a chunk's gradients are formed in the forward pass, as in
   `cross_entropy`. Backward only scales them.
@@ -14,13 +14,15 @@ Notable:
   in bfloat16, as in `cross_entropy`.
 - The embedding's gradient is formed for the U rows that occur and written once into zeros (V, D):
   dense, as dense AdamW needs it. All other rows are exactly zero.
-- The objective depends on the micro-batch, for its targets are the negatives. Accumulation over
-  two halves is another objective than the whole. Across devices, `gathered_targets` makes N ranks
+- A row's own target may count more often in that row than elsewhere, and candidates may count
+  differently in each window (`lmlab.objectives.candidates` says what that is good for).
+- With the targets for candidates the objective depends on the micro-batch: accumulation over two
+  halves is another objective than the whole. Across devices, `gathered_targets` makes N ranks
   of B the same as one rank of N B.
 - Double backward is refused (the saved gradients are constants).
 
 Shapes: N rows, K rows whose target counts, D width, V vocabulary, M candidates, U distinct
-candidates, C rows of a chunk, R rows of a chunk that stay in the processor's cache.
+candidates, W windows, C rows of a chunk, R rows of a chunk that stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import torch
 from torch import distributed
 
 from lmlab.errors import UserError
+from lmlab.objectives.candidates import Candidates, pool, pool_and_own
 from lmlab.objectives.cross_entropy import IGNORED, _product_type
 
 _CHUNK_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 24}
@@ -47,6 +50,7 @@ def contrastive_loss(
     temperature: float = 1.0,
     candidate_ids_M: torch.Tensor | None = None,
     duplicates: Literal["count", "unique"] = "count",
+    target_added: bool = False,
     cosine: bool = False,
     detach_targets: bool = False,
 ) -> torch.Tensor:
@@ -58,8 +62,12 @@ def contrastive_loss(
     input); 0 if every target is ignored. Memory O(chunk x U), and the gradients.
 
     - `candidate_ids_M`: ids of the candidates with their multiplicities, in place of the targets
-      themselves; -100 is left out. Every target must be among them. `gathered_targets` gives those
-      of all ranks; each id of the vocabulary once gives full cross-entropy.
+      themselves; -100 is left out. A target that is not among them enters its own row only, once.
+      `gathered_targets` gives those of all ranks; each id of the vocabulary once gives full
+      cross-entropy.
+    - `target_added`: each row's own target enters that row once more, whatever the candidates are.
+      Independent draws need it (`lmlab.objectives.candidates`): the target is then one of
+      M + 1 candidates, and the optimum log p - log q, q the law of the draws, for any M.
     - `duplicates`: "count" sums over the candidates with their multiplicities, as published;
       "unique" takes each distinct candidate once.
     - `cosine`: hidden states and embeddings are divided by their norms first; a row of zeros stays
@@ -70,8 +78,8 @@ def contrastive_loss(
     exp(s[i, u] + log c_u) over distinct u; so this is cross-entropy over them with the bias
     log c_u, plus the mean of log c at the targets.
 
-    Raises `UserError` if shapes disagree, an id is outside the embedding, a target is not among the
-    candidates, or an option has no meaning; in backward, if asked for a graph of it.
+    Raises `UserError` if shapes disagree, an id is outside the embedding, or an option has no
+    meaning; in backward, if asked for a graph of it.
     """
     total, count = contrastive_sum(
         hidden_ND,
@@ -80,6 +88,7 @@ def contrastive_loss(
         temperature=temperature,
         candidate_ids_M=candidate_ids_M,
         duplicates=duplicates,
+        target_added=target_added,
         cosine=cosine,
         detach_targets=detach_targets,
     )
@@ -94,44 +103,68 @@ def contrastive_sum(
     temperature: float = 1.0,
     candidate_ids_M: torch.Tensor | None = None,
     duplicates: Literal["count", "unique"] = "count",
+    target_added: bool = False,
     cosine: bool = False,
     detach_targets: bool = False,
 ) -> tuple[torch.Tensor, int]:
     """Like `contrastive_loss`, but the sum in nats and the number K of targets that count."""
     _check(hidden_ND, embedding_VD, targets_N, candidate_ids_M, temperature, duplicates)
-    rows = targets_N != IGNORED
-    hidden_KD, targets_K = (
-        (hidden_ND, targets_N) if rows.all() else (hidden_ND[rows], targets_N[rows])
-    )
+    hidden_KD, targets_K = counted(hidden_ND, targets_N)
     _check_ids("target", targets_K, len(embedding_VD))
-    if candidate_ids_M is None:
-        candidates = targets_K
+    ids_M = targets_K
+    if candidate_ids_M is not None:
+        ids_M = candidate_ids_M[candidate_ids_M != IGNORED]
+        _check_ids("candidate", ids_M, len(embedding_VD))
+    if not target_added:
+        candidates = pool(targets_K, ids_M, unique=duplicates == "unique")
+    elif candidate_ids_M is None or duplicates == "unique":
+        raise UserError(
+            "target_added is for candidates of their own (candidate_ids_M), each counted: the "
+            "batch's targets hold each row's target already"
+        )
     else:
-        candidates = candidate_ids_M[candidate_ids_M != IGNORED]
-        _check_ids("candidate", candidates, len(embedding_VD))
-        missing = targets_K[~torch.isin(targets_K, candidates)]
-        if len(missing):
-            raise UserError(
-                f"target id {int(missing[0])} (and {len(missing) - 1} more of {len(targets_K)} "
-                "targets) is not among the candidates; pass a candidate_ids_M that holds all "
-                "targets, such as gathered_targets(targets_N), or leave it out"
-            )
-    distinct_U, counts_U = torch.unique(candidates, return_counts=True)
-    if duplicates == "unique":
-        counts_U = torch.ones_like(counts_U)
-    position_K = torch.searchsorted(distinct_U, targets_K)
+        candidates = pool_and_own(targets_K, ids_M)
+    total = sum_over_candidates(
+        hidden_KD,
+        embedding_VD,
+        candidates,
+        temperature=temperature,
+        cosine=cosine,
+        detach_targets=detach_targets,
+    )
+    return total, len(targets_K)
+
+
+def counted(hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows (K) whose target is not -100."""
+    rows = targets_N != IGNORED
+    return (hidden_ND, targets_N) if rows.all() else (hidden_ND[rows], targets_N[rows])
+
+
+def sum_over_candidates(
+    hidden_KD: torch.Tensor,
+    embedding_VD: torch.Tensor,
+    candidates: Candidates,
+    *,
+    temperature: float = 1.0,
+    cosine: bool = False,
+    detach_targets: bool = False,
+) -> torch.Tensor:
+    """Sum over rows i of -log(exp(s[i, x_i]) / sum over candidates u of w[i, u] exp(s[i, u])), nats.
+
+    The weights `w` and the targets `x` are those of `candidates`; the rest is as in
+    `contrastive_loss`. All ids must be rows of the embedding.
+    """
     if detach_targets:
         embedding_VD = embedding_VD.detach()
-    weight_UD = torch.nn.functional.embedding(distinct_U, embedding_VD)
+    weight_UD = torch.nn.functional.embedding(candidates.ids_U, embedding_VD)
     dtype = _product_type(hidden_KD)
     if cosine:
         hidden_KD, weight_UD = unit_rows(hidden_KD), unit_rows(weight_UD)
     if not torch.is_grad_enabled():
         hidden_KD = hidden_KD.detach()  # or its gradient would be formed, and for nothing
-    total: Any = _ContrastiveSum.apply(
-        hidden_KD, weight_UD, position_K, counts_U, temperature, dtype
-    )
-    return total, len(targets_K)
+    total: Any = _ContrastiveSum.apply(hidden_KD, weight_UD, candidates, temperature, dtype)
+    return total
 
 
 @torch.no_grad()
@@ -211,30 +244,29 @@ class _ContrastiveSum(torch.autograd.Function):
         ctx: Any,
         hidden_KD: torch.Tensor,
         weight_UD: torch.Tensor,
-        position_K: torch.Tensor,
-        counts_U: torch.Tensor,
+        candidates: Candidates,
         temperature: float,
         dtype: torch.dtype,
     ) -> torch.Tensor:
-        position_K1 = position_K.unsqueeze(1)
+        position_K1 = candidates.position_K.unsqueeze(1)
+        window_K = candidates.window_K
         needs_hidden, needs_weight, *_ = ctx.needs_input_grad
         accumulate = torch.promote_types(hidden_KD.dtype, torch.float32)
         hidden = hidden_KD.to(dtype)
         weight_DU = weight_UD.to(dtype).T.contiguous()
-        rows, candidates = len(hidden), max(1, len(weight_UD))
+        rows, distinct = len(hidden), max(1, len(weight_UD))
         # In base 2, as the exp of Intel's library is two hundred times slower where it underflows
-        bits_U = counts_U.double().log2()
-        bias_U = bits_U.to(accumulate)
+        bias_WU = candidates.weight_WU.double().log2().to(accumulate)
         scale = math.log2(math.e) / temperature
         kind = hidden.device.type
-        chunk = max(_LEAST_ROWS, _CHUNK_LOGITS.get(kind, 1 << 24) // candidates)
-        cached = max(1, _CACHED_LOGITS.get(kind, 1 << 24) // candidates)
+        chunk = max(_LEAST_ROWS, _CHUNK_LOGITS.get(kind, 1 << 24) // distinct)
+        cached = max(1, _CACHED_LOGITS.get(kind, 1 << 24) // distinct)
         # Buffers for all chunks: fresh memory costs as much time as the product that fills it
         buffer_CU = hidden.new_empty(min(chunk, rows), len(weight_UD))
         float_RU = None
         if dtype != accumulate:
             float_RU = torch.empty_like(buffer_CU[:cached], dtype=accumulate)
-        bits_K1 = bits_U[position_K1].to(accumulate)
+        bits_K1 = candidates.own_weight().double().log2().to(accumulate).unsqueeze(1)
         d_hidden = torch.empty_like(hidden) if needs_hidden else None
         d_weight = torch.zeros_like(weight_UD, dtype=accumulate) if needs_weight else None
         with torch.autocast(kind, enabled=False):
@@ -242,13 +274,22 @@ class _ContrastiveSum(torch.autograd.Function):
                 part, wanted_C1 = hidden[start : start + chunk], position_K1[start : start + chunk]
                 logits_CU = torch.mm(part, weight_DU, out=buffer_CU[: len(part)])
                 bits_C1 = bits_K1[start : start + chunk]
-                for logits_RU, wanted_R1, bits_R1 in zip(
-                    *(x.split(cached) for x in (logits_CU, wanted_C1, bits_C1)), strict=True
+                window_C = None if window_K is None else window_K[start : start + chunk]
+                for at, (logits_RU, wanted_R1, bits_R1) in enumerate(
+                    zip(*(x.split(cached) for x in (logits_CU, wanted_C1, bits_C1)), strict=True)
                 ):
                     scores_RU = logits_RU
                     if float_RU is not None:
                         scores_RU = float_RU[: len(logits_RU)].copy_(logits_RU)
-                    torch.add(bias_U, scores_RU, alpha=scale, out=scores_RU)
+                    own_R1 = None
+                    if candidates.own_K is not None:
+                        own_R1 = scores_RU.gather(1, wanted_R1).mul_(scale).add_(bits_R1)
+                    bias = bias_WU
+                    if window_C is not None:
+                        bias = bias_WU[window_C[at * cached : (at + 1) * cached]]
+                    torch.add(bias, scores_RU, alpha=scale, out=scores_RU)
+                    if own_R1 is not None:
+                        scores_RU.scatter_(1, wanted_R1, own_R1)
                     largest_R1 = scores_RU.amax(1, keepdim=True)
                     below_R1 = largest_R1 - scores_RU.gather(1, wanted_R1)
                     scores_RU.sub_(largest_R1).exp2_()
@@ -284,4 +325,4 @@ class _ContrastiveSum(torch.autograd.Function):
             None if gradient is None else (gradient.to(factor.dtype) * factor).to(kind)
             for gradient, kind in zip(ctx.saved_tensors, ctx.types, strict=True)
         )
-        return d_hidden, d_weight, None, None, None, None
+        return d_hidden, d_weight, None, None, None

@@ -4,7 +4,8 @@ Notable: a window is padded to a multiple of 32 that depends on its own length o
 does not depend on the batch it lands in (beyond the rounding of a matrix product).
 
 Nats are kept for each window and each bin of positions (`position_edges`): enough for intervals by
-position over any clusters of windows, at a fraction of the size of the nats of each token.
+position over any clusters of windows, at a fraction of the size of the nats of each token. Beside
+them, those of the tokens that stand earlier in their window.
 
 Shapes: M windows, B of them in a batch, T tokens, b bins of positions.
 """
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lmlab.data.windows import EvaluationWindows
+from lmlab.data.order import reading_order
+from lmlab.data.windows import EvaluationWindows, repeated
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.base import Objective
 from lmlab.processes import shared_out, sum_over_processes
@@ -33,6 +35,10 @@ class WindowNats:
 
     nats_Mb: np.ndarray
     tokens_M: np.ndarray
+    repeated_nats_M: np.ndarray
+    """Of the tokens whose id stands earlier in the window, in the order of reading."""
+    repeated_M: np.ndarray
+    """How many those are."""
 
     @property
     def nats_per_token(self) -> float:
@@ -91,6 +97,7 @@ def evaluate(
     """
     edges = position_edges(windows.context)
     nats_Mb = np.zeros((len(windows), len(edges) - 1))
+    repeated_M2 = np.zeros((len(windows), 2))  # nats and tokens
     model = backbone.model
     training = model.training
     model.eval()
@@ -102,13 +109,17 @@ def evaluate(
                 nats_BT = objective.score(backbone, made).double().cpu().numpy()
                 starts = edges[:-1][edges[:-1] < length]
                 nats_Mb[rows, : len(starts)] = np.add.reduceat(nats_BT, starts, axis=1)
+                for row, window, nats_T in zip(rows, ids, nats_BT, strict=True):
+                    seen_n = repeated(window[reading_order(objective.order, len(window))])
+                    repeated_M2[row] = nats_T[: len(window)][seen_n].sum(), seen_n.sum()
             if bar:
                 bar.advance(float(windows.length_M[rows].sum()))
     finally:
         model.train(training)
     if share:
-        nats_Mb = sum_over_processes(nats_Mb)
-    return WindowNats(nats_Mb, windows.length_M.copy())
+        nats_Mb, repeated_M2 = sum_over_processes(nats_Mb), sum_over_processes(repeated_M2)
+    nats_M, repeated_M = repeated_M2.T
+    return WindowNats(nats_Mb, windows.length_M.copy(), nats_M, repeated_M.astype(np.int64))
 
 
 def evaluation_batch(context: int, device: torch.device) -> int:

@@ -5,16 +5,19 @@ other targets (Godey, de la Clergerie and Sagot, ICLR 2024, arXiv 2309.08351); t
 over the vocabulary while training.
 
 Notable:
-- The optimum of the loss is log p(v | context) - log p(v) up to a constant of the context, p(v) the
-  marginal of the batch. So embeddings plus the log-unigram distribution as output bias are a
-  language model with no fine-tuning, and that is how this objective scores text.
-- Negatives are the targets of the micro-batch, over all processes: gradient accumulation changes
-  the objective, the number of processes does not.
+- The optimum of the loss is log p(v | context) - log q(v) up to a constant of the context, q the law
+  of the row's candidates. Where q is the unigram distribution, embeddings plus its logarithm as
+  output bias are a language model with no fine-tuning, and that is how this objective scores text.
+- As published the candidates are the targets of the micro-batch, over all processes. A share of
+  them is of the row's own window, one over the number of windows, so q leans to what is likely in
+  that window, and the model is biased against it. `lmlab.objectives.candidates` has other laws.
+- With the micro-batch's targets for candidates gradient accumulation changes the objective; the
+  number of processes does not, whatever the law: all processes make the same draws.
 - A share of full cross-entropy can be mixed in; with the same bias both have the same optimum.
 - The state is the one that the model's own head reads. In BERT and its kin that is after the
   head's small dense layer, which the paper leaves out; it keeps the architecture stock.
 
-Shapes: N rows, D width, V vocabulary.
+Shapes: N rows, K rows whose target counts, M candidates, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -28,12 +31,22 @@ from lmlab.config.objective import HeadlessConfig, MaskingConfig
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.objectives.base import Batch, hidden_states
+from lmlab.objectives.base import IGNORED, Batch, hidden_states
+from lmlab.objectives.candidates import (
+    Candidates,
+    chosen_rows,
+    mixture,
+    other_windows,
+    pool,
+    pool_and_own,
+    unigram_draws,
+)
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.contrastive import (
     contrastive_loss,
-    contrastive_sum,
+    counted,
     gathered_targets,
+    sum_over_candidates,
     unit_rows,
 )
 from lmlab.objectives.cross_entropy import (
@@ -50,10 +63,13 @@ __all__ = ["Contrastive", "Headless", "HeadlessMasked", "contrastive_loss"]
 class Contrastive:
     """Contrastive weight tying as a criterion; scores by similarity and output bias."""
 
-    depends_on_micro_batch = True
-
     def __init__(self, settings: HeadlessConfig) -> None:
         self.settings = settings
+
+    @property
+    def depends_on_micro_batch(self) -> bool:
+        """Draws alone are of no micro-batch, if their number is not its own."""
+        return self.settings.candidates != "unigram" or self.settings.draws is None
 
     @property
     def scores_own_logits(self) -> bool:
@@ -71,21 +87,26 @@ class Contrastive:
                 "a headless model has its input embedding for output embedding: train with "
                 "--model.tied"
             )
+        if self.settings.candidates == "batch" and self.settings.draws and world() > 1:
+            raise UserError(
+                "--headless.draws of the candidates batch works in one process only: leave it out, "
+                "or use --headless.candidates unigram or mixture"
+            )
 
     def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
         hidden_ND = hidden_states(backbone, batch)
         targets_N = batch.targets_N
         s = self.settings
-        total, count = contrastive_sum(
-            hidden_ND,
+        hidden_KD, targets_K = counted(hidden_ND, targets_N)
+        total = sum_over_candidates(
+            hidden_KD,
             backbone.embedding_VD,
-            targets_N,
-            candidate_ids_M=gathered_targets(targets_N) if world() > 1 else None,
+            candidates_of(s, batch, backbone.bias_V),
             temperature=s.temperature,
             cosine=s.cosine,
-            duplicates=s.duplicates,
             detach_targets=s.detach_targets,
         )
+        count = len(targets_K)
         if s.cross_entropy:
             hidden, weight = self._similarity(hidden_ND, backbone.embedding_VD)
             full, _ = cross_entropy_sum(hidden, weight, targets_N, bias_V=backbone.bias_V)
@@ -111,6 +132,44 @@ class Contrastive:
         if self.settings.temperature != 1:
             hidden_ND = hidden_ND / self.settings.temperature
         return hidden_ND, embedding_VD
+
+
+@torch.no_grad()
+def candidates_of(
+    settings: HeadlessConfig, batch: Batch, log_unigram_V: torch.Tensor | None
+) -> Candidates:
+    """What each target (that is not -100) of a micro-batch is told from, by the law of `settings`.
+
+    All processes that share the micro-batch must call it; `batch` has this one's windows.
+    """
+    targets_N = batch.targets_N
+    targets_K = targets_N[targets_N != IGNORED]
+    law, draws_M = settings.candidates, targets_K[:0]
+    everyones = gathered_targets(targets_N) if world() > 1 else targets_K
+    if settings.needs_prior:
+        assert log_unigram_V is not None  # a headless model has its prior for scoring
+        assert batch.key is not None  # TrainConfig and the loop see to it
+        draws_M = unigram_draws(log_unigram_V, settings.draws or len(everyones), key=batch.key)
+    if law == "unigram":
+        return pool_and_own(targets_K, draws_M)
+    if law == "mixture":
+        assert log_unigram_V is not None
+        return mixture(targets_K, windows_of(batch), everyones, draws_M, log_unigram_V)
+    if law == "other-windows":
+        return other_windows(targets_K, windows_of(batch), everyones)
+    if settings.draws is not None:
+        assert batch.key is not None
+        chosen_K = chosen_rows(len(targets_K), settings.draws, key=batch.key).to(targets_K.device)
+        return pool_and_own(targets_K, targets_K[chosen_K], counted_K=chosen_K)
+    return pool(targets_K, everyones, unique=settings.duplicates == "unique")
+
+
+def windows_of(batch: Batch) -> torch.Tensor:
+    """The window of each target (K,) that is not -100, numbered through the batch."""
+    rows_N = batch.rows_N
+    if rows_N is None:
+        rows_N = torch.arange(batch.targets_BT.numel(), device=batch.targets_BT.device)
+    return rows_N[batch.targets_N != IGNORED] // batch.targets_BT.shape[1]
 
 
 class Headless(Causal):

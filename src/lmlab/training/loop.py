@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ from lmlab.training.setup import (
 from lmlab.training.validation import Patience, make_validation
 
 _TIMING_EVERY_SECONDS = 5.0
+_OF_MICRO_BATCH = 0xCA4D  # keeps its draws apart from those of its rows and from dropout
 
 
 @dataclass(frozen=True)
@@ -319,10 +320,14 @@ class Trainer:
 
     def _batch(self, step: int, indices_B: np.ndarray, rows: range) -> Batch:
         """These rows of the batch of a step, whose windows are `indices_B`."""
-        return self.objective.batch(
+        batch = self.objective.batch(
             list(self.windows.ids(indices_B[rows.start : rows.stop])),
             device=self.device,
             keys=row_keys(rows, self.config.seed, step),
+        )
+        # of the micro-batch, not of this process's rows: all processes draw the same
+        return replace(
+            batch, key=key(self.config.seed, step, rows.start // self.micro_batch, _OF_MICRO_BATCH)
         )
 
     def _loss_of(self, batch: Batch) -> Callable[[], tuple[torch.Tensor, int]]:
