@@ -59,6 +59,29 @@ CASES = {
     "headless-masked": Case(
         {"model": _small("bert", tied=True), "objective": "headless-masked", "micro_batch": 4}
     ),
+    "headless-draws": Case(
+        {
+            "model": _small(tied=True),
+            "objective": "headless",
+            "micro_batch": 4,
+            "headless": HeadlessConfig(candidates="unigram", draws=40),
+        }
+    ),
+    "headless-others": Case(
+        {
+            "model": _small(tied=True),
+            "objective": "headless",
+            "headless": HeadlessConfig(candidates="other-windows"),
+        }
+    ),
+    "headless-mixture": Case(
+        {
+            "model": _small("bert", tied=True),
+            "objective": "headless-masked",
+            "micro_batch": 4,
+            "headless": HeadlessConfig(candidates="mixture"),
+        }
+    ),
     "mixed": Case(
         {
             "model": _small("llama", tied=True),

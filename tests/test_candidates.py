@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from candidate_toy import TOKENS, VOCABULARY, Toy
+from candidate_toy import TOKENS, Toy
 from helpers import journal, tiny_training
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import HeadlessConfig
 from lmlab.config.training import TrainConfig
 from lmlab.errors import UserError
+from lmlab.models.backbone import Backbone
+from lmlab.models.build import build_config, build_model
 from lmlab.objectives import contrastive as module
 from lmlab.objectives.base import Batch
 from lmlab.objectives.candidates import (
@@ -32,7 +34,7 @@ from lmlab.objectives.candidates import (
 )
 from lmlab.objectives.contrastive import contrastive_loss, sum_over_candidates
 from lmlab.objectives.cross_entropy import linear_cross_entropy
-from lmlab.objectives.headless import candidates_of, windows_of
+from lmlab.objectives.headless import Contrastive, candidates_of, windows_of
 from lmlab.training.loop import train
 from lmlab.training.setup import resolve, run_identity
 
@@ -213,3 +215,143 @@ def test_windows_are_those_of_the_targets():
     assert windows_of(batch).tolist() == [0, 0, 1]
     chosen = replace(batch, rows_N=torch.tensor([0, 5]))
     assert windows_of(chosen).tolist() == [0, 1]
+
+
+def test_the_theory_said_the_marginal_where_it_is_a_mixture():
+    """Trained to the end with 2 and 8 windows, the published law has the excess of log p / q with q
+    a mixture of the own window and the marginal: 0.19 and 0.028 nats, and not 0."""
+    toy = Toy()
+    assert toy.theory(2) == pytest.approx(0.190, abs=5e-4)
+    assert toy.theory(8) == pytest.approx(0.028, abs=5e-4)
+
+    def published(hidden, embedding, targets, _):
+        return contrastive_loss(hidden, embedding, targets)
+
+    made = {windows: toy.trained(published, windows, steps=1500) for windows in (2, 8)}
+    assert made[2] == pytest.approx(0.192, rel=0.2)
+    assert made[8] == pytest.approx(0.0220, rel=0.2)
+
+
+@pytest.mark.slow
+def test_the_bias_falls_with_the_number_of_windows():
+    toy = Toy()
+    made = [
+        toy.trained(lambda h, e, t, _: contrastive_loss(h, e, t), windows, steps=2500)
+        for windows in (2, 4, 8, 16, 32)
+    ]
+    assert made == sorted(made, reverse=True)
+    assert made == pytest.approx([0.192, 0.069, 0.022, 0.0068, 0.0020], rel=0.25)
+
+
+@pytest.mark.parametrize("law", ["unigram", "mixture"])
+def test_draws_have_no_bias(law):
+    """At 2 windows, where the published law is 0.19 nats off. Independent draws and the corrected
+    mixture end as near the floor as cross-entropy with the prior, up to their noise."""
+    toy = Toy()
+    log_unigram_V = toy.unigram_V.log()
+    window_K = torch.arange(2 * TOKENS) // TOKENS
+
+    def loss(hidden, embedding, targets, step):
+        draws = unigram_draws(log_unigram_V, 256, key=step)
+        made = (
+            pool_and_own(targets, draws)
+            if law == "unigram"
+            else mixture(targets, window_K, targets, draws, log_unigram_V)
+        )
+        return sum_over_candidates(hidden, embedding, made) / len(targets)
+
+    def full(hidden, embedding, targets, _):
+        return linear_cross_entropy(hidden, embedding, targets, bias_V=log_unigram_V)
+
+    floor = toy.trained(full, 2)
+    assert toy.trained(loss, 2) == pytest.approx(floor, abs=0.002)
+    assert floor < 0.006
+
+
+def test_the_laws_of_a_micro_batch_are_those_of_its_settings():
+    """A headless objective's candidates, from its batch; draws follow from the batch's key."""
+    targets = torch.tensor([[1, 2, 1], [3, -100, 2]])
+    batch = Batch(torch.zeros_like(targets), targets, key=11)
+
+    def made(**settings):
+        return candidates_of(HeadlessConfig(**settings), batch, PRIOR_V)
+
+    plain = made()
+    assert plain.ids_U.tolist() == [1, 2, 3]
+    assert plain.weight_WU.tolist() == [[2, 2, 1]]
+    assert plain.own_K is None
+    others = made(candidates="other-windows")
+    assert others.weight_WU.tolist() == [[0, 1, 1], [2, 1, 0]]
+    assert others.own_weight().tolist() == [1, 2, 1, 1, 2]
+    drawn = made(candidates="unigram", draws=50)
+    expected = pool_and_own(targets[targets != -100], unigram_draws(PRIOR_V, 50, key=11))
+    assert torch.equal(drawn.weight_WU, expected.weight_WU)
+    assert int(made(candidates="unigram").weight_WU.sum()) == 5
+    assert int(made(draws=2).weight_WU.sum()) == 2
+    assert made(candidates="mixture", draws=3).weight_WU.shape[0] == 2
+
+
+def test_settings_that_make_no_law(small_store, tmp_path, monkeypatch):
+    for settings, said in (
+        ({"draws": 0}, "draws 0 must be at least 1"),
+        ({"candidates": "other-windows", "draws": 5}, "leave it out"),
+        ({"candidates": "unigram", "duplicates": "unique"}, "need every candidate counted"),
+    ):
+        with pytest.raises(UserError, match=said):
+            HeadlessConfig(**settings)
+    with pytest.raises(UserError, match="at least 2 windows"):
+        TrainConfig(
+            tmp_path, objective="headless", batch=4, micro_batch=1,
+            headless=HeadlessConfig(candidates="other-windows"),
+        )  # fmt: skip
+    with pytest.raises(UserError, match="leave it fixed"):
+        TrainConfig(
+            tmp_path, objective="headless", output_bias="learnt",
+            headless=HeadlessConfig(candidates="mixture", cross_entropy=0.5),
+        )  # fmt: skip
+    subset = Contrastive(HeadlessConfig(draws=4))
+    monkeypatch.setattr("lmlab.objectives.headless.world", lambda: 2)
+    backbone = Backbone(
+        build_model(
+            build_config(
+                ModelConfig(layers=1, heads=2, width=16, tied=True),
+                vocabulary=small_store.vocabulary, context=8, bos_id=0, end_of_text_id=1,
+            ),
+            seed=0,
+        )
+    )  # fmt: skip
+    with pytest.raises(UserError, match="in one process only"):
+        subset.check(backbone)
+
+
+def test_the_published_laws_runs_keep_their_identity(small_store, tmp_path):
+    """Runs from before there were other laws are found again; every other law is another run."""
+
+    def identity(**settings):
+        config = tiny_training(
+            small_store, tmp_path / "a", objective="headless",
+            model=ModelConfig(layers=1, heads=2, width=16, tied=True),
+            headless=HeadlessConfig(**settings),
+        )  # fmt: skip
+        values = resolve(config).identity_values(store_fingerprint="x", parent=None)
+        assert ("candidates" in values["headless"]) == bool(settings)
+        return run_identity(resolve(config), small_store)
+
+    laws = [{}, {"draws": 9}, {"candidates": "unigram"}, {"candidates": "unigram", "draws": 9}]
+    assert len({identity(**law) for law in laws}) == 4
+
+
+def test_draws_alone_do_not_depend_on_the_micro_batch(small_store, tmp_path):
+    model = ModelConfig(layers=1, heads=2, width=16, tied=True)
+    for settings, depends in (
+        ({}, True),
+        ({"candidates": "mixture"}, True),
+        ({"candidates": "unigram"}, True),
+        ({"candidates": "unigram", "draws": 30}, False),
+    ):
+        config = tiny_training(
+            small_store, tmp_path / str(settings), objective="headless", model=model,
+            headless=HeadlessConfig(**settings),
+        )  # fmt: skip
+        record = journal(train(config).path)[-1]
+        assert ("targets_per_micro_batch" in record) == depends

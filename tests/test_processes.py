@@ -33,7 +33,9 @@ from process_jobs import measure_all
 STEPS = 6
 ANALYSES = pytest.mark.promise("Score, alpha, preference, scatter: one process = four, to 1e-10")
 FOUR = pytest.mark.promise("One process = four: the same losses, and any number goes on")
-SHARDED = ("causal-forward", "headless", "masked", "mixed", "head-fine-tuning")
+SHARDED = (
+    "causal-forward", "headless", "headless-draws", "masked", "mixed", "head-fine-tuning"
+)  # fmt: skip
 
 
 def together(processes: int, job: str, folder: Path) -> None:

@@ -15,10 +15,11 @@ should be the unigram distribution. Which law it is:
   becomes the softmax's over the vocabulary, and the loss cross-entropy with the prior as output
   bias, less H(p, p_unigram), plus log M.
 - "mixture": the targets of the micro-batch and draws. Given its own window, a row's candidates are
-  known to hold v c_own(v) + R p_unigram(v) times in expectation, R the candidates from elsewhere. So
-  each counts (its number) * p_unigram(v) / (that expectation): the sum over candidates is an
-  unbiased estimate of the softmax's, in every row (importance weights, as in sampled softmax:
-  Bengio and Senecal, IEEE Trans. Neural Networks 19, 2008).
+  known to hold v, in expectation, c_own(v) + R p_unigram(v) times, R the candidates from elsewhere.
+  So each counts p_unigram(v) / (that expectation), times their number: the sum over candidates is
+  an unbiased estimate of the softmax's, in every row (importance weights, as in sampled softmax:
+  Bengio and Senecal, IEEE Trans. Neural Networks 19, 2008). Its logarithm is not, by half its
+  relative variance.
 
 Shapes: K targets, V vocabulary, M draws, U distinct candidates, W windows.
 """
@@ -116,7 +117,9 @@ def unigram_draws(log_unigram_V: torch.Tensor, count: int, *, key: int) -> torch
 
     A pure function of the distribution and the key: no state, exact on resume.
     """
-    below_V = np.cumsum(np.exp(log_unigram_V.detach().cpu().numpy().astype(np.float64)))
+    # copied: numpy would pin the memory that FSDP frees after the step
+    copied_V = log_unigram_V.detach().to("cpu", torch.float64, copy=True)
+    below_V = np.cumsum(np.exp(copied_V.numpy()))
     ids_M = np.searchsorted(below_V, uniform(key, _DRAWS, count) * below_V[-1], side="right")
     return torch.from_numpy(ids_M).to(log_unigram_V.device)
 

@@ -150,9 +150,9 @@ def sum_over_candidates(
     cosine: bool = False,
     detach_targets: bool = False,
 ) -> torch.Tensor:
-    """Sum over rows i of -log(exp(s[i, x_i]) / sum over candidates u of w[i, u] exp(s[i, u])), nats.
+    """Sum over rows i of -log(exp(s[i, x_i]) / sum over candidates u of w[i, u] exp(s[i, u])).
 
-    The weights `w` and the targets `x` are those of `candidates`; the rest is as in
+    The weights `w` and the targets `x` are those of `candidates`; the rest, nats too, is as in
     `contrastive_loss`. All ids must be rows of the embedding.
     """
     if detach_targets:

@@ -5,9 +5,10 @@ other targets (Godey, de la Clergerie and Sagot, ICLR 2024, arXiv 2309.08351); t
 over the vocabulary while training.
 
 Notable:
-- The optimum of the loss is log p(v | context) - log q(v) up to a constant of the context, q the law
-  of the row's candidates. Where q is the unigram distribution, embeddings plus its logarithm as
-  output bias are a language model with no fine-tuning, and that is how this objective scores text.
+- The optimum of the loss is log p(v | context) - log q(v) up to a constant of the context, with q
+  the law of the row's candidates. Where q is the unigram distribution, embeddings plus its
+  logarithm as output bias are a language model with no fine-tuning, and that is how this objective
+  scores text.
 - As published the candidates are the targets of the micro-batch, over all processes. A share of
   them is of the row's own window, one over the number of windows, so q leans to what is likely in
   that window, and the model is biased against it. `lmlab.objectives.candidates` has other laws.
