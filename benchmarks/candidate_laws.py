@@ -37,7 +37,12 @@ from lmlab.objectives.contrastive import sum_over_candidates
 from lmlab.objectives.cross_entropy import linear_cross_entropy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from candidate_toy import TOKENS, TOPICS, VOCABULARY, Toy
+from candidate_toy import (  # pyright: ignore[reportMissingImports]
+    TOKENS,
+    TOPICS,
+    VOCABULARY,
+    Toy,
+)
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
 

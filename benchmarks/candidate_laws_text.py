@@ -149,6 +149,7 @@ def report(store: TokenStore, options: argparse.Namespace) -> None:
     """Prints the table of the runs that are there."""
     with suppress(BrokenPipeError):
         for tokens in options.tokens:
+            pairs = []
             print(f"\n{tokens:,} training tokens, learning rate {options.learning_rate:g}\n")
             print("| arm | seeds | nats | minus `tied` | on repeated | on new | repeated - new |")
             print("|---|---|---|---|---|---|---|")

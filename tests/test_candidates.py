@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from lmlab.models.build import build_config, build_model
 from lmlab.objectives import contrastive as module
 from lmlab.objectives.base import Batch
 from lmlab.objectives.candidates import (
+    Candidates,
     chosen_rows,
     mixture,
     other_windows,
@@ -64,7 +66,7 @@ def brute_force(hidden, embedding, targets, law, draws, subset=()):
         window = i // T
         elsewhere = [flat[j] for j in kept if j // T != window]
         inside = [flat[j] for j in kept if j // T == window]
-        weighted = {
+        weighted: Any = {
             "subset": [(flat[i], 1.0)]
             + [(flat[j], 1.0) for n, j in enumerate(kept) if subset[n] and n != k],
             "other-windows": [(flat[i], 1.0)] + [(v, 1.0) for v in elsewhere],
@@ -189,7 +191,7 @@ def test_the_mixtures_sum_estimates_the_softmaxs_without_bias():
         weights[made.ids_U.numpy()] = made.weight_WU[0].numpy()
         sums.append(weights @ np.exp(scores) / (4 * T + M))
     expected = prior @ np.exp(scores)
-    error = np.std(sums) / math.sqrt(len(sums))
+    error = float(np.std(sums)) / math.sqrt(len(sums))
     assert np.mean(sums) == pytest.approx(expected, abs=4 * error)
     assert error < 0.01 * expected
     # without the weights the own window's share would count
@@ -273,7 +275,7 @@ def test_the_laws_of_a_micro_batch_are_those_of_its_settings():
     targets = torch.tensor([[1, 2, 1], [3, -100, 2]])
     batch = Batch(torch.zeros_like(targets), targets, key=11)
 
-    def made(**settings):
+    def made(**settings: Any) -> Candidates:
         return candidates_of(HeadlessConfig(**settings), batch, PRIOR_V)
 
     plain = made()
@@ -292,6 +294,7 @@ def test_the_laws_of_a_micro_batch_are_those_of_its_settings():
 
 
 def test_settings_that_make_no_law(small_store, tmp_path, monkeypatch):
+    settings: dict[str, Any]
     for settings, said in (
         ({"draws": 0}, "draws 0 must be at least 1"),
         ({"candidates": "other-windows", "draws": 5}, "leave it out"),
@@ -327,7 +330,7 @@ def test_settings_that_make_no_law(small_store, tmp_path, monkeypatch):
 def test_the_published_laws_runs_keep_their_identity(small_store, tmp_path):
     """Runs from before there were other laws are found again; every other law is another run."""
 
-    def identity(**settings):
+    def identity(**settings: Any) -> str:
         config = tiny_training(
             small_store, tmp_path / "a", objective="headless",
             model=ModelConfig(layers=1, heads=2, width=16, tied=True),
@@ -337,12 +340,18 @@ def test_the_published_laws_runs_keep_their_identity(small_store, tmp_path):
         assert ("candidates" in values["headless"]) == bool(settings)
         return run_identity(resolve(config), small_store)
 
-    laws = [{}, {"draws": 9}, {"candidates": "unigram"}, {"candidates": "unigram", "draws": 9}]
+    laws: list[dict[str, Any]] = [
+        {},
+        {"draws": 9},
+        {"candidates": "unigram"},
+        {"candidates": "unigram", "draws": 9},
+    ]
     assert len({identity(**law) for law in laws}) == 4
 
 
 def test_draws_alone_do_not_depend_on_the_micro_batch(small_store, tmp_path):
     model = ModelConfig(layers=1, heads=2, width=16, tied=True)
+    settings: dict[str, Any]
     for settings, depends in (
         ({}, True),
         ({"candidates": "mixture"}, True),

@@ -101,9 +101,10 @@ class Classification:
             attention[row, : 1 + n + ends] = 1
         kind = np.int64 if self.classes else np.float32
         targets = np.array([[text.label] for text in windows], dtype=kind)
-        return Batch(
-            *(torch.from_numpy(each).to(device) for each in (inputs, targets, attention)),
+        inputs_BT, targets_B1, attention_BT = (
+            torch.from_numpy(each).to(device) for each in (inputs, targets, attention)
         )
+        return Batch(inputs_BT, targets_B1, attention_BT)
 
     def outputs_of(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
         """Logits (B, C), of regression values (B, 1), in float32."""
