@@ -1,0 +1,205 @@
+"""Power of a comparison: what its standard error can show, and how many seeds that takes.
+
+The test is the two-sided t test behind every 95 % interval of lmlab: an effect is *seen* where the
+interval excludes zero.
+
+Notable:
+- Power is exact for a mean of normal values: the square of the t statistic has a noncentral F
+  distribution with 1 and df degrees of freedom and noncentrality (effect / standard error)^2
+  (Johnson, Kotz and Balakrishnan 1995, Continuous Univariate Distributions 2, chapters 30, 31).
+- A standard deviation from a few seeds is itself uncertain by a factor: `deviation_interval`.
+- `variance_components` splits the noise of a comparison into seeds, documents, sections of a
+  document, and what is left (section and seed together), by the analysis of variance of a nested,
+  crossed layout.
+
+Legend: S seeds, C sections, D documents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.special import chdtri, ncfdtr, stdtrit
+
+from lmlab.errors import UserError
+
+POWER = 0.8
+"""The power that is asked for where nothing else is said."""
+
+_MOST = 100_000
+
+
+def power(
+    effect: float, standard_error: float, degrees_of_freedom: float, *, level: float = 0.95
+) -> float:
+    """Probability that the interval at `level` excludes zero when the true value is `effect`.
+
+    `effect` and `standard_error` in one unit; the standard error is the true one, above 0.
+    """
+    critical = float(stdtrit(degrees_of_freedom, (1 + level) / 2))
+    noncentrality = (effect / standard_error) ** 2
+    if noncentrality > 1e4 + 100 * critical**2:  # beyond doubt; the series would be long
+        return 1.0
+    return float(1 - ncfdtr(1, degrees_of_freedom, noncentrality, critical**2))
+
+
+def detectable_effect(
+    standard_error: float,
+    degrees_of_freedom: float,
+    *,
+    wanted: float = POWER,
+    level: float = 0.95,
+) -> float:
+    """The true effect that is seen with probability `wanted`, in the unit of the standard error."""
+    high = 2.0
+    while power(high, 1.0, degrees_of_freedom, level=level) < wanted:
+        high *= 2
+
+    def missing(x: float) -> float:
+        return power(x, 1.0, degrees_of_freedom, level=level) - wanted
+
+    return standard_error * float(brentq(missing, 0.0, high))  # pyright: ignore[reportArgumentType]
+
+
+def seeds_needed(
+    effect: float, deviation: float, *, wanted: float = POWER, level: float = 0.95
+) -> int | None:
+    """The least number of seeds (2 or more) whose mean shows `effect`, the text being given.
+
+    `deviation` is the standard deviation between seeds, in the unit of the effect; both above 0.
+    None where 100,000 are too few.
+    """
+
+    def enough(seeds: int) -> bool:
+        error = deviation / math.sqrt(seeds)
+        return power(effect, error, seeds - 1, level=level) >= wanted
+
+    return least_number(enough, 2)
+
+
+def least_number(enough: Callable[[int], bool], first: int) -> int | None:
+    """The least whole number from `first` on that is `enough`, which must hold from there on.
+
+    None where 100,000 are not enough.
+    """
+    low, high = first - 1, first
+    while not enough(high):
+        low, high = high, 2 * high
+        if low >= _MOST:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def deviation_interval(
+    deviation: float, degrees_of_freedom: float, *, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of a standard deviation of normal values, from the chi-squared distribution."""
+    tails = ((1 - level) / 2, (1 + level) / 2)
+    low, high = (
+        deviation * math.sqrt(degrees_of_freedom / float(chdtri(degrees_of_freedom, tail)))
+        for tail in tails
+    )
+    return low, high
+
+
+@dataclass(frozen=True)
+class VarianceComponents:
+    """Where the noise of a comparison comes from: variances in its unit squared, not negative.
+
+    A section's variances are those of a section of mean size; `None` where the layout cannot tell
+    (one seed; one document). `*_df` are the degrees of freedom behind the estimates.
+    """
+
+    seed: float | None
+    document: float | None
+    section: float
+    residual: float
+    """Of seed and section together."""
+    seed_df: int
+    document_df: int
+    section_df: int
+    sections_per_document: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `results.json`."""
+        return asdict(self)
+
+
+def variance_components(
+    values_SC: ArrayLike, documents_C: ArrayLike, *, weights_C: ArrayLike | None = None
+) -> VarianceComponents:
+    """Variance components of `value[s, c] = mean + seed[s] + document[d(c)] + section[c] + rest`.
+
+    Args:
+        values_SC: a value for each seed and section.
+        documents_C: the document of each section.
+        weights_C: sizes of the sections; the variance of a section is taken to go with 1 / size.
+
+    Mean squares of the nested, crossed layout, set equal to their expectations (Searle, Casella
+    and McCulloch 1992, Variance Components, chapter 5); with sizes u_c (mean 1), U_d their sum in
+    a document, and x_c the mean over seeds:
+
+    - sum u_c (x_c - x_d)^2 over sections within documents: (C - D) (section + residual / S);
+    - sum U_d (x_d - x)^2 over documents: (D - 1) (section + residual / S) + document (C - sum
+      U_d^2 / C);
+    - sum u_c r_sc^2 over the residuals from both margins: (S - 1) (C - 1) residual;
+    - variance of the seeds' means: seed + residual / C.
+
+    A negative estimate becomes 0. Raises `UserError` for shapes that do not fit, fewer than two
+    sections, or values that are not finite.
+    """
+    v_SC = np.asarray(values_SC, dtype=np.float64)
+    names, d_C = np.unique(np.asarray(documents_C), return_inverse=True)
+    if v_SC.ndim != 2 or v_SC.shape[1] < 2 or d_C.shape != v_SC.shape[1:]:
+        raise UserError(
+            f"values_SC has shape {v_SC.shape} and documents_C {np.shape(documents_C)}; pass a row "
+            "for each seed and at least two sections, with the document of each"
+        )
+    w_C = np.ones(len(d_C)) if weights_C is None else np.asarray(weights_C, dtype=np.float64)
+    if w_C.shape != d_C.shape or not (np.isfinite(w_C).all() and (w_C > 0).all()):
+        raise UserError("weights_C must have a size above 0 for each section")
+    if not np.isfinite(v_SC).all():
+        raise UserError("values_SC must be finite")
+    seeds, sections = v_SC.shape
+    documents = len(names)
+    u_C = w_C / w_C.mean()
+    u_D = np.bincount(d_C, u_C)
+    x_C = v_SC.mean(0)
+    x_D = np.bincount(d_C, u_C * x_C) / u_D
+    mean = float(u_C @ x_C) / sections
+    m_S = v_SC @ u_C / sections
+
+    residual = 0.0
+    if seeds > 1:
+        rest_SC = v_SC - x_C - (m_S - mean)[:, None]
+        residual = float((rest_SC**2 @ u_C).sum()) / ((seeds - 1) * (sections - 1))
+    within_df = sections - documents
+    between = float(u_D @ (x_D - mean) ** 2)
+    document: float | None = None
+    if within_df:
+        inside = float(u_C @ (x_C - x_D[d_C]) ** 2) / within_df
+        if documents > 1:
+            share = sections - float(u_D @ u_D) / sections
+            document = max(0.0, (between - (documents - 1) * inside) / share)
+    else:  # a section a document: what differs between documents is all there is
+        inside, document = between / (documents - 1), 0.0
+    seed = None if seeds == 1 else max(0.0, float(m_S.var(ddof=1)) - residual / sections)
+    return VarianceComponents(
+        seed=seed,
+        document=document,
+        section=max(0.0, inside - residual / seeds),
+        residual=residual,
+        seed_df=seeds - 1,
+        document_df=documents - 1,
+        section_df=within_df or documents - 1,
+        sections_per_document=sections / documents,
+    )

@@ -1,0 +1,165 @@
+"""What a comparison may say: a verdict, how far it reaches, and what no difference seen means.
+
+Every page and command words its findings by these functions, so that no sentence says more than
+its seeds and documents carry.
+
+Notable:
+- Fewer than `MINIMUM_SEEDS` seeds give no verdict on directions, objectives or towers: one pair of
+  models, or two, is what the sentence is about. Fewer than five documents: these documents.
+- A null that is not rejected is no finding. In its place stands an upper bound of the difference
+  (`Evidence.bound`), which is the least margin for which two one-sided tests show equivalence
+  (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15), and the difference that would have been seen
+  with 80 % (`Evidence.detectable`).
+- Several comparisons that are read together are a family: `holm` adjusts their p-values so that
+  the probability of any false finding stays at 5 % (Holm 1979, Scand. J. Statist. 6);
+  `scipy.stats.false_discovery_control` is for families of many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+from lmlab.numerics.power import detectable_effect
+
+MINIMUM_SEEDS = 3
+"""Below this no verdict is given on what the seeds stand for."""
+MINIMUM_DOCUMENTS = 5
+"""Below this a finding is about these documents."""
+
+Finding = Literal["above", "below", "undecided", "none"]
+"""Where the interval lies: above zero, below it, across it; none: there is no interval."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A difference, its interval, and how many seeds and documents stand behind it.
+
+    `seeds` None: the comparison has no seeds (counts of a text, one given model).
+    """
+
+    estimate: float
+    low: float | None
+    high: float | None
+    standard_error: float | None
+    degrees_of_freedom: float | None
+    seeds: int | None
+    documents: int
+
+    @classmethod
+    def of(cls, interval: Mapping[str, Any]) -> Self:
+        """From the stored form of `numerics.random_effects.Interval`."""
+        return cls(**{name: interval[name] for name in cls.__dataclass_fields__})
+
+    @property
+    def finding(self) -> Finding:
+        """Where the interval lies."""
+        if self.low is None or self.high is None:
+            return "none"
+        if self.low > 0:
+            return "above"
+        return "below" if self.high < 0 else "undecided"
+
+    @property
+    def general(self) -> bool:
+        """Whether a verdict on other seeds and other texts may be given."""
+        enough = self.seeds is None or self.seeds >= MINIMUM_SEEDS
+        return enough and self.documents >= MINIMUM_DOCUMENTS
+
+    @property
+    def p_value(self) -> float | None:
+        """Two-sided, of the t test that belongs to the interval; None without one."""
+        if self.standard_error is None or self.degrees_of_freedom is None:
+            return None
+        if self.standard_error == 0:
+            return float(self.estimate == 0)
+        t = abs(self.estimate) / self.standard_error
+        return float(2 * stdtr(self.degrees_of_freedom, -t))
+
+    @property
+    def bound(self) -> float | None:
+        """The difference's size is below this with 95 %: |estimate| + t(0.95) standard errors."""
+        if self.standard_error is None or self.degrees_of_freedom is None:
+            return None
+        critical = float(stdtrit(self.degrees_of_freedom, 0.95))
+        return abs(self.estimate) + critical * self.standard_error
+
+    @property
+    def detectable(self) -> float | None:
+        """The true difference that would have been seen (interval without zero) with 80 %."""
+        if self.standard_error is None or self.degrees_of_freedom is None:
+            return None
+        return detectable_effect(self.standard_error, self.degrees_of_freedom)
+
+
+def reach(seeds: int | None, documents: int, *, models: str = "models") -> str:
+    """What a finding is about where it is not general: " for these two models on this text".
+
+    Empty where there are seeds and documents enough. `models` names what a seed trains.
+    """
+    few = documents < MINIMUM_DOCUMENTS
+    where = "on these documents" if few else "on this text"
+    if seeds == 1:
+        return f" for these two {models} {where}"
+    if seeds is not None and seeds < MINIMUM_SEEDS:
+        return f" for these {seeds} pairs of {models} {where}"
+    return f" {where}" if few else ""
+
+
+def verdict(
+    evidence: Evidence,
+    *,
+    above: str,
+    below: str,
+    size: Callable[[float], str],
+    models: str = "models",
+) -> str:
+    """The finding in words, with its reach and without its numbers.
+
+    Args:
+        above, below: what is said where the interval lies above zero, and below: "forward is
+            easier".
+        size: a difference, without sign, in words: "1.2 %".
+        models: what a seed trains.
+    """
+    about = reach(evidence.seeds, evidence.documents, models=models)
+    finding = evidence.finding
+    if finding == "none":
+        return f"no interval{about}"
+    if finding == "undecided":
+        assert evidence.bound is not None
+        return f"not decided{about}: any difference is below {size(evidence.bound)} (95 %)"
+    return (above if finding == "above" else below) + about
+
+
+def power_words(evidence: Evidence, size: Callable[[float], str]) -> str:
+    """What would have been seen; empty without an interval."""
+    if evidence.detectable is None:
+        return ""
+    return f"a difference of {size(evidence.detectable)} would have been seen with 80 %"
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's adjusted p-values of a family; None (no test) stays None and does not count.
+
+    The k-th smallest of n is multiplied by n - k + 1, and never falls below the one before it.
+    """
+    tested = [i for i, p in enumerate(p_values) if p is not None]
+    p_T = np.array([p_values[i] for i in tested], dtype=np.float64)
+    order_T = np.argsort(p_T, kind="stable")
+    raised_T = np.minimum(1.0, p_T[order_T] * np.arange(len(p_T), 0, -1))
+    adjusted: list[float | None] = [None] * len(p_values)
+    for place, p in zip(order_T, np.maximum.accumulate(raised_T), strict=True):
+        adjusted[tested[place]] = float(p)
+    return adjusted
+
+
+def family_finding(evidence: Evidence, adjusted: float | None, *, level: float = 0.95) -> Finding:
+    """The finding of one comparison of a family: undecided where its adjusted p is too large."""
+    if adjusted is None or evidence.finding in ("none", "undecided"):
+        return evidence.finding
+    return evidence.finding if adjusted <= 1 - level else "undecided"
