@@ -73,7 +73,7 @@ def test_coverage_of_the_mean_over_rows_with_pooled_seeds():
         rows = rng.normal(0, 0.2, 5)
         seeds = rows[:, None] + rng.normal(0, 0.3, (5, 3))
         variances = seeds.var(axis=1, ddof=1) / 3
-        found = synthesis(seeds.mean(1), pooled_variances(seeds, variances)[0])
+        found = synthesis(seeds.mean(1), pooled_variances(list(seeds), variances)[0])
         assert found.low is not None
         assert found.high is not None
         held += found.low <= 0 <= found.high

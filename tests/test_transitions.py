@@ -103,12 +103,11 @@ def test_the_log_rank_statistic_is_scipys():
         scores = logrank_scores(
             np.minimum(np.concatenate([x, y]), 1.2), np.concatenate([x, y]) <= 1.2
         )
-        theirs = stats.logrank(
-            *(
-                stats.CensoredData(uncensored=z[z <= 1.2], right=np.full((z > 1.2).sum(), 1.2))
-                for z in (x, y)
-            )
+        first, second = (
+            stats.CensoredData(uncensored=z[z <= 1.2], right=np.full((z > 1.2).sum(), 1.2))
+            for z in (x, y)
         )
+        theirs = stats.logrank(first, second)
         # the same numerator, observed less expected; theirs is divided by its standard error
         assert np.sign(scores[:7].sum()) == np.sign(theirs.statistic)
         assert scores.sum() == pytest.approx(0, abs=1e-12)
@@ -145,7 +144,7 @@ def test_the_exact_p_is_uniform_without_a_difference():
     rng = np.random.default_rng(3)
     draws = rng.exponential(1, (500, 2, 4))
     censored = [[[t if t < 1 else None for t in z] for z in pair] for pair in draws]
-    p = np.array([compare_times(*pair, 1.0).p for pair in censored])
+    p = np.array([compare_times(first, second, 1.0).p for first, second in censored])
     for level in (0.1, 0.2, 0.5):
         assert (p <= level).mean() <= level + 0.05
 
