@@ -332,3 +332,11 @@ def test_checkpoint_schedules():
     assert due(8, every=4) == [4, 8]
     assert due(3, every=500) == [3]
     assert due(37, every=10, logarithmic=True) == [0, 1, 2, 4, 8, 10, 16, 20, 30, 32, 37]
+    dense = due(128, every=500, logarithmic=True, per_doubling=4)
+    assert dense[:10] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]
+    assert dense[-9:] == [32, 38, 45, 54, 64, 76, 91, 108, 128]
+    with pytest.raises(UserError, match="logarithmic"):
+        CheckpointConfig(per_doubling=4)
+    # what is not used decides nothing: runs of before keep their identity
+    config = TrainConfig(Path("s"), checkpoints=CheckpointConfig(logarithmic=True))
+    assert "per_doubling" not in identity(config)["checkpoints"]

@@ -15,7 +15,16 @@ import numpy as np
 import pytest
 
 from helpers import tiny_training
-from lmlab.analyses.dynamics import Watch, captured, crossing, step_of, watch_run
+from lmlab.analyses.dynamics import (
+    Captured,
+    Dynamics,
+    Watch,
+    bracket,
+    captured,
+    crossing,
+    step_of,
+    watch_run,
+)
 from lmlab.analyses.encode import encode
 from lmlab.analyses.score import score
 from lmlab.analyses.subject import open_subject
@@ -25,6 +34,7 @@ from lmlab.config.training import CheckpointConfig
 from lmlab.data.unigram import token_counts
 from lmlab.errors import UserError
 from lmlab.runs.checkpoint import checkpoint_folder, checkpoints
+from lmlab.studies.encoding_words import captured_words
 from lmlab.training.loop import train
 from tolerances import OF_FLOAT32, near
 
@@ -35,6 +45,40 @@ def test_a_crossing_is_found_between_checkpoints_on_a_logarithmic_scale():
     assert crossing(steps_K, np.array([0, 0, 0.8, 1.0, 1])) == pytest.approx(2**2.5 - 1)
     assert crossing(steps_K, np.array([1.0, 0, 0, 0, 1])) == 0
     assert crossing(steps_K, np.array([0, 0, 0, 0, -0.1])) is None
+
+
+def test_a_crossing_has_checkpoints_around_it():
+    steps_K = np.array([2.0, 4, 8, 16])
+    assert bracket(steps_K, np.array([0, 0.5, 0.95, 1])) == (4, 8)
+    assert bracket(steps_K, np.array([0.9, 0.5, 0.95, 1])) == (0, 2)
+    assert bracket(steps_K, np.array([0, 0.5, 0.95, -1])) is None
+
+
+def dynamics_of(frequency: Captured, loss: Captured) -> Dynamics:
+    return Dynamics("a", "b", 1, (), (), (), frequency, loss)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "loss", "order"),
+    [
+        ((116.0, 64.0, 128.0), (98.0, 64.0, 128.0), "not decided"),
+        ((116.0, 108.0, 128.0), (98.0, 91.0, 108.0), "loss first"),
+        ((98.0, 91.0, 108.0), (116.0, 108.0, 128.0), "frequency first"),
+        ((100.0, 91.0, 128.0), (98.0, 91.0, 108.0), "not decided"),
+        ((None, None, None), (98.0, 91.0, 108.0), None),
+    ],
+)
+def test_which_came_first_is_not_decided_between_the_same_checkpoints(frequency, loss, order):
+    """Was: "after it", from 116 against 98, both between the checkpoints at 64 and 128."""
+    made = dynamics_of(
+        Captured(frequency[0], None, None, *frequency[1:]), Captured(loss[0], None, None, *loss[1:])
+    )
+    assert made.order == order
+    values = made.to_json()
+    assert values["order"] == order
+    said = captured_words(values)
+    assert ("not decided" in said) == (order == "not decided")
+    assert ("In this run" in said) == (order not in ("not decided", None))
 
 
 def test_the_interval_covers_the_step_and_narrows_with_tokens():
@@ -54,6 +98,10 @@ def test_the_interval_covers_the_step_and_narrows_with_tokens():
         assert found.low is not None
         assert found.high is not None
         assert found.low < expected < found.high
+        assert found.after is not None
+        assert found.by is not None
+        assert found.after <= found.low < found.high <= found.by
+    assert (many.after, many.by) == bracket(steps_K, share_K)
     assert many.high - many.low < 0.4 * (few.high - few.low)  # type: ignore[operator]
     never = captured(steps_K, np.tile(rng.normal(size=50), (7, 1)), 2 * rng.normal(size=(7, 50)))
     assert (never.step, never.low) == (None, None)
@@ -82,7 +130,7 @@ def test_a_snapshot_is_what_the_other_analyses_find(run, small_store):
     subject = open_subject(run)
     encoded = encode(subject, small_store, max_windows=None, rotations=1)
     last = snapshots[-1]
-    assert last.r2_alpha == pytest.approx(encoded.encoding.r2_heldout, abs=OF_FLOAT32)
+    assert last.r2_alpha == pytest.approx(encoded.encoding.embedding_alone.r2, abs=OF_FLOAT32)
     assert last.loss == near(score(subject, small_store).nats_per_token)
     counts_V = token_counts(small_store.split("train"), 14)[:12]
     unigram_V = (counts_V + 1) / (counts_V + 1).sum()

@@ -252,9 +252,59 @@ def test_the_bias_is_an_offset():
     e_VD, b_V = head.weight.detach().numpy(), head.bias.detach().numpy()
     made = fit_encoding(e_VD, statistics.alpha_V, offset_V=b_V)
     assert made.r2_train > fit_encoding(e_VD, statistics.alpha_V).r2_train
-    np.testing.assert_allclose(made.target_N, -np.log(statistics.alpha_V) + b_V)
+    np.testing.assert_allclose(made.target_N, -np.log(statistics.alpha_V))
+    plain = fit_linear(e_VD, b_V - np.log(statistics.alpha_V))
+    np.testing.assert_allclose(made.slope_D, plain.slope_D)
+    np.testing.assert_allclose(made.held_out_N, plain.held_out_N - b_V)
     first_V = predict_first_order(e_VD, statistics, offset_V=b_V)
     np.testing.assert_allclose(first_V, predict_first_order(e_VD, statistics) - b_V, rtol=1e-5)
+
+
+def test_r2_has_one_target_with_and_without_a_bias():
+    """Was: R2 of -log alpha plus the bias, another target than that of a model without one."""
+    rng = np.random.default_rng(7)
+    e_VD, b_V = rng.normal(size=(400, 6)), 3 * rng.normal(size=400)
+    noise_V = 0.5 * rng.normal(size=400)
+    logits_V = 0.2 * e_VD @ rng.normal(size=6) + b_V + noise_V
+    alpha_V = np.exp(logits_V - np.logaddexp.reduce(logits_V))
+    y_V, fold_V = -np.log(alpha_V), fold_numbers(400)
+
+    def explained(x_VD, offset_V):
+        """Held-out R2 and root mean square error, by plain least squares."""
+        error_V = np.empty(400)
+        for k in range(5):
+            design = np.column_stack([x_VD, np.ones(400)])
+            known = y_V + offset_V
+            solution = np.linalg.lstsq(design[fold_V != k], known[fold_V != k])[0]
+            error_V[fold_V == k] = (known - design @ solution)[fold_V == k]
+        left = [(error_V[fold_V == k] ** 2).sum() for k in range(5)]
+        spread = [((y_V[fold_V == k] - y_V[fold_V == k].mean()) ** 2).sum() for k in range(5)]
+        return float(np.mean(1 - np.divide(left, spread))), float(np.sqrt((error_V**2).mean()))
+
+    made = fit_encoding(e_VD, alpha_V, offset_V=b_V)
+    none_V0, zero_V = np.empty((400, 0)), np.zeros(400)
+    assert made.bias_alone is not None
+    for part, x_VD, offset_V in (
+        (made.embedding_alone, e_VD, zero_V), (made.bias_alone, none_V0, b_V)
+    ):  # fmt: skip
+        assert (part.r2, part.root_mean_square) == pytest.approx(explained(x_VD, offset_V))
+    assert (made.r2_heldout, made.root_mean_square) == pytest.approx(explained(e_VD, b_V))
+    assert made.r2_heldout > made.bias_alone.r2 > 0.8
+    assert made.embedding_alone.r2 < 0.3
+    # the same distribution from an embedding that holds the bias has the same target and fit
+    folded_VD = np.column_stack([e_VD, b_V])
+    folded = fit_encoding(folded_VD, alpha_V)
+    assert folded.bias_alone is None
+    assert folded.embedding_alone.r2 == folded.r2_heldout
+    assert folded.r2_heldout == pytest.approx(made.r2_heldout, abs=0.01)
+    assert folded.root_mean_square == pytest.approx(made.root_mean_square, abs=0.02)
+    np.testing.assert_allclose(folded.target_N, made.target_N)
+    # the in-sample R2 and the nulls are of that target too
+    residual_V = y_V + b_V - fit_linear(e_VD, y_V + b_V).fitted_N
+    total = ((y_V - y_V.mean()) ** 2).sum()
+    assert made.r2_train == pytest.approx(1 - (residual_V**2).sum() / total)
+    nulls = null_fits(e_VD, made, counts_V=np.round(1e6 * alpha_V))
+    assert nulls == null_fits(e_VD, fit_encoding(e_VD, alpha_V), counts_V=np.round(1e6 * alpha_V))
 
 
 def test_held_out_r2_of_noise_is_not_above_zero_and_in_sample_is():
@@ -449,7 +499,9 @@ def test_the_command_on_a_trained_run(small_store, text_store, tmp_path, capsys)
     out = tmp_path / "out"
     options = ["--store", str(small_store.path), "--device", "cpu", "--out", str(out)]
     assert main(["encode", str(run), *options]) == 0
-    assert "R², held out" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    for row in ("R² of -log mean probability", "root mean square error", "the bias alone"):
+        assert row in said
     results = json.loads((out / "results.json").read_text())
     made = encode(open_subject(run), small_store).to_json()
     assert results["encoding"] == json.loads(json.dumps(made["encoding"]))
@@ -457,6 +509,7 @@ def test_the_command_on_a_trained_run(small_store, text_store, tmp_path, capsys)
     assert main(["encode", str(run), *raw]) == 0
     other = json.loads((tmp_path / "raw" / "results.json").read_text())
     assert other["encoding"]["r2_heldout"] != results["encoding"]["r2_heldout"]
+    assert (other["encoding"]["bias_alone"], "bias_alone" in results["encoding"]) == (None, True)
     assert main(["encode", str(run), "--store", str(text_store.path)]) == 2
     assert "another tokenizer" in capsys.readouterr().err
 

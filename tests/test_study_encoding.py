@@ -75,7 +75,15 @@ def test_the_page_is_drawn_again_from_the_results_alone(finished):
     assert main(["report", "--study", str(out)]) == 0
     assert (out / "report.html").read_text() == page
     assert page.count("<figure>") == 10
-    for words in ("held-out tokens", "random bases", "Frequency is captured", "written into"):
+    for words in (
+        "held-out tokens",
+        "root mean square error",
+        "bias alone",
+        "which came first",
+        "random bases",
+        "Frequency is captured",
+        "written into",
+    ):
         assert words in page
 
 

@@ -10,6 +10,9 @@ Notable:
   over tokens: the tokens are drawn again, the same ones at every checkpoint, 400 times (percentiles
   of 95 %). It does not cover other seeds.
 - Beside it stands the step where the loss on the same windows has made 90 % of its way.
+- What is known of a step is the two checkpoints that it lies between; the point between them is a
+  guess. So which of the two steps comes first is decided only where these brackets (that of the
+  frequency widened over the drawn tokens) do not overlap.
 - Movement is the distance from the first checkpoint over that of the last from the first, for all
   parameters and for the output embedding. While a run goes on, the last is the newest.
 - A Hub model's history is given as one folder or name for each checkpoint, in their order.
@@ -24,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -61,7 +64,7 @@ class Snapshot:
     r2_frequency: float
     """Of the output embedding against log(count + 1) in the training split."""
     r2_alpha: float
-    """Against the model's own -log alpha; an output bias is an offset."""
+    """Against the model's own -log alpha, without an output bias: the embedding alone."""
     slope_norm: float
     """Of the fit against -log alpha."""
     mean_norm: float
@@ -86,11 +89,19 @@ class _Seen:
 
 @dataclass(frozen=True)
 class Captured:
-    """A step and its interval; None where there was no such step."""
+    """A step, its interval over tokens, the checkpoints around it; None where there was none."""
 
     step: float | None
     low: float | None
     high: float | None
+    after: float | None
+    """The last checkpoint before it (0 if it had come by the first one); with an interval, that of
+    its lower end."""
+    by: float | None
+    """The first checkpoint that has it; with an interval, that of its upper end."""
+
+
+Order = Literal["frequency first", "loss first", "not decided"]
 
 
 @dataclass(frozen=True)
@@ -107,11 +118,21 @@ class Dynamics:
     frequency: Captured
     """Where R2 against log frequency has reached 90 % of its last value."""
     loss: Captured
-    """Where the loss has made 90 % of its way; no interval."""
+    """Where the loss has made 90 % of its way; no interval over tokens."""
+
+    @property
+    def order(self) -> Order | None:
+        """Which of the two came first in this run; None where one of them did not come."""
+        one, other = self.frequency, self.loss
+        if one.after is None or one.by is None or other.after is None or other.by is None:
+            return None
+        if one.by <= other.after:
+            return "frequency first"
+        return "loss first" if other.by <= one.after else "not decided"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self)
+        return {**asdict(self), "order": self.order}
 
 
 class Watch:
@@ -170,7 +191,7 @@ class Watch:
             name=subject.name,
             step=step,
             r2_frequency=fit.r2_heldout,
-            r2_alpha=encoding.r2_heldout,
+            r2_alpha=encoding.embedding_alone.r2,
             slope_norm=float(np.linalg.norm(encoding.slope_D)),
             mean_norm=float(np.linalg.norm(head.embedding_VD[encoding.tokens], axis=1).mean()),
             unigram_kl=float(unigram_N @ (log_unigram_N - log_alpha_N)),
@@ -194,7 +215,7 @@ class Watch:
         if len(seen) < 2:
             raise UserError(
                 f"{subject}: {len(seen)} checkpoint; dynamics needs at least two. Train with "
-                "--checkpoints.logarithmic, or give several folders"
+                "--checkpoints.logarithmic --checkpoints.per-doubling 4, or give several folders"
             )
         steps = np.array([s.snapshot.step for s in seen], dtype=np.float64)
         losses = np.array([s.snapshot.loss for s in seen])
@@ -209,7 +230,7 @@ class Watch:
             frequency=captured(
                 steps, np.stack([s.frequency_N for s in seen]), np.stack([s.error_N for s in seen])
             ),
-            loss=Captured(crossing(steps, losses[0] - losses), None, None),
+            loss=_captured(steps, losses[0] - losses),
         )
 
 
@@ -244,22 +265,43 @@ def crossing(steps_K: Array, values_K: Array) -> float | None:
     return float(np.expm1(log_step))
 
 
+def bracket(steps_K: Array, values_K: Array) -> tuple[float, float] | None:
+    """The two checkpoints that `crossing` lies between; (0, the first) if it had come by then."""
+    if values_K[-1] <= 0:
+        return None
+    at = int(np.argmax(values_K >= _CAPTURED * values_K[-1]))
+    return (0.0 if at == 0 else float(steps_K[at - 1])), float(steps_K[at])
+
+
+def _captured(steps_K: Array, values_K: Array) -> Captured:
+    after, by = bracket(steps_K, values_K) or (None, None)
+    return Captured(crossing(steps_K, values_K), None, None, after, by)
+
+
 def captured(steps_K: Array, target_KN: Array, error_KN: Array) -> Captured:
     """Where R2 = 1 - sum error^2 / sum (target - mean)^2 has reached 90 % of its last value."""
 
-    def step(chosen: NDArray[np.int64] | slice) -> float | None:
+    def at(chosen: NDArray[np.int64] | slice) -> Captured:
         target = target_KN[:, chosen]
         total_K = ((target - target.mean(1, keepdims=True)) ** 2).sum(1)
-        return crossing(steps_K, 1 - (error_KN[:, chosen] ** 2).sum(1) / total_K)
+        return _captured(steps_K, 1 - (error_KN[:, chosen] ** 2).sum(1) / total_K)
 
     rng = np.random.default_rng(_SEED)
     tokens = target_KN.shape[1]
-    drawn = [step(rng.integers(0, tokens, tokens)) for _ in range(_RESAMPLES)]
-    found = [each for each in drawn if each is not None]
-    if step(slice(None)) is None or len(found) < _RESAMPLES:
-        return Captured(step(slice(None)), None, None)
-    low, high = np.quantile(found, [0.025, 0.975])
-    return Captured(step(slice(None)), float(low), float(high))
+    whole = at(slice(None))
+    drawn = [at(rng.integers(0, tokens, tokens)) for _ in range(_RESAMPLES)]
+    found = [
+        (each.step, each.after, each.by)
+        for each in drawn
+        if each.step is not None and each.after is not None and each.by is not None
+    ]
+    if whole.step is None or len(found) < _RESAMPLES:
+        return whole
+    step_R, after_R, by_R = np.array(found).T
+    low, high = np.quantile(step_R, [0.025, 0.975])
+    after = np.quantile(after_R, 0.025, method="lower")
+    by = np.quantile(by_R, 0.975, method="higher")
+    return Captured(whole.step, float(low), float(high), float(after), float(by))
 
 
 def _path(weights: Sequence[dict[str, torch.Tensor]]) -> tuple[float, ...]:

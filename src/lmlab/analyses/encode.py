@@ -3,7 +3,8 @@
 Notable:
 - Left out of the fit, and counted: rows that pad the vocabulary, and the tokenizer's special
   tokens, which no text has.
-- The output bias that a model has (its own or lmlab's log-unigram) is an offset of the fit.
+- The output bias that a model has (its own or lmlab's log-unigram) is an offset of the fit; R2 is
+  of -log alpha for all models, and what the bias explains alone stands beside it.
 - A scaled head counts as its embedding scaled. A soft-capped one has no closed-form predictors.
 
 Shapes: D width, V vocabulary.
@@ -165,7 +166,9 @@ def encoding_rows(made: EncodedSubject) -> list[tuple[str, str]]:
     """The figures in words, for a table."""
     encoding = made.encoding
     rows = [
-        ("R², held out", f"{encoding.r2_heldout:.4f}"),
+        ("R² of -log mean probability, held out", f"{encoding.r2_heldout:.4f}"),
+        ("root mean square error, held out", f"{encoding.root_mean_square:.3f} nats"),
+        *_parts(encoding),
         ("R², in sample", f"{encoding.r2_train:.4f}"),
         ("Spearman, held out", "none" if encoding.spearman is None else f"{encoding.spearman:.4f}"),
         ("tokens fitted", f"{len(encoding.tokens):,}"),
@@ -189,6 +192,18 @@ def tenth_of_vocabulary(number: int) -> str:
     if number == 0:
         return f"tokens {decile_name(number)}"
     return f"tenth {decile_name(number)} of the tokens that are in it"
+
+
+def _parts(encoding: Encoding) -> list[tuple[str, str]]:
+    """Of a head with a bias: what each half predicts without the other."""
+    if encoding.bias_alone is None:
+        return []
+    return [
+        (f"the {name} alone: R², held out", f"{part.r2:.4f} ({part.root_mean_square:.3f} nats)")
+        for name, part in (
+            ("embedding", encoding.embedding_alone), ("bias", encoding.bias_alone)
+        )
+    ]  # fmt: skip
 
 
 def dimensions_needed(sparse: Sparsity) -> str:

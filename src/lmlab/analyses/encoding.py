@@ -10,7 +10,10 @@ Sigma = Cov(h). Both predictors stand beside the regression, with nothing fitted
 
 Notable:
 - R2 is held-out: over tokens the fit has not seen (5 folds, seed 0). Noise has D / V in sample.
-- A head bias is an offset: it is taken out of -log alpha, not fitted.
+- R2 is always that of -log alpha, so that models with and without a head bias have one target. The
+  bias is an offset: part of the prediction, with its coefficient of one, not fitted. Beside it
+  stand the bias alone and the embedding alone, and the root mean square error in nats, which does
+  not depend on how much -log alpha varies.
 - Rare tokens dominate the variance, so the error is given by tenths of frequency too.
 - That few dimensions carry the encoding depends on the basis: rotating E and h leaves all else as
   it is. The sparsity curve stands beside that of random rotations.
@@ -21,7 +24,7 @@ Shapes: D width, V vocabulary, N fitted tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -35,6 +38,8 @@ from lmlab.analyses.token_probability import (
 from lmlab.errors import UserError
 from lmlab.numerics.folded_regression import (
     fit_linear,
+    fold_r2,
+    held_out_constant,
     r2_of_prediction,
     random_rotation,
     sparsity_curve,
@@ -60,8 +65,18 @@ _ENOUGH = 0.9
 
 
 @dataclass(frozen=True)
+class Explained:
+    """How near a prediction of -log alpha comes, on tokens held out."""
+
+    r2: float
+    """Mean over 5 folds of tokens, about each test fold's mean."""
+    root_mean_square: float
+    """Of the error, nats."""
+
+
+@dataclass(frozen=True)
 class Encoding:
-    """-log alpha + offset ~ slope . E + intercept, in nats."""
+    """-log alpha ~ slope . E + intercept - offset, in nats; the offset is the head bias."""
 
     slope_D: Array
     intercept: float
@@ -70,8 +85,14 @@ class Encoding:
     """
     r2_train: float
     r2_heldout: float
-    """Mean over 5 folds of tokens, about each test fold's mean."""
+    """Of -log alpha by embedding and bias: mean over 5 folds of tokens, about each fold's mean."""
+    root_mean_square: float
+    """Of the held-out error, nats."""
     r2_folds: tuple[float, ...]
+    embedding_alone: Explained
+    """A fit of -log alpha that leaves the bias out; without a bias the same fit."""
+    bias_alone: Explained | None
+    """Minus the bias and a constant; None without a bias."""
     spearman: float | None
     """Rank correlation of -log alpha and its held-out prediction."""
     ridge: float
@@ -85,15 +106,18 @@ class Encoding:
     alpha_V: Array
     """What was encoded, all tokens."""
     target_N: Array
-    """-log alpha + offset of the fitted tokens."""
+    """-log alpha of the fitted tokens."""
     held_out_N: Array
-    """Its prediction by the fit without the token's fold."""
+    """Its prediction, bias included, by the fit without the token's fold."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; the arrays over tokens are left out."""
         error = self.standard_error_D
         return {
             "r2_heldout": self.r2_heldout,
+            "root_mean_square": self.root_mean_square,
+            "embedding_alone": asdict(self.embedding_alone),
+            "bias_alone": None if self.bias_alone is None else asdict(self.bias_alone),
             "r2_folds": list(self.r2_folds),
             "r2_train": self.r2_train,
             "spearman": self.spearman,
@@ -117,7 +141,7 @@ def fit_encoding(
     exclude: ArrayLike | None = None,
     ridge: float = 0.0,
 ) -> Encoding:
-    """Regresses -log alpha (plus `offset_V`, the head bias) on the output embedding.
+    """Regresses -log alpha on the output embedding, `offset_V` (the head bias) being known.
 
     `exclude` are token ids, or a mask (V,), to leave out (padding of the vocabulary, special
     tokens). Tokens with alpha = 0 are left out and counted. `ridge` is added to the diagonal of the
@@ -138,20 +162,31 @@ def fit_encoding(
     kept_V = (alpha_V > 0) & ~left_out_V
     tokens = np.flatnonzero(kept_V)
     target_N = -np.log(alpha_V[tokens])
+    offset_N = np.zeros(len(tokens))
     if offset_V is not None:
         offset = np.asarray(offset_V, dtype=np.float64)
         if offset.shape != alpha_V.shape:
             raise UserError(f"offset {offset.shape} and alpha {alpha_V.shape}; give (V,) each")
-        target_N = target_N + offset[tokens]
-    fit = fit_linear(embedding_VD[tokens], target_N, ridge=ridge)
+        offset_N = offset[tokens]
+    fit = fit_linear(embedding_VD[tokens], target_N + offset_N, ridge=ridge)
+    held_out_N = fit.held_out_N - offset_N
+    whole = _explained(target_N, held_out_N)
+    alone, bias = whole, None
+    if offset_V is not None:
+        without = fit_linear(embedding_VD[tokens], target_N, ridge=ridge)
+        alone = _explained(target_N, without.held_out_N)
+        bias = _explained(target_N, held_out_constant(target_N + offset_N) - offset_N)
     return Encoding(
         slope_D=fit.slope_D,
         intercept=fit.intercept,
         standard_error_D=fit.standard_error_D,
-        r2_train=fit.r2_train,
-        r2_heldout=fit.r2_heldout,
-        r2_folds=fit.r2_folds,
-        spearman=rank_correlation(target_N, fit.held_out_N),
+        r2_train=r2_of_prediction(target_N, fit.fitted_N - offset_N),
+        r2_heldout=whole.r2,
+        root_mean_square=whole.root_mean_square,
+        r2_folds=fold_r2(target_N, held_out_N),
+        embedding_alone=alone,
+        bias_alone=bias,
+        spearman=rank_correlation(target_N, held_out_N),
         ridge=ridge,
         rank=fit.rank,
         tokens=tokens,
@@ -159,7 +194,14 @@ def fit_encoding(
         excluded=int(left_out_V.sum()),
         alpha_V=alpha_V,
         target_N=target_N,
-        held_out_N=fit.held_out_N,
+        held_out_N=held_out_N,
+    )
+
+
+def _explained(target_N: Array, held_out_N: Array) -> Explained:
+    return Explained(
+        float(np.mean(fold_r2(target_N, held_out_N))),
+        float(np.sqrt(((target_N - held_out_N) ** 2).mean())),
     )
 
 
@@ -238,7 +280,8 @@ def error_by_frequency(encoding: Encoding, counts_V: ArrayLike) -> tuple[DecileE
 def null_fits(
     embedding_VD: ArrayLike, encoding: Encoding, *, counts_V: ArrayLike | None = None, seed: int = 0
 ) -> dict[str, float]:
-    """Held-out R2 of what should explain little, and of what explains without the embedding.
+    """Held-out R2 of what should explain little, and of what explains without the embedding; all of
+    -log alpha, without the bias.
 
     `random embedding`: Gaussian rows of the same mean and covariance. `permuted`: the tokens' alpha
     dealt out anew. `norm alone`: the embedding's norm. `log counts`: log(count + 1) in the training
@@ -278,7 +321,8 @@ class Sparsity:
 def sparsity(
     embedding_VD: ArrayLike, encoding: Encoding, *, rotations: int = _ROTATIONS, seed: int = 0
 ) -> Sparsity:
-    """How few dimensions carry the encoding, against random bases of the same space."""
+    """How few dimensions predict -log alpha as well as all do, without the bias, against random
+    bases of the same space."""
     x_ND = np.asarray(embedding_VD, dtype=np.float64)[encoding.tokens]
     width = x_ND.shape[1]
     sizes = sorted({*np.unique(np.round(np.geomspace(1, width, 24)).astype(int)).tolist(), width})
@@ -315,12 +359,11 @@ def predictor_r2(
     """R2 of the closed-form predictors over the fitted tokens, nothing fitted; and of each up to a
     constant, since the first order misses E[log Z] only by one."""
     y_N = encoding.target_N
-    shift_N = 0.0 if offset_V is None else np.asarray(offset_V, dtype=np.float64)[encoding.tokens]
     found: dict[str, float] = {}
     for name, predict in (("first order", predict_first_order),
                           ("second order", predict_second_order)):  # fmt: skip
         predicted_V = predict(embedding_VD, statistics, offset_V=offset_V)
-        predicted_N = predicted_V[encoding.tokens] + shift_N
+        predicted_N = predicted_V[encoding.tokens]
         found[name] = r2_of_prediction(y_N, predicted_N)
         found[f"{name}, up to a constant"] = r2_of_prediction(
             y_N - y_N.mean(), predicted_N - predicted_N.mean()

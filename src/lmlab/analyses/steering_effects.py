@@ -186,6 +186,7 @@ class SteeringResult:
             "subject": self.subject,
             "untied": self.untied,
             "encoding_r2_heldout": self.encoding.r2_heldout,
+            "encoding_root_mean_square": self.encoding.root_mean_square,
             "method": self.chosen.method,
             "sizes": self.chosen.size_K.tolist(),
             "effects": [one.to_json() for one in self.effects],

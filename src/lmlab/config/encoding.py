@@ -118,7 +118,7 @@ class DynamicsConfig:
     lmlab dynamics RUN --store STORE [--follow]"""
 
     model: str
-    """Run folder (train with --checkpoints.logarithmic)."""
+    """Run folder (train with --checkpoints.logarithmic --checkpoints.per-doubling 4)."""
     store: Path
     more: tuple[str, ...] = ()
     """Further checkpoints, in their order, where `model` is not a run but the first of several
@@ -173,6 +173,9 @@ class EncodingStudyConfig:
     seed: int = 0
     dynamics: bool = True
     """Watch each model over its checkpoints. Without, runs of other studies are shared."""
+    checkpoints_per_doubling: int = 4
+    """Checkpoints for each doubling of the step; more tell apart what happens at nearly the same
+    time, and take disk space (about 12 bytes a parameter each)."""
     windows: int = 64
     """Of held-out text, for every analysis."""
     factors: tuple[float, ...] = (2.0, 5.0, 20.0)
@@ -189,6 +192,8 @@ class EncodingStudyConfig:
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise UserError(f"--{name} needs at least one value, each once; got {values}")
+        if self.checkpoints_per_doubling < 1:
+            raise UserError("--checkpoints-per-doubling must be at least 1")
         if self.context > self.batch_tokens:
             raise UserError(
                 f"--context {self.context} does not fit a batch of --batch-tokens "

@@ -6,6 +6,7 @@ it uses and the like are not.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -83,17 +84,31 @@ class CheckpointConfig:
     every: int = 500
     logarithmic: bool = False
     """Also at steps 0, 1, 2, 4, 8, ..., to watch learning from its start."""
+    per_doubling: int = 1
+    """Of those, so many for each doubling of the step (4: each 19 % later than the one before), to
+    tell apart what happens at nearly the same time; they take disk space."""
     keep: int | None = None
     """Keep only this many newest checkpoints (all by default)."""
 
     def __post_init__(self) -> None:
-        _positive(every=self.every, keep=1 if self.keep is None else self.keep)
+        _positive(
+            every=self.every,
+            keep=1 if self.keep is None else self.keep,
+            per_doubling=self.per_doubling,
+        )
+        if self.per_doubling > 1 and not self.logarithmic:
+            raise UserError("--checkpoints.per-doubling needs --checkpoints.logarithmic")
 
     def due(self, step: int, last: int) -> bool:
         """Whether a checkpoint belongs after `step` updates."""
-        power_of_two = step & (step - 1) == 0 if step else True
         regular = step > 0 and step % self.every == 0
-        return step == last or regular or (self.logarithmic and power_of_two)
+        return step == last or regular or (self.logarithmic and self._on_grid(step))
+
+    def _on_grid(self, step: int) -> bool:
+        if step == 0:
+            return True
+        number = round(self.per_doubling * math.log2(step))
+        return step == round(2 ** (number / self.per_doubling))
 
 
 @dataclass(frozen=True)
@@ -349,6 +364,8 @@ class TrainConfig:
             values.pop("output_bias")
         if not self.class_balanced:
             values.pop("class_balanced")
+        if self.checkpoints.per_doubling == 1:
+            values["checkpoints"].pop("per_doubling")
         how = values.pop("parent")
         if parent is not None:
             values.pop("model")

@@ -153,6 +153,23 @@ def r2_of_prediction(y_N: ArrayLike, predicted_N: ArrayLike) -> float:
     return _r2(float(((y - predicted) ** 2).sum()), float(((y - y.mean()) ** 2).sum()))
 
 
+def fold_r2(
+    y_N: ArrayLike, predicted_N: ArrayLike, *, folds: int = FOLDS, seed: int = SEED
+) -> tuple[float, ...]:
+    """R2 of a held-out prediction in each fold of `fit_linear`, about the fold's own mean."""
+    y, predicted = np.asarray(y_N, dtype=np.float64), np.asarray(predicted_N, dtype=np.float64)
+    fold_N = fold_numbers(len(y), folds=folds, seed=seed)
+    return tuple(r2_of_prediction(y[fold_N == k], predicted[fold_N == k]) for k in range(folds))
+
+
+def held_out_constant(y_N: ArrayLike, *, folds: int = FOLDS, seed: int = SEED) -> Array:
+    """The mean (N,) of the values outside each row's fold: the fit of a constant alone."""
+    y = np.asarray(y_N, dtype=np.float64)
+    fold_N = fold_numbers(len(y), folds=folds, seed=seed)
+    outside_K = np.array([y[fold_N != k].mean() for k in range(folds)])
+    return outside_K[fold_N]
+
+
 def sparsity_curve(
     x_ND: ArrayLike,
     y_N: ArrayLike,

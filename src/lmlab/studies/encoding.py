@@ -156,7 +156,11 @@ def _request(config: EncodingStudyConfig, store: TokenStore, name: str) -> Train
         steps=steps,
         seed=config.seed,
         optimizer=OptimizerConfig(learning_rate=config.learning_rate),
-        checkpoints=CheckpointConfig(every=max(1, steps // 4), logarithmic=True),
+        checkpoints=CheckpointConfig(
+            every=max(1, steps // 4),
+            logarithmic=True,
+            per_doubling=config.checkpoints_per_doubling,
+        ),
         **dict(arm.options),  # pyright: ignore[reportArgumentType]
     )
     identity = run_identity(resolve(made), store)
@@ -169,7 +173,7 @@ def _kept(
     """The analyses of one model with one head, made now or kept from before."""
     decided = [run.identity, store.fingerprint, raw, config.windows, list(config.factors),
                list(config.shares), *([] if config.dynamics else ["at its end"]),
-               "encoding 1"]  # fmt: skip
+               "encoding 3"]  # fmt: skip
     file = run.path / "analyses" / f"encoding-{digest(decided)[:12]}.json"
     try:
         return from_json(file.read_bytes())

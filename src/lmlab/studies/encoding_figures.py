@@ -45,12 +45,13 @@ def fit_figure(model: dict[str, Any]) -> Figure:
         x_label="-log mean probability predicted from the embedding, tokens held out, nats",
         y_label="-log mean probability, nats",
         finding=f"{begun(model)}: the embedding predicts -log mean probability with R² "
-        f"{encoding['r2_heldout']:.3f} on held-out tokens (log corpus counts alone: "
+        f"{encoding['r2_heldout']:.3f} on held-out tokens, within "
+        f"{encoding['root_mean_square']:.2f} nats root mean square (log corpus counts alone: "
         f"{model['nulls']['log counts']:.3f}; permuted: {model['nulls']['permuted']:.3f}).",
         alt="Scatter of tokens: predicted against actual, coloured by frequency.",
         caption=f"A sample of {len(model['points']):,} of {encoding['tokens']:,} tokens, by tenths "
         "of the vocabulary by frequency in the training text. A head bias, where there is one, is "
-        "taken out of both axes.",
+        "part of the prediction.",
     )
 
 

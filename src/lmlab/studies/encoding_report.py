@@ -25,7 +25,7 @@ from lmlab.studies.encoding_figures import (
     steering_figure,
     written_figure,
 )
-from lmlab.studies.encoding_words import captured_words, share
+from lmlab.studies.encoding_words import captured_words, explained, share
 from lmlab.studies.words import made_by, to_repeat
 
 
@@ -58,14 +58,15 @@ def summary(results: dict[str, Any]) -> str:
         lines.append(
             f"Vocabulary {part['vocabulary']:,}, {first['label']}: a linear function of the output "
             f"embedding explains R² {encoding['r2_heldout']:.3f} of -log mean probability on "
-            f"held-out tokens. {steered_words(first)} {pruned_words(first)}"
+            f"held-out tokens (root mean square error {encoding['root_mean_square']:.2f} nats). "
+            f"{steered_words(first)} {pruned_words(first)}"
             + (f" {captured_words(first['dynamics'])}" if "dynamics" in first else "")
         )
         others = [m for m in part["models"] if m["name"] != first["name"]]
         if others:
             lines.append(
                 "Held-out R² of the others: "
-                + "; ".join(f"{m['label']} {m['encoding']['r2_heldout']:.3f}" for m in others)
+                + "; ".join(f"{m['label']} {explained(m['encoding'])}" for m in others)
                 + "."
             )
     return "\n\n".join(lines)
@@ -79,11 +80,15 @@ def model_rows(part: dict[str, Any]) -> list[list[str]]:
         needed = "none" if sparse["needed"] is None else (
             f"{sparse['needed']} of {sparse['sizes'][-1]} ({min(rotated)}–{max(rotated)})"
         )  # fmt: skip
+        bias = m["encoding"]["bias_alone"]
         second = m["predictors"].get("second order, up to a constant")
         rows.append(
             [
                 m["label"],
                 f"{m['encoding']['r2_heldout']:.3f}",
+                f"{m['encoding']['root_mean_square']:.2f}",
+                f"{m['encoding']['embedding_alone']['r2']:.3f}",
+                "no bias" if bias is None else f"{bias['r2']:.3f}",
                 f"{m['nulls']['log counts']:.3f}",
                 "none" if second is None else f"{second:.3f}",
                 needed,
@@ -95,7 +100,8 @@ def model_rows(part: dict[str, Any]) -> list[list[str]]:
 
 
 MODEL_COLUMNS = (
-    "model", "R², held out", "R² of log counts alone", "R² of the second order",
+    "model", "R², held out", "root mean square error, nats", "R² of the embedding alone",
+    "R² of the bias alone", "R² of log counts alone", "R² of the second order",
     "dimensions for 90 % (after rotations)", "prunable by encoding", "prunable by SVD",
 )  # fmt: skip
 
@@ -140,7 +146,10 @@ def _sections(part: dict[str, Any], title: str) -> list[Section]:
 
 
 _TABLE = (
-    "R² is of -log mean probability, on tokens the fit has not seen. Prunable: largest share of "
+    "R² is of -log mean probability for every model, on tokens the fit has not seen, by the "
+    "embedding and, where the head has one, its bias as it is; dimensions are those of the "
+    "embedding alone. "
+    "Prunable: largest share of "
     "dimensions (on the grid) whose removal raises the loss by less than the margin (upper end of "
     "the 95 % interval)."
 )
@@ -191,25 +200,30 @@ def _dynamics_table(models: Sequence[dict[str, Any]]) -> Table:
     rows: list[list[str]] = []
     for m in models:
         d = m["dynamics"]
-        found, last = d["frequency"], d["snapshots"][-1]
-        step = "none" if found["step"] is None else f"{found['step']:,.0f}"
-        if found["low"] is not None:
-            step += f" [{found['low']:,.0f}, {found['high']:,.0f}]"
-        loss = d["loss"]["step"]
+        last = d["snapshots"][-1]
         rows.append(
             [
-                m["label"], step, "none" if loss is None else f"{loss:,.0f}",
+                m["label"], _around(d["frequency"]), _around(d["loss"]),
+                d["order"] or "no such step",
                 f"{last['r2_frequency']:.3f}", f"{last['unigram_kl']:.4f}", f"{last['loss']:.3f}",
                 str(last["step"]),
             ]
         )  # fmt: skip
     return Table(
-        ["model", "frequency captured at step [95 %]", "90 % of the fall of the loss at step",
+        ["model", "frequency captured at step (checkpoints around it)",
+         "90 % of the fall of the loss at step (checkpoints around it)", "which came first",
          "last R², log frequency", "last unigram KL, nats", "last loss", "steps"],
         rows,
-        "Captured: 90 % of the last R² against log frequency. Intervals are over tokens, for one "
-        "run each.",
+        "Captured: 90 % of the last R² against log frequency. The step is a guess, as if all went "
+        "evenly between two checkpoints; those of frequency are around its 95 % interval over "
+        "tokens. One run each. Which came first is decided only where the checkpoints tell.",
     )  # fmt: skip
+
+
+def _around(found: dict[str, Any]) -> str:
+    if found["step"] is None:
+        return "none"
+    return f"{found['step']:,.0f} ({found['after']:,.0f}–{found['by']:,.0f})"
 
 
 def _methods(results: dict[str, Any]) -> str:
@@ -221,8 +235,8 @@ def _methods(results: dict[str, Any]) -> str:
         "may be those of seeds. Mean probabilities over "
         f"{c['windows']} windows of validation text. R²: 5 folds of tokens, "
         "mean of the folds, each about its own mean; special tokens left out; a head bias is an "
-        "offset. Steering: single tokens at places spread evenly over the logarithm of frequency "
-        "rank; targets above 1 are "
+        "offset, and the target of R² is -log mean probability all the same. Steering: single "
+        "tokens at places spread evenly over the logarithm of frequency rank; targets above 1 are "
         "left out. Pruning: dimensions ranked by |slope| times standard deviation (encoding), "
         "standard deviation (variance), mean |state| (hidden), singular values (svd), at random."
     )

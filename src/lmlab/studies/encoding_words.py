@@ -21,6 +21,17 @@ def share(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
+def explained(encoding: dict[str, Any]) -> str:
+    """R2 with its root mean square error, and what a bias does alone."""
+    said = f"{encoding['r2_heldout']:.3f} ({encoding['root_mean_square']:.2f} nats"
+    if (bias := encoding["bias_alone"]) is not None:
+        said += (
+            f"; its bias alone {bias['r2']:.3f}, embedding alone "
+            f"{encoding['embedding_alone']['r2']:.3f}"
+        )
+    return f"{said})"
+
+
 def interval(value: dict[str, Any], digits: int = 4) -> str:
     """An estimate with its interval."""
     text = f"{value['estimate']:.{digits}g}"
@@ -54,7 +65,10 @@ def steering_rows(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def steering_words(values: dict[str, Any]) -> list[str]:
     """What a reader must know beside the table."""
-    lines = [f"encoding: R² {values['encoding_r2_heldout']:.4f} on held-out tokens"]
+    lines = [
+        f"encoding: R² {values['encoding_r2_heldout']:.4f} on held-out tokens (root mean square "
+        f"error {values['encoding_root_mean_square']:.3f} nats)"
+    ]
     if values["untied"]:
         lines.append("the model was tied; it now has an output embedding of its own")
     return lines + [f"not done: {note}" for note in values["notes"]]
@@ -100,13 +114,33 @@ def snapshot_row(values: dict[str, Any]) -> str:
 
 
 def captured_words(values: dict[str, Any]) -> str:
-    """When frequency and when loss were there."""
+    """When frequency and when loss were there, and which came first, if the checkpoints tell."""
     found, loss = values["frequency"], values["loss"]
     if found["step"] is None:
         return "The output embedding does not encode log frequency at the last checkpoint."
-    text = f"Frequency is captured (90 % of the last R²) at step {found['step']:,.0f}"
+    text = f"Frequency is captured (90 % of the last R²) {between_checkpoints(found)}"
     if found["low"] is not None:
-        text += f" [{found['low']:,.0f}, {found['high']:,.0f}] (95 %, over tokens, one run)"
+        text += " (95 % over tokens, one run)"
     if loss["step"] is None:
         return f"{text}; the loss has not fallen."
-    return f"{text}; 90 % of the fall of the loss is made at step {loss['step']:,.0f}."
+    return (
+        f"{text}; 90 % of the fall of the loss is made {between_checkpoints(loss)}. "
+        f"{_ORDER[values['order']]}"
+    )
+
+
+_ORDER = {
+    "frequency first": "In this run frequency came first.",
+    "loss first": "In this run the loss came first.",
+    "not decided": "Which comes first is not decided: the checkpoints around them overlap.",
+}
+
+
+def between_checkpoints(found: dict[str, Any]) -> str:
+    """The checkpoints around a step, and where it would be if all went evenly between them."""
+    if found["after"] == found["by"]:
+        return f"by step {found['by']:,.0f}"
+    return (
+        f"between the checkpoints at steps {found['after']:,.0f} and {found['by']:,.0f} (evenly "
+        f"between them: {found['step']:,.0f})"
+    )

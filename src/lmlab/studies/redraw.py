@@ -22,6 +22,7 @@ from lmlab.studies.encoding_report import (
     model_rows,
 )
 from lmlab.studies.encoding_report import summary as encoding_summary
+from lmlab.studies.encoding_words import explained
 from lmlab.studies.finetune_report import finetune_page, finetune_rows
 from lmlab.studies.headless_report import headless_page, headless_sections, row_name
 from lmlab.studies.headless_report import summary as headless_summary
@@ -83,11 +84,14 @@ def _decomposition_short(results: dict[str, Any]) -> str:
 
 def _encoding_short(results: dict[str, Any]) -> str:
     found = [
-        f"{m['label']} {m['encoding']['r2_heldout']:.3f}"
+        f"{m['label']} {explained(m['encoding'])}"
         for part in results["parts"]
         for m in part["models"]
     ]
-    return f"R² of a linear function of the embedding, held out: {'; '.join(found)}."
+    return (
+        "R² of -log mean probability by a linear function of the embedding and the bias, held out "
+        f"(root mean square error): {'; '.join(found)}."
+    )
 
 
 _IN_TOUR = {
