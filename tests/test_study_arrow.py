@@ -23,7 +23,7 @@ from lmlab.runs.checkpoint import checkpoints
 from lmlab.studies import arrow as study
 from lmlab.studies.arrow_details import position_section
 from lmlab.studies.arrow_result import cell_result
-from lmlab.studies.corpora import corpus_labels, open_corpus
+from lmlab.studies.corpora import Draw, corpus_labels, expanded, open_corpus
 from lmlab.studies.redraw import redraw, result_rows
 from lmlab.training.loop import TrainedRun
 
@@ -239,6 +239,23 @@ def test_labels_of_corpora_are_short_and_never_the_same(tmp_path):
     assert corpus_labels(["linear:4:1", "linear:4:1:2"]) == ["linear:4:1", "linear:4:1:2"]
     with pytest.raises(UserError, match="write it as"):
         corpus_labels(["linear:4"])
+
+
+def test_a_range_of_matrices_is_each_of_them(tmp_path):
+    made = expanded(["docstrings", "linear:4:1:3-5", "linear:4:2:3"])
+    assert list(made) == ["docstrings", "linear:4:1:3", "linear:4:1:4", "linear:4:1:5",
+                          "linear:4:2:3"]  # fmt: skip
+    level = "linear language, 4 bits, 1 extra"
+    assert made["linear:4:1:4"] == Draw(level, matrix=4, number=1)
+    assert made["docstrings"] is None is made["linear:4:2:3"]
+    with pytest.raises(UserError, match="linear:4:1:3 is named twice"):
+        expanded(["linear:4:1:1-3", "linear:4:1:3"])
+    with pytest.raises(UserError, match="a range of seeds such as linear:4:1:1-8"):
+        expanded(["linear:4:1:3-3"])
+    with pytest.raises(UserError, match="write it as"):
+        open_corpus(
+            "linear:4:1:1-3", label="a", lab=tmp_path, tokenizer="bpe", vocabulary=0, tokens=10
+        )
 
 
 @pytest.mark.parametrize("name", ["linear:3", "linear:a:b", "primes:1:2", "markov", "map:2"])

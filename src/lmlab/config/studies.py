@@ -25,7 +25,8 @@ class ArrowConfig:
     corpora: tuple[str, ...] = ("docstrings",)
     """Files, folders, patterns (novels/*.txt), hf:NAME, docstrings, or a synthetic source
     (linear:BITS:EXTRA[:SEED], primes, markov:STATES[:SEED], map:IMAGES:FAN_IN[:SEED]); a row of the
-    result each."""
+    result each. linear:BITS:EXTRA:FIRST-LAST: several matrices as they come, with a mean over them.
+    """
     tokenizers: tuple[TokenizerKind, ...] = ("bpe",)
     """bpe-reversed: BPE learnt on reversed text, the paper's control."""
     architectures: tuple[Architecture, ...] = ("gpt2",)

@@ -30,10 +30,11 @@ from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
 from lmlab.progress import Bar, say, track
+from lmlab.studies.arrow_levels import levels
 from lmlab.studies.arrow_report import arrow_page
 from lmlab.studies.arrow_result import cell_result
 from lmlab.studies.cached import cached_score
-from lmlab.studies.corpora import Corpus, corpus_labels, is_synthetic, open_corpus
+from lmlab.studies.corpora import Corpus, Draw, corpus_labels, expanded, is_synthetic, open_corpus
 from lmlab.studies.parts import Part, carry_out
 from lmlab.studies.requests import text_run
 from lmlab.studies.words import environment
@@ -51,6 +52,7 @@ class Cell:
     tokenizer: str
     model: ModelConfig
     context: int
+    draw: Draw | None = None
 
     @property
     def label(self) -> str:
@@ -81,23 +83,25 @@ def run_arrow(
     say(f"{len(requests)} runs, {work:,} tokens to train on and to score; stopping is safe")
 
     def results(made: dict[tuple[int, str, int], tuple[TrainedRun, Score]]) -> dict[str, Any]:
+        compared = [
+            cell_result(
+                _describe(cell, order, requests[i, FORWARD, 0]),
+                cell.corpus.known,
+                windows[i],
+                [made[i, FORWARD, s] for s in seeds],
+                [made[i, order, s] for s in seeds],
+            )
+            for i, cell in enumerate(cells)
+            for order in orders[1:]
+        ]
         return {
             "study": "arrow",
             "title": title,
             "config": to_mapping(config),
             "environment": environment(),
             "ngrams": _ngrams(config, cells),
-            "cells": [
-                cell_result(
-                    _describe(cell, order, requests[i, FORWARD, 0]),
-                    cell.corpus.known,
-                    windows[i],
-                    [made[i, FORWARD, s] for s in seeds],
-                    [made[i, order, s] for s in seeds],
-                )
-                for i, cell in enumerate(cells)
-                for order in orders[1:]
-            ],
+            "cells": compared,
+            "levels": [level.to_json() for level in levels(compared)],
         }
 
     parts = {
@@ -116,8 +120,9 @@ def run_arrow(
 
 def _cells(config: ArrowConfig) -> list[Cell]:
     cells: list[Cell] = []
-    labels = corpus_labels(config.corpora)
-    for specification, label in zip(config.corpora, labels, strict=True):
+    corpora = expanded(config.corpora)
+    labels = corpus_labels(list(corpora))
+    for (specification, draw), label in zip(corpora.items(), labels, strict=True):
         tokenizers = ("characters",) if is_synthetic(specification) else config.tokenizers
         for tokenizer in tokenizers:
             corpus = open_corpus(
@@ -136,7 +141,7 @@ def _cells(config: ArrowConfig) -> list[Cell]:
                     dropout=config.dropout,
                     initializer_range=config.initializer_range,
                 )
-                cells.append(Cell(corpus, tokenizer, model, context))
+                cells.append(Cell(corpus, tokenizer, model, context, draw))
     return cells
 
 
@@ -150,7 +155,8 @@ def _request(config: ArrowConfig, cell: Cell, order: str, seed: int) -> TrainCon
         learning_rate=config.learning_rate,
         order=order,
         model=cell.model,
-        seed=seed,
+        # matrices of a level share no seed, so that seeds are nested in them
+        seed=seed if cell.draw is None else seed + config.seeds * cell.draw.number,
         compile=config.compile,
     )
 
@@ -215,6 +221,9 @@ def _describe(cell: Cell, order: str, request: TrainConfig) -> dict[str, Any]:
         "tokenizer": cell.tokenizer,
         "label": cell.label,
         "order": order,
+        "level": None
+        if cell.draw is None
+        else {"name": cell.draw.level, "matrix": cell.draw.matrix},
         "context": cell.context,
         "methods": {
             "vocabulary": store.vocabulary,

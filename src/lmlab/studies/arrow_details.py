@@ -10,6 +10,7 @@ import numpy as np
 
 from lmlab.report.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
 from lmlab.report.page import Figure, Section, Table
+from lmlab.studies.arrow_levels import ONE_MATRIX
 from lmlab.studies.arrow_words import comparison_name, side_name
 from lmlab.studies.words import percent, signed
 
@@ -61,8 +62,12 @@ def floor_section(cells: Sequence[dict[str, Any]]) -> Section:
         "Nats per token on held-out strings: loss, entropy of the source, excess (paired by "
         "string).",
     )
+    alone = [c for c in cells if c["floor"]["inverse_density"] is not None and not c.get("level")]
     return Section(
-        "Sources with a known floor", figures=[figure, *_density_figure(cells)], tables=[table]
+        "Sources with a known floor",
+        [ONE_MATRIX] if alone else [],
+        figures=[figure, *_density_figure(cells)],
+        tables=[table],
     )
 
 

@@ -15,6 +15,7 @@ from lmlab.config.studies import ArrowConfig
 from lmlab.report.figures import Interval, forest_plot
 from lmlab.report.page import Section, Table, render_page
 from lmlab.studies.arrow_details import floor_section, learning_section, position_section
+from lmlab.studies.arrow_levels import level_words, levels, levels_section
 from lmlab.studies.arrow_words import comparison_name, verdict
 from lmlab.studies.words import made_by, percent, to_repeat
 
@@ -35,6 +36,7 @@ def arrow_sections(results: dict[str, Any]) -> list[Section]:
     with_floor = [c for c in cells if c["floor"] is not None]
     return [
         _arrow_section(cells),
+        *([levels_section(cells)] if levels(cells) else []),
         *([floor_section(with_floor)] if with_floor else []),
         *([_counting_section(results["ngrams"])] if results["ngrams"] else []),
         learning_section(cells),
@@ -45,7 +47,9 @@ def arrow_sections(results: dict[str, Any]) -> list[Section]:
 
 def summary(cells: Sequence[dict[str, Any]]) -> str:
     """The finding of the whole study in a few sentences."""
-    lines = [f"{comparison_name(cell)}: {verdict(cell)}." for cell in cells[:8]]
+    lines = [f"{level.name}: {level_words(level)}." for level in levels(cells)]
+    cells = [cell for cell in cells if not cell.get("level")]
+    lines += [f"{comparison_name(cell)}: {verdict(cell)}." for cell in cells[:8]]
     if len(cells) > 8:
         counts: dict[str, int] = {}
         for cell in cells:

@@ -5,7 +5,8 @@ A corpus is named by a specification:
 - a folder made by `lmlab prepare`, as it is;
 - `shuffled:TEXT`, `unigrams:TEXT`, `bigrams:TEXT`: a text without its word order, without any, and
   with that of pairs alone (`lmlab.data.controls`);
-- `linear:BITS:EXTRA[:SEED]`: strings x, separators, A x over F2 (`LinearLanguage`, flip 0.01);
+- `linear:BITS:EXTRA[:SEED]`: strings x, separators, A x over F2 (`LinearLanguage`, flip 0.01); the
+  arrow study also takes several matrices of a level as they come, `linear:BITS:EXTRA:FIRST-LAST`;
 - `primes`: two primes and their product; `markov:STATES[:SEED]`: a stationary chain, windows of 64;
 - `map:IMAGES:FAN_IN[:SEED]`: a many-to-one map, spans of 16.
 
@@ -74,6 +75,42 @@ class Corpus:
     store: TokenStore
     known: Known | None = None
     """None for text."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One matrix among those of a range of seeds."""
+
+    level: str
+    """What they have in common."""
+    matrix: int
+    """Its seed."""
+    number: int
+    """From 0, within the range."""
+
+
+def expanded(specifications: Sequence[str]) -> dict[str, Draw | None]:
+    """Specifications with each `linear:BITS:EXTRA:FIRST-LAST` as one of each matrix in the range.
+
+    Raises `UserError` for a range that is none, or a matrix that is named twice.
+    """
+    made: dict[str, Draw | None] = {}
+    for given in specifications:
+        found = re.fullmatch(r"(linear:\d+:\d+):(\d+)-(\d+)", given)
+        if found is None:
+            drawn: dict[str, Draw | None] = {given: None}
+        else:
+            level, first, last = found[1], int(found[2]), int(found[3])
+            if first >= last:
+                raise UserError(f"corpus '{given}': give a range of seeds such as {level}:1-8")
+            drawn = {
+                f"{level}:{seed}": Draw(_label(level), seed, number)
+                for number, seed in enumerate(range(first, last + 1))
+            }
+        if twice := sorted(made.keys() & drawn.keys()):
+            raise UserError(f"corpus '{given}': {twice[0]} is named twice")
+        made |= drawn
+    return made
 
 
 def is_synthetic(specification: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from lmlab.durable import from_json, write_text
 from lmlab.errors import UserError
 from lmlab.report.page import Part, Section, render_parts
+from lmlab.studies.arrow_levels import level_words, levels
 from lmlab.studies.arrow_report import arrow_page, arrow_sections, summary
 from lmlab.studies.arrow_words import comparison_name, verdict
 from lmlab.studies.decomposition_report import decomposition_page, decomposition_sections
@@ -37,7 +38,8 @@ Rows = tuple[list[str], list[list[str]]]
 
 def _arrow_rows(results: dict[str, Any]) -> Rows:
     return ["comparison", "verdict"], [
-        [comparison_name(cell), verdict(cell)] for cell in results["cells"]
+        *([comparison_name(cell), verdict(cell)] for cell in results["cells"]),
+        *([level.name, level_words(level)] for level in levels(results["cells"])),
     ]
 
 

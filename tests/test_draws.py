@@ -1,0 +1,103 @@
+"""Matrices as a random factor: the interval over them, and the levels of the arrow study.
+
+Shapes: D draws, S seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lmlab.config.studies import ArrowConfig
+from lmlab.errors import UserError
+from lmlab.numerics.draws import mean_over_draws
+from lmlab.studies.arrow import run_arrow
+from lmlab.studies.arrow_levels import ONE_MATRIX, level_words, levels
+from lmlab.studies.redraw import result_rows
+
+
+def test_the_interval_is_student_t_over_the_means_of_the_draws():
+    values_DS = np.random.default_rng(0).normal(size=(5, 3))
+    made = mean_over_draws(values_DS)
+    mean_D = values_DS.mean(1)
+    low, high = stats.t.interval(0.95, 4, loc=mean_D.mean(), scale=stats.sem(mean_D))
+    assert (made.estimate, made.low, made.high) == pytest.approx((mean_D.mean(), low, high))
+    assert (made.draws, made.seeds) == (5, 3)
+    assert made.sd_seeds == pytest.approx(np.sqrt(values_DS.var(1, ddof=1).mean()))
+    with pytest.raises(UserError, match="at least two draws"):
+        mean_over_draws(values_DS[:1])
+    assert mean_over_draws(values_DS[:, :1]).sd_seeds is None
+
+
+def test_a_selected_matrix_is_not_its_level():
+    """An interval over the seeds of one matrix was taken for one of linear languages."""
+    rng = np.random.default_rng(1)
+    covered = {"matrices": 0, "one matrix": 0}
+    for _ in range(2000):
+        matrix_D, seeds_DS = rng.normal(size=(4, 1)), 0.5 * rng.normal(size=(4, 3))
+        values_DS = 0.3 + matrix_D + seeds_DS
+        made = mean_over_draws(values_DS)
+        covered["matrices"] += made.low <= 0.3 <= made.high
+        low, high = stats.t.interval(
+            0.95, 2, loc=values_DS[0].mean(), scale=stats.sem(values_DS[0])
+        )
+        covered["one matrix"] += low <= 0.3 <= high
+    assert covered["matrices"] / 2000 == pytest.approx(0.95, abs=0.015)
+    assert covered["one matrix"] / 2000 < 0.75
+
+
+def test_variance_between_draws_is_told_from_that_of_seeds():
+    rng = np.random.default_rng(2)
+    values_DS = 2 * rng.normal(size=(4000, 1)) + 0.7 * rng.normal(size=(4000, 2))
+    made = mean_over_draws(values_DS)
+    assert made.sd_draws == pytest.approx(2, rel=0.05)
+    assert made.sd_seeds == pytest.approx(0.7, rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    lab = tmp_path_factory.mktemp("lab")
+    config = ArrowConfig(
+        corpora=("linear:3:1:1-3", "linear:3:2:4"), sizes=("nano",), seeds=2, tokens=260,
+        batch_tokens=130, contexts=(16,), lab=lab, out=lab / "study",
+    )  # fmt: skip
+    report = run_arrow(config)
+    return report, json.loads((report.parent / "results.json").read_text())
+
+
+def test_several_matrices_of_a_level_are_one_row_over_matrices(finished):
+    report, results = finished
+    (level,) = levels(results["cells"])
+    assert results["levels"] == json.loads(json.dumps([level.to_json()]))
+    assert level.matrices == (1, 2, 3)
+    cells = results["cells"][:3]
+    assert len(results["cells"]) == 4
+    runs = [run["run"] for cell in cells for side in ("forward", "other") for run in cell[side]]
+    assert len(set(runs)) == 12
+    difference_D = [
+        np.mean(cell["floor"]["other"]["by_seed"]) - np.mean(cell["floor"]["forward"]["by_seed"])
+        for cell in cells
+    ]
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(difference_D), scale=stats.sem(difference_D))
+    found = level.difference
+    assert (found.estimate, found.low, found.high) == pytest.approx(
+        (np.mean(difference_D), low, high)
+    )
+    page, rows = report.read_text(), result_rows(report.parent)[1]
+    assert "Matrices as they come" in page
+    assert rows[-1][1] == level_words(level)
+    assert "95 % over 3 matrices as they come, seeds 1 to 3" in rows[-1][1]
+    assert ONE_MATRIX[:60] in page  # linear:3:2:4 is one matrix by name
+
+
+def test_matrices_of_a_level_share_no_seed(finished):
+    report, _ = finished
+    seeds: dict[str, set[int]] = {}
+    for path in (report.parent.parent / "runs").rglob("config.toml"):
+        training = tomllib.loads(path.read_text())
+        seeds.setdefault(training["store"], set()).add(training["seed"])
+    assert sorted(map(sorted, seeds.values())) == [[0, 1], [0, 1], [2, 3], [4, 5]]
