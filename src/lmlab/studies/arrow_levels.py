@@ -1,8 +1,8 @@
 """Linear languages of one level (bits, extra ones) whose matrices were drawn, not selected.
 
 From the cells of `results.json` alone. The matrix is a random factor: the mean over matrices has
-its interval over matrices (`numerics.draws`), in which their seeds and strings are contained. What one
-matrix shows is of that matrix.
+its interval over matrices (`numerics.draws`), in which their seeds and strings are contained. What
+one matrix shows is of that matrix.
 """
 
 from __future__ import annotations
