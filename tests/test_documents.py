@@ -11,14 +11,14 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from lmlab.data.documents import CorpusConfig, Document, read_corpus
+from lmlab.data.documents import CorpusConfig, Document, Reading, read_corpus, reading_notes
 from lmlab.errors import UserError
 
 TEXTS = ["first line\nsecond line", "naïve 東京 \U0001f600", "  spaces stay  ", "x" * 300_000]
 
 
-def read(*sources, **settings):
-    return list(read_corpus(CorpusConfig(source=tuple(map(str, sources)), **settings)))
+def read(*sources, reading=None, **settings):
+    return list(read_corpus(CorpusConfig(source=tuple(map(str, sources)), **settings), reading))
 
 
 def compress(data: bytes, kind: str) -> bytes:
@@ -157,7 +157,12 @@ def test_not_utf8_names_file_line_and_remedy(tmp_path, kind):
         (b"{not json}", "not JSON"),
         (b'{"txt": "a"}', r"no key 'text' \(found: txt\).*--corpus.text-column"),
         (b'["text"]', "no key 'text'"),
-        (b'{"text": null}', "'text' holds NoneType"),
+        (b'{"text": null}', "'text' is null.*--corpus.skip-empty"),
+        (
+            b'{"text": {"en": "a"}}',
+            r"'text' holds keys \(en\).*text-column, as in text.en",
+        ),
+        (b'{"text": ["a"]}', "'text' holds list; it has to be text"),
         (b'{"text": "\\ud800"}', "half a surrogate pair"),
         (b'{"text": " \\n"}', "empty.*skip-empty"),
     ],
@@ -177,7 +182,7 @@ def test_json_surrogate_pairs_are_characters(tmp_path):
 def test_bad_parquet_names_file_row_and_column(tmp_path):
     path = tmp_path / "a.parquet"
     path.write_bytes(parquet(["a", None, "c"]))
-    with pytest.raises(UserError, match=r"a\.parquet, row 1: 'text' holds NoneType"):
+    with pytest.raises(UserError, match=r"a\.parquet, row 1: 'text' is null"):
         read(path)
     with pytest.raises(UserError, match=r"a\.parquet: no column 'body' \(found: text, n\)"):
         read(path, text_column="body")
@@ -250,3 +255,138 @@ def test_a_file_that_may_not_be_read_names_itself(tmp_path, monkeypatch):
     monkeypatch.setattr("lmlab.data.documents._open", refuse)
     with pytest.raises(UserError, match=r"a\.txt: cannot be read: Permission denied"):
         read(tmp_path)
+
+
+def marked(text: str, encoding: str) -> bytes:
+    return ("\ufeff" + text).encode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("kind", ["", ".gz"])
+def test_a_byte_order_mark_says_the_encoding_and_is_no_text(tmp_path, encoding, kind):
+    lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in TEXTS[:3])
+    (tmp_path / f"a.txt{kind}").write_bytes(compress(marked("naïve\nfilé", encoding), kind))
+    (tmp_path / f"b.jsonl{kind}").write_bytes(compress(marked(lines, encoding), kind))
+    reading = Reading()
+    assert [d.text for d in read(tmp_path, reading=reading)] == ["naïve\nfilé", *TEXTS[:3]]
+    assert reading.to_json() == {"byte_order_marks": {encoding: 2}}
+    assert any(encoding.upper() in note for note in reading_notes(reading.to_json()))
+
+
+def test_other_encodings_are_named(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("Ein Büro – “gut”".encode("cp1252"))
+    with pytest.raises(UserError, match=r"0xfc at byte offset 5.*--corpus\.encoding cp1252"):
+        read(path)
+    assert read(path, encoding="cp1252")[0].text == "Ein Büro – “gut”"
+    (tmp_path / "b.jsonl").write_bytes('{"text": "Büro"}\n\n{"text": "für"}'.encode("utf-16-le"))
+    with pytest.raises(UserError, match=r"b\.jsonl, line 1: .*NUL.*utf-16-le"):
+        read(tmp_path / "b.jsonl")
+    assert [d.text for d in read(tmp_path / "b.jsonl", encoding="utf-16-le")] == ["Büro", "für"]
+    path.write_bytes("plain ASCII".encode("utf-16-be"))  # without a mark: valid UTF-8
+    with pytest.raises(UserError, match=r"a\.txt, line 1: every tenth byte or more is NUL"):
+        read(path)
+    path.write_bytes(marked("a mark wins", "utf-8"))
+    assert read(path, encoding="utf-16-le")[0].text == "a mark wins"
+    for unknown in ("latin-99", "rot13", "base64"):
+        with pytest.raises(UserError, match=f"--corpus.encoding {unknown}: no encoding"):
+            CorpusConfig(encoding=unknown)
+
+
+def test_line_ends_of_windows_are_those_of_the_file_not_of_the_text(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"one\r\ntwo\r\n\r\nthree\r\n")
+    for separator in ("\n\n", "\r\n\r\n"):
+        reading = Reading()
+        assert [d.text for d in read(path, separator=separator, reading=reading)] == [
+            "one\ntwo", "three\n"
+        ]  # fmt: skip
+        assert reading.windows_line_ends == 1
+    path.write_bytes(b"one\rtwo")  # of no system that is in use
+    assert read(path)[0].text == "one\rtwo"
+    (tmp_path / "b.jsonl").write_bytes(b'{"text": "as\\r\\nsaid"}\r\n')
+    assert read(tmp_path / "b.jsonl")[0].text == "as\r\nsaid"
+
+
+def test_a_separator_that_no_file_has_is_refused(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one\n\ntwo")
+    with pytest.raises(UserError, match=r"is in none of the 1 text files.*separator \$'\\n\\n'"):
+        read(path, separator=r"\n\n")
+    with pytest.raises(UserError, match=r"'###' is in none.*leave the option out"):
+        read(path, separator="###")
+    (tmp_path / "b.txt").write_text("a file that is one document")
+    assert len(read(tmp_path, separator="\n\n")) == 3
+
+
+@pytest.mark.parametrize("make", [jsonl, parquet])
+def test_null_rows_are_left_out_and_counted(tmp_path, make):
+    path = tmp_path / f"a.{make.__name__}"
+    path.write_bytes(make(["a", None, " ", None, "b"]))
+    reading = Reading()
+    assert [d.text for d in read(path, skip_empty=True, reading=reading)] == ["a", "b"]
+    assert reading.to_json() == {"empty": 1, "null": 2}
+    with pytest.raises(UserError, match=r"'text' is null.*--corpus\.skip-empty"):
+        read(path)
+
+
+@pytest.mark.parametrize("make", [jsonl, parquet])
+def test_text_of_nested_rows_is_named_with_dots(tmp_path, make):
+    path = tmp_path / f"a.{make.__name__}"
+    path.write_bytes(make([{"en": "a", "de": "b"}, {"en": "c", "de": None}], key="both"))
+    assert [d.text for d in read(path, text_column="both.en")] == ["a", "c"]
+    assert [d.text for d in read(path, text_column="both.de", skip_empty=True)] == ["b"]
+    with pytest.raises(UserError, match=r"'both' holds keys \(en, de\).*as in both\.en"):
+        read(path, text_column="both")
+    with pytest.raises(UserError, match=r"no key 'both\.fr' \(found: en, de\)"):
+        read(path, text_column="both.fr")
+    path.write_bytes(make(["a", "b"], key="both.en"))  # a key of that very name
+    assert [d.text for d in read(path, text_column="both.en")] == ["a", "b"]
+
+
+def test_linked_folders_are_read_once_and_circles_end(tmp_path):
+    real, corpus = tmp_path / "real", tmp_path / "corpus"
+    for folder in (real / "deep", corpus / "own"):
+        folder.mkdir(parents=True)
+        (folder / "a.txt").write_text(folder.name)
+    (corpus / "again").symlink_to(corpus / "own")
+    (corpus / "circle").symlink_to(corpus)
+    (corpus / "more").symlink_to(real)
+    (corpus / "nowhere.txt").symlink_to(tmp_path / "nothing")
+    (corpus / "file.txt").symlink_to(real / "deep" / "a.txt")
+    reading = Reading()
+    names = [d.name for d in read(corpus, reading=reading)]
+    assert names == ["file.txt", "more/deep/a.txt", "own/a.txt"]
+    assert reading.left_out == {
+        "linked folder that was read already": 2,
+        "link that leads nowhere, or no file": 1,
+    }
+    assert [d.name for d in read(corpus / "**" / "a.txt")] == ["more/deep/a.txt", "own/a.txt"]
+
+
+def test_endings_in_capitals_are_read_and_others_are_counted(tmp_path):
+    for name in ("a.txt", "b.TXT", "c.Txt", ".d.txt", "notes.md", "more.md", "LICENSE"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "e.JSONL.GZ").write_bytes(compress(jsonl(["e"]), ".gz"))
+    (tmp_path / "f.PARQUET").write_bytes(parquet(["f"]))
+    reading = Reading()
+    assert [d.text for d in read(tmp_path, reading=reading)] == [
+        "a.txt", "b.TXT", "c.Txt", "e", "f"
+    ]  # fmt: skip
+    assert reading.left_out == {".md": 2, "hidden": 1, "without an ending": 1}
+    (note,) = reading_notes(reading.to_json())
+    assert "2 .md" in note
+
+
+def test_files_of_other_endings_are_text_where_that_is_said(tmp_path):
+    for name in ("childes.train", "childes.dev", "switchboard.TRAIN"):
+        (tmp_path / name).write_text(f"{name}\nline")
+    with pytest.raises(UserError, match=r"left out: \.dev, \.train\).*--corpus\.text-suffixes"):
+        read(tmp_path)
+    with pytest.raises(UserError, match=r"unknown format.*--corpus\.text-suffixes \.train"):
+        read(tmp_path / "childes.train")
+    names = [d.name for d in read(tmp_path, text_suffixes=(".train",))]
+    assert names == ["childes.train", "switchboard.TRAIN"]
+    for wrong in ("train", ".txt"):
+        with pytest.raises(UserError, match=f"--corpus.text-suffixes {wrong}"):
+            CorpusConfig(text_suffixes=(wrong,))

@@ -162,7 +162,7 @@ def test_a_pretrained_tokenizer_is_recognised_by_content(config, text_store, tmp
 def test_a_hub_data_set_is_recognised_by_revision_and_offline_by_name(config, monkeypatch):
     revision: list[str | None] = ["abc"]
     documents = [Document(f"d{i}", text) for i, text in enumerate(TEXTS)]
-    monkeypatch.setattr(prepare_module, "read_corpus", lambda corpus: iter(documents))
+    monkeypatch.setattr(prepare_module, "read_corpus", lambda *_: iter(documents))
     monkeypatch.setattr(prepare_module, "_hub_revision", lambda source: revision[0])
     hub = replace(config, corpus=CorpusConfig(source=("hf:org/set",)))
     made = prepare(hub)
@@ -282,8 +282,8 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     changing = replace(config, corpus=CorpusConfig(source=(str(folder),)))
     real = prepare_module.read_corpus
 
-    def read(corpus):
-        yield from real(corpus)
+    def read(*corpus):
+        yield from real(*corpus)
         (folder / "000.txt").write_text("written by someone else meanwhile")
 
     monkeypatch.setattr(prepare_module, "read_corpus", read)

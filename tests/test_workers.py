@@ -29,8 +29,8 @@ from lmlab.config.sharing import SubmitConfig, study_folder
 from lmlab.config.studies import ArrowConfig
 from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.errors import UserError
+from lmlab.locks import Held, Lock, alone, holder, last_note, this_process
 from lmlab.runs.journal import Journal, last_record, read_journal
-from lmlab.runs.lock import Held, Lock, alone, holder, last_note, this_process
 from lmlab.studies import parts as module
 from lmlab.studies.parts import LeftToOthers, Part, carry_out
 from lmlab.studies.status import claim_file, study_status, summary, write_plan
@@ -39,7 +39,7 @@ from lmlab.training.loop import train
 HOLD = """
 import sys
 from pathlib import Path
-from lmlab.runs.lock import Lock
+from lmlab.locks import Lock
 with Lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -237,7 +237,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     def refuse(file, how):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("lmlab.runs.lock.fcntl.flock", refuse)
+    monkeypatch.setattr("lmlab.locks.fcntl.flock", refuse)
     with pytest.raises(UserError, match=r"cannot be locked \(No locks available\).*flock"):
         Lock(tmp_path / "lock")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lmlab.runs.lock import holder
+from lmlab.locks import holder
 from lmlab.studies.status import study_status
 
 pytestmark = [

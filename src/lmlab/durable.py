@@ -282,7 +282,15 @@ class StagedFolder:
         for folder in sorted({self.path, *(p for p in self.path.rglob("*") if p.is_dir())}):
             sync_folder(folder)
         operation("rename", self.target)
-        os.rename(self.path, self.target)
+        try:
+            os.rename(self.path, self.target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise UserError(
+                    f"{self.target} was made by another process at the same time; what it wrote "
+                    "stays, and nothing is overwritten"
+                ) from error
+            raise
         sync_folder(self.target.parent)
 
 

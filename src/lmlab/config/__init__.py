@@ -158,7 +158,7 @@ def _options(values: Mapping[str, Any], usual: Mapping[str, Any], start: str) ->
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a mapping; `UserError` names the file and the parser's line."""
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such configuration file") from error
     except IsADirectoryError as error:

@@ -8,19 +8,30 @@ A document is the unit of splitting. Sources are
 - `docstrings`, the default corpus, and `docstrings:python`, a part of it (`lmlab.data.docstrings`);
 - `code`, the source of Python's standard library (`lmlab.data.code`).
 
-Notable: text is taken as it is (no stripping, no normalisation). What cannot be read is an error
-that names file and line; an empty document is one too, unless `skip_empty`.
+Notable:
+- Text is taken as it is (no stripping, no normalisation), but for what is about the file and not
+  the text: a byte-order mark is left out and says the encoding (UTF-8, UTF-16, UTF-32), and the
+  line ends of a .txt file are read as \n where Windows wrote \r\n.
+- What cannot be read is an error that names file and line; an empty document or a null row is one
+  too, unless `skip_empty`.
+- What is left out or read otherwise is counted (`Reading`), said and kept in the store's manifest:
+  files of other formats, hidden ones, links that lead nowhere, empty documents, null rows.
+- Linked folders are followed; a folder that is reached twice is read once, so that a circle ends.
 """
 
 from __future__ import annotations
 
+import codecs
 import glob
 import gzip
 import io
+import itertools
+import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -32,6 +43,13 @@ DOCSTRINGS = {"docstrings": True, "docstrings:python": False}
 FORMATS = (".txt", ".jsonl", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
 _ZSTD_CHUNK = 1 << 18
+_MARKS = (  # longest first: the mark of UTF-32 begins as that of UTF-16 does
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,27 +72,108 @@ class CorpusConfig:
     text_column: str = "text"
     """The column or key that holds the text in .jsonl, .parquet and Hub data sets."""
     separator: str | None = None
-    """Cut .txt files into documents at this string (a blank line, in bash: $'\\n\\n')."""
+    """Cut .txt files into documents at this string (a blank line, in bash: $'\\n\\n'); \\n stands
+    for the line ends of the file, also those of Windows."""
     skip_empty: bool = False
-    """Leave out documents without text, instead of stopping at the first."""
+    """Leave out documents without text and rows whose text is null, instead of stopping at the
+    first."""
     max_documents: int | None = None
     """Stop after this many documents (for streamed data sets)."""
+    encoding: str | None = None
+    """Encoding of .txt and .jsonl files that are not UTF-8 and have no byte-order mark: cp1252 (the
+    usual one of Western European Windows), latin-1, utf-16-le, gb18030 and others of Python."""
+    text_suffixes: tuple[str, ...] | None = None
+    """Read files with these suffixes as .txt too (`.train .dev`)."""
 
     def __post_init__(self) -> None:
         if self.max_documents is not None and self.max_documents < 1:
             raise UserError(f"--corpus.max-documents {self.max_documents} must be at least 1")
+        if self.encoding is not None:
+            try:
+                known = "".encode(self.encoding) is not None
+            except (LookupError, TypeError, UnicodeError):
+                known = False
+            if not known:
+                raise UserError(
+                    f"--corpus.encoding {self.encoding}: no encoding of text that Python knows; "
+                    "for example cp1252, latin-1, utf-16-le, gb18030"
+                )
+        for suffix in self.text_suffixes or ():
+            if not suffix.startswith(".") or suffix.lower() in (*FORMATS, *COMPRESSIONS):
+                raise UserError(
+                    f"--corpus.text-suffixes {suffix}: give endings of file names that are not "
+                    "read already, with their dot (.train .dev)"
+                )
 
 
-def read_corpus(config: CorpusConfig) -> Iterator[Document]:
-    """All documents of a corpus, in a deterministic order.
+@dataclass
+class Reading:
+    """What was left out, or read otherwise than it stands, while a corpus was read; counted."""
 
-    Raises `UserError` for text that is not UTF-8, an empty file or document, a missing column, an
-    unknown format, or a corpus without any document.
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Files and folders, by why ("hidden", ".pdf")."""
+    empty: int = 0
+    """Documents and files without text."""
+    null: int = 0
+    """Rows whose text is null."""
+    windows_line_ends: int = 0
+    """Files whose \\r\\n were read as \\n."""
+    encodings: Counter[str] = field(default_factory=Counter)
+    """Files with a byte-order mark, by the encoding that it says."""
+    texts: int = 0
+    separated: int = 0
+    """Text files, and those of them that have the separator."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, those that are not zero."""
+        values = {
+            "left_out": dict(sorted(self.left_out.items())),
+            "empty": self.empty,
+            "null": self.null,
+            "windows_line_ends": self.windows_line_ends,
+            "byte_order_marks": dict(sorted(self.encodings.items())),
+        }
+        return {name: value for name, value in values.items() if value}
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def reading_notes(values: Mapping[str, Any]) -> list[str]:
+    """What `Reading.to_json` holds, in words."""
+    notes = []
+    if left_out := values.get("left_out"):
+        parts = ", ".join(f"{count:,} {why}" for why, count in left_out.items())
+        notes.append(
+            f"left out: {parts}. Files of another ending are read as text with "
+            "--corpus.text-suffixes"
+        )
+    if count := values.get("empty"):
+        notes.append(f"left out: {_counted(count, 'text')} without a character but white space")
+    if count := values.get("null"):
+        notes.append(f"left out: {_counted(count, 'row')} whose text is null")
+    if count := values.get("windows_line_ends"):
+        notes.append(f"line ends of Windows (\\r\\n) are read as \\n: {_counted(count, 'file')}")
+    if marks := values.get("byte_order_marks"):
+        parts = ", ".join(f"{count:,} of {name.upper()}" for name, count in marks.items())
+        notes.append(f"files with a byte-order mark, which is no part of the text: {parts}")
+    return notes
+
+
+def read_corpus(config: CorpusConfig, reading: Reading | None = None) -> Iterator[Document]:
+    """All documents of a corpus, in a deterministic order; `reading` counts what is left out.
+
+    Raises `UserError` for text that is not UTF-8 (or `config.encoding`), an empty file or document,
+    a missing column, an unknown format, a separator that no file has, or a corpus without any
+    document.
     """
+    reading = Reading() if reading is None else reading
     count = 0
-    for document in _documents(config):
+    for document in _documents(config, reading):
         if not document.text.strip():
             if config.skip_empty:
+                reading.empty += 1
                 continue
             raise UserError(
                 f"{document.name}: the document is empty. Remove it, or leave such documents out "
@@ -86,17 +185,30 @@ def read_corpus(config: CorpusConfig) -> Iterator[Document]:
             return
     if count == 0:
         raise UserError(f"no document with text in {', '.join(config.source) or 'no source'}")
+    if config.separator is not None and reading.texts and not reading.separated:
+        typed = config.separator.encode("unicode_escape").decode()
+        plain = config.separator.replace("\\n", "\n").replace("\\t", "\t")
+        raise UserError(
+            f"--corpus.separator '{typed}' is in none of the {reading.texts:,} text files. "
+            + (
+                f"A line end is $'\\n' in bash: --corpus.separator $'{config.separator}'"
+                if plain != config.separator
+                else "Name the string that stands between two documents, or leave the option out"
+            )
+        )
 
 
-def _documents(config: CorpusConfig) -> Iterator[Document]:
+def _documents(config: CorpusConfig, reading: Reading) -> Iterator[Document]:
     for index, source in enumerate(config.source):
         # Two sources may hold files of the same name
         prefix = f"{index}/" if len(config.source) > 1 else ""
-        for document in _read_source(source, config, prefix):
+        for document in _read_source(source, config, prefix, reading):
             yield replace(document, source=index)
 
 
-def _read_source(source: str, config: CorpusConfig, prefix: str) -> Iterator[Document]:
+def _read_source(
+    source: str, config: CorpusConfig, prefix: str, reading: Reading
+) -> Iterator[Document]:
     if source in DOCSTRINGS:
         from lmlab.data.docstrings import read_docstrings
 
@@ -108,10 +220,10 @@ def _read_source(source: str, config: CorpusConfig, prefix: str) -> Iterator[Doc
         for name, text in read_code():
             yield Document(prefix + name, text)
     elif source.startswith("hf:"):
-        yield from _read_hub(source, config.text_column)
+        yield from _read_hub(source, config, reading)
     else:
-        for base, path in corpus_files(source):
-            yield from read_file(path, config, name=prefix + base)
+        for base, path in corpus_files(source, config.text_suffixes or (), reading.left_out):
+            yield from _read_file(path, config, prefix + base, reading)
 
 
 def source_names(sources: Sequence[str], name_of: Callable[[str], str] | None = None) -> list[str]:
@@ -136,62 +248,128 @@ def source_name(source: str) -> str:
     return source
 
 
-def corpus_files(source: str) -> list[tuple[str, Path]]:
+def corpus_files(
+    source: str, text_suffixes: Sequence[str] = (), left_out: Counter[str] | None = None
+) -> list[tuple[str, Path]]:
     """The files with text of a source (a file, a folder or a pattern) and their names within it.
 
     Sorted by path; hidden files are left out. A pattern is one of `glob` (`novels/*.txt`, with
-    `**` for folders at any depth); a file of that very name comes first.
+    `**` for folders at any depth); a file of that very name comes first. Linked folders are
+    followed, each folder once. `left_out` counts what is not read, by why.
     """
     root = Path(source)
+    left_out = Counter() if left_out is None else left_out
+    formats = (*FORMATS, *(suffix.lower() for suffix in text_suffixes))
     if root.is_file():
-        _format(root)
+        _format(root, formats)
         return [(root.name, root)]
     if root.exists():
-        found = sorted(path for path in root.rglob("*") if _suffix(path) in FORMATS)
+        found = []
+        for path in sorted(files_below(root, left_out)):
+            if file_suffix(path) in formats:
+                found.append(path)
+            else:
+                left_out[file_suffix(path) or "without an ending"] += 1
     elif glob.has_magic(source):
         parts = root.parts
         plain = next(i for i, part in enumerate(parts) if glob.has_magic(part))
         root = Path(*parts[:plain])
-        found = sorted(map(Path, glob.glob(source, recursive=True)))
+        found = _each_once(sorted(map(Path, glob.glob(source, recursive=True))), left_out)
+        found = [path for path in found if not _is_hidden(path.relative_to(root), left_out)]
     else:
         raise UserError(
             f"{source}: no such file or folder. A Hub data set is named hf:NAME, the default "
             "corpus docstrings."
         )
-    named = [(path.relative_to(root).as_posix(), path) for path in found if path.is_file()]
-    named = [(n, p) for n, p in named if not any(part.startswith(".") for part in n.split("/"))]
-    if not named:
+    if not found:
+        rest = f" (left out: {', '.join(sorted(left_out))})" if left_out else ""
         raise UserError(
-            f"{source}: no file matches this pattern"
+            f"{source}: no file matches this pattern{rest}"
             if root != Path(source)
-            else f"{source}: no {', '.join(FORMATS)} file (or .gz / .zst of one) in this folder"
+            else f"{source}: no {', '.join(formats)} file (or .gz / .zst of one) in this folder"
+            f"{rest}. Files of another ending are read as text with --corpus.text-suffixes"
         )
-    for _, path in named:
-        _format(path)
-    return named
+    for path in found:
+        _format(path, formats)
+    return [(path.relative_to(root).as_posix(), path) for path in found]
 
 
-def _suffix(path: Path) -> str:
-    suffixes = path.suffixes
+def _is_hidden(relative: Path, left_out: Counter[str]) -> bool:
+    hidden = any(part.startswith(".") for part in relative.parts)
+    left_out["hidden"] += hidden
+    return hidden
+
+
+def files_below(root: Path, left_out: Counter[str]) -> Iterator[Path]:
+    """Every file below a folder that is not hidden; real folders first, then linked ones."""
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+    seen: set[str] = set()
+    waiting = [root]
+    while waiting:
+        start = waiting.pop(0)
+        for here, folders, files in os.walk(start, onerror=fail):
+            if os.path.realpath(here) in seen:  # a link to a folder that is read anyway
+                left_out["linked folder that was read already"] += 1
+                folders.clear()
+                continue
+            seen.add(os.path.realpath(here))
+            for name in sorted(folders):
+                path = Path(here, name)
+                if name.startswith("."):
+                    left_out["hidden"] += 1
+                    folders.remove(name)
+                elif path.is_symlink():
+                    waiting.append(path)
+            for name in files:
+                path = Path(here, name)
+                if name.startswith("."):
+                    left_out["hidden"] += 1
+                elif path.is_file():
+                    yield path
+                else:
+                    left_out["link that leads nowhere, or no file"] += 1
+
+
+def _each_once(paths: Iterable[Path], left_out: Counter[str]) -> list[Path]:
+    """The files among `paths`; of one that links reach too, its own path."""
+    kept: dict[str, Path] = {}
+    for path in sorted(paths, key=lambda path: (sum(p.is_symlink() for p in path.parents), path)):
+        real = os.path.join(os.path.realpath(path.parent), path.name)
+        if not path.is_file():
+            left_out["folder" if path.is_dir() else "link that leads nowhere, or no file"] += 1
+        elif real in kept:
+            left_out["file that was read already, through a link"] += 1
+        else:
+            kept[real] = path
+    return sorted(kept.values())
+
+
+def file_suffix(path: Path) -> str:
+    """The ending of a file's name in lower case, that of a compression left out."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes = suffixes[:-1]
     return suffixes[-1] if suffixes else ""
 
 
-def _format(path: Path) -> str:
-    suffix = _suffix(path)
-    if suffix not in FORMATS:
+def _format(path: Path, formats: Sequence[str]) -> str:
+    suffix = file_suffix(path)
+    if suffix not in formats:
         raise UserError(
-            f"{path}: unknown format '{suffix}'; lmlab reads {', '.join(FORMATS)}, also as .gz "
+            f"{path}: unknown format '{suffix}'; lmlab reads {', '.join(formats)}, also as .gz "
             "and .zst"
+            + (f"; read it as text with --corpus.text-suffixes {suffix}" if suffix else "")
         )
     return suffix
 
 
 def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
+    if path.suffix.lower() == ".gz":
         return cast(IO[bytes], gzip.open(path, "rb"))
-    if path.suffix == ".zst":
+    if path.suffix.lower() == ".zst":
         return io.BufferedReader(_ZstdFile(path), buffer_size=_ZSTD_CHUNK)
     return open(path, "rb")
 
@@ -235,23 +413,24 @@ class _ZstdFile(io.RawIOBase):
         super().close()
 
 
-def read_file(path: Path, config: CorpusConfig, *, name: str) -> Iterator[Document]:
+def _read_file(path: Path, config: CorpusConfig, name: str, reading: Reading) -> Iterator[Document]:
     """The documents of one file; `name` begins their names."""
     if path.stat().st_size == 0:
         if config.skip_empty:
+            reading.empty += 1
             return
         raise UserError(
             f"{path}: the file is empty. Remove it, or leave such files out with "
             "--corpus.skip-empty."
         )
-    kind = _format(path)
+    kind = file_suffix(path)
     with _damage_named(path):
-        if kind == ".txt":
-            yield from _read_text(path, config.separator, name)
-        elif kind == ".jsonl":
-            yield from _read_jsonl(path, config.text_column, name)
+        if kind == ".jsonl":
+            yield from _read_jsonl(path, config, name, reading)
+        elif kind == ".parquet":
+            yield from _read_parquet(path, config, name, reading)
         else:
-            yield from _read_parquet(path, config.text_column, name)
+            yield from _read_text(path, config, name, reading)
 
 
 @contextmanager
@@ -269,41 +448,101 @@ def _damage_named(path: Path) -> Iterator[None]:
         raise
 
 
-def _decode(data: bytes, path: Path | str, *, first_line: int = 1) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = first_line + data.count(b"\n", 0, error.start)
+def _mark(data: bytes) -> tuple[bytes, str | None]:
+    """The byte-order mark at the start of a file (or b"") and the encoding that it says."""
+    return next(((m, encoding) for m, encoding in _MARKS if data.startswith(m)), (b"", None))
+
+
+def _decode(
+    data: bytes, path: Path | str, *, encoding: str = "utf-8", first_line: int = 1, advice: str = ""
+) -> str:
+    """The text of bytes without a byte-order mark; `UserError` names the byte and the line."""
+    # plain ASCII in UTF-16 is valid UTF-8: every other character is NUL
+    if not _is_wide(encoding) and 0 < len(data) < 10 * data.count(b"\0"):
         raise UserError(
-            f"{path}, line {line}: not UTF-8 (byte {data[error.start]:#04x} at byte offset "
-            f"{error.start}{' of the line' if first_line > 1 else ''}). Convert the file, for "
-            "example: iconv -f latin1 -t utf-8"
+            f"{path}, line {first_line}: every tenth byte or more is NUL, so this is no "
+            f"{encoding.upper()} text. {advice}Convert the file, for example: iconv -f utf-16le -t "
+            "utf-8"
+        )
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode(encoding, errors="ignore")
+        line = first_line + before.count("\n")
+        raise UserError(
+            f"{path}, line {line}: not {encoding.upper()} (byte {data[error.start]:#04x} at byte "
+            f"offset {error.start}{' of the line' if first_line > 1 else ''}). {advice}Convert the "
+            "file, for example: iconv -f cp1252 -t utf-8"
         ) from error
 
 
-def _read_text(path: Path, separator: str | None, name: str) -> Iterator[Document]:
+def _is_wide(encoding: str) -> bool:
+    """Whether characters are of two or four bytes, so that a line end is no single byte."""
+    return encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32"))
+
+
+_NAME_ENCODING = "Name its encoding, for example --corpus.encoding cp1252 (or utf-16-le). "
+
+
+def _read_text(path: Path, config: CorpusConfig, name: str, reading: Reading) -> Iterator[Document]:
     with _open(path) as file:
-        text = _decode(file.read(), path)
-    if separator is None:
+        data = file.read()
+    mark, said = _mark(data)
+    if said is not None:
+        reading.encodings[said] += 1
+    encoding = said or config.encoding or "utf-8"
+    text = _decode(data[len(mark) :], path, encoding=encoding, advice=_NAME_ENCODING)
+    reading.texts += 1
+    if "\r\n" in text:
+        reading.windows_line_ends += 1
+        text = text.replace("\r\n", "\n")
+    if config.separator is None:
         yield Document(name, text)
         return
+    separator = config.separator.replace("\r\n", "\n")
     if not separator:
         raise UserError("--corpus.separator is empty; name the string between two documents")
+    reading.separated += separator in text
     pieces = [piece for piece in text.split(separator) if piece.strip()]
     for index, piece in enumerate(pieces):
         yield Document(f"{name}#{index}", piece)
 
 
-def _read_jsonl(path: Path, column: str, name: str) -> Iterator[Document]:
+def _read_jsonl(
+    path: Path, config: CorpusConfig, name: str, reading: Reading
+) -> Iterator[Document]:
     with _open(path) as file:
-        for number, record in json_lines(file, path):
-            yield Document(f"{name}#{number}", _text(record, column, f"{path}, line {number}"))
+        first = file.readline()
+        if (said := _mark(first)[1]) is not None:
+            reading.encodings[said] += 1
+        lines = _text_lines(
+            itertools.chain([first], file), path, encoding=config.encoding, advice=_NAME_ENCODING
+        )
+        for number, record in _json_values(lines, path):
+            text = _text(record, config, f"{path}, line {number}", reading)
+            if text is not None:
+                yield Document(f"{name}#{number}", text)
 
 
-def _text_lines(lines: Iterable[bytes], path: Path | str) -> Iterator[tuple[int, str]]:
-    for number, raw in enumerate(lines, start=1):
+def _text_lines(
+    lines: Iterable[bytes], path: Path | str, *, encoding: str | None = None, advice: str = ""
+) -> Iterator[tuple[int, str]]:
+    """Number (from 1) and text of each line that is not blank; a byte-order mark is left out."""
+    pending = iter(lines)
+    first = next(pending, b"")
+    mark, said = _mark(first)
+    encoding = said or encoding or "utf-8"
+    if _is_wide(encoding):
+        data = b"".join([first, *pending])[len(mark) :]
+        text = _decode(data, path, encoding=encoding, advice=advice)
+        yield from ((n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip())
+        return
+    for number, raw in enumerate(itertools.chain([first[len(mark) :]], pending), start=1):
         if raw.strip():
-            yield number, _decode(raw, path, first_line=number)
+            yield (
+                number,
+                _decode(raw, path, encoding=encoding, first_line=number, advice=advice),
+            )
 
 
 def read_text_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -317,7 +556,11 @@ def read_text_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def json_lines(lines: Iterable[bytes], path: Path | str) -> Iterator[tuple[int, Any]]:
     """Number (from 1) and value of each line that is not blank; `UserError` names a bad one."""
-    for number, line in _text_lines(lines, path):
+    yield from _json_values(_text_lines(lines, path), path)
+
+
+def _json_values(lines: Iterable[tuple[int, str]], path: Path | str) -> Iterator[tuple[int, Any]]:
+    for number, line in lines:
         try:
             record = from_json(line)
         except ValueError as error:
@@ -331,13 +574,36 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         yield from json_lines(file, path)
 
 
-def _text(record: Any, column: str, where: str) -> str:
-    if not isinstance(record, dict) or column not in record:
-        have = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
+def _text(record: Any, config: CorpusConfig, where: str, reading: Reading) -> str | None:
+    """The text of a row; None (counted) where it is null and such rows are left out."""
+    column = config.text_column
+    value = record
+    # `meta.text` is the key of that name, or the key `text` of what stands under `meta`
+    for key in [column] if _has(record, column) else column.split("."):
+        if value is not None and not _has(value, key):
+            have = ", ".join(map(str, value)) if isinstance(value, dict) else type(value).__name__
+            raise UserError(
+                f"{where}: no key '{column}' (found: {have}). Name the text with "
+                "--corpus.text-column; of a nested row with dots, as in meta.text."
+            )
+        value = None if value is None else value[key]
+    if value is None:
+        if config.skip_empty:
+            reading.null += 1
+            return None
         raise UserError(
-            f"{where}: no key '{column}' (found: {have}). Name the text with --corpus.text-column."
+            f"{where}: '{column}' is null. Leave such rows out with --corpus.skip-empty."
         )
-    return valid_text(record[column], f"{where}: '{column}'")
+    if isinstance(value, dict):
+        raise UserError(
+            f"{where}: '{column}' holds keys ({', '.join(map(str, value))}), not text. Name one "
+            f"with --corpus.text-column, as in {column}.{next(iter(value), 'text')}."
+        )
+    return valid_text(value, f"{where}: '{column}'")
+
+
+def _has(value: Any, key: str) -> bool:
+    return isinstance(value, dict) and key in value
 
 
 def valid_text(value: Any, what: str) -> str:
@@ -354,32 +620,41 @@ def valid_text(value: Any, what: str) -> str:
     return value
 
 
-def _read_parquet(path: Path, column: str, name: str) -> Iterator[Document]:
+def _read_parquet(
+    path: Path, config: CorpusConfig, name: str, reading: Reading
+) -> Iterator[Document]:
     import pyarrow.parquet
 
     source: Any = str(path)
-    if path.suffix in COMPRESSIONS:
+    if path.suffix.lower() in COMPRESSIONS:
         with _open(path) as file:
             source = io.BytesIO(file.read())
     try:
         table = pyarrow.parquet.ParquetFile(source)
     except pyarrow.ArrowInvalid as error:
         raise UserError(f"{path}: not a parquet file: {error}") from error
-    if column not in table.schema_arrow.names:
+    names, column = table.schema_arrow.names, config.text_column
+    if column not in names:
+        column = column.partition(".")[0]
+    if column not in names:
         raise UserError(
-            f"{path}: no column '{column}' (found: {', '.join(table.schema_arrow.names)}). Name "
-            "the text with --corpus.text-column."
+            f"{path}: no column '{column}' (found: {', '.join(names)}). Name the text with "
+            "--corpus.text-column."
         )
     row = 0
     for batch in table.iter_batches(columns=[column], batch_size=1024):
         for value in batch.column(0).to_pylist():
-            yield Document(f"{name}#{row}", _text({column: value}, column, f"{path}, row {row}"))
+            text = _text({column: value}, config, f"{path}, row {row}", reading)
+            if text is not None:
+                yield Document(f"{name}#{row}", text)
             row += 1
 
 
-def _read_hub(source: str, column: str) -> Iterator[Document]:
+def _read_hub(source: str, config: CorpusConfig, reading: Reading) -> Iterator[Document]:
     for index, record in enumerate(hub_rows(source)):
-        yield Document(f"{source}#{index}", _text(record, column, f"{source}, row {index}"))
+        text = _text(record, config, f"{source}, row {index}", reading)
+        if text is not None:
+            yield Document(f"{source}#{index}", text)
 
 
 def hub_rows(source: str, *, split: str = "train") -> Iterator[Any]:

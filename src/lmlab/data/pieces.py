@@ -9,6 +9,8 @@ Notable:
   same text.
 - The text is what the store's tokenizer gives back. lmlab's own are lossless; one that lowercases
   (bert-base-uncased, in the published protocol) lowercases for every model.
+- A piece is what its tokens add to the text before them: a SentencePiece decoder takes the first
+  blank from whatever it is given, which is the text's own within a document.
 - A byte-level tokenizer may cut within a character; the halves (U+FFFD) at the ends are dropped.
 
 Shapes: N pieces.
@@ -25,7 +27,7 @@ import numpy as np
 
 from lmlab.config import digest
 from lmlab.data.store import Split
-from lmlab.data.windows import evaluation_windows, key, keyed_bijection
+from lmlab.data.windows import EvaluationWindows, evaluation_windows, key, keyed_bijection
 from lmlab.errors import UserError
 
 _WORD = re.compile(r"\S+")
@@ -67,8 +69,7 @@ def pieces_of(split: Split, length: int, *, most: int | None = None, seed: int =
     if most is not None and most < len(rows):
         ranked = keyed_bijection(np.arange(most), len(rows), key(seed, 0x91EC))
         rows = rows[np.sort(ranked)]
-    tokenizer = split.store.tokenizer
-    texts = [tokenizer.decode(windows.ids(int(row))).strip("\ufffd") for row in rows]
+    texts = [_text_of(split, windows, int(row)) for row in rows]
     kept = [i for i, text in enumerate(texts) if text.strip()]
     if not kept:
         raise UserError(
@@ -78,6 +79,24 @@ def pieces_of(split: Split, length: int, *, most: int | None = None, seed: int =
     return Pieces(
         tuple(texts[i] for i in kept), windows.cluster_M[rows[kept]], windows.cluster_unit
     )
+
+
+_BEFORE = 8  # tokens; of a byte-level tokenizer the first few may be parts of one character
+
+
+def _text_of(split: Split, windows: EvaluationWindows, row: int) -> str:
+    """The text of a window as it stands in its document, without halves of characters."""
+    tokenizer = split.store.tokenizer
+    start = int(windows.start_M[row])
+    first_M = split.documents_M3[:, 0]
+    document = int(first_M[np.searchsorted(first_M, start, side="right") - 1])
+    before = tokenizer.decode(split.read(max(document, start - _BEFORE), start))
+    whole = tokenizer.decode(
+        split.read(max(document, start - _BEFORE), start + int(windows.length_M[row]))
+    )
+    before = before.rstrip("\ufffd")
+    text = whole[len(before) :] if whole.startswith(before) else tokenizer.decode(windows.ids(row))
+    return text.strip("\ufffd")
 
 
 def words(text: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,20 +23,25 @@ from lmlab.data.documents import (
     DOCSTRINGS,
     CorpusConfig,
     Document,
+    Reading,
     corpus_files,
     read_corpus,
+    reading_notes,
     source_names,
 )
 from lmlab.data.splits import TEST, TRAIN, VALIDATION, SplitConfig, assign_splits, text_key
 from lmlab.data.store import EncodedDocument, TokenStore, write_store
 from lmlab.data.tokenizers import (
+    TextLoss,
     TextTokenizer,
     TokenizerConfig,
     build_tokenizer,
+    loss_note,
     pretrained_tokenizer,
 )
 from lmlab.durable import disk_errors, file_sha256, make_folder
 from lmlab.errors import UserError
+from lmlab.locks import alone
 from lmlab.progress import say, track
 
 _BATCH_CHARACTERS = 4_000_000
@@ -56,19 +61,35 @@ class PrepareConfig:
 def prepare(config: PrepareConfig) -> TokenStore:
     """The token store of `config` at `config.out`, made if it is not there yet.
 
+    Where several processes ask for one store, one makes it and the others wait for it.
+
     Raises `UserError` for unreadable text, too few documents, a full disk, or a folder that holds
     something else; what was there before stays as it was.
     """
     request = describe_request(config)
     if config.out.exists():
         return _reuse(config.out, request)
+    lock = config.out.with_name(f".{config.out.name}.lock")
+    with alone(lock.parent, f"preparing {config.out.name}", name=lock.name):
+        try:
+            if config.out.exists():  # the process that this one waited for made it
+                return _reuse(config.out, request)
+            return _prepare(config, request)
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _prepare(config: PrepareConfig, request: dict[str, Any]) -> TokenStore:
     with disk_errors(config.out):
         make_folder(config.out.parent)
         spool_folder = Path(
             tempfile.mkdtemp(prefix=f".{config.out.name}.spool-", dir=config.out.parent)
         )
     try:
-        spool = Spool(spool_folder / "documents.jsonl", read_corpus(config.corpus))
+        reading = Reading()
+        spool = Spool(spool_folder / "documents.jsonl", read_corpus(config.corpus, reading))
+        for note in reading_notes(reading.to_json()):
+            say(note)
         _check_unchanged(config, request)
         advice = _more_documents(config.corpus, len(spool.keys))
         splits = assign_splits(spool.keys, spool.sizes, config.split, advice=advice)
@@ -78,21 +99,25 @@ def prepare(config: PrepareConfig) -> TokenStore:
         training = (d.text for d, split in zip(spool, splits, strict=True) if split == TRAIN)
         tokenizer = build_tokenizer(config.tokenizer, training)
         names = [TRAIN, VALIDATION, *([TEST] if config.split.test else [])]
+        learnt_elsewhere = config.tokenizer.kind == "pretrained"
         with track("encoding", sum(spool.sizes) / 1e6, "MB") as bar:
 
             def encoded(name: str) -> Iterator[EncodedDocument]:
                 chosen = (d for d, split in zip(spool, splits, strict=True) if split == name)
-                for document in encode(chosen, tokenizer):
+                for document in encode(chosen, tokenizer, losses=learnt_elsewhere):
                     bar.advance(document.bytes / 1e6)
                     yield document
 
-            return write_store(
+            store = write_store(
                 config.out,
                 tokenizer,
                 {name: encoded(name) for name in names},
                 request=request,
                 sources=source_names(config.corpus.source),
+                reading=reading.to_json(),
             )
+        _say_losses(store)
+        return store
     finally:
         shutil.rmtree(spool_folder, ignore_errors=True)
 
@@ -112,10 +137,21 @@ def _more_documents(corpus: CorpusConfig, count: int) -> str:
     )
 
 
+def _say_losses(store: TokenStore) -> None:
+    splits = [store.split(name) for name in store.manifest["splits"]]
+    loss = sum((split.loss or TextLoss() for split in splits), TextLoss())
+    if loss:
+        documents, text_bytes = (
+            sum(getattr(split, what) for split in splits) for what in ("documents", "text_bytes")
+        )
+        say(loss_note(loss.to_json(), documents=documents, text_bytes=text_bytes))
+
+
 def _check_unchanged(config: PrepareConfig, request: dict[str, Any]) -> None:
     """`UserError` if a local source changed since `request` described it, while it was read."""
+    suffixes = config.corpus.text_suffixes or ()
     for source, before in zip(config.corpus.source, request["sources"], strict=True):
-        if not source.startswith("hf:") and _identity(source) != before:
+        if not source.startswith("hf:") and _identity(source, suffixes) != before:
             raise UserError(f"{source} changed while it was being read; run the command again")
 
 
@@ -129,6 +165,9 @@ def _reuse(path: Path, request: dict[str, Any]) -> TokenStore:
             "another --out, or remove that folder first."
         )
     say(f"{path}: the same inputs were prepared before; reusing it")
+    for note in reading_notes(store.manifest.get("reading", {})):
+        say(note)
+    _say_losses(store)
     return store
 
 
@@ -148,7 +187,9 @@ def describe_request(config: PrepareConfig) -> dict[str, Any]:
     corpus = to_mapping(config.corpus)
     corpus.pop("source")
     request = {
-        "sources": [_identity(source) for source in config.corpus.source],
+        "sources": [
+            _identity(source, config.corpus.text_suffixes or ()) for source in config.corpus.source
+        ],
         "corpus": corpus,
         "tokenizer": to_mapping(config.tokenizer),
         "split": to_mapping(config.split),
@@ -161,7 +202,7 @@ def describe_request(config: PrepareConfig) -> dict[str, Any]:
     return request
 
 
-def _identity(source: str) -> Any:
+def _identity(source: str, text_suffixes: Sequence[str]) -> Any:
     if source in DOCSTRINGS:
         from lmlab.data.docstrings import docstrings_version
 
@@ -172,7 +213,10 @@ def _identity(source: str) -> Any:
         return {"code": code_version()}
     if source.startswith("hf:"):
         return {"hub": source, "revision": _hub_revision(source)}
-    return [{"file": name, "sha256": file_sha256(path)} for name, path in corpus_files(source)]
+    return [
+        {"file": name, "sha256": file_sha256(path)}
+        for name, path in corpus_files(source, text_suffixes)
+    ]
 
 
 def _hub_revision(source: str) -> str | None:
@@ -214,22 +258,29 @@ class Spool:
                 yield Document(*json.loads(line))
 
 
-def encode(documents: Iterable[Document], tokenizer: TextTokenizer) -> Iterator[EncodedDocument]:
-    """Ids of documents, in order, encoded in batches over all cores."""
+def encode(
+    documents: Iterable[Document], tokenizer: TextTokenizer, *, losses: bool = False
+) -> Iterator[EncodedDocument]:
+    """Ids of documents, in order, encoded in batches over all cores; with `losses`, decoded again
+    to see what the tokenizer lost."""
     batch: list[Document] = []
     characters = 0
     for document in documents:
         batch.append(document)
         characters += len(document.text)
         if characters >= _BATCH_CHARACTERS:
-            yield from _encode_batch(batch, tokenizer)
+            yield from _encode_batch(batch, tokenizer, losses=losses)
             batch, characters = [], 0
     if batch:
-        yield from _encode_batch(batch, tokenizer)
+        yield from _encode_batch(batch, tokenizer, losses=losses)
 
 
-def _encode_batch(batch: list[Document], tokenizer: TextTokenizer) -> Iterator[EncodedDocument]:
+def _encode_batch(
+    batch: list[Document], tokenizer: TextTokenizer, *, losses: bool
+) -> Iterator[EncodedDocument]:
     texts = [document.text for document in batch]
-    for document, ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
+    ids_of = tokenizer.encode_batch(texts)
+    lost = tokenizer.losses(texts, ids_of) if losses else [TextLoss()] * len(batch)
+    for document, ids, loss in zip(batch, ids_of, lost, strict=True):
         size = len(document.text.encode("utf-8"))
-        yield EncodedDocument(document.name, ids, size, document.source)
+        yield EncodedDocument(document.name, ids, size, document.source, loss)

@@ -11,12 +11,20 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmlab.data.documents import COMPRESSIONS, hub_rows, json_lines, read_json_lines, valid_text
+from lmlab.data.documents import (
+    file_suffix,
+    files_below,
+    hub_rows,
+    json_lines,
+    read_json_lines,
+    valid_text,
+)
 from lmlab.errors import UserError
 
 
@@ -74,7 +82,7 @@ def _values(source: str, hub_split: str) -> Iterator[tuple[str, Any]]:
             yield f"{source}, row {row}", value
         return
     path = Path(source)
-    if path.suffix == ".zip" and path.is_file():
+    if path.suffix.lower() == ".zip" and path.is_file():
         yield from _zip_values(path)
         return
     for file in _files(path):
@@ -89,8 +97,7 @@ def _files(path: Path) -> list[Path]:
         raise UserError(
             f"{path}: no such file or folder. A data set of the Hub is named hf:NAME[:CONFIG]"
         )
-    suffixes = tuple(".jsonl" + suffix for suffix in ("", *COMPRESSIONS))
-    found = [file for file in path.rglob("*") if file.name.endswith(suffixes) and file.is_file()]
+    found = [file for file in files_below(path, Counter()) if file_suffix(file) == ".jsonl"]
     found = sorted(file for file in found if not _hidden(file.relative_to(path)))
     if not found:
         raise UserError(f"{path}: no .jsonl file in this folder")

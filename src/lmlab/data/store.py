@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from lmlab.config import digest
-from lmlab.data.tokenizers import TextTokenizer, load_tokenizer
+from lmlab.data.tokenizers import TextLoss, TextTokenizer, load_tokenizer
 from lmlab.durable import StagedFolder, file_sha256, from_json, is_member, to_json
 from lmlab.errors import UserError
 
@@ -48,6 +48,8 @@ class EncodedDocument:
     ids: np.ndarray
     bytes: int
     source: int = 0
+    loss: TextLoss | None = None
+    """What the tokenizer lost of the text; None where that was not looked at."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,15 @@ def write_store(
     end_of_text: bool = True,
     sources: Sequence[str] = (),
     extra: Mapping[str, bytes] | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> TokenStore:
     """Writes a token store at `path` and opens it.
 
     `request` is kept in the manifest, to recognise the same inputs later. `end_of_text` False
     joins documents without a token between them, for sources whose windows are whole documents.
     `sources` names what `EncodedDocument.source` counts; each split must give its documents by
-    source, in this order. `extra` are further files, part of the content.
+    source, in this order. `extra` are further files, part of the content. `reading` says what was
+    left out while the text was read (`Reading.to_json`).
 
     Raises `UserError` if `path` exists, an id is outside the vocabulary, a document has no token
     or the disk is full; nothing half-written stays.
@@ -110,6 +114,7 @@ def write_store(
             "tokenizer_fingerprint": tokenizer.fingerprint,
             "splits": described,
             "files": dict(folder.digests),
+            **({"reading": dict(reading)} if reading else {}),
         }
         folder.write(
             "manifest.json", to_json({**manifest, "manifest_sha256": digest(manifest)}).encode()
@@ -131,6 +136,7 @@ def _write_split(
     names: list[str] = []
     by_source = [{"name": source, "documents": 0, "tokens": 0} for source in sources]
     latest = 0
+    losses: list[TextLoss] = []
     end = np.array([tokenizer.end_of_text_id] if end_of_text else [], dtype=dtype)
     pending = iter(documents)
     position, finished = 0, False
@@ -148,6 +154,8 @@ def _write_split(
                 write(ids.tobytes())
                 table.append((position, len(document.ids), document.bytes))
                 names.append(document.name)
+                if document.loss is not None:
+                    losses.append(document.loss)
                 assert document.source >= latest, "the documents of a source are contiguous"
                 latest = document.source
                 if len(sources) > 1:
@@ -166,6 +174,7 @@ def _write_split(
         "documents": len(table),
         "text_bytes": int(sum(row[2] for row in table)),
         "shards": shards,
+        **({"loss": sum(losses, TextLoss()).to_json()} if len(losses) == len(table) > 0 else {}),
         **({"sources": by_source} if len(sources) > 1 else {}),
     }
 
@@ -276,6 +285,7 @@ _FIELDS = {
 _SPLIT_FIELDS = {"tokens": int, "documents": int, "text_bytes": int, "shards": list}
 _SHARD_FIELDS = {"file": str, "tokens": int}
 _SOURCE_FIELDS = {"name": str, "documents": int, "tokens": int}
+_LOSS_FIELDS = {"documents": int, "bytes": int, "unknown": int}
 
 
 def _check_manifest(manifest: dict[str, Any], file: Path) -> None:
@@ -312,6 +322,8 @@ def _check_manifest(manifest: dict[str, Any], file: Path) -> None:
             refuse(f"the sources of split '{name}' are no list")
         for source in sources:
             check(source, _SOURCE_FIELDS, f"a source of split '{name}'")
+        if "loss" in split:
+            check(split["loss"], _LOSS_FIELDS, f"the loss of split '{name}'")
         for what in ("tokens", "documents"):
             if sources and sum(source[what] for source in sources) != split[what]:
                 refuse(f"the sources of split '{name}' do not make up its {what}")
@@ -335,6 +347,9 @@ class Split:
             documents, tokens = each["documents"], each["tokens"]
             parts.append(SourcePart(each["name"], first_document, documents, first_token, tokens))
             first_document, first_token = first_document + documents, first_token + tokens
+        loss = described.get("loss")
+        self.loss = None if loss is None else TextLoss(**{k: loss[k] for k in _LOSS_FIELDS})
+        """What the tokenizer lost of the text; None where that was not recorded."""
         self.sources = tuple(parts)
         """Empty where the store has one source, or was made before they were recorded."""
         self._shards = [

@@ -11,14 +11,18 @@ Notable:
 - The fingerprint is a digest of everything that decides the ids; stores and checkpoints carry it.
 - Masked models get a mask token when they are trained (`with_mask`), as one more id after all
   others. No text has it, so the fingerprint stays: one store serves every objective.
+- A tokenizer from elsewhere may lose text: characters become <unk>, capitals small, accents are
+  composed. `losses` compares each text with what its ids spell (`TextLoss`). Those that lmlab
+  builds lose nothing.
 - Saved as `tokenizer.json` and `tokenizer_config.json`, which plain transformers reads.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +67,45 @@ class TokenizerConfig:
                 f"--tokenizer.vocabulary {self.vocabulary}: byte-level BPE needs at least 258 (256 "
                 "bytes and 2 special tokens); use --tokenizer.kind bytes for no merges"
             )
+
+
+@dataclass(frozen=True)
+class TextLoss:
+    """What a tokenizer lost of documents: what their ids spell is not the text that was read.
+
+    Bits per byte divide by the bytes of the text that was read, so with a loss they are those of
+    another text.
+    """
+
+    documents: int = 0
+    """Those whose ids spell something else."""
+    bytes: int = 0
+    """UTF-8 bytes of characters that do not come back, at least (an occurrence each)."""
+    unknown: int = 0
+    """Tokens that stand for whatever the vocabulary lacks (<unk>)."""
+
+    def __add__(self, other: TextLoss) -> TextLoss:
+        return TextLoss(
+            self.documents + other.documents,
+            self.bytes + other.bytes,
+            self.unknown + other.unknown,
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.documents or self.unknown)
+
+    def to_json(self) -> dict[str, int]:
+        return asdict(self)
+
+
+def loss_note(loss: Mapping[str, int], *, documents: int, text_bytes: int) -> str:
+    """A sentence on what `TextLoss.to_json` holds, of so many documents and bytes."""
+    unknown = f", {loss['unknown']:,} tokens are <unk>" if loss["unknown"] else ""
+    return (
+        f"the tokenizer loses text: {loss['documents']:,} of {documents:,} documents do not come "
+        f"back from their tokens, at least {loss['bytes'] / max(text_bytes, 1):.2%} of the bytes"
+        f"{unknown}; bits per byte are those of another text"
+    )
 
 
 class TextTokenizer:
@@ -165,6 +208,36 @@ class TextTokenizer:
         if self.reversed_text:
             return self.backend.decode(plain[::-1], skip_special_tokens=True)[::-1]
         return self.backend.decode(plain, skip_special_tokens=True)
+
+    @cached_property
+    def unknown_id(self) -> int | None:
+        """The id that stands for whatever the vocabulary lacks; None without one."""
+        model = json.loads(self.backend.to_str())["model"]
+        if model.get("unk_id") is not None:
+            return int(model["unk_id"])
+        token = model.get("unk_token")
+        return None if token is None else self.backend.token_to_id(token)
+
+    def losses(self, texts: Sequence[str], ids: Sequence[np.ndarray]) -> list[TextLoss]:
+        """What is lost of each text, whose ids (as of `encode_batch`) are given."""
+        unknown = -1 if self.unknown_id is None else self.unknown_id
+        known = [each[each != unknown] for each in ids]
+        ordered = [each[::-1] for each in known] if self.reversed_text else known
+        spelt = self.backend.decode_batch(
+            [each.tolist() for each in ordered], skip_special_tokens=True
+        )
+        if self.reversed_text:
+            spelt = [text[::-1] for text in spelt]
+        made: list[TextLoss] = []
+        for text, back, of_text, kept in zip(texts, spelt, ids, known, strict=True):
+            gone = len(of_text) - len(kept)
+            if text == back and not gone:
+                made.append(TextLoss())
+                continue
+            lost = (Counter(text) - Counter(back)).items()
+            size = sum(len(c.encode("utf-8")) * count for c, count in lost)
+            made.append(TextLoss(1, size, gone))
+        return made
 
     def token(self, token_id: int) -> str:
         """The text of one token alone."""

@@ -15,7 +15,7 @@ from typing import Any
 from lmlab.config import read_toml, to_toml
 from lmlab.durable import remove_abandoned, write_text
 from lmlab.errors import UserError
-from lmlab.runs.lock import Held, Lock
+from lmlab.locks import Held, Lock
 
 _PLACES = {"identity", "store", "out", "threads", "device", "strict", "fsdp"}
 

@@ -35,7 +35,7 @@ from lmlab.data.synthetic.linear_language import SEPARATORS
 from lmlab.data.synthetic.primes import LINE
 from lmlab.data.tokenizers import TokenizerConfig, character_tokenizer
 from lmlab.errors import UserError
-from lmlab.runs.lock import alone
+from lmlab.locks import alone
 
 _HELD_OUT_STRINGS = 2048
 _USAGE = {

@@ -36,12 +36,12 @@ from lmlab.data.labelled_store import labelled_store
 from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
 from lmlab.durable import check_seal, sealed, write_bytes
+from lmlab.locks import alone
 from lmlab.numerics.classification import metric, pseudo_values
 from lmlab.numerics.random_effects import two_way_interval
 from lmlab.objectives.classification import predictions
 from lmlab.progress import Bar, say
 from lmlab.runs.journal import read_journal
-from lmlab.runs.lock import alone
 from lmlab.studies.finetune_report import finetune_page
 from lmlab.studies.parts import Part, carry_out
 from lmlab.studies.requests import placed

@@ -19,8 +19,8 @@ from lmlab.config.studies import HeadlessStudyConfig
 from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import from_json, write_json
+from lmlab.locks import alone
 from lmlab.progress import say
-from lmlab.runs.lock import alone
 from lmlab.studies.requests import text_run
 from lmlab.training.loop import TrainedRun
 from lmlab.training.setup import deciding_values, resolve

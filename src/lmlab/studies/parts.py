@@ -26,8 +26,8 @@ from typing import Any, Generic, TypeVar
 from lmlab.config.training import TrainConfig
 from lmlab.durable import write_json, write_text
 from lmlab.errors import UserError
+from lmlab.locks import Held, Lock, this_process
 from lmlab.progress import Bar, say, track
-from lmlab.runs.lock import Held, Lock, this_process
 from lmlab.studies.status import REPORT, claim_file, write_plan
 from lmlab.training.setup import planned_tokens
 

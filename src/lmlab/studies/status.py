@@ -17,10 +17,10 @@ from typing import Any
 from lmlab.config import read_toml
 from lmlab.durable import from_json, write_json
 from lmlab.errors import UserError
+from lmlab.locks import holder, last_note
 from lmlab.progress import duration
 from lmlab.runs.checkpoint import checkpoint_folder, final_step, is_finished
 from lmlab.runs.journal import last_record
-from lmlab.runs.lock import holder, last_note
 
 REPORT = "report"
 """The claim of who makes the report."""

@@ -98,15 +98,15 @@ def _takes(file: BinaryIO, after: float) -> bool:
 
 
 @contextmanager
-def alone(folder: Path, doing: str) -> Iterator[None]:
+def alone(folder: Path, doing: str, *, name: str = ".lock") -> Iterator[None]:
     """The block runs in one process at a time for each `folder`; waits for the others, and says so.
 
-    Not to be nested: a process would wait for itself.
+    `name` is the lock's file in it. Not to be nested: a process would wait for itself.
     """
     said = False
     while True:
         try:
-            lock = Lock(folder / ".lock")
+            lock = Lock(folder / name)
             break
         except Held as held:
             if not said:
