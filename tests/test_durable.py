@@ -220,3 +220,18 @@ def test_what_may_not_be_written_names_the_remedy(tmp_path, number):
     with failing_at(0, OSError(errno.EIO, "I/O error")), pytest.raises(OSError, match="I/O error"):
         write_bytes(tmp_path / "file", b"")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_another_process_made_meanwhile_is_named(tmp_path):
+    target = tmp_path / "store"
+    staged = StagedFolder(target)
+
+    def write_both():
+        with staged as folder:
+            folder.write("mine", b"1")
+            target.mkdir()
+            (target / "theirs").touch()
+
+    with pytest.raises(UserError, match=r"store was made by another process at the same time"):
+        write_both()
+    assert [path.name for path in tmp_path.rglob("*")] == ["store", "theirs"]

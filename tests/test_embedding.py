@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from helpers import sentences, tiny_training
@@ -31,6 +39,8 @@ from lmlab.cli import main
 from lmlab.config.decomposition import ApplyConfig, DecomposeConfig, EmbeddingConfig
 from lmlab.config.model import ModelConfig
 from lmlab.data.pieces import Pieces, pieces_of, words
+from lmlab.data.store import EncodedDocument, write_store
+from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.layers import layer_states
 from lmlab.numerics.scatter import Scatter
@@ -150,6 +160,31 @@ def rows_of(encoders, pieces, config=None):
 
 
 # Pieces
+
+
+def test_pieces_keep_the_blank_that_a_sentencepiece_decoder_takes(tmp_path):
+    """Pieces of one document join to the document, wherever they were cut."""
+    letters = ["<unk>", "</s>", "▁", *"abcdefgh"]
+    backend = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, [], unk_token="<unk>"))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer = TextTokenizer(backend, bos_id=1, end_of_text_id=1)
+    texts = ["abc de  f gh abcd", "e f g h a b c d"]
+    ids = tokenizer.encode_batch(texts)
+    documents = [EncodedDocument(t, i, len(t)) for t, i in zip(texts, ids, strict=True)]
+    split = write_store(tmp_path / "s", tokenizer, {"train": documents}, request={}).split("train")
+    for length in range(2, 9):
+        made = pieces_of(split, length)
+        for cluster, text in enumerate(texts):
+            joined = "".join(
+                t for t, c in zip(made.texts, made.cluster_N, strict=True) if c == cluster
+            )
+            assert joined
+            assert text.startswith(joined)  # the last piece is left out where it is short
 
 
 def test_pieces_are_texts_of_one_document_with_its_cluster(text_store):

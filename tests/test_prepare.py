@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from helpers import mixed_store, sentences, symbols_tokenizer, tree
 from lmlab.data import prepare as prepare_module
@@ -14,7 +19,7 @@ from lmlab.data.documents import CorpusConfig, Document, source_names
 from lmlab.data.prepare import PrepareConfig, prepare
 from lmlab.data.splits import SplitConfig
 from lmlab.data.store import EncodedDocument, write_store
-from lmlab.data.tokenizers import TokenizerConfig
+from lmlab.data.tokenizers import TextLoss, TokenizerConfig
 from lmlab.errors import UserError
 
 TEXTS = sentences(60, seed=1)
@@ -303,7 +308,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
 )
 def test_what_was_done_already_is_not_advised(tmp_path, corpus, advice, not_said):
     """A user who had given --corpus.separator was told to give --corpus.separator."""
-    (tmp_path / "one.txt").write_text("All of it is one document.")
+    (tmp_path / "one.txt").write_text("All of it is one document.||")
     source = CorpusConfig(source=(str(tmp_path / "one.txt"),), **corpus)
     with pytest.raises(UserError, match="too few to hold out") as refused:
         prepare(PrepareConfig(tmp_path / "store", source))
@@ -317,3 +322,74 @@ def test_no_separator_is_advised_for_rows(tmp_path):
     with pytest.raises(UserError, match="too few to hold out") as refused:
         prepare(PrepareConfig(tmp_path / "store", source))
     assert "separator" not in str(refused.value)
+
+
+def lossy_config(folder, documents):
+    """Words of a tokenizer from elsewhere that knows three."""
+    backend = Tokenizer(
+        models.WordLevel({w: i for i, w in enumerate(["<unk>", "</s>", "the", "cat", "sat"])},
+                         unk_token="<unk>")
+    )  # fmt: skip
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", eos_token="</s>"
+    ).save_pretrained(folder / "tokenizer")
+    lines = [json.dumps({"text": text}) for text in documents]
+    (folder / "a.jsonl").write_text("\n".join(lines))
+    return PrepareConfig(
+        out=folder / "store",
+        corpus=CorpusConfig(source=(str(folder / "a.jsonl"),), skip_empty=True),
+        tokenizer=TokenizerConfig("pretrained", name=str(folder / "tokenizer")),
+        split=SplitConfig(validation=0.3, test=0.2),
+    )
+
+
+def test_bits_per_byte_of_a_lossy_tokenizer_are_of_another_text(tmp_path, capsys):
+    documents = [f"the cat sat the mat{n}" for n in range(30)]
+    config = lossy_config(tmp_path, [*documents, None])
+    store = prepare(config)
+    said = capsys.readouterr().err
+    assert "left out: 1 row whose text is null" in said
+    assert "the tokenizer loses text: 30 of 30 documents" in said
+    assert store.manifest["reading"] == {"null": 1}
+    for name in ("train", "validation", "test"):
+        split = store.split(name)
+        assert split.loss is not None
+        assert (split.loss.documents, split.loss.unknown) == (split.documents,) * 2
+        # at least the letters of the unknown word; blanks go too, as the words are joined by blanks
+        gone = sum(
+            len(documents[int(n.split("#")[1]) - 1].removeprefix("the cat sat the "))
+            for n in split.names
+        )
+        assert gone <= split.loss.bytes <= gone + 4 * split.documents
+        assert f"{split.loss.unknown} tokens are <unk>" in (split.loss_note or "")
+        assert split.loss_note in split.text_note
+        assert "Windows begin with </s> (id 1)." in split.text_note
+    assert prepare(config).fingerprint == store.fingerprint
+    assert "the tokenizer loses text" in capsys.readouterr().err
+
+
+def test_own_tokenizers_have_no_note(text_store):
+    split = text_store.split("train")
+    assert (split.loss, split.loss_note) == (TextLoss(), None)
+    assert split.text_note == "Windows begin with <|bos|> (id 0)."
+
+
+def test_two_processes_prepare_one_store_once(config, monkeypatch, capsys):
+    """One makes it, the other waits and uses it."""
+    read, made = prepare_module.read_corpus, []
+
+    def slowly(*corpus):
+        made.append(corpus)
+        time.sleep(0.3)
+        yield from read(*corpus)
+
+    monkeypatch.setattr(prepare_module, "read_corpus", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(prepare, [config, config])
+    assert one.fingerprint == other.fingerprint
+    assert len(made) == 1
+    said = capsys.readouterr().err
+    assert "waiting: " in said
+    assert "reusing it" in said
+    assert [path.name for path in config.out.parent.iterdir()] == ["store"]

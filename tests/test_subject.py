@@ -272,7 +272,9 @@ def test_the_interval_is_over_text(runs, text_store):
     assert json.loads(json.dumps(plain)) == plain
     assert plain["clusters"] == len(text_store.split("validation").names)
     assert plain["cluster"] == "document"
-    assert plain["scored"] == "each token from BOS and those before it in the window"
+    assert plain["scored"] == (
+        "each token from BOS and those before it in the window; windows begin with <|bos|> (id 0)"
+    )
 
 
 def test_a_store_made_with_another_tokenizer_is_refused(runs, small_store):

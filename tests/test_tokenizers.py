@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from helpers import sentences
 from lmlab.data.tokenizers import (
     BOS,
     END_OF_TEXT,
+    TextLoss,
+    TextTokenizer,
     TokenizerConfig,
     build_tokenizer,
     character_tokenizer,
@@ -215,3 +217,67 @@ def test_spans_are_the_characters_of_each_token(tokenizer, text):
         if "\ufffd" not in token:  # whole characters
             assert text[start:stop] == token
     assert (covered >= 1).all()
+
+
+def losses(tokenizer, *texts):
+    return tokenizer.losses(texts, tokenizer.encode_batch(texts))
+
+
+@KINDS
+@given(st.lists(any_text, min_size=1, max_size=4))
+def test_own_tokenizers_lose_nothing(tokenizer, texts):
+    assert losses(tokenizer, *texts) == [TextLoss()] * len(texts)
+
+
+def characters(alphabet, *, normalizer=None, unknown="<unk>", reversed_text=False):
+    """A tokenizer from elsewhere, of characters."""
+    backend = Tokenizer(
+        models.WordLevel(
+            {c: i for i, c in enumerate(["<unk>", "</s>", *alphabet])}, unk_token=unknown
+        )
+    )
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    backend.decoder = decoders.Fuse()
+    if normalizer is not None:
+        backend.normalizer = normalizer
+    backend.add_special_tokens(["</s>"])
+    return TextTokenizer(backend, bos_id=1, end_of_text_id=1, reversed_text=reversed_text)
+
+
+@pytest.mark.parametrize("reversed_text", [False, True])
+@pytest.mark.parametrize(
+    ("normalizer", "text", "expected"),
+    [
+        (None, "abba a", TextLoss()),
+        (None, "ab東a東", TextLoss(1, 6, 2)),  # two <unk> of three bytes each
+        (normalizers.Lowercase(), "Ab BA", TextLoss(1, 3, 0)),
+        (normalizers.NFC(), "ae\u0301b", TextLoss(1, 3, 0)),  # e and its accent of two bytes
+        (normalizers.Strip(), "  ab \n", TextLoss(1, 4, 0)),
+        (normalizers.Replace("  ", " "), "a  b", TextLoss(1, 1, 0)),
+        (normalizers.NFKC(), "ﬁa", TextLoss(1, 3, 2)),  # fi is not in the alphabet
+    ],
+)
+def test_what_a_tokenizer_loses_is_counted(normalizer, text, expected, reversed_text):
+    if reversed_text and "\u0301" in text:
+        expected = TextLoss(1, 3, 2)  # nothing to compose: both are outside the alphabet
+    tokenizer = characters("ab é\n", normalizer=normalizer, reversed_text=reversed_text)
+    assert losses(tokenizer, "ab", text, "") == [TextLoss(), expected, TextLoss()]
+
+
+def test_sentencepiece_with_bytes_loses_nothing():
+    """A blank before the text and bytes for what the vocabulary lacks are both undone."""
+    pieces = ["<unk>", "</s>", *(f"<0x{n:02X}>" for n in range(256)), "▁", "a", "b", "▁a"]
+    backend = Tokenizer(
+        models.BPE({p: i for i, p in enumerate(pieces)}, [("▁", "a")], unk_token="<unk>",
+                   byte_fallback=True, fuse_unk=True)
+    )  # fmt: skip
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+         decoders.Strip(" ", 1, 0)]
+    )  # fmt: skip
+    tokenizer = TextTokenizer(backend, bos_id=1, end_of_text_id=1)
+    texts = ["a b", " a  東", "\n\ta\u0301", "  "]
+    assert losses(tokenizer, *texts) == [TextLoss()] * 4

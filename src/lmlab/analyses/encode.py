@@ -135,7 +135,7 @@ def encode(
         split=split,
         context=windows.context,
         windows=len(windows),
-        conditions=subject.objective.conditions,
+        conditions=subject.conditions,
         statistics=statistics,
         encoding=encoding,
         predictors={}

@@ -175,7 +175,7 @@ def geometry(
         windows=len(windows),
         clusters=len(nats_CK),
         cluster_unit=windows.cluster_unit,
-        conditions=subject.objective.conditions,
+        conditions=subject.conditions,
         tied=tied,
         input_embedding=inputs[0],
         output_embedding=outputs[0],

@@ -8,6 +8,8 @@ Notable:
   not depend on the batch size (1e-5 nat per token).
 - Windows can be shared out over processes (`shard`), and the parts put together (`merge_scores`).
 - The interval is over text (clusters of windows), for this one model.
+- Bits per byte are of another text where the tokenizer loses some (<unk>, small letters): then
+  `loss_note` says how much.
 - Where the store knows its sources (languages), each has its own score (`by_source`).
 
 Shapes: M windows, b bins of positions.
@@ -61,6 +63,8 @@ class Score:
     """What each token was scored from."""
     text_bytes: int | None
     """UTF-8 bytes of the scored text; None where only a sample or a shard was scored."""
+    loss_note: str | None = None
+    """What the tokenizer lost of the split's text, in words; None where it lost nothing."""
     sources: WindowSources | None = None
     """Which source each window is of; None where that is not known."""
 
@@ -142,6 +146,7 @@ class Score:
             "interval_basis": interval.basis,
             "interval_note": interval.note,
             "bits_per_byte": self.bits_per_byte,
+            **({"text": self.loss_note} if self.loss_note else {}),
             "tokens": self.tokens,
             "windows": len(self.nats_M),
             "clusters": len(np.unique(self.cluster_M)),
@@ -231,8 +236,9 @@ def score(
         row_M=rows,
         repeated_nats_M=made.repeated_nats_M,
         repeated_M=made.repeated_M,
-        conditions=subject.objective.conditions,
+        conditions=subject.conditions,
         text_bytes=scored_bytes(source, made.tokens_M),
+        loss_note=source.loss_note,
         sources=window_sources(source, chosen.start_M),
     )
 

@@ -60,6 +60,11 @@ class Subject:
     def order(self) -> str:
         return self.objective.order
 
+    @property
+    def conditions(self) -> str:
+        """What each token is scored from, and the token that windows begin with."""
+        return f"{self.objective.conditions}; windows begin with {self.tokenizer.begins_with}"
+
     def check_store(self, store: TokenStore) -> None:
         """`UserError` unless `store` was made with this subject's tokenizer."""
         made_with = store.manifest["tokenizer_fingerprint"]

@@ -162,7 +162,10 @@ def arrow(arguments: Sequence[str]) -> None:
         for unit in ("nats_per_token", "bits_per_byte")
         for side in ("forward", "backward")
     }
-    print_values({**made.arrow.to_json(), **losses})
+    about_text = {"scored": values["forward"]["scored"]}
+    if made.forward.loss_note:
+        about_text["text"] = made.forward.loss_note
+    print_values({**made.arrow.to_json(), **losses, **about_text})
     write_results("arrow", config, values)
 
 

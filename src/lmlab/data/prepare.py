@@ -144,7 +144,7 @@ def _say_losses(store: TokenStore) -> None:
         documents, text_bytes = (
             sum(getattr(split, what) for split in splits) for what in ("documents", "text_bytes")
         )
-        say(loss_note(loss.to_json(), documents=documents, text_bytes=text_bytes))
+        say(loss_note(loss, documents=documents, text_bytes=text_bytes))
 
 
 def _check_unchanged(config: PrepareConfig, request: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from lmlab.config import digest
-from lmlab.data.tokenizers import TextLoss, TextTokenizer, load_tokenizer
+from lmlab.data.tokenizers import TextLoss, TextTokenizer, load_tokenizer, loss_note
 from lmlab.durable import StagedFolder, file_sha256, from_json, is_member, to_json
 from lmlab.errors import UserError
 
@@ -380,6 +380,30 @@ class Split:
                 f"{path}: damaged: document {outside_M.argmax()} is not inside the split. {_REMEDY}"
             )
         return table_M3
+
+    @property
+    def loss_note(self) -> str | None:
+        """A sentence on what the tokenizer lost of the text, or that nothing is known of it; None
+        where it lost nothing."""
+        if self.loss is not None:
+            return (
+                loss_note(self.loss, documents=self.documents, text_bytes=self.text_bytes)
+                if self.loss
+                else None
+            )
+        made_by = self.store.manifest["request"].get("tokenizer", {})
+        if isinstance(made_by, dict) and made_by.get("kind") == "pretrained":
+            return (
+                "this store was prepared before it was recorded whether the tokenizer loses text; "
+                "prepare it again to know whether bits per byte are those of this text"
+            )
+        return None
+
+    @property
+    def text_note(self) -> str:
+        """What methods say of the text: the token that windows begin with, and what was lost."""
+        begins = f"Windows begin with {self.store.tokenizer.begins_with}."
+        return f"{begins} Text: {self.loss_note}." if self.loss_note else begins
 
     @cached_property
     def names(self) -> list[str]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -98,12 +98,12 @@ class TextLoss:
         return asdict(self)
 
 
-def loss_note(loss: Mapping[str, int], *, documents: int, text_bytes: int) -> str:
-    """A sentence on what `TextLoss.to_json` holds, of so many documents and bytes."""
-    unknown = f", {loss['unknown']:,} tokens are <unk>" if loss["unknown"] else ""
+def loss_note(loss: TextLoss, *, documents: int, text_bytes: int) -> str:
+    """A sentence on what was lost of so many documents and bytes."""
+    unknown = f", {loss.unknown:,} tokens are <unk>" if loss.unknown else ""
     return (
-        f"the tokenizer loses text: {loss['documents']:,} of {documents:,} documents do not come "
-        f"back from their tokens, at least {loss['bytes'] / max(text_bytes, 1):.2%} of the bytes"
+        f"the tokenizer loses text: {loss.documents:,} of {documents:,} documents do not come "
+        f"back from their tokens, at least {loss.bytes / max(text_bytes, 1):.2%} of the bytes"
         f"{unknown}; bits per byte are those of another text"
     )
 
@@ -238,6 +238,11 @@ class TextTokenizer:
             size = sum(len(c.encode("utf-8")) * count for c, count in lost)
             made.append(TextLoss(1, size, gone))
         return made
+
+    @property
+    def begins_with(self) -> str:
+        """The token that stands before each window in place of text, and its id."""
+        return f"{self.backend.id_to_token(self.bos_id)} (id {self.bos_id})"
 
     def token(self, token_id: int) -> str:
         """The text of one token alone."""

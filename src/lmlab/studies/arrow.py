@@ -85,7 +85,7 @@ def run_arrow(
     def results(made: dict[tuple[int, str, int], tuple[TrainedRun, Score]]) -> dict[str, Any]:
         compared = [
             cell_result(
-                _describe(cell, order, requests[i, FORWARD, 0]),
+                _describe(cell, order, config.split, requests[i, FORWARD, 0]),
                 cell.corpus.known,
                 windows[i],
                 [made[i, FORWARD, s] for s in seeds],
@@ -213,7 +213,7 @@ def _ngrams(config: ArrowConfig, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return made
 
 
-def _describe(cell: Cell, order: str, request: TrainConfig) -> dict[str, Any]:
+def _describe(cell: Cell, order: str, split: str, request: TrainConfig) -> dict[str, Any]:
     """What a comparison is of, and what was equal in both directions."""
     store = cell.corpus.store
     return {
@@ -228,6 +228,7 @@ def _describe(cell: Cell, order: str, request: TrainConfig) -> dict[str, Any]:
         "methods": {
             "vocabulary": store.vocabulary,
             "store": store.fingerprint[:12],
+            "text": store.split(split).text_note,
             "training_tokens_available": store.split("train").tokens,
             "steps": request.steps,
             "batch": request.batch,

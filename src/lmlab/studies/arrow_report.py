@@ -210,6 +210,10 @@ def _methods_section(results: dict[str, Any]) -> Section:
         "ratio of sums, Student t; with one seed they cover the text only. The numbers of this "
         "page, and digests of runs and stores, are in results.json."
     )
+    notes = dict.fromkeys(
+        cell["methods"]["text"] for cell in results["cells"] if "text" in cell["methods"]
+    )
+    text = " ".join([text, *notes])
     repeat = to_repeat("lmlab study arrow", ArrowConfig, config)
     table = Table(
         ["comparison", "parameters", "vocabulary", "training tokens available", "steps",

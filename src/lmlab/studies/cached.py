@@ -56,8 +56,9 @@ def cached_score(
             split=split,
             context=context,
             cluster_unit=windows.cluster_unit,
-            conditions=Causal.conditions,
+            conditions=f"{Causal.conditions}; windows begin with {store.tokenizer.begins_with}",
             text_bytes=scored_bytes(source, arrays["tokens_M"]),
+            loss_note=source.loss_note,
             sources=window_sources(source, windows.start_M),
             **arrays,
         )

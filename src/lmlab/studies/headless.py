@@ -220,6 +220,7 @@ def _result(
     return {
         "vocabulary": text.store.vocabulary,
         "store": text.store.fingerprint[:12],
+        "text": text.store.split(config.split).text_note,
         "training_tokens_available": text.store.split("train").tokens,
         "unigram_entropy": entropy,
         "seconds_per_step": text.seconds,

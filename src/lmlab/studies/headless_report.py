@@ -239,6 +239,8 @@ def _methods_section(results: dict[str, Any]) -> Section:
         "effects over seeds and clusters on the paired difference, Student t; each for its row "
         "alone."
     )
+    notes = dict.fromkeys(part["text"] for part in parts if "text" in part)
+    text = " ".join([text, *notes])
     model = ", ".join(f"{k} {v}" for k, v in config["model"].items() if v not in (False, 0.0))
     repeat = to_repeat("lmlab study headless", HeadlessStudyConfig, config)
     return Section("Methods", [text, f"Backbone: {model}.", repeat])
