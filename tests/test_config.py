@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import pkgutil
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lmlab.config
 from lmlab.config import (
     digest,
     from_command_line,
@@ -24,6 +28,7 @@ from lmlab.config.decomposition import DecompositionStudyConfig, EmbeddingConfig
 from lmlab.config.encoding import EncodingStudyConfig
 from lmlab.config.finetune import FinetuneConfig
 from lmlab.config.model import ModelConfig
+from lmlab.config.sharing import SubmitConfig
 from lmlab.config.studies import ArrowConfig, HeadlessStudyConfig
 from lmlab.config.towers import TowersStudyConfig
 from lmlab.config.training import (
@@ -340,3 +345,56 @@ def test_checkpoint_schedules():
     # what is not used decides nothing: runs of before keep their identity
     config = TrainConfig(Path("s"), checkpoints=CheckpointConfig(logarithmic=True))
     assert "per_doubling" not in identity(config)["checkpoints"]
+
+
+def configurations():
+    """Every configuration with a number, whichever command it is of."""
+    names = [f"lmlab.config.{m.name}" for m in pkgutil.iter_modules(lmlab.config.__path__)]
+    names += [f"lmlab.data.{name}" for name in ("documents", "prepare", "splits", "tokenizers")]
+    for name in names:
+        for kind in vars(importlib.import_module(name)).values():
+            if not dataclasses.is_dataclass(kind) or kind.__module__ != name:
+                continue
+            # a file of its own, whose keys have no dashes
+            assert isinstance(kind, type)
+            if kind.__name__.endswith("Config") and kind is not SubmitConfig:
+                for each in dataclasses.fields(kind):
+                    hint = str(typing.get_type_hints(kind)[each.name])
+                    if any(number in hint for number in ("int", "float")):
+                        yield pytest.param(kind, each, id=f"{kind.__name__}.{each.name}")
+
+
+@pytest.mark.parametrize(("kind", "each"), [*configurations()])
+def test_a_number_below_its_bound_is_refused_by_its_configuration(kind, each):
+    """`--batch -2` read no window and scored 0 nats: so no option takes what means nothing."""
+    hints = typing.get_type_hints(kind)
+    needed = {
+        f.name: ("a", "b") if "tuple" in str(hints[f.name]) else "a"
+        for f in dataclasses.fields(kind)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+
+    def made(value):
+        return kind(
+            **{**needed, each.name: (value,) if "tuple" in str(hints[each.name]) else value}
+        )
+
+    name = each.name.replace("_", "-")
+    real = "float" in str(hints[each.name])
+    for wrong in (-2, *([float("nan"), float("inf"), -1e-9] if real else [])):
+        with pytest.raises(UserError, match=rf"--([a-z]+\.)?{name} {wrong}"):
+            made(wrong)
+    if not real and each.metadata.get("least", 1) > 0:
+        with pytest.raises(UserError, match=rf"--([a-z]+\.)?{name} 0 must be at least 1"):
+            made(0)
+
+
+def test_seeds_and_what_may_be_none_take_zero():
+    assert TrainConfig(store=Path("s"), seed=0).seed == 0
+    assert EmbeddingConfig(layer=0).layer == 0
+    with pytest.raises(UserError, match=r"--seed -1 must be at least 0"):
+        TrainConfig(store=Path("s"), seed=-1)
+    with pytest.raises(UserError, match=r"--optimizer.learning-rate -1.0 must be at least 0"):
+        from_mapping(
+            TrainConfig, {"store": "s", "optimizer": {"learning_rate": -1.0}}, where="a.toml"
+        )

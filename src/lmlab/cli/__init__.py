@@ -7,6 +7,7 @@ mistyped option answer at once.
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +52,10 @@ shared by processes with --worker, started on Slurm with --submit FILE; --status
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status (2 for a user's mistake)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # what a terminal has no letter for is shown as "?", and costs no result
+            stream.reconfigure(errors="replace")
     try:
         try:
             return _run(arguments)

@@ -33,8 +33,8 @@ def encode(arguments: Sequence[str]) -> None:
         ridge=config.ridge,
         rotations=config.rotations,
     )
-    print_table(["", ""], [list(row) for row in encoding_rows(made)])
     write_results("encode", config, made.to_json())
+    print_table(["", ""], [list(row) for row in encoding_rows(made)])
 
 
 def steer(arguments: Sequence[str]) -> None:
@@ -61,13 +61,13 @@ def steer(arguments: Sequence[str]) -> None:
         max_windows=config.windows,
         other=None if config.other is None else TokenStore(config.other),
     )
-    print_table(*steering_rows(made.to_json()))
-    for line in steering_words(made.to_json()):
-        print(line)
     if config.out is None:
         write_results("steer", config, made.to_json())
     else:
         print(f"model: {write_steered(subject, made, config.out)}")
+    print_table(*steering_rows(made.to_json()))
+    for line in steering_words(made.to_json()):
+        print(line)
 
 
 def prune(arguments: Sequence[str]) -> None:
@@ -98,11 +98,12 @@ def prune(arguments: Sequence[str]) -> None:
         prompts=config.prompts,
         other=None if config.other is None else TokenStore(config.other),
     )
-    print_table(*pruning_rows(made.to_json()))
     if config.share is None or config.out is None:
         write_results("prune", config, made.to_json())
+        print_table(*pruning_rows(made.to_json()))
         return
     speed = write_pruned(subject, made, config.out)
+    print_table(*pruning_rows(made.to_json()))
     print(
         f"head {speed.head_ratio:.2f} times as fast ({speed.head_multiplications:.0%} of the "
         f"multiplications), whole model {speed.forward_ratio:.2f} times\nmodel: {config.out}"
@@ -133,5 +134,5 @@ def dynamics(arguments: Sequence[str]) -> None:
     for snapshot in seen:
         print(snapshot_row(vars(snapshot)), flush=True)
     made = watch.result(config.model).to_json()
-    print(captured_words(made))
     write_results("dynamics", config, made)
+    print(captured_words(made))

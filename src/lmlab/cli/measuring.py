@@ -50,6 +50,7 @@ def score(arguments: Sequence[str]) -> None:
         max_windows=config.windows,
     )
     values = made.to_json()
+    write_results("score", config, values)
     print_values({key: value for key, value in values.items() if key != "by_source"})
     if "by_source" in values:
         units = ["nats_per_token", "interval_95", "bits_per_byte", "tokens"]
@@ -57,7 +58,6 @@ def score(arguments: Sequence[str]) -> None:
             ["source", *(unit.replace("_", " ") for unit in units)],
             [[s["name"], *(as_text(s.get(unit)) for unit in units)] for s in values["by_source"]],
         )
-    write_results("score", config, values)
 
 
 def geometry(arguments: Sequence[str]) -> None:
@@ -79,13 +79,13 @@ def geometry(arguments: Sequence[str]) -> None:
         max_windows=config.windows,
     )
     values = {**made.to_json(), "environment": environment()}
+    out = write_results("geometry", config, values)
+    write_text(out / "report.html", geometry_page(values))
+    print(f"report: {(out / 'report.html').resolve()}")
     print(summary(values))
     for table in geometry_tables(values):
         print(f"\n{table.caption}")
         print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])
-    out = write_results("geometry", config, values)
-    write_text(out / "report.html", geometry_page(values))
-    print(f"report: {(out / 'report.html').resolve()}")
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -117,6 +117,13 @@ def evaluate(arguments: Sequence[str]) -> None:
 
         include, limit = config.include, config.limit
         made += harness(subject, names, include=include, limit=limit, batch=config.batch)
+    values = {
+        "subject": subject.name,
+        "order": subject.order,
+        "head": subject.head,
+        "tasks": [one.to_json() for one in made],
+    }
+    write_results("eval", config, values)
     print_table(
         ["task", "part", "metric", "", "standard error", "items"],
         [
@@ -130,13 +137,6 @@ def evaluate(arguments: Sequence[str]) -> None:
             print(f"{one.task}: {note}")
         if one.truncated:
             print(f"{one.task}: {one.truncated:,} contexts were cut to fit the model")
-    values = {
-        "subject": subject.name,
-        "order": subject.order,
-        "head": subject.head,
-        "tasks": [one.to_json() for one in made],
-    }
-    write_results("eval", config, values)
 
 
 def arrow(arguments: Sequence[str]) -> None:
@@ -165,8 +165,8 @@ def arrow(arguments: Sequence[str]) -> None:
     about_text = {"scored": values["forward"]["scored"]}
     if made.forward.loss_note:
         about_text["text"] = made.forward.loss_note
-    print_values({**made.arrow.to_json(), **losses, **about_text})
     write_results("arrow", config, values)
+    print_values({**made.arrow.to_json(), **losses, **about_text})
 
 
 def embed(arguments: Sequence[str]) -> None:
@@ -188,6 +188,7 @@ def embed(arguments: Sequence[str]) -> None:
         label: {"folder": str(store.path), "rows": store.rows, "width": store.width}
         for label, store in embedded.stores.items()
     }
+    write_results("embed", config, {"embeddings": rows, "pieces": embedded.pieces})
     print_table(
         ["model", "rows", "width", "folder"],
         [
@@ -196,7 +197,6 @@ def embed(arguments: Sequence[str]) -> None:
         ],
     )
     print(f"{embedded.pieces:,} pieces, {embedded.shortened:,} cut to fit the shortest model")
-    write_results("embed", config, {"embeddings": rows, "pieces": embedded.pieces})
 
 
 def decompose(arguments: Sequence[str]) -> None:
@@ -211,16 +211,16 @@ def decompose(arguments: Sequence[str]) -> None:
 
     made = decompose_command(config, device=use_device(config.device))
     values = made.to_json()
+    out = write_results("decompose", config, values)
+    for label, found in made.found.items() if is_first() else ():
+        save_mapping(mapping_file(out, label), found.fit, made.models, config.embedding)
+    print(f"weights: {out}")
     print(group_finding(values))
     for table in (target_table(values), pair_table(values)):
         print(f"\n{table.caption}")
         print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])
     for note in notes(values):
         print(f"note: {note}")
-    out = write_results("decompose", config, values)
-    for label, found in made.found.items() if is_first() else ():
-        save_mapping(mapping_file(out, label), found.fit, made.models, config.embedding)
-    print(f"weights: {out}")
 
 
 def apply(arguments: Sequence[str]) -> None:
@@ -232,10 +232,10 @@ def apply(arguments: Sequence[str]) -> None:
     from lmlab.analyses.mapping_of_models import apply_mapping
 
     made = apply_mapping(config, device=use_device(config.device))
-    print_values(made.agreement.to_json())
     out = write_results("apply", config, made.agreement.to_json())
     made.save(out / "mapped.safetensors")
     print(f"mapped rows: {out / 'mapped.safetensors'}")
+    print_values(made.agreement.to_json())
 
 
 def prefer(arguments: Sequence[str]) -> None:
@@ -258,9 +258,9 @@ def prefer(arguments: Sequence[str]) -> None:
         max_windows=config.windows,
     )
     values = preference(sums, Vocabulary.of(store), seed=config.seed).to_json()
-    for table in preference_tables(values):
-        print(f"\n{table.caption}")
-        print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])
     out = write_results("prefer", config, values)
     if is_first():
         sums.save(out / "sums.safetensors")
+    for table in preference_tables(values):
+        print(f"\n{table.caption}")
+        print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])

@@ -61,11 +61,11 @@ def doctor(arguments: Sequence[str]) -> None:
 
     made = diagnose(config.run(), rounds=config.rounds)
     warnings = find_warnings(made)
+    place = replace(config, out=config.results, results=None)
+    write_results("doctor", place, {**made.to_json(), "warnings": warnings})
     print_table(["", ""], table(made))
     for warning in warnings:
         print(f"\nwarning: {warning}")
-    place = replace(config, out=config.results, results=None)
-    write_results("doctor", place, {**made.to_json(), "warnings": warnings})
 
 
 def sample(arguments: Sequence[str]) -> None:
@@ -82,10 +82,10 @@ def sample(arguments: Sequence[str]) -> None:
         top_k=config.top_k,
         seed=config.seed,
     )
-    for made in texts:
-        print(made.text, end="\n\n")
     values = {"order": texts[0].order, "texts": [made.text for made in texts]}
     write_results("sample", config, values)
+    for made in texts:
+        print(made.text, end="\n\n")
 
 
 def export(arguments: Sequence[str]) -> None:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lmlab.config.numbers import Options, at_least
+
 
 @dataclass(frozen=True)
-class ScoreConfig:
+class ScoreConfig(Options):
     """Score a model on a split of a store: nats per token and bits per byte."""
 
     model: str
@@ -35,7 +37,7 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True)
-class GeometryConfig:
+class GeometryConfig(Options):
     """Shape of a model's embeddings and hidden states; norms and loss by token frequency:
     lmlab geometry MODEL --store STORE"""
 
@@ -54,7 +56,7 @@ class GeometryConfig:
 
 
 @dataclass(frozen=True)
-class SampleConfig:
+class SampleConfig(Options):
     """Write text with a model; a backward model writes what comes before the prompt."""
 
     model: str
@@ -65,13 +67,13 @@ class SampleConfig:
     temperature: float = 1.0
     """0 takes the likeliest token every time."""
     top_k: int | None = None
-    seed: int = 0
+    seed: int = at_least(0, 0)
     out: Path | None = None
     """Folder of results.json (default: below lab/results, by the digest of these options)."""
 
 
 @dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(Options):
     """Write a model of lmlab as a standard transformers folder, its output bias included:
     lmlab export MODEL --out FOLDER"""
 
@@ -85,7 +87,7 @@ class ExportConfig:
 
 
 @dataclass(frozen=True)
-class ArrowPairConfig:
+class ArrowPairConfig(Options):
     """Compare two models, one forward and one backward, on the same windows of a store:
     lmlab arrow FORWARD BACKWARD --store STORE"""
 
@@ -101,7 +103,7 @@ class ArrowPairConfig:
 
 
 @dataclass(frozen=True)
-class ReportConfig:
+class ReportConfig(Options):
     """Draw the report of a finished study again, from its results.json."""
 
     study: Path
@@ -109,7 +111,7 @@ class ReportConfig:
 
 
 @dataclass(frozen=True)
-class TourConfig:
+class TourConfig(Options):
     """A small edition of the studies on the default corpus, in a few minutes."""
 
     lab: Path = Path("lab")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lmlab.config.model import SIZES
+from lmlab.config.numbers import Options, at_least
 from lmlab.errors import UserError
 
 Arm = Literal["forward", "backward", "headless", "masked", "tower"]
@@ -14,7 +15,7 @@ Pooling = Literal["mean", "first", "last", "published"]
 
 
 @dataclass(frozen=True)
-class EmbeddingConfig:
+class EmbeddingConfig(Options, prefix="embedding."):
     """What of a model becomes a row, and of how much text."""
 
     length: int = 128
@@ -25,7 +26,7 @@ class EmbeddingConfig:
     pooling: Pooling = "mean"
     """mean: over the tokens of the text; first, last: what the model reads first (CLS, BOS) and
     last; published: the sum over all tokens, special ones too, over the padded length."""
-    layer: int | None = None
+    layer: int | None = at_least(0, None)
     """Which states: 0 is what the first block reads, 3 what block 3 gives (default: the last hidden
     states, after the final norm)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -46,7 +47,7 @@ class EmbeddingConfig:
 
 
 @dataclass(frozen=True)
-class EmbedConfig:
+class EmbedConfig(Options):
     """Embed text with any models, lab or Hub, and keep the rows:
     lmlab embed --models A B --store STORE"""
 
@@ -66,7 +67,7 @@ class EmbedConfig:
 
 
 @dataclass(frozen=True)
-class DecomposeConfig:
+class DecomposeConfig(Options):
     """How much of one model is a linear combination of others:
     lmlab decompose TARGET --basis A B C --store STORE
     or of each model of a set, of all others: lmlab decompose --models A B C --store STORE"""
@@ -85,7 +86,7 @@ class DecomposeConfig:
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     ridge: float | None = None
     """On the diagonal of the covariance (default: the best on validation, for each target)."""
-    folds: int = 0
+    folds: int = at_least(0, 0)
     """Cross-validate the training text in this many folds, and take the same as the groups of a
     jackknife of the training uncertainty (0: neither)."""
     shapley: bool = False
@@ -117,7 +118,7 @@ class DecomposeConfig:
 
 
 @dataclass(frozen=True)
-class DecompositionStudyConfig:
+class DecompositionStudyConfig(Options):
     """How much of a language model is in others? Trains a small zoo (forward, backward, headless
     and masked models and pairs of towers, several seeds of each) on one corpus and decomposes each
     into all others.
@@ -189,7 +190,7 @@ class DecompositionStudyConfig:
 
 
 @dataclass(frozen=True)
-class ApplyConfig:
+class ApplyConfig(Options):
     """Map basis embeddings to the target's by weights that `lmlab decompose` wrote, and compare
     with the true target: lmlab apply WEIGHTS --store STORE"""
 

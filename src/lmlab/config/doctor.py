@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from lmlab.config.numbers import at_least
 from lmlab.config.training import TrainConfig
 from lmlab.errors import UserError
 
@@ -18,7 +19,7 @@ class DoctorConfig(TrainConfig):
     """What will this training cost? Takes the options of `lmlab train`: parameters, FLOPs, memory,
     expected time on this machine, and whether headless training can pay. Trains nothing."""
 
-    rounds: int | None = None
+    rounds: int | None = at_least(0, None)
     """Steps of each form that are timed (default: as many as fit in a minute, 3 to 12); 0: none."""
     results: Path | None = None
     """Folder of results.json (default: below lab/results, by the digest of these options)."""

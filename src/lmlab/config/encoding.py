@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lmlab.config.numbers import Options, at_least
 from lmlab.errors import UserError
 
 SplitName = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
-class EncodeConfig:
+class EncodeConfig(Options):
     """How the output embedding encodes the mean probability of tokens:
     lmlab encode MODEL --store STORE"""
 
@@ -40,7 +41,7 @@ class EncodeConfig:
 
 
 @dataclass(frozen=True)
-class SteerConfig:
+class SteerConfig(Options):
     """Scale the mean probability of tokens by editing their output embeddings, and say what else
     changes: lmlab steer MODEL --store STORE --token " the=0.5" " of=2" --out FOLDER"""
 
@@ -73,7 +74,7 @@ class SteerConfig:
 
 
 @dataclass(frozen=True)
-class PruneConfig:
+class PruneConfig(Options):
     """Remove dimensions of the output embedding, say what it does to the distribution, and write a
     model whose head is smaller: lmlab prune MODEL --store STORE --share 0.3 --out FOLDER"""
 
@@ -99,7 +100,7 @@ class PruneConfig:
     """Window in tokens (default: the model's, at most 1024)."""
     windows: int = 64
     """Random sample of this many windows of each text."""
-    prompts: int = 16
+    prompts: int = at_least(0, 16)
     """Texts that are continued greedily to compare generation; 0: none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     out: Path | None = None
@@ -113,7 +114,7 @@ class PruneConfig:
 
 
 @dataclass(frozen=True)
-class DynamicsConfig:
+class DynamicsConfig(Options):
     """When in training the output embedding comes to encode frequency, over a run's checkpoints:
     lmlab dynamics RUN --store STORE [--follow]"""
 
@@ -151,7 +152,7 @@ ArmName = Literal[
 
 
 @dataclass(frozen=True)
-class EncodingStudyConfig:
+class EncodingStudyConfig(Options):
     """How do output embeddings hold token probability, under different objectives? Trains small
     models, everything else equal, and encodes, steers, prunes and watches each.
 
@@ -170,7 +171,7 @@ class EncodingStudyConfig:
     """Training tokens of each run."""
     batch_tokens: int = 2048
     learning_rate: float = 2e-3
-    seed: int = 0
+    seed: int = at_least(0, 0)
     dynamics: bool = True
     """Watch each model over its checkpoints. Without, runs of other studies are shared."""
     checkpoints_per_doubling: int = 4

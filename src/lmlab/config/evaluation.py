@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lmlab.config.numbers import Options
+
 
 @dataclass(frozen=True)
-class EvalConfig:
+class EvalConfig(Options):
     """Zero-shot tasks, with standard errors:
     lmlab eval MODEL --tasks lambada=FILE blimp=FILE choices=FILE"""
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lmlab.config.numbers import Options
 from lmlab.errors import UserError
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(Options):
     """Fine-tune language models on labelled texts, over several seeds, and compare them:
     lmlab finetune --models MODEL... --tasks polarity=FOLDER glue=rte
 

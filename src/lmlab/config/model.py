@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from lmlab.config.numbers import Options
 from lmlab.errors import UserError
 
 
@@ -33,7 +34,7 @@ MASKED = ("bert", "modernbert", "distilbert")
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Options, prefix="model."):
     """A backbone and its size; layers, heads and width override the named size."""
 
     architecture: Literal[

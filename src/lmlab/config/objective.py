@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from lmlab.config.numbers import Options
 from lmlab.errors import UserError
 
 ObjectiveName = Literal[
@@ -27,7 +28,7 @@ CandidateLaw = Literal["batch", "other-windows", "unigram", "mixture"]
 
 
 @dataclass(frozen=True)
-class HeadlessConfig:
+class HeadlessConfig(Options, prefix="headless."):
     """The contrastive loss of a headless model, and the candidates that a target is told from."""
 
     temperature: float = 1.0
@@ -81,7 +82,7 @@ class HeadlessConfig:
 
 
 @dataclass(frozen=True)
-class MaskingConfig:
+class MaskingConfig(Options, prefix="masking."):
     """Which tokens a masked model has to predict, and what it sees in their place.
 
     The defaults are BERT's (Devlin et al. 2019, section 3.1). What is neither masked nor replaced

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lmlab.config.model import RECURRENT, RECURRENT_SIZES, SIZES, ModelConfig
+from lmlab.config.numbers import Options
 from lmlab.errors import UserError
 
 Architecture = Literal["gpt2", "neox", "llama", "gru", "lstm"]
@@ -15,7 +16,7 @@ TokenizerKind = Literal["bpe", "bpe-reversed", "bytes"]
 
 
 @dataclass(frozen=True)
-class ArrowConfig:
+class ArrowConfig(Options):
     """Is text easier to predict forwards than backwards? Trains both directions, everything else
     equal, for every combination of the lists below, and compares them on held-out text.
 
@@ -95,7 +96,7 @@ class ArrowConfig:
 
 
 @dataclass(frozen=True)
-class HeadlessStudyConfig:
+class HeadlessStudyConfig(Options):
     """Can a language model learn without a softmax over its vocabulary? Trains cross-entropy models
     (tied, tied with a log-unigram bias, untied), headless ones and mixed ones, everything else
     equal, gives the headless ones their heads, and compares all on held-out text, at equal tokens

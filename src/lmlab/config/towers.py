@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lmlab.config.model import MASKED, RECURRENT, ModelConfig
+from lmlab.config.numbers import Options, at_least
 from lmlab.errors import UserError
 
 TOWER_OBJECTIVES = ("towers", "towers-masked", "towers-cloze")
@@ -16,7 +17,7 @@ Fusion = Literal["concat", "product", "mixture", "minimum", "independent"]
 
 
 @dataclass(frozen=True)
-class TowersConfig:
+class TowersConfig(Options, prefix="towers."):
     """Two towers of the backbone that --model describes, over shared embeddings twice as wide."""
 
     fusion: Fusion = "concat"
@@ -58,7 +59,7 @@ class TowersConfig:
 
 
 @dataclass(frozen=True)
-class PreferConfig:
+class PreferConfig(Options):
     """Which types of token each of two towers predicts better: lmlab prefer RUN --store STORE
 
     RUN holds probes (lmlab train --objective probe --parent.path TOWERS), or towers whose fusion
@@ -75,7 +76,7 @@ class PreferConfig:
     """Window in tokens (default: the model's, at most 1024)."""
     windows: int | None = None
     """Score a random sample of this many windows (default: all)."""
-    seed: int = 0
+    seed: int = at_least(0, 0)
     """Of splits into halves and of permutations."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     out: Path | None = None
@@ -83,7 +84,7 @@ class PreferConfig:
 
 
 @dataclass(frozen=True)
-class TowersStudyConfig:
+class TowersStudyConfig(Options):
     """If two models share one prediction, which tokens does each take? Trains cooperative towers
     the same towers with separate losses, and independent ones; probes all alike; and asks whether
     cooperative towers' preferences among types of token are larger than the others', and of use.

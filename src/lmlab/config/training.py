@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from lmlab.config import to_mapping
 from lmlab.config.model import MASKED, ModelConfig
+from lmlab.config.numbers import Options, at_least
 from lmlab.config.objective import (
     HEADLESS_OBJECTIVES,
     MASKED_OBJECTIVES,
@@ -37,7 +38,7 @@ def _positive(**values: float) -> None:
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Options, prefix="optimizer."):
     """Weight decay applies to the matrices of linear and recurrent layers only: not to embeddings,
     norms or biases."""
 
@@ -61,7 +62,7 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(Options, prefix="schedule."):
     """The learning rate over the run: linear warm-up, then a decay to `final` of the peak."""
 
     kind: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
@@ -78,7 +79,7 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Options, prefix="checkpoints."):
     """When to save. The last step is always saved."""
 
     every: int = 500
@@ -112,7 +113,7 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
-class ParentConfig:
+class ParentConfig(Options):
     """A model whose weights a run starts from, instead of fresh ones: the run is its child."""
 
     path: str | None = None
@@ -129,7 +130,7 @@ class ParentConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Options):
     """Train a model on a token store. An interrupted run resumes with the same command."""
 
     store: Path
@@ -165,7 +166,7 @@ class TrainConfig:
     expectation; large: all equally. Usual for languages: 1 / 0.7 (multilingual BERT; Conneau and
     Lample 2019, also 1 / 0.5) to 1 / 0.3 (Conneau et al. 2020)."""
     steps: int = 1000
-    seed: int = 0
+    seed: int = at_least(0, 0)
     """Decides initial weights, data order and dropout."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

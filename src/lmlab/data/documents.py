@@ -35,6 +35,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
+from lmlab.config.numbers import Options
 from lmlab.durable import from_json
 from lmlab.errors import UserError
 
@@ -63,7 +64,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class CorpusConfig:
+class CorpusConfig(Options, prefix="corpus."):
     """Which text is read, and how files are cut into documents."""
 
     source: tuple[str, ...] = ("docstrings",)

@@ -11,18 +11,19 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lmlab.config.numbers import Options, at_least
 from lmlab.errors import UserError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 
 @dataclass(frozen=True)
-class SplitConfig:
+class SplitConfig(Options, prefix="split."):
     """Shares of the text (in bytes) held out, by whole documents."""
 
     validation: float = 0.05
     test: float = 0.05
-    seed: int = 0
+    seed: int = at_least(0, 0)
 
     def __post_init__(self) -> None:
         if not (self.validation > 0 and self.test >= 0 and self.validation + self.test < 1):

@@ -32,6 +32,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from lmlab.config import digest
 from lmlab.config.hub import where_from
+from lmlab.config.numbers import Options
 from lmlab.durable import from_json
 from lmlab.errors import UserError
 
@@ -41,7 +42,7 @@ MASK = "<|mask|>"
 
 
 @dataclass(frozen=True)
-class TokenizerConfig:
+class TokenizerConfig(Options, prefix="tokenizer."):
     """How text becomes ids."""
 
     kind: Literal["bpe", "bytes", "characters", "pretrained"] = "bpe"

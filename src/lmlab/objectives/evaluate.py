@@ -20,6 +20,7 @@ import torch
 
 from lmlab.data.order import reading_order
 from lmlab.data.windows import EvaluationWindows, repeated
+from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.base import Objective
 from lmlab.processes import shared_out, sum_over_processes
@@ -71,6 +72,8 @@ def batches_of_a_length(
     for length in np.unique(padded_M)[::-1].tolist():
         rows = np.flatnonzero(padded_M == length)
         size = batch(length)
+        if size < 1:
+            raise UserError(f"batch {size} must be at least 1; with less nothing would be read")
         for start in range(0, len(rows), size):
             yield rows[start : start + size], length
 

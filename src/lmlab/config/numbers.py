@@ -1,0 +1,58 @@
+"""Bounds of numeric options: one rule for all, checked wherever a configuration is made.
+
+Notable: a number below its bound is refused by the configuration itself, so that a command, a TOML
+file and Python code are told alike, before any work. Without a word of its own a whole number is at
+least 1 (sizes, counts, windows, seeds) and another one finite and not negative; what may be
+0 says so (`at_least`). Closer bounds stand in each configuration's `__post_init__`, which runs
+after.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+from lmlab.errors import UserError
+
+
+def at_least(least: int, default: Any) -> Any:
+    """A field of a configuration whose numbers may be as small as `least`."""
+    return dataclasses.field(default=default, metadata={"least": least})
+
+
+class Options:
+    """Base of configurations: their numbers are checked as soon as one is made.
+
+    `prefix` is what their options' names begin with, where they stand within another configuration.
+    """
+
+    _prefix = ""
+
+    def __init_subclass__(cls, *, prefix: str = "") -> None:
+        cls._prefix = prefix or cls._prefix
+        further: Callable[[Any], None] | None = cls.__dict__.get("__post_init__")
+
+        def __post_init__(self: Any) -> None:
+            check_numbers(self, cls._prefix)
+            if further is not None:
+                further(self)
+
+        cls.__post_init__ = __post_init__  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def check_numbers(config: Any, prefix: str) -> None:
+    """`UserError` that names the option, for a number of a dataclass below its bound."""
+    for each in dataclasses.fields(config):
+        value = getattr(config, each.name)
+        for number in value if isinstance(value, tuple | list) else (value,):
+            # texts and switches, and what only the command line will give
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            name = f"--{prefix}{each.name.replace('_', '-')}"
+            if not math.isfinite(number):
+                raise UserError(f"{name} {number} must be finite")
+            least = each.metadata.get("least", 0 if isinstance(number, float) else 1)
+            if number < least:
+                raise UserError(f"{name} {number} must be at least {least}")
