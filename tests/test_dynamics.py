@@ -5,6 +5,7 @@ Shapes: K checkpoints, N tokens, V vocabulary.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -227,3 +228,40 @@ def test_revisions_of_the_hub(text_store, text_folder, tmp_path):
     found = json.loads((out / "results.json").read_text())
     assert [snapshot["step"] for snapshot in found["snapshots"]] == [2, 4]
     assert found["snapshots"][0]["loss"] != found["snapshots"][1]["loss"]
+
+
+def test_copies_of_one_checkpoint_are_no_trajectory(run, small_store, tmp_path, capsys):
+    first, last = (checkpoint_folder(run, step) for step in (0, 8))
+    copies = [shutil.copytree(last, tmp_path / name) for name in ("step-00000009", "step-00000010")]
+    options = ["--store", str(small_store.path), "--out", str(tmp_path / "out")]
+    assert main(["dynamics", str(last), "--more", *map(str, copies), *options]) == 2
+    assert "all 3 checkpoints have the same weights" in capsys.readouterr().err
+    assert main(["dynamics", str(first), "--more", str(last), str(copies[0]), *options]) == 0
+    printed = capsys.readouterr()
+    assert f"{copies[0]} has the same weights as {last}" in printed.err
+    assert "Checkpoints with the same weights" in printed.out
+    values = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert values["same_weights"] == [[str(copies[0]), str(last)]]
+
+
+def test_a_terminal_without_utf8_costs_no_result(run, small_store, tmp_path, monkeypatch):
+    """R² in the table of `encode` ended the command in a UnicodeEncodeError, after all the work."""
+    nowhere = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(nowhere, encoding="ascii"))
+    command = ["encode", str(run), "--store", str(small_store.path), "--rotations", "1"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert b"R?" in nowhere.getvalue()
+    assert (tmp_path / "out" / "results.json").is_file()
+
+
+def test_results_are_there_before_anything_is_printed(run, small_store, tmp_path, monkeypatch):
+    """`| head` ends a command at its first line."""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as broken:
+        monkeypatch.setattr("sys.stdout", broken)
+        for name in ("score --model", "encode", "geometry", "sample --model"):
+            store = [] if name.startswith("sample") else ["--store", str(small_store.path)]
+            out = tmp_path / name.split()[0]
+            assert main([*name.split(), str(run), *store, "--out", str(out)]) in (0, 141)
+            assert (out / "results.json").is_file(), name

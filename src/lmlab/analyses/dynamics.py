@@ -15,6 +15,8 @@ Notable:
   frequency widened over the drawn tokens) do not overlap.
 - Movement is the distance from the first checkpoint over that of the last from the first, for all
   parameters and for the output embedding. While a run goes on, the last is the newest.
+- Checkpoints with the same weights, copies under several names, are named; where all are, there is
+  no training to watch, and they are refused.
 - A Hub model's history is given as one folder or name for each checkpoint, in their order.
 
 Shapes: V vocabulary, N fitted tokens, D width, K checkpoints, R resamples.
@@ -119,6 +121,8 @@ class Dynamics:
     """Where R2 against log frequency has reached 90 % of its last value."""
     loss: Captured
     """Where the loss has made 90 % of its way; no interval over tokens."""
+    same_weights: tuple[tuple[str, str], ...] = ()
+    """Checkpoints with the weights of an earlier one, and that one."""
 
     @property
     def order(self) -> Order | None:
@@ -149,6 +153,7 @@ class Watch:
         self.store, self.context, self.max_windows = store, context, max_windows
         self.device = device
         self._seen: dict[str, _Seen] = {}
+        self._same: list[tuple[str, str]] = []
 
     def look(self, name: str | Path) -> Snapshot:
         """The snapshot of a checkpoint, a folder or a Hub name.
@@ -158,7 +163,12 @@ class Watch:
         key = str(name)
         if key not in self._seen:
             subject = open_subject(name, device=self.device)
-            self._seen[key] = self._snapshot(subject, step_of(key, len(self._seen)))
+            seen = self._snapshot(subject, step_of(key, len(self._seen)))
+            earlier = [name for name, one in self._seen.items() if _equal(one, seen)]
+            if earlier:
+                say(f"{key} has the same weights as {earlier[0]}: a copy, or no step was made")
+                self._same.append((key, earlier[0]))
+            self._seen[key] = seen
         return self._seen[key].snapshot
 
     def _snapshot(self, subject: Subject, step: int) -> _Seen:
@@ -210,12 +220,17 @@ class Watch:
         return seen.frequency_N, seen.frequency_N - seen.error_N
 
     def result(self, subject: str) -> Dynamics:
-        """All that was looked at, by step. `UserError` before two checkpoints were."""
+        """All that was looked at, by step. `UserError` before two different checkpoints were."""
         seen = sorted(self._seen.values(), key=lambda s: s.snapshot.step)
         if len(seen) < 2:
             raise UserError(
                 f"{subject}: {len(seen)} checkpoint; dynamics needs at least two. Train with "
                 "--checkpoints.logarithmic --checkpoints.per-doubling 4, or give several folders"
+            )
+        if len(self._same) == len(seen) - 1:
+            raise UserError(
+                f"{subject}: all {len(seen)} checkpoints have the same weights, so nothing was "
+                "learnt between them; give different ones"
             )
         steps = np.array([s.snapshot.step for s in seen], dtype=np.float64)
         losses = np.array([s.snapshot.loss for s in seen])
@@ -231,7 +246,14 @@ class Watch:
                 steps, np.stack([s.frequency_N for s in seen]), np.stack([s.error_N for s in seen])
             ),
             loss=_captured(steps, losses[0] - losses),
+            same_weights=tuple(self._same),
         )
+
+
+def _equal(one: _Seen, other: _Seen) -> bool:
+    return one.weights.keys() == other.weights.keys() and all(
+        torch.equal(weight, other.weights[name]) for name, weight in one.weights.items()
+    )
 
 
 def _nats(head: LogitHead, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> float:

@@ -90,10 +90,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # `main` knows what to do; rich would end the process with 1
+
     table = Table(box=None, pad_edge=False, show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(value) for value in row))
     # in a log file a line is as long as it needs to be
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Output(width=None if sys.stdout.isatty() else 160).print(table)

@@ -66,6 +66,8 @@ def prepare(config: PrepareConfig) -> TokenStore:
     Raises `UserError` for unreadable text, too few documents, a full disk, or a folder that holds
     something else; what was there before stays as it was.
     """
+    if config.out.exists():
+        TokenStore(config.out)  # what is no store is refused before any text is read
     request = describe_request(config)
     if config.out.exists():
         return _reuse(config.out, request)

@@ -114,7 +114,14 @@ def snapshot_row(values: dict[str, Any]) -> str:
 
 
 def captured_words(values: dict[str, Any]) -> str:
-    """When frequency and when loss were there, and which came first, if the checkpoints tell."""
+    """When frequency and when loss were there, which came first, if the checkpoints tell, and
+    which of these are copies."""
+    copies = ", ".join(f"{name} of {earlier}" for name, earlier in values.get("same_weights", ()))
+    same = f" Checkpoints with the same weights, no steps of training: {copies}." if copies else ""
+    return _when_captured(values) + same
+
+
+def _when_captured(values: dict[str, Any]) -> str:
     found, loss = values["frequency"], values["loss"]
     if found["step"] is None:
         return "The output embedding does not encode log frequency at the last checkpoint."
