@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,11 @@ import torch
 from helpers import tiny_training
 from lmlab.analyses.encode import output_head
 from lmlab.analyses.encoding import fit_encoding
-from lmlab.analyses.prune import narrow_model, prune
+from lmlab.analyses.prune import check_can_write, narrow_model, prune, pruned_parameters
 from lmlab.analyses.pruning import (
     WAYS,
     Point,
+    Removal,
     compare_heads,
     narrowed,
     prunable,
@@ -121,17 +123,17 @@ def test_orders_are_what_they_say(subject):
         order_of(subject, "magic", hidden_ND)
 
 
-def test_metrics_are_those_of_both_distributions():
+@pytest.mark.parametrize("way", WAYS)
+def test_metrics_are_those_of_both_distributions(way):
     rng = np.random.default_rng(2)
     embedding_VD, hidden_ND = rng.normal(size=(30, 6)), rng.normal(size=(40, 6))
     offset_V, targets_N = rng.normal(size=30), rng.integers(0, 30, 40)
     alpha_V = rng.dirichlet(np.ones(30))
-    order = removal_order("encoding", fit_encoding(embedding_VD, alpha_V), embedding_VD, hidden_ND)
+    order = removal_order(way, fit_encoding(embedding_VD, alpha_V), embedding_VD, hidden_ND)
     weights = narrowed(order, 2, embedding_VD, offset_V, hidden_ND.mean(0), "mean")
-    nothing = narrowed(order, 0, embedding_VD, offset_V, hidden_ND.mean(0), "mean")
     points = compare_heads(
         hidden_ND, targets_N, np.arange(40) % 8, embedding_VD, offset_V,
-        [("encoding", "mean", weights), ("encoding", "zero", nothing)],
+        [Removal(order, 2, "mean"), Removal(order, 0, "zero")], hidden_ND.mean(0),
     )  # fmt: skip
 
     def log_softmax(logits_NV):
@@ -191,6 +193,8 @@ def test_the_command_writes_a_smaller_head_that_loads_elsewhere(small_store, tmp
     assert "50% of the multiplications" in capsys.readouterr().out
     results = json.loads((out / "results.json").read_text())
     assert results["removed"] == 4
+    assert results["options"]["share"] == 0.5
+    assert results["options"]["model"] == str(run)
     (text,) = results["texts"]  # this store has no test split
     assert len(text["points"]) == 2 * 5
     assert {p["same_generation"] is None for p in text["points"] if p["replace"] == "mean"} == {
@@ -209,6 +213,72 @@ def test_the_command_writes_a_smaller_head_that_loads_elsewhere(small_store, tmp
     np.testing.assert_allclose(there, expected, atol=2e-5)
     assert main(["prune", *writing]) == 2
     assert "exists" in capsys.readouterr().err
+
+
+def test_a_tied_model_is_not_enlarged_unasked(small_store, tmp_path, capsys, monkeypatch):
+    """`prune` untied and enlarged a tied model without a word or an option."""
+    run, out = trained("gpt2", small_store, tmp_path), tmp_path / "pruned"
+    options: list[Any] = [
+        str(run), "--store", str(small_store.path), "--windows", "4", "--shares", "0.5",
+        "--device", "cpu", "--prompts", "0", "--share", "0.25", "--out", str(out),
+    ]  # fmt: skip
+    subject = open_subject(run)
+    with monkeypatch.context() as patched:
+        patched.setattr("lmlab.analyses.prune.encode", pytest.fail)  # refused before text is read
+        assert main(["prune", *options]) == 2
+        with pytest.raises(UserError, match="untie=True"):
+            prune(subject, small_store, shares=[0.5], share=0.25)
+    refused = capsys.readouterr().err
+    before = sum(p.numel() for p in subject.model.parameters())
+    assert "is tied" in refused
+    assert "--untie" in refused
+    assert not out.exists()
+    assert main(["prune", *options, "--untie"]) == 0
+    printed = capsys.readouterr().out
+    after = sum(p.numel() for p in open_subject(out).model.parameters())
+    assert after > before
+    assert f"{after:,} parameters in place of {before:,}" in refused
+    assert f"parameters: {before:,} before, {after:,} after (the model was tied" in printed
+    results = json.loads((out / "results.json").read_text())
+    assert results["parameters"] == {"before": before, "after": after}
+    assert results["tied"] is True
+    assert results["options"]["untie"] is True
+
+
+@pytest.mark.parametrize("way", ["encoding", "svd"])
+def test_parameters_are_those_of_the_written_model(subject, way):
+    head = output_head(subject)
+    order = order_of(subject, way, np.random.default_rng(0).normal(size=(20, WIDTH)))
+    weights = narrowed(order, 2, head.embedding_VD, head.offset_V, np.zeros(WIDTH), "zero")
+    made = pruned_parameters(subject, 0.25, way=way)
+    assert made.before == sum(p.numel() for p in subject.model.parameters())
+    assert made.after == sum(p.numel() for p in narrow_model(subject, weights).parameters())
+    if subject.head != "tied":
+        with pytest.raises(UserError, match="is not tied; leave it out"):
+            check_can_write(subject, 0.25, way=way, untie=True)
+
+
+def test_narrowed_heads_are_not_kept():
+    """Every narrowed head was held twice: 80 heads of SmolLM2 are 16 GB."""
+    rng = np.random.default_rng(0)
+    embedding_VD, hidden_ND = rng.normal(size=(4000, 32)), rng.normal(size=(16, 32))
+    encoding = fit_encoding(embedding_VD, rng.dirichlet(np.ones(4000)))
+    orders = [removal_order(way, encoding, embedding_VD, hidden_ND) for way in WAYS]
+    removals = [
+        Removal(order, removed, how)
+        for order in orders
+        for removed in range(2, 16, 2)
+        for how in ("mean", "zero")
+    ]
+    tracemalloc.start()
+    compare_heads(
+        hidden_ND, np.zeros(16, dtype=np.int64), np.arange(16), embedding_VD, None, removals,
+        hidden_ND.mean(0),
+    )  # fmt: skip
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(removals) == 70
+    assert peak < 5 * embedding_VD.nbytes  # a head with half of the dimensions is 0.5 of it
 
 
 def test_what_cannot_be_pruned(subject, small_store, capsys):

@@ -1,7 +1,8 @@
 """Pruning of one subject on a store: curves on three texts, and a model with a smaller head.
 
 Notable: generation agreement compares greedy continuations of the same beginnings of windows, token
-by token, by the pruned and the unpruned head; one token that differs lets the rest drift apart.
+by token, by the pruned and the unpruned head; one token that differs lets the rest drift apart. One
+narrowed head exists at a time, and the states of one text besides those the orders are chosen by.
 
 Shapes: D width, P prompts.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from lmlab.analyses.pruning import (
     NarrowWeights,
     Point,
     Prunable,
+    Removal,
     Replacement,
     Way,
     compare_heads,
@@ -41,10 +43,13 @@ from lmlab.data.store import TokenStore
 from lmlab.data.windows import EvaluationWindows
 from lmlab.durable import StagedFolder, check_absent, to_json
 from lmlab.errors import UserError
+from lmlab.models.build import parameters
 from lmlab.models.files import model_files
+from lmlab.models.head import is_tied
 from lmlab.models.logits import LogitHead
-from lmlab.models.narrow import with_narrow_head
+from lmlab.models.narrow import check_narrow, with_narrow_head
 from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_ratio
+from lmlab.progress import track
 
 _PROMPT, _WRITTEN = 16, 24  # tokens
 _ROUNDS = 7
@@ -61,6 +66,44 @@ class PrunedText:
 
 
 @dataclass(frozen=True)
+class Parameters:
+    """How many a model has, shared ones once."""
+
+    before: int
+    after: int
+
+
+def pruned_parameters(subject: Subject, share: float, *, way: Way) -> Parameters:
+    """The parameters of the subject's model, and of that which `write_pruned` would write."""
+    head = subject.model.get_output_embeddings()
+    vocabulary, width = head.weight.shape
+    kept = width - round(share * width)
+    before = parameters(subject.model)
+    gone = (0 if is_tied(subject.model) else vocabulary * width) + (
+        0 if head.bias is None else vocabulary
+    )
+    projection = width * kept if way == "svd" else 0
+    return Parameters(before, before - gone + vocabulary * (kept + 1) + projection)
+
+
+def check_can_write(subject: Subject, share: float, *, way: Way, untie: bool) -> None:
+    """`UserError` for a model that cannot be written with a smaller head, for a tied one without
+    `untie` (its head would be added to it), and for one that is not tied with it."""
+    check_narrow(subject.model)
+    tied = is_tied(subject.model)
+    if tied and not untie:
+        count = pruned_parameters(subject, share, way=way)
+        raise UserError(
+            f"{subject.name} is tied: its output embedding is its input embedding, which stays. "
+            f"Without {share:.0%} of the dimensions it gets a head of its own beside it, and "
+            f"{count.after:,} parameters in place of {count.before:,}. Where that is wanted, as "
+            "for a faster head: untie=True, --untie"
+        )
+    if untie and not tied:
+        raise UserError(f"--untie: {subject.name} is not tied; leave it out")
+
+
+@dataclass(frozen=True)
 class PruneResult:
     """What `prune` finds."""
 
@@ -68,8 +111,12 @@ class PruneResult:
     width: int
     r2_heldout: float
     texts: tuple[PrunedText, ...]
+    tied: bool
+    """Whether the model's output embedding is its input embedding, which stays."""
     chosen: NarrowWeights | None
     """The head to be written, where a share was asked for."""
+    parameters: Parameters | None
+    """Of the model before and after; None where none is to be written."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; weights are left out."""
@@ -77,6 +124,8 @@ class PruneResult:
             "subject": self.subject,
             "width": self.width,
             "encoding_r2_heldout": self.r2_heldout,
+            "tied": self.tied,
+            "parameters": None if self.parameters is None else asdict(self.parameters),
             "texts": [asdict(text) for text in self.texts],
             "removed": None if self.chosen is None else self.chosen.removed,
         }
@@ -91,6 +140,7 @@ def prune(
     replacements: Sequence[Replacement] = ("mean", "zero"),
     share: float | None = None,
     way: Way = "encoding",
+    untie: bool = False,
     replacement: Replacement = "mean",
     margin: float = 0.01,
     context: int | None = None,
@@ -104,7 +154,8 @@ def prune(
     With `share`, also the head that `write_pruned` writes, chosen by `way`. Generation is compared
     on the estimation text, for `replacement`, where the model is causal and `prompts` is not 0.
 
-    Raises `UserError` for shares outside [0, 1), a head that is not linear, and as `encode`.
+    Raises `UserError` for shares outside [0, 1), a head that is not linear, a `share` of a model
+    that is tied without `untie` (`check_can_write`), and as `encode`.
     """
     for each in [*shares, *([] if share is None else [share])]:
         if not 0 <= each < 1:
@@ -113,6 +164,8 @@ def prune(
         raise UserError(
             f"{subject.name} scales or caps its logits; pruning knows linear heads only"
         )
+    if share is not None:
+        check_can_write(subject, share, way=way, untie=untie)
     head = output_head(subject)
     made = encode(subject, store, context=context, max_windows=max_windows, rotations=1)
 
@@ -126,8 +179,8 @@ def prune(
         texts.append(("in domain", windows(store, "test")))
     if other is not None:
         texts.append(("out of domain", windows(other, "validation")))
-    seen = {name: all_states(subject, chosen, label=name) for name, chosen in texts}
-    hidden_ND = seen["estimation"].hidden_ND.double().cpu().numpy()
+    estimation = all_states(subject, texts[0][1], label="estimation")
+    hidden_ND = estimation.hidden_ND.double().cpu().numpy()
     mean_D, width = hidden_ND.mean(0), hidden_ND.shape[1]
     every: list[Way] = list(dict.fromkeys([*ways, way]))
     orders = {
@@ -138,23 +191,21 @@ def prune(
         return narrowed(orders[which], removed, head.embedding_VD, head.offset_V, mean_D, how)
 
     numbers = sorted({round(each * width) for each in shares})
-    heads: list[tuple[Way, Replacement, NarrowWeights]] = [
-        (each, how, narrow(each, how, removed))
+    removals = [
+        Removal(orders[each], removed, how)
         for each in ways
         for how in replacements
         for removed in numbers
     ]
     found: list[PrunedText] = []
-    for name, _ in texts:
-        states = seen[name]
+    for name, chosen in texts:
+        states = estimation if name == "estimation" else all_states(subject, chosen, label=name)
         points = compare_heads(
-            states.hidden_ND.double().cpu().numpy(), states.targets_N.cpu().numpy(),
-            states.cluster_N, head.embedding_VD, head.offset_V, heads,
+            states.hidden_ND.cpu().numpy(), states.targets_N.cpu().numpy(), states.cluster_N,
+            head.embedding_VD, head.offset_V, removals, mean_D,
         )  # fmt: skip
         if name == "estimation" and prompts and subject.objective.autoregressive:
-            points = _with_generation(
-                subject, texts[0][1], points, [h for _, _, h in heads], replacement, prompts
-            )
+            points = _with_generation(subject, chosen, points, narrow, replacement, prompts)
         found.append(
             PrunedText(
                 name, len(states.hidden_ND), tuple(points), tuple(prunable(points, margin=margin))
@@ -165,6 +216,8 @@ def prune(
         width=width,
         r2_heldout=made.encoding.r2_heldout,
         texts=tuple(found),
+        tied=is_tied(subject.model),
+        parameters=None if share is None else pruned_parameters(subject, share, way=way),
         chosen=None if share is None else narrow(way, replacement, round(share * width)),
     )
 
@@ -173,7 +226,7 @@ def _with_generation(
     subject: Subject,
     windows: EvaluationWindows,
     points: list[Point],
-    heads: list[NarrowWeights],
+    narrow: Callable[[Way, Replacement, int], NarrowWeights],
     replacement: Replacement,
     prompts: int,
 ) -> list[Point]:
@@ -187,18 +240,20 @@ def _with_generation(
     cluster_P = windows.cluster_M[rows]
     expected_PT = _continued(subject, ids_PT)
 
-    def agreement(weights: NarrowWeights) -> Interval:
-        with pruned(subject.model, weights):
+    def agreement(point: Point) -> Interval:
+        with pruned(subject.model, narrow(point.way, point.replace, point.removed)):
             same_PT = _continued(subject, ids_PT) == expected_PT
         sums = (same_PT.sum(1, dtype=np.float64), np.full(len(rows), float(_WRITTEN)))
         return two_way_ratio(*(sums_by_cluster(each, cluster_P) for each in sums))
 
-    return [
-        replace(point, same_generation=agreement(weights))
-        if point.replace == replacement
-        else point
-        for point, weights in zip(points, heads, strict=True)
-    ]
+    compared: list[Point] = []
+    with track("generation", float(len(points)), "heads") as bar:
+        for point in points:
+            if point.replace == replacement:
+                point = replace(point, same_generation=agreement(point))
+            compared.append(point)
+            bar.advance()
+    return compared
 
 
 @torch.no_grad()
@@ -290,9 +345,12 @@ def measure_speed(subject: Subject, made: Any, weights: NarrowWeights) -> Speed:
     )
 
 
-def write_pruned(subject: Subject, result: PruneResult, out: Path) -> Speed:
+def write_pruned(
+    subject: Subject, result: PruneResult, out: Path, *, options: Mapping[str, Any] | None = None
+) -> Speed:
     """The model with the chosen head as a transformers folder (complete or not at all), with its
-    results; loads after `import lmlab.models`. Returns its measured speed.
+    results and the `options` that gave them; loads after `import lmlab.models`. Returns its
+    measured speed.
 
     Raises `UserError` if `out` exists, or for an architecture without a narrow class.
     """
@@ -309,7 +367,12 @@ def write_pruned(subject: Subject, result: PruneResult, out: Path) -> Speed:
             "pruned_from": subject.name,
         }
         files["lmlab.json"] = to_json(record).encode()
-    values = {"command": "prune", **result.to_json(), "speed": asdict(speed)}
+    values = {
+        "command": "prune",
+        "options": dict(options or {}),
+        **result.to_json(),
+        "speed": asdict(speed),
+    }
     files["results.json"] = to_json(values).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
     with StagedFolder(out) as folder:

@@ -59,6 +59,15 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Removal:
+    """What goes from a head, and what stays in its place."""
+
+    order: Order
+    removed: int
+    replace: Replacement
+
+
+@dataclass(frozen=True)
 class NarrowWeights:
     """A head without some directions: logits = (h basis) weight' + bias."""
 
@@ -106,14 +115,23 @@ def narrowed(
     replace: Replacement,
 ) -> NarrowWeights:
     """The head without the first `removed` directions of `order`."""
-    gone_DR, kept_DE = order.basis_DD[:, :removed], order.basis_DD[:, removed:]
-    bias_V = np.zeros(len(embedding_VD)) if offset_V is None else offset_V.copy()
-    if replace == "mean":
-        bias_V += embedding_VD @ (gone_DR @ (gone_DR.T @ mean_hidden_D))
+    kept_DE = order.basis_DD[:, removed:]
+    bias_V = _constant(Removal(order, removed, replace), embedding_VD, offset_V, mean_hidden_D)
     axes = None if order.axes_D is None else np.sort(order.axes_D[removed:])
     if axes is not None:
         kept_DE = np.eye(len(order.axes_D))[:, axes]  # pyright: ignore[reportArgumentType]
     return NarrowWeights(removed, axes, kept_DE, embedding_VD @ kept_DE, bias_V)
+
+
+def _constant(
+    removal: Removal, embedding_VD: Array, offset_V: Array | None, mean_hidden_D: Array
+) -> Array:
+    """The bias (V,) of the head: its own, and the mean of what was removed."""
+    bias_V = np.zeros(len(embedding_VD)) if offset_V is None else offset_V.copy()
+    if removal.replace == "mean":
+        gone_DR = removal.order.basis_DD[:, : removal.removed]
+        bias_V += embedding_VD @ (gone_DR @ (gone_DR.T @ mean_hidden_D))
+    return bias_V
 
 
 @dataclass(frozen=True)
@@ -146,17 +164,29 @@ def compare_heads(
     cluster_N: NDArray[np.int64],
     embedding_VD: Array,
     offset_V: Array | None,
-    heads: Sequence[tuple[Way, Replacement, NarrowWeights]],
+    removals: Sequence[Removal],
+    mean_hidden_D: Array,
 ) -> list[Point]:
-    """Every head against the unpruned one, on the same contexts; float32 logits."""
+    """Every removal against the unpruned head, on the same contexts; float32 logits.
+
+    No narrowed head is made: its logits are those of the whole head at states without the removed
+    directions, so that what is held does not grow with the number of removals but for their biases.
+    Removals of one way must have one order.
+    """
     weight = torch.from_numpy(embedding_VD).float()
     bias = torch.zeros(len(weight)) if offset_V is None else torch.from_numpy(offset_V).float()
-    bases = [torch.from_numpy(np.ascontiguousarray(h.basis_DE)).float() for _, _, h in heads]
-    weights = [torch.from_numpy(h.weight_VE).float() for _, _, h in heads]
-    biases = [torch.from_numpy(h.bias_V).float() for _, _, h in heads]
+    bases = {each.order.way: torch.from_numpy(each.order.basis_DD).float() for each in removals}
+    biases = [
+        torch.from_numpy(_constant(each, embedding_VD, offset_V, mean_hidden_D)).float()
+        for each in removals
+    ]
+    # replacements of one removal differ in the bias alone
+    products: dict[tuple[Way, int], list[int]] = {}
+    for number, each in enumerate(removals):
+        products.setdefault((each.order.way, each.removed), []).append(number)
     states = torch.from_numpy(hidden_ND).float()
     targets = torch.from_numpy(targets_N)
-    found_HN4 = np.empty((len(heads), len(states), 4))
+    found_HN4 = np.empty((len(removals), len(states), 4))
     rows = max(1, _CHUNK_LOGITS // len(weight))
     with track("pruned heads", float(len(states)), "positions") as bar:
         for start in range(0, len(states), rows):
@@ -164,32 +194,36 @@ def compare_heads(
             log_p = _log_softmax(part @ weight.T + bias)
             p, best = log_p.exp(), log_p.argmax(1)
             own = _row_products(p, log_p)
-            for number, (basis, narrow, constant) in enumerate(
-                zip(bases, weights, biases, strict=True)
-            ):
-                log_q = _log_softmax((part @ basis) @ narrow.T + constant)
-                q = log_q.exp()
-                m = (p + q).mul_(0.5)
-                # as differences of entropies: fewer passes over all logits
-                mixed = _row_products(m, m.clamp_min(1e-30).log_())
-                columns = (
-                    own - _row_products(p, log_q),
-                    0.5 * (own + _row_products(q, log_q)) - mixed,
-                    (log_p.gather(1, wanted) - log_q.gather(1, wanted))[:, 0],
-                    (log_q.argmax(1) == best).float(),
-                )
-                found_HN4[number, start : start + len(part)] = torch.stack(columns, dim=1).numpy()
+            for (way, removed), numbers in products.items():
+                turned = part @ bases[way]
+                turned[:, :removed] = 0
+                logits = (turned @ bases[way].T) @ weight.T
+                for number in numbers:
+                    log_q = _log_softmax(logits + biases[number])
+                    q = log_q.exp()
+                    m = (p + q).mul_(0.5)
+                    # as differences of entropies: fewer passes over all logits
+                    mixed = _row_products(m, m.clamp_min(1e-30).log_())
+                    columns = torch.stack(
+                        (
+                            own - _row_products(p, log_q),
+                            0.5 * (own + _row_products(q, log_q)) - mixed,
+                            (log_p.gather(1, wanted) - log_q.gather(1, wanted))[:, 0],
+                            (log_q.argmax(1) == best).float(),
+                        ),
+                        dim=1,
+                    )
+                    found_HN4[number, start : start + len(part)] = columns.numpy()
             bar.advance(float(len(part)))
     sizes_1C = sums_by_cluster(np.ones(len(states)), cluster_N)
     width = embedding_VD.shape[1]
     points: list[Point] = []
-    for (way, replace, head), found_N4 in zip(heads, found_HN4, strict=True):
+    for each, found_N4 in zip(removals, found_HN4, strict=True):
         kl, js, nats, best_same = (
             two_way_ratio(sums_by_cluster(found_N4[:, k], cluster_N), sizes_1C) for k in range(4)
         )
-        points.append(
-            Point(way, replace, head.removed / width, head.removed, kl, js, nats, best_same)
-        )
+        way, removed = each.order.way, each.removed
+        points.append(Point(way, each.replace, removed / width, removed, kl, js, nats, best_same))
     return points
 
 

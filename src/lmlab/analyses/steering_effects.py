@@ -286,8 +286,11 @@ def parse_factors(subject: Subject, given: Sequence[str]) -> dict[int, float]:
     return factors
 
 
-def write_steered(subject: Subject, made: SteeringResult, out: Path) -> Path:
-    """The steered model as a transformers folder (complete or not at all), with its results.
+def write_steered(
+    subject: Subject, made: SteeringResult, out: Path, *, options: Mapping[str, Any] | None = None
+) -> Path:
+    """The steered model as a transformers folder (complete or not at all), with its results and
+    the `options` that gave them.
     Returns what opens as that model: of one tower of two, OUT@1 or OUT@2.
 
     Raises `UserError` if `out` exists, for a tower whose head is not its own, and as
@@ -312,7 +315,8 @@ def write_steered(subject: Subject, made: SteeringResult, out: Path) -> Path:
             "steered_from": subject.name,
         }
         files["lmlab.json"] = to_json(record).encode()
-    files["results.json"] = to_json({"command": "steer", **made.to_json()}).encode()
+    values = {"command": "steer", "options": dict(options or {}), **made.to_json()}
+    files["results.json"] = to_json(values).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
     with StagedFolder(out) as folder:
         for name, data in files.items():

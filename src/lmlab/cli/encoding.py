@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmlab.cli.printing import print_table, use_device, write_results
+from lmlab.cli.printing import options_of, print_table, use_device, write_results
 from lmlab.config import from_command_line
 from lmlab.durable import check_absent
 
@@ -64,7 +64,8 @@ def steer(arguments: Sequence[str]) -> None:
     if config.out is None:
         write_results("steer", config, made.to_json())
     else:
-        print(f"model: {write_steered(subject, made, config.out)}")
+        place = write_steered(subject, made, config.out, options=options_of(config))
+        print(f"model: {place}")
     print_table(*steering_rows(made.to_json()))
     for line in steering_words(made.to_json()):
         print(line)
@@ -74,23 +75,23 @@ def prune(arguments: Sequence[str]) -> None:
     from lmlab.config.encoding import PruneConfig
 
     config = from_command_line(PruneConfig, arguments, program="lmlab prune", leading=("--model",))
-    from lmlab.analyses.prune import prune, write_pruned
+    from lmlab.analyses.prune import check_can_write, prune, write_pruned
     from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
-    from lmlab.models.narrow import check_narrow
-    from lmlab.studies.encoding_words import pruning_rows
+    from lmlab.studies.encoding_words import parameter_words, pruning_rows
 
     if config.share is not None and config.out is not None:
         check_absent(config.out)
     subject = open_subject(config.model, device=use_device(config.device))
     if config.share is not None:
-        check_narrow(subject.model)
+        check_can_write(subject, config.share, way=config.way, untie=config.untie)
     made = prune(
         subject,
         TokenStore(config.store),
         shares=config.shares,
         share=config.share,
         way=config.way,
+        untie=config.untie,
         replacement=config.replace,
         margin=config.margin,
         context=config.context,
@@ -102,8 +103,9 @@ def prune(arguments: Sequence[str]) -> None:
         write_results("prune", config, made.to_json())
         print_table(*pruning_rows(made.to_json()))
         return
-    speed = write_pruned(subject, made, config.out)
+    speed = write_pruned(subject, made, config.out, options=options_of(config))
     print_table(*pruning_rows(made.to_json()))
+    print(parameter_words(made.to_json()))
     print(
         f"head {speed.head_ratio:.2f} times as fast ({speed.head_multiplications:.0%} of the "
         f"multiplications), whole model {speed.forward_ratio:.2f} times\nmodel: {config.out}"

@@ -67,6 +67,13 @@ def as_text(value: Any) -> str:
     return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def options_of(config: Any) -> dict[str, Any]:
+    """What a results.json keeps of a command's options: all but its place."""
+    options = to_mapping(config)
+    options.pop("out", None)
+    return options
+
+
 def write_results(command: str, config: Any, values: dict[str, Any]) -> Path:
     """Writes results.json to `config.out`, or below lab/results; returns the folder.
 
@@ -74,8 +81,7 @@ def write_results(command: str, config: Any, values: dict[str, Any]) -> Path:
     """
     from lmlab.durable import write_json
 
-    options = to_mapping(config)
-    options.pop("out", None)
+    options = options_of(config)
     out = config.out or Path("lab") / "results" / f"{command}-{digest(options)[:8]}"
     if not is_first():
         return out

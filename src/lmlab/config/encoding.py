@@ -84,6 +84,9 @@ class PruneConfig(Options):
     """Its validation split is the estimation text, its test split the in-domain text."""
     share: float | None = None
     """Of the dimensions, to be removed from the model that is written to --out."""
+    untie: bool = False
+    """Of a tied model: write it although its smaller head is added to it, so that it gets larger.
+    """
     way: Literal["encoding", "variance", "hidden", "svd", "random"] = "encoding"
     """Which dimensions of that model go first: those that add least to the encoding, vary least
     over the vocabulary, are smallest in the states, are the smallest singular directions, random.
@@ -109,6 +112,13 @@ class PruneConfig(Options):
     def __post_init__(self) -> None:
         if self.share is not None and self.out is None:
             raise UserError("--share needs --out, the folder of the pruned model")
+        for each in [*self.shares, *([] if self.share is None else [self.share])]:
+            if not 0 <= each < 1:
+                raise UserError(
+                    f"share {each:g} of the dimensions: give one of at least 0, below 1"
+                )
+        if self.untie and self.share is None:
+            raise UserError("--untie is for the model that --share and --out write")
         if not self.shares:
             raise UserError("--shares needs at least one share to compare")
 

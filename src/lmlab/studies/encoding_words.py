@@ -104,6 +104,15 @@ def pruning_rows(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return columns, rows
 
 
+def parameter_words(values: dict[str, Any]) -> str:
+    """How many parameters the written model has, and why more, where it has."""
+    count = values["parameters"]
+    text = f"parameters: {count['before']:,} before, {count['after']:,} after"
+    if values["tied"]:
+        text += " (the model was tied: its head is added, the input embedding stays)"
+    return text
+
+
 def snapshot_row(values: dict[str, Any]) -> str:
     """One checkpoint as a line, for a run that is watched."""
     return (
