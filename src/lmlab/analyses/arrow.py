@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lmlab.errors import UserError
+from lmlab.numerics.power import VarianceComponents, variance_components
 from lmlab.numerics.random_effects import Basis, sums_by_cluster, two_way_ratio
-
-Verdict = Literal["forward is easier", "backward is easier", "no difference seen", "no interval"]
+from lmlab.numerics.verdicts import Evidence, Finding, verdict
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,26 @@ class Arrow:
     relative_by_seed: tuple[float, ...]
 
     @property
-    def verdict(self) -> Verdict:
-        """The finding in words; a difference only where the interval excludes zero."""
-        if self.interval is None:
-            return "no interval"
-        low, high = self.interval
-        if low > 0:
-            return "forward is easier"
-        return "backward is easier" if high < 0 else "no difference seen"
+    def evidence(self) -> Evidence:
+        """The relative arrow as what verdicts are worded from."""
+        low, high = self.interval or (None, None)
+        return Evidence(
+            self.relative, low, high, self.standard_error, self.degrees_of_freedom, self.seeds,
+            self.clusters,
+        )  # fmt: skip
+
+    @property
+    def finding(self) -> Finding:
+        """Where the interval lies; above: forward is easier."""
+        return self.evidence.finding
+
+    @property
+    def verdict(self) -> str:
+        """The finding in words: a difference only where the interval excludes zero, and of these
+        models or documents only where there are few (`numerics.verdicts`)."""
+        return verdict(
+            self.evidence, above="forward is easier", below="backward is easier", size=_per_cent
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `results.json`; an infinite ratio becomes None."""
@@ -79,10 +91,15 @@ class Arrow:
             "ratio": self.ratio if math.isfinite(self.ratio) else None,
             "ratio_interval": _listed(self.ratio_interval),
             "verdict": self.verdict,
+            "finding": self.finding,
+            "p_value": self.evidence.p_value,
+            "bound": self.evidence.bound,
+            "detectable": self.evidence.detectable,
             "basis": self.basis,
             "note": self.note,
             "seeds": self.seeds,
             "clusters": self.clusters,
+            "documents": self.clusters,
             "windows": self.windows,
             "difference": list(self.difference),
             "relative_by_seed": list(self.relative_by_seed),
@@ -208,6 +225,39 @@ def arrow_by_position(
         for b in range(len(bounds) - 1)
         if any(nll[..., b].any() for nll in both)
     )
+
+
+def arrow_components(
+    nll_forward_SN: ArrayLike,
+    nll_backward_SN: ArrayLike,
+    clusters_N: ArrayLike,
+    documents_N: ArrayLike,
+) -> VarianceComponents | None:
+    """Variance components of the relative arrow, in its unit squared; None for a single cluster.
+
+    As `arrow_of_time`, with the document of each window: every cluster lies in one document. The
+    ratio is linearised about its value, as for the interval.
+    """
+    forward_SN, backward_SN = (
+        np.atleast_2d(np.asarray(nll, dtype=np.float64))
+        for nll in (nll_forward_SN, nll_backward_SN)
+    )
+    labels_N = np.asarray(clusters_N)
+    names, first_C = np.unique(labels_N, return_index=True)
+    if len(names) < 2:
+        return None
+    difference_SC = sums_by_cluster(backward_SN - forward_SN, labels_N)
+    mean_SC = sums_by_cluster((backward_SN + forward_SN) / 2, labels_N)
+    size_C = mean_SC.mean(0)
+    ratio = difference_SC.sum() / mean_SC.sum()
+    kept_C = size_C > 0
+    values_SC = ratio + (difference_SC - ratio * mean_SC)[:, kept_C] / size_C[kept_C]
+    documents_C = np.asarray(documents_N)[first_C][kept_C]
+    return variance_components(values_SC, documents_C, weights_C=size_C[kept_C])
+
+
+def _per_cent(value: float) -> str:
+    return f"{100 * value:.2f} %"
 
 
 def _ratio(relative: float) -> float:

@@ -123,11 +123,11 @@ def compare_times(
     """Compares when the runs of two groups reach a threshold; None is "not within the budget".
 
     Raises `UserError` for an empty group, a time that is not above 0 or beyond the budget, or more
-    than 24 runs (all divisions are tried).
+    than 20 runs (all divisions are tried).
     """
     every = [*first, *second]
-    if not first or not second or len(every) > 24:
-        raise UserError(f"{len(first)} and {len(second)} runs; give 1 or more of each, at most 24")
+    if not first or not second or len(every) > 20:
+        raise UserError(f"{len(first)} and {len(second)} runs; give 1 or more of each, at most 20")
     if any(t is not None and not 0 < t <= budget for t in every):
         raise UserError(f"times must be above 0 and at most the budget, {budget:g}")
     time_N = np.array([budget if t is None else t for t in every], dtype=np.float64)

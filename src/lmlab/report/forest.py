@@ -48,6 +48,8 @@ class Interval:
     high: float | None
     note: str = ""
     group: str = ""
+    summary: bool = False
+    """Of other rows: drawn as a diamond as wide as its interval."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,10 @@ def _intervals(
         for piece in reference_pieces:
             axes.plot([reference] * 2, piece, color=marker("muted"), linewidth=1, zorder=1)
     for row, y in zip(rows, centres, strict=True):
+        if row.summary and row.low is not None and row.high is not None:
+            corners = [row.low, row.estimate, row.high, row.estimate]
+            axes.fill(corners, [y, y - 6, y, y + 6], color=marker("c0"), linewidth=0, zorder=3)
+            continue
         if row.low is not None and row.high is not None:
             axes.plot([row.low, row.high], [y, y], color=marker("c0"), linewidth=2.2, zorder=2)
         axes.plot(

@@ -30,6 +30,7 @@ from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
 from lmlab.progress import Bar, say, track
+from lmlab.studies.arrow_family import means_over_corpora, with_adjusted
 from lmlab.studies.arrow_levels import levels
 from lmlab.studies.arrow_report import arrow_page
 from lmlab.studies.arrow_result import cell_result
@@ -83,7 +84,7 @@ def run_arrow(
     say(f"{len(requests)} runs, {work:,} tokens to train on and to score; stopping is safe")
 
     def results(made: dict[tuple[int, str, int], tuple[TrainedRun, Score]]) -> dict[str, Any]:
-        compared = [
+        compared = with_adjusted([
             cell_result(
                 _describe(cell, order, config.split, requests[i, FORWARD, 0]),
                 cell.corpus.known,
@@ -93,7 +94,7 @@ def run_arrow(
             )
             for i, cell in enumerate(cells)
             for order in orders[1:]
-        ]
+        ])  # fmt: skip
         return {
             "study": "arrow",
             "title": title,
@@ -102,6 +103,7 @@ def run_arrow(
             "ngrams": _ngrams(config, cells),
             "cells": compared,
             "levels": [level.to_json() for level in levels(compared)],
+            "means": means_over_corpora(compared),
         }
 
     parts = {

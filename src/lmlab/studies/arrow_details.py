@@ -11,7 +11,7 @@ import numpy as np
 from lmlab.report.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
 from lmlab.report.page import Figure, Section, Table
 from lmlab.studies.arrow_levels import ONE_MATRIX
-from lmlab.studies.arrow_words import comparison_name, side_name
+from lmlab.studies.arrow_words import comparison_name, side_name, times_words
 from lmlab.studies.words import percent, signed
 
 _FORWARD_COLOUR, _OTHER_COLOUR = 0, 1
@@ -166,6 +166,42 @@ def _curves(cell: dict[str, Any]) -> list[Figure]:
     ]
 
 
+def times_section(cells: Sequence[dict[str, Any]]) -> list[Section]:
+    """When runs make their jump, where a validation curve jumps."""
+    jumping = [cell for cell in cells if cell["transition"] is not None]
+    if not jumping:
+        return []
+    rows: list[list[str | float | int]] = []
+    for cell in jumping:
+        found = cell["transition"]
+        for side, times in (("forward", found["first"]), ("other", found["second"])):
+            for seed, time in enumerate(times):
+                rows.append([
+                    f"{comparison_name(cell)}, {side_name(cell, side)}, seed {seed}",
+                    f"{found['threshold']:.4f}",
+                    f"not within {found['budget']:,.0f}" if time is None else f"{time:,.0f}",
+                ])  # fmt: skip
+    said = [f"{comparison_name(cell)}: {times_words(cell)}." for cell in jumping]
+    inside = [comparison_name(c) for c in jumping if c["transition"]["inside"]]
+    if inside:
+        said.append(
+            f"The budget ends among the jumps of {'; '.join(inside)}: some runs have made theirs, "
+            "others have not or only just. Final losses then have two values rather than a mean "
+            "with noise, and their interval from 3 seeds covers 61 to 77 %, from 2 seeds 39 to 93 %."
+        )
+    text = (
+        "A jump: within a factor of 1.5 of training time the validation loss falls by at least 3 "
+        "times as much as within the factor before it, by 1 % of itself, and by 8 times the "
+        "curve's noise. The threshold is half-way down the largest one."
+    )
+    table = Table(
+        ["run", "threshold, nats per token", "reached after tokens"],
+        rows,
+        "Times to the threshold.",
+    )
+    return [Section("When the curves jump", [text, *said], tables=[table])]
+
+
 def position_section(cells: Sequence[dict[str, Any]]) -> Section:
     return Section(
         "By position in the window",
@@ -216,7 +252,7 @@ def _by_position(cell: dict[str, Any]) -> list[Figure]:
     ]
     untold = len(arrows) - sum(map(len, told))
     if told:
-        clear = [bin for bin in arrows if bin["verdict"].endswith("easier")]
+        clear = [bin for bin in arrows if bin["p_adjusted"] <= 0.05]
         figures.append(
             line_plot(
                 [
@@ -231,8 +267,8 @@ def _by_position(cell: dict[str, Any]) -> list[Figure]:
                 ],
                 x_label="position in the window (1: from BOS alone)",
                 y_label="relative arrow, % (positive: forward is easier)",
-                finding=f"{name}: the interval excludes zero at {len(clear)} of {len(arrows)} "
-                "positions or groups of them.",
+                finding=f"{name}: a difference is seen at {len(clear)} of {len(arrows)} positions "
+                "or groups of them, with a false discovery rate of 5 %.",
                 alt="Relative arrow against position, with its interval at each position.",
                 caption="Band: 95 % interval of each position alone, over seeds and text. Of 20 "
                 "positions without a difference one is expected outside it."

@@ -12,19 +12,26 @@ from typing import Any
 import numpy as np
 
 from lmlab.config.studies import ArrowConfig
+from lmlab.numerics.verdicts import reach
 from lmlab.report.figures import Interval, forest_plot
 from lmlab.report.page import Section, Table, render_page
-from lmlab.studies.arrow_details import floor_section, learning_section, position_section
+from lmlab.studies.arrow_details import (
+    floor_section,
+    learning_section,
+    position_section,
+    times_section,
+)
+from lmlab.studies.arrow_family import mean_name, mean_words
 from lmlab.studies.arrow_levels import level_words, levels, levels_section
 from lmlab.studies.arrow_words import comparison_name, verdict
-from lmlab.studies.words import made_by, percent, to_repeat
+from lmlab.studies.words import capital, made_by, percent, to_repeat
 
 
 def arrow_page(results: dict[str, Any]) -> str:
     """The HTML page of `results` (see `lmlab.studies.arrow`)."""
     return render_page(
         results["title"],
-        summary(results["cells"]),
+        summary(results["cells"], results["means"]),
         arrow_sections(results),
         footer=made_by(results["environment"]),
     )
@@ -35,31 +42,40 @@ def arrow_sections(results: dict[str, Any]) -> list[Section]:
     cells = results["cells"]
     with_floor = [c for c in cells if c["floor"] is not None]
     return [
-        _arrow_section(cells),
+        _arrow_section(cells, results["means"]),
         *([levels_section(cells)] if levels(cells) else []),
         *([floor_section(with_floor)] if with_floor else []),
         *([_counting_section(results["ngrams"])] if results["ngrams"] else []),
         learning_section(cells),
+        *times_section(cells),
         position_section(cells),
         _methods_section(results),
     ]
 
 
-def summary(cells: Sequence[dict[str, Any]]) -> str:
-    """The finding of the whole study in a few sentences."""
-    lines = [f"{level.name}: {level_words(level)}." for level in levels(cells)]
-    cells = [cell for cell in cells if not cell.get("level")]
-    lines += [f"{comparison_name(cell)}: {verdict(cell)}." for cell in cells[:8]]
-    if len(cells) > 8:
-        counts: dict[str, int] = {}
-        for cell in cells:
-            counts[cell["arrow"]["verdict"]] = counts.get(cell["arrow"]["verdict"], 0) + 1
-        said = ", ".join(f"{n} × {v}" for v, n in counts.items())
-        lines.append(f"In all {len(cells)} comparisons: {said}.")
+def summary(cells: Sequence[dict[str, Any]], means: Sequence[dict[str, Any]]) -> str:
+    """The finding of the whole study in a few sentences, the means over corpora first."""
+    lines = [f"{capital(mean_name(mean))}: {mean_words(mean)}." for mean in means]
+    lines += [f"{level.name}: {level_words(level)}." for level in levels(cells)]
+    single = [cell for cell in cells if not cell.get("level")]
+    lines += [f"{comparison_name(cell)}: {verdict(cell)}." for cell in single[:8]]
+    if len(single) > 1:
+        lines.append(_family(single))
     return "\n\n".join(lines)
 
 
-def _arrow_section(cells: Sequence[dict[str, Any]]) -> Section:
+def _family(cells: Sequence[dict[str, Any]]) -> str:
+    """How many comparisons show a difference, with 5 % for a false one among all of them."""
+    tested = [cell["arrow"] for cell in cells if cell["arrow"]["p_adjusted"] is not None]
+    clear = sum(arrow["p_adjusted"] <= 0.05 for arrow in tested)
+    seeds, documents = (min(c["arrow"][n] for c in cells) for n in ("seeds", "documents"))
+    return (
+        f"A difference is seen in {clear} of {len(cells)} comparisons, p-values adjusted for so "
+        f"many (Holm){reach(seeds, documents)}."
+    )
+
+
+def _arrow_section(cells: Sequence[dict[str, Any]], means: Sequence[dict[str, Any]]) -> Section:
     rows = [
         Interval(
             label=comparison_name(cell).removeprefix(f"{cell['corpus']} (").removesuffix(")"),
@@ -71,26 +87,35 @@ def _arrow_section(cells: Sequence[dict[str, Any]]) -> Section:
         )
         for cell in cells
     ]
-    clear = [c for c in cells if c["arrow"]["verdict"].endswith("easier")]
-    finding = (
-        f"{comparison_name(cells[0])}: {verdict(cells[0])}."
-        if len(cells) == 1
-        else f"A difference beyond seeds and text is seen in {len(clear)} of {len(cells)} "
-        "comparisons."
-    )
+    rows += [
+        Interval(
+            mean["label"], 100 * mean["estimate"], 100 * mean["low"], 100 * mean["high"],
+            group=f"Mean over {mean['rows']} corpora", summary=True,
+        )
+        for mean in means
+    ]  # fmt: skip
+    if means:
+        finding = f"{capital(mean_name(means[0]))}: {mean_words(means[0])}."
+    else:
+        finding = f"{comparison_name(cells[0])}: {verdict(cells[0])}."
+        finding = finding if len(cells) == 1 else _family(cells)
     figure = forest_plot(
         rows,
         x_label="relative arrow, % (positive: forward is easier)",
         finding=finding,
         alt="Relative arrow of each comparison with its 95 % interval; zero is marked.",
         caption="Points: relative difference of summed losses, 2 (b − f) / (b + f). Bars: 95 % "
-        "intervals over seeds and text (two-way random effects).",
+        "intervals over seeds and text (two-way random effects), each for its row alone."
+        + " Diamonds: means over corpora with their 95 % interval (random effects between corpora, "
+        "Paule and Mandel, Hartung and Knapp; one seed variance for all rows)." * bool(means),
     )
     columns, table_rows = _rows(cells)
     table = Table(
         columns,
         table_rows,
-        "Losses (nats per token) and bits per byte: forward, other direction; means over seeds.",
+        "Losses (nats per token) and bits per byte: forward, other direction; means over seeds. p "
+        "is adjusted for the number of comparisons (Holm). Seen with 80 %: the difference that so "
+        "many seeds and so much text would have shown with that probability.",
     )
     return Section("The arrow", figures=[figure], tables=[table])
 
@@ -100,7 +125,7 @@ def _rows(
 ) -> tuple[list[str], list[list[str | float | int]]]:
     """Columns and rows of the study's main table."""
     columns = ["comparison", "relative arrow [95 % interval]", "b / f − 1", "losses"]
-    columns += ["bits per byte", "seeds × clusters"]
+    columns += ["bits per byte", "p, adjusted", "seen with 80 %", "seeds × documents"]
     return columns, [_row(cell) for cell in cells]
 
 
@@ -117,7 +142,9 @@ def _row(cell: dict[str, Any]) -> list[str | float | int]:
         percent(arrow["ratio"]) if arrow["ratio"] is not None else "infinite",
         ", ".join(f"{loss:.4f}" for loss in losses),
         _bits(cell),
-        f"{arrow['seeds']} × {arrow['clusters']}",
+        "–" if arrow["p_adjusted"] is None else f"{arrow['p_adjusted']:.2g}",
+        "–" if arrow["detectable"] is None else percent(arrow["detectable"]).lstrip("+"),
+        f"{arrow['seeds']} × {arrow['documents']}",
     ]
 
 
@@ -145,7 +172,7 @@ def _counting_section(ngrams: Sequence[dict[str, Any]]) -> Section:
         )
         for n in ngrams
     ]
-    clear = [n for n in ngrams if n["arrow"]["verdict"].endswith("easier")]
+    clear = [n for n in ngrams if n["arrow"]["finding"] in ("above", "below")]
     forward = [n for n in clear if n["arrow"]["relative"] > 0]
     figure = forest_plot(
         rows,

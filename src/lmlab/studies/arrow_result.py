@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from lmlab.analyses.arrow import PositionArrow, arrow_by_position, arrow_of_time
+from lmlab.analyses.arrow import (
+    PositionArrow,
+    arrow_by_position,
+    arrow_components,
+    arrow_of_time,
+)
 from lmlab.analyses.floor import excess_over_floor
 from lmlab.analyses.score import Score
 from lmlab.data.windows import EvaluationWindows
+from lmlab.numerics.transitions import compare_times, find_jump, time_below
 from lmlab.runs.journal import read_journal
 from lmlab.studies.corpora import Known
 from lmlab.training.loop import TrainedRun
@@ -40,19 +46,60 @@ def cell_result(
         first.cluster_M,
         first.position_edges,
     )
-    arrow = arrow_of_time(
-        np.stack([s.nats_M for s in f]), np.stack([s.nats_M for s in o]), first.cluster_M
-    )
+    nats_f, nats_o = (np.stack([s.nats_M for s in side]) for side in (f, o))
+    arrow = arrow_of_time(nats_f, nats_o, first.cluster_M)
+    documents_M = np.searchsorted(windows.split.documents_M3[:, 0], windows.start_M, side="right")
+    components = arrow_components(nats_f, nats_o, first.cluster_M, documents_M)
+    runs = [[_run_result(*scored, by_position) for scored in side] for side in (forward, other)]
     return {
         **description,
         "methods": {"parameters": _parameters(forward[0][0]), **description["methods"]},
         "arrow": arrow.to_json(),
         "by_position": [bin.to_json() for bin in by_position],
         "floor": None if known is None else _floor_result(known, windows, f, o),
-        "forward": [_run_result(*scored, by_position) for scored in forward],
-        "other": [_run_result(*scored, by_position) for scored in other],
+        "components": None
+        if components is None
+        else {
+            **components.to_json(),
+            "document_tokens": first.tokens / len(np.unique(documents_M)),
+        },
+        "transition": transition(*([run["curve"] for run in side] for side in runs)),
+        "forward": runs[0],
+        "other": runs[1],
         "cluster": first.cluster_unit,
         "tokens_scored": first.tokens,
+    }
+
+
+_LATE = 2 / 3  # of the budget: a run that jumps after it may as well not have jumped yet
+
+
+def transition(
+    forward: Sequence[Sequence[Sequence[float]]], other: Sequence[Sequence[Sequence[float]]]
+) -> dict[str, Any] | None:
+    """When runs make the largest jump of any validation curve; None where no curve jumps.
+
+    A curve is [tokens, loss] at each validation. `inside`: the budget ends among the jumps, since
+    a run has not made it, or only in the last third; then final losses have two values and their
+    interval says nothing (`numerics.transitions`).
+    """
+    sides = [[np.array(curve, dtype=np.float64).T for curve in side] for side in (forward, other)]
+    curves = [curve for side in sides for curve in side]
+    if len(curves) > 20 or any(curve.size < 2 for curve in curves):
+        return None
+    jumps = [jump for jump in (find_jump(*curve) for curve in curves) if jump is not None]
+    if not jumps:
+        return None
+    largest = max(jumps, key=lambda jump: jump.before - jump.after)
+    budget = float(max(curve[0, -1] for curve in curves))
+    times = [
+        [time_below(tokens, loss, largest.threshold) for tokens, loss in side] for side in sides
+    ]
+    late = [t is None or t > _LATE * budget for side in times for t in side]
+    return {
+        **asdict(compare_times(*times, budget)),
+        "threshold": largest.threshold,
+        "inside": any(late),
     }
 
 

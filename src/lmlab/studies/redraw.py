@@ -10,6 +10,7 @@ from typing import Any
 from lmlab.durable import from_json, write_text
 from lmlab.errors import UserError
 from lmlab.report.page import Part, Section, render_parts
+from lmlab.studies.arrow_family import mean_name, mean_words
 from lmlab.studies.arrow_levels import level_words, levels
 from lmlab.studies.arrow_report import arrow_page, arrow_sections, summary
 from lmlab.studies.arrow_words import comparison_name, verdict
@@ -40,6 +41,7 @@ def _arrow_rows(results: dict[str, Any]) -> Rows:
     return ["comparison", "verdict"], [
         *([comparison_name(cell), verdict(cell)] for cell in results["cells"]),
         *([level.name, level_words(level)] for level in levels(results["cells"])),
+        *([mean_name(mean), mean_words(mean)] for mean in results["means"]),
     ]
 
 
@@ -99,7 +101,7 @@ def _encoding_short(results: dict[str, Any]) -> str:
 _IN_TOUR = {
     "arrow": _InTour(
         arrow_page, _arrow_rows, arrow_sections,
-        lambda r: summary(r["cells"]),
+        lambda r: summary(r["cells"], r["means"]),
         lambda r: " ".join(f"{_capital(verdict(cell))}." for cell in r["cells"]),
     ),
     "decomposition": _InTour(
