@@ -72,8 +72,11 @@ def test_few_clusters_give_no_interval():
     assert arrow.relative > 0
 
 
-def test_no_gap_is_no_difference_seen():
-    assert arrow_of_time(*data(gap=0.0)).verdict == "no difference seen"
+def test_no_gap_is_a_bound_of_the_difference_and_no_finding():
+    arrow = arrow_of_time(*data(gap=0.0))
+    assert arrow.finding == "undecided"
+    assert arrow.verdict == "not decided: any difference is below 0.71 % with 95 %"
+    assert arrow.to_json()["bound"] == pytest.approx(0.0071, abs=5e-5)
 
 
 def test_pairing_by_window_removes_the_spread_between_windows():

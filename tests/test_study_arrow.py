@@ -208,7 +208,7 @@ def test_no_difference_is_said_where_the_interval_covers_zero(finished):
     for cell, (_, said) in zip(results["cells"], result_rows(report.parent)[1], strict=True):
         interval = cell["arrow"]["interval"]
         if interval and interval[0] <= 0 <= interval[1]:
-            assert said.startswith("no difference seen")
+            assert said.startswith("not decided for these 2 pairs of models on this text")
 
 
 def test_synthetic_corpora_are_strings_that_fill_a_window(tmp_path):

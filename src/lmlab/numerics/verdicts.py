@@ -129,10 +129,10 @@ def verdict(
     about = reach(evidence.seeds, evidence.documents, models=models)
     finding = evidence.finding
     if finding == "none":
-        return f"no interval{about}"
+        return "no interval"
     if finding == "undecided":
         assert evidence.bound is not None
-        return f"not decided{about}: any difference is below {size(evidence.bound)} (95 %)"
+        return f"not decided{about}: any difference is below {size(evidence.bound)} with 95 %"
     return (above if finding == "above" else below) + about
 
 

@@ -187,7 +187,7 @@ def times_section(cells: Sequence[dict[str, Any]]) -> list[Section]:
         said.append(
             f"The budget ends among the jumps of {'; '.join(inside)}: some runs have made theirs, "
             "others have not or only just. Final losses then have two values rather than a mean "
-            "with noise, and their interval from 3 seeds covers 61 to 77 %, from 2 seeds 39 to 93 %."
+            "with noise: an interval from 3 seeds covers 61 to 77 %, one from 2 seeds 39 to 93 %."
         )
     text = (
         "A jump: within a factor of 1.5 of training time the validation loss falls by at least 3 "

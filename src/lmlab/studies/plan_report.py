@@ -41,8 +41,8 @@ def plan_words(results: dict[str, Any]) -> list[str]:
     noise, effect = results["noise"], _difference(results, results["effect"])
     rests = f"from {results['seed_df']} degrees of freedom" if results["seed_df"] else "as typed"
     lines = [
-        f"To see a difference of {effect} with {_percent(results['power'])} on the given text takes "
-        f"{_count(results['seeds_for_this_text'], 'seeds')} of each side. Seeds differ by a "
+        f"To see a difference of {effect} with {_percent(results['power'])} on the given text "
+        f"takes {_count(results['seeds_for_this_text'], 'seeds')} of each side. Seeds differ by a "
         f"standard deviation of {_difference(results, noise['seed'])} ({rests})."
     ]
     if (interval := results["seed_interval"]) is not None:
@@ -133,7 +133,7 @@ def _methods(results: dict[str, Any]) -> str:
     text = (
         "" if noise["document"] is None
         else f", between documents {_difference(results, noise['document'])}, between sections of "
-        f"a document {_difference(results, noise['section'])} ({noise['sections']:.3g} a document), "
+        f"a document {_difference(results, noise['section'])} ({noise['sections']:.3g} in each), "
         f"of section and seed together {_difference(results, noise['residual'])}"
     )  # fmt: skip
     return (
