@@ -97,7 +97,7 @@ def transition(
     ]
     late = [t is None or t > _LATE * budget for side in times for t in side]
     return {
-        **asdict(compare_times(*times, budget)),
+        **asdict(compare_times(times[0], times[1], budget)),
         "threshold": largest.threshold,
         "inside": any(late),
     }
