@@ -59,6 +59,7 @@ from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Interval
 from lmlab.numerics.scatter import Scatter
 from lmlab.processes import shared_out
+from lmlab.progress import Bar, track
 
 SPLITS = ("train", "validation", "test")
 
@@ -240,11 +241,28 @@ def decompose_embedded(
     `target` is decomposed into all other models; without it each model is. `ridge` None takes the
     best on validation, for each target and for each set of basis models by itself.
 
-    Raises `UserError` as `decompose`.
+    Progress counts fits, about. Raises `UserError` as `decompose`.
     """
+    n, wanted = len(models), 1 if target is not None else len(models)
+    subsets = n * (n - 1) // 2  # that a greedy path fits
+    work = len(SPLITS) + len(RIDGES) + 3 + wanted * subsets + n * (n - 1) + n
+    with track("decomposition", float(work), "fits") as bar:
+        return _decomposed(embedded, models, target, ridge, folds, shapley, bar)
+
+
+def _decomposed(
+    embedded: Mapping[str, Embedded],
+    models: Mapping[str, str],
+    target: str | None,
+    ridge: float | None,
+    folds: int,
+    shapley: bool,
+    bar: Bar,
+) -> DecompositionOfModels:
     parts = embedded["train"].scatter(parts=folds or 1)
     train = reduce(Scatter.merge, parts)
     validation, test = (embedded[split].scatter()[0] for split in SPLITS[1:])
+    bar.advance(len(SPLITS), "next: ridges")
     targets = [target] if target is not None else list(models)
     basis = {t: [name for name in models if name != t] for t in targets}
     paths: dict[str, RidgePath] = {}
@@ -255,13 +273,16 @@ def decompose_embedded(
             if target is None
             else ridge_path(train, validation, target=target, basis=basis[target], ridges=ridges)
         )
+    bar.advance(len(RIDGES), "next: fits and their null")
     chosen = {t: paths[t].ridge if ridge is None else ridge for t in targets}
     own = {t: Ridges(ridges, validation, start=chosen[t] or None) for t in targets}
     fits = _fits(train, test, chosen, basis, whole=target is None)
     sums = _document_sums(fits, embedded["test"])
     nulls = _nulls(embedded, chosen, basis)
-    found = {
-        t: Found(
+    bar.advance(3, f"next: {targets[0]} from fewer models")
+    found: dict[str, Found] = {}
+    for t in targets:
+        found[t] = Found(
             fit=fits[t],
             interval=r2_interval(sums[t]),
             path=paths.get(t),
@@ -273,16 +294,19 @@ def decompose_embedded(
                 training_uncertainty(parts, test, t, basis[t], ridge=chosen[t]) if folds else None
             ),
         )
-        for t in targets
-    }
+        bar.advance(len(models) * (len(models) - 1) // 2, f"{t} done")
+    pairs = pairwise(train, ridge=Ridges(ridges, validation), test=test)
+    bar.advance(len(models) * (len(models) - 1), "next: similarities")
+    similarities = _similarities(embedded["test"], test, targets, list(models))
+    bar.advance(len(models))
     return DecompositionOfModels(
         models=dict(models),
         widths=train.widths,
         found=found,
         group=mean_r2_interval(list(sums.values())) if target is None else None,
         group_train=group_correlation(fits)["train"] if target is None else None,
-        pairs=pairwise(train, ridge=Ridges(ridges, validation), test=test),
-        similarities=_similarities(embedded["test"], test, targets, list(models)),
+        pairs=pairs,
+        similarities=similarities,
         rows={split: embedded[split].stores[targets[0]].rows for split in SPLITS},
         shortened=sum(embedded[split].shortened for split in SPLITS),
         clusters=len(next(iter(sums.values())).documents),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmlab.cli.printing import options_of, print_table, use_device, write_results
+from lmlab.cli.refusals import check_models, check_store
 from lmlab.config import from_command_line
 from lmlab.durable import check_absent
 
@@ -20,6 +21,8 @@ def encode(arguments: Sequence[str]) -> None:
     config = from_command_line(
         EncodeConfig, arguments, program="lmlab encode", leading=("--model",)
     )
+    check_models(config.model)
+    check_store(config.store, config.split)
     from lmlab.analyses.encode import encode, encoding_rows
     from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
@@ -41,13 +44,16 @@ def steer(arguments: Sequence[str]) -> None:
     from lmlab.config.encoding import SteerConfig
 
     config = from_command_line(SteerConfig, arguments, program="lmlab steer", leading=("--model",))
+    if config.out is not None:
+        check_absent(config.out)
+    check_models(config.model)
+    check_store(config.store, "validation")
+    check_store(config.other, "validation")
     from lmlab.analyses.steering_effects import parse_factors, steering_effects, write_steered
     from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
     from lmlab.studies.encoding_words import steering_rows, steering_words
 
-    if config.out is not None:
-        check_absent(config.out)
     subject = open_subject(config.model, device=use_device(config.device))
     made = steering_effects(
         subject,
@@ -75,13 +81,16 @@ def prune(arguments: Sequence[str]) -> None:
     from lmlab.config.encoding import PruneConfig
 
     config = from_command_line(PruneConfig, arguments, program="lmlab prune", leading=("--model",))
+    if config.share is not None and config.out is not None:
+        check_absent(config.out)
+    check_models(config.model)
+    check_store(config.store, "validation")
+    check_store(config.other, "validation")
     from lmlab.analyses.prune import check_can_write, prune, write_pruned
     from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
     from lmlab.studies.encoding_words import parameter_words, pruning_rows
 
-    if config.share is not None and config.out is not None:
-        check_absent(config.out)
     subject = open_subject(config.model, device=use_device(config.device))
     if config.share is not None:
         check_can_write(subject, config.share, way=config.way, untie=config.untie)
@@ -118,6 +127,8 @@ def dynamics(arguments: Sequence[str]) -> None:
     config = from_command_line(
         DynamicsConfig, arguments, program="lmlab dynamics", leading=("--model",)
     )
+    check_models(config.model, *config.more)
+    check_store(config.store, "validation")
     from lmlab.analyses.dynamics import Watch, watch_run
     from lmlab.data.store import TokenStore
     from lmlab.studies.encoding_words import captured_words, snapshot_row

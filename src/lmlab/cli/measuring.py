@@ -16,6 +16,7 @@ from lmlab.cli.printing import (
     use_device,
     write_results,
 )
+from lmlab.cli.refusals import check_models, check_store
 from lmlab.config import from_command_line
 from lmlab.config.commands import (
     ArrowPairConfig,
@@ -28,6 +29,8 @@ from lmlab.processes import is_first
 
 def score(arguments: Sequence[str]) -> None:
     config = from_command_line(ScoreConfig, arguments, program="lmlab score")
+    check_models(config.model)
+    check_store(config.store, config.split)
     from lmlab.analyses.calibrate import open_with_head
     from lmlab.analyses.score import score
     from lmlab.data.store import TokenStore
@@ -64,6 +67,8 @@ def geometry(arguments: Sequence[str]) -> None:
     config = from_command_line(
         GeometryConfig, arguments, program="lmlab geometry", leading=("--model",)
     )
+    check_models(config.model)
+    check_store(config.store, config.split)
     from lmlab.analyses.geometry import geometry
     from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
@@ -143,6 +148,8 @@ def arrow(arguments: Sequence[str]) -> None:
     config = from_command_line(
         ArrowPairConfig, arguments, program="lmlab arrow", leading=("--forward", "--backward")
     )
+    check_models(config.forward, config.backward)
+    check_store(config.store, config.split)
     from lmlab.analyses.arrow_of_models import arrow_of_models
     from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
@@ -173,6 +180,8 @@ def embed(arguments: Sequence[str]) -> None:
     from lmlab.config.decomposition import EmbedConfig
 
     config = from_command_line(EmbedConfig, arguments, program="lmlab embed")
+    check_models(*config.models)
+    check_store(config.store, config.split)
     from lmlab.analyses.decomposition_of_models import embed_models, labels
     from lmlab.data.store import TokenStore
 
@@ -205,6 +214,8 @@ def decompose(arguments: Sequence[str]) -> None:
     config = from_command_line(
         DecomposeConfig, arguments, program="lmlab decompose", leading=("--target",)
     )
+    check_models(*config.names)
+    check_store(config.store, "train", "validation", "test")
     from lmlab.analyses.decomposition_of_models import decompose_command
     from lmlab.analyses.mapping import mapping_file, save_mapping
     from lmlab.studies.decomposition_tables import group_finding, notes, pair_table, target_table
@@ -242,6 +253,8 @@ def prefer(arguments: Sequence[str]) -> None:
     from lmlab.config.towers import PreferConfig
 
     config = from_command_line(PreferConfig, arguments, program="lmlab prefer", leading=("--run",))
+    check_models(config.run)
+    check_store(config.store, config.split)
     from lmlab.analyses.preference import Vocabulary, preference
     from lmlab.analyses.preference_sums import preference_sums
     from lmlab.analyses.subject import open_subject

@@ -125,23 +125,22 @@ def levels_section(cells: Sequence[dict[str, Any]]) -> Section:
         "range of seeds; none was selected by what it is or shows.",
     )
     table = Table(
-        ["level", "matrices × seeds", "share of ones in the inverse", "forward excess",
-         "other excess", "other − forward [95 % over matrices]", "SD between matrices",
-         "SD between seeds"],
+        ["level", "matrices × seeds", "inverse density", "excess: forward, other",
+         "other − forward [95 %]", "SD: matrices, seeds"],
         [
             [
                 level.name,
                 f"{level.difference.draws} × {level.difference.seeds}",
                 f"{level.inverse_density:.3f}",
-                signed(level.forward.estimate, 4),
-                signed(level.other.estimate, 4),
+                f"{signed(level.forward.estimate, 4)}, {signed(level.other.estimate, 4)}",
                 f"{signed(level.difference.estimate, 4)} [{signed(level.difference.low, 4)}, "
                 f"{signed(level.difference.high, 4)}]",
-                f"{level.difference.sd_draws:.4f}",
-                "–" if level.difference.sd_seeds is None else f"{level.difference.sd_seeds:.4f}",
+                f"{level.difference.sd_draws:.4f}, "
+                + ("–" if (sd := level.difference.sd_seeds) is None else f"{sd:.4f}"),
             ]
             for level in found
         ],
-        "Nats per token above the exact floor; the standard deviations are of the difference.",
+        "Nats per token above the exact floor; interval over matrices; standard deviations of the "
+        "difference; inverse density: the share of ones in the inverse of a matrix.",
     )  # fmt: skip
     return Section("Matrices as they come", figures=[figure], tables=[table])
