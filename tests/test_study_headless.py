@@ -187,8 +187,18 @@ def test_the_report_and_its_table(finished):
     assert columns == ["model and head", "verdict"]
     assert len(rows) == len(ROWS)
     row = results["parts"][0]["rows"][3]
-    worse = {"estimate": 0.1, "low": 0.05, "high": 0.2, "basis": "seeds and text"}
+    worse = {"estimate": 0.1, "low": 0.05, "high": 0.15, "basis": "seeds and text",
+             "standard_error": 0.02, "degrees_of_freedom": 5.0, "seeds": 3, "clusters": 9,
+             "documents": 9}  # fmt: skip
     assert verdict({**row, "difference": worse}).startswith("worse: ")
+    one = {**worse, "seeds": 1, "basis": "text only"}
+    assert verdict({**row, "difference": one}).startswith(
+        "worse for these two models on this text: perplexity +10.52 %"
+    )
+    wide = {**worse, "low": -0.05, "high": 0.25, "standard_error": 0.06}
+    assert verdict({**row, "difference": wide}).startswith(
+        "not decided: any difference is below 24"
+    )
     assert verdict({**row, "difference": {"estimate": -0.1, "low": None, "high": None}}) == (
         "perplexity −9.52 % (no interval)"
     )

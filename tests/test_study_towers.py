@@ -125,9 +125,21 @@ def test_the_verdict_follows_the_exact_permutation(finished):
     part = copy.deepcopy(finished[2]["parts"][0])
     part["tests"]["separate"]["least_p"] = 1 / 70
     part["tests"]["independent"]["variance"]["p"] = 1.0  # the verdict does not rest on N0
-    for p, word in ((1 / 70, "yes"), (0.05, "yes"), (0.06, "no"), (1.0, "no")):
+    spread = part["tests"]["separate"]["spread"]
+    spread["difference"] |= {"estimate": 0.01, "low": -0.02, "high": 0.04, "standard_error": 0.0123,
+                             "degrees_of_freedom": 6.0, "seeds": 4, "documents": 9}  # fmt: skip
+    undecided = "not decided, any difference is below 0.034 nats of spread with 95 % over runs"
+    for p, said in (
+        (1 / 70, "yes: types"),
+        (0.05, "yes: types"),
+        (0.06, undecided),
+        (1.0, undecided),
+    ):
         part["tests"]["separate"]["variance"]["p"] = p
-        assert verdict(part).startswith(f"{word}: types differ by a spread of")
+        assert verdict(part).startswith(said)
+    spread["difference"]["documents"] = 1
+    part["tests"]["separate"]["variance"]["p"] = 0.01
+    assert verdict(part).startswith("yes on these documents: types")
 
 
 def test_several_corpora_stand_side_by_side(finished):

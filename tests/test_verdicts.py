@@ -98,6 +98,19 @@ def test_the_p_value_agrees_with_the_interval():
     assert evidence(0.1, 0.0).p_value == 0
 
 
+def test_two_groups_of_runs_are_compared_by_welchs_test():
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(1, 1, 5).tolist(), rng.normal(0, 3, 4).tolist()
+    found = Evidence.of_two_groups(a, b, 9)
+    theirs = stats.ttest_ind(a, b, equal_var=False)
+    ends = theirs.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((ends.low, ends.high))
+    assert found.p_value == pytest.approx(theirs[1])
+    assert found.seeds == 4
+    assert Evidence.of_two_groups([1.0], b, 9).finding == "none"
+    assert Evidence.of_two_groups([1.0, 1.0], [0.0, 0.0], 9).finding == "above"
+
+
 def test_holm_by_hand():
     assert holm([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]

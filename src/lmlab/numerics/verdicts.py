@@ -53,7 +53,28 @@ class Evidence:
     @classmethod
     def of(cls, interval: Mapping[str, Any]) -> Self:
         """From the stored form of `numerics.random_effects.Interval`."""
-        return cls(**{name: interval[name] for name in cls.__dataclass_fields__})
+        names = [name for name in cls.__dataclass_fields__ if name != "documents"]
+        # results from before documents were counted have clusters only
+        documents = interval["documents" if "documents" in interval else "clusters"]
+        return cls(**{name: interval[name] for name in names}, documents=documents)
+
+    @classmethod
+    def of_two_groups(cls, first: Sequence[float], second: Sequence[float], documents: int) -> Self:
+        """The difference of the means of runs that are not pairs, first less second, by Welch's t
+        test (1947); no interval where a group has one run."""
+        a, b = (np.asarray(group, dtype=np.float64) for group in (first, second))
+        estimate, seeds = float(a.mean() - b.mean()), min(len(a), len(b))
+        if seeds < 2:
+            return cls(estimate, None, None, None, None, seeds, documents)
+        v = [float(group.var(ddof=1)) / len(group) for group in (a, b)]
+        error = float(np.sqrt(sum(v)))
+        if error == 0:
+            return cls(
+                estimate, estimate, estimate, 0.0, float(len(a) + len(b) - 2), seeds, documents
+            )
+        df = sum(v) ** 2 / (v[0] ** 2 / (len(a) - 1) + v[1] ** 2 / (len(b) - 1))
+        half = float(stdtrit(df, 0.975)) * error
+        return cls(estimate, estimate - half, estimate + half, error, df, seeds, documents)
 
     @property
     def finding(self) -> Finding:

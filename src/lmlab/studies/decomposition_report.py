@@ -6,11 +6,13 @@ they say nothing of other seeds.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lmlab.config.decomposition import DecompositionStudyConfig
+from lmlab.numerics.verdicts import Evidence, verdict
 from lmlab.report.figures import Interval, Series, dendrogram, forest_plot, heat_map, line_plot
 from lmlab.report.page import Figure, Section, Table, render_page
 from lmlab.report.theme import SERIES_COLOURS
@@ -59,8 +61,8 @@ def summary(results: dict[str, Any]) -> str:
     said = [f"{words}: {interval_text(arms[kind])}" for words, kind in asked if kind in arms]
     if said:
         lines.append(f"R² on test. {'; '.join(said)}.")
-    if verdict := seeds_verdict(results):
-        lines.append(verdict)
+    if finding := seeds_verdict(results):
+        lines.append(finding)
     return "\n\n".join(lines)
 
 
@@ -69,28 +71,22 @@ def seeds_verdict(results: dict[str, Any]) -> str:
     difference = results["kinds"]["seeds_less_objectives"]
     if difference is None:
         return ""
-    way = _way(difference)
+    said = verdict(
+        # of these models, as the sentence says; it has no seeds to speak for others
+        replace(Evidence.of(difference), seeds=None),
+        above="a model is better explained by one of another seed than by one that differs in "
+        "objective and seed",
+        below="a model is worse explained by one of another seed than by one that differs in "
+        "objective and seed",
+        size=lambda value: f"{value:.3f} of R²",
+    )
     text = (
-        f"On average over this zoo, a model is {way} one of another seed {_THAN[way]} one that "
-        f"differs in objective and seed: difference of R² {interval_text(difference)}."
+        "Are two seeds of one objective more alike than two objectives? On average over the models "
+        f"of this zoo, {said}: difference of R² {interval_text(difference)}."
     )
     each = {arm: d for arm, d in results["kinds"]["by_target"].items() if d is not None}
     said = [f"{arm} {r2_text(d['estimate'])}" for arm, d in each.items()]
     return f"{text} By the target's objective: {', '.join(said)}."
-
-
-_NEARER, _FARTHER, _LEVEL = (
-    "better explained by",
-    "worse explained by",
-    "about as well explained by",
-)
-_THAN = {_NEARER: "than by", _FARTHER: "than by", _LEVEL: "as by"}
-
-
-def _way(difference: dict[str, Any]) -> str:
-    if difference["low"] is None or difference["low"] <= 0 <= difference["high"]:
-        return _LEVEL
-    return _NEARER if difference["low"] > 0 else _FARTHER
 
 
 def _whole_section(results: dict[str, Any]) -> Section:
@@ -133,11 +129,11 @@ def _pairs_section(results: dict[str, Any]) -> Section:
     first, second, nearest = merges[0]
     alike = f"{names[first]} and {names[second]}"
     figures: list[Figure] = []
-    if verdict := seeds_verdict(results):
+    if finding := seeds_verdict(results):
         figures.append(
             _pairs_forest(
                 kinds["general"],
-                finding=verdict,
+                finding=finding,
                 alt="Mean held-out R² of pairs by what the two models have in common.",
                 caption=f"{_TEXT_ONLY} Models of one architecture and one seed began with the same "
                 "weights and read the same text in the same order.",

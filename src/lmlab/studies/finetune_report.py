@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmlab.config.finetune import FinetuneConfig
+from lmlab.numerics.verdicts import Evidence, verdict
 from lmlab.report.figures import Interval, forest_plot
 from lmlab.report.page import Figure, Section, Table, render_page
 from lmlab.studies.words import made_by, signed, to_repeat
@@ -55,14 +56,16 @@ def _finding(task: dict[str, Any], name: str) -> str:
     told += f" {_range(first['metrics'][name])}; a guess without reading has {guess:.3f}."
     for model in others:
         difference = model["difference"][name]
-        verdict = "no difference seen"
-        if difference["low"] is not None and difference["low"] > 0:
-            verdict = "better"
-        elif difference["high"] is not None and difference["high"] < 0:
-            verdict = "worse"
+        said = verdict(
+            Evidence.of(difference),
+            above="better",
+            below="worse",
+            size=lambda value: f"{value:.4f}",
+            models="classifiers",
+        )
         told += (
-            f" {model['name']} {model['metrics'][name]['estimate']:.3f}, {verdict}: "
-            f"{_difference(difference)}."
+            f" {model['name']} {model['metrics'][name]['estimate']:.3f}, {said} "
+            f"({_difference(difference)})."
         )
     return told
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from lmlab.config.studies import HeadlessStudyConfig
+from lmlab.numerics.verdicts import Evidence, holm
+from lmlab.numerics.verdicts import verdict as words_of
 from lmlab.report.figures import Interval, Series, forest_plot, line_plot
 from lmlab.report.page import Figure, Section, Table, render_page
 from lmlab.studies.headless_details import (
@@ -61,9 +63,13 @@ def verdict(row: dict[str, Any]) -> str:
     low, high = (math.expm1(difference[end]) for end in ("low", "high"))
     text += f", 95 % interval {percent(low)} to {percent(high)}"
     text += ", text only" if difference["basis"] == "text only" else ""
-    if low > 0:
-        return f"worse: {text}"
-    return f"better: {text}" if high < 0 else f"no difference seen: {text}"
+    said = words_of(
+        Evidence.of(difference),
+        above="worse",
+        below="better",
+        size=lambda nats: percent(math.expm1(nats)).lstrip("+"),
+    )
+    return f"{said}: {text}" if "not decided" not in said else f"{said} ({text})"
 
 
 def row_name(row: dict[str, Any]) -> str:
@@ -118,8 +124,12 @@ def _heads_section(parts: Sequence[dict[str, Any]]) -> Section:
         caption="Bars: 95 % intervals over seeds and text (two-way random effects), for each row "
         f"alone. The embedding alone for a head has perplexity {raw}, and is left out here.",
     )
+    every = [(part, row) for part in parts for row in part["rows"]]
+    p_values = holm([row["difference"] and Evidence.of(row["difference"]).p_value
+                     for _, row in every])  # fmt: skip
     table = Table(
-        ["model and head", "nats per token", "perplexity", "bits per byte", "against the baseline"],
+        ["model and head", "nats per token", "perplexity", "bits per byte", "against the baseline",
+         "p, adjusted"],
         [
             [
                 f"{row_name(row)}, vocabulary {part['vocabulary']:,}",
@@ -127,13 +137,13 @@ def _heads_section(parts: Sequence[dict[str, Any]]) -> Section:
                 f"{_perplexity(row):,.1f}",
                 "–" if row["bits_per_byte"][0] is None else f"{np.mean(row['bits_per_byte']):.4f}",
                 verdict(row),
+                "–" if p is None else f"{p:.2g}",
             ]
-            for part in parts
-            for row in part["rows"]
+            for (part, row), p in zip(every, p_values, strict=True)
         ],
         "Means over seeds on held-out text. Nats of different vocabularies do not compare; bits "
-        "per byte do.",
-    )
+        "per byte do. p is adjusted for the number of rows (Holm).",
+    )  # fmt: skip
     return Section("Models and heads", figures=[figure], tables=[table])
 
 

@@ -50,6 +50,7 @@ from lmlab.numerics.preference import (
     exact_permutation_of_pairs,
     weighted_correlation,
 )
+from lmlab.numerics.verdicts import Evidence
 from lmlab.progress import Bar, say
 from lmlab.studies.cached import cached_score
 from lmlab.studies.corpora import corpus_labels, open_corpus
@@ -199,6 +200,7 @@ def _result(
         for one in of_seed
         if one.nats_per_token is not None
     ]
+    documents = len(store.split(config.evaluation).documents_M3)
     probed = made[COOPERATIVE][0].probes
     assert probed is not None
     return {
@@ -221,7 +223,10 @@ def _result(
             "runs": [_run(one) for one in found["noise"]],
         },
         "single_nats_per_token": single,
-        "tests": {null: _tests(found, sums, vocabulary, null) for null in (SEPARATE, INDEPENDENT)},
+        "tests": {
+            null: _tests(found, sums, vocabulary, null, documents)
+            for null in (SEPARATE, INDEPENDENT)
+        },
         "first": found[COOPERATIVE][0].to_json(),
         "points": {
             key: _points(sums[key][0], sums[key][1], vocabulary)
@@ -259,8 +264,10 @@ def _tests(
     sums: dict[str, list[PreferenceSums]],
     vocabulary: Vocabulary,
     null: str,
+    documents: int,
 ) -> dict[str, Any]:
-    """Cooperative runs against those of the arm `null`: means, and exact p-values."""
+    """Cooperative runs against those of the arm `null`: means, exact p-values, and the difference
+    with its interval over runs."""
     ours, theirs = found[COOPERATIVE], found[null]
     runs = [*sums[COOPERATIVE], *sums[null]]
     agreement_NN = np.eye(len(runs))
@@ -273,6 +280,7 @@ def _tests(
             "cooperative": float(a.mean()),
             "null": float(b.mean()),
             "p": exact_permutation(a, b),
+            "difference": asdict(Evidence.of_two_groups(a.tolist(), b.tolist(), documents)),
         }
 
     return {

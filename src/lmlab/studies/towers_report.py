@@ -14,6 +14,7 @@ from scipy.special import stdtrit
 
 from lmlab.config.towers import TowersStudyConfig
 from lmlab.numerics.frequency import rank_correlation
+from lmlab.numerics.verdicts import Evidence, power_words, reach
 from lmlab.report.figures import Interval, Points, forest_plot, scatter_plot
 from lmlab.report.page import Figure, Passage, Section, Table, render_page
 from lmlab.studies.towers_words import preference_tables
@@ -77,7 +78,21 @@ def verdict(part: dict[str, Any]) -> str:
     )
     if least > 0.05:
         return f"cannot be told from so few runs: {text}"
-    return f"{'yes' if variance['p'] <= 0.05 else 'no'}: {text}"
+    found = Evidence.of(spread["difference"])
+    if variance["p"] <= 0.05:
+        return f"yes{reach(found.seeds, found.documents)}: {text}"
+    return f"{_undecided(spread, 'nats of spread')}: {text}"
+
+
+def _undecided(compared: dict[str, Any], unit: str) -> str:
+    """What a permutation test that does not reject leaves: a bound, and what would be seen."""
+    found = Evidence.of(compared["difference"])
+    if found.bound is None:
+        return "not decided"
+    return (
+        f"not decided, any difference is below {found.bound:.3f} {unit} with 95 % over runs, and "
+        f"{power_words(found, lambda value: f'{value:.3f}')}"
+    )
 
 
 def p_value(p: float) -> str:
@@ -99,7 +114,7 @@ def summary(parts: Sequence[dict[str, Any]]) -> str:
         lines.append(
             f"Of use? Sending each type to its tower saves {signed(gain['cooperative'], 4)} nats "
             f"per token with cooperative towers, {signed(gain['null'], 4)} with separate losses "
-            f"(p = {p_value(gain['p'])}). The same preferences in every run? The types of two "
+            f"({_gain(gain)}). The same preferences in every run? The types of two "
             f"cooperative runs correlate by {signed(agreement['cooperative'], 2)}, those of two "
             f"runs with separate losses by {signed(agreement['null'], 2)} "
             f"(p = {p_value(agreement['p'])})."
@@ -107,6 +122,17 @@ def summary(parts: Sequence[dict[str, Any]]) -> str:
         if "minimum" in part["arms"]:
             lines.append(_control(part))
     return "\n\n".join(lines)
+
+
+def _gain(gain: dict[str, Any]) -> str:
+    """The difference of two router gains with its interval, and no verdict from a p-value."""
+    found = Evidence.of(gain["difference"])
+    if found.low is None or found.high is None:
+        return f"p = {p_value(gain['p'])}"
+    return (
+        f"difference {signed(found.estimate, 4)} [{signed(found.low, 4)}, {signed(found.high, 4)}] "
+        f"over runs, p = {p_value(gain['p'])}"
+    )
 
 
 def _upper(text: str) -> str:
@@ -152,13 +178,16 @@ def _bars(part: dict[str, Any]) -> list[Figure]:
         "whose two probes differ in initial weights and data, which no other row's do."
     )
     gain = tests["router_gain"]
-    larger = "larger" if tests["variance"]["p"] <= 0.05 else "not provably larger"
+    larger = tests["variance"]["p"] <= 0.05
     return [
         forest_plot(
             [_over_runs(arm, "spread") for arm in _kinds(part)],
             x_label="spread of preference between types, nats (adjusted standard deviation)",
-            finding=f"The preferences of cooperative towers are {larger} than those of "
-            f"towers with separate losses (p = {p_value(tests['variance']['p'])}).",
+            finding="The preferences of cooperative towers are larger than those of towers with "
+            f"separate losses (p = {p_value(tests['variance']['p'])})."
+            if larger
+            else "Whether preferences of cooperative towers are larger than those of towers with "
+            f"separate losses is {_undecided(tests['spread'], 'nats')}.",
             alt="Spread of preference between types for each kind of towers, with intervals.",
             caption=caption,
         ),

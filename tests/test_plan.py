@@ -1,0 +1,121 @@
+"""`lmlab plan`: seeds and documents for a difference, from typed and from measured noise."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from lmlab.cli import main
+from lmlab.config.plan import PlanConfig
+from lmlab.errors import UserError
+from lmlab.numerics.plan import Noise
+from lmlab.numerics.random_effects import two_way_interval
+from lmlab.studies.plan import plan
+from lmlab.studies.plan_report import plan_page, plan_rows
+
+
+def test_the_logged_seed_noise_sees_one_per_cent_with_three_seeds_and_a_fifth_with_23(
+    tmp_path, capsys
+):
+    asked = ["--effect", "0.2", "--seed-sd", "0.325", "--out", str(tmp_path)]
+    assert main(["plan", *asked]) == 0
+    printed = capsys.readouterr().out
+    assert "takes 23 seeds of each side" in printed
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["seeds_for_this_text"] == 23
+    first = results["designs"][0]
+    assert (first["seeds"], first["documents"]) == (3, None)
+    assert first["detectable"] == pytest.approx(1.06, abs=0.005)
+    assert plan_rows(results)[1][0] == ["3", "1.06"]
+    page = (tmp_path / "report.html").read_text()
+    assert page == plan_page(results)
+    assert "nothing of other texts" in page
+
+
+def test_planned_power_is_the_share_of_simulated_intervals_without_zero():
+    noise = Noise(seed=0.4, document=0.6, section=0.5, residual=0.2, sections=3)
+    rng, seeds, documents, times = np.random.default_rng(0), 4, 12, 600
+    effect = noise.detectable(seeds, documents, wanted=0.8)
+    seen = 0
+    for _ in range(times):
+        values = rng.normal(0, 0.4, (seeds, 1)) + rng.normal(0, 0.6, documents) + effect
+        values = values + rng.normal(0, 0.5 / math.sqrt(3), documents)
+        interval = two_way_interval(values + rng.normal(0, 0.2 / math.sqrt(3), (seeds, documents)))
+        assert interval.low is not None
+        seen += interval.low > 0
+    # the interval's degrees of freedom are estimated, the plan's are not
+    assert seen / times == pytest.approx(0.8, abs=0.07)
+
+
+def results_of(tmp_path, study, rows):
+    body = {"study": study, "config": {"tokens": 1_000_000}, **rows}
+    (tmp_path / "results.json").write_text(json.dumps(body))
+    return tmp_path
+
+
+def components(**changes):
+    return {
+        "seed": 1e-5, "document": 4e-6, "section": 2e-6, "residual": 1e-6, "seed_df": 2,
+        "document_df": 9, "section_df": 20, "sections_per_document": 3.0, "document_tokens": 9000.0,
+    } | changes  # fmt: skip
+
+
+def test_a_finished_study_gives_its_noise_pooled_over_its_comparisons(tmp_path):
+    cells = [{"components": components()}, {"components": components(seed=4e-5, seed_df=4)}]
+    folder = results_of(tmp_path, "arrow", {"cells": cells})
+    made = plan(PlanConfig(folder, effect=0.5))
+    # per cent; (2 * 1e-5 + 4 * 4e-5) / 6
+    assert made["noise"]["seed"] == pytest.approx(100 * math.sqrt(3e-5))
+    assert made["noise"]["document"] == pytest.approx(0.2)
+    assert (made["seed_df"], made["document_df"], made["unit"]) == (6, 18, "%")
+    assert made["seed_interval"]["sd"][0] < made["noise"]["seed"] < made["seed_interval"]["sd"][1]
+    enough = [row for row in made["enough"] if row["documents"] is not None]
+    row = enough[0]
+    assert row["training_tokens"] == 2 * row["seeds"] * 1_000_000
+    assert row["scored_tokens"] == row["documents"] * 9000
+    noise = Noise(**made["noise"])
+    assert noise.power(0.5, row["seeds"], row["documents"]) >= 0.8
+    if row["documents"] > 5:
+        assert noise.power(0.5, row["seeds"], row["documents"] - 1) < 0.8
+    assert "seeds and" in plan_page({**made, "environment": {"python": "3"}})
+
+
+def test_few_documents_leave_other_texts_open(tmp_path):
+    cells = [{"components": components(document_df=1)}]
+    made = plan(PlanConfig(results_of(tmp_path, "arrow", {"cells": cells}), effect=0.5))
+    assert made["noise"]["document"] is None
+    assert made["enough"] == []
+
+
+def test_a_headless_study_gives_the_seeds_of_its_paired_differences(tmp_path):
+    rows = [
+        {"difference": None, "nats_per_token": [5.0, 5.1, 5.3], "tokens_scored": 10},
+        {"difference": {}, "nats_per_token": [4.9, 5.2, 5.1], "tokens_scored": 10},
+    ]
+    folder = results_of(tmp_path, "headless", {"parts": [{"rows": rows}]})
+    made = plan(PlanConfig(folder, effect=0.1))
+    assert made["noise"]["seed"] == pytest.approx(np.std([-0.1, 0.1, -0.2], ddof=1))
+    assert made["unit"] == "nats per token"
+
+
+def test_plans_that_make_no_sense(tmp_path):
+    for options, said in (
+        ({"effect": 0.0, "seed_sd": 1.0}, "above 0"),
+        ({"effect": 0.2}, "finished study, or --seed-sd"),
+        ({"effect": 0.2, "seed_sd": 0.0}, "nothing to plan"),
+        ({"effect": 0.2, "seed_sd": 1.0, "section_sd": 1.0}, "--document-sd"),
+        ({"effect": 0.2, "seed_sd": 1.0, "seeds": (2, 3)}, "from 3 on"),
+        ({"effect": 0.2, "seed_sd": 1.0, "power": 1.0}, "--power"),
+    ):
+        with pytest.raises(UserError, match=said):
+            PlanConfig(**options)
+    with pytest.raises(UserError, match="arrow or a headless"):
+        plan(PlanConfig(results_of(tmp_path, "towers", {}), effect=1))
+    with pytest.raises(UserError, match="without variance components"):
+        plan(PlanConfig(results_of(tmp_path, "arrow", {"cells": [{}]}), effect=1))
+    one = [{"components": components(seed=None, seed_df=0)}]
+    with pytest.raises(UserError, match="give --seed-sd"):
+        plan(PlanConfig(results_of(tmp_path, "arrow", {"cells": one}), effect=1))
