@@ -37,6 +37,7 @@ USAGE = """lmlab: a laboratory for language models
   lmlab apply           map cheap embeddings to an expensive model's
   lmlab prefer          which types of token each of two towers predicts better
   lmlab arrow           compare a forward and a backward model on a store
+  lmlab plan            seeds, documents and tokens that it takes to see a difference
   lmlab study arrow     train both directions and measure the arrow of time
   lmlab study headless  train with and without a softmax, and compare the heads
   lmlab study towers    which tokens two towers with one prediction take
@@ -137,6 +138,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "decompose": measuring.decompose,
     "apply": measuring.apply,
     "arrow": measuring.arrow,
+    "plan": studies.plan,
     "study arrow": studies.study_arrow,
     "study headless": studies.study_headless,
     "study decomposition": studies.study_decomposition,

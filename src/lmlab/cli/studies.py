@@ -7,13 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmlab.cli.printing import end_of_study
+from lmlab.cli.printing import end_of_study, print_table, write_results
 from lmlab.cli.sharing import Run, run_study
 from lmlab.config import from_command_line
 from lmlab.config.commands import (
     ReportConfig,
     TourConfig,
 )
+
+
+def plan(arguments: Sequence[str]) -> None:
+    from lmlab.config.plan import PlanConfig
+
+    config = from_command_line(PlanConfig, arguments, program="lmlab plan", leading=("--study",))
+    from lmlab.durable import write_text
+    from lmlab.studies.plan import plan as make_plan
+    from lmlab.studies.plan_report import enough_rows, plan_page, plan_rows, plan_words
+    from lmlab.studies.words import environment
+
+    values = {**make_plan(config), "environment": environment()}
+    for line in plan_words(values):
+        print(line)
+    print_table(*plan_rows(values))
+    if values["enough"]:
+        print_table(*enough_rows(values))
+    out = write_results("plan", config, values)
+    write_text(out / "report.html", plan_page(values))
+    print(f"report: {(out / 'report.html').resolve()}")
 
 
 def study_arrow(arguments: Sequence[str]) -> None:

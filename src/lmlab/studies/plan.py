@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from lmlab.config.plan import PlanConfig
 from lmlab.errors import UserError
 from lmlab.numerics.plan import Noise
@@ -174,10 +176,33 @@ def _of_study(config: PlanConfig) -> Measured:
 
 def _components(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     if results["study"] == "arrow":
-        rows = results["cells"]
-    else:
-        rows = [row for part in results["parts"] for row in part["rows"] if row["difference"]]
-    return [row["components"] for row in rows]
+        return [cell["components"] for cell in results["cells"] if cell["components"] is not None]
+    return [
+        _seeds_alone(row["nats_per_token"], reference["nats_per_token"], row["tokens_scored"])
+        for part in results["parts"]
+        for reference in [next(row for row in part["rows"] if row["difference"] is None)]
+        for row in part["rows"]
+        if row["difference"] is not None
+    ]
+
+
+def _seeds_alone(
+    row_S: Sequence[float], reference_S: Sequence[float], tokens: int
+) -> dict[str, Any]:
+    """The components of a paired difference on one text, of which results keep the seeds' only."""
+    paired_S = np.subtract(row_S, reference_S)
+    seeds = len(paired_S)
+    return {
+        "seed": float(paired_S.var(ddof=1)) if seeds > 1 else None,
+        "seed_df": seeds - 1,
+        "document": None,
+        "document_df": 0,
+        "section": 0.0,
+        "residual": 0.0,
+        "section_df": 1,
+        "sections_per_document": 1.0,
+        "document_tokens": tokens,
+    }
 
 
 def _pooled(components: Sequence[Mapping[str, Any]], name: str, df: str) -> float:

@@ -8,7 +8,7 @@ from lmlab.report.figures import Series, line_plot
 from lmlab.report.page import Section, Table, render_page
 from lmlab.studies.words import made_by
 
-_MOST_SEEDS_DRAWN = 6  # colours
+_MOST_DRAWN = 6  # colours
 
 
 def plan_page(results: dict[str, Any]) -> str:
@@ -101,7 +101,7 @@ def enough_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def _figure(results: dict[str, Any]):
     designs = results["designs"]
-    texts = list(dict.fromkeys(d["documents"] for d in designs))[:_MOST_SEEDS_DRAWN]
+    texts = list(dict.fromkeys(d["documents"] for d in designs))[:_MOST_DRAWN]
     series = [
         Series(
             _text(documents),
@@ -112,15 +112,14 @@ def _figure(results: dict[str, Any]):
         )
         for number, documents in enumerate(texts)
     ]
-    first = designs[0]
+    first, last = designs[0], designs[len(series[0].x) - 1]
     return line_plot(
         series,
         x_label="seeds of each side",
         y_label="power, %",
         finding=f"{first['seeds']} seeds see a difference of "
         f"{_difference(results, results['effect'])} with {_percent(first['power'])} on the given "
-        f"text, {designs[len(results['enough'] or series[0].x) - 1]['seeds']} with "
-        f"{_percent(designs[len(series[0].x) - 1]['power'])}.",
+        f"text, {last['seeds']} with {_percent(last['power'])}.",
         alt="Probability that the difference is seen, against the number of seeds.",
         caption="Seen: the 95 % interval excludes zero.",
         horizontal=[("asked for", 100 * results["power"])],
