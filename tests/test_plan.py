@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +103,7 @@ def test_a_headless_study_gives_the_seeds_of_its_paired_differences(tmp_path):
 
 
 def test_plans_that_make_no_sense(tmp_path):
+    options: dict[str, Any]
     for options, said in (
         ({"effect": 0.0, "seed_sd": 1.0}, "above 0"),
         ({"effect": 0.2}, "finished study, or --seed-sd"),

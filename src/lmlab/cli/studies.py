@@ -26,14 +26,14 @@ def plan(arguments: Sequence[str]) -> None:
     from lmlab.studies.words import environment
 
     values = {**make_plan(config), "environment": environment()}
+    out = write_results("plan", config, values)
+    write_text(out / "report.html", plan_page(values))
+    print(f"report: {(out / 'report.html').resolve()}")
     for line in plan_words(values):
         print(line)
     print_table(*plan_rows(values))
     if values["enough"]:
         print_table(*enough_rows(values))
-    out = write_results("plan", config, values)
-    write_text(out / "report.html", plan_page(values))
-    print(f"report: {(out / 'report.html').resolve()}")
 
 
 def study_arrow(arguments: Sequence[str]) -> None:
