@@ -113,11 +113,29 @@ def _arrow_section(cells: Sequence[dict[str, Any]], means: Sequence[dict[str, An
     table = Table(
         columns,
         table_rows,
-        "Losses (nats per token) and bits per byte: forward, other direction; means over seeds. p "
-        "is adjusted for the number of comparisons (Holm). Seen with 80 %: the difference that so "
-        "many seeds and so much text would have shown with that probability.",
+        "Losses (nats per token) and bits per byte: forward, other direction; means over seeds.",
     )
-    return Section("The arrow", figures=[figure], tables=[table])
+    return Section("The arrow", figures=[figure], tables=[table, _power_table(cells)])
+
+
+def _power_table(cells: Sequence[dict[str, Any]]) -> Table:
+    """What each comparison could show, whatever it did."""
+    rows = [
+        [
+            comparison_name(cell),
+            "–" if arrow["p_adjusted"] is None else f"{arrow['p_adjusted']:.2g}",
+            "–" if arrow["bound"] is None else percent(arrow["bound"]).lstrip("+"),
+            "–" if arrow["detectable"] is None else percent(arrow["detectable"]).lstrip("+"),
+        ]
+        for cell in cells
+        for arrow in [cell["arrow"]]
+    ]
+    return Table(
+        ["comparison", "p, adjusted", "difference is below (95 %)", "seen with 80 %"],
+        rows,
+        "What each comparison could show. p is adjusted for the number of comparisons (Holm). Seen "
+        "with 80 %: the difference that so many seeds and so much text would have shown.",
+    )
 
 
 def _rows(
@@ -125,7 +143,7 @@ def _rows(
 ) -> tuple[list[str], list[list[str | float | int]]]:
     """Columns and rows of the study's main table."""
     columns = ["comparison", "relative arrow [95 % interval]", "b / f − 1", "losses"]
-    columns += ["bits per byte", "p, adjusted", "seen with 80 %", "seeds × documents"]
+    columns += ["bits per byte", "seeds × documents"]
     return columns, [_row(cell) for cell in cells]
 
 
@@ -142,8 +160,6 @@ def _row(cell: dict[str, Any]) -> list[str | float | int]:
         percent(arrow["ratio"]) if arrow["ratio"] is not None else "infinite",
         ", ".join(f"{loss:.4f}" for loss in losses),
         _bits(cell),
-        "–" if arrow["p_adjusted"] is None else f"{arrow['p_adjusted']:.2g}",
-        "–" if arrow["detectable"] is None else percent(arrow["detectable"]).lstrip("+"),
         f"{arrow['seeds']} × {arrow['documents']}",
     ]
 

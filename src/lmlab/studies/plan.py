@@ -119,7 +119,7 @@ def _measured(config: PlanConfig) -> Measured:
     found = _of_study(config) if config.study is not None else None
     if found is None:
         assert config.seed_sd is not None
-        found = Measured("typed", "in the unit of the effect", Noise(0, None, 0, 0, 1), 0, 0, None,
+        found = Measured("typed", "the unit of the effect", Noise(0, None, 0, 0, 1), 0, 0, None,
                          None)  # fmt: skip
     typed: dict[str, float] = {}
     for name in ("seed", "document", "section"):

@@ -91,7 +91,7 @@ def enough_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             str(row["seeds"]),
             "no number is enough" if row["documents"] is None else f"{row['documents']:,}",
             *(
-                "not known" if row[name] is None else f"{row[name]:,}"
+                "–" if row[name] is None else f"{row[name]:,}"
                 for name in ("training_tokens", "scored_tokens")
             ),
         ]
