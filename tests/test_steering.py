@@ -278,6 +278,8 @@ def test_effects_are_those_of_the_edited_model(subject, small_store, method):
     for token, factor in zip(found.tokens, (3.0, 0.5), strict=True):
         assert token.realised.estimate == pytest.approx(factor, rel=OF_FLOAT32)
         assert token.realised.low is not None
+        assert token.realised.high is not None
+        assert 0 < token.realised.low < factor < token.realised.high
     json.dumps(made.to_json(), allow_nan=False)
 
 

@@ -26,6 +26,7 @@ from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.objectives.causal import Causal
+from lmlab.studies.downstream import compared
 from lmlab.training.loop import train
 
 P = (0.5, 0.25, 0.125, 0.125)  # of the symbols a, b, c, d
@@ -90,9 +91,11 @@ def test_choices_by_sum_and_by_byte(unigram):
     made = zero_shot(unigram, task)
     by_sum, by_byte = made.metrics["accuracy"], made.metrics["accuracy_per_byte"]
     assert (by_sum.value, by_sum.items) == (0.5, 4)
-    assert by_sum.standard_error == pytest.approx(math.sqrt(0.5 * 0.5 / 3))
+    assert (by_sum.standard_error, by_sum.sets) == (None, 3)  # of 5 sets there would be one
     assert by_byte.value == 0.75
-    assert by_byte.standard_error == pytest.approx(math.sqrt(0.75 * 0.25 / 3))
+    alone = zero_shot(unigram, choices(*[(D, (A, B), 0)] * 3, (D, (B, A), 0)))
+    assert alone.metrics["accuracy"].standard_error == pytest.approx(math.sqrt(0.75 * 0.25 / 3))
+    assert (alone.metrics["accuracy"].sets, alone.notes) == (None, ())
     assert {g: m["accuracy"] for g, m in made.parts["group"].items()} == {
         "x": Estimate(0.5, 0.5, 2),
         "y": Estimate(0.0, None, 1),
@@ -107,9 +110,9 @@ def test_spaces_that_begin_a_choice_are_no_part_of_its_length():
         subject_of(Unigram((0.5, 0.25, 0.25)), symbols=3),
         tokenizer=character_tokenizer(["a", "b", " "]),
     )
-    # bits: " aa" 2 + 2 over 2 bytes; "bb" 4 over 2 bytes: the same for each byte
-    tie = zero_shot(subject, choices(("a", (" aa", "bb"), 0)))
-    assert tie.metrics["accuracy_per_byte"].value == 0.5
+    # bits: " aa" 4 over 2 bytes (with the space 3, which would win); "ba" 3 over 2 bytes
+    made = zero_shot(subject, choices(("a", (" aa", "ba"), 1)))
+    assert made.metrics["accuracy_per_byte"].value == 1
 
 
 def test_blimp_by_set_and_field(unigram):
@@ -127,24 +130,77 @@ def test_blimp_by_set_and_field(unigram):
     assert sets["m1"].standard_error == pytest.approx(m1)
     syntax = made.parts["field"]["s"]["accuracy"]
     assert (syntax.value, syntax.items) == (0.625, 6)
-    assert syntax.standard_error == pytest.approx(math.sqrt(s1**2 + s2**2) / 2)
+    assert (syntax.standard_error, syntax.sets) == (None, 2)
     whole = made.metrics["accuracy"]
     assert whole.value == pytest.approx(2 / 3)
-    assert whole.standard_error == pytest.approx(math.sqrt(s1**2 + s2**2 + m1**2) / 3)
+    assert (whole.standard_error, whole.sets) == (None, 3)
     assert made.to_json()["items_available"] == 13
-    assert made.notes == ("accuracy is the plain mean over 3 sets",)
+    assert made.notes[0] == "accuracy is the plain mean over 3 sets"
+    assert "no independent texts" in made.notes[1]
 
 
-def test_the_overall_error_is_lm_evals_where_sets_are_equal():
+def test_items_of_one_template_do_not_count_as_independent_texts():
+    """Was: sets taken as given, so 67 sets of 1,000 items had the error of 67,000 texts."""
     rng = np.random.default_rng(0)
-    p, n = rng.uniform(0.1, 0.9, 67), 1000
-    sets = [Estimate(float(q), math.sqrt(q * (1 - q) / (n - 1)), n) for q in p]
-    pooled = math.sqrt(sum((n - 1) * e.standard_error**2 * n for e in sets if e.standard_error)
-                       / (67 * n - 67) / (67 * n))  # fmt: skip
-    whole = mean_of_sets(sets)
-    assert whole.standard_error == pytest.approx(pooled)
-    assert (whole.value, whole.items) == (pytest.approx(p.mean()), 67_000)
-    assert mean_of_sets([Estimate(0.5, None, 1), Estimate(1.0, 0.1, 5)]).standard_error is None
+
+    def drawn():
+        return rng.binomial(200, rng.beta(3, 2, 20)) / 200
+
+    def error(values):
+        n = 200
+        return mean_of_sets([Estimate(q, math.sqrt(q * (1 - q) / (n - 1)), n) for q in values])
+
+    trials = [drawn() for _ in range(400)]
+    spread = np.std([values.mean() for values in trials])  # with other sets
+    errors = [error(values).standard_error for values in trials]
+    assert np.sqrt(np.mean(np.square(np.array(errors, dtype=float)))) == pytest.approx(
+        spread, rel=0.1
+    )
+    # as if the sets were given, it was less than a third
+    given = [np.sqrt((values * (1 - values) / 199).sum()) / 20 for values in trials]
+    assert np.mean(given) < 0.3 * spread
+    one = error(trials[0])
+    assert (one.items, one.sets) == (4000, 20)
+    assert error(trials[0][:4]).standard_error is None
+
+
+def test_grouped_choices_have_the_error_of_their_groups(unigram):
+    right, wrong = (D, (A, B), 0), (D, (B, A), 0)
+    items = [right] * 6 + [wrong] * 2 + [right, wrong, right, right, wrong]
+    groups = ["a"] * 6 + ["b"] * 2 + ["c", "c", "d", "e", "e"]
+    made = zero_shot(unigram, choices(*items, groups=groups)).metrics["accuracy"]
+    value_N = np.array([item == right for item in items], dtype=float)
+    assert (made.value, made.items, made.sets) == (pytest.approx(value_N.mean()), 13, 5)
+    names = sorted(set(groups))
+    sums, counts = (
+        np.array([v[np.array(groups) == g].sum() for g in names])
+        for v in (value_N, np.ones(len(value_N)))
+    )
+    p = counts / counts.sum()
+    weight = p**2 / (1 - 2 * p + p @ p)
+    expected = np.sqrt((weight * (sums / counts - value_N.mean()) ** 2).sum())
+    assert made.standard_error == pytest.approx(expected)
+
+
+def test_differences_over_sets_resample_sets():
+    """The headless study's intervals: BLiMP's sets, not its pairs."""
+    rng = np.random.default_rng(1)
+    effect_C = rng.normal(0, 0.1, 12)
+    uids = np.repeat([f"set {c:02}" for c in range(12)], 50)
+    task = pairs(*[("a", "b", uid) for uid in uids])
+    assert task.sets == tuple(uids)
+    base_SN = rng.random((3, 600))
+    ours_SN = base_SN + np.repeat(effect_C, 50) + 0.01 * rng.normal(size=(3, 600))
+    made = compared([{"accuracy": v} for v in ours_SN], [{"accuracy": v} for v in base_SN],
+                    task=task)["accuracy"]  # fmt: skip
+    difference = made["difference"]
+    assert (difference["clusters"], difference["unit"]) == (12, "sets of items")
+    assert difference["standard_error"] == pytest.approx(effect_C.std(ddof=1) / 12**0.5, rel=0.05)
+    assert made["low"] >= 0
+    alone = compared(
+        [{"accuracy": v} for v in ours_SN], None, task=choices(*[(D, (A, B), 0)] * 600)
+    )
+    assert (alone["accuracy"]["clusters"], alone["accuracy"]["unit"]) == (600, "items")
 
 
 def test_lambada(unigram):
@@ -200,7 +256,7 @@ def test_an_untrained_model_is_at_chance():
     texts = ["".join(chr(0x4E00 + i) for i in row) for row in rng.integers(0, 12, (400, 6))]
     made = zero_shot(subject, pairs(*((a, b, "s") for a, b in zip(texts[::2], texts[1::2],
                                                                  strict=True))))  # fmt: skip
-    found = made.metrics["accuracy"]
+    found = made.parts["uid"]["s"]["accuracy"]
     assert found.standard_error == pytest.approx(0.035, abs=0.001)
     assert abs(found.value - 0.5) < 0.14
 

@@ -48,6 +48,7 @@ from lmlab.models.files import model_files
 from lmlab.models.head import is_tied
 from lmlab.models.logits import LogitHead
 from lmlab.models.narrow import check_narrow, with_narrow_head
+from lmlab.numerics.bounded import within
 from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_ratio
 from lmlab.progress import track
 
@@ -244,7 +245,8 @@ def _with_generation(
         with pruned(subject.model, narrow(point.way, point.replace, point.removed)):
             same_PT = _continued(subject, ids_PT) == expected_PT
         sums = (same_PT.sum(1, dtype=np.float64), np.full(len(rows), float(_WRITTEN)))
-        return two_way_ratio(*(sums_by_cluster(each, cluster_P) for each in sums))
+        made = two_way_ratio(*(sums_by_cluster(each, cluster_P) for each in sums))
+        return within(made, 0, 1)
 
     compared: list[Point] = []
     with track("generation", float(len(points)), "heads") as bar:

@@ -23,6 +23,7 @@ Shapes: N contexts, D width, E kept dimensions, V vocabulary, C clusters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -35,6 +36,7 @@ from numpy.typing import NDArray
 from lmlab.analyses.encoding import Encoding
 from lmlab.errors import UserError
 from lmlab.models.head import attach_bias, detach_bias, is_tied, untied
+from lmlab.numerics.bounded import within
 from lmlab.numerics.log_sum_exp import log_sum_exp
 from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_ratio
 from lmlab.progress import track
@@ -222,8 +224,18 @@ def compare_heads(
         kl, js, nats, best_same = (
             two_way_ratio(sums_by_cluster(found_N4[:, k], cluster_N), sizes_1C) for k in range(4)
         )
-        way, removed = each.order.way, each.removed
-        points.append(Point(way, each.replace, removed / width, removed, kl, js, nats, best_same))
+        points.append(
+            Point(
+                way=each.order.way,
+                replace=each.replace,
+                share=each.removed / width,
+                removed=each.removed,
+                kl=within(kl, 0, math.inf),
+                js=within(js, 0, math.log(2)),
+                nats=nats,
+                same_best=within(best_same, 0, 1),
+            )
+        )
     return points
 
 

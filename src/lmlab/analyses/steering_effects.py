@@ -7,13 +7,15 @@ Notable:
   one pass over the text.
 - The yardstick is the same log r added to the logit in every context: P' = r P / (1 + (r - 1) P),
   KL = log(1 + (r - 1) P) - P log r per context for one token.
-- Intervals are over clusters of text, for this one model.
+- Intervals are over clusters of text, for this one model; those of factors on the log scale, and no
+  divergence is below zero.
 
 Shapes: N contexts, K edited tokens, C clusters.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +43,7 @@ from lmlab.errors import UserError
 from lmlab.models.export import constant_direction, without_own_bias
 from lmlab.models.files import model_files
 from lmlab.models.head import is_tied
+from lmlab.numerics.bounded import positive_ratio_interval, within
 from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_ratio
 
 Array = NDArray[np.float64]
@@ -127,8 +130,10 @@ def effect(text: Text, steering: Steering, subject: Subject) -> Effect:
     at = text.target_N
     own_N = np.where(at < 0, 0.0, np.take_along_axis(shift_NK, at[:, None].clip(0), 1)[:, 0])
 
+    sizes_1C = sums_by_cluster(np.ones(len(at)), text.cluster_N)
+
     def mean(values_N: Array) -> Interval:
-        return _ratio(values_N, np.ones(len(values_N)), text.cluster_N)
+        return two_way_ratio(sums_by_cluster(values_N, text.cluster_N), sizes_1C)
 
     delta_KD = steering.delta_KD
     return Effect(
@@ -141,12 +146,14 @@ def effect(text: Text, steering: Steering, subject: Subject) -> Effect:
                 subject.tokenizer.token(token),
                 factor,
                 float(p_NK[:, k].mean()),
-                _ratio(new_NK[:, k], p_NK[:, k], text.cluster_N),
+                positive_ratio_interval(
+                    *(sums_by_cluster(v_NK[:, k], text.cluster_N)[0] for v_NK in (new_NK, p_NK))
+                ),
             )
             for k, (token, factor) in enumerate(zip(steering.tokens, steering.factors, strict=True))
         ),
-        kl=mean(log_ratio_N - (p_NK * shift_NK).sum(1)),
-        js=mean(jensen_shannon(log_p_NK, log_new_NK, log_ratio_N)),
+        kl=within(mean(log_ratio_N - (p_NK * shift_NK).sum(1)), 0, math.inf),
+        js=within(mean(jensen_shannon(log_p_NK, log_new_NK, log_ratio_N)), 0, math.log(2)),
         nats=mean(log_ratio_N - own_N),
         norm=float(np.linalg.norm(delta_KD, axis=1).max(initial=0)),
         dimensions=int((delta_KD != 0).sum(1).max(initial=0)),
@@ -160,12 +167,6 @@ def jensen_shannon(log_p_NK: Array, log_new_NK: Array, log_ratio_N: Array) -> Ar
     log_q = np.column_stack([log_new_NK, log_p[:, -1] - log_ratio_N])
     log_m = np.logaddexp(log_p, log_q) - np.log(2)
     return 0.5 * (np.exp(log_p) * (log_p - log_m) + np.exp(log_q) * (log_q - log_m)).sum(1)
-
-
-def _ratio(numerator_N: Array, denominator_N: Array, cluster_N: NDArray[np.int64]) -> Interval:
-    return two_way_ratio(
-        sums_by_cluster(numerator_N, cluster_N), sums_by_cluster(denominator_N, cluster_N)
-    )
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,13 @@
   log-likelihood for each UTF-8 byte of the choice (spaces that begin it not counted).
 
 Notable:
-- The standard error of an accuracy is binomial, sqrt(p (1 - p) / (n - 1)) as in lm-eval; that of a
-  mean over sets takes the sets as given: sqrt(sum of squares) / sets. That of the perplexity is
-  the delta method's. All are over items, for this one model.
+- Items of a set are often written from one template, and are not independent texts. So a figure
+  over sets has the set for its unit: its standard error is the spread between sets over the root of
+  their number, where there are at least 5. (lm-eval takes the sets as given: sqrt(sum of squares) /
+  sets.) Within one set, and where items have no sets, the
+  unit is the item, and the error binomial, sqrt(p (1 - p) / (n - 1)), as in lm-eval: for one set it
+  says what other items of this template would show, not other sentences.
+- The standard error of the perplexity is the delta method's. All are for this one model.
 - Where choices are exactly as likely as each other, each gets its share of the credit: a model that
   cannot tell them apart is at chance, wherever the right one stands.
 
@@ -29,8 +33,13 @@ from lmlab.analyses.likelihood import Likelihoods, Method, Request, log_likeliho
 from lmlab.analyses.subject import Subject
 from lmlab.data.tasks import LastWord, MinimalPair, MultipleChoice, Task
 from lmlab.errors import UserError
+from lmlab.numerics.random_effects import MINIMUM_CLUSTERS, sums_by_cluster, two_way_ratio
 from lmlab.progress import Bar
 
+_SETS = (
+    "the standard error of a figure over sets is over sets (none below 5); that of one set is over "
+    "its items, which are often from one template and no independent texts"
+)
 _LARGEST_EXPONENT = 700.0  # of a perplexity that is still a float
 
 
@@ -41,6 +50,8 @@ class Estimate:
     value: float
     standard_error: float | None
     items: int
+    sets: int | None = None
+    """How many sets the standard error is over; None where it is over items."""
 
 
 Metrics = Mapping[str, Estimate]
@@ -123,15 +134,24 @@ def mean_estimate(values_N: np.ndarray) -> Estimate:
 
 
 def mean_of_sets(estimates: Sequence[Estimate]) -> Estimate:
-    """The plain mean over sets; its standard error is over items, the sets taken as given."""
-    errors = [e.standard_error for e in estimates]
-    known = [error for error in errors if error is not None]
-    whole = len(known) == len(errors)
+    """The plain mean over sets; its standard error is over sets, None for fewer than 5."""
+    values = np.array([e.value for e in estimates])
+    sets = len(values)
+    enough = sets >= MINIMUM_CLUSTERS
     return Estimate(
-        value=float(np.mean([e.value for e in estimates])),
-        standard_error=math.hypot(*known) / len(errors) if whole else None,
+        value=float(values.mean()),
+        standard_error=float(values.std(ddof=1) / math.sqrt(sets)) if enough else None,
         items=sum(e.items for e in estimates),
+        sets=sets,
     )
+
+
+def mean_over_grouped_items(values_N: np.ndarray, sets: Sequence[str]) -> Estimate:
+    """The mean over items that come in sets; its standard error is that of a ratio of sums over
+    sets, None for fewer than 5."""
+    sums, counts = (sums_by_cluster(v, sets) for v in (values_N, np.ones(len(values_N))))
+    made = two_way_ratio(sums, counts)
+    return Estimate(made.estimate, made.standard_error, len(values_N), counts.shape[1])
 
 
 def credit(nats_C: np.ndarray, answer: int) -> float:
@@ -214,7 +234,7 @@ def _blimp(
             "field": {name: {"accuracy": estimate} for name, estimate in fields.items()},
             "uid": {name: {"accuracy": estimate} for name, estimate in sets.items()},
         },
-        (f"accuracy is the plain mean over {len(sets)} sets",),
+        (f"accuracy is the plain mean over {len(sets)} sets", _SETS),
     )
 
 
@@ -234,7 +254,7 @@ def _choices(
         credits["accuracy"].append(credit(nats_C, item.answer))
         credits["accuracy_per_byte"].append(credit(nats_C / bytes_C, item.answer))
     by_metric = {name: np.array(values) for name, values in credits.items()}
-    groups = np.array([item.group or "" for item in items])
+    groups, sets = np.array([item.group or "" for item in items]), task.sets
     parts = {
         group: {name: mean_estimate(values[groups == group]) for name, values in by_metric.items()}
         for group in sorted({item.group for item in items if item.group})
@@ -243,7 +263,11 @@ def _choices(
         subject,
         task,
         found,
-        {name: mean_estimate(values) for name, values in by_metric.items()},
+        {
+            name: mean_estimate(values) if sets is None else mean_over_grouped_items(values, sets)
+            for name, values in by_metric.items()
+        },
         by_metric,
         {"group": parts} if parts else {},
+        () if sets is None else (_SETS,),
     )

@@ -130,9 +130,15 @@ def evaluate(arguments: Sequence[str]) -> None:
     }
     write_results("eval", config, values)
     print_table(
-        ["task", "part", "metric", "", "standard error", "items"],
+        ["task", "part", "metric", "", "standard error", "items", "sets"],
         [
-            [one.task, part, name, *(as_text(v) for v in (e.value, e.standard_error, e.items))]
+            [
+                one.task,
+                part,
+                name,
+                *(as_text(v) for v in (e.value, e.standard_error, e.items)),
+                "" if e.sets is None else as_text(e.sets),
+            ]
             for one in made
             for part, name, e in one.rows()
         ],

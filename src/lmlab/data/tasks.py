@@ -77,6 +77,21 @@ class Task:
     available: int
     """Items of the source; more than `items` where a limit was given."""
 
+    @property
+    def sets(self) -> tuple[str, ...] | None:
+        """The set of each item (BLiMP's UID, the group of choices), None where no item has one; an
+        item without a set is one of its own.
+
+        Items of one set are often written from one template, so they are not independent texts.
+        """
+        names = [
+            item.uid if isinstance(item, MinimalPair) else getattr(item, "group", None)
+            for item in self.items
+        ]
+        if all(name is None for name in names):
+            return None
+        return tuple(f"item {n}" if name is None else name for n, name in enumerate(names))
+
 
 def read_tasks(specifications: Sequence[str], *, limit: int | None = None) -> list[Task]:
     """Tasks from `KIND=SOURCE`, in the given order.

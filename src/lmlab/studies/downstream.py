@@ -1,9 +1,11 @@
 """Zero-shot tasks of finished runs, over seeds: kept beside the run, compared with intervals.
 
 Notable: a value is kept for each item, so that the difference of two models is paired by item and
-by seed, and its interval covers both (`numerics.random_effects`, items as clusters).
+by seed, and its interval covers both (`numerics.random_effects`). The unit of resampling is the
+set of items where items come in sets, for those of one set are often written from one template;
+else the item.
 
-Shapes: S seeds, N items.
+Shapes: S seeds, N items, C sets or items.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from lmlab.config import digest
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task
 from lmlab.durable import check_seal, sealed, write_bytes
-from lmlab.numerics.random_effects import two_way_interval
+from lmlab.numerics.bounded import within
+from lmlab.numerics.random_effects import sums_by_cluster, two_way_interval, two_way_ratio
 from lmlab.training.loop import TrainedRun
 
 
@@ -55,25 +58,42 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def compared(
-    values: list[dict[str, np.ndarray]], reference: list[dict[str, np.ndarray]] | None
+    values: list[dict[str, np.ndarray]],
+    reference: list[dict[str, np.ndarray]] | None,
+    *,
+    task: Task,
 ) -> dict[str, dict[str, Any]]:
     """Of each metric the mean over seeds and items with its interval, and the difference from the
-    reference, as plain values. A list holds one entry a seed."""
+    reference, as plain values. A list holds one entry a seed. For BLiMP the mean is that over sets.
+    """
     made: dict[str, dict[str, Any]] = {}
     for name in sorted(values[0]):
         ours_SN = np.stack([seed[name] for seed in values])
-        made[name] = {**_interval(ours_SN), "difference": None}
+        made[name] = {**_interval(ours_SN, task, name), "difference": None}
         if reference is not None:
             theirs_SN = np.stack([seed[name] for seed in reference])
-            made[name]["difference"] = _interval(ours_SN - theirs_SN)
+            made[name]["difference"] = _interval(ours_SN - theirs_SN, task)
     return made
 
 
-def _interval(values_SN: np.ndarray) -> dict[str, Any]:
+def _interval(values_SN: np.ndarray, task: Task, share: str = "") -> dict[str, Any]:
     """As plain values; without bounds where all values are the same, which says nothing of others
     (no last word of 500 guessed is not an accuracy of exactly 0)."""
-    made = two_way_interval(values_SN)
+    sets = task.sets
+    if sets is None:
+        made, unit = two_way_interval(values_SN), "items"
+    else:
+        sums_SC, unit = sums_by_cluster(values_SN, sets), "sets of items"
+        counts_SC = sums_by_cluster(np.ones_like(values_SN), sets)
+        # of BLiMP each set weighs the same, of other choices each item
+        made = (
+            two_way_interval(sums_SC / counts_SC)
+            if task.kind == "blimp"
+            else two_way_ratio(sums_SC, counts_SC)
+        )
+    if share.startswith("accuracy"):
+        made = within(made, 0, 1)
     if values_SN.min() == values_SN.max():
         note = "no interval: the same value for every item"
         made = replace(made, low=None, high=None, standard_error=None, basis="none", note=note)
-    return asdict(made)
+    return {**asdict(made), "unit": unit}

@@ -173,7 +173,7 @@ def _kept(
     """The analyses of one model with one head, made now or kept from before."""
     decided = [run.identity, store.fingerprint, raw, config.windows, list(config.factors),
                list(config.shares), *([] if config.dynamics else ["at its end"]),
-               "encoding 3"]  # fmt: skip
+               "encoding 4"]  # fmt: skip
     file = run.path / "analyses" / f"encoding-{digest(decided)[:12]}.json"
     try:
         return from_json(file.read_bytes())

@@ -172,8 +172,6 @@ def pruning_figures(model: dict[str, Any]) -> list[Figure]:
             bounded = all(p[key]["low"] is not None for p in here)
             if here:
                 low, high = ([p[key][end] for p in here] for end in ("low", "high"))
-                if bounded and key == "same_generation":
-                    low, high = [max(0.0, v) for v in low], [min(1.0, v) for v in high]
                 made.append(
                     Series(
                         way, [100 * p["share"] for p in here], [p[key]["estimate"] for p in here],

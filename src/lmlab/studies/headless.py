@@ -240,6 +240,7 @@ def _result(
                         None
                         if row.key == REFERENCE
                         else [one.items[REFERENCE, number] for one in of_row[REFERENCE]],
+                        task=task,
                     )
                     for row in rows
                 },

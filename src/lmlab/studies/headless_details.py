@@ -61,7 +61,8 @@ def downstream_sections(parts: Sequence[dict[str, Any]]) -> list[Section]:
     ]
     text = (
         "Zero-shot, each model with the head of its row. Intervals: two-way random effects over "
-        "seeds and items."
+        "seeds and items; where items come in sets (BLiMP), over seeds and sets, since those of "
+        "one set are often from one template."
     )
     return [Section("Tasks", [text], figures=figures)] if figures else []
 

@@ -1,0 +1,88 @@
+"""Intervals of positive ratios and of shares: never where no value lies, and their coverage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lmlab.errors import UserError
+from lmlab.numerics.bounded import positive_ratio_interval, within
+from lmlab.numerics.random_effects import two_way_interval, two_way_ratio
+
+
+def test_a_factor_has_no_interval_below_zero():
+    """Was: [-749.6, 863.3] for a factor of 57, where one cluster rules the sum."""
+    before_C = np.array([1.0, 1.2, 0.8, 1.1, 0.9, 1.0])
+    after_C = np.array([2.0, 2.2, 330.0, 2.5, 1.7, 3.0])
+    symmetric = two_way_ratio(after_C[None], before_C[None])
+    assert symmetric.low is not None
+    assert symmetric.low < 0
+    made = positive_ratio_interval(after_C, before_C)
+    assert made.estimate == pytest.approx(after_C.sum() / before_C.sum())
+    assert made.low is not None
+    assert made.high is not None
+    assert 0 < made.low < made.estimate < made.high
+    # the ends are as far from the estimate, as factors, and the inverse has the inverse interval
+    assert made.high / made.estimate == pytest.approx(made.estimate / made.low)
+    other = positive_ratio_interval(before_C, after_C)
+    assert other.estimate == pytest.approx(1 / made.estimate)
+    # scale does not matter
+    scaled = positive_ratio_interval(1e-9 * after_C, before_C)
+    assert scaled.high == pytest.approx(1e-9 * made.high)
+
+
+def test_where_clusters_agree_the_interval_is_that_of_the_ratio_itself():
+    rng = np.random.default_rng(0)
+    before_C = rng.uniform(1, 2, 40)
+    after_C = 3 * before_C * np.exp(0.02 * rng.normal(size=40))
+    made = positive_ratio_interval(after_C, before_C)
+    plain = two_way_ratio(after_C[None], before_C[None])
+    assert (made.estimate, made.low, made.high) == pytest.approx(
+        (plain.estimate, plain.low, plain.high), rel=1e-3
+    )
+    assert made.standard_error == pytest.approx(plain.standard_error, rel=0.03)
+
+
+@pytest.mark.parametrize(("clusters", "spread", "least"), [(12, 0.3, 0.92), (12, 1.0, 0.86)])
+def test_coverage_is_above_that_of_a_symmetric_interval(clusters, spread, least):
+    rng = np.random.default_rng(1)
+    # sizes and factors are log-normal and independent
+    truth = np.exp(spread**2 / 2)
+    covered = []
+    for _ in range(600):
+        before_C = np.exp(rng.normal(0, 0.5, clusters))
+        after_C = before_C * np.exp(rng.normal(0, spread, clusters))
+        ends = (
+            positive_ratio_interval(after_C, before_C),
+            two_way_ratio(after_C[None], before_C[None]),
+        )
+        covered.append(
+            [i.low is not None and i.high is not None and i.low <= truth <= i.high for i in ends]
+        )
+    ours, symmetric = np.mean(covered, axis=0)
+    assert ours > least
+    assert ours > symmetric - 0.01 + 0.03 * (spread == 1.0)
+
+
+def test_what_is_no_positive_ratio():
+    ones_C = np.ones(6)
+    for top_C, below_C, message in (
+        (ones_C[:5], ones_C, "one value a cluster"),
+        (0 * ones_C, ones_C, "not negative and not 0"),
+        (ones_C, -ones_C, "not negative"),
+        (np.eye(6)[0], ones_C, "one cluster holds all"),
+    ):
+        with pytest.raises(UserError, match=message):
+            positive_ratio_interval(top_C, below_C)
+    alone = positive_ratio_interval([3.0], [2.0])
+    assert (alone.estimate, alone.low) == (pytest.approx(1.5), None)
+
+
+def test_shares_end_at_their_bounds():
+    made = two_way_interval(np.array([[1.0, 1.0, 1.0, 0.9, 1.0, 1.0]]))
+    assert made.high is not None
+    assert made.high > 1
+    cut = within(made, 0, 1)
+    assert (cut.low, cut.high, cut.estimate) == (made.low, 1, made.estimate)
+    few = two_way_interval(np.ones((1, 3)))
+    assert within(few, 0, 1) == few
