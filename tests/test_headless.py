@@ -97,7 +97,7 @@ def test_it_scores_with_its_similarity_and_the_bias(settings):
         logits.flatten(0, 1), batch.targets_BT.flatten(), reduction="none"
     )
     torch.testing.assert_close(
-        objective.score(backbone, batch).flatten(), expected.detach(), atol=1e-5, rtol=1e-5
+        objective.score(backbone, batch).flatten(), expected.detach().double(), atol=1e-5, rtol=1e-5
     )
     again = Headless.from_record(
         objective.record(), order="forward", tokenizer=symbols_tokenizer(12)
