@@ -38,7 +38,7 @@ from lmlab.data.prepare import PrepareConfig, prepare
 from lmlab.data.splits import SplitConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TokenizerConfig
-from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_interval, two_way_ratio
+from lmlab.numerics.random_effects import Interval, two_way_interval, two_way_ratio
 from lmlab.progress import say, track
 from lmlab.studies.cached import cached_score
 from lmlab.studies.requests import text_run
@@ -118,7 +118,7 @@ def differences(scores: Sequence[Score], reference: Sequence[Score]) -> dict[str
             [part(a)[0] - part(b)[0] for a, b in zip(scores, reference, strict=True)]
         )
         tokens_SN = np.broadcast_to(part(first)[1], nats_SN.shape)
-        return tuple(sums_by_cluster(x, first.cluster_M) for x in (nats_SN, tokens_SN))  # type: ignore[return-value]
+        return first.clusters.sums(nats_SN), first.clusters.sums(tokens_SN)
 
     whole = both(lambda s: (s.nats_M, s.tokens_M))
     seen = both(lambda s: (s.repeated_nats_M, s.repeated_M))
@@ -129,11 +129,14 @@ def differences(scores: Sequence[Score], reference: Sequence[Score]) -> dict[str
         sign * (n - r * t) / t.mean(0).sum() * t.shape[1]
         for sign, (n, t), r in zip((1, -1), (seen, new), ratios, strict=True)
     )
+    documents_C = first.clusters.documents_C
     return {
-        "all": two_way_ratio(*whole),
-        "repeated": two_way_ratio(*seen),
-        "new": two_way_ratio(*new),
-        "repeated - new": two_way_interval(ratios[0] - ratios[1] + influence_SC),
+        "all": two_way_ratio(*whole, documents_C=documents_C),
+        "repeated": two_way_ratio(*seen, documents_C=documents_C),
+        "new": two_way_ratio(*new, documents_C=documents_C),
+        "repeated - new": two_way_interval(
+            ratios[0] - ratios[1] + influence_SC, documents_C=documents_C
+        ),
     }
 
 
@@ -177,7 +180,8 @@ def report(store: TokenStore, options: argparse.Namespace) -> None:
                 print(
                     f"\n{first.tokens:,} tokens scored, "
                     f"{first.repeated_M.sum() / first.tokens:.0%} of them repeated; "
-                    f"{len(np.unique(first.cluster_M))} clusters ({first.cluster_unit}) of "
+                    f"{first.clusters.documents} documents, {first.clusters.clusters} clusters "
+                    f"({first.cluster_unit}) of "
                     f"{len(store.split('test').names)} documents"
                 )
 

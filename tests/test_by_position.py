@@ -16,6 +16,7 @@ from lmlab.analyses.arrow import arrow_by_position, arrow_of_time
 from lmlab.analyses.floor import excess_over_floor
 from lmlab.data.synthetic import LinearLanguage, ManyToOne, MarkovChain
 from lmlab.errors import UserError
+from lmlab.numerics.random_effects import Clusters
 from lmlab.objectives.evaluate import position_edges, tokens_by_position
 
 
@@ -93,8 +94,10 @@ def test_a_map_moves_loss_between_positions_but_makes_no_arrow():
 def test_the_exact_model_has_no_excess_and_a_wrong_one_its_divergence():
     chain, other = MarkovChain(5, 0), MarkovChain(5, 1)
     ids = chain.sample(6000, 2, 20)
-    surprisal, tokens, clusters = chain.surprisal(ids), np.full(6000, 20), np.arange(6000)
-    exact = excess_over_floor(chain.score(ids, "backward").sum(1), surprisal, tokens, clusters)
+    surprisal, tokens, clusters = chain.surprisal(ids), np.full(6000, 20), Clusters(np.arange(6000))
+    exact = excess_over_floor(
+        chain.score(ids, "backward").sum(1), surprisal, tokens, Clusters(clusters)
+    )
     assert exact.estimate == pytest.approx(0, abs=1e-12)
     wrong = excess_over_floor(other.surprisal(ids), surprisal, tokens, clusters)
     pi = chain.stationary
@@ -111,8 +114,8 @@ def test_the_surprisal_takes_the_luck_of_the_sample_out():
     language = LinearLanguage(8, 4, 0.05)
     ids = language.sample(500, 0)
     nats, tokens = language.surprisal(ids) * 1.01, np.full(500, 23)
-    paired = excess_over_floor(nats, language.surprisal(ids), tokens, np.arange(500))
-    plain = excess_over_floor(nats, tokens * language.floor(), tokens, np.arange(500))
+    paired = excess_over_floor(nats, language.surprisal(ids), tokens, Clusters(np.arange(500)))
+    plain = excess_over_floor(nats, tokens * language.floor(), tokens, Clusters(np.arange(500)))
     assert paired.standard_error is not None
     assert plain.standard_error is not None
     assert paired.standard_error < 0.02 * plain.standard_error
@@ -121,6 +124,6 @@ def test_the_surprisal_takes_the_luck_of_the_sample_out():
 
 def test_excess_over_floor_refuses_what_is_not_the_sources():
     with pytest.raises(UserError, match="window 1 is not a string of the source"):
-        excess_over_floor([1.0, 2.0], [1.0, np.inf], [2, 2], [0, 1])
+        excess_over_floor([1.0, 2.0], [1.0, np.inf], [2, 2], Clusters([0, 1]))
     with pytest.raises(UserError, match="one value for each window"):
-        excess_over_floor([1.0, 2.0], [1.0], [2, 2], [0, 1])
+        excess_over_floor([1.0, 2.0], [1.0], [2, 2], Clusters([0, 1]))

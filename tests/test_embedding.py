@@ -43,6 +43,7 @@ from lmlab.data.store import EncodedDocument, write_store
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.layers import layer_states
+from lmlab.numerics.random_effects import Clusters
 from lmlab.numerics.scatter import Scatter
 from lmlab.training.loop import train
 
@@ -220,7 +221,7 @@ def test_words_are_what_stands_between_spaces():
 
 def test_the_twelve_architectures_load_and_embed_as_transformers_would(zoo, pieces):
     encoders = {name: open_encoder(path) for name, path in zoo.items()}
-    small = replace(pieces, texts=pieces.texts[:5], cluster_N=pieces.cluster_N[:5])
+    small = replace(pieces, texts=pieces.texts[:5], clusters=pieces.clusters[np.arange(5)])
     _, rows = rows_of(encoders, small)
     for name, path in zoo.items():
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -294,7 +295,7 @@ def test_layers_are_those_of_the_analyses(runs, pieces):
         encoder.tokenizer.end_of_text_id,
     ]
     states = layer_states(subject.backbone, torch.tensor([[int(i) for i in ids]]))
-    one = replace(pieces, texts=(text,), cluster_N=pieces.cluster_N[:1])
+    one = replace(pieces, texts=(text,), clusters=pieces.clusters[[0]])
     for layer, name in ((0, "embeddings"), (1, "block 1"), (2, "block 2")):
         _, rows = rows_of({"m": encoder}, one, EmbeddingConfig(layer=layer))
         expected_D = states[name][0, 1:-1].mean(0).numpy()
@@ -369,7 +370,7 @@ def test_a_piece_too_long_for_one_model_is_cut_for_all(runs, zoo, text_store):
 
 def test_words_are_means_of_the_tokens_that_touch_them(zoo, runs):
     texts = ("The naïve café reads.", "Token\n東京,  order")
-    few = Pieces(texts, np.array([3, 8]), "document")
+    few = Pieces(texts, Clusters([3, 8]), "document")
     names = ["bert-base-uncased", "roberta-base", "xlm-roberta-base", "xlnet-base-cased"]
     encoders = {name: open_encoder(zoo[name]) for name in names}
     encoders |= {name: open_encoder(runs[name]) for name in ("forward", "backward")}

@@ -473,7 +473,7 @@ def test_a_store_is_read_as_the_objective_scores_it(architecture, order, small_s
         batch = subject.objective.batch([chosen.ids(row)], device=torch.device("cpu"))
         expected += float(subject.objective.score(subject.backbone, batch).sum())
     assert float(nats) == pytest.approx(expected, rel=1e-5)
-    by_cluster = np.bincount(np.concatenate([s.cluster_N for s in states]))
+    by_cluster = np.bincount(np.concatenate([s.clusters.cluster_N for s in states]))
     windows_of = np.unique(chosen.cluster_M, return_inverse=True)[1]
     np.testing.assert_array_equal(by_cluster, np.bincount(windows_of, chosen.length_M))
     made = token_probability.store_statistics(subject, chosen)

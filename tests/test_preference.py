@@ -173,7 +173,7 @@ def constructed(text_store, seed, *, advantage=0.5, mean=0.2):
         better_G=(base_GV - np.abs(delta_GV) / 2).sum(1),
         position_count_Gb=position,
         position_nats_KGb=np.stack([position, position, position]),
-        text="", cluster_unit="document",
+        text="", cluster_unit="document", documents=len(count_GV),
     )  # fmt: skip
     return sums, vocabulary, truth_V, begins_V
 

@@ -33,7 +33,7 @@ from lmlab.analyses.subject import Subject, open_subject
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
 from lmlab.errors import UserError
-from lmlab.numerics.random_effects import Interval
+from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.training.loop import train
 from tolerances import OF_FLOAT32, near
 
@@ -132,7 +132,7 @@ def test_metrics_are_those_of_both_distributions(way):
     order = removal_order(way, fit_encoding(embedding_VD, alpha_V), embedding_VD, hidden_ND)
     weights = narrowed(order, 2, embedding_VD, offset_V, hidden_ND.mean(0), "mean")
     points = compare_heads(
-        hidden_ND, targets_N, np.arange(40) % 8, embedding_VD, offset_V,
+        hidden_ND, targets_N, Clusters(np.arange(40) % 8), embedding_VD, offset_V,
         [Removal(order, 2, "mean"), Removal(order, 0, "zero")], hidden_ND.mean(0),
     )  # fmt: skip
 
@@ -155,7 +155,7 @@ def test_metrics_are_those_of_both_distributions(way):
 
 
 def point(share: float, low: float | None, high: float | None) -> Point:
-    rise = Interval(0.0, low, high, None, None, 0.95, 1, 9, "text only", "")
+    rise = Interval(0.0, low, high, None, None, 0.95, 1, 9, 9, "text only", "")
     return Point("svd", "mean", share, 0, rise, rise, rise, rise)
 
 
@@ -272,7 +272,7 @@ def test_narrowed_heads_are_not_kept():
     ]
     tracemalloc.start()
     compare_heads(
-        hidden_ND, np.zeros(16, dtype=np.int64), np.arange(16), embedding_VD, None, removals,
+        hidden_ND, np.zeros(16, dtype=np.int64), Clusters(np.arange(16)), embedding_VD, None, removals,
         hidden_ND.mean(0),
     )  # fmt: skip
     peak = tracemalloc.get_traced_memory()[1]

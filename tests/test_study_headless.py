@@ -19,7 +19,7 @@ from lmlab.config.studies import HeadlessStudyConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import read_tasks
 from lmlab.errors import UserError
-from lmlab.numerics.random_effects import two_way_interval
+from lmlab.numerics.random_effects import Clusters, two_way_interval
 from lmlab.runs.journal import read_journal
 from lmlab.studies import headless as study
 from lmlab.studies.headless_report import verdict
@@ -221,14 +221,14 @@ def test_a_difference_is_paired_by_seed_and_window():
     rng = np.random.default_rng(0)
     nats_SN, reference_SN = rng.gamma(9, size=(2, 3, 40))
     tokens_N, clusters_N = np.full(40, 5), np.repeat(np.arange(10), 4)
-    made = difference_per_token(nats_SN, reference_SN, tokens_N, clusters_N)
+    made = difference_per_token(nats_SN, reference_SN, tokens_N, Clusters(clusters_N))
     # equal clusters: the plain two-way interval of the means
     values_SC = (nats_SN - reference_SN).reshape(3, 10, 4).sum(2) / 20
     expected = two_way_interval(values_SC)
     assert made.estimate == pytest.approx(expected.estimate)
     assert (made.low, made.high) == pytest.approx((expected.low, expected.high))
     with pytest.raises(UserError, match="one value for each window and seed"):
-        difference_per_token(nats_SN[:2], reference_SN, tokens_N, clusters_N)
+        difference_per_token(nats_SN[:2], reference_SN, tokens_N, Clusters(clusters_N))
 
 
 def test_heads_from_the_command_line(finished, tmp_path, capsys):

@@ -5,8 +5,9 @@ probability, so for perfect models the sums of nats agree; what is left is what 
 (Papadopoulos, Wenger and Hongler, ICML 2024, arXiv 2401.17505.)
 
 Notable:
-- Paired by window, resampled by cluster (document or section), crossed with training seeds: the
-  interval covers both other texts and other seeds. One seed gives "text only".
+- Paired by window, resampled by document, crossed with training seeds: the interval covers both
+  other texts and other seeds. One seed gives "text only"; fewer than five documents give an
+  interval over their sections, "these documents only".
 - The paper reports two scales, `relative` and `ratio`. The interval is computed for `relative` and
   carried over to `ratio` exactly, so the two never disagree about zero.
 
@@ -24,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lmlab.errors import UserError
 from lmlab.numerics.power import VarianceComponents, variance_components
-from lmlab.numerics.random_effects import Basis, sums_by_cluster, two_way_ratio
+from lmlab.numerics.random_effects import Basis, Clusters
 from lmlab.numerics.verdicts import Evidence, Finding, verdict
 
 
@@ -35,11 +36,11 @@ class Arrow:
     Attributes:
         relative: 2 (sum b - sum f) / (sum b + sum f), over all seeds and windows.
         ratio: sum b / sum f - 1, which is relative / (1 - relative / 2); infinite if sum f is 0.
-        interval: 95 % interval of `relative`; None if there are too few clusters (see `note`).
+        interval: 95 % interval of `relative`; None if there are too few texts (see `note`).
         ratio_interval: the same for `ratio`; None too where it would reach infinity.
         standard_error, degrees_of_freedom: of `relative`.
-        seeds, clusters, windows: how many of each.
-        basis: "seeds and text", "text only" (one seed) or "none".
+        seeds, clusters, documents, windows: how many of each.
+        basis: which variation the interval covers, see `numerics.random_effects`.
         note: what limits the interval, in words; empty if nothing does.
         difference: for each seed, nats backward minus nats forward, summed over the windows.
         relative_by_seed: `relative` of each seed alone.
@@ -53,6 +54,7 @@ class Arrow:
     degrees_of_freedom: float | None
     seeds: int
     clusters: int
+    documents: int
     windows: int
     basis: Basis
     note: str
@@ -65,7 +67,7 @@ class Arrow:
         low, high = self.interval or (None, None)
         return Evidence(
             self.relative, low, high, self.standard_error, self.degrees_of_freedom, self.seeds,
-            self.clusters,
+            self.documents,
         )  # fmt: skip
 
     @property
@@ -99,7 +101,7 @@ class Arrow:
             "note": self.note,
             "seeds": self.seeds,
             "clusters": self.clusters,
-            "documents": self.clusters,
+            "documents": self.documents,
             "windows": self.windows,
             "difference": list(self.difference),
             "relative_by_seed": list(self.relative_by_seed),
@@ -107,7 +109,10 @@ class Arrow:
 
 
 def arrow_of_time(
-    nll_forward_SN: ArrayLike, nll_backward_SN: ArrayLike, clusters_N: ArrayLike
+    nll_forward_SN: ArrayLike,
+    nll_backward_SN: ArrayLike,
+    clusters_N: ArrayLike,
+    documents_N: ArrayLike | None = None,
 ) -> Arrow:
     """Compares two directions on the same windows.
 
@@ -115,8 +120,9 @@ def arrow_of_time(
         nll_forward_SN, nll_backward_SN: nats summed over each window, not negative; a row for each
             seed, or one dimension for one seed. Column n is the same window in both.
         clusters_N: the cluster of each window (document or section): integers or strings.
+        documents_N: the document of each window, likewise; default: every cluster is a document.
 
-    Interval: two-way random effects over seeds and clusters on the ratio of sums
+    Interval: random effects over seeds and documents on the ratio of sums
     (b - f) / ((b + f) / 2); see `numerics.random_effects`.
 
     Raises `UserError` for shapes that do not fit, no windows, a value that is not finite or is
@@ -130,13 +136,12 @@ def arrow_of_time(
             f"{backward_SN.shape}; score the same windows with the same number of seeds"
         )
     seeds, windows = forward_SN.shape
-    labels_N = np.asarray(clusters_N)
-    if labels_N.shape != (windows,):
+    clusters = Clusters(clusters_N, documents_N)
+    if len(clusters) != windows:
         raise UserError(
-            f"clusters_N has shape {labels_N.shape}; pass one label for each of {windows} windows"
+            f"clusters_N has shape {np.shape(clusters_N)}; pass one label for each of {windows} "
+            "windows"
         )
-    if labels_N.dtype.kind not in "iubU":
-        raise UserError(f"clusters_N has type {labels_N.dtype}; label by integers or strings")
 
     difference_SN = backward_SN - forward_SN
     mean_SN = (backward_SN + forward_SN) / 2
@@ -145,9 +150,7 @@ def arrow_of_time(
             "every window costs 0 nats in both directions, so the relative arrow is not defined; "
             "check that the windows hold scored tokens"
         )
-    result = two_way_ratio(
-        sums_by_cluster(difference_SN, labels_N), sums_by_cluster(mean_SN, labels_N)
-    )
+    result = clusters.ratio(difference_SN, mean_SN)
     relative = float(difference_SN.sum() / mean_SN.sum())
     interval = ratio_interval = None
     note = result.note
@@ -169,7 +172,8 @@ def arrow_of_time(
         standard_error=result.standard_error,
         degrees_of_freedom=result.degrees_of_freedom,
         seeds=seeds,
-        clusters=len(np.unique(labels_N)),
+        clusters=clusters.clusters,
+        documents=clusters.documents,
         windows=windows,
         basis=result.basis,
         note=note,
@@ -192,7 +196,11 @@ class PositionArrow:
 
 
 def arrow_by_position(
-    nll_forward_SNb: ArrayLike, nll_backward_SNb: ArrayLike, clusters_N: ArrayLike, edges: ArrayLike
+    nll_forward_SNb: ArrayLike,
+    nll_backward_SNb: ArrayLike,
+    clusters_N: ArrayLike,
+    edges: ArrayLike,
+    documents_N: ArrayLike | None = None,
 ) -> tuple[PositionArrow, ...]:
     """The arrow at equal amounts of context, a value for each bin of positions.
 
@@ -203,7 +211,7 @@ def arrow_by_position(
     Args:
         nll_forward_SNb, nll_backward_SNb: nats summed within each bin, (seeds, windows, bins), or
             without seeds for one seed.
-        clusters_N: as in `arrow_of_time`.
+        clusters_N, documents_N: as in `arrow_of_time`.
         edges: of the bins, (bins + 1,), as `objectives.evaluate.position_edges`. Bins that no
             window reaches, or whose losses are all zero, are left out.
 
@@ -220,7 +228,7 @@ def arrow_by_position(
         PositionArrow(
             int(bounds[b]),
             int(bounds[b + 1]) - 1,
-            arrow_of_time(both[0][..., b], both[1][..., b], clusters_N),
+            arrow_of_time(both[0][..., b], both[1][..., b], clusters_N, documents_N),
         )
         for b in range(len(bounds) - 1)
         if any(nll[..., b].any() for nll in both)
@@ -228,32 +236,25 @@ def arrow_by_position(
 
 
 def arrow_components(
-    nll_forward_SN: ArrayLike,
-    nll_backward_SN: ArrayLike,
-    clusters_N: ArrayLike,
-    documents_N: ArrayLike,
+    nll_forward_SN: ArrayLike, nll_backward_SN: ArrayLike, clusters: Clusters
 ) -> VarianceComponents | None:
     """Variance components of the relative arrow, in its unit squared; None for a single cluster.
 
-    As `arrow_of_time`, with the document of each window: every cluster lies in one document. The
-    ratio is linearised about its value, as for the interval.
+    As `arrow_of_time`. The ratio is linearised about its value, as for the interval.
     """
     forward_SN, backward_SN = (
         np.atleast_2d(np.asarray(nll, dtype=np.float64))
         for nll in (nll_forward_SN, nll_backward_SN)
     )
-    labels_N = np.asarray(clusters_N)
-    names, first_C = np.unique(labels_N, return_index=True)
-    if len(names) < 2:
+    if clusters.clusters < 2:
         return None
-    difference_SC = sums_by_cluster(backward_SN - forward_SN, labels_N)
-    mean_SC = sums_by_cluster((backward_SN + forward_SN) / 2, labels_N)
+    difference_SC = clusters.sums(backward_SN - forward_SN)
+    mean_SC = clusters.sums((backward_SN + forward_SN) / 2)
     size_C = mean_SC.mean(0)
     ratio = difference_SC.sum() / mean_SC.sum()
     kept_C = size_C > 0
     values_SC = ratio + (difference_SC - ratio * mean_SC)[:, kept_C] / size_C[kept_C]
-    documents_C = np.asarray(documents_N)[first_C][kept_C]
-    return variance_components(values_SC, documents_C, weights_C=size_C[kept_C])
+    return variance_components(values_SC, clusters.documents_C[kept_C], weights_C=size_C[kept_C])
 
 
 def _per_cent(value: float) -> str:

@@ -56,8 +56,10 @@ def arrow_of_models(
         for subject in (forward, backward)
     )
     return ModelsArrow(
-        arrow_of_time(f.nats_M, b.nats_M, f.cluster_M),
-        arrow_by_position(f.nats_Mb, b.nats_Mb, f.cluster_M, f.position_edges),
+        arrow_of_time(f.nats_M, b.nats_M, f.cluster_M, f.clusters.document_N),
+        arrow_by_position(
+            f.nats_Mb, b.nats_Mb, f.cluster_M, f.position_edges, f.clusters.document_N
+        ),
         f,
         b,
     )

@@ -26,10 +26,15 @@ Array = NDArray[np.float64]
 
 
 class DocumentSums:
-    """Sums by document of one decomposition's test rows, filled by `update` in any order."""
+    """Sums by document of one decomposition's test rows, filled by `update` in any order.
 
-    def __init__(self, made: Decomposition) -> None:
+    With fewer than five documents, sums by section: `documents` then says how many documents these
+    are from, and the interval is for them only.
+    """
+
+    def __init__(self, made: Decomposition, *, documents: int | None = None) -> None:
         self.made = made
+        self.from_documents = documents
         # About a fixed point near the mean, so that squares lose no digits; R2 does not depend
         # on it
         self._origin_U: Array | None = None
@@ -119,6 +124,7 @@ def mean_r2_interval(sums: Sequence[DocumentSums], *, level: float = 0.95) -> In
         float(np.log(share)),
         np.log(np.maximum(without_C, np.finfo(np.float64).tiny)),
         sums[0].rows_C,
+        documents=sums[0].from_documents,
         back=lambda value: 1 - float(np.exp(value)),
         level=level,
     )
@@ -135,7 +141,11 @@ def r2_difference(
     means = [float(np.mean([s.r2 for s in side])) for side in (a, b)]
     without = [np.mean([s.r2_without() for s in side], axis=0) for side in (a, b)]
     return jackknife_interval(
-        means[0] - means[1], without[0] - without[1], a[0].rows_C, level=level
+        means[0] - means[1],
+        without[0] - without[1],
+        a[0].rows_C,
+        documents=a[0].from_documents,
+        level=level,
     )
 
 

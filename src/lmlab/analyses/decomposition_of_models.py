@@ -13,7 +13,7 @@ Notable:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from pathlib import Path
@@ -56,7 +56,7 @@ from lmlab.data.documents import source_names
 from lmlab.data.pieces import pieces_of
 from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
-from lmlab.numerics.random_effects import Interval
+from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.numerics.scatter import Scatter
 from lmlab.processes import shared_out
 from lmlab.progress import Bar, track
@@ -72,7 +72,18 @@ class Embedded:
     """By label."""
     pieces: int
     shortened: int
+    clusters: Clusters
+    """Of the pieces."""
     cluster_unit: str
+
+    def units(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """Rows of all models, shard after shard, and the unit of resampling of each: its document,
+        or its cluster where documents are few.
+        """
+        names_C, first = np.unique(self.clusters.cluster_N, return_index=True)
+        unit_C = self.clusters.unit_N[first]
+        for rows, cluster_N in aligned_rows(self.stores):
+            yield rows, unit_C[np.searchsorted(names_C, cluster_N)]
 
     def scatter(self, *, parts: int = 1) -> list[Scatter]:
         """The scatter of the rows, in `parts` by documents.
@@ -80,10 +91,10 @@ class Embedded:
         Several processes share the shards out, and each has the whole scatter.
         """
         made = [Scatter() for _ in range(parts)]
-        for (rows, cluster_N), is_mine in shared_out(aligned_rows(self.stores)):
+        for (rows, unit_N), is_mine in shared_out(self.units()):
             for part, scatter in enumerate(made):
                 # no rows still say which models there are
-                here = (cluster_N % parts == part) & is_mine
+                here = (unit_N % parts == part) & is_mine
                 scatter.update({name: values[here] for name, values in rows.items()})
         made = [scatter.all_reduce() for scatter in made]
         if any(scatter.n == 0 for scatter in made):
@@ -126,7 +137,9 @@ def embed_models(
                 one, pieces, config, lab=lab, label=f"{label}, {split} split"
             )
             one.encoder.body.to("cpu")
-        made[split] = Embedded(stores, len(pieces), pieces.shortened, pieces.cluster_unit)
+        made[split] = Embedded(
+            stores, len(pieces), pieces.shortened, pieces.clusters, pieces.cluster_unit
+        )
     return made
 
 
@@ -198,6 +211,7 @@ class DecompositionOfModels:
     similarities: dict[str, dict[str, Similarity]]
     rows: dict[str, int]
     shortened: int
+    documents: int
     clusters: int
     cluster_unit: str
 
@@ -207,6 +221,7 @@ class DecompositionOfModels:
             "widths": self.widths,
             "rows": self.rows,
             "shortened_pieces": self.shortened,
+            "test_documents": self.documents,
             "test_clusters": self.clusters,
             "cluster": self.cluster_unit,
             "group_correlation": None if self.group is None else asdict(self.group),
@@ -309,7 +324,8 @@ def _decomposed(
         similarities=similarities,
         rows={split: embedded[split].stores[targets[0]].rows for split in SPLITS},
         shortened=sum(embedded[split].shortened for split in SPLITS),
-        clusters=len(next(iter(sums.values())).documents),
+        documents=embedded["test"].clusters.documents,
+        clusters=embedded["test"].clusters.clusters,
         cluster_unit=embedded["test"].cluster_unit,
     )
 
@@ -354,10 +370,11 @@ def _fits(
 def _document_sums(
     fits: Mapping[str, Decomposition], embedded: Embedded
 ) -> dict[str, DocumentSums]:
-    sums = {target: DocumentSums(fit) for target, fit in fits.items()}
-    for rows, cluster_N in aligned_rows(embedded.stores):
+    documents = embedded.clusters.documents
+    sums = {target: DocumentSums(fit, documents=documents) for target, fit in fits.items()}
+    for rows, unit_N in embedded.units():
         for one in sums.values():
-            one.update(rows, cluster_N)
+            one.update(rows, unit_N)
     return sums
 
 

@@ -13,7 +13,6 @@ from lmlab.analyses.decomposition import decompose
 from lmlab.analyses.decomposition_intervals import DocumentSums, mean_r2_interval
 from lmlab.analyses.decomposition_of_models import Embedded
 from lmlab.analyses.decomposition_shares import Pairwise
-from lmlab.analyses.embedding_store import aligned_rows
 from lmlab.numerics.random_effects import Interval
 from lmlab.numerics.scatter import Scatter
 
@@ -27,17 +26,19 @@ def pair_sums(embedded: Mapping[str, Embedded], pairs: Pairwise) -> dict[Pair, D
     Raises `UserError` as `decompose`.
     """
     train = reduce(Scatter.merge, embedded["train"].scatter())
+    documents = embedded["test"].clusters.documents
     sums = {
         (target, basis): DocumentSums(
-            decompose(train, target, [basis], ridge=pairs.ridge(target, basis))
+            decompose(train, target, [basis], ridge=pairs.ridge(target, basis)),
+            documents=documents,
         )
         for target in train.names
         for basis in train.names
         if basis != target
     }
-    for rows, cluster_N in aligned_rows(embedded["test"].stores):
+    for rows, unit_N in embedded["test"].units():
         for one in sums.values():
-            one.update(rows, cluster_N)
+            one.update(rows, unit_N)
     return sums
 
 

@@ -44,7 +44,7 @@ class Prepared:
     words: list[np.ndarray] | None
     """Of each piece (W, 2); None for rows that are pieces."""
     cluster_N: np.ndarray
-    """Of each row."""
+    """The cluster of text of each row."""
 
     @property
     def positions(self) -> int:

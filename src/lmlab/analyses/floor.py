@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike
 
 from lmlab.analyses.difference import difference_per_token
 from lmlab.errors import UserError
-from lmlab.numerics.random_effects import Interval
+from lmlab.numerics.random_effects import Clusters, Interval
 
 
 def excess_over_floor(
-    nll_SN: ArrayLike, surprisal_N: ArrayLike, tokens_N: ArrayLike, clusters_N: ArrayLike
+    nll_SN: ArrayLike, surprisal_N: ArrayLike, tokens_N: ArrayLike, clusters: Clusters
 ) -> Interval:
     """Mean excess of models over the exact source, nats per token, with its 95 % interval.
 
@@ -26,7 +26,7 @@ def excess_over_floor(
         nll_SN: nats of each string under the model of each seed (one dimension: one seed).
         surprisal_N: exact nats of each string under its source (`Source.surprisal`).
         tokens_N: tokens of each string.
-        clusters_N: the cluster of each string.
+        clusters: the cluster and document of each string.
 
     `sum (nll - surprisal) / sum tokens`; interval over seeds and strings as in
     `numerics.random_effects`.
@@ -46,4 +46,4 @@ def excess_over_floor(
             f"window {n} is not a string of the source (its probability is 0); the floor is that "
             "of another source, or the windows cut its strings"
         )
-    return difference_per_token(nll, np.broadcast_to(surprisal, nll.shape), tokens_N, clusters_N)
+    return difference_per_token(nll, np.broadcast_to(surprisal, nll.shape), tokens_N, clusters)

@@ -96,6 +96,7 @@ class Geometry:
     split: str
     context: int
     windows: int
+    documents: int
     clusters: int
     cluster_unit: str
     conditions: str
@@ -173,6 +174,7 @@ def geometry(
         split=split,
         context=context,
         windows=len(windows),
+        documents=windows.clusters.documents,
         clusters=len(nats_CK),
         cluster_unit=windows.cluster_unit,
         conditions=subject.conditions,
@@ -182,8 +184,14 @@ def geometry(
         layers=layers,
         input_norms=inputs[1],
         output_norms=outputs[1],
-        loss=two_way_ratio(nats_CK.sum(1)[None], tokens_CK.sum(1)[None]),
-        loss_bins=_loss_bins(nats_CK, tokens_CK, bins_V[text_V], counts_V[text_V]),
+        loss=two_way_ratio(
+            nats_CK.sum(1)[None],
+            tokens_CK.sum(1)[None],
+            documents_C=windows.clusters.documents_C,
+        ),
+        loss_bins=_loss_bins(
+            nats_CK, tokens_CK, windows.clusters.documents_C, bins_V[text_V], counts_V[text_V]
+        ),
         tokens=int(tokens_CK.sum()),
         note=_note(layers[FINAL]),
     )
@@ -289,7 +297,11 @@ def _norms(weight_VD: np.ndarray, counts_V: np.ndarray, text_V: np.ndarray) -> N
 
 
 def _loss_bins(
-    nats_CK: np.ndarray, tokens_CK: np.ndarray, bins_V: np.ndarray, counts_V: np.ndarray
+    nats_CK: np.ndarray,
+    tokens_CK: np.ndarray,
+    documents_C: np.ndarray,
+    bins_V: np.ndarray,
+    counts_V: np.ndarray,
 ) -> tuple[LossBin, ...]:
     """From the sums of each cluster; `bins_V` and `counts_V` are of the tokens of text."""
     return tuple(
@@ -298,7 +310,7 @@ def _loss_bins(
             types=int((bins_V == k).sum()),
             tokens=int(tokens_CK[:, k].sum()),
             share_of_training_text=float(counts_V[bins_V == k].sum() / max(1, counts_V.sum())),
-            loss=two_way_ratio(nats_CK[None, :, k], tokens_CK[None, :, k]),
+            loss=two_way_ratio(nats_CK[None, :, k], tokens_CK[None, :, k], documents_C=documents_C),
         )
         for k in range(DECILES + 1)
         if tokens_CK[:, k].any()

@@ -40,6 +40,7 @@ from lmlab.analyses.arrow import Arrow, arrow_of_time
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
+from lmlab.numerics.random_effects import Clusters
 
 Direction = Literal["forward", "backward"]
 Prior = Literal["uniform", "lower order"]
@@ -234,7 +235,7 @@ class NGramBaseline:
     nats_forward_M: np.ndarray
     nats_backward_M: np.ndarray
     tokens_M: np.ndarray
-    cluster_M: np.ndarray
+    clusters: Clusters
 
     @property
     def nats_per_token_forward(self) -> float:
@@ -247,7 +248,12 @@ class NGramBaseline:
     @property
     def arrow(self) -> Arrow:
         """Its arrow of time. The interval is over text only: there are no seeds."""
-        return arrow_of_time(self.nats_forward_M, self.nats_backward_M, self.cluster_M)
+        return arrow_of_time(
+            self.nats_forward_M,
+            self.nats_backward_M,
+            self.clusters.cluster_N,
+            self.clusters.document_N,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; per-window arrays are left out."""
@@ -315,7 +321,7 @@ def ngram_baseline(
         nats_forward_M=forward_M,
         nats_backward_M=backward_M,
         tokens_M=windows.length_M,
-        cluster_M=windows.cluster_M,
+        clusters=windows.clusters,
     )
 
 

@@ -22,7 +22,7 @@ Legend: G groups, V types, K covariates.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ from lmlab.numerics.preference import (
     swap_test,
     type_means,
 )
-from lmlab.numerics.random_effects import Interval, two_way_ratio
+from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS, Interval, two_way_ratio
 
 SPLITS = 20
 PERMUTATIONS = 999
@@ -125,6 +125,7 @@ class Preference:
     types: int
     """Seen in this text."""
     groups: int
+    documents: int
     cluster_unit: str
     nats: tuple[Interval, Interval, Interval]
     """Of tower 1, tower 2 and the joint model, nats per token."""
@@ -177,16 +178,17 @@ def preference(sums: PreferenceSums, vocabulary: Vocabulary, *, seed: int = 0) -
     together = not np.isnan(sums.better_G).any()
     count_1G = count_GV.sum(1)[None]
     tower_1, tower_2, joint = (
-        two_way_ratio(sums.nats_KGV[k].sum(1)[None], count_1G) for k in (TOWER_1, TOWER_2, JOINT)
+        _over_groups(sums, sums.nats_KGV[k].sum(1), count_1G[0]) for k in (TOWER_1, TOWER_2, JOINT)
     )
     return Preference(
         tokens=int(tokens),
         types=int((n_V > 0).sum()),
         groups=groups,
+        documents=sums.documents,
         cluster_unit=sums.cluster_unit,
         nats=(tower_1, tower_2, joint),
         scales=sums.scales,
-        dominance=two_way_ratio(delta_GV.sum(1)[None], count_1G),
+        dominance=_over_groups(sums, delta_GV.sum(1), count_1G[0]),
         reliability=plain_reliability,
         between_variance=between,
         adjusted_reliability=adjusted_reliability,
@@ -201,6 +203,15 @@ def preference(sums: PreferenceSums, vocabulary: Vocabulary, *, seed: int = 0) -
         what=_what(sums, vocabulary, seed),
         top=_top(vocabulary, n_V, shrunken_V, q_V),
     )
+
+
+def _over_groups(sums: PreferenceSums, numerator_G: np.ndarray, count_G: np.ndarray) -> Interval:
+    """Interval of a ratio over groups of documents, or of sections of a few documents."""
+    few = sums.documents < MINIMUM_DOCUMENTS
+    # which of few documents a group of sections is from does not matter
+    documents_G = np.arange(len(count_G)) % sums.documents if few else None
+    interval = two_way_ratio(numerator_G[None], count_G[None], documents_C=documents_G)
+    return replace(interval, documents=sums.documents)
 
 
 def covariates(sums: PreferenceSums, vocabulary: Vocabulary) -> np.ndarray:
@@ -250,7 +261,7 @@ def _what(sums: PreferenceSums, vocabulary: Vocabulary, seed: int) -> tuple[Grou
 
     def of_types(kind: str, name: str, inside_V: np.ndarray, p: float | None = None) -> Group:
         n_G, d_G = count_GV[:, inside_V].sum(1), delta_GV[:, inside_V].sum(1)
-        interval = two_way_ratio((d_G - mean * n_G)[None], n_G[None])
+        interval = _over_groups(sums, d_G - mean * n_G, n_G)
         return Group(kind, name, int((inside_V & seen_V).sum()), int(n_G.sum()), interval, p)
 
     classes = np.unique(vocabulary.class_V[seen_V])
@@ -274,7 +285,7 @@ def _what(sums: PreferenceSums, vocabulary: Vocabulary, seed: int) -> tuple[Grou
     for number in range(POSITIONS):
         n_G = sums.position_count_Gb[:, number]
         if n_G.sum():
-            interval = two_way_ratio((delta_Gb[:, number] - mean * n_G)[None], n_G[None])
+            interval = _over_groups(sums, delta_Gb[:, number] - mean * n_G, n_G)
             name = f"{number + 1} of {POSITIONS}"
             made.append(Group("position", name, 0, int(n_G.sum()), interval))
     return tuple(made)

@@ -31,6 +31,7 @@ from lmlab.data.windows import evaluation_windows, key, keyed_bijection
 from lmlab.durable import check_seal, sealed, write_bytes
 from lmlab.errors import UserError
 from lmlab.models.towers import TwoTower
+from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS
 from lmlab.numerics.softmax_calibration import fit_two_scalars
 from lmlab.objectives.evaluate import evaluation_batch, window_batches
 from lmlab.objectives.towers import joint_nats, tower_nats, tower_rows
@@ -38,7 +39,7 @@ from lmlab.processes import shared_out, sum_over_processes
 from lmlab.progress import Bar, track
 
 GROUPS = 32
-"""At most; with fewer clusters of text each is a group."""
+"""At most; with fewer documents of text each is a group."""
 MINIMUM_GROUPS = 5
 POSITIONS = 8
 TOWER_1, TOWER_2, JOINT = range(3)
@@ -61,6 +62,8 @@ class PreferenceSums:
     text: str
     """Names what was scored: only sums of the same text go together."""
     cluster_unit: str
+    documents: int
+    """Of the whole split; a group is of whole documents, or of clusters where these are few."""
     scales: tuple[float, float] = (1.0, 1.0)
     """Inverse temperatures of the towers; 1 for probes."""
 
@@ -81,6 +84,7 @@ class PreferenceSums:
         """As safetensors."""
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
         arrays["scales"] = np.array(self.scales)
+        arrays["documents"] = np.array([self.documents])
         described = {"text": self.text, "cluster_unit": self.cluster_unit}
         arrays |= {n: np.frombuffer(v.encode(), dtype=np.uint8) for n, v in described.items()}
         write_bytes(path, sealed(save(arrays)))
@@ -95,6 +99,7 @@ class PreferenceSums:
                 **{name: arrays[name] for name in _ARRAYS},
                 text=arrays["text"].tobytes().decode(),
                 cluster_unit=arrays["cluster_unit"].tobytes().decode(),
+                documents=int(arrays["documents"][0]),
                 scales=(first, second),
             )
         except (OSError, SafetensorError, KeyError, ValueError) as error:
@@ -169,12 +174,8 @@ def preference_sums(
     groups, vocabulary = int(group_C.max()) + 1, store.vocabulary
     part, parts = shard
     rows = np.arange(len(windows))[part::parts]
-    windows = replace(
-        windows,
-        start_M=windows.start_M[rows],
-        length_M=windows.length_M[rows],
-        cluster_M=windows.cluster_M[rows],
-    )
+    documents = windows.clusters.documents
+    windows = windows.chosen(rows)
     size = groups * vocabulary
     count = np.zeros(size)
     nats = np.zeros((3, size))
@@ -228,19 +229,26 @@ def preference_sums(
         position_nats_KGb=position_nats.reshape(3, groups, POSITIONS),
         text=f"{store.fingerprint[:16]} {split} {context} {max_windows}",
         cluster_unit=windows.cluster_unit,
+        documents=documents,
         scales=scales,
     )
 
 
 def groups_of_text(store: TokenStore, split: str, context: int) -> np.ndarray:
-    """The group (C,) of each cluster of a split. `UserError` if there are fewer than 5."""
-    clusters = int(evaluation_windows(store.split(split), context).cluster_M.max()) + 1
+    """The group (C,) of each cluster of a split. `UserError` if there are fewer than 5.
+
+    A document is never split over groups, unless documents are fewer than 5.
+    """
+    labels = evaluation_windows(store.split(split), context).clusters
+    clusters = labels.clusters
     if clusters < MINIMUM_GROUPS:
         raise UserError(
             f"{store.path}: split {split} has {clusters} clusters of text, and at least "
             f"{MINIMUM_GROUPS} are needed; use more documents"
         )
-    return groups_of_clusters(clusters)
+    if labels.documents < MINIMUM_DOCUMENTS:
+        return groups_of_clusters(clusters)
+    return groups_of_clusters(labels.documents)[labels.documents_C]
 
 
 def groups_of_clusters(clusters: int) -> np.ndarray:

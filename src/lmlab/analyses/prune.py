@@ -49,7 +49,7 @@ from lmlab.models.head import is_tied
 from lmlab.models.logits import LogitHead
 from lmlab.models.narrow import check_narrow, with_narrow_head
 from lmlab.numerics.bounded import within
-from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_ratio
+from lmlab.numerics.random_effects import Interval
 from lmlab.progress import track
 
 _PROMPT, _WRITTEN = 16, 24  # tokens
@@ -202,7 +202,7 @@ def prune(
     for name, chosen in texts:
         states = estimation if name == "estimation" else all_states(subject, chosen, label=name)
         points = compare_heads(
-            states.hidden_ND.cpu().numpy(), states.targets_N.cpu().numpy(), states.cluster_N,
+            states.hidden_ND.cpu().numpy(), states.targets_N.cpu().numpy(), states.clusters,
             head.embedding_VD, head.offset_V, removals, mean_D,
         )  # fmt: skip
         if name == "estimation" and prompts and subject.objective.autoregressive:
@@ -238,15 +238,14 @@ def _with_generation(
         windows.ids(int(row))[reading_order(subject.order, int(windows.length_M[row]))][:_PROMPT]
         for row in rows
     ])  # fmt: skip
-    cluster_P = windows.cluster_M[rows]
+    clusters = windows.clusters[rows]
     expected_PT = _continued(subject, ids_PT)
 
     def agreement(point: Point) -> Interval:
         with pruned(subject.model, narrow(point.way, point.replace, point.removed)):
             same_PT = _continued(subject, ids_PT) == expected_PT
         sums = (same_PT.sum(1, dtype=np.float64), np.full(len(rows), float(_WRITTEN)))
-        made = two_way_ratio(*(sums_by_cluster(each, cluster_P) for each in sums))
-        return within(made, 0, 1)
+        return within(clusters.ratio(*sums), 0, 1)
 
     compared: list[Point] = []
     with track("generation", float(len(points)), "heads") as bar:

@@ -11,7 +11,7 @@ Ways to choose what goes first:
 - random: a seeded order.
 
 Notable:
-- All metrics are against the unpruned model on the same contexts, with intervals over clusters of
+- All metrics are against the unpruned model on the same contexts, with intervals over documents of
   text, for this one model.
 - "No significant change" is easily had from little text. The stated test is that of
   non-inferiority: a share passes if the upper end of the 95 % interval of the rise in nats per
@@ -38,7 +38,7 @@ from lmlab.errors import UserError
 from lmlab.models.head import attach_bias, detach_bias, is_tied, untied
 from lmlab.numerics.bounded import within
 from lmlab.numerics.log_sum_exp import log_sum_exp
-from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_ratio
+from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.progress import track
 
 Way = Literal["encoding", "variance", "hidden", "svd", "random"]
@@ -163,7 +163,7 @@ class Point:
 def compare_heads(
     hidden_ND: Array,
     targets_N: NDArray[np.int64],
-    cluster_N: NDArray[np.int64],
+    clusters: Clusters,
     embedding_VD: Array,
     offset_V: Array | None,
     removals: Sequence[Removal],
@@ -217,13 +217,11 @@ def compare_heads(
                     )
                     found_HN4[number, start : start + len(part)] = columns.numpy()
             bar.advance(float(len(part)))
-    sizes_1C = sums_by_cluster(np.ones(len(states)), cluster_N)
+    ones_N = np.ones(len(states))
     width = embedding_VD.shape[1]
     points: list[Point] = []
     for each, found_N4 in zip(removals, found_HN4, strict=True):
-        kl, js, nats, best_same = (
-            two_way_ratio(sums_by_cluster(found_N4[:, k], cluster_N), sizes_1C) for k in range(4)
-        )
+        kl, js, nats, best_same = (clusters.ratio(found_N4[:, k], ones_N) for k in range(4))
         points.append(
             Point(
                 way=each.order.way,

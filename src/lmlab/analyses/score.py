@@ -7,7 +7,7 @@ Notable:
 - Evaluation windows never cross a document; padding depends on a window's own length, so scores do
   not depend on the batch size (1e-5 nat per token).
 - Windows can be shared out over processes (`shard`), and the parts put together (`merge_scores`).
-- The interval is over text (clusters of windows), for this one model.
+- The interval is over text (documents), for this one model.
 - Bits per byte are of another text where the tokenizer loses some (<unk>, small letters): then
   `loss_note` says how much.
 - Where the store knows its sources (languages), each has its own score (`by_source`).
@@ -29,7 +29,7 @@ from lmlab.analyses.window_sources import WindowSources, merged_sources, window_
 from lmlab.data.store import Split, TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
-from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_interval
+from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.objectives.evaluate import (
     evaluate,
     evaluation_batch,
@@ -52,7 +52,8 @@ class Score:
     nats_Mb: np.ndarray
     """Summed within bins of positions, counted in the order of reading (`position_edges`)."""
     tokens_M: np.ndarray
-    cluster_M: np.ndarray
+    clusters: Clusters
+    """The cluster and the document of each window."""
     row_M: np.ndarray
     """Number of each window within the whole split."""
     repeated_nats_M: np.ndarray
@@ -67,6 +68,10 @@ class Score:
     """What the tokenizer lost of the split's text, in words; None where it lost nothing."""
     sources: WindowSources | None = None
     """Which source each window is of; None where that is not known."""
+
+    @property
+    def cluster_M(self) -> np.ndarray:
+        return self.clusters.cluster_N
 
     @property
     def nats_M(self) -> np.ndarray:
@@ -97,11 +102,8 @@ class Score:
         return float(self.nats_Mb.sum() / np.log(2) / self.text_bytes)
 
     def interval(self) -> Interval:
-        """95 % interval of nats per token, over text (clusters) for this one model."""
-        nats_1C, tokens_1C = (
-            sums_by_cluster(each_M, self.cluster_M) for each_M in (self.nats_M, self.tokens_M)
-        )
-        return two_way_interval(nats_1C / tokens_1C, weights_C=tokens_1C[0])
+        """95 % interval of nats per token, over text for this one model."""
+        return self.clusters.ratio(self.nats_M, self.tokens_M)
 
     def by_source(self) -> list[tuple[str, Score]]:
         """Name and score of each source that has a scored window; empty where none is known.
@@ -121,7 +123,7 @@ class Score:
                 self,
                 nats_Mb=self.nats_Mb[rows],
                 tokens_M=tokens_M,
-                cluster_M=self.cluster_M[rows],
+                clusters=self.clusters[rows],
                 row_M=self.row_M[rows],
                 repeated_nats_M=self.repeated_nats_M[rows],
                 repeated_M=self.repeated_M[rows],
@@ -149,7 +151,8 @@ class Score:
             **({"text": self.loss_note} if self.loss_note else {}),
             "tokens": self.tokens,
             "windows": len(self.nats_M),
-            "clusters": len(np.unique(self.cluster_M)),
+            "documents": self.clusters.documents,
+            "clusters": self.clusters.clusters,
             "cluster": self.cluster_unit,
             "scored": self.conditions,
             **({"by_source": by_source} if by_source else {}),
@@ -163,6 +166,7 @@ def _part_to_json(name: str, part: Score) -> dict[str, Any]:
         "nats_per_token": part.nats_per_token,
         "interval_95": _pair(interval),
         "interval_note": interval.note,
+        "documents": interval.documents,
         **({} if bits is None else {"bits_per_byte": bits}),
         "tokens": part.tokens,
     }
@@ -206,12 +210,7 @@ def score(
     source = store.split(split)
     whole = evaluation_windows(source, context, max_windows=max_windows)
     rows = np.arange(len(whole))[part::parts]
-    chosen = replace(
-        whole,
-        start_M=whole.start_M[rows],
-        length_M=whole.length_M[rows],
-        cluster_M=whole.cluster_M[rows],
-    )
+    chosen = whole.chosen(rows)
     if len(rows) == 0:
         raise UserError(f"shard {part} of {parts} has no window; there are {len(whole)}")
     progress = nullcontext(bar) if bar else track("scoring", float(chosen.length_M.sum()), "tokens")
@@ -232,7 +231,7 @@ def score(
         cluster_unit=whole.cluster_unit,
         nats_Mb=made.nats_Mb,
         tokens_M=made.tokens_M,
-        cluster_M=chosen.cluster_M,
+        clusters=chosen.clusters,
         row_M=rows,
         repeated_nats_M=made.repeated_nats_M,
         repeated_M=made.repeated_M,
@@ -274,7 +273,10 @@ def merge_scores(parts: Sequence[Score], *, text_bytes: int | None = None) -> Sc
         first,
         nats_Mb=np.concatenate([p.nats_Mb for p in parts])[order],
         tokens_M=np.concatenate([p.tokens_M for p in parts])[order],
-        cluster_M=np.concatenate([p.cluster_M for p in parts])[order],
+        clusters=Clusters(
+            np.concatenate([p.clusters.cluster_N for p in parts]),
+            np.concatenate([p.clusters.document_N for p in parts]),
+        )[order],
         row_M=row[order],
         repeated_nats_M=np.concatenate([p.repeated_nats_M for p in parts])[order],
         repeated_M=np.concatenate([p.repeated_M for p in parts])[order],

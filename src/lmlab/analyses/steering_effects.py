@@ -7,7 +7,7 @@ Notable:
   one pass over the text.
 - The yardstick is the same log r added to the logit in every context: P' = r P / (1 + (r - 1) P),
   KL = log(1 + (r - 1) P) - P log r per context for one token.
-- Intervals are over clusters of text, for this one model; those of factors on the log scale, and no
+- Intervals are over documents, for this one model; those of factors on the log scale, and no
   divergence is below zero.
 
 Shapes: N contexts, K edited tokens, C clusters.
@@ -44,7 +44,7 @@ from lmlab.models.export import constant_direction, without_own_bias
 from lmlab.models.files import model_files
 from lmlab.models.head import is_tied
 from lmlab.numerics.bounded import positive_ratio_interval, within
-from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_ratio
+from lmlab.numerics.random_effects import Clusters, Interval
 
 Array = NDArray[np.float64]
 
@@ -57,7 +57,7 @@ class Text:
     contexts: Contexts
     target_N: NDArray[np.int64]
     """Number of the edited token that stands there, -1 for any other."""
-    cluster_N: NDArray[np.int64]
+    clusters: Clusters
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def read_text(
         name,
         contexts_of(subject.backbone, seen.hidden_ND, tuple(tokens)),
         number_N,
-        seen.cluster_N,
+        seen.clusters,
     )
 
 
@@ -130,10 +130,10 @@ def effect(text: Text, steering: Steering, subject: Subject) -> Effect:
     at = text.target_N
     own_N = np.where(at < 0, 0.0, np.take_along_axis(shift_NK, at[:, None].clip(0), 1)[:, 0])
 
-    sizes_1C = sums_by_cluster(np.ones(len(at)), text.cluster_N)
+    units = Clusters(text.clusters.unit_N)
 
     def mean(values_N: Array) -> Interval:
-        return two_way_ratio(sums_by_cluster(values_N, text.cluster_N), sizes_1C)
+        return text.clusters.ratio(values_N, np.ones(len(values_N)))
 
     delta_KD = steering.delta_KD
     return Effect(
@@ -147,7 +147,8 @@ def effect(text: Text, steering: Steering, subject: Subject) -> Effect:
                 factor,
                 float(p_NK[:, k].mean()),
                 positive_ratio_interval(
-                    *(sums_by_cluster(v_NK[:, k], text.cluster_N)[0] for v_NK in (new_NK, p_NK))
+                    *(units.sums(v_NK[:, k])[0] for v_NK in (new_NK, p_NK)),
+                    documents=text.clusters.documents,
                 ),
             )
             for k, (token, factor) in enumerate(zip(steering.tokens, steering.factors, strict=True))

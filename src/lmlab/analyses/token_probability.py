@@ -31,6 +31,7 @@ from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.logits import LogitHead
+from lmlab.numerics.random_effects import Clusters
 from lmlab.objectives.base import Batch, hidden_states
 from lmlab.objectives.evaluate import window_batches
 from lmlab.processes import from_all, shared_out, sum_over_processes, world
@@ -277,8 +278,8 @@ class States:
 
     hidden_ND: torch.Tensor
     targets_N: torch.Tensor
-    cluster_N: NDArray[np.int64]
-    """The cluster of text of each position (`data.windows`)."""
+    clusters: Clusters
+    """The cluster and document of each position (`data.windows`)."""
 
 
 def choose_windows(
@@ -316,7 +317,6 @@ def store_states(
     """
     backbone, objective = subject.backbone, subject.objective
     at_once = max(1, _BATCH_TOKENS[backbone.device.type] // windows.context)
-    names = np.unique(windows.cluster_M)
     with track(label, float(windows.length_M.sum()), "tokens") as bar:
         for (rows, length), is_mine in shared_out(window_batches(windows, at_once)):
             bar.advance(float(windows.length_M[rows].sum()))
@@ -324,9 +324,9 @@ def store_states(
                 continue
             ids = [windows.ids(int(row)) for row in rows]
             batch = objective.batch(ids, device=backbone.device, length=length)
-            cluster_B = np.searchsorted(names, windows.cluster_M[rows])
+            clusters_B = windows.clusters[rows]
             for asked in objective.questions(batch):
-                yield _states(backbone, asked, cluster_B)
+                yield _states(backbone, asked, clusters_B)
 
 
 def all_states(subject: Subject, windows: EvaluationWindows, *, label: str) -> States:
@@ -335,7 +335,10 @@ def all_states(subject: Subject, windows: EvaluationWindows, *, label: str) -> S
     return States(
         torch.cat([s.hidden_ND for s in seen]),
         torch.cat([s.targets_N for s in seen]),
-        np.concatenate([s.cluster_N for s in seen]),
+        Clusters(
+            np.concatenate([s.clusters.cluster_N for s in seen]),
+            np.concatenate([s.clusters.document_N for s in seen]),
+        ),
     )
 
 
@@ -359,11 +362,11 @@ def store_statistics(
     return sums.all_reduce().statistics()
 
 
-def _states(backbone: Backbone, asked: Batch, cluster_B: NDArray[np.int64]) -> States:
+def _states(backbone: Backbone, asked: Batch, clusters_B: Clusters) -> States:
     assert asked.rows_N is not None
     width = asked.targets_BT.shape[1]
     row_N = torch.div(asked.rows_N, width, rounding_mode="floor").cpu().numpy()
-    return States(hidden_states(backbone, asked), asked.targets_N, cluster_B[row_N])
+    return States(hidden_states(backbone, asked), asked.targets_N, clusters_B[row_N])
 
 
 def _check_logits(subject: Subject) -> None:

@@ -35,7 +35,7 @@ from lmlab.analyses.token_probability import (
 from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
 from lmlab.models.export import constant_direction
-from lmlab.numerics.random_effects import Interval, sums_by_cluster, two_way_ratio
+from lmlab.numerics.random_effects import Interval
 from lmlab.objectives.cross_entropy import cross_entropy_each
 
 Array = NDArray[np.float64]
@@ -127,8 +127,5 @@ def _nats(states: States, embedding_VD: Array, bias_V: Array | None) -> Array:
 def _judged(
     name: str, states: States, nats_N: Array, base_N: Array, deviation: float | None
 ) -> WrittenPrior:
-    difference = two_way_ratio(
-        sums_by_cluster(nats_N - base_N, states.cluster_N),
-        sums_by_cluster(np.ones(len(nats_N)), states.cluster_N),
-    )
+    difference = states.clusters.ratio(nats_N - base_N, np.ones(len(nats_N)))
     return WrittenPrior(name, float(nats_N.mean()), difference, deviation)

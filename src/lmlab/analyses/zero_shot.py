@@ -33,7 +33,7 @@ from lmlab.analyses.likelihood import Likelihoods, Method, Request, log_likeliho
 from lmlab.analyses.subject import Subject
 from lmlab.data.tasks import LastWord, MinimalPair, MultipleChoice, Task
 from lmlab.errors import UserError
-from lmlab.numerics.random_effects import MINIMUM_CLUSTERS, sums_by_cluster, two_way_ratio
+from lmlab.numerics.random_effects import MINIMUM_CLUSTERS, Clusters, two_way_ratio
 from lmlab.progress import Bar
 
 _SETS = (
@@ -149,7 +149,7 @@ def mean_of_sets(estimates: Sequence[Estimate]) -> Estimate:
 def mean_over_grouped_items(values_N: np.ndarray, sets: Sequence[str]) -> Estimate:
     """The mean over items that come in sets; its standard error is that of a ratio of sums over
     sets, None for fewer than 5."""
-    sums, counts = (sums_by_cluster(v, sets) for v in (values_N, np.ones(len(values_N))))
+    sums, counts = (Clusters(sets).sums(v) for v in (values_N, np.ones(len(values_N))))
     made = two_way_ratio(sums, counts)
     return Estimate(made.estimate, made.standard_error, len(values_N), counts.shape[1])
 

@@ -29,6 +29,7 @@ from lmlab.config import digest
 from lmlab.data.store import Split
 from lmlab.data.windows import EvaluationWindows, evaluation_windows, key, keyed_bijection
 from lmlab.errors import UserError
+from lmlab.numerics.random_effects import Clusters
 
 _WORD = re.compile(r"\S+")
 
@@ -38,7 +39,7 @@ class Pieces:
     """Texts and the clusters of text they are from."""
 
     texts: tuple[str, ...]
-    cluster_N: np.ndarray
+    clusters: Clusters
     cluster_unit: str
     """What a cluster is: "document" or "section of about 4000 tokens"."""
     shortened: int = 0
@@ -47,10 +48,16 @@ class Pieces:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def cluster_N(self) -> np.ndarray:
+        return self.clusters.cluster_N
+
     @cached_property
     def fingerprint(self) -> str:
         """Digest of the texts and their clusters, in order."""
-        return digest([self.texts, self.cluster_N.tolist()])
+        return digest(
+            [self.texts, self.clusters.cluster_N.tolist(), self.clusters.document_N.tolist()]
+        )
 
     def cut(self, stops_N: Sequence[int]) -> Pieces:
         """Each piece up to that character."""
@@ -76,9 +83,7 @@ def pieces_of(split: Split, length: int, *, most: int | None = None, seed: int =
             f"{split.store.path}: no document of split {split.name} has {length // 2} tokens; use "
             "shorter pieces"
         )
-    return Pieces(
-        tuple(texts[i] for i in kept), windows.cluster_M[rows[kept]], windows.cluster_unit
-    )
+    return Pieces(tuple(texts[i] for i in kept), windows.clusters[rows[kept]], windows.cluster_unit)
 
 
 _BEFORE = 8  # tokens; of a byte-level tokenizer the first few may be parts of one character

@@ -7,20 +7,21 @@ alone.
 
 Evaluation windows never cross a document: each document is cut into runs of `context` tokens from
 its start, the last one shorter. Each window is scored from BOS alone (no context from before it).
-They carry their cluster, the unit of resampling: the document, or a section of about 4000 tokens
-where documents are longer.
+They carry their document, the unit of resampling, and their cluster: a section of about 4000
+tokens, or the document where it is shorter. Sections are resampled only where documents are few.
 
 Shapes: N training windows, B rows of a batch, n tokens a window (context), M evaluation windows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lmlab.data.store import Split
 from lmlab.errors import UserError
+from lmlab.numerics.random_effects import Clusters
 
 SECTION_TOKENS = 4000
 _FEISTEL_ROUNDS = 6
@@ -136,9 +137,23 @@ class EvaluationWindows:
     context: int
     start_M: np.ndarray
     length_M: np.ndarray
-    cluster_M: np.ndarray
+    clusters: Clusters
+    """The cluster of each window, and its document, counted from 0 in the split."""
     cluster_unit: str
     """What a cluster is: "document" or "section of about 4000 tokens"."""
+
+    @property
+    def cluster_M(self) -> np.ndarray:
+        return self.clusters.cluster_N
+
+    def chosen(self, rows: np.ndarray) -> EvaluationWindows:
+        """Some of the windows."""
+        return replace(
+            self,
+            start_M=self.start_M[rows],
+            length_M=self.length_M[rows],
+            clusters=self.clusters[rows],
+        )
 
     def ids(self, row: int) -> np.ndarray:
         """Ids (length) int64 of one window, in reading order."""
@@ -181,4 +196,4 @@ def evaluation_windows(
     section = np.minimum(within * context // SECTION_TOKENS, sections_M[document] - 1)
     cluster = (np.cumsum(sections_M) - sections_M)[document] + section
     unit = "document" if (sections_M == 1).all() else f"section of about {SECTION_TOKENS} tokens"
-    return EvaluationWindows(split, context, start, length, cluster, unit)
+    return EvaluationWindows(split, context, start, length, Clusters(cluster, document), unit)

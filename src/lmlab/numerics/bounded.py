@@ -23,13 +23,17 @@ from lmlab.numerics.random_effects import Interval
 
 
 def positive_ratio_interval(
-    numerator_C: ArrayLike, denominator_C: ArrayLike, *, level: float = 0.95
+    numerator_C: ArrayLike,
+    denominator_C: ArrayLike,
+    *,
+    documents: int | None = None,
+    level: float = 0.95,
 ) -> Interval:
     """Interval of sum numerator / sum denominator, both positive, for one model over text.
 
     Student t on the logarithm of the ratio, whose standard error is the delete-one jackknife's
     (`numerics.jackknife`), and back: the ends are positive, and the interval of the inverse ratio
-    is the inverse interval. `standard_error` is that of the ratio, by the slope of exp.
+    is the inverse interval. `documents` as in `jackknife_interval`. `standard_error` is that of the ratio, by the slope of exp.
 
     Raises `UserError` for shapes that differ, and values that are negative, not finite, or zero in
     sum, also without one of the clusters.
@@ -49,6 +53,7 @@ def positive_ratio_interval(
         math.log(top_C.sum() / below_C.sum()),
         np.zeros(1) if len(top_C) == 1 else np.log(without_2C[0] / without_2C[1]),
         below_C,
+        documents=documents,
         back=math.exp,
         level=level,
     )

@@ -21,8 +21,12 @@ from scipy.special import stdtrit
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import (
     MINIMUM_CLUSTERS,
+    MINIMUM_DOCUMENTS,
     Interval,
     cluster_degrees_of_freedom,
+    dominant,
+    these_documents,
+    too_few,
 )
 
 
@@ -31,15 +35,20 @@ def jackknife_interval(
     without_C: ArrayLike,
     sizes_C: ArrayLike,
     *,
+    documents: int | None = None,
     back: Callable[[float], float] = lambda value: value,
     level: float = 0.95,
 ) -> Interval:
-    """Interval of a statistic over text, for one model ("text only").
+    """Interval of a statistic over text, for one model.
+
+    The clusters are the units of resampling: documents, or with fewer than five documents their
+    sections (`random_effects.Clusters.unit_N`), whose interval is for these documents only.
 
     Args:
         estimate: the statistic, on a scale where it is near to normal.
         without_C: the same without each cluster.
         sizes_C: sizes of the clusters, for the degrees of freedom.
+        documents: how many documents the clusters are from (default: each is one).
         back: from that scale to the one wanted, monotonic; the standard error is by its slope.
 
     Raises `UserError` for shapes that differ, or values that are not finite.
@@ -50,12 +59,13 @@ def jackknife_interval(
             f"without_C {values_C.shape} and sizes_C {size_C.shape} need one value a cluster"
         )
     clusters = len(values_C)
+    documents = clusters if documents is None else documents
+    over_texts = documents >= MINIMUM_DOCUMENTS
     if clusters < MINIMUM_CLUSTERS:
-        note = (
-            f"no interval: {clusters} cluster{'s' if clusters > 1 else ''} of text, at least "
-            f"{MINIMUM_CLUSTERS} are needed; use more documents"
-        )
-        return Interval(back(estimate), None, None, None, None, level, 1, clusters, "none", note)
+        return Interval(
+            back(estimate), None, None, None, None, level, 1, clusters, documents, "none",
+            too_few(clusters),
+        )  # fmt: skip
     if not np.isfinite(values_C).all() or not np.isfinite(estimate):
         raise UserError("the statistic is not finite for all clusters, or without one of them")
     p_C = size_C / size_C.sum()
@@ -67,9 +77,11 @@ def jackknife_interval(
     step = 1e-4
     slope = abs(back(estimate + step) - back(estimate - step)) / (2 * step)
     notes = ["one model each: the interval covers the choice of text, not of the seed"]
+    if not over_texts:
+        notes.insert(0, these_documents(documents))
     if p_C.max() > 0.5:
-        notes.append(f"one cluster holds {p_C.max():.0%} of the text: the interval is rough")
+        notes.append(dominant(p_C, over_texts))
     return Interval(
-        back(estimate), low, high, slope * error, df, level, 1, clusters, "text only",
-        "; ".join(notes),
+        back(estimate), low, high, slope * error, df, level, 1, clusters, documents,
+        "text only" if over_texts else "these documents only", "; ".join(notes),
     )  # fmt: skip

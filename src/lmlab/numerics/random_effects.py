@@ -1,10 +1,16 @@
-"""Confidence interval of a mean over a two-way crossed layout: training seeds x text clusters.
+"""Confidence interval of a mean over training seeds and texts: seed, document, section of document.
 
-The model is `value[s, c] = mean + seed[s] + cluster[c] + interaction[s, c]`, all three random and
+The model is `value[s, d] = mean + seed[s] + document[d] + interaction[s, d]`, all three random and
 independent. A difference between two models is only believed if it would survive other seeds and
 other texts, so both variances enter.
 
 Notable:
+- A text is a document. Sections of a long document are more alike than sections of different ones,
+  so an interval that takes each section for a text covers too little (63 % with one document whose
+  effect has 0.3 of the sections' standard deviation; docs/notes-intervals.md). Where there are five
+  documents or more, each is one unit, a sum over its sections; their variance is inside it.
+- With fewer documents there is no interval over texts. The one given is over sections, for these
+  documents only, and its basis and note say so.
 - Clusters have unequal sizes. The mean is weighted; variances come from linearised residuals with
   the leverage correction of Bell and McCaffrey (2002).
 - Satterthwaite's degrees of freedom fail here: with 2 seeds the seed variance has one degree of
@@ -14,13 +20,14 @@ Notable:
 - A variance component is never negative, and the variance of the mean is never below that of the
   seeds' means alone or of the clusters' means alone.
 
-Legend: S seeds, C clusters, N windows. Arrays only; nothing here knows of models or text.
+Legend: S seeds, C clusters (a section, or a whole short document), N windows. Arrays only; nothing
+here knows of models or text.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,10 +35,14 @@ from scipy.special import stdtrit
 
 from lmlab.errors import UserError
 
-Basis = Literal["seeds and text", "text only", "none"]
+Basis = Literal[
+    "seeds and text", "text only", "seeds, these documents only", "these documents only", "none"
+]
 
 MINIMUM_CLUSTERS = 5
 """Below this a cluster variance has three degrees of freedom or fewer: no interval is given."""
+MINIMUM_DOCUMENTS = 5
+"""Below this there is no interval over texts."""
 
 # How far the seed share is pushed (see `_degrees_of_freedom`). Fitted once at 95 % so that the
 # coverage stays near nominal whatever the true seed share; not to be tuned on data.
@@ -43,7 +54,7 @@ class Interval:
     """A mean with its interval; `low`, `high` and what they rest on are None without an interval.
 
     `basis` says which variation the interval covers; `note` says in words what a reader must know
-    (one seed, too few clusters, one dominant cluster) and is empty otherwise.
+    (one seed, too few documents, one dominant document) and is empty otherwise.
     """
 
     estimate: float
@@ -54,35 +65,107 @@ class Interval:
     level: float
     seeds: int
     clusters: int
+    documents: int
     basis: Basis
     note: str
 
 
-def sums_by_cluster(values_SN: ArrayLike, clusters_N: ArrayLike) -> NDArray[np.float64]:
-    """Sums over the windows of each cluster, (S, C), clusters in the order of their labels."""
-    names, cluster_N = np.unique(np.asarray(clusters_N), return_inverse=True)
-    return np.array(
-        [np.bincount(cluster_N, row_N, len(names)) for row_N in np.atleast_2d(values_SN)],
-        dtype=np.float64,
-    )
+class Clusters:
+    """The cluster of each of N windows (or positions, or pieces) and the document it lies in.
+
+    Attributes:
+        cluster_N: labels, integers or strings.
+        document_N: labels of the documents; without them every cluster is a document.
+
+    Raises `UserError` for shapes that differ, other labels, or a cluster in two documents.
+    """
+
+    def __init__(self, clusters_N: ArrayLike, documents_N: ArrayLike | None = None) -> None:
+        self.cluster_N = _labels("clusters_N", clusters_N)
+        self.document_N = (
+            self.cluster_N if documents_N is None else _labels("documents_N", documents_N)
+        )
+        if self.document_N.shape != self.cluster_N.shape:
+            raise UserError(
+                f"documents_N {self.document_N.shape} and clusters_N {self.cluster_N.shape} need "
+                "one label for each window"
+            )
+        names, first, self._number_N = np.unique(
+            self.cluster_N, return_index=True, return_inverse=True
+        )
+        self.documents_C: NDArray[Any] = self.document_N[first]
+        """The document of each cluster, clusters in the order of their labels."""
+        self._clusters = len(names)
+        astray_N = self.documents_C[self._number_N] != self.document_N
+        if astray_N.any():
+            raise UserError(
+                f"cluster {self.cluster_N[astray_N.argmax()]} lies in two documents; a cluster is "
+                "a part of one"
+            )
+
+    def __len__(self) -> int:
+        return len(self.cluster_N)
+
+    def __getitem__(self, rows: ArrayLike) -> Clusters:
+        """Those of some windows."""
+        chosen = np.asarray(rows)
+        return Clusters(self.cluster_N[chosen], self.document_N[chosen])
+
+    @property
+    def clusters(self) -> int:
+        """How many clusters there are."""
+        return self._clusters
+
+    @property
+    def documents(self) -> int:
+        """How many documents there are."""
+        return len(np.unique(self.documents_C))
+
+    @property
+    def unit_N(self) -> NDArray[Any]:
+        """Labels of the units of resampling: documents, or clusters where documents are few."""
+        return self.document_N if self.documents >= MINIMUM_DOCUMENTS else self.cluster_N
+
+    def sums(self, values_SN: ArrayLike) -> NDArray[np.float64]:
+        """Sums over the windows of each cluster, (S, C), clusters in the order of their labels."""
+        return np.array(
+            [np.bincount(self._number_N, row_N, self._clusters) for row_N in
+             np.atleast_2d(values_SN)],
+            dtype=np.float64,
+        )  # fmt: skip
+
+    def ratio(self, numerator_SN: ArrayLike, denominator_SN: ArrayLike) -> Interval:
+        """`two_way_ratio` of values of the windows."""
+        return two_way_ratio(
+            self.sums(numerator_SN), self.sums(denominator_SN), documents_C=self.documents_C
+        )
 
 
 def two_way_interval(
-    values_SC: ArrayLike, *, weights_C: ArrayLike | None = None, level: float = 0.95
+    values_SC: ArrayLike,
+    *,
+    weights_C: ArrayLike | None = None,
+    documents_C: ArrayLike | None = None,
+    level: float = 0.95,
 ) -> Interval:
-    """Interval of the weighted mean of `values_SC` over seeds and clusters.
+    """Interval of the weighted mean of `values_SC` over seeds and texts.
 
     Args:
         values_SC: one value a seed and cluster (a mean over the cluster's text), any unit.
         weights_C: sizes of the clusters (tokens, nats), not negative; default all equal. A
             cluster of weight 0 does not count as one.
+        documents_C: the document of each cluster, integers or strings; default: every cluster is
+            a document.
         level: coverage wanted, between 0 and 1. Calibrated at 0.95; with 2 or 3 seeds 0.9 covers
             a little more than asked, 0.99 less (96 % at worst).
 
-    With one seed the interval covers the choice of text only and says so; with fewer than
-    `MINIMUM_CLUSTERS` clusters there is none.
+    With `MINIMUM_DOCUMENTS` documents or more, a document is the unit: its clusters' weighted mean,
+    with the sum of their weights. With fewer the unit is the cluster and the interval is for these
+    documents only; with fewer than `MINIMUM_CLUSTERS` units there is none. With one seed the
+    interval covers the choice of text only and says so.
 
-    Derivation: let p be the weights over their sum, P = sum p^2, x_c the mean over seeds and m the
+    Derivation, with c a unit:
+    let p be the weights over their sum, P = sum p^2, x_c the mean over seeds and m the
     estimate sum p x. With the effects' variances a (seed), b (cluster), e (interaction),
     `v_seed = var(seed means) / S` has mean a/S + eP/S; `v_cluster = sum g_c (x_c - m)^2` with
     g_c = p_c^2 / (1 - 2 p_c + P) has mean bP + eP/S; the same sum over residuals from both margins,
@@ -108,29 +191,41 @@ def two_way_interval(
     if not np.isfinite(w_C).all() or (w_C < 0).any() or not (w_C > 0).any():
         raise UserError("weights_C must be finite, not negative, and not all zero")
 
-    v_SC, w_C = v_SC[:, w_C > 0], w_C[w_C > 0]
-    p_C = w_C / w_C.sum()
+    d_C = np.arange(len(w_C)) if documents_C is None else _labels("documents_C", documents_C)
+    if d_C.shape != w_C.shape:
+        raise UserError(f"documents_C has shape {d_C.shape}, but there are {len(w_C)} clusters")
+
+    v_SC, w_C, d_C = v_SC[:, w_C > 0], w_C[w_C > 0], d_C[w_C > 0]
     seeds, clusters = v_SC.shape
+    names, number_C = np.unique(d_C, return_inverse=True)
+    documents = len(names)
+    over_texts = documents >= MINIMUM_DOCUMENTS
+    if over_texts and documents < clusters:
+        total_C = np.bincount(number_C, w_C, documents)
+        v_SC = np.array([np.bincount(number_C, row_C * w_C, documents) for row_C in v_SC]) / total_C
+        w_C = total_C
+    p_C = w_C / w_C.sum()
     x_C = v_SC.mean(0)
     estimate = float(p_C @ x_C)
-    if clusters < MINIMUM_CLUSTERS:
-        note = (
-            f"no interval: {clusters} cluster{'s' if clusters > 1 else ''} of text, at least "
-            f"{MINIMUM_CLUSTERS} are needed; evaluate on more documents or smaller sections"
-        )
-        return Interval(estimate, None, None, None, None, level, seeds, clusters, "none", note)
+    if len(p_C) < MINIMUM_CLUSTERS:
+        return Interval(
+            estimate, None, None, None, None, level, seeds, clusters, documents, "none",
+            too_few(clusters),
+        )  # fmt: skip
 
     square = float(p_C @ p_C)
     g_C = p_C**2 / (1 - 2 * p_C + square)
     v_cluster = float(g_C @ (x_C - estimate) ** 2)
     df_cluster = cluster_degrees_of_freedom(p_C, g_C)
     notes: list[str] = []
+    if not over_texts:
+        notes.append(these_documents(documents))
     if seeds == 1:
-        basis: Basis = "text only"
+        basis: Basis = "text only" if over_texts else "these documents only"
         notes.append("one seed: the interval covers the choice of text, not of the seed")
         variance, df = v_cluster, df_cluster
     else:
-        basis = "seeds and text"
+        basis = "seeds and text" if over_texts else "seeds, these documents only"
         m_S = v_SC @ p_C
         v_seed = float(m_S.var(ddof=1)) / seeds
         residual_SC = v_SC - x_C - (m_S - estimate)[:, None]
@@ -140,19 +235,48 @@ def two_way_interval(
         variance = max(v_seed, v_cluster) + max(0.0, min(v_seed, v_cluster) - v_interaction)
         df = _degrees_of_freedom(v_seed, v_cluster, seeds - 1, df_cluster)
     if p_C.max() > 0.5:
-        notes.append(f"one cluster holds {p_C.max():.0%} of the text: the interval is rough")
+        notes.append(dominant(p_C, over_texts))
     error = float(np.sqrt(variance))
     half = float(stdtrit(df, (1 + level) / 2)) * error
     return Interval(
-        estimate, estimate - half, estimate + half, error, df, level, seeds, clusters, basis,
-        "; ".join(notes),
+        estimate, estimate - half, estimate + half, error, df, level, seeds, clusters,
+        documents, basis, "; ".join(notes),
     )  # fmt: skip
 
 
+def too_few(clusters: int) -> str:
+    """Why there is no interval."""
+    return (
+        f"no interval: {clusters} cluster{'s' if clusters > 1 else ''} of text, at least "
+        f"{MINIMUM_CLUSTERS} are needed; evaluate on more documents"
+    )
+
+
+def these_documents(documents: int) -> str:
+    """That an interval says nothing of other texts, and why."""
+    which = "this document" if documents == 1 else f"these {documents} documents"
+    return (
+        f"the interval is over sections of {which} only and says nothing of other texts; at least "
+        f"{MINIMUM_DOCUMENTS} documents are needed"
+    )
+
+
+def dominant(p_C: NDArray[np.float64], over_texts: bool) -> str:
+    """That one unit decides the interval."""
+    unit = "document" if over_texts else "cluster"
+    return f"one {unit} holds {p_C.max():.0%} of the text: the interval is rough"
+
+
 def two_way_ratio(
-    numerator_SC: ArrayLike, denominator_SC: ArrayLike, *, level: float = 0.95
+    numerator_SC: ArrayLike,
+    denominator_SC: ArrayLike,
+    *,
+    documents_C: ArrayLike | None = None,
+    level: float = 0.95,
 ) -> Interval:
     """Interval of `sum numerator / sum denominator`, each summed within seed and cluster.
+
+    `documents_C` as in `two_way_interval`.
 
     Delta method: with r the ratio and d_c the denominator's mean over seeds, the ratio of sums
     behaves to first order like the mean of `r + (numerator - r denominator) / d_c` weighted by
@@ -176,7 +300,18 @@ def two_way_ratio(
     ratio = float(numerator.sum() / denominator.sum())
     safe_C = np.where(size_C > 0, size_C, 1.0)
     values_SC = ratio + (numerator - ratio * denominator) / safe_C
-    return two_way_interval(values_SC, weights_C=size_C, level=level)
+    return two_way_interval(values_SC, weights_C=size_C, documents_C=documents_C, level=level)
+
+
+def _labels(name: str, labels: ArrayLike) -> NDArray[Any]:
+    """Labels (N,), or a `UserError` where they are not integers or strings."""
+    label_N = np.asarray(labels)
+    if label_N.ndim != 1 or label_N.dtype.kind not in "iubU":
+        raise UserError(
+            f"{name} has shape {label_N.shape} and type {label_N.dtype}; label by integers or "
+            "strings, one each"
+        )
+    return label_N
 
 
 def cluster_degrees_of_freedom(p_C: NDArray[np.float64], g_C: NDArray[np.float64]) -> float:

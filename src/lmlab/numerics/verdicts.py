@@ -53,10 +53,7 @@ class Evidence:
     @classmethod
     def of(cls, interval: Mapping[str, Any]) -> Self:
         """From the stored form of `numerics.random_effects.Interval`."""
-        names = [name for name in cls.__dataclass_fields__ if name != "documents"]
-        # results from before documents were counted have clusters only
-        documents = interval["documents" if "documents" in interval else "clusters"]
-        return cls(**{name: interval[name] for name in names}, documents=documents)
+        return cls(**{name: interval[name] for name in cls.__dataclass_fields__})
 
     @classmethod
     def of_two_groups(cls, first: Sequence[float], second: Sequence[float], documents: int) -> Self:

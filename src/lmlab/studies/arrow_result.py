@@ -45,11 +45,11 @@ def cell_result(
         np.stack([s.nats_Mb for s in o]),
         first.cluster_M,
         first.position_edges,
+        first.clusters.document_N,
     )
     nats_f, nats_o = (np.stack([s.nats_M for s in side]) for side in (f, o))
-    arrow = arrow_of_time(nats_f, nats_o, first.cluster_M)
-    documents_M = np.searchsorted(windows.split.documents_M3[:, 0], windows.start_M, side="right")
-    components = arrow_components(nats_f, nats_o, first.cluster_M, documents_M)
+    arrow = arrow_of_time(nats_f, nats_o, first.cluster_M, first.clusters.document_N)
+    components = arrow_components(nats_f, nats_o, first.clusters)
     runs = [[_run_result(*scored, by_position) for scored in side] for side in (forward, other)]
     return {
         **description,
@@ -110,7 +110,7 @@ def _floor_result(
 
     def excess(scores: Sequence[Score]) -> dict[str, Any]:
         made = excess_over_floor(
-            np.stack([s.nats_M for s in scores]), surprisal_M, windows.length_M, windows.cluster_M
+            np.stack([s.nats_M for s in scores]), surprisal_M, windows.length_M, windows.clusters
         )
         by_seed = [float((s.nats_M - surprisal_M).sum() / s.tokens) for s in scores]
         return {**asdict(made), "by_seed": by_seed}

@@ -20,7 +20,7 @@ from lmlab.objectives.causal import Causal
 from lmlab.progress import Bar
 from lmlab.training.loop import TrainedRun
 
-_ARRAYS = ("nats_Mb", "tokens_M", "cluster_M", "row_M", "repeated_nats_M", "repeated_M")
+_ARRAYS = ("nats_Mb", "tokens_M", "row_M", "repeated_nats_M", "repeated_M")
 
 
 def cached_score(
@@ -41,7 +41,7 @@ def cached_score(
     """
     source = store.split(split)
     windows = evaluation_windows(source, context, max_windows=max_windows)
-    decided = [run.identity, store.fingerprint, split, context, max_windows, "score 3"]
+    decided = [run.identity, store.fingerprint, split, context, max_windows, "score 4"]
     if head != "own":
         decided += [head, held_out if head == "calibrated" else None]
     key = digest(decided)
@@ -56,6 +56,7 @@ def cached_score(
             split=split,
             context=context,
             cluster_unit=windows.cluster_unit,
+            clusters=windows.clusters,
             conditions=f"{Causal.conditions}; windows begin with {store.tokenizer.begins_with}",
             text_bytes=scored_bytes(source, arrays["tokens_M"]),
             loss_note=source.loss_note,

@@ -25,7 +25,7 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task
 from lmlab.durable import check_seal, sealed, write_bytes
 from lmlab.numerics.bounded import within
-from lmlab.numerics.random_effects import sums_by_cluster, two_way_interval, two_way_ratio
+from lmlab.numerics.random_effects import Clusters, two_way_interval, two_way_ratio
 from lmlab.training.loop import TrainedRun
 
 
@@ -83,8 +83,8 @@ def _interval(values_SN: np.ndarray, task: Task, share: str = "") -> dict[str, A
     if sets is None:
         made, unit = two_way_interval(values_SN), "items"
     else:
-        sums_SC, unit = sums_by_cluster(values_SN, sets), "sets of items"
-        counts_SC = sums_by_cluster(np.ones_like(values_SN), sets)
+        sums_SC, unit = Clusters(sets).sums(values_SN), "sets of items"
+        counts_SC = Clusters(sets).sums(np.ones_like(values_SN))
         # of BLiMP each set weighs the same, of other choices each item
         made = (
             two_way_interval(sums_SC / counts_SC)

@@ -288,14 +288,15 @@ def _score(
 def _row(row: Row, scores: list[Score], reference_SN: np.ndarray) -> dict[str, Any]:
     first = scores[0]
     nats_SN = np.stack([s.nats_M for s in scores])
-    difference = difference_per_token(nats_SN, reference_SN, first.tokens_M, first.cluster_M)
+    difference = difference_per_token(nats_SN, reference_SN, first.tokens_M, first.clusters)
     return {
         **asdict(row),
         "nats_per_token": [s.nats_per_token for s in scores],
         "bits_per_byte": [s.bits_per_byte for s in scores],
         "difference": None if row.key == REFERENCE else asdict(difference),
         "tokens_scored": first.tokens,
-        "clusters": len(np.unique(first.cluster_M)),
+        "documents": first.clusters.documents,
+        "clusters": first.clusters.clusters,
         "cluster": first.cluster_unit,
     }
 
