@@ -11,6 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lmlab.analyses.difference import difference_per_token
+from lmlab.analyses.ngram import SMOOTHINGS
 from lmlab.analyses.score import score
 from lmlab.analyses.subject import open_subject
 from lmlab.config import from_command_line
@@ -21,6 +23,7 @@ from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
 from lmlab.runs.checkpoint import checkpoints
 from lmlab.studies import arrow as study
+from lmlab.studies.arrow_counting import AboveCounting, counting_summary
 from lmlab.studies.arrow_details import position_section
 from lmlab.studies.arrow_result import cell_result
 from lmlab.studies.corpora import Draw, corpus_labels, expanded, open_corpus
@@ -67,6 +70,47 @@ def test_results_agree_with_scoring_by_hand(finished):
     relative = 2 * (sums["other"] - sums["forward"]) / (sums["other"] + sums["forward"])
     assert math.isclose(relative, cell["arrow"]["relative"], abs_tol=1e-6)
     assert cell["arrow"]["seeds"] == 2
+
+
+def test_models_are_told_from_the_best_of_counting_in_their_direction(finished):
+    _, report = finished
+    results = json.loads((report.parent / "results.json").read_text())
+    text, synthetic = results["cells"]
+    assert synthetic["above_counting"] is None
+    (counted,) = results["ngrams"]
+    assert [n["smoothing"] for n in counted["of_smoothings"]] == list(SMOOTHINGS)
+    best = min(counted["of_smoothings"], key=lambda n: min(n["validation_nats_per_token"]))
+    assert counted["best"] == best["smoothing"] == text["above_counting"]["smoothing"]
+    assert best["order"] == text["above_counting"]["order"]
+    assert best["tokens"] == text["tokens_scored"]
+    for side, direction in (("forward", "forward"), ("other", "backward")):
+        above = text["above_counting"][side]
+        models = np.mean([run["nats_per_token"] for run in text[side]])
+        assert above["estimate"] == pytest.approx(models - best[f"nats_per_token_{direction}"])
+        assert (above["low"], above["verdict"]) == (None, "no interval")
+    page = html.unescape(report.read_text())
+    assert "Models of text against counted n-grams" in page
+    assert all(f"{n['smoothing']}, {n['order']}-grams" in page for n in counted["of_smoothings"])
+    assert f"{best['smoothing']} *" in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.2, -0.1, "better than counting"),
+        (-0.2, 0.1, "not told apart from counting"),
+        (0.1, 0.2, "worse than counting"),
+        (None, None, "no interval"),
+    ],
+)
+def test_a_model_is_better_than_counting_only_beyond_its_interval(low, high, verdict):
+    some = difference_per_token(np.ones((2, 9)), np.zeros((2, 9)), np.ones(9), np.arange(9))
+    above = AboveCounting("Kneser-Ney", 3, replace(some, low=low, high=high), None).to_json()
+    assert above["forward"]["verdict"] == verdict
+    assert above["other"] is None
+    (said,) = counting_summary([{"above_counting": above}])
+    assert f"1 {verdict}" in said
+    assert ("early training" in said) == (verdict == "worse than counting")
 
 
 def test_positions_that_cost_nothing_are_left_out(finished):

@@ -12,14 +12,12 @@ interrupted study goes on where it stopped, and studies share runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lmlab.analyses.ngram import ngram_baseline
 from lmlab.analyses.score import Score
 from lmlab.config import to_mapping
 from lmlab.config.model import ModelConfig
@@ -29,7 +27,8 @@ from lmlab.config.training import TrainConfig
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
-from lmlab.progress import Bar, say, track
+from lmlab.progress import Bar, say
+from lmlab.studies.arrow_counting import Text, above_counting, counted, counted_results
 from lmlab.studies.arrow_family import means_over_corpora, with_adjusted
 from lmlab.studies.arrow_levels import levels
 from lmlab.studies.arrow_report import arrow_page
@@ -41,8 +40,6 @@ from lmlab.studies.requests import text_run
 from lmlab.studies.words import environment
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens, resolve
-
-_NGRAM_ORDERS = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,10 @@ class Cell:
     def label(self) -> str:
         size = self.model.size or ""
         return f"{self.model.architecture} {size}, context {self.context}"
+
+    @property
+    def text(self) -> Text:
+        return self.corpus, self.tokenizer, self.context
 
 
 def run_arrow(
@@ -84,23 +85,24 @@ def run_arrow(
     say(f"{len(requests)} runs, {work:,} tokens to train on and to score; stopping is safe")
 
     def results(made: dict[tuple[int, str, int], tuple[TrainedRun, Score]]) -> dict[str, Any]:
-        compared = with_adjusted([
-            cell_result(
-                _describe(cell, order, config.split, requests[i, FORWARD, 0]),
-                cell.corpus.known,
-                windows[i],
-                [made[i, FORWARD, s] for s in seeds],
-                [made[i, order, s] for s in seeds],
-            )
-            for i, cell in enumerate(cells)
-            for order in orders[1:]
-        ])  # fmt: skip
+        baselines = counted(config, [cell.text for cell in cells if cell.corpus.known is None])
+        compared: list[dict[str, Any]] = []
+        for (i, cell), order in product(enumerate(cells), orders[1:]):
+            forward, other = ([made[i, each, s] for s in seeds] for each in (FORWARD, order))
+            described = _describe(cell, order, config.split, requests[i, FORWARD, 0])
+            result = cell_result(described, cell.corpus.known, windows[i], forward, other)
+            above = None
+            if cell.text in baselines:
+                scores = ([scored for _, scored in side] for side in (forward, other))
+                above = above_counting(baselines[cell.text].best, order, *scores).to_json()
+            compared.append({**result, "above_counting": above})
+        compared = with_adjusted(compared)
         return {
             "study": "arrow",
             "title": title,
             "config": to_mapping(config),
             "environment": environment(),
-            "ngrams": _ngrams(config, cells),
+            "ngrams": counted_results(baselines),
             "cells": compared,
             "levels": [level.to_json() for level in levels(compared)],
             "means": means_over_corpora(compared),
@@ -190,29 +192,6 @@ def _run_and_score(
         bar=bar,
     )
     return run, scored
-
-
-def _ngrams(config: ArrowConfig, cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """What counting alone makes of each text: n-gram baselines, once for all models of a text."""
-    texts = dict.fromkeys(
-        (cell.corpus, cell.tokenizer, cell.context) for cell in cells if cell.corpus.known is None
-    )
-    if not texts:
-        return []
-    with track("n-gram baselines", float(len(texts) * len(_NGRAM_ORDERS)), "fits") as bar:
-        made: list[dict[str, Any]] = []
-        for (corpus, tokenizer, context), order in product(texts, _NGRAM_ORDERS):
-            baseline = ngram_baseline(
-                corpus.store,
-                split=config.split,
-                context=context,
-                order=order,
-                max_windows=config.windows,
-            )
-            named = {"corpus": corpus.label, "tokenizer": tokenizer}
-            made.append({**named, **baseline.to_json()})
-            bar.advance()
-    return made
 
 
 def _describe(cell: Cell, order: str, split: str, request: TrainConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lmlab.config.studies import ArrowConfig
 from lmlab.numerics.verdicts import reach
 from lmlab.report.figures import Interval, forest_plot
 from lmlab.report.page import Section, Table, render_page
+from lmlab.studies.arrow_counting import counting_section, counting_summary
 from lmlab.studies.arrow_details import (
     floor_section,
     learning_section,
@@ -45,7 +46,7 @@ def arrow_sections(results: dict[str, Any]) -> list[Section]:
         _arrow_section(cells, results["means"]),
         *([levels_section(cells)] if levels(cells) else []),
         *([floor_section(with_floor)] if with_floor else []),
-        *([_counting_section(results["ngrams"])] if results["ngrams"] else []),
+        *([counting_section(results["ngrams"], cells)] if results["ngrams"] else []),
         learning_section(cells),
         *times_section(cells),
         position_section(cells),
@@ -61,6 +62,7 @@ def summary(cells: Sequence[dict[str, Any]], means: Sequence[dict[str, Any]]) ->
     lines += [f"{comparison_name(cell)}: {verdict(cell)}." for cell in single[:8]]
     if len(single) > 1:
         lines.append(_family(single))
+    lines += counting_summary(cells)
     return "\n\n".join(lines)
 
 
@@ -174,57 +176,6 @@ def _bits(cell: dict[str, Any]) -> str:
 
 def _mean(runs: Sequence[dict[str, Any]], key: str) -> float:
     return float(np.mean([run[key] for run in runs]))
-
-
-def _counting_section(ngrams: Sequence[dict[str, Any]]) -> Section:
-    """What n-grams, which have no training and no seeds, make of the same windows."""
-    rows = [
-        Interval(
-            f"{n['order']}-grams, {_of_text(n)}",
-            100 * n["arrow"]["relative"],
-            *([100 * end for end in n["arrow"]["interval"] or ()] or [None, None]),
-            note="" if n["arrow"]["interval"] else n["arrow"]["note"],
-            group=n["corpus"],
-        )
-        for n in ngrams
-    ]
-    clear = [n for n in ngrams if n["arrow"]["finding"] in ("above", "below")]
-    forward = [n for n in clear if n["arrow"]["relative"] > 0]
-    figure = forest_plot(
-        rows,
-        x_label="relative arrow of n-gram counts, % (positive: forward is easier)",
-        finding=f"Counting alone finds forward easier in {len(forward)} of {len(ngrams)} cases "
-        f"and backward in {len(clear) - len(forward)} (intervals that exclude zero).",
-        alt="Relative arrow of n-gram models with intervals over text; zero is marked.",
-        caption="Bars: 95 % intervals over text only; counts have no seeds.",
-    )
-    table = Table(
-        ["text", "forward", "backward", "relative arrow", "strength of the prior"],
-        [
-            [
-                f"{n['corpus']}, {n['order']}-grams, {_of_text(n)}",
-                f"{n['nats_per_token_forward']:.4f}",
-                f"{n['nats_per_token_backward']:.4f}",
-                percent(n["arrow"]["relative"]),
-                f"{n['strength']:g}",
-            ]
-            for n in ngrams
-        ],
-        "Nats per token of n-gram models on the windows that the trained models were scored on.",
-    )
-    text = (
-        "Baselines without training: k-grams of the training split, counted as a ring, so that one "
-        "table serves both directions. Each order falls back on the next lower one (a Dirichlet "
-        "prior); its strength was chosen on validation text, one for both directions. An n-gram "
-        "with a uniform prior, scored round a ring, has no arrow at all, whatever the text."
-    )
-    return Section("What counting alone sees", [text], figures=[figure], tables=[table])
-
-
-def _of_text(ngram: dict[str, Any]) -> str:
-    tokenizer = ngram["tokenizer"]
-    with_tokenizer = "" if tokenizer in ("bpe", "characters") else f", {tokenizer}"
-    return f"context {ngram['context']}{with_tokenizer}"
 
 
 def _methods_section(results: dict[str, Any]) -> Section:
