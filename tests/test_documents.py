@@ -156,7 +156,8 @@ def test_not_utf8_names_file_line_and_remedy(tmp_path, kind):
     [
         (b"{not json}", "not JSON"),
         (b'{"txt": "a"}', r"no key 'text' \(found: txt\).*--corpus.text-column"),
-        (b'["text"]', "no key 'text'"),
+        (b'["text"]', "a list, where lmlab reads one object a line"),
+        (b'"text"', r"no key 'text' \(found: str\)"),
         (b'{"text": null}', "'text' is null.*--corpus.skip-empty"),
         (
             b'{"text": {"en": "a"}}',

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from helpers import sentences
+from lmlab.analyses.token_classes import CLASSES, token_classes
 from lmlab.data.tokenizers import (
     BOS,
     END_OF_TEXT,
@@ -279,5 +280,9 @@ def test_sentencepiece_with_bytes_loses_nothing():
          decoders.Strip(" ", 1, 0)]
     )  # fmt: skip
     tokenizer = TextTokenizer(backend, bos_id=1, end_of_text_id=1)
+    # a word's token keeps its blank, which is what tells a word from a piece of one
+    assert [tokenizer.token(i) for i in (258, 259, 261)] == [" ", "a", " a"]
+    classes = token_classes(tokenizer, tokenizer.vocabulary)
+    assert [CLASSES[classes[i]] for i in (258, 259, 261)] == ["space", "pieces", "closed class"]
     texts = ["a b", " a  東", "\n\ta\u0301", "  "]
     assert losses(tokenizer, *texts) == [TextLoss()] * 4

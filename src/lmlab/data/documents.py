@@ -188,7 +188,9 @@ def read_corpus(config: CorpusConfig, reading: Reading | None = None) -> Iterato
         raise UserError(f"no document with text in {', '.join(config.source) or 'no source'}")
     if config.separator is not None and reading.texts and not reading.separated:
         typed = config.separator.encode("unicode_escape").decode()
-        plain = config.separator.replace("\\n", "\n").replace("\\t", "\t")
+        plain = config.separator
+        for escape, character in ((r"\n", "\n"), (r"\r", "\r"), (r"\t", "\t")):
+            plain = plain.replace(escape, character)
         raise UserError(
             f"--corpus.separator '{typed}' is in none of the {reading.texts:,} text files. "
             + (
@@ -581,6 +583,11 @@ def _text(record: Any, config: CorpusConfig, where: str, reading: Reading) -> st
     value = record
     # `meta.text` is the key of that name, or the key `text` of what stands under `meta`
     for key in [column] if _has(record, column) else column.split("."):
+        if isinstance(value, list) and value is record:
+            raise UserError(
+                f'{where}: a list, where lmlab reads one object a line: {{"{column}": ...}}. Write '
+                "each item of the list on a line of its own"
+            )
         if value is not None and not _has(value, key):
             have = ", ".join(map(str, value)) if isinstance(value, dict) else type(value).__name__
             raise UserError(

@@ -246,8 +246,15 @@ class TextTokenizer:
         return f"{self.backend.id_to_token(self.bos_id)} (id {self.bos_id})"
 
     def token(self, token_id: int) -> str:
-        """The text of one token alone."""
-        return self.backend.decode([int(token_id)], skip_special_tokens=False)
+        """The text of one token, as it adds to a text before it.
+
+        A SentencePiece decoder takes the first blank from whatever it is given: here it stays.
+        """
+        text = self.backend.decode([int(token_id)], skip_special_tokens=False)
+        name = self.backend.id_to_token(int(token_id)) or ""
+        if name.startswith("▁") and "▁" not in text:  # not a letter of the text's own
+            return name.replace("▁", " ")
+        return text
 
     def files(self) -> dict[str, bytes]:
         """`tokenizer.json` and `tokenizer_config.json` as bytes."""
