@@ -580,14 +580,14 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 def _text(record: Any, config: CorpusConfig, where: str, reading: Reading) -> str | None:
     """The text of a row; None (counted) where it is null and such rows are left out."""
     column = config.text_column
-    value = record
+    if isinstance(record, list):
+        raise UserError(
+            f"{where}: a list, where lmlab reads one object a line, with the key '{column}'. Write "
+            "each item of the list on a line of its own"
+        )
+    value: Any = record
     # `meta.text` is the key of that name, or the key `text` of what stands under `meta`
     for key in [column] if _has(record, column) else column.split("."):
-        if isinstance(value, list) and value is record:
-            raise UserError(
-                f'{where}: a list, where lmlab reads one object a line: {{"{column}": ...}}. Write '
-                "each item of the list on a line of its own"
-            )
         if value is not None and not _has(value, key):
             have = ", ".join(map(str, value)) if isinstance(value, dict) else type(value).__name__
             raise UserError(
