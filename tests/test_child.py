@@ -141,7 +141,9 @@ def test_parents_from_elsewhere(small_store, tmp_path):
     how = ParentConfig(str(tmp_path / "hub"))
     run = train(tiny_training(small_store, tmp_path / "c", model=ModelConfig(), parent=how))
     assert open_subject(run.path).head == "tied"
-    with pytest.raises(UserError, match="takes 8 positions, and 9 are needed"):
+    with pytest.raises(
+        UserError, match=r"takes 8 positions \(its table of 8 positions\), and 9 are needed"
+    ):
         train(
             tiny_training(small_store, tmp_path / "d", model=ModelConfig(), parent=how, context=9)
         )

@@ -30,6 +30,7 @@ from lmlab.objectives.headless import Headless
 from tolerances import near
 
 SYMBOLS = 4
+BRANCHED = trees([np.array([0, 1, 1, 2, 3]), np.array([0, 1, 1, 3])], longest=64)
 
 
 @given(
@@ -60,7 +61,10 @@ def test_a_row_holds_each_sequence_and_what_it_sees(sequences, longest, data):
     inputs = batch.inputs_BT.numpy()
     for row, tree in enumerate(made):
         assert len(np.unique(np.concatenate(tree.nodes))) == tree.size
-        assert (inputs[row, tree.size :] == 9).all()
+        beyond = inputs[row, tree.size :].tolist()
+        if not tree.branched and beyond:  # a sequence by itself has its last token there
+            assert beyond.pop(0) == ids_S[tree.sequences[0]][-1]
+        assert set(beyond) <= {9}
         for s, path in zip(tree.sequences, tree.nodes, strict=True):
             assert inputs[row, path].tolist() == ids_S[s][:-1].tolist()
             assert positions[row, path].tolist() == list(range(len(path)))
@@ -134,7 +138,7 @@ def texts(count: int) -> list[Request]:
 def test_scores_are_those_of_each_alone(architecture, reads, monkeypatch):
     subject = subject_of(architecture)
     criterion, backbone = FullCrossEntropy(), subject.backbone
-    assert can_read_trees(criterion, backbone, filler=SYMBOLS) == reads
+    assert can_read_trees(criterion, backbone, BRANCHED, filler=SYMBOLS, most=64) == reads
     read: list[int] = []
     body = backbone.hidden
 
@@ -163,7 +167,7 @@ def test_models_that_read_otherwise_are_left_alone():
     cosine = Headless(
         order="forward", bos_id=SYMBOLS, settings=HeadlessConfig(cosine=True, temperature=0.2)
     )
-    assert can_read_trees(cosine.criterion, subject.backbone, filler=SYMBOLS)
+    assert can_read_trees(cosine.criterion, subject.backbone, BRANCHED, filler=SYMBOLS, most=64)
 
     class OwnPositions(GPT2LMHeadModel):
         def __init__(self, config: GPT2Config) -> None:
@@ -177,19 +181,6 @@ def test_models_that_read_otherwise_are_left_alone():
     backbone = Backbone(OwnPositions(config).eval())
     assert backbone.linear
     criterion = FullCrossEntropy()
-    assert not can_read_trees(criterion, backbone, filler=8)
-    assert not can_read_trees(criterion, Backbone(subject.model.double()), filler=SYMBOLS)
-
-
-def test_a_window_of_attention_is_not_trusted_to_a_short_trial():
-    model = build_model(
-        build_config(
-            ModelConfig("llama", layers=1, heads=2, width=16),
-            vocabulary=20, context=64, bos_id=0, end_of_text_id=1,
-        ),
-        seed=0,
-    )  # fmt: skip
-    criterion = Causal(order="forward", bos_id=0).criterion
-    assert can_read_trees(criterion, Backbone(model), filler=0)
-    model.config.sliding_window = 32
-    assert not can_read_trees(criterion, Backbone(model), filler=0)
+    assert not can_read_trees(criterion, backbone, BRANCHED, filler=8, most=32)
+    double = Backbone(subject.model.double())
+    assert not can_read_trees(criterion, double, BRANCHED, filler=SYMBOLS, most=64)

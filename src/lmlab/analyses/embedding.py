@@ -96,7 +96,9 @@ def embed(
     for start in starts if chunks is None else [starts[number] for number in chunks]:
         chunk = encoded[start : start + CHUNK]
         rows: list[np.ndarray | None] = [None] * len(chunk)
-        for numbers in _batches([len(one.ids_T) for one in chunk], config.batch_tokens):
+        lengths = [len(one.ids_T) for one in chunk]
+        mixed = prepared.encoder.takes_padding
+        for numbers in _batches(lengths, config.batch_tokens, mixed=mixed):
             batch = [chunk[i] for i in numbers]
             states_BTD = _states(prepared.encoder, batch, config)
             for b, i in enumerate(numbers):
@@ -179,11 +181,15 @@ def _membership(one: Encoded, spans_W2: np.ndarray) -> np.ndarray:
     return shares_WT & one.text_T
 
 
-def _batches(lengths: Sequence[int], positions: int) -> Iterator[list[int]]:
-    """Numbers of the pieces of each batch, longest first: as many as fill `positions`."""
+def _batches(lengths: Sequence[int], positions: int, *, mixed: bool) -> Iterator[list[int]]:
+    """Numbers of the pieces of each batch, longest first: as many as fill `positions`; of one
+    length unless `mixed`."""
     order = np.argsort(-np.asarray(lengths), kind="stable").tolist()
     while order:
-        count = max(1, positions // lengths[order[0]])
+        longest = lengths[order[0]]
+        count = max(1, positions // longest)
+        if not mixed:
+            count = min(count, sum(lengths[i] == longest for i in order))
         yield order[:count]
         order = order[count:]
 

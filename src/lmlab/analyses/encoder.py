@@ -28,11 +28,12 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from lmlab.analyses.subject import Subject, open_subject, which_tower
+from lmlab.analyses.subject import Subject, check_tokenizer, open_subject, which_tower
 from lmlab.config import digest
 from lmlab.data.order import reading_order
 from lmlab.data.tokenizers import TextTokenizer, pretrained_tokenizer
 from lmlab.errors import UserError
+from lmlab.models.behaviour import behaviour, input_length
 from lmlab.models.files import load_body
 from lmlab.models.towers import TowersModel
 from lmlab.objectives.base import Objective
@@ -61,6 +62,8 @@ class Encoder:
     """Of lmlab's own models; None for one from elsewhere."""
     limit: int | None
     """Longest input in positions; None without a limit."""
+    takes_padding: bool = True
+    """Whether texts of several lengths can be read in one batch."""
     tower: int | None = None
     """Which of two towers this is (0 or 1), if one."""
 
@@ -113,7 +116,11 @@ def open_encoder(path_or_hub_id: str | Path, *, device: str = "cpu") -> Encoder:
     body = load_body(name)
     torch.nn.Module.to(body, device)
     body.eval()
-    return Encoder(name, body, pretrained_tokenizer(name), None, _limit(body))
+    tokenizer = pretrained_tokenizer(name)
+    check_tokenizer(name, body, tokenizer)
+    found = behaviour(body)
+    limit = input_length(body, found.table).tokens
+    return Encoder(name, body, tokenizer, None, limit, found.takes_padding)
 
 
 def encoder_of(subject: Subject) -> Encoder:
@@ -126,7 +133,14 @@ def encoder_of(subject: Subject) -> Encoder:
         raise UserError(f"{subject.name}: its hidden states cannot be read")
     ends = 0 if subject.objective.autoregressive else 2
     limit = subject.context + ends
-    whole = Encoder(subject.name, body, subject.tokenizer, subject.objective, limit)
+    whole = Encoder(
+        subject.name,
+        body,
+        subject.tokenizer,
+        subject.objective,
+        limit,
+        subject.backbone.takes_padding,
+    )
     if isinstance(body, TowersModel) and body.view is not None:
         return _of_tower(whole, subject.name, body.view)
     return whole
@@ -159,13 +173,3 @@ def _as_made(encoding: Any) -> Encoded:
         np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2),
         np.asarray(encoding.special_tokens_mask) == 0,
     )
-
-
-def _limit(body: Any) -> int | None:
-    """Positions of a model from elsewhere; those before the padding id are never used (RoBERTa)."""
-    positions = getattr(body.config, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions < 1:
-        return None
-    table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
-    padding = getattr(table, "padding_idx", None)
-    return positions if padding is None else positions - padding - 1

@@ -39,7 +39,7 @@ from lmlab.numerics.frequency import (
 from lmlab.numerics.geometry import Cloud, RowMoments, cloud
 from lmlab.numerics.random_effects import Interval, two_way_ratio
 from lmlab.objectives.base import IGNORED, Batch
-from lmlab.objectives.evaluate import window_batches
+from lmlab.objectives.evaluate import can_pad, window_batches
 from lmlab.progress import Bar, track
 
 _BATCH_TOKENS = 1 << 12  # the states of all layers are held for as many
@@ -142,11 +142,7 @@ def geometry(
     take, or for a model whose hidden states cannot be read.
     """
     subject.check_store(store)
-    context = context or min(subject.context, 1024)
-    if context > subject.context:
-        raise UserError(
-            f"--context {context}: {subject.name} takes windows of at most {subject.context} tokens"
-        )
+    context = subject.window(context)
     windows = evaluation_windows(store.split(split), context, max_windows=max_windows)
     counts_V = _counts_of_text(store)
     bins_V = occurrence_deciles(counts_V)
@@ -226,7 +222,9 @@ def _read(
     shape = (len(names), DECILES + 1)
     nats_CK, tokens_CK = np.zeros(shape), np.zeros(shape)
     moments: dict[str, RowMoments] = {}
-    for rows, length in window_batches(windows, max(1, _BATCH_TOKENS // windows.context)):
+    at_once = max(1, _BATCH_TOKENS // windows.context)
+    padded = can_pad(backbone, objective, windows)
+    for rows, length in window_batches(windows, at_once, padded=padded):
         ids = [windows.ids(int(row)) for row in rows]
         batch = objective.batch(ids, device=backbone.device, length=length)
         states = layer_states(backbone, batch.inputs_BT, batch.attention_BT)

@@ -15,7 +15,8 @@ Notable:
   (BOS, else end of text).
 - What does not fit is cut from the left of the context and counted; BOS stays for lmlab's own.
 - A sequence is padded by less than an eighth, to a length that depends on its own only, and only
-  the continuation's positions go through the head. So the batch size changes rounding only.
+  the continuation's positions go through the head. So the batch size changes rounding only. Models
+  that see padding whatever the mask read sequences of one length at a time.
 - Equal sequences are scored once, so that what the tokenizer cannot tell apart is exactly equal;
   what several begin with is read once (`analyses.shared_prefixes`).
 
@@ -314,9 +315,9 @@ def _causal_batches(
 ) -> Iterator[Scored]:
     """All sequences; what several begin with once, where the model can be read so."""
     backbone, filler, ids = subject.backbone, subject.tokenizer.bos_id, sequences.ids
-    if can_read_trees(objective.criterion, backbone, filler=filler):
-        made = trees(ids, longest=subject.context)
-    else:
+    made = trees(ids, longest=subject.context)
+    most = subject.context
+    if not can_read_trees(objective.criterion, backbone, made, filler=filler, most=most):
         made = [lone_tree(s, ids[s]) for s in range(len(ids))]
     # apart, since a tree without branches needs no mask of its own, which costs time
     parts = [[tree for tree in made if tree.branched is branched] for branched in (False, True)]
@@ -374,7 +375,23 @@ def _batches(
     def size(length: int) -> int:
         return batch or evaluation_batch(length, subject.backbone.device)
 
-    return batches_of_a_length(np.minimum(subject.context, _padded(length_R)), size)
+    return batches_of_a_length(_row_lengths(subject, length_R), size)
+
+
+def _row_lengths(subject: Subject, length_R: np.ndarray) -> np.ndarray:
+    """How long the rows of texts of these lengths are made.
+
+    Where what stands behind a text changes its scores, a causal model's rows have room for the last
+    token, which is only predicted: such models read the whole text, as transformers does for its
+    own loss.
+    """
+    masked = isinstance(subject.objective, Masked)
+    padded_R = np.minimum(subject.context, _padded(length_R))
+    whole_R = length_R if masked else np.minimum(subject.context, length_R + 1)
+    tried_R = np.maximum(padded_R, whole_R)
+    if subject.backbone.takes_padding_to(length_R, tried_R, ends=2 if masked else 0):
+        return padded_R
+    return whole_R
 
 
 def _padded(length_R: np.ndarray) -> np.ndarray:

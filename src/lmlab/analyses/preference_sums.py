@@ -163,9 +163,7 @@ def preference_sums(
     model = towers_of(subject)
     objective = subject.objective
     subject.check_store(store)
-    context = context or min(subject.context, 1024)
-    if context > subject.context:
-        raise UserError(f"--context {context}: {subject.name} takes at most {subject.context}")
+    context = subject.window(context)
     scales = (1.0, 1.0)
     if not model.config.probed:
         scales = _temperatures(objective, model, store.split(held_out), context)

@@ -3,6 +3,9 @@
 A forward model continues the prompt; a backward model writes what comes before it. The text is
 given in reading order in both cases. `continuations` writes after many prompts, each up to a stop.
 
+Notable: rows of the output embedding that are no token are never drawn; the probability that the
+model gives them is shared out over the tokens in proportion.
+
 Shapes: B prompts of equal length, T tokens.
 """
 
@@ -185,6 +188,7 @@ def _write(subject: Subject, start_BT: torch.Tensor, settings: _Draw) -> list[li
         eos_token_id=end,
         pad_token_id=end,
         bos_token_id=tokenizer.bos_id,
+        suppress_tokens=subject.unused_rows.tolist() or None,
     )
     # What the model's files recommend (top-p, penalties) fills every setting left open here, so it
     # is set aside: samples follow the model's own distribution

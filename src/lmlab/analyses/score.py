@@ -31,6 +31,7 @@ from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.objectives.evaluate import (
+    can_pad,
     evaluate,
     evaluation_batch,
     position_edges,
@@ -199,11 +200,7 @@ def score(
     cannot take.
     """
     subject.check_store(store)
-    context = context or min(subject.context, 1024)
-    if context > subject.context:
-        raise UserError(
-            f"--context {context}: {subject.name} takes windows of at most {subject.context} tokens"
-        )
+    context = subject.window(context)
     part, parts = shard
     if not 0 <= part < parts:
         raise UserError(f"shard {part} of {parts}: the number must be from 0 to {parts - 1}")
@@ -220,6 +217,7 @@ def score(
             subject.backbone,
             chosen,
             batch=batch or evaluation_batch(context, subject.backbone.device),
+            padded=can_pad(subject.backbone, subject.objective, chosen),
             bar=counted,
         )
     return Score(

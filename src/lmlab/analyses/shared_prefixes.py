@@ -5,8 +5,9 @@ that agree up to it, at the position it has in each, and sees only what is befor
 attention mask of its own). Where several sequences go on alike, their next token is also scored
 once. Of BLiMP's 134,000 sentences this leaves about half of the positions.
 
-Notable: whether a model can be read so is tried out on two short sequences, through the criterion
-that scores: some know no mask of this kind (recurrent ones), or number positions their own way.
+Notable: whether a model can be read so is proved at the sizes in use, through the criterion that
+scores. Some know no mask of this kind (recurrent ones), number positions their own way, or attend
+within a window, which a mask of ours would override.
 
 Shapes: S sequences, B rows, T positions of a row, N scored pairs of a position and a target, K
 scored tokens of all sequences.
@@ -21,11 +22,13 @@ import numpy as np
 import torch
 
 from lmlab.models.backbone import Backbone
+from lmlab.models.behaviour import probe_ids
 from lmlab.objectives.base import IGNORED, Batch, Criterion
 
 _ROW = 128
-_WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
-_TOLERANCE = 1e-4
+_BRANCH = 4
+_MEAN_APART, _MOST_APART = 1e-5, 1e-3
+"""Nats a token by which a score in a tree may differ from the score alone: rounding."""
 
 
 @dataclass
@@ -99,7 +102,11 @@ def tree_batch(
     filler: int,
     device: torch.device,
 ) -> Scored:
-    """Trees of at most `length` positions as a batch, rows filled up with the id `filler`."""
+    """Trees of at most `length` positions as a batch, rows filled up with the id `filler`.
+
+    Behind a sequence by itself stands its last token, where there is room: it is only predicted,
+    but there are models that choose what they attend to by the length of the text.
+    """
     shape = (len(chosen), length)
     inputs, positions = np.full(shape, filler), np.zeros(shape, dtype=np.int64)
     branched = any(tree.branched for tree in chosen)
@@ -111,6 +118,8 @@ def tree_batch(
     sequence_K: list[np.ndarray] = []
     for row, tree in enumerate(chosen):
         filled = 0
+        if not tree.branched and tree.size < length:
+            inputs[row, tree.size] = ids_S[tree.sequences[0]][-1]
         for s, path in zip(tree.sequences, tree.nodes, strict=True):
             n, scored = len(path), scored_S[s]
             new = int(np.searchsorted(path, filled))
@@ -140,24 +149,77 @@ def tree_batch(
     return Scored(batch, np.concatenate(sequence_K), row_K.reshape(-1))
 
 
-def can_read_trees(criterion: Criterion, backbone: Backbone, *, filler: int) -> bool:
-    """Whether two sequences get the same scores in one row as each alone."""
-    if not backbone.linear or next(backbone.model.parameters()).dtype != torch.float32:
+def can_read_trees(
+    criterion: Criterion, backbone: Backbone, made: Sequence[Tree], *, filler: int, most: int
+) -> bool:
+    """Whether trees like these give the scores of each sequence alone: proved on a text of random
+    ids, with a tree as large as the largest (at most `most` positions) and sequences as long as the
+    longest.
+
+    Some models know no mask of this kind, or count columns instead of positions. A window of
+    attention that the mask overrides shows as soon as a sequence is longer than the window.
+    """
+    branched = [tree for tree in made if tree.branched]
+    if not branched:
+        return True
+    if most < 2 + _BRANCH:
         return False
-    # a window of attention counts columns, and the trial is shorter than any window
-    if any(getattr(backbone.model.config, name, None) is not None for name in _WINDOWS):
+    if not (backbone.linear and backbone.takes_padding):
         return False
-    a, b = (i % backbone.weight_VD.shape[0] for i in (5, 7))
-    ids_S = [np.array([filler, a, b, a, a]), np.array([filler, a, a, b, b])]
-    settings = {"length": 8, "filler": filler, "device": backbone.device}
-    apart = tree_batch([lone_tree(s, ids_S[s]) for s in range(2)], ids_S, [4, 4], **settings)
+    if next(backbone.model.parameters()).dtype != torch.float32:
+        return False
+    size = max(tree.size for tree in branched)
+    longest = max(len(path) for tree in branched for path in tree.nodes)
+    # some of the others may branch where the largest goes straight on
+    size = min(max(size, longest + _BRANCH), most)
+    tree, ids_S = _trial(backbone, filler, longest=max(2, min(longest, size - _BRANCH)), size=size)
     try:
-        together = tree_batch(trees(ids_S, longest=8), ids_S, [4, 4], **settings)
-        nats_K, other_K = (
-            criterion.each(backbone, of.batch)[torch.from_numpy(of.row_K).to(backbone.device)]
-            for of in (apart, together)
-        )
-    except (AttributeError, RuntimeError, TypeError, ValueError):
+        together = _nats(criterion, backbone, [tree], ids_S, filler)
+        alone = [
+            _nats(criterion, backbone, [lone_tree(s, ids_S[s])], ids_S, filler)
+            for s in tree.sequences
+        ]
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError,
+            TypeError, ValueError):  # fmt: skip
         return False
-    order_K = np.argsort(together.sequence_K, kind="stable")
-    return torch.allclose(nats_K, other_K[order_K], rtol=_TOLERANCE, atol=_TOLERANCE)
+    apart_K = np.abs(together - np.concatenate(alone))
+    return bool(apart_K.mean() <= _MEAN_APART and apart_K.max() <= _MOST_APART)
+
+
+def _trial(
+    backbone: Backbone, filler: int, *, longest: int, size: int
+) -> tuple[Tree, list[np.ndarray]]:
+    """A tree of `size` positions with a sequence of `longest` inputs: others leave it after a
+    quarter, as far as the columns reach, and the last is short and far from what it shares."""
+    ids = probe_ids(backbone.model, size + 2).cpu().numpy()
+    first = np.concatenate([[filler], ids[: longest - 1]])
+    inputs, nodes = [first], [np.arange(longest)]
+    filled, shared = longest, max(1, longest // 4)
+    last = min(3, longest - 1, (size - longest) // 2)
+    while filled < size:
+        room = size - last - filled
+        kept, new = (shared, min(room, longest - shared)) if room else (1, last)
+        inputs.append(np.concatenate([first[:kept], ids[filled : filled + new]]))
+        nodes.append(np.concatenate([np.arange(kept), np.arange(filled, filled + new)]))
+        filled += new
+    target = ids[-1:]
+    return (
+        Tree(list(range(len(inputs))), nodes, size),
+        [np.concatenate([each, target]) for each in inputs],
+    )
+
+
+def _nats(
+    criterion: Criterion,
+    backbone: Backbone,
+    chosen: Sequence[Tree],
+    ids_S: Sequence[np.ndarray],
+    filler: int,
+) -> np.ndarray:
+    """Nats of all tokens of the trees' sequences (K), in their order."""
+    scored = tree_batch(
+        chosen, ids_S, [len(ids) - 1 for ids in ids_S],
+        length=max(tree.size for tree in chosen), filler=filler, device=backbone.device,
+    )  # fmt: skip
+    nats_N = criterion.each(backbone, scored.batch).double().cpu().numpy()
+    return nats_N[scored.row_K]

@@ -1,8 +1,8 @@
 """The only door to a model: a checkpoint, a run, a folder or a Hub name becomes a `Subject`.
 
 A subject is a model with its tokenizer, objective, order, head and context, ready to analyse. For
-lmlab's own checkpoints all of that stands in `lmlab.json`; for a model from elsewhere the objective
-follows from its architecture.
+lmlab's own checkpoints all of that stands in `lmlab.json`; a model from elsewhere is tried out
+(`models.behaviour`): one whose later tokens move no earlier logit is causal, any other masked.
 
 Notable:
 - Weights are read as safetensors only, and no code that comes with a model is run.
@@ -13,9 +13,11 @@ Notable:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from transformers import AutoConfig
 
@@ -28,15 +30,18 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TextTokenizer, load_tokenizer, pretrained_tokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.models.files import language_model_kinds, load_pretrained, longest_input
+from lmlab.models.behaviour import ASSUMED_LENGTH, InputLength, input_length
+from lmlab.models.files import language_model_kinds, load_pretrained
 from lmlab.models.head import attach_bias, read_bias
 from lmlab.models.towers import TwoTower
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
 from lmlab.objectives.towers import plain_record
+from lmlab.progress import say
 from lmlab.runs.checkpoint import read_json_file, usable_checkpoint
 
 RECORD_FORMAT = "lmlab model 1"
+_LONGEST_BY_DEFAULT = 1024
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,11 @@ class Subject:
     head: str
     """"tied" or "untied", and what output bias lmlab gave it, if any."""
     context: int
-    """Longest window in tokens (BOS not counted)."""
+    """Longest window in tokens (BOS not counted); what is assumed where nothing bounds it."""
     record: dict[str, Any]
     """The checkpoint's `lmlab.json`; empty for a model from elsewhere."""
+    bounded: bool = True
+    """Whether a longer window than `context` does not fit."""
 
     @property
     def order(self) -> str:
@@ -64,6 +71,25 @@ class Subject:
     def conditions(self) -> str:
         """What each token is scored from, and the token that windows begin with."""
         return f"{self.objective.conditions}; windows begin with {self.tokenizer.begins_with}"
+
+    @cached_property
+    def unused_rows(self) -> np.ndarray:
+        """Rows of the output embedding that are no token of the tokenizer (int64), such as those
+        that pad the vocabulary to a round number."""
+        head = self.model.get_output_embeddings()
+        rows = len(self.backbone.embedding_VD if head is None else head.weight)
+        return np.setdiff1d(np.arange(rows), self.tokenizer.ids)
+
+    def window(self, context: int | None) -> int:
+        """Tokens of a window: `context`, else the longest that fits, at most 1024.
+
+        Raises `UserError` where it does not fit.
+        """
+        if context is not None and context > self.context and self.bounded:
+            raise UserError(
+                f"--context {context}: {self.name} takes windows of at most {self.context} tokens"
+            )
+        return context or min(self.context, _LONGEST_BY_DEFAULT)
 
     def check_store(self, store: TokenStore) -> None:
         """`UserError` unless `store` was made with this subject's tokenizer."""
@@ -176,43 +202,96 @@ def _foreign(name: str, *, device: str, objective: str) -> Subject:
             f"{name}: neither a run, a checkpoint, nor a transformers model here or on the Hub: "
             f"{error}"
         ) from error
-    kind = config.model_type
-    fills, continues, trained_to_fill = language_model_kinds(config)
-    if not (fills or continues):
-        raise UserError(f"{name}: architecture '{kind}' is no causal or masked language model")
-    if not {"masked": fills, "causal": continues}.get(objective, True):
+    if not any(language_model_kinds(config)):
         raise UserError(
-            f"{name} is a {'masked' if fills else 'causal'} language model ({kind}) and cannot be "
-            f"scored as a {objective} one; leave --objective out"
+            f"{name}: architecture '{config.model_type}' is no causal or masked language model"
         )
-    masked = objective == "masked" or (objective == "auto" and trained_to_fill)
-    model = _load_model(name, device, masked=masked)
     tokenizer = pretrained_tokenizer(name)
+    backbone = _read_as(name, config, objective, device)
+    masked = backbone.bidirectional
+    check_tokenizer(name, backbone.model, tokenizer)
     if masked and tokenizer.mask_id is None:
         raise UserError(f"{name}: its tokenizer has no mask token, so nothing can be masked")
-    tied = model.get_output_embeddings() is not None and (
-        model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    )
     record: dict[str, Any] = {"name": "causal"}
     if masked:
         record = {"name": "masked", "masking": to_mapping(MaskingConfig())}
-    backbone, made = Backbone(model), from_record(record, order=FORWARD, tokenizer=tokenizer)
-    made.check(backbone)
+    head = backbone.model.get_output_embeddings()
+    tied = head is not None and head.weight is backbone.embedding_VD
+    length = input_length(backbone.model, backbone.behaviour.table)
     return Subject(
         name=name,
-        model=model,
+        model=backbone.model,
         backbone=backbone,
         tokenizer=tokenizer,
-        objective=made,
+        objective=from_record(record, order=FORWARD, tokenizer=tokenizer),
         head="tied" if tied else "untied",
-        context=_context(config, masked=masked),
+        context=_context(name, length, masked=masked),
         record={},
+        bounded=length.tokens is not None,
     )
 
 
-def _context(config: Any, *, masked: bool) -> int:
-    """Tokens that fit a window of a model from elsewhere."""
-    longest = longest_input(config)
-    if longest is None:
-        return 1024
-    return longest - 2 if masked else longest  # a masked model reads one token at either end
+def _read_as(name: str, config: Any, objective: str, device: str) -> Backbone:
+    """The model as what it is, causal or masked: it is tried out.
+
+    Raises `UserError` where it is neither, not `objective`, or not repeatable.
+    """
+    kind = config.model_type
+    fills, continues = language_model_kinds(config)
+    # which of the two to load first is a guess that spares a second load
+    masked = fills and not (continues and getattr(config, "is_decoder", True))
+    backbone = Backbone(_load_model(name, device, masked=masked))
+    found = backbone.bidirectional
+    if found != masked and (fills if found else continues):
+        backbone = Backbone(_load_model(name, device, masked=found))
+    made = type(backbone.model).__name__
+    if objective not in ("auto", "masked" if found else "causal"):
+        raise UserError(
+            f"{name} is a {'masked' if found else 'causal'} language model ({kind}: a later token "
+            f"{'moves' if found else 'does not move'} an earlier logit) and cannot be scored as a "
+            f"{objective} one; leave --objective out"
+        )
+    if found and not fills:
+        raise UserError(
+            f"{name}: a later token moves an earlier logit, so {made} sees what it would have to "
+            f"predict, and '{kind}' has no masked language model; lmlab scores causal and masked "
+            "models"
+        )
+    if not (found or continues):
+        raise UserError(
+            f"{name}: in {made} no later token moves an earlier logit, so it does not fill in "
+            f"masks from both sides, and '{kind}' has no causal language model"
+        )
+    if not backbone.behaviour.repeatable:
+        raise UserError(
+            f"{name}: {made} gives other logits when it reads the same text again (it draws random "
+            "numbers), so no score of it could be repeated"
+        )
+    return backbone
+
+
+def check_tokenizer(name: str, model: Any, tokenizer: TextTokenizer) -> None:
+    """`UserError` where the tokenizer has ids that the model does not embed."""
+    rows = len(model.get_input_embeddings().weight)
+    if tokenizer.vocabulary > rows:
+        beyond = tokenizer.backend.id_to_token(tokenizer.vocabulary - 1)
+        raise UserError(
+            f"{name}: the tokenizer has {tokenizer.vocabulary:,} ids, the model embeds {rows:,} "
+            f"(the last id is {beyond!r}). Take the tokenizer that the model was trained with, or "
+            "give the model a row for each id: model.resize_token_embeddings"
+            f"({tokenizer.vocabulary}) in transformers"
+        )
+
+
+def _context(name: str, length: InputLength, *, masked: bool) -> int:
+    """Tokens that fit a window of a model from elsewhere; says so where that is assumed."""
+    if length.tokens is None:
+        say(
+            f"{name}: nothing bounds the length of its input ({length.basis}); windows of "
+            f"{ASSUMED_LENGTH:,} tokens are assumed, and --context may ask for longer ones"
+        )
+        return ASSUMED_LENGTH
+    fits = length.tokens - 2 if masked else length.tokens  # a masked model reads an id at each end
+    if fits < 1:
+        raise UserError(f"{name}: its input is at most {length.tokens} tokens ({length.basis})")
+    return fits

@@ -33,7 +33,7 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.logits import LogitHead
 from lmlab.numerics.random_effects import Clusters
 from lmlab.objectives.base import Batch, hidden_states
-from lmlab.objectives.evaluate import window_batches
+from lmlab.objectives.evaluate import can_pad, window_batches
 from lmlab.processes import from_all, shared_out, sum_over_processes, world
 from lmlab.progress import track
 
@@ -298,11 +298,7 @@ def choose_windows(
     """
     subject.check_store(store)
     _check_logits(subject)
-    context = context or min(subject.context, 1024)
-    if context > subject.context:
-        raise UserError(
-            f"--context {context}: {subject.name} takes windows of at most {subject.context} tokens"
-        )
+    context = subject.window(context)
     return evaluation_windows(store.split(split), context, max_windows=max_windows, seed=seed)
 
 
@@ -318,7 +314,9 @@ def store_states(
     backbone, objective = subject.backbone, subject.objective
     at_once = max(1, _BATCH_TOKENS[backbone.device.type] // windows.context)
     with track(label, float(windows.length_M.sum()), "tokens") as bar:
-        for (rows, length), is_mine in shared_out(window_batches(windows, at_once)):
+        padded = can_pad(backbone, objective, windows)
+        batches = window_batches(windows, at_once, padded=padded)
+        for (rows, length), is_mine in shared_out(batches):
             bar.advance(float(windows.length_M[rows].sum()))
             if share and not is_mine:
                 continue

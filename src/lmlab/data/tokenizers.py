@@ -113,7 +113,8 @@ class TextTokenizer:
     """A `tokenizers.Tokenizer` with lmlab's conventions.
 
     Attributes: `backend`, `bos_id`, `end_of_text_id`, `mask_id` (None without one),
-    `reversed_text`, `vocabulary` (number of ids), `fingerprint`.
+    `reversed_text`, `vocabulary` (the highest id and one), `ids` (those that are tokens, in order),
+    `fingerprint`.
     """
 
     def __init__(
@@ -132,8 +133,8 @@ class TextTokenizer:
         self.bos_id, self.end_of_text_id = bos_id, end_of_text_id
         self.mask_id = mask_id
         self.reversed_text = reversed_text
-        ids = backend.get_vocab(with_added_tokens=True).values()
-        self.vocabulary = max(ids) + 1
+        self.ids = np.array(sorted({*backend.get_vocab(with_added_tokens=True).values()}))
+        self.vocabulary = int(self.ids[-1]) + 1
 
     @cached_property
     def fingerprint(self) -> str:

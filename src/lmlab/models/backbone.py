@@ -16,8 +16,11 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+
+from lmlab.models.behaviour import Behaviour, behaviour, padding_is_harmless, uncached_option
 
 
 def _transform(model: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -54,6 +57,7 @@ class Backbone:
         if self._body is not None and self._body is not model:
             self._head = self.model.get_output_embeddings()
         self._transform = _transform(model)
+        self._padding: dict[tuple[int, int], bool] = {}
         self.linear = self._head is not None and self._head_is_linear()
         self._call_body: Any = self._body
         if compile_body:
@@ -112,15 +116,38 @@ class Backbone:
         return next(self.model.parameters()).device
 
     @cached_property
+    def behaviour(self) -> Behaviour:
+        """What short inputs show of the model (tried out once). `UserError` as `behaviour`."""
+        return behaviour(self.model)
+
+    @property
     def bidirectional(self) -> bool:
-        """Whether the first of two tokens sees the second (tried out)."""
-        ids_2T = torch.tensor([[0, 0], [0, 1]], device=self.device)
-        training = self.model.training
-        self.model.eval()
-        with torch.no_grad():
-            first_2V = self.model(input_ids=ids_2T).logits[:, 0]
-        self.model.train(training)
-        return not torch.allclose(first_2V[0], first_2V[1], rtol=1e-6, atol=1e-7)
+        """Whether a later token moves an earlier logit."""
+        return self.behaviour.bidirectional
+
+    @property
+    def takes_padding(self) -> bool:
+        """Whether short texts can be padded to one length; lmlab's own classes are made so."""
+        kind = getattr(self.model.config, "model_type", "")
+        return kind.startswith("lmlab_") or self.behaviour.takes_padding
+
+    def takes_padding_to(
+        self, length_M: np.ndarray, padded_M: np.ndarray, *, ends: int = 0
+    ) -> bool:
+        """Whether texts of these lengths can be padded so, `ends` more positions read: the longest
+        of those that grow is tried out, once."""
+        grows = length_M < padded_M
+        if not grows.any():
+            return True
+        if not self.takes_padding:
+            return False
+        at = int(np.argmax(np.where(grows, length_M, 0)))
+        sizes = (int(length_M[at]) + ends, int(padded_M[at]) + ends)
+        if sizes not in self._padding:
+            self._padding[sizes] = padding_is_harmless(
+                self.model, *sizes, bidirectional=self.bidirectional
+            )
+        return self._padding[sizes]
 
     def hidden(
         self,
@@ -133,7 +160,7 @@ class Backbone:
         inputs = _inputs(ids_BT, attention_BT)
         if positions_BT is not None:
             inputs["position_ids"] = positions_BT
-        return self._call_body(**inputs, **self._uncached).last_hidden_state
+        return self._call_body(**inputs, **uncached_option(self._body)).last_hidden_state
 
     def transformed(self, hidden: torch.Tensor) -> torch.Tensor:
         """The states that the linear head reads, (..., D), from those of the body."""
@@ -152,12 +179,7 @@ class Backbone:
         inputs = _inputs(ids_BT, attention_BT)
         if segments_BT is not None:
             inputs["token_type_ids"] = segments_BT
-        return self._compiled_model(**inputs).logits
-
-    @property
-    def _uncached(self) -> dict[str, bool]:
-        # encoders take no such option
-        return {} if self._transform is not None else {"use_cache": False}
+        return self._compiled_model(**inputs, **uncached_option(self.model)).logits
 
 
 def probe(embedding_VD: torch.Tensor) -> torch.Tensor:

@@ -94,7 +94,7 @@ def _load(kind: Any, name: str, **settings: Any) -> tuple[Any, set[str]]:
             output_loading_info=True,
             **settings,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
         hint = _PICKLED if ".safetensors" in str(error) and ".bin" in str(error) else ""
         raise UserError(f"{name}: the model cannot be loaded: {error}{hint}") from error
     finally:
@@ -112,14 +112,13 @@ def _refuse(name: str, model: Any, missing: set[str]) -> None:
         )
 
 
-def language_model_kinds(config: Any) -> tuple[bool, bool, bool]:
-    """Of a transformers configuration: whether its architecture has a masked language model, a
-    causal one, and whether it is the masked one that was trained."""
+def language_model_kinds(config: Any) -> tuple[bool, bool]:
+    """Of a transformers configuration: whether its architecture has a masked language model, and
+    whether it has a causal one. Which of them a model is, only the model tells (`behaviour`)."""
     kind = config.model_type
     fills = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     continues = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or kind.startswith("lmlab_")
-    trained_to_fill = not continues or any("MaskedLM" in a for a in config.architectures or [])
-    return fills, continues, fills and trained_to_fill
+    return fills, continues
 
 
 def model_files(
@@ -172,12 +171,3 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         tensor.copy_(tensors.pop(name))
     if tensors:
         raise UserError(f"{path}: does not fit this model (extra weight '{next(iter(tensors))}')")
-
-
-def longest_input(config: Any) -> int | None:
-    """Tokens, special ones counted, that fit a model's positions; None where there is no bound."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if not isinstance(positions, int):
-        return None
-    # RoBERTa counts positions from the padding id on
-    return positions - (config.pad_token_id + 1 if config.model_type == "roberta" else 0)

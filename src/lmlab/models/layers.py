@@ -8,7 +8,6 @@ Shapes: B batch, T tokens, D width.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
+from lmlab.models.behaviour import uncached_option
 
 FINAL = "final"
 LAST = "last"
@@ -80,11 +80,9 @@ def last_states(
 def _inputs(
     body: Any, ids_BT: torch.Tensor, attention_BT: torch.Tensor | None
 ) -> dict[str, torch.Tensor | bool]:
-    inputs: dict[str, torch.Tensor | bool] = {"input_ids": ids_BT}
+    inputs: dict[str, torch.Tensor | bool] = {"input_ids": ids_BT, **uncached_option(body)}
     if attention_BT is not None:
         inputs["attention_mask"] = attention_BT
-    if "use_cache" in inspect.signature(body.forward).parameters:
-        inputs["use_cache"] = False
     return inputs
 
 

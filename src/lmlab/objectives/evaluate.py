@@ -1,7 +1,8 @@
 """Scores of evaluation windows: the one loop that training's validation and the analyses share.
 
 Notable: a window is padded to a multiple of 32 that depends on its own length only, so its score
-does not depend on the batch it lands in (beyond the rounding of a matrix product).
+does not depend on the batch it lands in (beyond the rounding of a matrix product). Models that see
+padding whatever the mask get windows of one length in a batch instead.
 
 Nats are kept for each window and each bin of positions (`position_edges`): enough for intervals by
 position over any clusters of windows, at a fraction of the size of the nats of each token. Beside
@@ -78,10 +79,26 @@ def batches_of_a_length(
             yield rows[start : start + size], length
 
 
-def window_batches(windows: EvaluationWindows, batch: int) -> Iterator[tuple[np.ndarray, int]]:
-    """All windows, at most `batch` at a time: their rows, and the length that all are padded to."""
+def window_batches(
+    windows: EvaluationWindows, batch: int, *, padded: bool = True
+) -> Iterator[tuple[np.ndarray, int]]:
+    """All windows, at most `batch` at a time: their rows, and the length that all are padded to;
+    unless `padded`, all have that length."""
+    length_M = _padded_lengths(windows) if padded else windows.length_M
+    return batches_of_a_length(length_M, lambda _: batch)
+
+
+def can_pad(backbone: Backbone, objective: Objective, windows: EvaluationWindows) -> bool:
+    """Whether a model gives windows of several lengths, padded to one, the scores of each alone
+    (tried out at the sizes in use)."""
+    return backbone.takes_padding_to(
+        windows.length_M, _padded_lengths(windows), ends=0 if objective.autoregressive else 2
+    )
+
+
+def _padded_lengths(windows: EvaluationWindows) -> np.ndarray:
     multiple = -(-windows.length_M // _PAD_MULTIPLE) * _PAD_MULTIPLE
-    return batches_of_a_length(np.minimum(windows.context, multiple), lambda _: batch)
+    return np.minimum(windows.context, multiple)
 
 
 def evaluate(
@@ -90,13 +107,15 @@ def evaluate(
     windows: EvaluationWindows,
     *,
     batch: int,
+    padded: bool = True,
     share: bool = True,
     bar: Bar | None = None,
 ) -> WindowNats:
     """Scores all windows, `batch` at a time, in evaluation mode and without gradients.
 
-    `bar` counts scored tokens. Sums are float64. Several processes `share` the batches out, and
-    each has all results; a window is in the same batch whatever their number.
+    `bar` counts scored tokens. Unless `padded`, the windows of a batch have one length. Sums are
+    float64. Several processes `share` the batches out, and each has all results; a window is in
+    the same batch whatever their number.
     """
     edges = position_edges(windows.context)
     nats_Mb = np.zeros((len(windows), len(edges) - 1))
@@ -105,7 +124,8 @@ def evaluate(
     training = model.training
     model.eval()
     try:
-        for (rows, length), is_mine in shared_out(window_batches(windows, batch)):
+        batches = window_batches(windows, batch, padded=padded)
+        for (rows, length), is_mine in shared_out(batches):
             if is_mine or not share:
                 ids = [windows.ids(int(row)) for row in rows]
                 made = objective.batch(ids, device=backbone.device, length=length)

@@ -10,12 +10,11 @@ Notable:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from transformers import AutoConfig
 
-from lmlab.config.hub import where_from
 from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.data.labelled_store import Labels, read_labels
 from lmlab.data.order import FORWARD
@@ -24,7 +23,14 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TextTokenizer, pretrained_tokenizer
 from lmlab.data.windows import key
 from lmlab.errors import UserError
-from lmlab.models.files import language_model_kinds, load_classifier, longest_input
+from lmlab.models.behaviour import (
+    ASSUMED_LENGTH,
+    Behaviour,
+    InputLength,
+    behaviour,
+    input_length,
+)
+from lmlab.models.files import load_body, load_classifier
 from lmlab.numerics.classification import class_weights
 from lmlab.training.parent import Parent, check_fit, find_parent
 
@@ -48,11 +54,13 @@ def classifier_parent(name: str) -> ClassifierParent:
     """
     parent = find_parent(ParentConfig(name))
     assert parent is not None
-    positions = longest_input(_configuration(parent))
+    tokenizer = pretrained_tokenizer(parent.name)
+    length = _tried(parent.name, parent.identity)[1].tokens
+    unbounded = parent.record.get("context", ASSUMED_LENGTH)
     return ClassifierParent(
-        pretrained_tokenizer(parent.name),
+        tokenizer,
         parent.record.get("order", FORWARD),
-        parent.record["context"] if positions is None else positions - 2,
+        unbounded if length is None else length - 2,
     )
 
 
@@ -87,16 +95,15 @@ def reads_both_ways(parent: Parent) -> bool:
     """Whether a parent is a masked language model."""
     if parent.record:
         return "masking" in parent.record["objective"]
-    return language_model_kinds(_configuration(parent))[2]
+    return _tried(parent.name, parent.identity)[0].bidirectional
 
 
-def _configuration(parent: Parent) -> Any:
-    try:
-        return AutoConfig.from_pretrained(**where_from(parent.name), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{parent.name}: no transformers model here or on the Hub: {error}"
-        ) from error
+@lru_cache
+def _tried(name: str, identity: str) -> tuple[Behaviour, InputLength]:
+    """What the body of a model from elsewhere does; `identity` says when it is another one."""
+    body = load_body(name)
+    found = behaviour(body)
+    return found, input_length(body, found.table)
 
 
 def classifier_of(

@@ -181,6 +181,7 @@ class Trainer:
             torch.compiler.reset()
         self.backbone = Backbone(self.model, compile_body=config.compile)
         self.objective.check(self.backbone)
+        _ = self.backbone.takes_padding  # tried out while the model is whole; kept
         self.model.train()
         self.replicas = Replicas(
             self.backbone,

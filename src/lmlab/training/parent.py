@@ -18,7 +18,8 @@ from lmlab.data.tokenizers import TextTokenizer
 from lmlab.data.windows import key
 from lmlab.durable import file_sha256
 from lmlab.errors import UserError
-from lmlab.models.files import load_pretrained, longest_input
+from lmlab.models.behaviour import behaviour, input_length
+from lmlab.models.files import load_pretrained
 from lmlab.models.head import with_untied_head
 from lmlab.models.towers import TwoTower, with_probes
 from lmlab.runs.checkpoint import read_json_file, usable_checkpoint
@@ -112,14 +113,26 @@ def check_fit(model: Any, parent: Parent, config: TrainConfig, tokenizer: TextTo
             f"it: lmlab prepare --tokenizer.kind pretrained --tokenizer.name {name}"
         )
     rows = len(model.get_input_embeddings().weight)
+    if rows == tokenizer.vocabulary - 1 == tokenizer.mask_id:
+        raise UserError(
+            f"--objective {config.objective}: the tokenizer of {name} has no mask token, and its "
+            f"embedding of {rows:,} rows has no room for one. Give it one with transformers: "
+            "tokenizer.add_special_tokens({'mask_token': '[MASK]'}), "
+            f"model.resize_token_embeddings({rows + 1}), and prepare the text with it"
+        )
     if rows < tokenizer.vocabulary:
         raise UserError(
             f"{config.store} has a vocabulary of {tokenizer.vocabulary:,}, but {name} embeds only "
             f"{rows:,} tokens; prepare the text with the parent's own tokenizer"
         )
-    longest = longest_input(model.config)
-    if longest is not None and longest < config.positions:
+    check_length(model, name, config)
+
+
+def check_length(model: Any, name: str, config: TrainConfig) -> None:
+    """`UserError` unless a model takes as many positions as `config` needs."""
+    length = input_length(model, behaviour(model).table)
+    if length.tokens is not None and length.tokens < config.positions:
         raise UserError(
-            f"--context {config.context}: {name} takes {longest} positions, and {config.positions} "
-            "are needed"
+            f"--context {config.context}: {name} takes {length.tokens} positions ({length.basis}), "
+            f"and {config.positions} are needed"
         )

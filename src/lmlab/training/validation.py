@@ -57,7 +57,14 @@ class TextValidation:
 
     def measure(self, backbone: Backbone) -> dict[str, float]:
         batch = evaluation_batch(self.context, backbone.device)
-        scored = evaluate(self.objective, backbone, self.windows, batch=batch, share=self.share)
+        scored = evaluate(
+            self.objective,
+            backbone,
+            self.windows,
+            batch=batch,
+            padded=backbone.takes_padding,
+            share=self.share,
+        )
         return {"validation_nats_per_token": scored.nats_per_token}
 
     def goodness(self, record: Mapping[str, Any]) -> tuple[float, ...] | None:
