@@ -78,7 +78,7 @@ class EncodedSubject:
     sparsity: Sparsity
     errors: tuple[DecileError, ...]
     padded: int
-    """Rows of the embedding beyond the tokenizer's ids."""
+    """Rows of the embedding that are no token; their probability is `statistics.unused`."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; arrays over tokens are left out."""
@@ -99,6 +99,7 @@ class EncodedSubject:
             "sparsity": asdict(self.sparsity),
             "errors": [asdict(error) for error in self.errors],
             "padded": self.padded,
+            "padded_probability": self.statistics.unused,
         }
 
 
@@ -144,14 +145,14 @@ def encode(
         nulls=null_fits(head.embedding_VD, encoding, counts_V=counts_V),
         sparsity=sparsity(head.embedding_VD, encoding, rotations=rotations),
         errors=error_by_frequency(encoding, counts_V),
-        padded=len(head.embedding_VD) - subject.tokenizer.vocabulary,
+        padded=len(subject.unused_rows),
     )
 
 
 def not_text(subject: Subject, rows: int) -> NDArray[np.int64]:
-    """Ids that no text has: special tokens, and rows beyond the tokenizer's vocabulary."""
+    """Ids that no text has: special tokens, and rows that are no token of the tokenizer."""
     special = [token for token in subject.tokenizer.special_ids if token < rows]
-    return np.array([*special, *range(subject.tokenizer.vocabulary, rows)], dtype=np.int64)
+    return np.array([*special, *subject.unused_rows], dtype=np.int64)
 
 
 def training_counts(subject: Subject, store: TokenStore, rows: int) -> NDArray[np.int64]:
@@ -174,6 +175,16 @@ def encoding_rows(made: EncodedSubject) -> list[tuple[str, str]]:
         ("tokens fitted", f"{len(encoding.tokens):,}"),
         ("tokens of probability 0", f"{encoding.zero_alpha:,}"),
         ("tokens that no text has", f"{encoding.excluded:,}"),
+        *(
+            [
+                (
+                    f"probability of {made.padded:,} rows without a token",
+                    f"{made.statistics.unused:.2e}",
+                )
+            ]
+            if made.padded
+            else []
+        ),
         *((f"R² of the predictor, {name}", f"{r2:.4f}") for name, r2 in made.predictors.items()),
         *((f"null: {name}, R2 held out", f"{r2:.4f}") for name, r2 in made.nulls.items()),
         ("dimensions for 90 % of R2", dimensions_needed(made.sparsity)),

@@ -76,8 +76,8 @@ class Subject:
     def unused_rows(self) -> np.ndarray:
         """Rows of the output embedding that are no token of the tokenizer (int64), such as those
         that pad the vocabulary to a round number."""
-        head = self.model.get_output_embeddings()
-        rows = len(self.backbone.embedding_VD if head is None else head.weight)
+        weight_VD = getattr(self.model.get_output_embeddings(), "weight", None)
+        rows = len(self.backbone.embedding_VD if weight_VD is None else weight_VD)
         return np.setdiff1d(np.arange(rows), self.tokenizer.ids)
 
     def window(self, context: int | None) -> int:

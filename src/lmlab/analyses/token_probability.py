@@ -8,8 +8,9 @@ Notable:
 - Sums over a chunk's contexts are float32, sums over chunks float64.
 - Chunks have the same contexts whatever the batch, so the result depends on the batch only through
   the rounding of the model's body.
-- Every row of the head takes part in the softmax, also those that pad the vocabulary: it is the
-  model's own distribution.
+- The softmax is the model's own, over every row of its head. Rows that are no token of a subject's
+  tokenizer (they pad the vocabulary) get no mean probability; what they have together is reported
+  (`unused`), and alpha sums to 1 less that.
 
 Shapes: N positions, T positions of a window, B windows, C contexts of a chunk, D width,
 V vocabulary.
@@ -48,7 +49,7 @@ class EncodingStatistics:
     """What the predictors of `analyses.encoding` need: nats, float64, over all positions."""
 
     alpha_V: NDArray[np.float64]
-    """Mean probability of each row of the head; sums to 1."""
+    """Mean probability of each row of the head that is a token; sums to 1 - `unused`."""
     mean_hidden_D: NDArray[np.float64]
     covariance_DD: NDArray[np.float64]
     """Of the hidden states that the head reads (population: over n, not n - 1)."""
@@ -57,13 +58,17 @@ class EncodingStatistics:
     mean_log_z: float
     variance_log_z: float
     positions: int
+    unused: float = 0.0
+    """Mean probability of all rows that are no token."""
 
 
 class ProbabilitySums:
     """The sums behind `EncodingStatistics`, filled by `add`."""
 
-    def __init__(self, head: LogitHead) -> None:
+    def __init__(self, head: LogitHead, unused_rows: NDArray[np.int64] | None = None) -> None:
+        """`unused_rows` of the head are no token."""
         self.head = head
+        self._unused_rows = [] if unused_rows is None else unused_rows
         vocabulary, width = head.weight_VD.shape
         self.alpha_V = torch.zeros(vocabulary, dtype=torch.float64, device=head.weight_VD.device)
         # of (h, log Z) less a first guess of their means, so that nothing large cancels
@@ -135,7 +140,7 @@ class ProbabilitySums:
         if world() == 1:
             return self
         self._finish()
-        made = ProbabilitySums(self.head)
+        made = ProbabilitySums(self.head, np.asarray(self._unused_rows, dtype=np.int64))
         like = self.alpha_V
         # every process's guess of the means is moved to that of one which has some
         own = torch.zeros_like(self._sum) if self._first is None else self._first
@@ -173,9 +178,13 @@ class ProbabilitySums:
         mean = self._sum / n
         covariance = (self._second / n - torch.outer(mean, mean)).cpu().numpy()
         at = (mean + self._first).cpu().numpy()
+        # each context's float32 shares sum to 1 up to rounding only
+        alpha_V = (self.alpha_V / self.alpha_V.sum()).cpu().numpy()
+        unused = float(alpha_V[self._unused_rows].sum())
+        alpha_V[self._unused_rows] = 0
         return EncodingStatistics(
-            # each context's float32 shares sum to 1 up to rounding only
-            alpha_V=(self.alpha_V / self.alpha_V.sum()).cpu().numpy(),
+            alpha_V=alpha_V,
+            unused=unused,
             mean_hidden_D=at[:-1],
             covariance_DD=covariance[:-1, :-1],
             covariance_log_z_D=covariance[:-1, -1],
@@ -209,7 +218,8 @@ def encoding_statistics(
     its vocabulary, or a masked model without a mask id.
     """
     backbone = backbone_of(model)
-    sums = ProbabilitySums(LogitHead(backbone))
+    unused_rows = model.unused_rows if isinstance(model, Subject) else None
+    sums = ProbabilitySums(LogitHead(backbone), unused_rows)
     for hidden_ND in window_states(model, windows_NT, mask_id=mask_id, batch=batch):
         sums.add(hidden_ND)
     return sums.statistics()
@@ -342,7 +352,7 @@ def all_states(subject: Subject, windows: EvaluationWindows, *, label: str) -> S
 
 def mean_of_states(subject: Subject, states: States) -> EncodingStatistics:
     """`encoding_statistics` over states that are at hand."""
-    sums = ProbabilitySums(LogitHead(subject.backbone))
+    sums = ProbabilitySums(LogitHead(subject.backbone), subject.unused_rows)
     sums.add(states.hidden_ND)
     return sums.statistics()
 
@@ -354,7 +364,7 @@ def store_statistics(
 
     Several processes share the text out, and each has the whole statistics.
     """
-    sums = ProbabilitySums(LogitHead(subject.backbone))
+    sums = ProbabilitySums(LogitHead(subject.backbone), subject.unused_rows)
     for states in store_states(subject, windows, label=label, share=True):
         sums.add(states.hidden_ND)
     return sums.all_reduce().statistics()

@@ -9,7 +9,7 @@
   what its configuration declares, under any of the usual names.
 
 Notable:
-- Five forward passes over at most 16 tokens, in evaluation mode.
+- Six forward passes over at most 16 tokens, in evaluation mode.
 - Ids are drawn by a seed of its own, without those that a configuration names: a padding id moves
   positions, an image's id asks for an image.
 - What counts as moved is held against what a token moves at its own position, and against rounding.
@@ -65,7 +65,7 @@ class Behaviour:
     bidirectional: bool
     """A later token moves an earlier output."""
     repeatable: bool
-    """The same input gives the same output, whatever else is in the batch."""
+    """The same input gives the same output, whatever else is in the batch, and nothing is drawn."""
     takes_padding: bool
     """Padding behind a text changes nothing before it."""
     table: Table | None
@@ -171,7 +171,8 @@ def _tried(model: Any) -> Behaviour:
     padding_apart = _padding_apart(read, ids_T, masked=bidirectional)
     return Behaviour(
         bidirectional=bidirectional,
-        repeatable=_apart(alone_TV, again_TV) <= _DRAWN * largest + rounding,
+        repeatable=_apart(alone_TV, again_TV) <= _DRAWN * largest + rounding
+        and not _draws(read, ids_T[None]),
         takes_padding=padding_apart <= _MOVED * largest + rounding,
         table=table,
     )
@@ -190,6 +191,23 @@ def _reader(model: Any) -> Read:
         return output_BTV.masked_fill(output_BTV == -torch.inf, lowest)
 
     return read
+
+
+def _draws(read: Read, ids_1T: torch.Tensor) -> bool:
+    """Whether reading draws from the global generator, which is put back. A model that seeds it
+    each time (Reformer with a `hash_seed`) leaves it as it did before."""
+    on = [ids_1T.device] if ids_1T.device.type == "cuda" else []
+
+    def state() -> torch.Tensor:
+        return torch.cuda.get_rng_state(on[0]) if on else torch.get_rng_state()
+
+    with torch.random.fork_rng(devices=on):
+        before = state()
+        read(ids_1T)
+        if torch.equal(before, once := state()):
+            return False
+        read(ids_1T)
+        return not torch.equal(once, state())
 
 
 def uncached_option(module: Any) -> dict[str, bool]:
@@ -223,7 +241,10 @@ def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
 @torch.no_grad()
 def padding_is_harmless(model: Any, length: int, padded: int, *, bidirectional: bool) -> bool:
     """Whether a text of `length` random ids has the same last hidden states when it is padded to
-    `padded`: some models choose what they attend to by the length of the row (BigBird)."""
+    `padded`: some models choose what they attend to by the length of the row (BigBird).
+
+    Raises `UserError` for a model that draws random numbers as it reads.
+    """
     body = getattr(model, "base_model", model)
     training = body.training
     body.eval()
@@ -232,10 +253,17 @@ def padding_is_harmless(model: Any, length: int, padded: int, *, bidirectional: 
         alone_TV = read(ids_1T[:, :length])[0]
         attention_1T = (torch.arange(padded, device=ids_1T.device) < length).long()[None]
         filled_1TV = read(ids_1T, attention_1T if bidirectional else None)
+        change_TV = filled_1TV[0, :length] - alone_TV
+        harmless = float(change_TV.norm()) <= _MOVED * float(alone_TV.norm())
+        drawn = not harmless and _draws(read, ids_1T)
     finally:
         body.train(training)
-    change_TV = filled_1TV[0, :length] - alone_TV
-    return float(change_TV.norm()) <= _MOVED * float(alone_TV.norm())
+    if drawn:
+        raise UserError(
+            f"{type(model).__name__} draws random numbers when it reads {padded} tokens, so no "
+            "score of such a text could be repeated"
+        )
+    return harmless
 
 
 def _padding_apart(read: Read, ids_T: torch.Tensor, *, masked: bool) -> float:
