@@ -180,6 +180,8 @@ def _tried(model: Any) -> Behaviour:
 
 def _reader(model: Any) -> Read:
     """Logits, or last hidden states of a body, float32 at least: (B, T, V)."""
+    if type(model).__name__.endswith("Classification"):  # gives one output a text
+        model = model.base_model
     uncached = uncached_option(model)
 
     def read(ids_BT: torch.Tensor, attention_BT: torch.Tensor | None = None) -> torch.Tensor:
