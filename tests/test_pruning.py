@@ -272,7 +272,8 @@ def test_narrowed_heads_are_not_kept():
     ]
     tracemalloc.start()
     compare_heads(
-        hidden_ND, np.zeros(16, dtype=np.int64), Clusters(np.arange(16)), embedding_VD, None, removals,
+        hidden_ND, np.zeros(16, dtype=np.int64), Clusters(np.arange(16)), embedding_VD, None,
+        removals,
         hidden_ND.mean(0),
     )  # fmt: skip
     peak = tracemalloc.get_traced_memory()[1]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 
 from lmlab.analyses.calibrate import Head, open_with_head
 from lmlab.analyses.difference import difference_per_token
@@ -15,19 +17,25 @@ from lmlab.analyses.subject import open_subject
 from lmlab.analyses.zero_shot import zero_shot
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
-from lmlab.config.studies import HeadlessStudyConfig
+from lmlab.config.studies import HeadlessArm, HeadlessStudyConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import read_tasks
+from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Clusters, two_way_interval
 from lmlab.runs.journal import read_journal
 from lmlab.studies import headless as study
+from lmlab.studies import headless_runs as runs_module
+from lmlab.studies.headless_details import lead
 from lmlab.studies.headless_report import verdict
 from lmlab.studies.headless_runs import ARMS, REFERENCE, ROWS
 from lmlab.studies.redraw import redraw, result_rows
 from tolerances import near
 
-SECONDS = {"ce-tied": 0.29, REFERENCE: 0.3, "ce-untied": 0.31, "headless": 0.2, "mixed": 0.4}
+SECONDS = {
+    "ce-tied": 0.29, REFERENCE: 0.3, "ce-untied": 0.31, "ce-untied-prior": 0.31, "headless": 0.2,
+    "headless-unigram": 0.2, "headless-mixture": 0.2, "mixed": 0.4,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +55,7 @@ def finished(tmp_path_factory, text_folder):
     config = HeadlessStudyConfig(
         corpus=str(text_folder),
         vocabularies=(300,),
+        arms=get_args(HeadlessArm),
         model=ModelConfig(layers=1, heads=2, width=16),
         context=16,
         seeds=2,
@@ -98,6 +107,89 @@ def test_rows_are_what_scoring_by_hand_gives(finished):
     assert rows[REFERENCE]["difference"] is None
 
 
+def test_repeated_and_new_tokens_by_hand(finished):
+    """Token by token, from the models' own logits; repeated: it stands earlier in the window."""
+    config, _, results = finished
+    (part,) = results["parts"]
+    store = TokenStore(next((config.lab / "stores").iterdir()))
+    runs = {(c["arm"], c["longer"], c["seed"]): c["run"] for c in part["curves"]}
+    windows = evaluation_windows(store.split("test"), 16)
+    sums: dict[str, list[float]] = {"repeated": [0, 0], "new": [0, 0]}
+    for seed in range(2):
+        models = [
+            open_subject(config.lab / "runs" / runs[arm, False, seed]).model
+            for arm in ("headless-unigram", REFERENCE)
+        ]
+        for number in range(len(windows)):
+            ids = windows.ids(number).tolist()
+            read = torch.tensor([[store.bos_id, *ids[:-1]]])
+            with torch.no_grad():
+                ours, theirs = (
+                    torch.log_softmax(model(read).logits[0].double(), 1)[range(len(ids)), ids]
+                    for model in models
+                )
+            for place, gain in enumerate((theirs - ours).tolist()):
+                kind = "repeated" if ids[place] in ids[:place] else "new"
+                sums[kind][0] += gain
+                sums[kind][1] += 1
+    (row,) = [row for row in part["rows"] if row["key"] == "headless-unigram"]
+    for kind, (nats, tokens) in sums.items():
+        assert row[kind]["estimate"] == pytest.approx(nats / tokens, abs=1e-5)
+    share = sums["repeated"][1] / (sums["repeated"][1] + sums["new"][1])
+    assert row["repeated_share"] == pytest.approx(share)
+
+
+def test_each_arm_has_its_best_rate(finished, tmp_path, monkeypatch):
+    config, _, _ = finished
+    rates = (1e-4, 2e-3)
+    several = replace(
+        config, arms=(REFERENCE, "headless"), learning_rates=rates, out=tmp_path / "study",
+        equal_time=False, geometry=False, tasks=(), task_limits=(), cost_vocabularies=(),
+    )  # fmt: skip
+    monkeypatch.setattr("lmlab.studies.headless_runs.seconds_per_step", lambda requests: {
+        arm: SECONDS[arm] for arm in requests
+    })  # fmt: skip
+    trained: list[Any] = []
+    loop_train = runs_module.train
+
+    def noted(asked, **options):
+        trained.append(asked)
+        return loop_train(asked, **options)
+
+    monkeypatch.setattr("lmlab.studies.headless_runs.train", noted)
+    monkeypatch.setattr("lmlab.studies.headless.train", noted)
+    report = study.run_headless(several)
+    (part,) = json.loads((report.parent / "results.json").read_text())["parts"]
+    for arm, found in part["rates"].items():
+        ends = dict(found["validation"])
+        assert set(ends) == set(rates)
+        assert ends[2e-3] < ends[1e-4]  # ten steps: the larger rate has learnt more
+        assert found["best"] == 2e-3
+        assert arm in (REFERENCE, "headless")
+    bad = [(r.objective, r.seed) for r in trained if r.optimizer.learning_rate == 1e-4
+           and r.parent.path is None]  # fmt: skip
+    assert sorted(bad) == [("causal", 0), ("headless", 0)]  # never for another seed
+    assert "first seed ended best on validation text" in report.read_text()
+
+
+def test_who_leads_when():
+    """Seeds that agree make a lead; where they do not there is none."""
+    nats = {REFERENCE: [[5.0, 4.0, 3.0], [5.0, 4.0, 3.0]],
+            "headless": [[4.9, 3.9, 3.1], [4.8, 4.1, 3.2]]}  # fmt: skip
+    curves = [
+        {"arm": arm, "longer": False, "seed": seed,
+         "points": [[1000 * (i + 1), 0.0, value] for i, value in enumerate(values)]}
+        for arm, each in nats.items()
+        for seed, values in enumerate(each)
+    ]  # fmt: skip
+    part = {"weights": {REFERENCE: 500}, "curves": curves}
+    assert lead(part) == (
+        "While training, the published headless loss was, in all 2 seeds, ahead at 2 and behind at "
+        "6 tokens a parameter (validation text; elsewhere seeds disagree)."
+    )
+    assert lead({"curves": curves}) == ""
+
+
 def test_what_stands_beside_the_losses(finished):
     config, _, results = finished
     (part,) = results["parts"]
@@ -147,6 +239,9 @@ def test_arms_differ_in_what_they_are_named_for(finished):
         ("ce-tied", False): "tied",
         (REFERENCE, False): "tied + fixed log-unigram bias",
         ("ce-untied", False): "untied",
+        ("ce-untied-prior", False): "untied + fixed log-unigram bias",
+        ("headless-unigram", False): "tied + fixed log-unigram bias",
+        ("headless-mixture", False): "tied + fixed log-unigram bias",
         ("headless", False): "tied + fixed log-unigram bias",
         ("headless", True): "tied + fixed log-unigram bias",
         ("mixed", False): "tied + fixed log-unigram bias",

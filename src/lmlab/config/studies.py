@@ -11,7 +11,16 @@ from lmlab.config.numbers import Options
 from lmlab.errors import UserError
 
 Architecture = Literal["gpt2", "neox", "llama", "gru", "lstm"]
-HeadlessArm = Literal["ce-tied", "ce-tied-prior", "ce-untied", "headless", "mixed"]
+HeadlessArm = Literal[
+    "ce-tied",
+    "ce-tied-prior",
+    "ce-untied",
+    "ce-untied-prior",
+    "headless",
+    "headless-unigram",
+    "headless-mixture",
+    "mixed",
+]
 TokenizerKind = Literal["bpe", "bpe-reversed", "bytes"]
 
 
@@ -98,9 +107,9 @@ class ArrowConfig(Options):
 @dataclass(frozen=True)
 class HeadlessStudyConfig(Options):
     """Can a language model learn without a softmax over its vocabulary? Trains cross-entropy models
-    (tied, tied with a log-unigram bias, untied), headless ones and mixed ones, everything else
-    equal, gives the headless ones their heads, and compares all on held-out text, at equal tokens
-    and at equal time.
+    (tied and untied, each with a log-unigram bias or without), headless ones (whose candidates are
+    the micro-batch's targets, or unigram draws) and mixed ones, everything else equal, gives the
+    headless ones their heads, and compares all on held-out text, at equal tokens and at equal time.
 
     Interrupted, it goes on with the same command; runs that other studies made are shared.
     """
@@ -108,8 +117,17 @@ class HeadlessStudyConfig(Options):
     corpus: str = "docstrings"
     """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
     vocabularies: tuple[int, ...] = (8192,)
-    arms: tuple[HeadlessArm, ...] = ("ce-tied", "ce-tied-prior", "ce-untied", "headless", "mixed")
-    """How models are trained; ce-tied-prior, the fair baseline, and headless are always there."""
+    arms: tuple[HeadlessArm, ...] = (
+        "ce-tied",
+        "ce-tied-prior",
+        "ce-untied",
+        "ce-untied-prior",
+        "headless",
+        "headless-unigram",
+        "mixed",
+    )
+    """How models are trained; ce-tied-prior, the fair baseline, and headless are always there.
+    headless-unigram and headless-mixture have other candidates than the published loss."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The backbone; the study decides what is tied."""
     context: int = 256
@@ -119,6 +137,9 @@ class HeadlessStudyConfig(Options):
     batch_tokens: int = 2048
     """Tokens a step: the number of a headless model's negatives, too."""
     learning_rate: float = 2e-3
+    learning_rates: tuple[float, ...] = ()
+    """Try all of these for every arm, and take for each the one with which its first seed ends at
+    the least validation loss (default: --learning-rate for all)."""
     fine_tune: float = 0.05
     """Share of the steps that a headless model's own head is fine-tuned for, in a child run."""
     fine_tune_learning_rate: float = 5e-4
@@ -156,6 +177,12 @@ class HeadlessStudyConfig(Options):
             )
         if any(v < 2 for v in self.cost_vocabularies):
             raise UserError(f"--cost-vocabularies must be at least 2: {self.cost_vocabularies}")
+        if len(set(self.learning_rates)) != len(self.learning_rates) or any(
+            not 0 < rate < float("inf") for rate in self.learning_rates
+        ):
+            raise UserError(
+                f"--learning-rates needs positive numbers, each once: {self.learning_rates}"
+            )
         if self.context > self.batch_tokens:
             raise UserError(
                 f"--context {self.context} does not fit a batch of --batch-tokens "
@@ -165,3 +192,8 @@ class HeadlessStudyConfig(Options):
             raise UserError(f"--fine-tune {self.fine_tune} must be above 0 and at most 1")
         if self.model.tied or self.model.architecture == "auto":
             raise UserError("--model.tied and architecture auto: the study itself decides on tying")
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates that every arm is tried with."""
+        return self.learning_rates or (self.learning_rate,)

@@ -33,7 +33,8 @@ def positive_ratio_interval(
 
     Student t on the logarithm of the ratio, whose standard error is the delete-one jackknife's
     (`numerics.jackknife`), and back: the ends are positive, and the interval of the inverse ratio
-    is the inverse interval. `documents` as in `jackknife_interval`. `standard_error` is that of the ratio, by the slope of exp.
+    is the inverse interval. `documents` as in `jackknife_interval`. `standard_error` is that of the
+    ratio, by the slope of exp.
 
     Raises `UserError` for shapes that differ, and values that are negative, not finite, or zero in
     sum, also without one of the clusters.

@@ -61,7 +61,7 @@ def cell_result(
         if components is None
         else {
             **components.to_json(),
-            "document_tokens": first.tokens / len(np.unique(documents_M)),
+            "document_tokens": first.tokens / first.clusters.documents,
         },
         "transition": transition(*([run["curve"] for run in side] for side in runs)),
         "forward": runs[0],

@@ -1,11 +1,14 @@
 """Can a language model learn without a softmax over its vocabulary, and what does it save?
 
-For every vocabulary and seed the study trains cross-entropy models (tied, tied with the log-unigram
-bias, untied), a headless one and one of both losses on the same windows (Godey, de la Clergerie
-and Sagot, ICLR 2024), gives the headless model its heads (embedding alone, with the prior,
-calibrated, fine-tuned), and compares all with the fair baseline, cross-entropy with the same prior;
-at equal tokens, and with headless models that train for the time that the baseline takes. Beside
-that: zero-shot tasks, what a step costs as the vocabulary grows, and the geometry of both kinds.
+For every vocabulary and seed the study trains cross-entropy models (tied and untied, with the
+log-unigram bias or without), headless ones (Godey, de la Clergerie and Sagot, ICLR 2024; and with
+unigram draws for candidates) and one of both losses on the same windows, gives the headless model
+its heads (embedding alone, with the prior, calibrated, fine-tuned), and compares all with the fair
+baseline, cross-entropy with the same prior: at equal tokens, and with headless models that train
+for the time that the baseline takes; on all tokens, and apart on those that stand earlier in their
+window and those that do not, as the candidates of the published loss are biased against the former
+(`lmlab.objectives.candidates`). Beside that: zero-shot tasks, what a step costs as the vocabulary
+grows, and the geometry of both kinds.
 
 Notable: runs and scores are kept in the lab folder under the digest of what decides them, so an
 interrupted study goes on where it stopped, and studies share runs.
@@ -52,6 +55,8 @@ from lmlab.studies.headless_runs import (
     request,
     rows_of,
     time_ratio,
+    trained_weights,
+    tried_rates,
 )
 from lmlab.studies.parts import Part, carry_out
 from lmlab.studies.words import environment
@@ -160,11 +165,14 @@ def _work(config: HeadlessStudyConfig, text: _Text, rows: list[Row]) -> int:
     if config.equal_time:
         requests.append(request(config, text.store, HEADLESS, 0, longer=text.ratio))
     trained = sum(planned_tokens(r) for r in requests)
+    other_rates = sum(planned_tokens(r) for r in requests[: len(config.arms)])
+    other_rates *= len(config.rates) - 1
     tuned = sum(row.fine_tuned != "no" for row in rows) * round(config.fine_tune * config.tokens)
     windows = evaluation_windows(
         text.store.split(config.split), config.context, max_windows=config.windows
     )
-    return config.seeds * (trained + tuned + len(rows) * int(windows.length_M.sum()))
+    scored = len(rows) * int(windows.length_M.sum())
+    return other_rates + config.seeds * (trained + tuned + scored)
 
 
 def _part(
@@ -189,7 +197,14 @@ def _make(
     bar: Bar,
 ) -> _Made:
     arm, longer, seed = form
-    run = train(asked, bar=bar, note=f"{label},")
+    if len(config.rates) > 1:
+        first = seed == 0 and not longer
+        best = tried_rates(config, text.store, arm, bar if first else None).best
+        ratio = text.ratio if longer else 1.0
+        asked = request(config, text.store, arm, seed, longer=ratio, rate=best)
+        run = train(asked, bar=None if first else bar, note=f"{label},")
+    else:
+        run = train(asked, bar=bar, note=f"{label},")
     made = _Made(run, {}, {}, None)
     for row in rows:
         headed = _with_head(config, text.store, row, seed, run, bar)
@@ -215,7 +230,6 @@ def _result(
         row.key: [made[row.arm, row.longer, seed] for seed in range(config.seeds)] for row in rows
     }
     scores = {key: [one.scores[key] for one in of_seed] for key, of_seed in of_row.items()}
-    reference = np.stack([s.nats_M for s in scores[REFERENCE]])
     entropy = unigram_entropy(text.store)
     return {
         "vocabulary": text.store.vocabulary,
@@ -225,7 +239,12 @@ def _result(
         "unigram_entropy": entropy,
         "seconds_per_step": text.seconds,
         "time_ratio": text.ratio,
-        "rows": [_row(row, scores[row.key], reference) for row in rows],
+        "weights": {arm: trained_weights(made[arm, False, 0].run) for arm in config.arms},
+        "rates": {
+            arm: tried_rates(config, text.store, arm).to_json()
+            for arm in (config.arms if len(config.rates) > 1 else ())
+        },
+        "rows": [_row(row, scores[row.key], scores[REFERENCE]) for row in rows],
         "curves": [
             _curve(form, one.run, text.seconds[form[0]], entropy) for form, one in made.items()
         ],
@@ -285,15 +304,29 @@ def _score(
     )
 
 
-def _row(row: Row, scores: list[Score], reference_SN: np.ndarray) -> dict[str, Any]:
+def _row(row: Row, scores: list[Score], reference: list[Score]) -> dict[str, Any]:
     first = scores[0]
-    nats_SN = np.stack([s.nats_M for s in scores])
-    difference = difference_per_token(nats_SN, reference_SN, first.tokens_M, first.clusters)
+    nats_SN, reference_SN = (np.stack([s.nats_M for s in each]) for each in (scores, reference))
+    repeated_SN, repeated_reference_SN = (
+        np.stack([s.repeated_nats_M for s in each]) for each in (scores, reference)
+    )
+    new_M = first.tokens_M - first.repeated_M
+    parts = {
+        "difference": (nats_SN, reference_SN, first.tokens_M),
+        "repeated": (repeated_SN, repeated_reference_SN, first.repeated_M),
+        "new": (nats_SN - repeated_SN, reference_SN - repeated_reference_SN, new_M),
+    }
     return {
         **asdict(row),
         "nats_per_token": [s.nats_per_token for s in scores],
         "bits_per_byte": [s.bits_per_byte for s in scores],
-        "difference": None if row.key == REFERENCE else asdict(difference),
+        **{
+            name: None
+            if row.key == REFERENCE or not tokens_M.any()
+            else asdict(difference_per_token(ours, theirs, tokens_M, first.clusters))
+            for name, (ours, theirs, tokens_M) in parts.items()
+        },
+        "repeated_share": float(first.repeated_M.sum() / first.tokens),
         "tokens_scored": first.tokens,
         "documents": first.clusters.documents,
         "clusters": first.clusters.clusters,

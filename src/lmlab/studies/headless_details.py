@@ -1,5 +1,6 @@
-"""Further sections of the headless report: equivalent perplexity, tasks, cost by vocabulary,
-geometry. From `results.json` alone; every figure stands under its finding in words.
+"""Further sections of the headless report: who leads when, repeated and new tokens, equivalent
+perplexity, tasks, cost by vocabulary, geometry. From `results.json` alone; every figure stands
+under its finding in words.
 """
 
 from __future__ import annotations
@@ -16,6 +17,112 @@ from lmlab.studies.words import signed
 
 _METRICS = {"accuracy": "accuracy", "nats_per_word": "nats per last word",
             "accuracy_per_byte": "accuracy per byte"}  # fmt: skip
+
+
+def tokens_per_parameter(part: dict[str, Any], tokens: float) -> float | None:
+    """Training tokens for each weight of the baseline; None for results that lack its size."""
+    weights = part.get("weights")
+    return None if weights is None else tokens / weights[REFERENCE]
+
+
+def lead(part: dict[str, Any]) -> str:
+    """At which tokens per parameter the headless model was ahead or behind in every seed, by the
+    validation losses of a run; empty for results without the model's size."""
+    if tokens_per_parameter(part, 1) is None:
+        return ""
+    points_aSP = [
+        [
+            c["points"]
+            for c in sorted(part["curves"], key=lambda c: c["seed"])
+            if c["arm"] == arm and not c["longer"]
+        ]
+        for arm in (HEADLESS, REFERENCE)
+    ]
+    ours_SP, theirs_SP = (np.array(points)[:, :, 2] for points in points_aSP)
+    tokens_P = [point[0] for point in points_aSP[0][0]]
+    sign_SP = np.sign(ours_SP - theirs_SP)
+    seeds = len(sign_SP)
+    said = [
+        f"{word} at {'; '.join(_spans(part, tokens_P, (sign_SP == sign).all(0)))}"
+        for word, sign in (("ahead", -1), ("behind", 1))
+        if (sign_SP == sign).all(0).any()
+    ]
+    how = "in the one seed" if seeds == 1 else f"in all {seeds} seeds"
+    if not said:
+        return f"While training, it was at no point ahead or behind {how} (validation text)."
+    rest = "" if (np.abs(sign_SP.sum(0)) == seeds).all() else "; elsewhere seeds disagree"
+    return (
+        f"While training, the published headless loss was, {how}, {' and '.join(said)} tokens a "
+        f"parameter (validation text{rest})."
+    )
+
+
+def _spans(part: dict[str, Any], tokens_P: Sequence[float], holds_P: np.ndarray) -> list[str]:
+    """The stretches of training where something holds, in tokens per parameter."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], holds_P.astype(int), [0]])))
+    spans = []
+    for first, after in edges.reshape(-1, 2):
+        ends = [f"{tokens_per_parameter(part, tokens_P[i]):.3g}" for i in (first, after - 1)]
+        spans.append(ends[0] if ends[0] == ends[1] else " to ".join(ends))
+    return spans
+
+
+def repeats_sections(parts: Sequence[dict[str, Any]]) -> list[Section]:
+    """Each model against the baseline on tokens that stand earlier in their window, and on others;
+    nothing for results that do not tell them apart."""
+    parts = [part for part in parts if "repeated" in part["rows"][0]]
+    if not parts:
+        return []
+    figures = [_repeats_figure(part) for part in parts]
+    text = (
+        "The published loss takes the micro-batch's targets for candidates. A share of them, one "
+        "over the number of windows, is of a row's own window, where repeated tokens are frequent: "
+        "its optimum scores them too low. Draws from the unigram distribution have no such bias. "
+        "So a loss on repeated tokens beside a gain on new ones is the mark of few windows."
+    )
+    return [Section("Repeated and new tokens", [text], figures=figures)]
+
+
+def _repeats_figure(part: dict[str, Any]) -> Figure:
+    rows = [row for row in part["rows"] if row["difference"] and row["key"] != "headless-raw"]
+    intervals = [
+        Interval(
+            label=row["label"],
+            estimate=row[name]["estimate"],
+            low=row[name]["low"],
+            high=row[name]["high"],
+            note="" if row[name]["low"] is not None else row[name]["note"],
+            group=f"{name} tokens" + (", at equal time" if row["longer"] else ""),
+        )
+        for longer in (False, True)
+        for name in ("repeated", "new")
+        for row in rows
+        if row["longer"] == longer and row[name]
+    ]
+    found = {row["key"]: row for row in rows}
+    said = "; ".join(
+        f"{found[key]['label']} {_nats(found[key]['repeated'])} on repeated and "
+        f"{_nats(found[key]['new'])} on new tokens"
+        for key in (HEADLESS, "headless-unigram", "headless-mixture")
+        if key in found and found[key]["repeated"] and found[key]["new"]
+    )
+    share = part["rows"][0]["repeated_share"]
+    return forest_plot(
+        intervals,
+        x_label="nats per token against cross-entropy with the prior bias (below 0: better)",
+        finding=f"Vocabulary {part['vocabulary']:,}: {said}.",
+        alt="Loss of each model against the baseline on repeated and on new tokens; zero is "
+        "marked.",
+        caption=f"{100 * share:.0f} % of the scored tokens are repeated: they stand earlier in "
+        "their window. Bars: 95 % intervals, each for its row alone.",
+    )
+
+
+def _nats(difference: dict[str, Any]) -> str:
+    text = f"{signed(difference['estimate'], 3)} nats"
+    if difference["low"] is None:
+        return f"{text} (no interval)"
+    return f"{text} [{signed(difference['low'], 3)}, {signed(difference['high'], 3)}]"
 
 
 def equivalent_figure(part: dict[str, Any]) -> Figure:

@@ -17,16 +17,24 @@ from lmlab.numerics.verdicts import Evidence, holm
 from lmlab.numerics.verdicts import verdict as words_of
 from lmlab.report.figures import Interval, Series, forest_plot, line_plot
 from lmlab.report.page import Figure, Section, Table, render_page
+from lmlab.report.theme import SERIES_COLOURS
 from lmlab.studies.headless_details import (
     downstream_sections,
     equivalent_figure,
     geometry_sections,
     growth_figures,
+    lead,
+    repeats_sections,
+    tokens_per_parameter,
 )
 from lmlab.studies.headless_runs import ARMS, HEADLESS, REFERENCE
 from lmlab.studies.words import made_by, percent, to_repeat
 
-_COLOURS = {arm: i for i, arm in enumerate([HEADLESS, REFERENCE, "ce-tied", "ce-untied", "mixed"])}
+_DRAWN = (
+    HEADLESS, REFERENCE, "ce-untied-prior", "headless-unigram", "ce-tied", "ce-untied", "mixed",
+    "headless-mixture",
+)  # fmt: skip
+"""Which arms have a curve, as far as there are colours."""
 
 
 def headless_page(results: dict[str, Any]) -> str:
@@ -44,6 +52,7 @@ def headless_sections(results: dict[str, Any]) -> list[Section]:
     parts = results["parts"]
     return [
         _heads_section(parts),
+        *repeats_sections(parts),
         _learning_section(parts),
         *downstream_sections(parts),
         _cost_section(parts, results["growth"]),
@@ -85,9 +94,21 @@ def summary(parts: Sequence[dict[str, Any]]) -> str:
         keys = [k for k in ("headless-raw", "headless", "headless-calibrated", "longer")
                 if k in found]  # fmt: skip
         said = "; ".join(f"{row_name(found[k])}: {verdict(found[k])}" for k in keys)
-        lines.append(f"Vocabulary {part['vocabulary']:,}, against cross-entropy with the same "
-                     f"prior. {said[0].upper()}{said[1:]}.")  # fmt: skip
+        lines.append(
+            f"Vocabulary {part['vocabulary']:,}{_after(part)}, against cross-entropy with the same "
+            f"prior. {said[0].upper()}{said[1:]}. {lead(part)}".rstrip()
+        )
     return "\n\n".join(lines)
+
+
+def _after(part: dict[str, Any]) -> str:
+    """After how many tokens, and tokens per parameter, of how many seeds."""
+    curves = [c for c in part["curves"] if c["arm"] == REFERENCE]
+    tokens = curves[0]["points"][-1][0]
+    each = tokens_per_parameter(part, tokens)
+    said = "" if each is None else f", {each:.3g} a parameter of the tied model"
+    seeds = "one seed" if len(curves) == 1 else f"{len(curves)} seeds"
+    return f", after {tokens:,} tokens ({seeds}{said})"
 
 
 def _heads_section(parts: Sequence[dict[str, Any]]) -> Section:
@@ -179,17 +200,19 @@ def _learning(
         arm: float(np.mean([c["points"][-1][2] for c in curves if c["arm"] == arm]))
         for arm in part["seconds_per_step"]
     }
-    best = min((loss, arm) for arm, loss in ends.items() if arm not in (HEADLESS, "mixed"))
+    best = min((loss, arm) for arm, loss in ends.items() if arm.startswith("ce-"))
+    colours = {arm: i for i, arm in enumerate([a for a in _DRAWN if a in ends][:SERIES_COLOURS])}
+    without = [ARMS[arm].label for arm in ends if arm not in colours]
     where = "at equal tokens" if axis == 0 else "at equal time"
     series = [
         Series(
             ARMS[c["arm"]].label,
             [p[axis] for p in c["points"]],
             [p[2] for p in c["points"]],
-            colour=_COLOURS[c["arm"]],
-            dashed=c["arm"] != HEADLESS,
+            colour=colours[c["arm"]],
+            dashed=c["arm"].startswith("ce-"),
         )
-        for c in sorted(curves, key=lambda c: _COLOURS[c["arm"]])
+        for c in sorted((c for c in curves if c["arm"] in colours), key=lambda c: colours[c["arm"]])
     ]
     return line_plot(
         series,
@@ -198,7 +221,8 @@ def _learning(
         finding=f"Vocabulary {part['vocabulary']:,}, {where}: headless with the prior ends at "
         f"{ends[HEADLESS]:.3f} nats, {ARMS[best[1]].label} at {best[0]:.3f}.",
         alt=f"Validation loss against {unit} for each kind of training.",
-        caption="One line a seed.",
+        caption="One line a seed. The learning rate falls to the end, so a point on the way is no "
+        "run of that length." + (f" Without a line: {'; '.join(without)}." if without else ""),
     )
 
 
@@ -234,9 +258,10 @@ def _methods_section(results: dict[str, Any]) -> Section:
     text = (
         f"Corpus {results['corpus']}, {config['seeds']} seed(s), {config['tokens']:,} training "
         f"tokens a run ({available} available), {config['batch_tokens']:,} tokens a step, all of "
-        "them negatives of a headless "
-        f"model's step; context {config['context']}, learning rate {config['learning_rate']:g} for "
-        "all, AdamW with weight decay 0.1 on matrices, betas 0.9 and 0.95, gradient clipped at 1, "
+        "them candidates of a headless "
+        f"model's step ({config['batch_tokens'] // config['context']} windows, so one in as many "
+        f"is of a row's own window); context {config['context']}, {_rates(results)}, AdamW "
+        "with weight decay 0.1 on matrices, betas 0.9 and 0.95, gradient clipped at 1, "
         "warm-up over 5 % of the steps, cosine to a tenth. All forms of a seed have the same data "
         "order; tied forms have the same initial weights. The prior is the log-unigram "
         "distribution of the training split (add-one). Calibration fits two scalars, of similarity "
@@ -251,6 +276,30 @@ def _methods_section(results: dict[str, Any]) -> Section:
     )
     notes = dict.fromkeys(part["text"] for part in parts if "text" in part)
     text = " ".join([text, *notes])
+    weights = "; ".join(
+        f"{ARMS[arm].label} {count:,}"
+        for arm, count in parts[0].get("weights", {}).items()
+        if len(parts) == 1
+    )
     model = ", ".join(f"{k} {v}" for k, v in config["model"].items() if v not in (False, 0.0))
     repeat = to_repeat("lmlab study headless", HeadlessStudyConfig, config)
-    return Section("Methods", [text, f"Backbone: {model}.", repeat])
+    backbone = f"Backbone: {model}." + (f" Weights: {weights}." if weights else "")
+    return Section("Methods", [text, backbone, repeat])
+
+
+def _rates(results: dict[str, Any]) -> str:
+    """The learning rates in words."""
+    tried = results["config"].get("learning_rates")
+    if not tried:
+        return f"learning rate {results['config']['learning_rate']:g} for all"
+    chosen = "; ".join(
+        f"{ARMS[arm].label} {rates['best']:g}"
+        + (f" (vocabulary {part['vocabulary']:,})" if len(results["parts"]) > 1 else "")
+        for part in results["parts"]
+        for arm, rates in part["rates"].items()
+    )
+    listed = ", ".join(f"{rate:g}" for rate in tried)
+    return (
+        f"the learning rate of {listed} with which an arm's first seed ended best on validation "
+        f"text ({chosen})"
+    )

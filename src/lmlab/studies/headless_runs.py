@@ -4,13 +4,19 @@ Notable: an arm "at equal time" trains for as many more steps as its steps are s
 cross-entropy with the log-unigram bias. The ratio is measured once on this machine, all arms in
 turn, rounded to a twentieth and kept in the lab folder, so that the study resumes with the same
 runs. It is a property of the machine: elsewhere the same study has other runs at equal time.
+
+With several learning rates, each arm has the one with which its first seed ends best on validation
+text; the runs at the other rates are made once, and used for that alone.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from safetensors import safe_open
 
 from lmlab.analyses.calibrate import Head
 from lmlab.config import digest
@@ -20,9 +26,10 @@ from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import from_json, write_json
 from lmlab.locks import alone
-from lmlab.progress import say
+from lmlab.progress import Bar, say
+from lmlab.runs.journal import read_journal
 from lmlab.studies.requests import text_run
-from lmlab.training.loop import TrainedRun
+from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import deciding_values, resolve
 from lmlab.training.speed import seconds_per_step
 
@@ -46,7 +53,18 @@ ARMS = {
     "ce-tied": Arm("cross-entropy, tied", {}),
     REFERENCE: Arm("cross-entropy, tied, prior bias", {"output_bias": "fixed"}),
     "ce-untied": Arm("cross-entropy, untied", {}, tied=False),
+    "ce-untied-prior": Arm(
+        "cross-entropy, untied, prior bias", {"output_bias": "fixed"}, tied=False
+    ),
     HEADLESS: Arm("headless", {"objective": "headless"}),
+    "headless-unigram": Arm(
+        "headless, unigram draws",
+        {"objective": "headless", "headless": HeadlessConfig(candidates="unigram")},
+    ),
+    "headless-mixture": Arm(
+        "headless, targets and draws",
+        {"objective": "headless", "headless": HeadlessConfig(candidates="mixture")},
+    ),
     "mixed": Arm(
         "headless and cross-entropy, half each",
         {"objective": "headless", "headless": HeadlessConfig(cross_entropy=0.5)},
@@ -71,9 +89,12 @@ ROWS = (
     Row("ce-tied", "cross-entropy, tied", "ce-tied"),
     Row(REFERENCE, "cross-entropy, tied, prior bias", REFERENCE),
     Row("ce-untied", "cross-entropy, untied", "ce-untied"),
+    Row("ce-untied-prior", "cross-entropy, untied, prior bias", "ce-untied-prior"),
     Row("mixed", "headless and cross-entropy, half each", "mixed"),
     Row("headless-raw", "headless, embedding alone", HEADLESS, "raw"),
     Row("headless", "headless, with the prior", HEADLESS),
+    Row("headless-unigram", "headless, unigram draws, with the prior", "headless-unigram"),
+    Row("headless-mixture", "headless, targets and draws, with the prior", "headless-mixture"),
     Row("headless-calibrated", "headless, calibrated", HEADLESS, "calibrated"),
     Row("headless-tuned-raw", "headless, head fine-tuned", HEADLESS, fine_tuned="raw"),
     Row("headless-tuned", "headless, prior and fine-tuned", HEADLESS, fine_tuned="prior"),
@@ -90,9 +111,16 @@ def rows_of(config: HeadlessStudyConfig) -> list[Row]:
 
 
 def request(
-    config: HeadlessStudyConfig, store: TokenStore, arm: str, seed: int, *, longer: float = 1.0
+    config: HeadlessStudyConfig,
+    store: TokenStore,
+    arm: str,
+    seed: int,
+    *,
+    longer: float = 1.0,
+    rate: float | None = None,
 ) -> TrainConfig:
-    """The run of an arm and seed, for `longer` times the study's tokens."""
+    """The run of an arm and seed, for `longer` times the study's tokens, at a learning rate (the
+    first of the study's by default)."""
     chosen = ARMS[arm]
     return text_run(
         store,
@@ -100,11 +128,52 @@ def request(
         tokens=longer * config.tokens,
         batch_tokens=config.batch_tokens,
         context=config.context,
-        learning_rate=config.learning_rate,
+        learning_rate=rate or config.rates[0],
         model=replace(config.model, tied=chosen.tied),
         seed=seed,
         **chosen.options,
     )
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What an arm's first seed ends at with each learning rate, in validation nats per token."""
+
+    validation: dict[float, float]
+
+    @property
+    def best(self) -> float:
+        return min(self.validation, key=self.validation.__getitem__)
+
+    def to_json(self) -> dict[str, Any]:
+        """The best rate, and all of them with their losses."""
+        return {"best": self.best, "validation": [list(each) for each in self.validation.items()]}
+
+
+def tried_rates(
+    config: HeadlessStudyConfig, store: TokenStore, arm: str, bar: Bar | None = None
+) -> Rates:
+    """The study's learning rates for an arm, by runs of the first seed, trained where they are not
+    there yet (and counted by `bar`). Validation text decides; another split is reported."""
+    ends: dict[float, float] = {}
+    for rate in config.rates:
+        asked = request(config, store, arm, 0, rate=rate)
+        assert asked.out is not None
+        journal = asked.out / "journal.jsonl"
+        if bar or not (there := read_journal(journal)) or there[-1]["step"] < asked.steps:
+            train(asked, bar=bar, note=f"{arm} at {rate:g},")
+        ends[rate] = [
+            record["validation_nats_per_token"]
+            for record in read_journal(journal)
+            if "validation_nats_per_token" in record
+        ][-1]
+    return Rates(ends)
+
+
+def trained_weights(run: TrainedRun) -> int:
+    """Weights of a run's model; the output prior is none of them."""
+    with safe_open(run.checkpoint / "model.safetensors", "numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
 
 
 def fine_tuning(
