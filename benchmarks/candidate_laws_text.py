@@ -11,8 +11,9 @@ same windows in the same order. `tied` and `untied` are cross-entropy with the l
 
 Runs and scores are kept in the lab folder: stopped, it goes on with the same command. `--report`
 prints the table of the runs that are there; a row needs the same seeds of the arm and of `tied`.
-Figures are headless minus `tied`, in nats per token: of all tokens, of those repeated in their
-window, of the others, and the difference of the latter two. Intervals are over seeds and text.
+Figures are the arm minus `tied`, in nats per token: of all tokens, of those repeated in their
+window, of the others, and the difference of the latter two. Intervals are over seeds and documents
+(of one seed: over documents alone).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from lmlab.data.prepare import PrepareConfig, prepare
 from lmlab.data.splits import SplitConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TokenizerConfig
-from lmlab.numerics.random_effects import Interval, two_way_interval, two_way_ratio
+from lmlab.numerics.random_effects import Clusters, Interval, two_way_interval, two_way_ratio
 from lmlab.progress import say, track
 from lmlab.studies.cached import cached_score
 from lmlab.studies.requests import text_run
@@ -109,16 +110,19 @@ def finished(asked: TrainConfig) -> bool:
     return (asked.out / "checkpoints" / f"step-{asked.steps:08d}" / "manifest.json").exists()
 
 
-def differences(scores: Sequence[Score], reference: Sequence[Score]) -> dict[str, Interval]:
+def differences(
+    store: TokenStore, scores: Sequence[Score], reference: Sequence[Score]
+) -> dict[str, Interval]:
     """Of all, repeated and new tokens, and of the latter two."""
     first = scores[0]
+    units = Clusters(first.clusters.unit_N)
 
     def both(part: Any) -> tuple[np.ndarray, np.ndarray]:
         nats_SN = np.stack(
             [part(a)[0] - part(b)[0] for a, b in zip(scores, reference, strict=True)]
         )
         tokens_SN = np.broadcast_to(part(first)[1], nats_SN.shape)
-        return first.clusters.sums(nats_SN), first.clusters.sums(tokens_SN)
+        return units.sums(nats_SN), units.sums(tokens_SN)
 
     whole = both(lambda s: (s.nats_M, s.tokens_M))
     seen = both(lambda s: (s.repeated_nats_M, s.repeated_M))
@@ -129,14 +133,11 @@ def differences(scores: Sequence[Score], reference: Sequence[Score]) -> dict[str
         sign * (n - r * t) / t.mean(0).sum() * t.shape[1]
         for sign, (n, t), r in zip((1, -1), (seen, new), ratios, strict=True)
     )
-    documents_C = first.clusters.documents_C
     return {
-        "all": two_way_ratio(*whole, documents_C=documents_C),
-        "repeated": two_way_ratio(*seen, documents_C=documents_C),
-        "new": two_way_ratio(*new, documents_C=documents_C),
-        "repeated - new": two_way_interval(
-            ratios[0] - ratios[1] + influence_SC, documents_C=documents_C
-        ),
+        "all": two_way_ratio(*whole),
+        "repeated": two_way_ratio(*seen),
+        "new": two_way_ratio(*new),
+        "repeated - new": two_way_interval(ratios[0] - ratios[1] + influence_SC),
     }
 
 
@@ -172,17 +173,15 @@ def report(store: TokenStore, options: argparse.Namespace) -> None:
                 cells = (
                     [""] * 4
                     if arm == REFERENCE
-                    else [cell(i) for i in differences(scores, reference).values()]
+                    else [cell(i) for i in differences(store, scores, reference).values()]
                 )
                 print(f"| {arm} | {len(pairs)} | {mean:.4f} | " + " | ".join(cells) + " |")
             if pairs:
                 first = scored(pairs[0][1], store)
+                documents = first.clusters.documents
                 print(
-                    f"\n{first.tokens:,} tokens scored, "
-                    f"{first.repeated_M.sum() / first.tokens:.0%} of them repeated; "
-                    f"{first.clusters.documents} documents, {first.clusters.clusters} clusters "
-                    f"({first.cluster_unit}) of "
-                    f"{len(store.split('test').names)} documents"
+                    f"\n{first.tokens:,} tokens of {documents} documents scored, "
+                    f"{first.repeated_M.sum() / first.tokens:.0%} of them repeated"
                 )
 
 

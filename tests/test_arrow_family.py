@@ -10,6 +10,7 @@ from scipy import stats
 
 from lmlab.analyses.arrow import arrow_components, arrow_of_time
 from lmlab.config.studies import ArrowConfig
+from lmlab.numerics.random_effects import Clusters
 from lmlab.studies import arrow as study
 from lmlab.studies.arrow_family import mean_words, means_over_corpora, with_adjusted
 from lmlab.studies.arrow_report import arrow_page, summary
@@ -124,8 +125,8 @@ def test_variance_components_of_an_arrow_are_those_of_its_windows():
     seeds = rng.normal(0, 0.004, (6, 1))
     relative = 0.01 + seeds + rng.normal(0, 0.006, 30)[documents]
     relative = relative + rng.normal(0, 0.003, 120)[clusters]
-    found = arrow_components(forward * (1 - relative / 2), forward * (1 + relative / 2), clusters,
-                             documents)  # fmt: skip
+    found = arrow_components(forward * (1 - relative / 2), forward * (1 + relative / 2), 
+                             Clusters(clusters, documents))  # fmt: skip
     assert found is not None
     assert found.seed is not None
     assert found.document is not None
@@ -134,7 +135,7 @@ def test_variance_components_of_an_arrow_are_those_of_its_windows():
     assert found.section**0.5 == pytest.approx(0.003, rel=0.2)
     assert found.residual == pytest.approx(0, abs=1e-9)
     assert (found.seed_df, found.document_df, found.sections_per_document) == (5, 29, 4)
-    assert arrow_components(forward, forward, np.zeros(1200), documents) is None
+    assert arrow_components(forward, forward, Clusters(np.zeros(1200, dtype=int))) is None
 
 
 def test_the_page_draws_the_mean_as_a_diamond(tmp_path, text_folder):

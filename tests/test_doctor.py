@@ -332,6 +332,7 @@ def test_no_warning_where_all_is_well():
         ({"timing": Timing(1.25, 1.0, 12, 1)}, "takes 1.25 times as long .* promise 1.54"),
         (of_targets(per_micro_batch=255, least_loss=0.25), "255 .* 5.54 nats, .* loss 0.25"),
         (of_config(micro_batch=16), "--micro-batch 16, --batch 32"),
+        (of_config(micro_batch=7, batch=7), "7 windows, so 1 in 7 .* mixture or unigram"),
         (of_config(headless=HeadlessConfig(cross_entropy=0.2)), "0.2 computes .* has 0.65 times"),
         (of_config(steps=1251), "20.0 times"),
         ({"windows": 31, **of_config(steps=10)}, "32 windows, but the training split has only 31"),
@@ -352,6 +353,8 @@ def test_each_warning_names_its_figure(changes, words):
         {"timing": Timing(1.0, 1.01, 12, 1)},
         {"timing": None},
         of_targets(per_micro_batch=256),
+        of_config(micro_batch=8, batch=8),
+        of_config(micro_batch=2, headless=HeadlessConfig(candidates="unigram", draws=2048)),
         of_config(steps=1250),
         {"windows": 32, **of_config(steps=10)},
         {"memory": Memory(10, 10, 21, 41)},
@@ -361,6 +364,18 @@ def test_each_warning_names_its_figure(changes, words):
 )
 def test_no_warning_just_before_each_threshold(changes):
     assert find_warnings(fine(**changes)) == []
+
+
+def test_distinct_candidates_are_those_of_the_law(small_store):
+    """Draws from twelve symbols are all of them; a micro-batch of 8 targets has fewer."""
+    config = TrainConfig(
+        small_store.path, objective="headless", model=TIED, context=4, batch=2, device="cpu",
+        threads=1, headless=HeadlessConfig(candidates="unigram", draws=4000),
+    )  # fmt: skip
+    drawn = diagnose(config, rounds=0).targets
+    plain = diagnose(dataclasses.replace(config, headless=HeadlessConfig()), rounds=0).targets
+    assert plain.distinct <= 8 < 12 <= drawn.distinct <= 14
+    assert plain.per_micro_batch == drawn.per_micro_batch == 8
 
 
 def test_headless_warnings_are_for_headless_configurations():

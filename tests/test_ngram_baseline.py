@@ -58,7 +58,7 @@ def test_baseline_scores_the_windows_that_models_are_scored_on(small_store, smoo
     ).best  # fmt: skip
     windows = evaluation_windows(small_store.split("validation"), 9, max_windows=10)
     np.testing.assert_array_equal(made.tokens_M, windows.length_M)
-    np.testing.assert_array_equal(made.cluster_M, windows.cluster_M)
+    np.testing.assert_array_equal(made.clusters.cluster_N, windows.cluster_M)
     train = small_store.split("train")
     for direction in DIRECTIONS:
         fitted = NGram(

@@ -29,7 +29,7 @@ from lmlab.analyses.ngram_counts import NGramCounts
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
-from lmlab.numerics.random_effects import Interval
+from lmlab.numerics.random_effects import Clusters, Interval
 
 STRENGTHS = tuple(2.0**power for power in range(-3, 19))
 """What a strength is chosen from. The loss is flat near its least, so steps of 2 suffice."""
@@ -60,7 +60,7 @@ class NGramBaseline:
     nats_forward_M: NDArray[np.float64]
     nats_backward_M: NDArray[np.float64]
     tokens_M: NDArray[np.int64]
-    cluster_M: NDArray[np.int64]
+    clusters: Clusters
 
     @property
     def nats_per_token_forward(self) -> float:
@@ -73,7 +73,10 @@ class NGramBaseline:
     @property
     def arrow(self) -> Arrow:
         """Its arrow of time. There are no seeds."""
-        return arrow_of_time(self.nats_forward_M, self.nats_backward_M, self.cluster_M)
+        return arrow_of_time(
+            self.nats_forward_M, self.nats_backward_M, self.clusters.cluster_N,
+            self.clusters.document_N,
+        )  # fmt: skip
 
     def above(self, nats_SM: ArrayLike, direction: Direction) -> Interval:
         """Nats per token of models above this baseline's, with its 95 % interval.
@@ -93,7 +96,7 @@ class NGramBaseline:
                 "score the same windows"
             )
         own_SM = np.broadcast_to(own_M, nats.shape)
-        return difference_per_token(nats, own_SM, self.tokens_M, self.cluster_M)
+        return difference_per_token(nats, own_SM, self.tokens_M, self.clusters)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; per-window arrays are left out."""
@@ -208,7 +211,7 @@ def ngram_baselines(
                 nats_forward_M=nats_KM[smoothing, strength, "forward"][row, first:],
                 nats_backward_M=nats_KM[smoothing, strength, "backward"][row, first:],
                 tokens_M=windows.length_M,
-                cluster_M=windows.cluster_M,
+                clusters=windows.clusters,
             )
         )
     return NGramBaselines(tuple(made))

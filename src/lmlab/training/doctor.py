@@ -26,6 +26,7 @@ from lmlab.config.objective import HeadlessConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TextTokenizer
+from lmlab.data.unigram import log_unigram
 from lmlab.data.windows import TrainingWindows, row_keys
 from lmlab.errors import UserError
 from lmlab.models.build import build_model
@@ -33,6 +34,7 @@ from lmlab.models.head import attach_bias
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
 from lmlab.objectives.cross_entropy import IGNORED
+from lmlab.objectives.headless import candidates_of
 from lmlab.progress import duration, say
 from lmlab.training import cost
 from lmlab.training.hardware import available_memory, peak_memory
@@ -61,7 +63,7 @@ class Targets:
     per_micro_batch: float
     """K."""
     distinct: float
-    """U, measured."""
+    """U, measured; of targets and draws, where the candidates are drawn."""
     distinct_deviation: float
     """Standard deviation of U over micro-batches."""
     distinct_if_independent: float
@@ -176,7 +178,11 @@ def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
     tokenizer = training_tokenizer(config, store)
     objective = from_record(config.objective_record(), order=config.order, tokenizer=tokenizer)
     targets = measure_targets(
-        objective, windows, config.micro_batch, target_counts(config, store, tokenizer)
+        objective,
+        windows,
+        config.micro_batch,
+        target_counts(config, store, tokenizer),
+        headless=config.headless,
     )
     model = _shapes(config, store, tokenizer)
     head_VD = model.get_output_embeddings().weight
@@ -238,12 +244,15 @@ def measure_targets(
     micro_batch: int,
     counts_V: np.ndarray,
     *,
+    headless: HeadlessConfig | None = None,
     micro_batches: int = _MICRO_BATCHES,
 ) -> Targets:
     """K, U and the least contrastive loss of the first micro-batches that training will see.
 
-    `counts_V` is the training split's unigram distribution, as counts.
+    `counts_V` is the training split's unigram distribution, as counts. U counts the candidates by
+    the law of `headless` (the published one by default).
     """
+    prior_V = torch.from_numpy(log_unigram(counts_V))
     sizes, distinct, least = [], [], []
     for number in range(micro_batches):
         step, micro = divmod(number * micro_batch, windows.batch)
@@ -256,7 +265,8 @@ def measure_targets(
         targets = batch.targets_BT[batch.targets_BT != IGNORED]
         counts_U = torch.unique(targets, return_counts=True)[1].double()
         sizes.append(len(targets))
-        distinct.append(len(counts_U))
+        drawn = replace(batch, key=number)
+        distinct.append(len(candidates_of(headless or HeadlessConfig(), drawn, prior_V).ids_U))
         least.append(float((counts_U * counts_U.log()).sum() / counts_U.sum()))
     per_micro_batch = float(np.mean(sizes))
     return Targets(
