@@ -125,7 +125,7 @@ def test_variance_components_of_an_arrow_are_those_of_its_windows():
     seeds = rng.normal(0, 0.004, (6, 1))
     relative = 0.01 + seeds + rng.normal(0, 0.006, 30)[documents]
     relative = relative + rng.normal(0, 0.003, 120)[clusters]
-    found = arrow_components(forward * (1 - relative / 2), forward * (1 + relative / 2), 
+    found = arrow_components(forward * (1 - relative / 2), forward * (1 + relative / 2),
                              Clusters(clusters, documents))  # fmt: skip
     assert found is not None
     assert found.seed is not None

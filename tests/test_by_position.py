@@ -95,9 +95,7 @@ def test_the_exact_model_has_no_excess_and_a_wrong_one_its_divergence():
     chain, other = MarkovChain(5, 0), MarkovChain(5, 1)
     ids = chain.sample(6000, 2, 20)
     surprisal, tokens, clusters = chain.surprisal(ids), np.full(6000, 20), Clusters(np.arange(6000))
-    exact = excess_over_floor(
-        chain.score(ids, "backward").sum(1), surprisal, tokens, clusters
-    )
+    exact = excess_over_floor(chain.score(ids, "backward").sum(1), surprisal, tokens, clusters)
     assert exact.estimate == pytest.approx(0, abs=1e-12)
     wrong = excess_over_floor(other.surprisal(ids), surprisal, tokens, clusters)
     pi = chain.stationary

@@ -105,7 +105,9 @@ def test_models_are_told_from_the_best_of_counting_in_their_direction(finished):
     ],
 )
 def test_a_model_is_better_than_counting_only_beyond_its_interval(low, high, verdict):
-    some = difference_per_token(np.ones((2, 9)), np.zeros((2, 9)), np.ones(9), Clusters(np.arange(9)))
+    some = difference_per_token(
+        np.ones((2, 9)), np.zeros((2, 9)), np.ones(9), Clusters(np.arange(9))
+    )
     above = AboveCounting("Kneser-Ney", 3, replace(some, low=low, high=high), None).to_json()
     assert above["forward"]["verdict"] == verdict
     assert above["other"] is None

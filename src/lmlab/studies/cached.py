@@ -41,7 +41,7 @@ def cached_score(
     """
     source = store.split(split)
     windows = evaluation_windows(source, context, max_windows=max_windows)
-    decided = [run.identity, store.fingerprint, split, context, max_windows, "score 4"]
+    decided = [run.identity, store.fingerprint, split, context, max_windows, "score 5"]
     if head != "own":
         decided += [head, held_out if head == "calibrated" else None]
     key = digest(decided)
@@ -65,7 +65,8 @@ def cached_score(
         )
     subject = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
     made = score(subject, store, split=split, context=context, max_windows=max_windows, bar=bar)
-    kept = {name: np.asarray(getattr(made, name)) for name in _ARRAYS}
+    # contiguous: safetensors writes the memory of a view as it lies, and not the view
+    kept = {name: np.ascontiguousarray(getattr(made, name)) for name in _ARRAYS}
     write_bytes(path, sealed(save(kept)))
     return replace(made, subject=str(run.path))
 
