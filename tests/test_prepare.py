@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from helpers import mixed_store, sentences, symbols_tokenizer, tree
 from lmlab.data import prepare as prepare_module
 from lmlab.data.documents import CorpusConfig, Document, source_names
 from lmlab.data.prepare import PrepareConfig, prepare
-from lmlab.data.splits import SplitConfig
+from lmlab.data.splits import SplitConfig, assign_splits, few_test_documents, text_key
 from lmlab.data.store import EncodedDocument, write_store
 from lmlab.data.tokenizers import TextLoss, TokenizerConfig
 from lmlab.errors import UserError
@@ -393,3 +394,25 @@ def test_two_processes_prepare_one_store_once(config, monkeypatch, capsys):
     assert "waiting: " in said
     assert "reusing it" in said
     assert [path.name for path in config.out.parent.iterdir()] == ["store"]
+
+
+def test_intervals_over_text_from_one_novel_are_foretold():
+    """12 novels leave one for the test split; the advice is followed here and gives enough."""
+    sizes = np.random.default_rng(0).integers(250_000, 400_000, 12).tolist()
+    keys = [text_key(str(i)) for i in range(12)]
+
+    def documents(config):
+        splits = assign_splits(keys, sizes, config)
+        return {name: splits.count(name) for name in dict.fromkeys(splits)}
+
+    assert documents(SplitConfig())["test"] == 1
+    note = few_test_documents(documents(SplitConfig()))
+    assert note is not None
+    share = re.search(r"--split.test (\S+) holds out", note)
+    assert share is not None
+    asked = documents(SplitConfig(test=float(share[1])))
+    assert asked["test"] >= 5
+    assert few_test_documents(asked) is None
+    few = few_test_documents({"train": 2, "validation": 1, "test": 1})
+    assert few is not None
+    assert "give more documents" in few

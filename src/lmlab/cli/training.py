@@ -32,6 +32,11 @@ def prepare(arguments: Sequence[str]) -> None:
         names = [part.name for part in next(iter(parts.values()))]
         columns = ["source", *(f"tokens of {name}" for name in parts)]
         print_table(columns, [list(row) for row in zip(names, *tokens, strict=True)])
+    from lmlab.data.splits import few_test_documents
+
+    note = few_test_documents({n: s["documents"] for n, s in store.manifest["splits"].items()})
+    if note:
+        print(f"note: {note}")
     print(f"store: {store.path} (vocabulary {store.vocabulary:,}, {store.fingerprint[:12]})")
 
 

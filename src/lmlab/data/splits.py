@@ -8,11 +8,12 @@ whatever its name or place, and two copies of a text always land in the same one
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lmlab.config.numbers import Options, at_least
 from lmlab.errors import UserError
+from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
@@ -72,3 +73,24 @@ def assign_splits(
             chosen[key] = name
             taken += max(weight[key], 1)
     return [chosen.get(key, TRAIN) for key in keys]
+
+
+def few_test_documents(documents: Mapping[str, int]) -> str | None:
+    """What a store cannot say of other texts, in words; None where it can.
+
+    `documents` is how many each split has. A corpus of few long documents fills its test share with
+    one or two: no more are taken unasked, since each costs the training split that much.
+    """
+    test = documents.get(TEST, 0)
+    if not 0 < test < MINIMUM_DOCUMENTS:
+        return None
+    whole = sum(documents.values())
+    said = (
+        f"the test split has {test} document{'s' if test > 1 else ''}: intervals will be over "
+        f"sections of {'it' if test == 1 else 'them'}, not over other texts, which takes "
+        f"{MINIMUM_DOCUMENTS} documents"
+    )
+    if whole < MINIMUM_DOCUMENTS + 2:
+        return f"{said}; give more documents ({whole} are here)"
+    share = min(0.9, 1.2 * MINIMUM_DOCUMENTS / whole)
+    return f"{said}. --split.test {share:.2g} holds out about so many of these {whole}"
