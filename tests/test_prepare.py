@@ -408,11 +408,23 @@ def test_intervals_over_text_from_one_novel_are_foretold():
     assert documents(SplitConfig())["test"] == 1
     note = few_test_documents(documents(SplitConfig()))
     assert note is not None
-    share = re.search(r"--split.test (\S+) holds out", note)
-    assert share is not None
-    asked = documents(SplitConfig(test=float(share[1])))
-    assert asked["test"] >= 5
+    least = re.search(r"--split.test-documents (\d+) holds out", note)
+    assert least is not None
+    asked = documents(SplitConfig(test_documents=int(least[1])))
+    assert asked == {"train": 6, "validation": 1, "test": 5}
     assert few_test_documents(asked) is None
     few = few_test_documents({"train": 2, "validation": 1, "test": 1})
     assert few is not None
     assert "give more documents" in few
+
+
+def test_a_store_from_before_numbers_of_documents_is_reused(config, capsys):
+    """Its request has no such option; only one that changes the splits makes another store."""
+    store = prepare(config)
+    assert store.manifest["request"]["split"] == {"validation": 0.2, "test": 0.1, "seed": 0}
+    assert prepare(config).fingerprint == store.fingerprint
+    more = replace(config, split=replace(config.split, test_documents=5))
+    with pytest.raises(UserError, match="different: split"):
+        prepare(more)
+    made = prepare(replace(more, out=config.out.with_name("more")))
+    assert made.split("test").documents >= 5

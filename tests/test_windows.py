@@ -83,6 +83,20 @@ def test_one_more_document_moves_few_others():
     assert sum(a != b for a, b in zip(before, after, strict=True)) <= 4
 
 
+def test_a_test_split_has_as_many_documents_as_asked_for():
+    texts = [f"{number} " + "x" * (300_000 + 10_000 * number) for number in range(12)]
+    plain, made = assigned(texts), assigned(texts, test_documents=5)
+    assert [plain.count(name) for name in ("validation", "test")] == [1, 1]
+    assert [made.count(name) for name in ("train", "validation", "test")] == [6, 1, 5]
+    # a document keeps its split in whatever order it is given, and what was test stays test
+    assert assigned(texts[::-1], test_documents=5) == made[::-1]
+    assert [b for a, b in zip(plain, made, strict=True) if a != "train"].count("train") == 0
+    both = assigned(texts, test_documents=5, validation_documents=5)
+    assert [both.count(name) for name in ("train", "validation", "test")] == [2, 5, 5]
+    with pytest.raises(UserError, match="too few to hold out 1 for validation and 11 for test"):
+        assigned(texts, test_documents=11)
+
+
 def test_too_few_documents_name_the_remedy():
     with pytest.raises(UserError, match=r"2 distinct document.*Give more files"):
         assigned(["a", "b", "a"], validation=0.1, test=0.1)

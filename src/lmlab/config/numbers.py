@@ -53,6 +53,6 @@ def check_numbers(config: Any, prefix: str) -> None:
             name = f"--{prefix}{each.name.replace('_', '-')}"
             if not math.isfinite(number):
                 raise UserError(f"{name} {number} must be finite")
-            least = each.metadata.get("least", 0 if isinstance(number, float) else 1)
+            least = each.metadata.get("least", 0 if "float" in str(each.type) else 1)
             if number < least:
                 raise UserError(f"{name} {number} must be at least {least}")

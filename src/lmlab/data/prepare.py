@@ -188,13 +188,17 @@ def describe_request(config: PrepareConfig) -> dict[str, Any]:
     """All that decides a store's content, as plain values; equal means the store can be reused."""
     corpus = to_mapping(config.corpus)
     corpus.pop("source")
+    split = to_mapping(config.split)
+    for name in ("test_documents", "validation_documents"):
+        if split[name] == 1:  # as in stores from before there was this option
+            split.pop(name)
     request = {
         "sources": [
             _identity(source, config.corpus.text_suffixes or ()) for source in config.corpus.source
         ],
         "corpus": corpus,
         "tokenizer": to_mapping(config.tokenizer),
-        "split": to_mapping(config.split),
+        "split": split,
     }
     if config.tokenizer.kind == "pretrained":
         assert config.tokenizer.name is not None

@@ -3,6 +3,9 @@
 Documents are ranked by a keyed hash of their text; the first go to validation until its share of
 the bytes is reached, the next to test, the rest to training. So a document lands in the same split
 whatever its name or place, and two copies of a text always land in the same one.
+
+Notable: an interval over texts needs five documents. A corpus of a few long ones reaches its share
+with one or two; `test_documents` asks for more, which training then lacks.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ class SplitConfig(Options, prefix="split."):
     validation: float = 0.05
     test: float = 0.05
     seed: int = at_least(0, 0)
+    test_documents: int = 1
+    """At least so many distinct documents for test, whatever their share of the text."""
+    validation_documents: int = 1
+    """The same for validation."""
 
     def __post_init__(self) -> None:
         if not (self.validation > 0 and self.test >= 0 and self.validation + self.test < 1):
@@ -54,24 +61,31 @@ def assign_splits(
     weight: dict[bytes, int] = {}
     for key, size in zip(keys, sizes, strict=True):
         weight[key] = weight.get(key, 0) + size
-    wanted = [(VALIDATION, config.validation)] + ([(TEST, config.test)] if config.test else [])
-    if len(weight) <= len(wanted):
+    wanted = [(VALIDATION, config.validation, config.validation_documents)]
+    if config.test:
+        wanted.append((TEST, config.test, config.test_documents))
+    if len(weight) <= sum(least for _, _, least in wanted):
+        held_out = " and ".join(f"{least} for {name}" for name, _, least in wanted)
         raise UserError(
-            f"the corpus has {len(weight)} distinct document(s), too few to hold out "
-            f"{' and '.join(name for name, _ in wanted)} by whole documents. {advice}"
+            f"the corpus has {len(weight)} distinct document(s), too few to hold out {held_out} by "
+            f"whole documents. {advice}"
         )
     salt = str(config.seed).encode()
     ranked = sorted(weight, key=lambda key: hashlib.blake2b(key, key=salt).digest())
     total = sum(weight.values())
     chosen: dict[bytes, str] = {}
     waiting = iter(ranked)
-    for place, (name, share) in enumerate(wanted):
-        taken = 0
-        still_needed = len(wanted) - place  # documents that later splits and training must get
-        while not taken or (taken < share * total and len(weight) - len(chosen) > still_needed):
+    for place, (name, share, least) in enumerate(wanted):
+        taken = documents = 0
+        # documents that later splits and training must get
+        still_needed = 1 + sum(after for _, _, after in wanted[place + 1 :])
+        while documents < least or (
+            taken < share * total and len(weight) - len(chosen) > still_needed
+        ):
             key = next(waiting)
             chosen[key] = name
-            taken += max(weight[key], 1)
+            taken += weight[key]
+            documents += 1
     return [chosen.get(key, TRAIN) for key in keys]
 
 
@@ -92,5 +106,4 @@ def few_test_documents(documents: Mapping[str, int]) -> str | None:
     )
     if whole < MINIMUM_DOCUMENTS + 2:
         return f"{said}; give more documents ({whole} are here)"
-    share = min(0.9, 1.2 * MINIMUM_DOCUMENTS / whole)
-    return f"{said}. --split.test {share:.2g} holds out about so many of these {whole}"
+    return f"{said}. --split.test-documents {MINIMUM_DOCUMENTS} holds out so many of these {whole}"
