@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -359,13 +360,12 @@ class MarkovModel(torch.nn.Module):
     def __init__(self, start_V, transition_VV):
         super().__init__()
         self.unused = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+        self.config = SimpleNamespace(model_type="lmlab_markov")
         table = np.pad(np.vstack([transition_VV, start_V]), ((0, 1), (0, 2)))
         with np.errstate(divide="ignore"):
             self.table = torch.from_numpy(np.log(table))
 
     def forward(self, input_ids, **unused):
-        from types import SimpleNamespace
-
         return SimpleNamespace(logits=self.table[input_ids])
 
 

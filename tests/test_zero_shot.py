@@ -39,6 +39,7 @@ class Unigram(torch.nn.Module):
     def __init__(self, p_V):
         super().__init__()
         self.unused = torch.nn.Parameter(torch.zeros(()))
+        self.config = SimpleNamespace(model_type="lmlab_unigram")
         self.logits_V = torch.tensor([*p_V, 0.0, 0.0]).log()
 
     def forward(self, input_ids, **unused):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmlab.config.numbers import Options, at_least
 from lmlab.errors import UserError
 
 
 @dataclass(frozen=True)
-class PlanConfig:
+class PlanConfig(Options):
     """How many seeds, documents and tokens it takes to see a difference:
     lmlab plan STUDY --effect 0.2, or lmlab plan --effect 0.2 --seed-sd 0.325
 
@@ -29,7 +29,7 @@ class PlanConfig:
     """Between documents, beyond what sections of one document differ by."""
     section_sd: float | None = None
     """Between sections of one document."""
-    sections: float | None = None
+    sections: float | None = at_least(1, None)
     """Sections a document (default: the study's, or 1)."""
     seeds: tuple[int, ...] = (3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
     """Numbers of seeds in the table; below 3 there is no verdict."""
@@ -46,15 +46,10 @@ class PlanConfig:
     options)."""
 
     def __post_init__(self) -> None:
-        if not (self.effect > 0 and math.isfinite(self.effect)):
+        if self.effect == 0:
             raise UserError("--effect: the difference to be seen, above 0, such as --effect 0.2")
         if self.study is None and self.seed_sd is None:
             raise UserError("give the folder of a finished study, or --seed-sd")
-        for name in ("seed_sd", "document_sd", "section_sd", "sections"):
-            value = getattr(self, name)
-            least = 1 if name == "sections" else 0
-            if value is not None and not (math.isfinite(value) and value >= least):
-                raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
         if self.seed_sd == 0:
             raise UserError("--seed-sd must be above 0; without seeds there is nothing to plan")
         if self.document_sd is None and self.section_sd is not None:
@@ -63,9 +58,5 @@ class PlanConfig:
             values = getattr(self, name)
             if not values or min(values) < least or sorted(set(values)) != list(values):
                 raise UserError(f"--{name} must be rising numbers from {least} on, not {values}")
-        for name in ("tokens", "document_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
         if not 0.05 < self.power < 1:
             raise UserError(f"--power must be between 0.05 and 1, not {self.power}")
