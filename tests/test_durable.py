@@ -11,12 +11,14 @@ import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load
 
 from helpers import failing_at, id_store, tree
 from lmlab import durable
 from lmlab.data.store import TokenStore
-from lmlab.durable import AppendLog, StagedFolder, write_bytes, write_json, write_text
+from lmlab.durable import AppendLog, StagedFolder, packed, write_bytes, write_json, write_text
 from lmlab.errors import UserError
 from lmlab.runs.checkpoint import (
     checkpoint_folder,
@@ -235,3 +237,13 @@ def test_a_folder_that_another_process_made_meanwhile_is_named(tmp_path):
     with pytest.raises(UserError, match=r"store was made by another process at the same time"):
         write_both()
     assert [path.name for path in tmp_path.rglob("*")] == ["store", "theirs"]
+
+
+def test_views_are_packed_as_they_read_and_not_as_their_memory_lies():
+    """What was wrong: nats of repeated tokens, a column of a matrix, read back as its rows."""
+    whole = np.arange(12.0).reshape(6, 2)
+    views = {"column": whole[:, 1], "turned": whole.T, "reversed": whole[::-1], "one": whole[0, :1]}
+    read = load(packed(views, metadata={"of": "views"}))
+    assert read.keys() == views.keys()
+    for name, view in views.items():
+        assert read[name].tolist() == view.tolist()

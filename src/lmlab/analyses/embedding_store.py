@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from lmlab.analyses.embedding import CHUNK, Prepared, embed
 from lmlab.config import digest, to_mapping
 from lmlab.config.decomposition import EmbeddingConfig
 from lmlab.data.pieces import Pieces
-from lmlab.durable import StagedFolder, from_json, is_member, to_json, write_member
+from lmlab.durable import StagedFolder, from_json, is_member, packed, to_json, write_member
 from lmlab.errors import UserError
 from lmlab.processes import from_first, is_first, lists_of_all, rank, world
 from lmlab.progress import track
@@ -118,8 +118,9 @@ def _write_shards(
         ):
             name = f"rows-{number:05d}.safetensors"
             cluster_N = prepared.cluster_N[ends[number * CHUNK] :][: len(rows_ND)]
-            clusters = np.ascontiguousarray(cluster_N, dtype=np.int64)
-            sha256 = write_member(folder / name, save({"rows": rows_ND, "cluster": clusters}))
+            sha256 = write_member(
+                folder / name, packed({"rows": rows_ND, "cluster": cluster_N.astype(np.int64)})
+            )
             written.append((name, rows_ND.shape, sha256))
     everyones = lists_of_all(written)
     return sorted((name, tuple(shape), sha256) for name, shape, sha256 in everyones)

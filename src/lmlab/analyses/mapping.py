@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from lmlab.analyses.decomposition import Decomposition
 from lmlab.config import digest, from_mapping, to_mapping
 from lmlab.config.decomposition import EmbeddingConfig
-from lmlab.durable import check_seal, from_json, metadata, sealed, write_bytes
+from lmlab.durable import check_seal, from_json, metadata, packed, sealed, write_bytes
 from lmlab.errors import UserError
 
 FORMAT = "lmlab mapping 1"
@@ -71,7 +71,7 @@ def save_mapping(
     """Writes a fit in float32; `models` has the path or Hub name of basis and target by label."""
     tensors = {"bias": fit.bias.astype(np.float32)}
     for name, weights_UD in fit.weights.items():
-        tensors[f"weights.{name}"] = np.ascontiguousarray(weights_UD, dtype=np.float32)
+        tensors[f"weights.{name}"] = weights_UD.astype(np.float32)
     described = {
         "format": FORMAT,
         "target": fit.target,
@@ -80,7 +80,7 @@ def save_mapping(
         "ridge": repr(fit.ridge),
         "r2_test": json.dumps(fit.r2_test),
     }
-    write_bytes(path, sealed(save(tensors, metadata=described)))
+    write_bytes(path, sealed(packed(tensors, metadata=described)))
 
 
 def load_mapping(path: Path) -> Mapped:

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
 
 from lmlab.analyses.decomposition_of_models import embed_models
 from lmlab.analyses.embedding_store import aligned_rows
 from lmlab.analyses.mapping import Agreement, agreement, load_mapping
 from lmlab.config.decomposition import ApplyConfig
 from lmlab.data.store import TokenStore
-from lmlab.durable import sealed, write_bytes
+from lmlab.durable import packed, sealed, write_bytes
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Applied:
 
     def save(self, path: Path) -> None:
         """Writes the mapped rows as safetensors (`rows`)."""
-        write_bytes(path, sealed(save({"rows": self.mapped_NU})))
+        write_bytes(path, sealed(packed({"rows": self.mapped_NU})))
 
 
 def apply_mapping(config: ApplyConfig, *, device: str) -> Applied:

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from lmlab.analyses.subject import Subject
 from lmlab.data.store import Split, TokenStore
 from lmlab.data.windows import evaluation_windows, key, keyed_bijection
-from lmlab.durable import check_seal, sealed, write_bytes
+from lmlab.durable import check_seal, packed, sealed, write_bytes
 from lmlab.errors import UserError
 from lmlab.models.towers import TwoTower
 from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS
@@ -82,12 +82,12 @@ class PreferenceSums:
 
     def save(self, path: Path) -> None:
         """As safetensors."""
-        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
         arrays["scales"] = np.array(self.scales)
         arrays["documents"] = np.array([self.documents])
         described = {"text": self.text, "cluster_unit": self.cluster_unit}
         arrays |= {n: np.frombuffer(v.encode(), dtype=np.uint8) for n, v in described.items()}
-        write_bytes(path, sealed(save(arrays)))
+        write_bytes(path, sealed(packed(arrays)))
 
     @classmethod
     def load(cls, path: Path) -> PreferenceSums:

@@ -141,8 +141,8 @@ def evaluate(
         model.train(training)
     if share:
         nats_Mb, repeated_M2 = sum_over_processes(nats_Mb), sum_over_processes(repeated_M2)
-    nats_M, repeated_M = repeated_M2[:, 0].copy(), repeated_M2[:, 1].astype(np.int64)
-    return WindowNats(nats_Mb, windows.length_M.copy(), nats_M, repeated_M)
+    nats_M, repeated_M = repeated_M2.T
+    return WindowNats(nats_Mb, windows.length_M.copy(), nats_M, repeated_M.astype(np.int64))
 
 
 def evaluation_batch(context: int, device: torch.device) -> int:

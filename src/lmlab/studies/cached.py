@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from lmlab.analyses.calibrate import Head, open_with_head
 from lmlab.analyses.score import Score, score, scored_bytes
@@ -15,7 +15,7 @@ from lmlab.analyses.window_sources import window_sources
 from lmlab.config import digest
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows
-from lmlab.durable import check_seal, sealed, write_bytes
+from lmlab.durable import check_seal, packed, sealed, write_bytes
 from lmlab.objectives.causal import Causal
 from lmlab.progress import Bar
 from lmlab.training.loop import TrainedRun
@@ -65,9 +65,7 @@ def cached_score(
         )
     subject = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
     made = score(subject, store, split=split, context=context, max_windows=max_windows, bar=bar)
-    # contiguous: safetensors writes the memory of a view as it lies, and not the view
-    kept = {name: np.ascontiguousarray(getattr(made, name)) for name in _ARRAYS}
-    write_bytes(path, sealed(save(kept)))
+    write_bytes(path, sealed(packed({name: getattr(made, name) for name in _ARRAYS})))
     return replace(made, subject=str(run.path))
 
 

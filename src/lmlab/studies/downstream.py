@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from lmlab.analyses.calibrate import Head, open_with_head
 from lmlab.analyses.zero_shot import zero_shot
 from lmlab.config import digest
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task
-from lmlab.durable import check_seal, sealed, write_bytes
+from lmlab.durable import check_seal, packed, sealed, write_bytes
 from lmlab.numerics.bounded import within
 from lmlab.numerics.random_effects import Clusters, two_way_interval, two_way_ratio
 from lmlab.training.loop import TrainedRun
@@ -45,7 +45,7 @@ def item_values(
     if kept is None:
         subject = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
         kept = dict(zero_shot(subject, task).values)
-        write_bytes(path, sealed(save(kept)))
+        write_bytes(path, sealed(packed(kept)))
     return kept
 
 

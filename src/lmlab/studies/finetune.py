@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from lmlab.analyses.classify import reported_outputs
 from lmlab.config import digest, to_mapping
@@ -35,7 +35,7 @@ from lmlab.data.labelled import LabelledTask, read_labelled
 from lmlab.data.labelled_store import labelled_store
 from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
-from lmlab.durable import check_seal, sealed, write_bytes
+from lmlab.durable import check_seal, packed, sealed, write_bytes
 from lmlab.locks import alone
 from lmlab.numerics.classification import metric, pseudo_values
 from lmlab.numerics.random_effects import two_way_interval
@@ -149,7 +149,7 @@ def _make(
         return run, load(check_seal(path.read_bytes()))["outputs"]
     except (FileNotFoundError, SafetensorError, ValueError, KeyError):  # not there, or damaged
         outputs_NC = reported_outputs(run.checkpoint, store)
-        write_bytes(path, sealed(save({"outputs": np.ascontiguousarray(outputs_NC)})))
+        write_bytes(path, sealed(packed({"outputs": outputs_NC})))
         return run, outputs_NC
 
 
