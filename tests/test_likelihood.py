@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,10 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    PretrainedConfig,
     PreTrainedTokenizerFast,
 )
+from transformers.modeling_outputs import CausalLMOutput
 
 from helpers import sentences, symbols_tokenizer, tiny_training
 from lmlab.analyses import likelihood
@@ -360,13 +361,17 @@ class MarkovModel(torch.nn.Module):
     def __init__(self, start_V, transition_VV):
         super().__init__()
         self.unused = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
-        self.config = SimpleNamespace(model_type="lmlab_markov")
+        self.config = PretrainedConfig()
+        self.embedding = torch.nn.Embedding(len(start_V) + 1, 1)
         table = np.pad(np.vstack([transition_VV, start_V]), ((0, 1), (0, 2)))
         with np.errstate(divide="ignore"):
             self.table = torch.from_numpy(np.log(table))
 
+    def get_input_embeddings(self):
+        return self.embedding
+
     def forward(self, input_ids, **unused):
-        return SimpleNamespace(logits=self.table[input_ids])
+        return CausalLMOutput(logits=self.table[input_ids])
 
 
 def chain_subjects(symbols=3, context=6):

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import PretrainedConfig
+from transformers.modeling_outputs import CausalLMOutput
 
 from helpers import symbols_tokenizer, tiny_training
 from lmlab.analyses.subject import Subject
@@ -39,11 +40,15 @@ class Unigram(torch.nn.Module):
     def __init__(self, p_V):
         super().__init__()
         self.unused = torch.nn.Parameter(torch.zeros(()))
-        self.config = SimpleNamespace(model_type="lmlab_unigram")
+        self.config = PretrainedConfig()
+        self.embedding = torch.nn.Embedding(len(p_V) + 2, 1)
         self.logits_V = torch.tensor([*p_V, 0.0, 0.0]).log()
 
+    def get_input_embeddings(self):
+        return self.embedding
+
     def forward(self, input_ids, **unused):
-        return SimpleNamespace(logits=self.logits_V.expand(*input_ids.shape, -1))
+        return CausalLMOutput(logits=self.logits_V.expand(*input_ids.shape, -1))
 
 
 def subject_of(model, order="forward", symbols=4):

@@ -128,11 +128,8 @@ class Backbone:
     @property
     def takes_padding(self) -> bool:
         """Whether short texts can be padded to one length; lmlab's own classes are made so."""
-        return self._own_class or self.behaviour.takes_padding
-
-    @property
-    def _own_class(self) -> bool:
-        return getattr(self.model.config, "model_type", "").startswith("lmlab_")
+        kind = getattr(self.model.config, "model_type", "")
+        return kind.startswith("lmlab_") or self.behaviour.takes_padding
 
     def takes_padding_to(
         self, length_M: np.ndarray, padded_M: np.ndarray, *, ends: int = 0
@@ -140,7 +137,7 @@ class Backbone:
         """Whether texts of these lengths can be padded so, `ends` more positions read: the longest
         of those that grow is tried out, once."""
         grows = length_M < padded_M
-        if not grows.any() or self._own_class:
+        if not grows.any():
             return True
         if not self.takes_padding:
             return False
