@@ -22,8 +22,8 @@ from lmlab.numerics.random_effects import (
     Clusters,
     Interval,
     _bell_mccaffrey,
-    _degrees_of_freedom,
     cluster_degrees_of_freedom,
+    sum_degrees_of_freedom,
     two_way_interval,
     two_way_ratio,
 )
@@ -135,14 +135,14 @@ def test_cluster_degrees_of_freedom_against_explicit_matrices():
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_degrees_of_freedom_are_satterthwaites_for_many_seeds(share):
-    df = _degrees_of_freedom(share, 1 - share, 5000, 4000)
+    df = sum_degrees_of_freedom(share, 1 - share, 5000, 4000)
     assert df == pytest.approx(1 / (share**2 / 5000 + (1 - share) ** 2 / 4000), rel=1e-2)
 
 
 def test_degrees_of_freedom_at_the_ends():
-    assert _degrees_of_freedom(0.0, 1.0, 1, 5) == 5
-    assert _degrees_of_freedom(1.0, 0.0, 1, 5) == 1
-    assert _degrees_of_freedom(1e6, 1.0, 1, 5) == pytest.approx(1)
+    assert sum_degrees_of_freedom(0.0, 1.0, 1, 5) == 5
+    assert sum_degrees_of_freedom(1.0, 0.0, 1, 5) == 1
+    assert sum_degrees_of_freedom(1e6, 1.0, 1, 5) == pytest.approx(1)
 
 
 def test_ratio_standard_error_is_the_textbook_ratio_estimators():
@@ -444,5 +444,5 @@ if __name__ == "__main__":
     print_table("Cluster sizes log-normal, sd 0.7", count, spread=0.7)
     print_table("Equal clusters, level 0.9", count, level=0.9)
     print_table("Equal clusters, level 0.99", count, level=0.99)
-    with mock.patch.object(random_effects, "_degrees_of_freedom", satterthwaite):
+    with mock.patch.object(random_effects, "sum_degrees_of_freedom", satterthwaite):
         print_table("Equal clusters, plain Satterthwaite degrees of freedom", count)

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lmlab.errors import UserError
 from lmlab.numerics.power import VarianceComponents, variance_components
-from lmlab.numerics.random_effects import Basis, Clusters
+from lmlab.numerics.random_effects import Basis, Clusters, linearised_ratio
 from lmlab.numerics.verdicts import Evidence, Finding, verdict
 
 
@@ -240,7 +240,7 @@ def arrow_components(
 ) -> VarianceComponents | None:
     """Variance components of the relative arrow, in its unit squared; None for a single cluster.
 
-    As `arrow_of_time`. The ratio is linearised about its value, as for the interval.
+    As `arrow_of_time`; of the same linearised ratio as the interval.
     """
     forward_SN, backward_SN = (
         np.atleast_2d(np.asarray(nll, dtype=np.float64))
@@ -248,13 +248,13 @@ def arrow_components(
     )
     if clusters.clusters < 2:
         return None
-    difference_SC = clusters.sums(backward_SN - forward_SN)
-    mean_SC = clusters.sums((backward_SN + forward_SN) / 2)
-    size_C = mean_SC.mean(0)
-    ratio = difference_SC.sum() / mean_SC.sum()
+    values_SC, size_C = linearised_ratio(
+        clusters.sums(backward_SN - forward_SN), clusters.sums((backward_SN + forward_SN) / 2)
+    )
     kept_C = size_C > 0
-    values_SC = ratio + (difference_SC - ratio * mean_SC)[:, kept_C] / size_C[kept_C]
-    return variance_components(values_SC, clusters.documents_C[kept_C], weights_C=size_C[kept_C])
+    return variance_components(
+        values_SC[:, kept_C], clusters.documents_C[kept_C], weights_C=size_C[kept_C]
+    )
 
 
 def _per_cent(value: float) -> str:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from lmlab.numerics.power import detectable_effect, least_number, power
-from lmlab.numerics.random_effects import _degrees_of_freedom
+from lmlab.numerics.random_effects import sum_degrees_of_freedom
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Noise:
         rest = self.residual**2 / (seeds * documents * self.sections)
         of_seeds = self.seed**2 / seeds
         of_text = self.document**2 / documents + self.section**2 / (documents * self.sections)
-        df = _degrees_of_freedom(
+        df = sum_degrees_of_freedom(
             of_seeds + rest, of_text + rest, float(seeds - 1), float(documents - 1)
         )
         return math.sqrt(of_seeds + of_text + rest), df

@@ -15,7 +15,7 @@ Notable:
   the leverage correction of Bell and McCaffrey (2002).
 - Satterthwaite's degrees of freedom fail here: with 2 seeds the seed variance has one degree of
   freedom, is often far too small by chance, and a nominal 95 % interval covers as little as 87 %.
-  Ours are Satterthwaite's with the seed share pushed towards one (see `_degrees_of_freedom`).
+  Ours are Satterthwaite's with the seed share pushed towards one (see `sum_degrees_of_freedom`).
   docs/notes-intervals.md has the measured coverage and the command that repeats it.
 - A variance component is never negative, and the variance of the mean is never below that of the
   seeds' means alone or of the clusters' means alone.
@@ -44,7 +44,7 @@ MINIMUM_CLUSTERS = 5
 MINIMUM_DOCUMENTS = 5
 """Below this there is no interval over texts."""
 
-# How far the seed share is pushed (see `_degrees_of_freedom`). Fitted once at 95 % so that the
+# How far the seed share is pushed (see `sum_degrees_of_freedom`). Fitted once at 95 % so that the
 # coverage stays near nominal whatever the true seed share; not to be tuned on data.
 _STEEPNESS, _STEEPNESS_POWER, _SHIFT = 3.0, 1.5, 2.0
 
@@ -233,7 +233,7 @@ def two_way_interval(
         # Seeds' means and clusters' means both hold the interaction; count it once. Taking it from
         # the smaller keeps the variance at least as large as either.
         variance = max(v_seed, v_cluster) + max(0.0, min(v_seed, v_cluster) - v_interaction)
-        df = _degrees_of_freedom(v_seed, v_cluster, seeds - 1, df_cluster)
+        df = sum_degrees_of_freedom(v_seed, v_cluster, seeds - 1, df_cluster)
     if p_C.max() > 0.5:
         notes.append(dominant(p_C, over_texts))
     error = float(np.sqrt(variance))
@@ -276,14 +276,28 @@ def two_way_ratio(
 ) -> Interval:
     """Interval of `sum numerator / sum denominator`, each summed within seed and cluster.
 
-    `documents_C` as in `two_way_interval`.
+    `documents_C` as in `two_way_interval`; the ratio as `linearised_ratio` has it.
+
+    Raises `UserError` as `two_way_interval` and `linearised_ratio`.
+    """
+    values_SC, size_C = linearised_ratio(numerator_SC, denominator_SC)
+    return two_way_interval(values_SC, weights_C=size_C, documents_C=documents_C, level=level)
+
+
+def linearised_ratio(
+    numerator_SC: ArrayLike, denominator_SC: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values (S, C) and weights (C) whose weighted mean is `sum numerator / sum denominator`, and
+    behaves like it.
 
     Delta method: with r the ratio and d_c the denominator's mean over seeds, the ratio of sums
     behaves to first order like the mean of `r + (numerator - r denominator) / d_c` weighted by
     d_c, whose weighted mean is r itself. So clusters of unequal size are residuals about r and
     not raw sums (Cochran 1977, Sampling Techniques, chapter 6).
 
-    Raises `UserError` as `two_way_interval`, and for a denominator that is negative or zero in sum.
+    A cluster whose denominator is zero has weight 0.
+
+    Raises `UserError` for shapes that differ, and a denominator that is negative or zero in sum.
     """
     numerator = np.asarray(numerator_SC, dtype=np.float64)
     denominator = np.asarray(denominator_SC, dtype=np.float64)
@@ -299,8 +313,7 @@ def two_way_ratio(
         raise UserError("numerator_SC is not zero in a cluster whose denominator is zero")
     ratio = float(numerator.sum() / denominator.sum())
     safe_C = np.where(size_C > 0, size_C, 1.0)
-    values_SC = ratio + (numerator - ratio * denominator) / safe_C
-    return two_way_interval(values_SC, weights_C=size_C, documents_C=documents_C, level=level)
+    return ratio + (numerator - ratio * denominator) / safe_C, size_C
 
 
 def _labels(name: str, labels: ArrayLike) -> NDArray[Any]:
@@ -342,7 +355,7 @@ def _bell_mccaffrey(p_C: NDArray[np.float64], g_C: NDArray[np.float64]) -> float
     return float(trace**2 / (all_pairs + diagonal))
 
 
-def _degrees_of_freedom(
+def sum_degrees_of_freedom(
     v_seed: float, v_cluster: float, df_seed: float, df_cluster: float
 ) -> float:
     """Degrees of freedom of the sum of the two variance estimates.
