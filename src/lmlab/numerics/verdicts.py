@@ -25,11 +25,10 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from lmlab.numerics.power import detectable_effect
+from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS
 
 MINIMUM_SEEDS = 3
 """Below this no verdict is given on what the seeds stand for."""
-MINIMUM_DOCUMENTS = 5
-"""Below this a finding is about these documents."""
 
 Finding = Literal["above", "below", "undecided", "none"]
 """Where the interval lies: above zero, below it, across it; none: there is no interval."""
