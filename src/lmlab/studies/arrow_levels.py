@@ -90,7 +90,7 @@ def level_words(level: Level) -> str:
     elif found.high < 0:
         said = f"{level.order} is easier"
     else:
-        said = "no difference shown"
+        said = "not decided"
     return (
         f"{said}: {level.order} is {signed(found.estimate, 4)} nats per token further above the "
         f"floor than forward [{signed(found.low, 4)}, {signed(found.high, 4)}] (relative arrow "
