@@ -100,9 +100,9 @@ figcaption{{margin-top:.6rem}}
 .passage{{white-space:pre-wrap;line-height:1.9;font-family:Georgia,"Times New Roman",serif;
 font-size:1.05rem;background:var(--box);border-radius:4px;padding:.75rem 1rem}}
 .passage span{{border-radius:3px;text-underline-offset:3px}}{_passage_levels()}
-.scroll{{overflow-x:auto;margin:2rem 0 2.5rem;max-width:100%}}
+.scroll{{container-type:inline-size;overflow-x:auto;margin:2rem 0 2.5rem;max-width:100%}}
 table{{border-collapse:collapse;min-width:100%;font-size:.9375rem;line-height:1.4}}
-caption{{text-align:start;padding-bottom:.6rem;color:var(--ink);font-weight:600;font-size:1rem}}
+caption{{position:sticky;left:0;max-width:100cqi;text-align:start;padding-bottom:.6rem;color:var(--ink);font-weight:600;font-size:1rem}}
 th,td{{text-align:start;font-weight:400;padding:.4rem 1.25rem .4rem 0;vertical-align:baseline;
 min-width:6rem;border-bottom:1px solid var(--rule);overflow-wrap:normal}}
 th:last-child,td:last-child{{padding-inline-end:0}}

@@ -25,7 +25,7 @@ from lmlab.studies.arrow_details import (
 from lmlab.studies.arrow_family import mean_name, mean_words
 from lmlab.studies.arrow_levels import level_words, levels, levels_section
 from lmlab.studies.arrow_words import comparison_name, verdict
-from lmlab.studies.words import capital, made_by, percent, to_repeat
+from lmlab.studies.words import amount_of_text, capital, made_by, percent, to_repeat
 
 
 def arrow_page(results: dict[str, Any]) -> str:
@@ -186,7 +186,9 @@ def _methods_section(results: dict[str, Any]) -> Section:
         rows.append([
             comparison_name(cell), m["parameters"], m["vocabulary"], m["training_tokens_available"],
             m["steps"], m["batch"], cell["context"], f"{m['learning_rate']:g}", m["dtype"],
-            cell["tokens_scored"], cell["arrow"]["clusters"], cell["cluster"], m["store"],
+            cell["tokens_scored"],
+            amount_of_text(cell["arrow"]["documents"], cell["cluster"], cell["arrow"]["clusters"]),
+            m["store"],
         ])  # fmt: skip
     held_out = config["split"]
     text = (
@@ -200,8 +202,9 @@ def _methods_section(results: dict[str, Any]) -> Section:
         "windows that never cross a document; every token is scored, the first of each window "
         "from the beginning-of-sequence token alone. AdamW with weight decay 0.1 on matrices, "
         "betas 0.9 and 0.95, gradient clipped at 1, linear warm-up over 5 % of the steps, cosine "
-        "to a tenth. Intervals are two-way random effects over seeds and clusters of text on the "
-        "ratio of sums, Student t; with one seed they cover the text only. The numbers of this "
+        "to a tenth. Intervals are two-way random effects over seeds and documents (sections of "
+        "them where there are fewer than five: these documents only) on the ratio of sums, "
+        "Student t; with one seed they cover the text only. The numbers of this "
         "page, and digests of runs and stores, are in results.json."
     )
     notes = dict.fromkeys(
@@ -211,8 +214,8 @@ def _methods_section(results: dict[str, Any]) -> Section:
     repeat = to_repeat("lmlab study arrow", ArrowConfig, config)
     table = Table(
         ["comparison", "parameters", "vocabulary", "training tokens available", "steps",
-         "windows a step", "context", "learning rate", "products in", "tokens scored", "clusters",
-         "cluster", "store"],
+         "windows a step", "context", "learning rate", "products in", "tokens scored",
+         "intervals over", "store"],
         rows,
         "What was equal in both directions.",
     )  # fmt: skip

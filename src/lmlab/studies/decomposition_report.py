@@ -25,7 +25,7 @@ from lmlab.studies.decomposition_tables import (
     r2_text,
     target_table,
 )
-from lmlab.studies.words import made_by, to_repeat
+from lmlab.studies.words import amount_of_text, made_by, to_repeat
 
 _TEXT_ONLY = "Bars: 95 % intervals over test documents, for these models."
 
@@ -293,17 +293,18 @@ def _greedy_section(results: dict[str, Any]) -> Section:
 def _methods_section(results: dict[str, Any]) -> Section:
     main, config = results["main"], results["config"]
     zoo = results["zoo"]
+    over = amount_of_text(main["test_documents"], main["cluster"], main["test_clusters"])
     text = (
         f"Corpus: {results['corpus']}. Pieces of {main['length']} tokens of its tokenizer; "
         f"{main['rows']['train']:,} rows to fit on (the text that the zoo was trained on), "
         f"{main['rows']['validation']:,} to choose the ridge of each target on, "
-        f"{main['rows']['test']:,} to score, from {main['test_clusters']:,} clusters "
-        f"({main['cluster']}). A row is a piece; pooling: {config['embedding']['pooling']}. "
+        f"{main['rows']['test']:,} to score, from {over}. "
+        f"A row is a piece; pooling: {config['embedding']['pooling']}. "
         f"{main['shortened_pieces']:,} pieces were cut to fit the shortest model. R² = 1 − "
         "residual over total sum of squares, pooled over dimensions, about the mean of the test "
         "rows; "
         "whitened R² counts all directions of the target alike. Intervals: delete-one jackknife "
-        "over clusters of test text of log(1 − R²), Student t, the fit as it is; they say nothing "
+        "over these of log(1 − R²), Student t, the fit as it is; they say nothing "
         "of other seeds. Every pair has its own ridge, chosen on validation as that of a whole fit."
     )
     tables = []

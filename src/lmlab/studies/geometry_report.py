@@ -13,7 +13,7 @@ from lmlab.numerics.frequency import UNSEEN, decile_name
 from lmlab.report.figures import Series, line_plot
 from lmlab.report.page import Figure, Section, Table, render_page
 from lmlab.report.text import number
-from lmlab.studies.words import made_by, signed
+from lmlab.studies.words import amount_of_text, made_by, signed
 
 
 def geometry_page(results: dict[str, Any]) -> str:
@@ -340,6 +340,7 @@ def _methods(results: dict[str, Any]) -> str:
         if len(layers) < 2
         else ""
     )
+    over = amount_of_text(results["documents"], results["cluster_unit"], results["clusters"])
     return (
         f"Model {results['subject']} (objective {results['objective']}, order {results['order']}), "
         f"in float32. Hidden states and losses: {results['windows']:,} windows of up to "
@@ -352,6 +353,5 @@ def _methods(results: dict[str, Any]) -> str:
         "norms by frequency. Tokens of equal count go by their id. Singular values are of the "
         "matrix of all rows; normalised entropy is their entropy over the log of the number of "
         "dimensions; participation ratio is (sum λ)² / sum λ² of the eigenvalues λ of the "
-        f"covariance. Intervals cover other texts, not other seeds: {results['clusters']:,} "
-        f"clusters ({results['cluster_unit']}), ratio of sums, Student t."
+        f"covariance. Intervals are over text, not over seeds: {over}; ratio of sums, Student t."
     )

@@ -28,7 +28,7 @@ from lmlab.studies.headless_details import (
     tokens_per_parameter,
 )
 from lmlab.studies.headless_runs import ARMS, HEADLESS, REFERENCE
-from lmlab.studies.words import made_by, percent, to_repeat
+from lmlab.studies.words import amount_of_text, made_by, percent, to_repeat
 
 _DRAWN = (
     HEADLESS, REFERENCE, "ce-untied-prior", "headless-unigram", "ce-tied", "ce-untied", "mixed",
@@ -253,7 +253,8 @@ def _cost_section(parts: Sequence[dict[str, Any]], growth: Sequence[dict[str, An
 
 def _methods_section(results: dict[str, Any]) -> Section:
     config, parts = results["config"], results["parts"]
-    clusters = parts[0]["rows"][0]
+    scored = parts[0]["rows"][0]
+    over = amount_of_text(scored["documents"], scored["cluster"], scored["clusters"])
     available = ", ".join(f"{part['training_tokens_available']:,}" for part in parts)
     text = (
         f"Corpus {results['corpus']}, {config['seeds']} seed(s), {config['tokens']:,} training "
@@ -269,10 +270,9 @@ def _methods_section(results: dict[str, Any]) -> Section:
         f"becomes an untied head and all weights train on cross-entropy for "
         f"{100 * config['fine_tune']:g} % of the steps (learning rate "
         f"{config['fine_tune_learning_rate']:g}). Losses are those of the last checkpoint on the "
-        f"{config['split']} split, in float32 ({clusters['tokens_scored']:,} tokens, "
-        f"{clusters['clusters']} clusters: {clusters['cluster']}). Intervals: two-way random "
-        "effects over seeds and clusters on the paired difference, Student t; each for its row "
-        "alone."
+        f"{config['split']} split, in float32 ({scored['tokens_scored']:,} tokens, "
+        f"{over}). Intervals: two-way random effects over seeds and these on the paired "
+        "difference, Student t; each for its row alone."
     )
     notes = dict.fromkeys(part["text"] for part in parts if "text" in part)
     text = " ".join([text, *notes])

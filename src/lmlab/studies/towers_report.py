@@ -18,7 +18,7 @@ from lmlab.numerics.verdicts import Evidence, power_words, reach
 from lmlab.report.figures import Interval, Points, forest_plot, scatter_plot
 from lmlab.report.page import Figure, Passage, Section, Table, render_page
 from lmlab.studies.towers_words import preference_tables
-from lmlab.studies.words import made_by, signed, to_repeat
+from lmlab.studies.words import amount_of_text, made_by, signed, to_repeat
 
 _KINDS = {"words of the closed class": (0,), "other words": (1,), "pieces": (2,)}
 _OTHER = "all else (punctuation, digits, space)"
@@ -396,7 +396,8 @@ def _methods(results: dict[str, Any]) -> list[str]:
         "Both probes of a pair start at the same weights and see the same states in the same "
         "order, so that nothing but the tower differs.",
         f"Measured on {first['tokens']:,} tokens of the {config['evaluation']} split, "
-        f"{first['groups']} groups of text (clusters: {first['cluster_unit']}), never split. "
+        f"{first['groups']} groups of "
+        f"{amount_of_text(first['documents'], first['cluster_unit'])}, never split. "
         "A type's difference is the mean over its tokens of tower 2's loss less tower 1's. "
         "Adjusted: less what is linear in the type's mean difficulty and log frequency. The "
         "spread is the square root of the variance between types, estimated without bias from the "

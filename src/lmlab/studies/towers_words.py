@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmlab.report.page import Table
-from lmlab.studies.words import signed
+from lmlab.studies.words import amount_of_text, signed
 
 
 def preference_tables(found: dict[str, Any]) -> list[Table]:
@@ -34,7 +34,8 @@ def figures_table(found: dict[str, Any]) -> Table:
         ["gain of an oracle by token, nats per token",
          "none" if oracle is None else signed(oracle, 4)],
         ["tokens", f"{found['tokens']:,} of {found['types']:,} types"],
-        ["groups of text", f"{found['groups']} (clusters: {found['cluster_unit']})"],
+        ["groups of text",
+         f"{found['groups']} of {amount_of_text(found['documents'], found['cluster_unit'])}"],
     ]  # fmt: skip
     if found["scales"] != [1.0, 1.0] and tuple(found["scales"]) != (1.0, 1.0):
         scales = ", ".join(f"{1 / s:.3f}" for s in found["scales"])
