@@ -1,1 +1,1 @@
-"""Studies: one file each."""
+"""What all studies share: corpora, run requests, parts, workers, status."""

@@ -1,0 +1,1 @@
+"""The one door to a model: weights, tokenizer, reading, order, head, states and embeddings."""

@@ -1,0 +1,1 @@
+"""The arrow of time: is text easier to predict forwards than backwards?"""

@@ -1,0 +1,1 @@
+"""Counting: n-gram models, the baseline of every trained one."""

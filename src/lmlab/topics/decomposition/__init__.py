@@ -1,0 +1,1 @@
+"""How much of one model is a linear combination of others?"""

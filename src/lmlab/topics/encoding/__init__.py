@@ -1,0 +1,1 @@
+"""How the output embedding holds token probability: read, steer, prune, watched as it forms."""

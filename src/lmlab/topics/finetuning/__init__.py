@@ -1,0 +1,1 @@
+"""Fine-tuned evaluation: classifiers as child runs."""

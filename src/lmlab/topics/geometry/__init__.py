@@ -1,0 +1,1 @@
+"""How the embeddings and hidden states of a model fill their space."""

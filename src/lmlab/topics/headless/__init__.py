@@ -1,0 +1,1 @@
+"""Can a model learn without a softmax over its vocabulary, and what does it cost or save?"""

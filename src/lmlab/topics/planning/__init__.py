@@ -1,0 +1,1 @@
+"""How many seeds, documents and tokens a difference takes."""

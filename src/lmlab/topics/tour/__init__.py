@@ -1,0 +1,1 @@
+"""The tour: a small edition of every study."""

@@ -1,0 +1,1 @@
+"""If two models share one prediction, which tokens does each take?"""
