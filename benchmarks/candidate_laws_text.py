@@ -30,7 +30,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 import lmlab  # noqa: F401 - before torch
-from lmlab.analyses.score import Score
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import HeadlessConfig
 from lmlab.config.training import TrainConfig
@@ -41,8 +40,9 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TokenizerConfig
 from lmlab.numerics.random_effects import Clusters, Interval, two_way_interval, two_way_ratio
 from lmlab.progress import say, track
-from lmlab.studies.cached import cached_score
-from lmlab.studies.requests import text_run
+from lmlab.studies.run_requests import text_run
+from lmlab.topics.scoring.kept_scores import cached_score
+from lmlab.topics.scoring.score import Score
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import resolve, run_identity
 

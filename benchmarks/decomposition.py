@@ -69,9 +69,9 @@ def shards(rows: int, models: int, width: int) -> Iterator[dict[str, Any]]:
 
 
 def ours(rows: int, models: int, width: int) -> dict[str, Any]:
-    from lmlab.analyses.decomposition import group_correlation, leave_one_out
-    from lmlab.analyses.decomposition_shares import pairwise
     from lmlab.numerics.scatter import Scatter
+    from lmlab.topics.decomposition.decomposition import group_correlation, leave_one_out
+    from lmlab.topics.decomposition.shares import pairwise
 
     scatter = Scatter(products="float32")
     streaming, solving = Clock(), Clock()
@@ -111,7 +111,7 @@ def reference(options: argparse.Namespace, *, compare: bool) -> dict[str, Any]:
     """Seconds of covariance and solve on the fraction; with `compare` how far ours are from it."""
     import torch
 
-    from lmlab.analyses.decomposition import decompose
+    from lmlab.topics.decomposition.decomposition import decompose
 
     drawn = list(shards(options.fraction, options.models, options.width))
     features = {name: torch.cat([shard.pop(name) for shard in drawn]) for name in list(drawn[0])}

@@ -3,7 +3,7 @@
     python benchmarks/encoding.py [--rounds 5] [--widths 64 128 256] [--threads 1]
 
 Whole: for batches of 8 windows of 128 positions, softmax of the full logits in float32, summed over
-the batch; the mean over all. Streamed: `lmlab.analyses.token_probability.ProbabilitySums`, which
+the batch; the mean over all. Streamed: `ProbabilitySums` of `topics.encoding.token_probability`, which
 also keeps the moments of hidden states and log Z. Both start at the same hidden states, vocabulary
 50257, without the model's body, and with glibc's allocator as it comes. Each form runs in a process
 of its own; rounds alternate the forms.
@@ -41,8 +41,8 @@ def measure(
     import torch
     from torch import nn
 
-    from lmlab.analyses.token_probability import ProbabilitySums
     from lmlab.models.logits import LogitHead
+    from lmlab.topics.encoding.token_probability import ProbabilitySums
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)

@@ -115,8 +115,8 @@ def measure(form: str, model: Path, requests: Path, batch: int, threads: int, ou
 
     torch.set_num_threads(threads)
     if form == "lmlab":
-        from lmlab.analyses.subject import open_subject
         from lmlab.integrations.lm_eval import SubjectLM
+        from lmlab.lm.language_model import open_subject
         from lmlab.training.hardware import keep_freed_memory
 
         keep_freed_memory()  # as `lmlab eval` does

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.errors import UserError
-from lmlab.studies.redraw import redraw, result_rows
+from lmlab.topics.redraw import redraw, result_rows
 from promises import Cases
 
 SCRIPT = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&lt;"

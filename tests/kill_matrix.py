@@ -24,9 +24,9 @@ from pathlib import Path
 import lmlab  # noqa: F401 - before torch
 from helpers import id_store, sentences, tree
 from lmlab import durable
-from lmlab.config.studies import ArrowConfig
 from lmlab.data.store import TokenStore
-from lmlab.studies.arrow import run_arrow
+from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.arrow.study import run_arrow
 from lmlab.training import loop
 from lmlab.training.loop import train
 from objective_cases import case_config, running_text

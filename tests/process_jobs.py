@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmlab.analyses.decomposition_of_models import embed_models
-from lmlab.analyses.preference_sums import preference_sums
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import open_subject
-from lmlab.analyses.token_probability import choose_windows, store_statistics
 from lmlab.config import from_mapping
-from lmlab.config.decomposition import EmbeddingConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import write_json
+from lmlab.lm.language_model import open_subject
 from lmlab.processes import is_first, join, leave, world
+from lmlab.topics.decomposition.of_models import embed_models
+from lmlab.topics.decomposition.options import EmbeddingConfig
+from lmlab.topics.encoding.token_probability import choose_windows, store_statistics
+from lmlab.topics.scoring.score import score
+from lmlab.topics.towers.preference_sums import preference_sums
 from lmlab.training.loop import train
 
 

@@ -30,18 +30,18 @@ import torch
 
 from helpers import id_store, random_documents, tiny_training
 from lmlab import progress
-from lmlab.analyses import embedding
-from lmlab.analyses.encoder import open_encoder
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import Subject, open_subject
-from lmlab.analyses.token_probability import ProbabilitySums, mean_token_probability
 from lmlab.config import digest
-from lmlab.config.decomposition import EmbeddingConfig
 from lmlab.config.training import CheckpointConfig, TrainConfig
 from lmlab.data.pieces import pieces_of
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import TrainingWindows
+from lmlab.lm.encoder import open_encoder
+from lmlab.lm.language_model import Subject, open_subject
 from lmlab.numerics.scatter import Scatter
+from lmlab.topics.decomposition import embedding
+from lmlab.topics.decomposition.options import EmbeddingConfig
+from lmlab.topics.encoding.token_probability import ProbabilitySums, mean_token_probability
+from lmlab.topics.scoring.score import score
 from lmlab.training.hardware import keep_freed_memory
 from lmlab.training.loop import train
 

@@ -17,15 +17,15 @@ import transformers as tf
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from helpers import id_store
-from lmlab.analyses.encode import encode, encoding_rows
-from lmlab.analyses.encoder import open_encoder
-from lmlab.analyses.likelihood import Request, log_likelihoods
-from lmlab.analyses.sample import continuations, sample
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import Subject, open_subject
-from lmlab.analyses.token_probability import mean_token_probability
 from lmlab.errors import UserError
+from lmlab.lm.encoder import open_encoder
+from lmlab.lm.language_model import Subject, open_subject
+from lmlab.lm.likelihood import Request, log_likelihoods
+from lmlab.lm.sampling import continuations, sample
 from lmlab.models.behaviour import Table, behaviour, input_length
+from lmlab.topics.encoding.of_model import encode, encoding_rows
+from lmlab.topics.encoding.token_probability import mean_token_probability
+from lmlab.topics.scoring.score import score
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 WORDS = tuple(f"w{i}" for i in range(40))

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmlab.analyses.arrow import Arrow, arrow_of_time
 from lmlab.data.synthetic import MarkovChain
 from lmlab.durable import to_json
 from lmlab.errors import UserError
+from lmlab.topics.arrow.arrow import Arrow, arrow_of_time
 
 
 def data(seed=0, seeds=3, windows=60, clusters=12, gap=0.02):

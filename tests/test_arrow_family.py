@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmlab.analyses.arrow import arrow_components, arrow_of_time
-from lmlab.config.studies import ArrowConfig
 from lmlab.numerics.random_effects import Clusters
-from lmlab.studies import arrow as study
-from lmlab.studies.arrow_family import mean_words, means_over_corpora, with_adjusted
-from lmlab.studies.arrow_report import arrow_page, summary
-from lmlab.studies.arrow_result import transition
-from lmlab.studies.arrow_words import verdict
+from lmlab.topics.arrow import study as study
+from lmlab.topics.arrow.arrow import arrow_components, arrow_of_time
+from lmlab.topics.arrow.comparison import transition
+from lmlab.topics.arrow.family import mean_words, means_over_corpora, with_adjusted
+from lmlab.topics.arrow.findings import verdict
+from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.arrow.report import arrow_page, summary
 from test_synthesis import ARROWS, BY_SEED, ERRORS
 from test_transitions import TIMES, jump_at
 

@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from helpers import id_store, journal, random_documents, tiny_training
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import open_subject
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig, ParentConfig, TrainConfig
 from lmlab.errors import UserError
+from lmlab.lm.language_model import open_subject
 from lmlab.models.head import read_bias
-from lmlab.runs.checkpoint import checkpoint_folder
+from lmlab.run_folders.checkpoint import checkpoint_folder
+from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
 from lmlab.training.setup import resolve, run_identity
 from tolerances import near

@@ -24,13 +24,7 @@ from lmlab.config import (
     to_mapping,
     to_toml,
 )
-from lmlab.config.decomposition import DecompositionStudyConfig, EmbeddingConfig
-from lmlab.config.encoding import EncodingStudyConfig
-from lmlab.config.finetune import FinetuneConfig
 from lmlab.config.model import ModelConfig
-from lmlab.config.sharing import SubmitConfig
-from lmlab.config.studies import ArrowConfig, HeadlessStudyConfig
-from lmlab.config.towers import TowersStudyConfig
 from lmlab.config.training import (
     CheckpointConfig,
     OptimizerConfig,
@@ -42,6 +36,13 @@ from lmlab.data.prepare import PrepareConfig
 from lmlab.data.splits import SplitConfig
 from lmlab.data.tokenizers import TokenizerConfig
 from lmlab.errors import UserError
+from lmlab.studies.options import SubmitConfig
+from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
+from lmlab.topics.encoding.options import EncodingStudyConfig
+from lmlab.topics.finetuning.options import FinetuneConfig
+from lmlab.topics.headless.options import HeadlessStudyConfig
+from lmlab.topics.towers.options import TowersStudyConfig
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ import pytest
 from safetensors.numpy import load, save
 
 from helpers import id_store, run_folder, tiny_training
-from lmlab.analyses.embedding_store import open_embeddings
 from lmlab.config.training import CheckpointConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import StagedFolder, check_seal, sealed, to_json
 from lmlab.errors import UserError
 from lmlab.numerics.scatter import Scatter
-from lmlab.runs.checkpoint import checkpoint_folder, newest_checkpoint, save_checkpoint
-from lmlab.runs.journal import Journal, cut_back
+from lmlab.run_folders.checkpoint import checkpoint_folder, newest_checkpoint, save_checkpoint
+from lmlab.run_folders.journal import Journal, cut_back
+from lmlab.topics.decomposition.embedding_store import open_embeddings
 from lmlab.training.loop import train
 
 FOUND = "A truncated or bit-flipped file is found"

@@ -15,25 +15,30 @@ from hypothesis import strategies as st
 from scipy.linalg import subspace_angles
 from scipy.spatial import procrustes
 
-from lmlab.analyses import decomposition as module
-from lmlab.analyses.decomposition import Decomposition, decompose, group_correlation, leave_one_out
-from lmlab.analyses.decomposition_choice import (
-    k_fold,
-    permuted_rows,
-    ridge_path,
-    training_uncertainty,
+from lmlab.errors import UserError
+from lmlab.numerics.jackknife import jackknife_interval
+from lmlab.numerics.scatter import Scatter
+from lmlab.topics.decomposition import decomposition as module
+from lmlab.topics.decomposition.decomposition import (
+    Decomposition,
+    decompose,
+    group_correlation,
+    leave_one_out,
 )
-from lmlab.analyses.decomposition_intervals import (
+from lmlab.topics.decomposition.intervals import (
     DocumentSums,
     mean_r2_interval,
     r2_difference,
     r2_interval,
 )
-from lmlab.analyses.decomposition_shares import Ridges, greedy, pairwise, shares
-from lmlab.analyses.similarity import SimilarityRows, similarity
-from lmlab.errors import UserError
-from lmlab.numerics.jackknife import jackknife_interval
-from lmlab.numerics.scatter import Scatter
+from lmlab.topics.decomposition.ridge import (
+    k_fold,
+    permuted_rows,
+    ridge_path,
+    training_uncertainty,
+)
+from lmlab.topics.decomposition.shares import Ridges, greedy, pairwise, shares
+from lmlab.topics.decomposition.similarity import SimilarityRows, similarity
 
 WIDTHS = {"a": 6, "b": 9, "c": 4, "d": 1}
 
@@ -421,7 +426,7 @@ def test_sampled_shares_are_near_the_exact_ones(monkeypatch):
     train = of_rows(features(300, widths, noise=1.0))
     basis = list(widths)[1:]
     exact = shares(train, "m0", basis)
-    monkeypatch.setattr("lmlab.analyses.decomposition_shares.EXACT_MODELS", 3)
+    monkeypatch.setattr("lmlab.topics.decomposition.shares.EXACT_MODELS", 3)
     sampled = shares(train, "m0", basis, orders=100)
     assert sampled.standard_error is not None
     assert sampled.orders == 100

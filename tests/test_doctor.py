@@ -30,7 +30,7 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.head import attach_bias
 from lmlab.objectives import from_record
-from lmlab.runs.checkpoint import Found
+from lmlab.run_folders.checkpoint import Found
 from lmlab.training import cost, doctor
 from lmlab.training.doctor import Diagnosis, Memory, Targets, Timing, diagnose, measure_targets
 from lmlab.training.doctor_words import byte_size, find_warnings, table

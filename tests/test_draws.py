@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmlab.config.studies import ArrowConfig
 from lmlab.errors import UserError
 from lmlab.numerics.draws import mean_over_draws
-from lmlab.studies.arrow import run_arrow
-from lmlab.studies.arrow_levels import ONE_MATRIX, level_words, levels
-from lmlab.studies.redraw import result_rows
+from lmlab.topics.arrow.linear_languages import ONE_MATRIX, level_words, levels
+from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.arrow.study import run_arrow
+from lmlab.topics.redraw import result_rows
 
 
 def test_the_interval_is_student_t_over_the_means_of_the_draws():

@@ -20,7 +20,7 @@ from lmlab import durable
 from lmlab.data.store import TokenStore
 from lmlab.durable import AppendLog, StagedFolder, packed, write_bytes, write_json, write_text
 from lmlab.errors import UserError
-from lmlab.runs.checkpoint import (
+from lmlab.run_folders.checkpoint import (
     checkpoint_folder,
     newest_checkpoint,
     prune_checkpoints,

@@ -16,7 +16,14 @@ import numpy as np
 import pytest
 
 from helpers import tiny_training
-from lmlab.analyses.dynamics import (
+from lmlab.cli import main
+from lmlab.config.model import ModelConfig
+from lmlab.config.training import CheckpointConfig
+from lmlab.data.unigram import token_counts
+from lmlab.errors import UserError
+from lmlab.lm.language_model import open_subject
+from lmlab.run_folders.checkpoint import checkpoint_folder, checkpoints
+from lmlab.topics.encoding.dynamics import (
     Captured,
     Dynamics,
     Watch,
@@ -26,16 +33,9 @@ from lmlab.analyses.dynamics import (
     step_of,
     watch_run,
 )
-from lmlab.analyses.encode import encode
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import open_subject
-from lmlab.cli import main
-from lmlab.config.model import ModelConfig
-from lmlab.config.training import CheckpointConfig
-from lmlab.data.unigram import token_counts
-from lmlab.errors import UserError
-from lmlab.runs.checkpoint import checkpoint_folder, checkpoints
-from lmlab.studies.encoding_words import captured_words
+from lmlab.topics.encoding.of_model import encode
+from lmlab.topics.encoding.tables import captured_words
+from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
 from tolerances import OF_FLOAT32, near
 

@@ -27,24 +27,24 @@ from tokenizers import (
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from helpers import sentences, tiny_training
-from lmlab.analyses import embedding as module
-from lmlab.analyses.decomposition import decompose
-from lmlab.analyses.decomposition_of_models import embed_models, labels
-from lmlab.analyses.embedding import embed, prepare_text, stream_into
-from lmlab.analyses.embedding_store import aligned_rows, open_embeddings
-from lmlab.analyses.encoder import encoder_of, open_encoder
-from lmlab.analyses.mapping import agreement, load_mapping, mapping_file, save_mapping
-from lmlab.analyses.subject import open_subject
 from lmlab.cli import main
-from lmlab.config.decomposition import ApplyConfig, DecomposeConfig, EmbeddingConfig
 from lmlab.config.model import ModelConfig
 from lmlab.data.pieces import Pieces, pieces_of, words
 from lmlab.data.store import EncodedDocument, write_store
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
+from lmlab.lm.encoder import encoder_of, open_encoder
+from lmlab.lm.language_model import open_subject
 from lmlab.models.layers import layer_states
 from lmlab.numerics.random_effects import Clusters
 from lmlab.numerics.scatter import Scatter
+from lmlab.topics.decomposition import embedding as module
+from lmlab.topics.decomposition.decomposition import decompose
+from lmlab.topics.decomposition.embedding import embed, prepare_text, stream_into
+from lmlab.topics.decomposition.embedding_store import aligned_rows, open_embeddings
+from lmlab.topics.decomposition.mapping import agreement, load_mapping, mapping_file, save_mapping
+from lmlab.topics.decomposition.of_models import embed_models, labels
+from lmlab.topics.decomposition.options import ApplyConfig, DecomposeConfig, EmbeddingConfig
 from lmlab.training.loop import train
 
 SIZES: dict[str, Any] = {
@@ -432,7 +432,7 @@ def test_rows_are_kept_by_model_and_text_and_never_made_twice(
     assert kept.n == streamed.n
     assert np.array_equal(kept.covariance(), streamed.covariance())
     folders = sorted(path.name for path in (tmp_path / "embeddings").iterdir())
-    monkeypatch.setattr("lmlab.analyses.embedding_store.embed", pytest.fail)
+    monkeypatch.setattr("lmlab.topics.decomposition.embedding_store.embed", pytest.fail)
     again = embed_models(
         models, text_store, replace(config, batch_tokens=77), counts={"test": 30}, lab=tmp_path
     )["test"]

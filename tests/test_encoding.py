@@ -23,24 +23,12 @@ from transformers import (
 )
 
 from helpers import symbols_tokenizer, tiny_training
-from lmlab.analyses import token_probability
-from lmlab.analyses.encode import encode, tenth_of_vocabulary
-from lmlab.analyses.encoding import (
-    encoding_statistics,
-    error_by_frequency,
-    fit_encoding,
-    mean_token_probability,
-    null_fits,
-    predict_first_order,
-    predict_second_order,
-    sparsity,
-)
-from lmlab.analyses.subject import Subject, open_subject
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import MaskingConfig
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject, open_subject
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.head import attach_bias
@@ -54,6 +42,18 @@ from lmlab.numerics.folded_regression import (
 )
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.masked import Masked
+from lmlab.topics.encoding import token_probability
+from lmlab.topics.encoding.encoding import (
+    encoding_statistics,
+    error_by_frequency,
+    fit_encoding,
+    mean_token_probability,
+    null_fits,
+    predict_first_order,
+    predict_second_order,
+    sparsity,
+)
+from lmlab.topics.encoding.of_model import encode, tenth_of_vocabulary
 from lmlab.training.loop import train
 from tolerances import NATS_A_TOKEN
 

@@ -13,21 +13,21 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from helpers import journal, tiny_training
-from lmlab.analyses.classify import reported_outputs
-from lmlab.analyses.subject import open_subject
 from lmlab.cli import main
-from lmlab.config.finetune import FinetuneConfig
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.data.labelled import Example, LabelledTask
 from lmlab.data.labelled_store import LabelledSplit, LabelledText, labelled_store, read_labels
 from lmlab.data.splits import TEST
 from lmlab.errors import UserError
+from lmlab.lm.language_model import open_subject
 from lmlab.models.backbone import Backbone
 from lmlab.models.files import load_classifier
 from lmlab.objectives.classification import Classification, outputs_for
-from lmlab.runs.checkpoint import checkpoints, newest_checkpoint
-from lmlab.studies.finetune import run_finetune
+from lmlab.run_folders.checkpoint import checkpoints, newest_checkpoint
+from lmlab.topics.finetuning.classify import reported_outputs
+from lmlab.topics.finetuning.options import FinetuneConfig
+from lmlab.topics.finetuning.study import run_finetune
 from lmlab.training.loop import Trainer, train
 
 CAUSAL, MASKED = ("gpt2", "neox", "llama", "gru", "lstm"), ("bert", "modernbert", "distilbert")

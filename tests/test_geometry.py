@@ -17,15 +17,13 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from helpers import symbols_tokenizer, tiny_training
-from lmlab.analyses.geometry import Geometry, geometry
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import Subject, open_subject
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import MaskingConfig
 from lmlab.data.unigram import token_counts
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject, open_subject
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.layers import layer_states
@@ -33,8 +31,10 @@ from lmlab.numerics.frequency import occurrence_deciles, rank_correlation, type_
 from lmlab.numerics.geometry import Cloud, RowMoments, cloud, singular_values, spectrum
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.masked import Masked
-from lmlab.studies.geometry_report import geometry_page
-from lmlab.studies.words import environment
+from lmlab.studies.provenance import environment
+from lmlab.topics.geometry.geometry import Geometry, geometry
+from lmlab.topics.geometry.report import geometry_page
+from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
 from tolerances import near
 

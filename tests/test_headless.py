@@ -11,20 +11,20 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from helpers import journal, symbols_tokenizer, tiny_training
-from lmlab.analyses.calibrate import calibrate
-from lmlab.analyses.export import export_model
-from lmlab.analyses.sample import sample
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import open_subject
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import HeadlessConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.unigram import log_unigram, token_counts
 from lmlab.errors import UserError
+from lmlab.lm.calibrated_head import calibrate
+from lmlab.lm.export import export_model
+from lmlab.lm.language_model import open_subject
+from lmlab.lm.sampling import sample
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.head import attach_bias
 from lmlab.objectives.headless import Headless, contrastive_loss
+from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
 from lmlab.training.setup import resolve, run_identity
 

@@ -24,9 +24,6 @@ from safetensors.numpy import save
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from helpers import id_store, tiny_training, tree
-from lmlab.analyses.embedding_store import open_embeddings
-from lmlab.analyses.mapping import load_mapping
-from lmlab.analyses.subject import open_subject
 from lmlab.config import digest, from_mapping, read_toml
 from lmlab.config.training import TrainConfig
 from lmlab.data.labelled import read_labelled
@@ -35,17 +32,20 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tasks import read_tasks
 from lmlab.durable import file_sha256, to_json
 from lmlab.errors import UserError
+from lmlab.lm.language_model import open_subject
 from lmlab.models.head import read_bias
 from lmlab.numerics.scatter import Scatter
-from lmlab.runs.checkpoint import (
+from lmlab.run_folders.checkpoint import (
     newest_checkpoint,
     read_json_file,
     save_checkpoint,
     verify_checkpoint,
 )
-from lmlab.runs.journal import cut_back, read_journal
-from lmlab.runs.rundir import check_identity
-from lmlab.studies.redraw import read_results
+from lmlab.run_folders.journal import cut_back, read_journal
+from lmlab.run_folders.rundir import check_identity
+from lmlab.topics.decomposition.embedding_store import open_embeddings
+from lmlab.topics.decomposition.mapping import load_mapping
+from lmlab.topics.redraw import read_results
 from lmlab.training.loop import train
 from objective_cases import labelled_texts
 

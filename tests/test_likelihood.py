@@ -28,15 +28,15 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutput
 
 from helpers import sentences, symbols_tokenizer, tiny_training
-from lmlab.analyses import likelihood
-from lmlab.analyses.likelihood import Request, log_likelihoods, rolling_log_likelihoods
-from lmlab.analyses.sample import sample
-from lmlab.analyses.subject import Subject, open_subject
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import HeadlessConfig
 from lmlab.config.training import OptimizerConfig
 from lmlab.data.unigram import log_unigram, token_counts
 from lmlab.errors import UserError
+from lmlab.lm import likelihood
+from lmlab.lm.language_model import Subject, open_subject
+from lmlab.lm.likelihood import Request, log_likelihoods, rolling_log_likelihoods
+from lmlab.lm.sampling import sample
 from lmlab.models.activations import fused_gelu
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.causal import Causal

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from lmlab.analyses.sample import sample
-from lmlab.analyses.subject import open_subject
 from lmlab.errors import UserError
+from lmlab.lm.language_model import open_subject
+from lmlab.lm.sampling import sample
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT.parent / "shared" / "data" / "weights_aidreams260k"

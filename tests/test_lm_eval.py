@@ -17,14 +17,14 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from helpers import sentences, tiny_training
-from lmlab.analyses.export import export_model
-from lmlab.analyses.likelihood import Request, log_likelihoods
-from lmlab.analyses.sample import continuations
-from lmlab.analyses.subject import Subject, open_subject
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import OptimizerConfig
 from lmlab.errors import UserError
+from lmlab.lm.export import export_model
+from lmlab.lm.language_model import Subject, open_subject
+from lmlab.lm.likelihood import Request, log_likelihoods
+from lmlab.lm.sampling import continuations
 from lmlab.training.loop import train
 from tolerances import OF_FLOAT32, near
 

@@ -24,11 +24,6 @@ from transformers import (
 )
 
 from helpers import id_store, journal, symbols_tokenizer, tiny_training
-from lmlab.analyses.calibrate import calibrate
-from lmlab.analyses.export import export_model
-from lmlab.analyses.sample import sample
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import open_subject
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import HeadlessConfig, MaskingConfig
 from lmlab.config.training import TrainConfig
@@ -36,11 +31,16 @@ from lmlab.data.masking import Masking
 from lmlab.data.unigram import log_unigram, token_counts
 from lmlab.data.windows import row_keys
 from lmlab.errors import UserError
+from lmlab.lm.calibrated_head import calibrate
+from lmlab.lm.export import export_model
+from lmlab.lm.language_model import open_subject
+from lmlab.lm.sampling import sample
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.headless import HeadlessMasked
 from lmlab.objectives.masked import Masked
+from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
 
 SYMBOLS = 12

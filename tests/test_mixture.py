@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import id_store, journal, mixed_store, run_folder, tiny_training
-from lmlab.analyses.score import merge_scores, score
-from lmlab.analyses.subject import open_subject
 from lmlab.cli import main
 from lmlab.config import digest
 from lmlab.data.mixture import LONGEST_PERIOD, PERIOD, MixedWindows, slots, source_shares
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import key, keyed_bijection
 from lmlab.errors import UserError
+from lmlab.lm.language_model import open_subject
 from lmlab.progress import track
-from lmlab.studies.cached import cached_score
+from lmlab.topics.scoring.kept_scores import cached_score
+from lmlab.topics.scoring.score import merge_scores, score
 from lmlab.training.loop import train
 from lmlab.training.setup import run_identity
 from tolerances import near

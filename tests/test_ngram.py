@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmlab.analyses.arrow import arrow_of_time
-from lmlab.analyses.ngram import SMOOTHINGS, WITH_STRENGTH, NGram, estimated_discounts
-from lmlab.analyses.ngram_counts import NGramCounts, sorted_with_places
 from lmlab.data.synthetic import MarkovChain
 from lmlab.errors import UserError
+from lmlab.topics.arrow.arrow import arrow_of_time
+from lmlab.topics.counting.counts import NGramCounts, sorted_with_places
+from lmlab.topics.counting.ngram import SMOOTHINGS, WITH_STRENGTH, NGram, estimated_discounts
 
 DIRECTIONS = ("forward", "backward")
 STRENGTH = 0.7

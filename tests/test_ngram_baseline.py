@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from helpers import id_store, random_documents
-from lmlab.analyses.ngram import DIRECTIONS, SMOOTHINGS, WITH_STRENGTH, NGram
-from lmlab.analyses.ngram_baseline import STRENGTHS, ngram_baselines
 from lmlab.data.synthetic import MarkovChain
 from lmlab.data.windows import evaluation_windows
 from lmlab.durable import to_json
 from lmlab.errors import UserError
+from lmlab.topics.arrow.counting_baseline import STRENGTHS, ngram_baselines
+from lmlab.topics.counting.ngram import DIRECTIONS, SMOOTHINGS, WITH_STRENGTH, NGram
 
 
 @pytest.fixture(scope="module")

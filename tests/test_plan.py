@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from lmlab.cli import main
-from lmlab.config.plan import PlanConfig
 from lmlab.errors import UserError
 from lmlab.numerics.plan import Noise
 from lmlab.numerics.random_effects import two_way_interval
-from lmlab.studies.plan import plan
-from lmlab.studies.plan_report import plan_page, plan_rows
+from lmlab.topics.planning.options import PlanConfig
+from lmlab.topics.planning.plan import plan
+from lmlab.topics.planning.report import plan_page, plan_rows
 
 
 def test_the_logged_seed_noise_sees_one_per_cent_with_three_seeds_and_a_fifth_with_23(

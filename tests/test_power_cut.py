@@ -25,13 +25,13 @@ from kill_matrix import outcome as visible
 from lmlab.data.store import TokenStore
 from lmlab.durable import write_json, write_text
 from lmlab.errors import UserError
-from lmlab.runs.checkpoint import (
+from lmlab.run_folders.checkpoint import (
     newest_checkpoint,
     prune_checkpoints,
     save_checkpoint,
 )
-from lmlab.runs.journal import Journal, cut_back
-from lmlab.runs.rundir import RunDirectory
+from lmlab.run_folders.journal import Journal, cut_back
+from lmlab.run_folders.rundir import RunDirectory
 from lmlab.training import loop
 from lmlab.training.loop import train
 from page_cache import Moment, PageCache, states, write_tree

@@ -10,8 +10,18 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from helpers import random_documents, tiny_training
-from lmlab.analyses.preference import CLASSES, Vocabulary, preference, runs_agree
-from lmlab.analyses.preference_sums import (
+from lmlab.cli import main
+from lmlab.config.model import ModelConfig
+from lmlab.config.towers import TowersConfig
+from lmlab.config.training import ParentConfig
+from lmlab.data.tokenizers import TextTokenizer, train_bpe
+from lmlab.errors import UserError
+from lmlab.lm.language_model import open_subject
+from lmlab.objectives.base import IGNORED
+from lmlab.topics.scoring.score import score
+from lmlab.topics.towers.passage import passage
+from lmlab.topics.towers.preference import CLASSES, Vocabulary, preference, runs_agree
+from lmlab.topics.towers.preference_sums import (
     JOINT,
     TOWER_1,
     TOWER_2,
@@ -20,17 +30,7 @@ from lmlab.analyses.preference_sums import (
     preference_sums,
     same_tower_twice,
 )
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import open_subject
-from lmlab.analyses.token_classes import token_classes
-from lmlab.analyses.tower_passage import passage
-from lmlab.cli import main
-from lmlab.config.model import ModelConfig
-from lmlab.config.towers import TowersConfig
-from lmlab.config.training import ParentConfig
-from lmlab.data.tokenizers import TextTokenizer, train_bpe
-from lmlab.errors import UserError
-from lmlab.objectives.base import IGNORED
+from lmlab.topics.towers.token_classes import token_classes
 from lmlab.training.loop import train
 
 BEGINS = "other words"

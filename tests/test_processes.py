@@ -25,7 +25,7 @@ from lmlab.config.towers import TowersConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.errors import UserError
 from lmlab.processes import rows_of_this
-from lmlab.runs.checkpoint import checkpoint_folder
+from lmlab.run_folders.checkpoint import checkpoint_folder
 from lmlab.training.loop import train
 from objective_cases import CASES, case_config
 from process_jobs import measure_all

@@ -16,10 +16,14 @@ import pytest
 import torch
 
 from helpers import tiny_training
-from lmlab.analyses.encode import output_head
-from lmlab.analyses.encoding import fit_encoding
-from lmlab.analyses.prune import check_can_write, narrow_model, prune, pruned_parameters
-from lmlab.analyses.pruning import (
+from lmlab.cli import main
+from lmlab.config.model import ModelConfig
+from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject, open_subject
+from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.topics.encoding.encoding import fit_encoding
+from lmlab.topics.encoding.of_model import output_head
+from lmlab.topics.encoding.pruning import (
     WAYS,
     Point,
     Removal,
@@ -29,11 +33,12 @@ from lmlab.analyses.pruning import (
     pruned,
     removal_order,
 )
-from lmlab.analyses.subject import Subject, open_subject
-from lmlab.cli import main
-from lmlab.config.model import ModelConfig
-from lmlab.errors import UserError
-from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.topics.encoding.pruning_curves import (
+    check_can_write,
+    narrow_model,
+    prune,
+    pruned_parameters,
+)
 from lmlab.training.loop import train
 from tolerances import OF_FLOAT32, near
 
@@ -224,7 +229,9 @@ def test_a_tied_model_is_not_enlarged_unasked(small_store, tmp_path, capsys, mon
     ]  # fmt: skip
     subject = open_subject(run)
     with monkeypatch.context() as patched:
-        patched.setattr("lmlab.analyses.prune.encode", pytest.fail)  # refused before text is read
+        patched.setattr(
+            "lmlab.topics.encoding.pruning_curves.encode", pytest.fail
+        )  # refused before text is read
         assert main(["prune", *options]) == 2
         with pytest.raises(UserError, match="untie=True"):
             prune(subject, small_store, shares=[0.5], share=0.25)

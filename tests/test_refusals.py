@@ -43,7 +43,7 @@ def test_what_can_be_told_at_once_is_told_before_a_model_is_opened(
 ):
     """Refusals took 20 s: torch, a model and a text were loaded for a path that is not there."""
     before = tree(small_store.path)
-    for name in ("lmlab.analyses.subject._foreign", "lmlab.analyses.encoder.load_body"):
+    for name in ("lmlab.lm.language_model._foreign", "lmlab.lm.encoder.load_body"):
         monkeypatch.setattr(name, pytest.fail)
     for arguments, why in _commands(small_store):
         assert main(arguments) == 2, arguments

@@ -24,11 +24,11 @@ import numpy as np
 import pytest
 
 from lmlab.errors import UserError
-from lmlab.report.drawing import LONGEST_LABEL, fitting_ticks, limits, text_width, ticks, wrap
-from lmlab.report.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
-from lmlab.report.page import Figure, Section, Table, render_page
-from lmlab.report.text import cell, estimates, number, tick_labels
-from lmlab.report.theme import COLOURS, MARKERS
+from lmlab.pages.drawing import LONGEST_LABEL, fitting_ticks, limits, text_width, ticks, wrap
+from lmlab.pages.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
+from lmlab.pages.page import Figure, Section, Table, render_page
+from lmlab.pages.text import cell, estimates, number, tick_labels
+from lmlab.pages.theme import COLOURS, MARKERS
 
 HOSTILE = '<script>alert(\'1\')</script> & "q" $x^2$ _a_ id="p0" url(#p0) #010102 \x00\x1b\ud800 語'
 SHOWN = HOSTILE.replace("\x00\x1b\ud800", "\ufffd" * 3)

@@ -18,7 +18,7 @@ from lmlab.config.towers import TowersConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig
 from lmlab.durable import on_operation
 from lmlab.errors import UserError
-from lmlab.runs.checkpoint import checkpoint_folder, checkpoints
+from lmlab.run_folders.checkpoint import checkpoint_folder, checkpoints
 from lmlab.training import loop
 from lmlab.training.loop import train
 

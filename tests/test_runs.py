@@ -10,7 +10,7 @@ import pytest
 
 from helpers import tree
 from lmlab.errors import UserError
-from lmlab.runs.checkpoint import (
+from lmlab.run_folders.checkpoint import (
     checkpoints,
     newest_checkpoint,
     prune_checkpoints,
@@ -18,8 +18,8 @@ from lmlab.runs.checkpoint import (
     save_checkpoint,
     verify_checkpoint,
 )
-from lmlab.runs.journal import Journal, cut_back, read_journal
-from lmlab.runs.rundir import RunDirectory
+from lmlab.run_folders.journal import Journal, cut_back, read_journal
+from lmlab.run_folders.rundir import RunDirectory
 
 FILES = {"model.safetensors": bytes(range(256)) * 4, "state.json": b'{"step": 1}'}
 
@@ -282,7 +282,7 @@ def test_what_killed_writes_left_is_removed(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from lmlab.runs.rundir import RunDirectory
+from lmlab.run_folders.rundir import RunDirectory
 with RunDirectory(Path(sys.argv[1]), identity="abc", config={"seed": 1}):
     print("held", flush=True)
     sys.stdin.read()

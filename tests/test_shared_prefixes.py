@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from helpers import symbols_tokenizer
-from lmlab.analyses import likelihood
-from lmlab.analyses.likelihood import Request, log_likelihoods
-from lmlab.analyses.shared_prefixes import can_read_trees, tree_batch, trees
-from lmlab.analyses.subject import Subject
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import HeadlessConfig
+from lmlab.lm import likelihood
+from lmlab.lm.language_model import Subject
+from lmlab.lm.likelihood import Request, log_likelihoods
+from lmlab.lm.shared_prefixes import can_read_trees, tree_batch, trees
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.objectives.base import IGNORED

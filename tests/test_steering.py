@@ -16,16 +16,25 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from helpers import symbols_tokenizer, tiny_training
-from lmlab.analyses.edits import (
+from lmlab.cli import main
+from lmlab.config.model import ModelConfig
+from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject, open_subject
+from lmlab.models.backbone import Backbone
+from lmlab.models.build import build_config, build_model
+from lmlab.models.export import constant_direction
+from lmlab.models.head import attach_bias
+from lmlab.objectives.causal import Causal
+from lmlab.topics.encoding.edits import (
     exact_sizes,
     minimum_norm_direction,
     shifted,
     sparse_direction,
     whitened_direction,
 )
-from lmlab.analyses.encoding import fit_encoding, mean_token_probability
-from lmlab.analyses.steering import plan, steer
-from lmlab.analyses.steering_effects import (
+from lmlab.topics.encoding.encoding import fit_encoding, mean_token_probability
+from lmlab.topics.encoding.steering import plan, steer
+from lmlab.topics.encoding.steering_effects import (
     effect,
     jensen_shannon,
     parse_factors,
@@ -33,15 +42,6 @@ from lmlab.analyses.steering_effects import (
     steering_effects,
     write_steered,
 )
-from lmlab.analyses.subject import Subject, open_subject
-from lmlab.cli import main
-from lmlab.config.model import ModelConfig
-from lmlab.errors import UserError
-from lmlab.models.backbone import Backbone
-from lmlab.models.build import build_config, build_model
-from lmlab.models.export import constant_direction
-from lmlab.models.head import attach_bias
-from lmlab.objectives.causal import Causal
 from lmlab.training.loop import train
 from tolerances import OF_FLOAT32, near
 

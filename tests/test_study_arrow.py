@@ -11,24 +11,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lmlab.analyses.difference import difference_per_token
-from lmlab.analyses.ngram import SMOOTHINGS
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import open_subject
 from lmlab.config import from_command_line
-from lmlab.config.studies import ArrowConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.synthetic import LinearLanguage
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
+from lmlab.lm.language_model import open_subject
 from lmlab.numerics.random_effects import Clusters
-from lmlab.runs.checkpoint import checkpoints
-from lmlab.studies import arrow as study
-from lmlab.studies.arrow_counting import AboveCounting, counting_summary
-from lmlab.studies.arrow_details import position_section
-from lmlab.studies.arrow_result import cell_result
+from lmlab.run_folders.checkpoint import checkpoints
 from lmlab.studies.corpora import Draw, corpus_labels, expanded, open_corpus
-from lmlab.studies.redraw import redraw, result_rows
+from lmlab.topics.arrow import study as study
+from lmlab.topics.arrow.comparison import cell_result
+from lmlab.topics.arrow.counting import AboveCounting, counting_summary
+from lmlab.topics.arrow.figures import position_section
+from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.counting.ngram import SMOOTHINGS
+from lmlab.topics.redraw import redraw, result_rows
+from lmlab.topics.scoring.difference import difference_per_token
+from lmlab.topics.scoring.score import score
 from lmlab.training.loop import TrainedRun
 
 
@@ -165,7 +165,7 @@ def test_a_finished_study_trains_and_scores_nothing_again(finished, monkeypatch)
     before = (report.parent / "results.json").read_bytes()
     page = report.read_bytes()
     monkeypatch.setattr("lmlab.training.loop.Trainer.run", pytest.fail)
-    monkeypatch.setattr("lmlab.studies.cached.score", pytest.fail)
+    monkeypatch.setattr("lmlab.topics.scoring.kept_scores.score", pytest.fail)
     assert study.run_arrow(config) == report
     assert (report.parent / "results.json").read_bytes() == before
     assert report.read_bytes() == page

@@ -11,17 +11,17 @@ import pytest
 from scipy.cluster.hierarchy import fcluster
 
 from hostile_text import attack_report
-from lmlab.analyses.decomposition import decompose
-from lmlab.analyses.decomposition_of_models import embed_models
-from lmlab.analyses.subject import open_subject
 from lmlab.cli import main
-from lmlab.config.decomposition import DecompositionStudyConfig, EmbeddingConfig
 from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
-from lmlab.report.figures import dendrogram, heat_map
-from lmlab.report.tree import leaf_order
-from lmlab.studies import decomposition as study
-from lmlab.studies.redraw import redraw, result_rows
+from lmlab.lm.language_model import open_subject
+from lmlab.pages.figures import dendrogram, heat_map
+from lmlab.pages.tree import leaf_order
+from lmlab.topics.decomposition import study as study
+from lmlab.topics.decomposition.decomposition import decompose
+from lmlab.topics.decomposition.of_models import embed_models
+from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
+from lmlab.topics.redraw import redraw, result_rows
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_a_finished_study_repeats_nothing(finished, monkeypatch):
     config, report, _ = finished
     before = report.read_bytes()
     monkeypatch.setattr("lmlab.training.loop.Trainer.run", pytest.fail)
-    monkeypatch.setattr("lmlab.analyses.embedding_store.embed", pytest.fail)
+    monkeypatch.setattr("lmlab.topics.decomposition.embedding_store.embed", pytest.fail)
     assert study.run_decomposition(config) == report
     assert report.read_bytes() == before
     report.unlink()

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from helpers import sentences, symbols_tokenizer
-from lmlab.analyses.subject import Subject
-from lmlab.analyses.written_prior import written_prior
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.export import constant_direction
 from lmlab.models.head import attach_bias
 from lmlab.objectives.causal import Causal
-from lmlab.studies import encoding as study
+from lmlab.topics.encoding import study as study
+from lmlab.topics.encoding.written_prior import written_prior
 from tolerances import OF_FLOAT32, near
 
 

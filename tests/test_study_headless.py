@@ -10,26 +10,26 @@ import numpy as np
 import pytest
 import torch
 
-from lmlab.analyses.calibrate import Head, open_with_head
-from lmlab.analyses.difference import difference_per_token
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import open_subject
-from lmlab.analyses.zero_shot import zero_shot
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
-from lmlab.config.studies import HeadlessArm, HeadlessStudyConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import read_tasks
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
+from lmlab.lm.calibrated_head import Head, open_with_head
+from lmlab.lm.language_model import open_subject
 from lmlab.numerics.random_effects import Clusters, two_way_interval
-from lmlab.runs.journal import read_journal
-from lmlab.studies import headless as study
-from lmlab.studies import headless_runs as runs_module
-from lmlab.studies.headless_details import lead
-from lmlab.studies.headless_report import verdict
-from lmlab.studies.headless_runs import ARMS, REFERENCE, ROWS
-from lmlab.studies.redraw import redraw, result_rows
+from lmlab.run_folders.journal import read_journal
+from lmlab.topics.headless import arms as runs_module
+from lmlab.topics.headless import study as study
+from lmlab.topics.headless.arms import ARMS, REFERENCE, ROWS
+from lmlab.topics.headless.figures import lead
+from lmlab.topics.headless.options import HeadlessArm, HeadlessStudyConfig
+from lmlab.topics.headless.report import verdict
+from lmlab.topics.redraw import redraw, result_rows
+from lmlab.topics.scoring.difference import difference_per_token
+from lmlab.topics.scoring.score import score
+from lmlab.topics.scoring.zero_shot import zero_shot
 from tolerances import near
 
 SECONDS = {
@@ -69,7 +69,7 @@ def finished(tmp_path_factory, text_folder):
         out=lab / "study",
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lmlab.studies.headless_runs.seconds_per_step", lambda requests: SECONDS)
+        patch.setattr("lmlab.topics.headless.arms.seconds_per_step", lambda requests: SECONDS)
         report = study.run_headless(config)
     return config, report, json.loads((report.parent / "results.json").read_text())
 
@@ -146,7 +146,7 @@ def test_each_arm_has_its_best_rate(finished, tmp_path, monkeypatch):
         config, arms=(REFERENCE, "headless"), learning_rates=rates, out=tmp_path / "study",
         equal_time=False, geometry=False, tasks=(), task_limits=(), cost_vocabularies=(),
     )  # fmt: skip
-    monkeypatch.setattr("lmlab.studies.headless_runs.seconds_per_step", lambda requests: {
+    monkeypatch.setattr("lmlab.topics.headless.arms.seconds_per_step", lambda requests: {
         arm: SECONDS[arm] for arm in requests
     })  # fmt: skip
     trained: list[Any] = []
@@ -156,8 +156,8 @@ def test_each_arm_has_its_best_rate(finished, tmp_path, monkeypatch):
         trained.append(asked)
         return loop_train(asked, **options)
 
-    monkeypatch.setattr("lmlab.studies.headless_runs.train", noted)
-    monkeypatch.setattr("lmlab.studies.headless.train", noted)
+    monkeypatch.setattr("lmlab.topics.headless.arms.train", noted)
+    monkeypatch.setattr("lmlab.topics.headless.study.train", noted)
     report = study.run_headless(several)
     (part,) = json.loads((report.parent / "results.json").read_text())["parts"]
     for arm, found in part["rates"].items():
@@ -265,7 +265,7 @@ def test_a_finished_study_trains_and_scores_nothing_again(finished, monkeypatch)
     config, report, _ = finished
     before = report.read_bytes()
     monkeypatch.setattr("lmlab.training.loop.Trainer.run", pytest.fail)
-    monkeypatch.setattr("lmlab.studies.cached.score", pytest.fail)
+    monkeypatch.setattr("lmlab.topics.scoring.kept_scores.score", pytest.fail)
     assert study.run_headless(config) == report
     assert report.read_bytes() == before
     report.unlink()

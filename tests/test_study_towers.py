@@ -8,19 +8,20 @@ import json
 import numpy as np
 import pytest
 
-from lmlab.analyses.preference import Vocabulary, preference
-from lmlab.analyses.preference_sums import preference_sums
-from lmlab.analyses.subject import open_subject
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
-from lmlab.config.towers import TowersConfig, TowersStudyConfig
+from lmlab.config.towers import TowersConfig
 from lmlab.errors import UserError
+from lmlab.lm.language_model import open_subject
 from lmlab.numerics.preference import exact_permutation
-from lmlab.report.page import Passage, Section, render_page
-from lmlab.studies import towers as study
-from lmlab.studies.redraw import redraw, result_rows
-from lmlab.studies.towers_report import towers_page, verdict
-from lmlab.studies.towers_runs import arms, request, single, weights
+from lmlab.pages.page import Passage, Section, render_page
+from lmlab.topics.redraw import redraw, result_rows
+from lmlab.topics.towers import study as study
+from lmlab.topics.towers.arms import arms, request, single, weights
+from lmlab.topics.towers.options import TowersStudyConfig
+from lmlab.topics.towers.preference import Vocabulary, preference
+from lmlab.topics.towers.preference_sums import preference_sums
+from lmlab.topics.towers.report import towers_page, verdict
 
 TINY = {
     "model": ModelConfig(layers=1, heads=1, width=16),
@@ -98,8 +99,8 @@ def test_a_finished_study_trains_and_measures_nothing_again(finished, monkeypatc
     config, report, _ = finished
     before = report.read_bytes()
     monkeypatch.setattr("lmlab.training.loop.Trainer.run", pytest.fail)
-    monkeypatch.setattr("lmlab.studies.towers_runs.preference_sums", pytest.fail)
-    monkeypatch.setattr("lmlab.studies.cached.score", pytest.fail)
+    monkeypatch.setattr("lmlab.topics.towers.arms.preference_sums", pytest.fail)
+    monkeypatch.setattr("lmlab.topics.scoring.kept_scores.score", pytest.fail)
     assert study.run_towers(config) == report
     assert report.read_bytes() == before
 

@@ -20,13 +20,13 @@ from transformers import (
 )
 
 from helpers import id_store, random_documents, tiny_training
-from lmlab.analyses.sample import sample
-from lmlab.analyses.score import merge_scores, score
-from lmlab.analyses.subject import open_subject
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import OptimizerConfig
 from lmlab.errors import UserError
-from lmlab.runs.checkpoint import checkpoint_folder
+from lmlab.lm.language_model import open_subject
+from lmlab.lm.sampling import sample
+from lmlab.run_folders.checkpoint import checkpoint_folder
+from lmlab.topics.scoring.score import merge_scores, score
 from lmlab.training.loop import train
 from tolerances import NATS_A_TOKEN, near
 

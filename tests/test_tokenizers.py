@@ -12,7 +12,6 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from helpers import sentences
-from lmlab.analyses.token_classes import CLASSES, token_classes
 from lmlab.data.tokenizers import (
     BOS,
     END_OF_TEXT,
@@ -27,6 +26,7 @@ from lmlab.data.tokenizers import (
     train_bpe,
 )
 from lmlab.errors import UserError
+from lmlab.topics.towers.token_classes import CLASSES, token_classes
 
 BPE = train_bpe(sentences(50, seed=0), 400)
 REVERSED = train_bpe(sentences(50, seed=0), 400, reversed_text=True)

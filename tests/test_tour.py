@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from hostile_text import attack_report, strings
-from lmlab.config.decomposition import DecompositionStudyConfig, EmbeddingConfig
-from lmlab.config.encoding import EncodingStudyConfig
 from lmlab.config.model import ModelConfig
-from lmlab.config.studies import ArrowConfig, HeadlessStudyConfig
-from lmlab.config.towers import TowersStudyConfig
-from lmlab.studies import tour
-from lmlab.studies.redraw import read_results, redraw, result_rows
+from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
+from lmlab.topics.encoding.options import EncodingStudyConfig
+from lmlab.topics.headless.options import HeadlessStudyConfig
+from lmlab.topics.redraw import read_results, redraw, result_rows
+from lmlab.topics.tour import study as tour
+from lmlab.topics.towers.options import TowersStudyConfig
 
 
 @pytest.fixture(scope="module")

@@ -13,20 +13,20 @@ import pytest
 import torch
 
 from helpers import tiny_training
-from lmlab.analyses.embedding import embed, prepare_text
-from lmlab.analyses.encode import encode
-from lmlab.analyses.encoder import encoder_of, open_encoder
-from lmlab.analyses.sample import sample
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import open_subject
-from lmlab.analyses.token_probability import choose_windows, mean_token_probability
 from lmlab.cli import main
-from lmlab.config.decomposition import EmbeddingConfig
 from lmlab.config.model import ModelConfig
 from lmlab.config.towers import TowersConfig
 from lmlab.config.training import ParentConfig
 from lmlab.data.pieces import pieces_of
 from lmlab.errors import UserError
+from lmlab.lm.encoder import encoder_of, open_encoder
+from lmlab.lm.language_model import open_subject
+from lmlab.lm.sampling import sample
+from lmlab.topics.decomposition.embedding import embed, prepare_text
+from lmlab.topics.decomposition.options import EmbeddingConfig
+from lmlab.topics.encoding.of_model import encode
+from lmlab.topics.encoding.token_probability import choose_windows, mean_token_probability
+from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
 
 CONTEXT = 16

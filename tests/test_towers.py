@@ -12,12 +12,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from helpers import id_store, journal, tiny_training
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import open_subject
 from lmlab.config.model import ModelConfig
 from lmlab.config.towers import TowersConfig
 from lmlab.config.training import OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.errors import UserError
+from lmlab.lm.language_model import open_subject
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_model, build_towers_config
 from lmlab.models.files import load_pretrained, model_files
@@ -26,6 +25,7 @@ from lmlab.objectives.base import IGNORED, Batch
 from lmlab.objectives.cloze import Cloze
 from lmlab.objectives.full import FullCrossEntropy
 from lmlab.objectives.towers import FusedTowers, joint_nats, tower_nats, tower_rows
+from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
 from tolerances import near
 

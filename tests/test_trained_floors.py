@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from lmlab.config.studies import ArrowConfig
-from lmlab.studies.arrow import run_arrow
+from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.arrow.study import run_arrow
 
 
 @pytest.mark.slow

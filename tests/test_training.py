@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from helpers import id_store, journal, random_documents, run_folder, tiny_training, tree
-from lmlab.analyses.score import score
-from lmlab.analyses.subject import open_subject
 from lmlab.config import digest
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ScheduleConfig
 from lmlab.data.windows import TrainingWindows, evaluation_windows
 from lmlab.errors import UserError
+from lmlab.lm.language_model import open_subject
 from lmlab.objectives.causal import Causal
-from lmlab.runs.checkpoint import checkpoint_folder, checkpoints, verify_checkpoint
+from lmlab.run_folders.checkpoint import checkpoint_folder, checkpoints, verify_checkpoint
+from lmlab.topics.scoring.score import score
 from lmlab.training import loop
 from lmlab.training.hardware import keep_freed_memory, resolve_device, resolve_dtype
 from lmlab.training.loop import NonFiniteError, train

@@ -25,15 +25,15 @@ from helpers import tiny_training
 from lmlab.cli import main
 from lmlab.config import from_mapping
 from lmlab.config.model import ModelConfig
-from lmlab.config.sharing import SubmitConfig, study_folder
-from lmlab.config.studies import ArrowConfig
 from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.errors import UserError
 from lmlab.locks import Held, Lock, alone, holder, last_note, this_process
-from lmlab.runs.journal import Journal, last_record, read_journal
+from lmlab.run_folders.journal import Journal, last_record, read_journal
 from lmlab.studies import parts as module
+from lmlab.studies.options import SubmitConfig, study_folder
 from lmlab.studies.parts import LeftToOthers, Part, carry_out
 from lmlab.studies.status import claim_file, study_status, summary, write_plan
+from lmlab.topics.arrow.options import ArrowConfig
 from lmlab.training.loop import train
 
 HOLD = """

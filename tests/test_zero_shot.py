@@ -17,17 +17,17 @@ from transformers import PretrainedConfig
 from transformers.modeling_outputs import CausalLMOutput
 
 from helpers import symbols_tokenizer, tiny_training
-from lmlab.analyses.subject import Subject
-from lmlab.analyses.zero_shot import Estimate, credit, mean_of_sets, zero_shot
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
 from lmlab.data.tasks import LastWord, MinimalPair, MultipleChoice, Task
 from lmlab.data.tokenizers import character_tokenizer
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.objectives.causal import Causal
-from lmlab.studies.downstream import compared
+from lmlab.topics.scoring.tasks_of_runs import compared
+from lmlab.topics.scoring.zero_shot import Estimate, credit, mean_of_sets, zero_shot
 from lmlab.training.loop import train
 
 P = (0.5, 0.25, 0.125, 0.125)  # of the symbols a, b, c, d

@@ -16,16 +16,16 @@ from lmlab.durable import check_absent
 
 
 def encode(arguments: Sequence[str]) -> None:
-    from lmlab.config.encoding import EncodeConfig
+    from lmlab.topics.encoding.options import EncodeConfig
 
     config = from_command_line(
         EncodeConfig, arguments, program="lmlab encode", leading=("--model",)
     )
     check_models(config.model)
     check_store(config.store, config.split)
-    from lmlab.analyses.encode import encode, encoding_rows
-    from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
+    from lmlab.lm.language_model import open_subject
+    from lmlab.topics.encoding.of_model import encode, encoding_rows
 
     made = encode(
         open_subject(config.model, device=use_device(config.device), raw_head=config.head == "raw"),
@@ -41,7 +41,7 @@ def encode(arguments: Sequence[str]) -> None:
 
 
 def steer(arguments: Sequence[str]) -> None:
-    from lmlab.config.encoding import SteerConfig
+    from lmlab.topics.encoding.options import SteerConfig
 
     config = from_command_line(SteerConfig, arguments, program="lmlab steer", leading=("--model",))
     if config.out is not None:
@@ -49,10 +49,14 @@ def steer(arguments: Sequence[str]) -> None:
     check_models(config.model)
     check_store(config.store, "validation")
     check_store(config.other, "validation")
-    from lmlab.analyses.steering_effects import parse_factors, steering_effects, write_steered
-    from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
-    from lmlab.studies.encoding_words import steering_rows, steering_words
+    from lmlab.lm.language_model import open_subject
+    from lmlab.topics.encoding.steering_effects import (
+        parse_factors,
+        steering_effects,
+        write_steered,
+    )
+    from lmlab.topics.encoding.tables import steering_rows, steering_words
 
     subject = open_subject(config.model, device=use_device(config.device))
     made = steering_effects(
@@ -78,7 +82,7 @@ def steer(arguments: Sequence[str]) -> None:
 
 
 def prune(arguments: Sequence[str]) -> None:
-    from lmlab.config.encoding import PruneConfig
+    from lmlab.topics.encoding.options import PruneConfig
 
     config = from_command_line(PruneConfig, arguments, program="lmlab prune", leading=("--model",))
     if config.share is not None and config.out is not None:
@@ -86,10 +90,10 @@ def prune(arguments: Sequence[str]) -> None:
     check_models(config.model)
     check_store(config.store, "validation")
     check_store(config.other, "validation")
-    from lmlab.analyses.prune import check_can_write, prune, write_pruned
-    from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
-    from lmlab.studies.encoding_words import parameter_words, pruning_rows
+    from lmlab.lm.language_model import open_subject
+    from lmlab.topics.encoding.pruning_curves import check_can_write, prune, write_pruned
+    from lmlab.topics.encoding.tables import parameter_words, pruning_rows
 
     subject = open_subject(config.model, device=use_device(config.device))
     if config.share is not None:
@@ -122,16 +126,16 @@ def prune(arguments: Sequence[str]) -> None:
 
 
 def dynamics(arguments: Sequence[str]) -> None:
-    from lmlab.config.encoding import DynamicsConfig
+    from lmlab.topics.encoding.options import DynamicsConfig
 
     config = from_command_line(
         DynamicsConfig, arguments, program="lmlab dynamics", leading=("--model",)
     )
     check_models(config.model, *config.more)
     check_store(config.store, "validation")
-    from lmlab.analyses.dynamics import Watch, watch_run
     from lmlab.data.store import TokenStore
-    from lmlab.studies.encoding_words import captured_words, snapshot_row
+    from lmlab.topics.encoding.dynamics import Watch, watch_run
+    from lmlab.topics.encoding.tables import captured_words, snapshot_row
 
     watch = Watch(
         TokenStore(config.store),

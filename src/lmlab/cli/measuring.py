@@ -18,22 +18,20 @@ from lmlab.cli.printing import (
 )
 from lmlab.cli.refusals import check_models, check_store
 from lmlab.config import from_command_line
-from lmlab.config.commands import (
-    ArrowPairConfig,
-    GeometryConfig,
-    ScoreConfig,
-)
 from lmlab.errors import UserError
 from lmlab.processes import is_first
+from lmlab.topics.arrow.options import ArrowPairConfig
+from lmlab.topics.geometry.options import GeometryConfig
+from lmlab.topics.scoring.options import ScoreConfig
 
 
 def score(arguments: Sequence[str]) -> None:
     config = from_command_line(ScoreConfig, arguments, program="lmlab score")
     check_models(config.model)
     check_store(config.store, config.split)
-    from lmlab.analyses.calibrate import open_with_head
-    from lmlab.analyses.score import score
     from lmlab.data.store import TokenStore
+    from lmlab.lm.calibrated_head import open_with_head
+    from lmlab.topics.scoring.score import score
 
     store = TokenStore(config.store)
     subject = open_with_head(
@@ -69,12 +67,12 @@ def geometry(arguments: Sequence[str]) -> None:
     )
     check_models(config.model)
     check_store(config.store, config.split)
-    from lmlab.analyses.geometry import geometry
-    from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
     from lmlab.durable import write_text
-    from lmlab.studies.geometry_report import geometry_page, geometry_tables, summary
-    from lmlab.studies.words import environment
+    from lmlab.lm.language_model import open_subject
+    from lmlab.studies.provenance import environment
+    from lmlab.topics.geometry.geometry import geometry
+    from lmlab.topics.geometry.report import geometry_page, geometry_tables, summary
 
     made = geometry(
         open_subject(config.model, device=use_device(config.device)),
@@ -94,7 +92,7 @@ def geometry(arguments: Sequence[str]) -> None:
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    from lmlab.config.evaluation import EvalConfig
+    from lmlab.topics.scoring.options import EvalConfig
 
     config = from_command_line(EvalConfig, arguments, program="lmlab eval", leading=("--model",))
     from lmlab.data.tasks import read_tasks
@@ -106,8 +104,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     tasks = read_tasks(own, limit=config.limit) if own or not names else []
     if names:
         import lmlab.integrations.lm_eval  # noqa: F401 - before the model: the extra may be missing
-    from lmlab.analyses.calibrate import open_with_head
-    from lmlab.analyses.zero_shot import zero_shot
+    from lmlab.lm.calibrated_head import open_with_head
+    from lmlab.topics.scoring.zero_shot import zero_shot
 
     subject = open_with_head(
         config.model,
@@ -156,9 +154,9 @@ def arrow(arguments: Sequence[str]) -> None:
     )
     check_models(config.forward, config.backward)
     check_store(config.store, config.split)
-    from lmlab.analyses.arrow_of_models import arrow_of_models
-    from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
+    from lmlab.lm.language_model import open_subject
+    from lmlab.topics.arrow.between_models import arrow_of_models
 
     device = use_device(config.device)
     made = arrow_of_models(
@@ -183,13 +181,13 @@ def arrow(arguments: Sequence[str]) -> None:
 
 
 def embed(arguments: Sequence[str]) -> None:
-    from lmlab.config.decomposition import EmbedConfig
+    from lmlab.topics.decomposition.options import EmbedConfig
 
     config = from_command_line(EmbedConfig, arguments, program="lmlab embed")
     check_models(*config.models)
     check_store(config.store, config.split)
-    from lmlab.analyses.decomposition_of_models import embed_models, labels
     from lmlab.data.store import TokenStore
+    from lmlab.topics.decomposition.of_models import embed_models, labels
 
     embedded = embed_models(
         labels(config.models),
@@ -215,16 +213,16 @@ def embed(arguments: Sequence[str]) -> None:
 
 
 def decompose(arguments: Sequence[str]) -> None:
-    from lmlab.config.decomposition import DecomposeConfig
+    from lmlab.topics.decomposition.options import DecomposeConfig
 
     config = from_command_line(
         DecomposeConfig, arguments, program="lmlab decompose", leading=("--target",)
     )
     check_models(*config.names)
     check_store(config.store, "train", "validation", "test")
-    from lmlab.analyses.decomposition_of_models import decompose_command
-    from lmlab.analyses.mapping import mapping_file, save_mapping
-    from lmlab.studies.decomposition_tables import group_finding, notes, pair_table, target_table
+    from lmlab.topics.decomposition.mapping import mapping_file, save_mapping
+    from lmlab.topics.decomposition.of_models import decompose_command
+    from lmlab.topics.decomposition.tables import group_finding, notes, pair_table, target_table
 
     made = decompose_command(config, device=use_device(config.device))
     values = made.to_json()
@@ -241,12 +239,12 @@ def decompose(arguments: Sequence[str]) -> None:
 
 
 def apply(arguments: Sequence[str]) -> None:
-    from lmlab.config.decomposition import ApplyConfig
+    from lmlab.topics.decomposition.options import ApplyConfig
 
     config = from_command_line(
         ApplyConfig, arguments, program="lmlab apply", leading=("--weights",)
     )
-    from lmlab.analyses.mapping_of_models import apply_mapping
+    from lmlab.topics.decomposition.applying import apply_mapping
 
     made = apply_mapping(config, device=use_device(config.device))
     out = write_results("apply", config, made.agreement.to_json())
@@ -256,16 +254,16 @@ def apply(arguments: Sequence[str]) -> None:
 
 
 def prefer(arguments: Sequence[str]) -> None:
-    from lmlab.config.towers import PreferConfig
+    from lmlab.topics.towers.options import PreferConfig
 
     config = from_command_line(PreferConfig, arguments, program="lmlab prefer", leading=("--run",))
     check_models(config.run)
     check_store(config.store, config.split)
-    from lmlab.analyses.preference import Vocabulary, preference
-    from lmlab.analyses.preference_sums import preference_sums
-    from lmlab.analyses.subject import open_subject
     from lmlab.data.store import TokenStore
-    from lmlab.studies.towers_words import preference_tables
+    from lmlab.lm.language_model import open_subject
+    from lmlab.topics.towers.preference import Vocabulary, preference
+    from lmlab.topics.towers.preference_sums import preference_sums
+    from lmlab.topics.towers.tables import preference_tables
 
     store = TokenStore(config.store)
     sums = preference_sums(

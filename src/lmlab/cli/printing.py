@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def end_of_study(report: Path) -> None:
     """Prints the table of a finished study and where its report is."""
-    from lmlab.studies.redraw import result_rows
+    from lmlab.topics.redraw import result_rows
 
     columns, rows = result_rows(report.parent)
     print_table(columns, rows)

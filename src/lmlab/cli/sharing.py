@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 from lmlab.cli.printing import end_of_study, print_table
 from lmlab.config import from_command_line, from_mapping, read_toml
-from lmlab.config.sharing import SubmitConfig, study_folder
 from lmlab.errors import UserError
+from lmlab.studies.options import SubmitConfig, study_folder
 
 C = TypeVar("C")
 

@@ -10,20 +10,18 @@ from collections.abc import Sequence
 from lmlab.cli.printing import end_of_study, print_table, write_results
 from lmlab.cli.sharing import Run, run_study
 from lmlab.config import from_command_line
-from lmlab.config.commands import (
-    ReportConfig,
-    TourConfig,
-)
+from lmlab.studies.options import ReportConfig
+from lmlab.topics.tour.options import TourConfig
 
 
 def plan(arguments: Sequence[str]) -> None:
-    from lmlab.config.plan import PlanConfig
+    from lmlab.topics.planning.options import PlanConfig
 
     config = from_command_line(PlanConfig, arguments, program="lmlab plan", leading=("--study",))
     from lmlab.durable import write_text
-    from lmlab.studies.plan import plan as make_plan
-    from lmlab.studies.plan_report import enough_rows, plan_page, plan_rows, plan_words
-    from lmlab.studies.words import environment
+    from lmlab.studies.provenance import environment
+    from lmlab.topics.planning.plan import plan as make_plan
+    from lmlab.topics.planning.report import enough_rows, plan_page, plan_rows, plan_words
 
     values = {**make_plan(config), "environment": environment()}
     out = write_results("plan", config, values)
@@ -37,10 +35,10 @@ def plan(arguments: Sequence[str]) -> None:
 
 
 def study_arrow(arguments: Sequence[str]) -> None:
-    from lmlab.config.studies import ArrowConfig
+    from lmlab.topics.arrow.options import ArrowConfig
 
     def load() -> Run:
-        from lmlab.studies.arrow import run_arrow
+        from lmlab.topics.arrow.study import run_arrow
 
         return run_arrow
 
@@ -48,10 +46,10 @@ def study_arrow(arguments: Sequence[str]) -> None:
 
 
 def study_headless(arguments: Sequence[str]) -> None:
-    from lmlab.config.studies import HeadlessStudyConfig
+    from lmlab.topics.headless.options import HeadlessStudyConfig
 
     def load() -> Run:
-        from lmlab.studies.headless import run_headless
+        from lmlab.topics.headless.study import run_headless
 
         return run_headless
 
@@ -59,10 +57,10 @@ def study_headless(arguments: Sequence[str]) -> None:
 
 
 def study_decomposition(arguments: Sequence[str]) -> None:
-    from lmlab.config.decomposition import DecompositionStudyConfig
+    from lmlab.topics.decomposition.options import DecompositionStudyConfig
 
     def load() -> Run:
-        from lmlab.studies.decomposition import run_decomposition
+        from lmlab.topics.decomposition.study import run_decomposition
 
         return run_decomposition
 
@@ -70,10 +68,10 @@ def study_decomposition(arguments: Sequence[str]) -> None:
 
 
 def study_towers(arguments: Sequence[str]) -> None:
-    from lmlab.config.towers import TowersStudyConfig
+    from lmlab.topics.towers.options import TowersStudyConfig
 
     def load() -> Run:
-        from lmlab.studies.towers import run_towers
+        from lmlab.topics.towers.study import run_towers
 
         return run_towers
 
@@ -81,10 +79,10 @@ def study_towers(arguments: Sequence[str]) -> None:
 
 
 def study_encoding(arguments: Sequence[str]) -> None:
-    from lmlab.config.encoding import EncodingStudyConfig
+    from lmlab.topics.encoding.options import EncodingStudyConfig
 
     def load() -> Run:
-        from lmlab.studies.encoding import run_encoding
+        from lmlab.topics.encoding.study import run_encoding
 
         return run_encoding
 
@@ -92,10 +90,10 @@ def study_encoding(arguments: Sequence[str]) -> None:
 
 
 def finetune(arguments: Sequence[str]) -> None:
-    from lmlab.config.finetune import FinetuneConfig
+    from lmlab.topics.finetuning.options import FinetuneConfig
 
     def load() -> Run:
-        from lmlab.studies.finetune import run_finetune
+        from lmlab.topics.finetuning.study import run_finetune
 
         return run_finetune
 
@@ -106,13 +104,13 @@ def report(arguments: Sequence[str]) -> None:
     config = from_command_line(
         ReportConfig, arguments, program="lmlab report", leading=("--study",)
     )
-    from lmlab.studies.redraw import redraw
+    from lmlab.topics.redraw import redraw
 
     print(f"report: {redraw(config.study).resolve()}")
 
 
 def tour(arguments: Sequence[str]) -> None:
     config = from_command_line(TourConfig, arguments, program="lmlab tour")
-    from lmlab.studies.tour import run_tour
+    from lmlab.topics.tour.study import run_tour
 
     end_of_study(run_tour(config.lab))

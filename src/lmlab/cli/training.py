@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from lmlab.cli.printing import print_table, store_of_head, write_results
 from lmlab.config import from_command_line
-from lmlab.config.commands import (
+from lmlab.lm.options import (
     ExportConfig,
     SampleConfig,
 )
@@ -44,7 +44,7 @@ def train(arguments: Sequence[str]) -> None:
     from lmlab.config.training import TrainConfig
 
     config = from_command_line(TrainConfig, arguments, program="lmlab train")
-    from lmlab.runs.journal import read_journal
+    from lmlab.run_folders.journal import read_journal
     from lmlab.training.loop import train
 
     run = train(config)
@@ -75,8 +75,8 @@ def doctor(arguments: Sequence[str]) -> None:
 
 def sample(arguments: Sequence[str]) -> None:
     config = from_command_line(SampleConfig, arguments, program="lmlab sample")
-    from lmlab.analyses.sample import sample
-    from lmlab.analyses.subject import open_subject
+    from lmlab.lm.language_model import open_subject
+    from lmlab.lm.sampling import sample
 
     texts = sample(
         open_subject(config.model),
@@ -97,8 +97,8 @@ def export(arguments: Sequence[str]) -> None:
     config = from_command_line(
         ExportConfig, arguments, program="lmlab export", leading=("--model",)
     )
-    from lmlab.analyses.calibrate import open_with_head
-    from lmlab.analyses.export import export_model
+    from lmlab.lm.calibrated_head import open_with_head
+    from lmlab.lm.export import export_model
 
     store = store_of_head(config.head, config.store)
     subject = open_with_head(config.model, config.head, store=store)

@@ -3,7 +3,7 @@
 `SubjectLM` can also be handed to lm-eval's own functions: `simple_evaluate(SubjectLM(subject))`.
 
 Notable:
-- Log-likelihoods are those of `analyses.likelihood`, so the conventions of docs/evaluation.md
+- Log-likelihoods are those of `lm.likelihood`, so the conventions of docs/evaluation.md
   hold: backward models give differences of joints, masked models pseudo-log-likelihoods.
 - A backward model has no greedy continuation. lm-eval wants a flag, which is then False, and what
   it makes of it (the accuracy of a task of plain log-likelihoods) is left out of the result.
@@ -28,18 +28,18 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.analyses.likelihood import (
+from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject
+from lmlab.lm.likelihood import (
     Likelihoods,
     Request,
     likelihood_method,
     log_likelihoods,
     rolling_log_likelihoods,
 )
-from lmlab.analyses.sample import check_continues, continuations
-from lmlab.analyses.subject import Subject
-from lmlab.analyses.zero_shot import Estimate, Metrics, ZeroShot
-from lmlab.errors import UserError
+from lmlab.lm.sampling import check_continues, continuations
 from lmlab.progress import say
+from lmlab.topics.scoring.zero_shot import Estimate, Metrics, ZeroShot
 
 try:
     from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lmlab.config.sharing import SubmitConfig
 from lmlab.durable import make_folder
 from lmlab.errors import UserError
+from lmlab.studies.options import SubmitConfig
 
 _NO_LIMIT_MINUTES = 10 * 365 * 24 * 60  # submitit's own local limit is two minutes
 

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from lmlab.analyses.subject import Subject, open_subject, plain_objective
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows, row_keys
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject, open_subject, plain_objective
 from lmlab.models.backbone import Backbone
 from lmlab.models.head import attach_bias, with_untied_head
 from lmlab.numerics.softmax_calibration import fit_two_scalars

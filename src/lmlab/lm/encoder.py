@@ -28,16 +28,16 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from lmlab.analyses.subject import Subject, check_tokenizer, open_subject, which_tower
 from lmlab.config import digest
 from lmlab.data.order import reading_order
 from lmlab.data.tokenizers import TextTokenizer, pretrained_tokenizer
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject, check_tokenizer, open_subject, which_tower
 from lmlab.models.behaviour import behaviour, input_length
 from lmlab.models.files import load_body
 from lmlab.models.towers import TowersModel
 from lmlab.objectives.base import Objective
-from lmlab.runs.checkpoint import usable_checkpoint
+from lmlab.run_folders.checkpoint import usable_checkpoint
 
 
 @dataclass(frozen=True)

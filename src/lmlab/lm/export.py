@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmlab.analyses.subject import Subject, plain_objective
 from lmlab.durable import StagedFolder, check_absent, to_json
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject, plain_objective
 from lmlab.models.export import without_own_bias
 from lmlab.models.files import model_files
 

@@ -38,7 +38,7 @@ from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
 from lmlab.objectives.towers import plain_record
 from lmlab.progress import say
-from lmlab.runs.checkpoint import read_json_file, usable_checkpoint
+from lmlab.run_folders.checkpoint import read_json_file, usable_checkpoint
 
 RECORD_FORMAT = "lmlab model 1"
 _LONGEST_BY_DEFAULT = 1024

@@ -18,7 +18,7 @@ Notable:
   the continuation's positions go through the head. So the batch size changes rounding only. Models
   that see padding whatever the mask read sequences of one length at a time.
 - Equal sequences are scored once, so that what the tokenizer cannot tell apart is exactly equal;
-  what several begin with is read once (`analyses.shared_prefixes`).
+  what several begin with is read once (`lm.shared_prefixes`).
 
 Shapes: N requests, S different sequences, R sequences to read (a masked one is read once for each
 scored token), K tokens, B batch, T positions.
@@ -34,17 +34,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from lmlab.analyses.shared_prefixes import (
+from lmlab.data.order import BACKWARD, FORWARD
+from lmlab.data.tokenizers import TextTokenizer
+from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject
+from lmlab.lm.shared_prefixes import (
     Scored,
     can_read_trees,
     lone_tree,
     tree_batch,
     trees,
 )
-from lmlab.analyses.subject import Subject
-from lmlab.data.order import BACKWARD, FORWARD
-from lmlab.data.tokenizers import TextTokenizer
-from lmlab.errors import UserError
 from lmlab.models.activations import fused_gelu
 from lmlab.objectives.base import Batch
 from lmlab.objectives.causal import Causal

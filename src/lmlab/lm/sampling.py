@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from lmlab.analyses.likelihood import leading_ids
-from lmlab.analyses.subject import Subject
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject
+from lmlab.lm.likelihood import leading_ids
 from lmlab.objectives.evaluate import batches_of_a_length, evaluation_batch
 from lmlab.progress import Bar, track
 

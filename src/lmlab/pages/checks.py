@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 from lmlab.errors import UserError
-from lmlab.report.text import one_line
-from lmlab.report.theme import SERIES_COLOURS
+from lmlab.pages.text import one_line
+from lmlab.pages.theme import SERIES_COLOURS
 
 
 def fail(finding: str, message: str) -> NoReturn:

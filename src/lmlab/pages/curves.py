@@ -16,8 +16,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from lmlab.report.checks import check_colour, check_numbers, fail
-from lmlab.report.drawing import (
+from lmlab.pages.checks import check_colour, check_numbers, fail
+from lmlab.pages.drawing import (
     NARROW,
     SIZE,
     SMALL,
@@ -34,9 +34,9 @@ from lmlab.report.drawing import (
     ticks,
     wrap,
 )
-from lmlab.report.page import Figure, LegendEntry
-from lmlab.report.text import tick_labels
-from lmlab.report.theme import marker
+from lmlab.pages.page import Figure, LegendEntry
+from lmlab.pages.text import tick_labels
+from lmlab.pages.theme import marker
 
 MOST_POINTS = 4000  # of a scatter plot; each is an element of the page, twice
 _PLOT_HEIGHT = 205.0

@@ -25,9 +25,9 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from lmlab.report.svg import tidy
-from lmlab.report.text import one_line, tick_labels
-from lmlab.report.theme import marker
+from lmlab.pages.svg import tidy
+from lmlab.pages.text import one_line, tick_labels
+from lmlab.pages.theme import marker
 
 WIDE, NARROW = 518.0, 260.0
 SIZE, SMALL = 9.5, 8.5  # text sizes; the page shows a point as 1.1 to 1.6 pixels

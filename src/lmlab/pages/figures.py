@@ -5,10 +5,10 @@ Each function takes plain numbers and strings and returns a `page.Figure`, drawn
 narrow) with the same content.
 """
 
-from lmlab.report.curves import Points, Series, line_plot, scatter_plot
-from lmlab.report.forest import Interval, forest_plot
-from lmlab.report.matrix import heat_map
-from lmlab.report.tree import dendrogram
+from lmlab.pages.curves import Points, Series, line_plot, scatter_plot
+from lmlab.pages.forest import Interval, forest_plot
+from lmlab.pages.matrix import heat_map
+from lmlab.pages.tree import dendrogram
 
 __all__ = [
     "Interval",

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmlab.report.checks import check_numbers, fail
-from lmlab.report.drawing import (
+from lmlab.pages.checks import check_numbers, fail
+from lmlab.pages.drawing import (
     NARROW,
     SIZE,
     SMALL,
@@ -28,9 +28,9 @@ from lmlab.report.drawing import (
     text_width,
     wrap,
 )
-from lmlab.report.page import Figure
-from lmlab.report.text import estimates
-from lmlab.report.theme import marker
+from lmlab.pages.page import Figure
+from lmlab.pages.text import estimates
+from lmlab.pages.theme import marker
 
 _GAP = 16.0  # between columns
 

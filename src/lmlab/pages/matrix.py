@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from matplotlib.patches import Rectangle
 
-from lmlab.report.checks import check_numbers, fail
-from lmlab.report.drawing import (
+from lmlab.pages.checks import check_numbers, fail
+from lmlab.pages.drawing import (
     NARROW,
     SIZE,
     SMALL,
@@ -25,9 +25,9 @@ from lmlab.report.drawing import (
     text_width,
     wrap,
 )
-from lmlab.report.page import Figure
-from lmlab.report.text import fixed
-from lmlab.report.theme import marker
+from lmlab.pages.page import Figure
+from lmlab.pages.text import fixed
+from lmlab.pages.theme import marker
 
 MOST_ROWS = 24
 _STRONGEST = 0.6

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmlab.errors import UserError
-from lmlab.report import svg
-from lmlab.report.text import cell, escape
-from lmlab.report.theme import CSS, PASSAGE_LEVELS
+from lmlab.pages import svg
+from lmlab.pages.text import cell, escape
+from lmlab.pages.theme import CSS, PASSAGE_LEVELS
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 SECTIONS_BEFORE_CONTENTS = 4  # fewer than this are seen by scrolling; more get a list of links

@@ -15,8 +15,8 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
-from lmlab.report.text import one_line
-from lmlab.report.theme import MARKERS
+from lmlab.pages.text import one_line
+from lmlab.pages.theme import MARKERS
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b")
 _REFERENCE = re.compile(r"url\(#([^)]*)\)")

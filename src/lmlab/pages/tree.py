@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmlab.report.checks import check_numbers, fail
-from lmlab.report.drawing import (
+from lmlab.pages.checks import check_numbers, fail
+from lmlab.pages.drawing import (
     NARROW,
     SIZE,
     WIDE,
@@ -19,8 +19,8 @@ from lmlab.report.drawing import (
     text_width,
     wrap,
 )
-from lmlab.report.page import Figure
-from lmlab.report.theme import marker
+from lmlab.pages.page import Figure
+from lmlab.pages.theme import marker
 
 _ROW_GAP = 6.0
 _RIGHT = 12.0

@@ -3,7 +3,7 @@
 config.toml       the resolved configuration, with the run's identity
 journal.jsonl     step, tokens, loss, gradient norm, learning rate, validation
 timing.jsonl      clock, tokens per second, memory
-checkpoints/      see `lmlab.runs.checkpoint`
+checkpoints/      see `lmlab.run_folders.checkpoint`
 .lock             held (flock) while a process trains here
 """
 

@@ -9,31 +9,6 @@ from importlib.metadata import version
 from typing import Any
 
 from lmlab.config import to_command_line
-from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS
-
-
-def percent(value: float) -> str:
-    """A share as a signed percentage."""
-    return f"{signed(100 * value, 2)} %"
-
-
-def signed(value: float, digits: int) -> str:
-    """A number with its sign, a minus as long as the plus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def capital(text: str) -> str:
-    """The text as the beginning of a sentence."""
-    return text[:1].upper() + text[1:]
-
-
-def amount_of_text(documents: int, unit: str, clusters: int | None = None) -> str:
-    """What an interval over text resamples: documents, or the sections of a few of them."""
-    if documents >= MINIMUM_DOCUMENTS:
-        return f"{documents:,} documents"
-    few = "1 document" if documents == 1 else f"{documents} documents"
-    count = "" if clusters is None else f"{clusters:,} "
-    return f"{count}clusters ({unit}) of {few}, so for these documents only"
 
 
 def environment() -> dict[str, str]:

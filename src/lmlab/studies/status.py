@@ -19,8 +19,8 @@ from lmlab.durable import from_json, write_json
 from lmlab.errors import UserError
 from lmlab.locks import holder, last_note
 from lmlab.progress import duration
-from lmlab.runs.checkpoint import checkpoint_folder, final_step, is_finished
-from lmlab.runs.journal import last_record
+from lmlab.run_folders.checkpoint import checkpoint_folder, final_step, is_finished
+from lmlab.run_folders.journal import last_record
 
 REPORT = "report"
 """The claim of who makes the report."""

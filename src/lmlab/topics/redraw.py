@@ -9,30 +9,30 @@ from typing import Any
 
 from lmlab.durable import from_json, write_text
 from lmlab.errors import UserError
-from lmlab.report.page import Part, Section, render_parts
-from lmlab.studies.arrow_family import mean_name, mean_words
-from lmlab.studies.arrow_levels import level_words, levels
-from lmlab.studies.arrow_report import arrow_page, arrow_sections, summary
-from lmlab.studies.arrow_words import comparison_name, verdict
-from lmlab.studies.decomposition_report import decomposition_page, decomposition_sections
-from lmlab.studies.decomposition_report import summary as decomposition_summary
-from lmlab.studies.decomposition_tables import group_finding, interval_text
-from lmlab.studies.encoding_report import (
+from lmlab.pages.page import Part, Section, render_parts
+from lmlab.studies.provenance import made_by
+from lmlab.topics.arrow.family import mean_name, mean_words
+from lmlab.topics.arrow.findings import comparison_name, verdict
+from lmlab.topics.arrow.linear_languages import level_words, levels
+from lmlab.topics.arrow.report import arrow_page, arrow_sections, summary
+from lmlab.topics.decomposition.report import decomposition_page, decomposition_sections
+from lmlab.topics.decomposition.report import summary as decomposition_summary
+from lmlab.topics.decomposition.tables import group_finding, interval_text
+from lmlab.topics.encoding.report import (
     MODEL_COLUMNS,
     encoding_page,
     encoding_sections,
     model_rows,
 )
-from lmlab.studies.encoding_report import summary as encoding_summary
-from lmlab.studies.encoding_words import explained
-from lmlab.studies.finetune_report import finetune_page, finetune_rows
-from lmlab.studies.headless_report import headless_page, headless_sections, row_name
-from lmlab.studies.headless_report import summary as headless_summary
-from lmlab.studies.headless_report import verdict as headless_verdict
-from lmlab.studies.towers_report import summary as towers_summary
-from lmlab.studies.towers_report import towers_page, towers_rows, towers_sections
-from lmlab.studies.towers_report import verdict as towers_verdict
-from lmlab.studies.words import made_by
+from lmlab.topics.encoding.report import summary as encoding_summary
+from lmlab.topics.encoding.tables import explained
+from lmlab.topics.finetuning.report import finetune_page, finetune_rows
+from lmlab.topics.headless.report import headless_page, headless_sections, row_name
+from lmlab.topics.headless.report import summary as headless_summary
+from lmlab.topics.headless.report import verdict as headless_verdict
+from lmlab.topics.towers.report import summary as towers_summary
+from lmlab.topics.towers.report import towers_page, towers_rows, towers_sections
+from lmlab.topics.towers.report import verdict as towers_verdict
 
 Rows = tuple[list[str], list[list[str]]]
 

@@ -44,7 +44,7 @@ from lmlab.processes import (
     sum_over_processes,
 )
 from lmlab.progress import Bar, say, track
-from lmlab.runs.checkpoint import (
+from lmlab.run_folders.checkpoint import (
     Found,
     checkpoint_folder,
     final_step,
@@ -55,8 +55,8 @@ from lmlab.runs.checkpoint import (
     read_json_file,
     save_checkpoint,
 )
-from lmlab.runs.journal import RunJournals, cut_back, read_journal
-from lmlab.runs.rundir import RunDirectory
+from lmlab.run_folders.journal import RunJournals, cut_back, read_journal
+from lmlab.run_folders.rundir import RunDirectory
 from lmlab.training.hardware import (
     fastest_attention,
     keep_freed_memory,

@@ -22,7 +22,7 @@ from lmlab.models.behaviour import behaviour, input_length
 from lmlab.models.files import load_pretrained
 from lmlab.models.head import with_untied_head
 from lmlab.models.towers import TwoTower, with_probes
-from lmlab.runs.checkpoint import read_json_file, usable_checkpoint
+from lmlab.run_folders.checkpoint import read_json_file, usable_checkpoint
 
 _PROBE_KEY = 0x9E0BE
 

@@ -32,7 +32,7 @@ from lmlab.models.head import attach_bias, read_bias
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
 from lmlab.progress import say
-from lmlab.runs.checkpoint import Found
+from lmlab.run_folders.checkpoint import Found
 from lmlab.training.classifier import classification_record, classifier_of
 from lmlab.training.hardware import available_cores, resolve_device, resolve_dtype
 from lmlab.training.parent import Parent, child_model, find_parent

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
-from lmlab.runs.checkpoint import Found
+from lmlab.run_folders.checkpoint import Found
 from lmlab.training.loop import Trainer
 from lmlab.training.setup import resolve
 

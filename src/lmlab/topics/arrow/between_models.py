@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lmlab.analyses.arrow import Arrow, PositionArrow, arrow_by_position, arrow_of_time
-from lmlab.analyses.score import Score, score
-from lmlab.analyses.subject import Subject
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject
+from lmlab.topics.arrow.arrow import Arrow, PositionArrow, arrow_by_position, arrow_of_time
+from lmlab.topics.scoring.score import Score, score
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from lmlab.analyses.arrow import (
+from lmlab.data.windows import EvaluationWindows
+from lmlab.numerics.transitions import compare_times, find_jump, time_below
+from lmlab.run_folders.journal import read_journal
+from lmlab.studies.corpora import Known
+from lmlab.topics.arrow.arrow import (
     PositionArrow,
     arrow_by_position,
     arrow_components,
     arrow_of_time,
 )
-from lmlab.analyses.floor import excess_over_floor
-from lmlab.analyses.score import Score
-from lmlab.data.windows import EvaluationWindows
-from lmlab.numerics.transitions import compare_times, find_jump, time_below
-from lmlab.runs.journal import read_journal
-from lmlab.studies.corpora import Known
+from lmlab.topics.scoring.floor import excess_over_floor
+from lmlab.topics.scoring.score import Score
 from lmlab.training.loop import TrainedRun
 
 Scored = tuple[TrainedRun, Score]

@@ -14,19 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.analyses.ngram import Smoothing
-from lmlab.analyses.ngram_baseline import LONGEST, NGramBaseline, NGramBaselines, ngram_baselines
-from lmlab.analyses.score import Score
-from lmlab.config.studies import ArrowConfig
 from lmlab.data.order import BACKWARD
 from lmlab.numerics.random_effects import Interval
+from lmlab.pages.figures import Interval as Bar
+from lmlab.pages.figures import forest_plot
+from lmlab.pages.page import Section, Table
+from lmlab.pages.wording import percent, signed
 from lmlab.progress import track
-from lmlab.report.figures import Interval as Bar
-from lmlab.report.figures import forest_plot
-from lmlab.report.page import Section, Table
-from lmlab.studies.arrow_words import comparison_name
 from lmlab.studies.corpora import Corpus
-from lmlab.studies.words import percent, signed
+from lmlab.topics.arrow.counting_baseline import (
+    LONGEST,
+    NGramBaseline,
+    NGramBaselines,
+    ngram_baselines,
+)
+from lmlab.topics.arrow.findings import comparison_name
+from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.counting.ngram import Smoothing
+from lmlab.topics.scoring.score import Score
 
 Text = tuple[Corpus, str, int]
 """What is counted and scored: corpus, tokenizer, context."""

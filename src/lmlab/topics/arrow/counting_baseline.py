@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmlab.analyses.arrow import Arrow, arrow_of_time
-from lmlab.analyses.difference import difference_per_token
-from lmlab.analyses.ngram import (
+from lmlab.data.store import TokenStore
+from lmlab.data.windows import EvaluationWindows, evaluation_windows
+from lmlab.errors import UserError
+from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.topics.arrow.arrow import Arrow, arrow_of_time
+from lmlab.topics.counting.counts import NGramCounts
+from lmlab.topics.counting.ngram import (
     DIRECTIONS,
     SMOOTHINGS,
     WITH_STRENGTH,
@@ -25,11 +29,7 @@ from lmlab.analyses.ngram import (
     WindowContexts,
     in_direction,
 )
-from lmlab.analyses.ngram_counts import NGramCounts
-from lmlab.data.store import TokenStore
-from lmlab.data.windows import EvaluationWindows, evaluation_windows
-from lmlab.errors import UserError
-from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.topics.scoring.difference import difference_per_token
 
 STRENGTHS = tuple(2.0**power for power in range(-3, 19))
 """What a strength is chosen from. The loss is flat near its least, so steps of 2 suffice."""
@@ -152,7 +152,7 @@ def ngram_baselines(
     on text that is scored here.
 
     `context` is the window in tokens and `max_windows` a fixed random sample of windows, as in
-    `analyses.score`.
+    `topics.scoring.score`.
 
     Raises `UserError` if a split is missing or empty.
     """

@@ -14,7 +14,7 @@ from scipy.stats import false_discovery_control
 
 from lmlab.numerics.synthesis import MINIMUM_ROWS, pooled_variances, synthesis
 from lmlab.numerics.verdicts import Evidence, holm, verdict
-from lmlab.studies.words import percent
+from lmlab.pages.wording import percent
 
 
 def with_adjusted(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.report.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
-from lmlab.report.page import Figure, Section, Table
-from lmlab.studies.arrow_levels import ONE_MATRIX
-from lmlab.studies.arrow_words import comparison_name, side_name, times_words
-from lmlab.studies.words import percent, signed
+from lmlab.pages.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
+from lmlab.pages.page import Figure, Section, Table
+from lmlab.pages.wording import percent, signed
+from lmlab.topics.arrow.findings import comparison_name, side_name, times_words
+from lmlab.topics.arrow.linear_languages import ONE_MATRIX
 
 _FORWARD_COLOUR, _OTHER_COLOUR = 0, 1
 

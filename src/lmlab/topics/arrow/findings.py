@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmlab.studies.words import percent
+from lmlab.pages.wording import percent
 
 
 def verdict(cell: dict[str, Any]) -> str:

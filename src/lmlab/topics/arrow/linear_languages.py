@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from lmlab.numerics.draws import DrawnMean, mean_over_draws
-from lmlab.report.figures import Interval, forest_plot
-from lmlab.report.page import Section, Table
-from lmlab.studies.words import percent, signed
+from lmlab.pages.figures import Interval, forest_plot
+from lmlab.pages.page import Section, Table
+from lmlab.pages.wording import percent, signed
 
 ONE_MATRIX = (
     "A linear language that is named by one seed is one matrix, and it may have been selected: its "

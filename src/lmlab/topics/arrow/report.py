@@ -11,25 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.config.studies import ArrowConfig
 from lmlab.numerics.verdicts import reach
-from lmlab.report.figures import Interval, forest_plot
-from lmlab.report.page import Section, Table, render_page
-from lmlab.studies.arrow_counting import counting_section, counting_summary
-from lmlab.studies.arrow_details import (
+from lmlab.pages.figures import Interval, forest_plot
+from lmlab.pages.page import Section, Table, render_page
+from lmlab.pages.wording import amount_of_text, capital, percent
+from lmlab.studies.provenance import made_by, to_repeat
+from lmlab.topics.arrow.counting import counting_section, counting_summary
+from lmlab.topics.arrow.family import mean_name, mean_words
+from lmlab.topics.arrow.figures import (
     floor_section,
     learning_section,
     position_section,
     times_section,
 )
-from lmlab.studies.arrow_family import mean_name, mean_words
-from lmlab.studies.arrow_levels import level_words, levels, levels_section
-from lmlab.studies.arrow_words import comparison_name, verdict
-from lmlab.studies.words import amount_of_text, capital, made_by, percent, to_repeat
+from lmlab.topics.arrow.findings import comparison_name, verdict
+from lmlab.topics.arrow.linear_languages import level_words, levels, levels_section
+from lmlab.topics.arrow.options import ArrowConfig
 
 
 def arrow_page(results: dict[str, Any]) -> str:
-    """The HTML page of `results` (see `lmlab.studies.arrow`)."""
+    """The HTML page of `results` (see `lmlab.topics.arrow.study`)."""
     return render_page(
         results["title"],
         summary(results["cells"], results["means"]),

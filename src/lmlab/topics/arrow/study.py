@@ -18,26 +18,26 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lmlab.analyses.score import Score
 from lmlab.config import to_mapping
 from lmlab.config.model import ModelConfig
-from lmlab.config.sharing import study_folder
-from lmlab.config.studies import ArrowConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
 from lmlab.progress import Bar, say
-from lmlab.studies.arrow_counting import Text, above_counting, counted, counted_results
-from lmlab.studies.arrow_family import means_over_corpora, with_adjusted
-from lmlab.studies.arrow_levels import levels
-from lmlab.studies.arrow_report import arrow_page
-from lmlab.studies.arrow_result import cell_result
-from lmlab.studies.cached import cached_score
 from lmlab.studies.corpora import Corpus, Draw, corpus_labels, expanded, is_synthetic, open_corpus
+from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, carry_out
-from lmlab.studies.requests import text_run
-from lmlab.studies.words import environment
+from lmlab.studies.provenance import environment
+from lmlab.studies.run_requests import text_run
+from lmlab.topics.arrow.comparison import cell_result
+from lmlab.topics.arrow.counting import Text, above_counting, counted, counted_results
+from lmlab.topics.arrow.family import means_over_corpora, with_adjusted
+from lmlab.topics.arrow.linear_languages import levels
+from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.arrow.report import arrow_page
+from lmlab.topics.scoring.kept_scores import cached_score
+from lmlab.topics.scoring.score import Score
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens, resolve
 

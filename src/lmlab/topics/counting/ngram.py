@@ -41,8 +41,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmlab.analyses.ngram_counts import IntArray, KGrams, NGramCounts
 from lmlab.errors import UserError
+from lmlab.topics.counting.counts import IntArray, KGrams, NGramCounts
 
 Direction = Literal["forward", "backward"]
 Smoothing = Literal[

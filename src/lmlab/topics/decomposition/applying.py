@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lmlab.analyses.decomposition_of_models import embed_models
-from lmlab.analyses.embedding_store import aligned_rows
-from lmlab.analyses.mapping import Agreement, agreement, load_mapping
-from lmlab.config.decomposition import ApplyConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import packed, sealed, write_bytes
+from lmlab.topics.decomposition.embedding_store import aligned_rows
+from lmlab.topics.decomposition.mapping import Agreement, agreement, load_mapping
+from lmlab.topics.decomposition.of_models import embed_models
+from lmlab.topics.decomposition.options import ApplyConfig
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lmlab.analyses.encoder import Encoded, Encoder
-from lmlab.config.decomposition import EmbeddingConfig
 from lmlab.data.pieces import Pieces, words
 from lmlab.errors import UserError
+from lmlab.lm.encoder import Encoded, Encoder
 from lmlab.models.layers import LAST, body_states, last_states
 from lmlab.numerics.scatter import Scatter
 from lmlab.progress import Bar
+from lmlab.topics.decomposition.options import EmbeddingConfig
 
 CHUNK = 1024
 _MOST_CUTS = 20

@@ -23,14 +23,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from lmlab.analyses.embedding import CHUNK, Prepared, embed
 from lmlab.config import digest, to_mapping
-from lmlab.config.decomposition import EmbeddingConfig
 from lmlab.data.pieces import Pieces
 from lmlab.durable import StagedFolder, from_json, is_member, packed, to_json, write_member
 from lmlab.errors import UserError
 from lmlab.processes import from_first, is_first, lists_of_all, rank, world
 from lmlab.progress import track
+from lmlab.topics.decomposition.embedding import CHUNK, Prepared, embed
+from lmlab.topics.decomposition.options import EmbeddingConfig
 
 FORMAT = "lmlab embeddings 1"
 

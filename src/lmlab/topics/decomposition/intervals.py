@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmlab.analyses.decomposition import Decomposition
 from lmlab.errors import UserError
 from lmlab.numerics.jackknife import jackknife_interval
 from lmlab.numerics.random_effects import Interval
+from lmlab.topics.decomposition.decomposition import Decomposition
 
 Array = NDArray[np.float64]
 

@@ -20,11 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from lmlab.analyses.decomposition import Decomposition
 from lmlab.config import digest, from_mapping, to_mapping
-from lmlab.config.decomposition import EmbeddingConfig
 from lmlab.durable import check_seal, from_json, metadata, packed, sealed, write_bytes
 from lmlab.errors import UserError
+from lmlab.topics.decomposition.decomposition import Decomposition
+from lmlab.topics.decomposition.options import EmbeddingConfig
 
 FORMAT = "lmlab mapping 1"
 _ROWS = 512

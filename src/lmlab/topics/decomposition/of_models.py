@@ -21,13 +21,26 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.analyses.decomposition import (
+from lmlab.data.documents import source_names
+from lmlab.data.pieces import pieces_of
+from lmlab.data.store import TokenStore
+from lmlab.errors import UserError
+from lmlab.lm.encoder import open_encoder
+from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.numerics.scatter import Scatter
+from lmlab.processes import shared_out
+from lmlab.progress import Bar, track
+from lmlab.topics.decomposition.decomposition import (
     Decomposition,
     decompose,
     group_correlation,
     leave_one_out,
 )
-from lmlab.analyses.decomposition_choice import (
+from lmlab.topics.decomposition.embedding import prepare_text
+from lmlab.topics.decomposition.embedding_store import EmbeddingStore, aligned_rows, kept_embeddings
+from lmlab.topics.decomposition.intervals import DocumentSums, mean_r2_interval, r2_interval
+from lmlab.topics.decomposition.options import DecomposeConfig, EmbeddingConfig
+from lmlab.topics.decomposition.ridge import (
     RIDGES,
     Folds,
     RidgePath,
@@ -37,8 +50,7 @@ from lmlab.analyses.decomposition_choice import (
     ridge_path,
     training_uncertainty,
 )
-from lmlab.analyses.decomposition_intervals import DocumentSums, mean_r2_interval, r2_interval
-from lmlab.analyses.decomposition_shares import (
+from lmlab.topics.decomposition.shares import (
     GreedyPath,
     Pairwise,
     Ridges,
@@ -47,19 +59,7 @@ from lmlab.analyses.decomposition_shares import (
     pairwise,
     shares,
 )
-from lmlab.analyses.embedding import prepare_text
-from lmlab.analyses.embedding_store import EmbeddingStore, aligned_rows, kept_embeddings
-from lmlab.analyses.encoder import open_encoder
-from lmlab.analyses.similarity import Similarity, SimilarityRows, similarity
-from lmlab.config.decomposition import DecomposeConfig, EmbeddingConfig
-from lmlab.data.documents import source_names
-from lmlab.data.pieces import pieces_of
-from lmlab.data.store import TokenStore
-from lmlab.errors import UserError
-from lmlab.numerics.random_effects import Clusters, Interval
-from lmlab.numerics.scatter import Scatter
-from lmlab.processes import shared_out
-from lmlab.progress import Bar, track
+from lmlab.topics.decomposition.similarity import Similarity, SimilarityRows, similarity
 
 SPLITS = ("train", "validation", "test")
 

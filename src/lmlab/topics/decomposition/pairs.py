@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import reduce
 
-from lmlab.analyses.decomposition import decompose
-from lmlab.analyses.decomposition_intervals import DocumentSums, mean_r2_interval
-from lmlab.analyses.decomposition_of_models import Embedded
-from lmlab.analyses.decomposition_shares import Pairwise
 from lmlab.numerics.random_effects import Interval
 from lmlab.numerics.scatter import Scatter
+from lmlab.topics.decomposition.decomposition import decompose
+from lmlab.topics.decomposition.intervals import DocumentSums, mean_r2_interval
+from lmlab.topics.decomposition.of_models import Embedded
+from lmlab.topics.decomposition.shares import Pairwise
 
 Pair = tuple[str, str]
 """Target and basis."""

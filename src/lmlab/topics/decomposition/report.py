@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.config.decomposition import DecompositionStudyConfig
 from lmlab.numerics.verdicts import Evidence, verdict
-from lmlab.report.figures import Interval, Series, dendrogram, forest_plot, heat_map, line_plot
-from lmlab.report.page import Figure, Section, Table, render_page
-from lmlab.report.theme import SERIES_COLOURS
-from lmlab.report.tree import leaf_order
-from lmlab.studies.decomposition_tables import (
+from lmlab.pages.figures import Interval, Series, dendrogram, forest_plot, heat_map, line_plot
+from lmlab.pages.page import Figure, Section, Table, render_page
+from lmlab.pages.theme import SERIES_COLOURS
+from lmlab.pages.tree import leaf_order
+from lmlab.pages.wording import amount_of_text
+from lmlab.studies.provenance import made_by, to_repeat
+from lmlab.topics.decomposition.options import DecompositionStudyConfig
+from lmlab.topics.decomposition.tables import (
     READING,
     group_finding,
     interval_text,
@@ -25,13 +27,12 @@ from lmlab.studies.decomposition_tables import (
     r2_text,
     target_table,
 )
-from lmlab.studies.words import amount_of_text, made_by, to_repeat
 
 _TEXT_ONLY = "Bars: 95 % intervals over test documents, for these models."
 
 
 def decomposition_page(results: dict[str, Any]) -> str:
-    """The HTML page of `results` (see `lmlab.studies.decomposition`)."""
+    """The HTML page of `results` (see `lmlab.topics.decomposition.study`)."""
     return render_page(
         results["title"],
         summary(results),

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmlab.analyses.decomposition import Decomposition, decompose, leave_one_out
 from lmlab.errors import UserError
 from lmlab.numerics.scatter import Scatter
+from lmlab.topics.decomposition.decomposition import Decomposition, decompose, leave_one_out
 
 RIDGES = tuple(float(f"1e{e}") for e in range(-8, 3))
 

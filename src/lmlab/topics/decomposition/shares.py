@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmlab.analyses.decomposition import check_basis, check_varies
 from lmlab.errors import UserError
 from lmlab.numerics.regression import solve_ridge
 from lmlab.numerics.scatter import Scatter
+from lmlab.topics.decomposition.decomposition import check_basis, check_varies
 
 Array = NDArray[np.float64]
 

@@ -32,10 +32,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 
-from lmlab.analyses.decomposition import check_basis
 from lmlab.errors import UserError
 from lmlab.numerics.regression import eigenvalue_cutoff
 from lmlab.numerics.scatter import Scatter
+from lmlab.topics.decomposition.decomposition import check_basis
 
 Array = NDArray[np.float64]
 _NULL_ROWS, _PERMUTATIONS, _SEED = 2048, 19, 0

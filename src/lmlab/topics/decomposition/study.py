@@ -29,32 +29,32 @@ import numpy as np
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
-from lmlab.analyses.decomposition_intervals import DocumentSums, r2_difference
-from lmlab.analyses.decomposition_of_models import (
+from lmlab.config import to_mapping
+from lmlab.config.model import ModelConfig
+from lmlab.config.training import TrainConfig
+from lmlab.data.store import TokenStore
+from lmlab.progress import Bar, say
+from lmlab.run_folders.journal import read_journal
+from lmlab.studies.corpora import Corpus, corpus_labels, open_corpus
+from lmlab.studies.options import study_folder
+from lmlab.studies.parts import Part, carry_out
+from lmlab.studies.provenance import environment
+from lmlab.studies.run_requests import text_run
+from lmlab.topics.decomposition.intervals import DocumentSums, r2_difference
+from lmlab.topics.decomposition.of_models import (
     DecompositionOfModels,
     Embedded,
     decompose_embedded,
     embed_models,
     labels,
 )
-from lmlab.analyses.decomposition_pairs import by_kind, kind_means, pair_sums
-from lmlab.config import to_mapping
-from lmlab.config.decomposition import Arm, DecompositionStudyConfig
-from lmlab.config.model import ModelConfig
-from lmlab.config.sharing import study_folder
-from lmlab.config.towers import TowersStudyConfig
-from lmlab.config.training import TrainConfig
-from lmlab.data.store import TokenStore
-from lmlab.progress import Bar, say
-from lmlab.runs.journal import read_journal
-from lmlab.studies.corpora import Corpus, corpus_labels, open_corpus
-from lmlab.studies.decomposition_report import decomposition_page
-from lmlab.studies.parts import Part, carry_out
-from lmlab.studies.requests import text_run
-from lmlab.studies.towers_runs import COOPERATIVE
-from lmlab.studies.towers_runs import arms as towers_arms
-from lmlab.studies.towers_runs import request as towers_request
-from lmlab.studies.words import environment
+from lmlab.topics.decomposition.options import Arm, DecompositionStudyConfig
+from lmlab.topics.decomposition.pairs import by_kind, kind_means, pair_sums
+from lmlab.topics.decomposition.report import decomposition_page
+from lmlab.topics.towers.arms import COOPERATIVE
+from lmlab.topics.towers.arms import arms as towers_arms
+from lmlab.topics.towers.arms import request as towers_request
+from lmlab.topics.towers.options import TowersStudyConfig
 from lmlab.training.hardware import keep_freed_memory, resolve_device
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmlab.report.page import Table
+from lmlab.pages.page import Table
 
 READING = (
     "R² is pooled over the target's dimensions, so those of large variance rule it; whitened R² "

@@ -35,20 +35,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmlab.analyses.encode import not_text, output_head, training_counts
-from lmlab.analyses.encoding import fit_encoding
-from lmlab.analyses.subject import Subject, open_subject
-from lmlab.analyses.token_probability import ProbabilitySums, choose_windows, store_states
 from lmlab.config import read_toml
 from lmlab.data.store import TokenStore
 from lmlab.data.unigram import log_unigram
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject, open_subject
 from lmlab.models.logits import LogitHead
 from lmlab.numerics.folded_regression import fit_linear
 from lmlab.numerics.log_sum_exp import nats_of_targets
 from lmlab.objectives.cross_entropy import cross_entropy_each
 from lmlab.progress import say
-from lmlab.runs.checkpoint import checkpoints, verify_checkpoint
+from lmlab.run_folders.checkpoint import checkpoints, verify_checkpoint
+from lmlab.topics.encoding.encoding import fit_encoding
+from lmlab.topics.encoding.of_model import not_text, output_head, training_counts
+from lmlab.topics.encoding.token_probability import ProbabilitySums, choose_windows, store_states
 
 Array = NDArray[np.float64]
 

@@ -30,11 +30,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmlab.analyses.token_probability import (
-    EncodingStatistics,
-    encoding_statistics,
-    mean_token_probability,
-)
 from lmlab.errors import UserError
 from lmlab.numerics.folded_regression import (
     fit_linear,
@@ -45,6 +40,11 @@ from lmlab.numerics.folded_regression import (
     sparsity_curve,
 )
 from lmlab.numerics.frequency import DECILES, rank_correlation, type_deciles
+from lmlab.topics.encoding.token_probability import (
+    EncodingStatistics,
+    encoding_statistics,
+    mean_token_probability,
+)
 
 __all__ = [
     "Encoding",

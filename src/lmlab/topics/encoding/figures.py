@@ -1,6 +1,6 @@
 """The figures of the encoding study's report, each under its finding in words.
 
-All take the values of one model (or several) as `lmlab.studies.encoding` keeps them.
+All take the values of one model (or several) as `lmlab.topics.encoding.study` keeps them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from lmlab.numerics.frequency import UNSEEN
-from lmlab.report.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
-from lmlab.report.page import Figure
-from lmlab.studies.encoding_words import captured_words, share
-from lmlab.studies.words import percent
+from lmlab.pages.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
+from lmlab.pages.page import Figure
+from lmlab.pages.wording import percent
+from lmlab.topics.encoding.tables import captured_words, share
 
 _GROUPS = (
     (UNSEEN, (0,)),

@@ -18,7 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmlab.analyses.encoding import (
+from lmlab.data.store import TokenStore
+from lmlab.data.unigram import token_counts
+from lmlab.lm.language_model import Subject
+from lmlab.models.logits import LogitHead
+from lmlab.numerics.frequency import decile_name
+from lmlab.topics.encoding.encoding import (
     DecileError,
     Encoding,
     EncodingStatistics,
@@ -29,12 +34,7 @@ from lmlab.analyses.encoding import (
     predictor_r2,
     sparsity,
 )
-from lmlab.analyses.subject import Subject
-from lmlab.analyses.token_probability import choose_windows, store_statistics
-from lmlab.data.store import TokenStore
-from lmlab.data.unigram import token_counts
-from lmlab.models.logits import LogitHead
-from lmlab.numerics.frequency import decile_name
+from lmlab.topics.encoding.token_probability import choose_windows, store_statistics
 
 
 @dataclass(frozen=True)

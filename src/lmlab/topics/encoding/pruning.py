@@ -33,13 +33,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmlab.analyses.encoding import Encoding
 from lmlab.errors import UserError
 from lmlab.models.head import attach_bias, detach_bias, is_tied, untied
 from lmlab.numerics.bounded import within
 from lmlab.numerics.log_sum_exp import log_sum_exp
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.progress import track
+from lmlab.topics.encoding.encoding import Encoding
 
 Way = Literal["encoding", "variance", "hidden", "svd", "random"]
 WAYS: tuple[Way, ...] = ("encoding", "variance", "hidden", "svd", "random")

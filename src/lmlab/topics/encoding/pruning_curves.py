@@ -21,8 +21,22 @@ import torch
 from numpy.typing import NDArray
 from transformers import GenerationConfig
 
-from lmlab.analyses.encode import encode, output_head
-from lmlab.analyses.pruning import (
+from lmlab.data.order import reading_order
+from lmlab.data.store import TokenStore
+from lmlab.data.windows import EvaluationWindows
+from lmlab.durable import StagedFolder, check_absent, to_json
+from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject, plain_objective
+from lmlab.models.build import parameters
+from lmlab.models.files import model_files
+from lmlab.models.head import is_tied
+from lmlab.models.logits import LogitHead
+from lmlab.models.narrow import check_narrow, with_narrow_head
+from lmlab.numerics.bounded import within
+from lmlab.numerics.random_effects import Interval
+from lmlab.progress import track
+from lmlab.topics.encoding.of_model import encode, output_head
+from lmlab.topics.encoding.pruning import (
     WAYS,
     NarrowWeights,
     Point,
@@ -36,21 +50,7 @@ from lmlab.analyses.pruning import (
     pruned,
     removal_order,
 )
-from lmlab.analyses.subject import Subject, plain_objective
-from lmlab.analyses.token_probability import all_states, choose_windows
-from lmlab.data.order import reading_order
-from lmlab.data.store import TokenStore
-from lmlab.data.windows import EvaluationWindows
-from lmlab.durable import StagedFolder, check_absent, to_json
-from lmlab.errors import UserError
-from lmlab.models.build import parameters
-from lmlab.models.files import model_files
-from lmlab.models.head import is_tied
-from lmlab.models.logits import LogitHead
-from lmlab.models.narrow import check_narrow, with_narrow_head
-from lmlab.numerics.bounded import within
-from lmlab.numerics.random_effects import Interval
-from lmlab.progress import track
+from lmlab.topics.encoding.token_probability import all_states, choose_windows
 
 _PROMPT, _WRITTEN = 16, 24  # tokens
 _ROUNDS = 7

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lmlab.config.encoding import EncodingStudyConfig
-from lmlab.report.page import Section, Table, render_page
-from lmlab.studies.encoding_figures import (
+from lmlab.pages.page import Section, Table, render_page
+from lmlab.studies.provenance import made_by, to_repeat
+from lmlab.topics.encoding.figures import (
     EDITS,
     dynamics_figures,
     film_figure,
@@ -25,12 +25,12 @@ from lmlab.studies.encoding_figures import (
     steering_figure,
     written_figure,
 )
-from lmlab.studies.encoding_words import captured_words, explained, share
-from lmlab.studies.words import made_by, to_repeat
+from lmlab.topics.encoding.options import EncodingStudyConfig
+from lmlab.topics.encoding.tables import captured_words, explained, share
 
 
 def encoding_page(results: dict[str, Any]) -> str:
-    """The HTML page of `results` (see `lmlab.studies.encoding`)."""
+    """The HTML page of `results` (see `lmlab.topics.encoding.study`)."""
     return render_page(
         results["title"],
         summary(results),

@@ -4,7 +4,7 @@ Notable:
 - The context manager saves the rows it edits and puts them back, so that undoing is exact to the
   bit. Only these rows change; other tokens keep their odds among each other exactly.
 - With windows, the sizes of the edits are solved so that the mean probabilities over them come out
-  exactly (`analyses.edits`); without, they are those that the encoding predicts.
+  exactly (`topics.encoding.edits`); without, they are those that the encoding predicts.
 - A tied model's input embedding would change too, so it must be untied first (`untie`).
 - `bias` is the yardstick: the same log r added to the token's logit in every context.
 
@@ -23,7 +23,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmlab.analyses.edits import (
+from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject
+from lmlab.models.backbone import Backbone
+from lmlab.models.export import constant_direction
+from lmlab.models.head import attach_bias, detach_bias, is_tied, untied
+from lmlab.models.logits import LogitHead
+from lmlab.numerics.log_sum_exp import log_sum_exp
+from lmlab.topics.encoding.edits import (
     METHODS,
     Method,
     check_targets,
@@ -33,15 +40,8 @@ from lmlab.analyses.edits import (
     sparse_direction,
     whitened_direction,
 )
-from lmlab.analyses.encoding import Encoding
-from lmlab.analyses.subject import Subject
-from lmlab.analyses.token_probability import backbone_of, window_states
-from lmlab.errors import UserError
-from lmlab.models.backbone import Backbone
-from lmlab.models.export import constant_direction
-from lmlab.models.head import attach_bias, detach_bias, is_tied, untied
-from lmlab.models.logits import LogitHead
-from lmlab.numerics.log_sum_exp import log_sum_exp
+from lmlab.topics.encoding.encoding import Encoding
+from lmlab.topics.encoding.token_probability import backbone_of, window_states
 
 Array = NDArray[np.float64]
 _CHUNK_LOGITS = 1 << 22

@@ -24,10 +24,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmlab.analyses.edits import Method, shifted
-from lmlab.analyses.encode import encode
-from lmlab.analyses.encoding import Encoding
-from lmlab.analyses.steering import (
+from lmlab.data.store import TokenStore
+from lmlab.durable import StagedFolder, check_absent, to_json
+from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject, plain_objective
+from lmlab.models.export import constant_direction, without_own_bias
+from lmlab.models.files import model_files
+from lmlab.models.head import is_tied
+from lmlab.numerics.bounded import positive_ratio_interval, within
+from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.topics.encoding.edits import Method, shifted
+from lmlab.topics.encoding.encoding import Encoding
+from lmlab.topics.encoding.of_model import encode
+from lmlab.topics.encoding.steering import (
     Contexts,
     Steering,
     applied,
@@ -35,16 +44,7 @@ from lmlab.analyses.steering import (
     contexts_of,
     plan,
 )
-from lmlab.analyses.subject import Subject, plain_objective
-from lmlab.analyses.token_probability import all_states, choose_windows
-from lmlab.data.store import TokenStore
-from lmlab.durable import StagedFolder, check_absent, to_json
-from lmlab.errors import UserError
-from lmlab.models.export import constant_direction, without_own_bias
-from lmlab.models.files import model_files
-from lmlab.models.head import is_tied
-from lmlab.numerics.bounded import positive_ratio_interval, within
-from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.topics.encoding.token_probability import all_states, choose_windows
 
 Array = NDArray[np.float64]
 

@@ -19,29 +19,29 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.analyses.dynamics import Watch, watch_run
-from lmlab.analyses.encode import EncodedSubject, encode, output_head, training_counts
-from lmlab.analyses.prune import prune
-from lmlab.analyses.steering import plan
-from lmlab.analyses.steering_effects import Text, effect, read_text
-from lmlab.analyses.subject import Subject, open_subject
-from lmlab.analyses.written_prior import written_prior
 from lmlab.config import digest, to_mapping
-from lmlab.config.encoding import EncodingStudyConfig
 from lmlab.config.model import ModelConfig
-from lmlab.config.sharing import study_folder
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import from_json, write_json
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject, open_subject
 from lmlab.numerics.frequency import type_deciles
 from lmlab.progress import Bar, say
-from lmlab.runs.checkpoint import checkpoints
+from lmlab.run_folders.checkpoint import checkpoints
 from lmlab.studies.corpora import corpus_labels, open_corpus
-from lmlab.studies.encoding_report import encoding_page
+from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, carry_out
-from lmlab.studies.requests import text_run
-from lmlab.studies.words import environment
+from lmlab.studies.provenance import environment
+from lmlab.studies.run_requests import text_run
+from lmlab.topics.encoding.dynamics import Watch, watch_run
+from lmlab.topics.encoding.of_model import EncodedSubject, encode, output_head, training_counts
+from lmlab.topics.encoding.options import EncodingStudyConfig
+from lmlab.topics.encoding.pruning_curves import prune
+from lmlab.topics.encoding.report import encoding_page
+from lmlab.topics.encoding.steering import plan
+from lmlab.topics.encoding.steering_effects import Text, effect, read_text
+from lmlab.topics.encoding.written_prior import written_prior
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens, resolve, run_identity
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lmlab.studies.words import percent
+from lmlab.pages.wording import percent
 
 METHOD_NAMES = {
     "minimum_norm": "minimum norm",

@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmlab.analyses.subject import Subject
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject
 from lmlab.models.backbone import Backbone
 from lmlab.models.logits import LogitHead
 from lmlab.numerics.random_effects import Clusters
@@ -46,7 +46,7 @@ _BATCH_TOKENS = {"cpu": 1 << 12, "cuda": 1 << 16}
 
 @dataclass(frozen=True)
 class EncodingStatistics:
-    """What the predictors of `analyses.encoding` need: nats, float64, over all positions."""
+    """What the predictors of `topics.encoding.encoding` need: nats, float64, over all positions."""
 
     alpha_V: NDArray[np.float64]
     """Mean probability of each row of the head that is a token; sums to 1 - `unused`."""

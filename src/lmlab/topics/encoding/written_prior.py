@@ -23,20 +23,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmlab.analyses.encode import not_text, output_head
-from lmlab.analyses.encoding import fit_encoding
-from lmlab.analyses.subject import Subject
-from lmlab.analyses.token_probability import (
+from lmlab.data.store import TokenStore
+from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject
+from lmlab.models.export import constant_direction
+from lmlab.numerics.random_effects import Interval
+from lmlab.objectives.cross_entropy import cross_entropy_each
+from lmlab.topics.encoding.encoding import fit_encoding
+from lmlab.topics.encoding.of_model import not_text, output_head
+from lmlab.topics.encoding.token_probability import (
     States,
     all_states,
     choose_windows,
     mean_of_states,
 )
-from lmlab.data.store import TokenStore
-from lmlab.errors import UserError
-from lmlab.models.export import constant_direction
-from lmlab.numerics.random_effects import Interval
-from lmlab.objectives.cross_entropy import cross_entropy_each
 
 Array = NDArray[np.float64]
 _RIDGE = 1e-3  # of the mean variance of a dimension

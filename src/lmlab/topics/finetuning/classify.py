@@ -19,7 +19,7 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.files import load_classifier
 from lmlab.objectives import from_record
 from lmlab.objectives.classification import Classification, outputs_for
-from lmlab.runs.checkpoint import read_json_file, usable_checkpoint
+from lmlab.run_folders.checkpoint import read_json_file, usable_checkpoint
 
 _BATCH = 64
 

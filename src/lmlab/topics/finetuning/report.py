@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmlab.config.finetune import FinetuneConfig
 from lmlab.numerics.verdicts import Evidence, verdict
-from lmlab.report.figures import Interval, forest_plot
-from lmlab.report.page import Figure, Section, Table, render_page
-from lmlab.studies.words import made_by, signed, to_repeat
+from lmlab.pages.figures import Interval, forest_plot
+from lmlab.pages.page import Figure, Section, Table, render_page
+from lmlab.pages.wording import signed
+from lmlab.studies.provenance import made_by, to_repeat
+from lmlab.topics.finetuning.options import FinetuneConfig
 
 
 def finetune_page(results: dict[str, Any]) -> str:
-    """The HTML page of `results` (see `lmlab.studies.finetune`)."""
+    """The HTML page of `results` (see `lmlab.topics.finetuning.study`)."""
     sections = [_section(task) for task in results["tasks"]]
     return render_page(
         results["title"],

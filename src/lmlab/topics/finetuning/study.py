@@ -26,10 +26,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from lmlab.analyses.classify import reported_outputs
 from lmlab.config import digest, to_mapping
-from lmlab.config.finetune import FinetuneConfig
-from lmlab.config.sharing import study_folder
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.data.labelled import LabelledTask, read_labelled
 from lmlab.data.labelled_store import labelled_store
@@ -41,11 +38,14 @@ from lmlab.numerics.classification import metric, pseudo_values
 from lmlab.numerics.random_effects import two_way_interval
 from lmlab.objectives.classification import predictions
 from lmlab.progress import Bar, say
-from lmlab.runs.journal import read_journal
-from lmlab.studies.finetune_report import finetune_page
+from lmlab.run_folders.journal import read_journal
+from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, carry_out
-from lmlab.studies.requests import placed
-from lmlab.studies.words import environment
+from lmlab.studies.provenance import environment
+from lmlab.studies.run_requests import placed
+from lmlab.topics.finetuning.classify import reported_outputs
+from lmlab.topics.finetuning.options import FinetuneConfig
+from lmlab.topics.finetuning.report import finetune_page
 from lmlab.training.classifier import classifier_parent
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens

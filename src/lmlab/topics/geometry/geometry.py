@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmlab.analyses.subject import Subject
 from lmlab.data.order import reading_order
 from lmlab.data.store import TokenStore
 from lmlab.data.unigram import token_counts
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject
 from lmlab.models.layers import FINAL, layer_states
 from lmlab.numerics.frequency import (
     DECILES,

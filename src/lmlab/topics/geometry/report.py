@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmlab.numerics.frequency import UNSEEN, decile_name
-from lmlab.report.figures import Series, line_plot
-from lmlab.report.page import Figure, Section, Table, render_page
-from lmlab.report.text import number
-from lmlab.studies.words import amount_of_text, made_by, signed
+from lmlab.pages.figures import Series, line_plot
+from lmlab.pages.page import Figure, Section, Table, render_page
+from lmlab.pages.text import number
+from lmlab.pages.wording import amount_of_text, signed
+from lmlab.studies.provenance import made_by
 
 
 def geometry_page(results: dict[str, Any]) -> str:
-    """The HTML page of `results` (`analyses.geometry.Geometry.to_json`, and `environment`)."""
+    """The HTML page of `results` (`Geometry.to_json`, and `environment`)."""
     clouds, norms, losses = geometry_tables(results)
     sections = [
         Section("Directions", [_READING], figures=_layer_figures(results), tables=[clouds]),

@@ -18,17 +18,17 @@ from typing import Any, Literal
 
 from safetensors import safe_open
 
-from lmlab.analyses.calibrate import Head
 from lmlab.config import digest
 from lmlab.config.objective import HeadlessConfig
-from lmlab.config.studies import HeadlessStudyConfig
 from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import from_json, write_json
+from lmlab.lm.calibrated_head import Head
 from lmlab.locks import alone
 from lmlab.progress import Bar, say
-from lmlab.runs.journal import read_journal
-from lmlab.studies.requests import text_run
+from lmlab.run_folders.journal import read_journal
+from lmlab.studies.run_requests import text_run
+from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import deciding_values, resolve
 from lmlab.training.speed import seconds_per_step

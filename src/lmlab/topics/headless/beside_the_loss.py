@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.analyses.geometry import geometry
-from lmlab.analyses.subject import open_subject
 from lmlab.config import digest, to_mapping
-from lmlab.config.studies import HeadlessStudyConfig
 from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
 from lmlab.data.unigram import token_counts
 from lmlab.durable import from_json, write_json
+from lmlab.lm.language_model import open_subject
 from lmlab.progress import say
+from lmlab.topics.geometry.geometry import geometry
+from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.training.growth import step_cost
 from lmlab.training.hardware import available_cores, resolve_device
 from lmlab.training.loop import TrainedRun

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.report.figures import Interval, Series, forest_plot, line_plot
-from lmlab.report.page import Figure, Section, Table
-from lmlab.studies.headless_runs import ARMS, HEADLESS, REFERENCE
-from lmlab.studies.words import signed
+from lmlab.pages.figures import Interval, Series, forest_plot, line_plot
+from lmlab.pages.page import Figure, Section, Table
+from lmlab.pages.wording import signed
+from lmlab.topics.headless.arms import ARMS, HEADLESS, REFERENCE
 
 _METRICS = {"accuracy": "accuracy", "nats_per_word": "nats per last word",
             "accuracy_per_byte": "accuracy per byte"}  # fmt: skip

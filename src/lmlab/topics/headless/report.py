@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.config.studies import HeadlessStudyConfig
 from lmlab.numerics.verdicts import Evidence, holm
 from lmlab.numerics.verdicts import verdict as words_of
-from lmlab.report.figures import Interval, Series, forest_plot, line_plot
-from lmlab.report.page import Figure, Section, Table, render_page
-from lmlab.report.theme import SERIES_COLOURS
-from lmlab.studies.headless_details import (
+from lmlab.pages.figures import Interval, Series, forest_plot, line_plot
+from lmlab.pages.page import Figure, Section, Table, render_page
+from lmlab.pages.theme import SERIES_COLOURS
+from lmlab.pages.wording import amount_of_text, percent
+from lmlab.studies.provenance import made_by, to_repeat
+from lmlab.topics.headless.arms import ARMS, HEADLESS, REFERENCE
+from lmlab.topics.headless.figures import (
     downstream_sections,
     equivalent_figure,
     geometry_sections,
@@ -27,8 +29,7 @@ from lmlab.studies.headless_details import (
     repeats_sections,
     tokens_per_parameter,
 )
-from lmlab.studies.headless_runs import ARMS, HEADLESS, REFERENCE
-from lmlab.studies.words import amount_of_text, made_by, percent, to_repeat
+from lmlab.topics.headless.options import HeadlessStudyConfig
 
 _DRAWN = (
     HEADLESS, REFERENCE, "ce-untied-prior", "headless-unigram", "ce-tied", "ce-untied", "mixed",
@@ -38,7 +39,7 @@ _DRAWN = (
 
 
 def headless_page(results: dict[str, Any]) -> str:
-    """The HTML page of `results` (see `lmlab.studies.headless`)."""
+    """The HTML page of `results` (see `lmlab.topics.headless.study`)."""
     return render_page(
         results["title"],
         summary(results["parts"]),

@@ -24,29 +24,19 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.analyses.difference import difference_per_token
-from lmlab.analyses.score import Score
 from lmlab.config import to_mapping
-from lmlab.config.sharing import study_folder
-from lmlab.config.studies import HeadlessStudyConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.documents import source_name
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task, read_tasks
 from lmlab.data.windows import evaluation_windows
 from lmlab.progress import Bar, say
-from lmlab.runs.journal import read_journal
-from lmlab.studies.cached import cached_score
+from lmlab.run_folders.journal import read_journal
 from lmlab.studies.corpora import corpus_labels, open_corpus
-from lmlab.studies.downstream import compared, item_values
-from lmlab.studies.headless_extras import (
-    equivalent_nats,
-    kept_geometry,
-    measured_growth,
-    unigram_entropy,
-)
-from lmlab.studies.headless_report import headless_page
-from lmlab.studies.headless_runs import (
+from lmlab.studies.options import study_folder
+from lmlab.studies.parts import Part, carry_out
+from lmlab.studies.provenance import environment
+from lmlab.topics.headless.arms import (
     HEADLESS,
     REFERENCE,
     Row,
@@ -58,8 +48,18 @@ from lmlab.studies.headless_runs import (
     trained_weights,
     tried_rates,
 )
-from lmlab.studies.parts import Part, carry_out
-from lmlab.studies.words import environment
+from lmlab.topics.headless.beside_the_loss import (
+    equivalent_nats,
+    kept_geometry,
+    measured_growth,
+    unigram_entropy,
+)
+from lmlab.topics.headless.options import HeadlessStudyConfig
+from lmlab.topics.headless.report import headless_page
+from lmlab.topics.scoring.difference import difference_per_token
+from lmlab.topics.scoring.kept_scores import cached_score
+from lmlab.topics.scoring.score import Score
+from lmlab.topics.scoring.tasks_of_runs import compared, item_values
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.config.plan import PlanConfig
 from lmlab.errors import UserError
 from lmlab.numerics.plan import Noise
 from lmlab.numerics.power import deviation_interval
-from lmlab.studies.redraw import read_results
+from lmlab.topics.planning.options import PlanConfig
+from lmlab.topics.redraw import read_results
 
 _UNITS = {"arrow": "%", "headless": "nats per token"}
 _SCALES = {"arrow": 100.0, "headless": 1.0}

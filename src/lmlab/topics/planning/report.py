@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmlab.report.figures import Series, line_plot
-from lmlab.report.page import Section, Table, render_page
-from lmlab.studies.words import made_by
+from lmlab.pages.figures import Series, line_plot
+from lmlab.pages.page import Section, Table, render_page
+from lmlab.studies.provenance import made_by
 
 _MOST_DRAWN = 6  # colours
 
 
 def plan_page(results: dict[str, Any]) -> str:
-    """The HTML page of a plan (see `lmlab.studies.plan`)."""
+    """The HTML page of a plan (see `lmlab.topics.planning.plan`)."""
     columns, rows = plan_rows(results)
     table = Table(
         columns,

@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lmlab.analyses.difference import difference_per_token
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.topics.scoring.difference import difference_per_token
 
 
 def excess_over_floor(

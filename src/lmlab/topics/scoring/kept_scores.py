@@ -9,15 +9,15 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from lmlab.analyses.calibrate import Head, open_with_head
-from lmlab.analyses.score import Score, score, scored_bytes
-from lmlab.analyses.window_sources import window_sources
 from lmlab.config import digest
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.durable import check_seal, packed, sealed, write_bytes
+from lmlab.lm.calibrated_head import Head, open_with_head
 from lmlab.objectives.causal import Causal
 from lmlab.progress import Bar
+from lmlab.topics.scoring.score import Score, score, scored_bytes
+from lmlab.topics.scoring.window_sources import window_sources
 from lmlab.training.loop import TrainedRun
 
 _ARRAYS = ("nats_Mb", "tokens_M", "row_M", "repeated_nats_M", "repeated_M")

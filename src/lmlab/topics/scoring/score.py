@@ -24,11 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.analyses.subject import Subject
-from lmlab.analyses.window_sources import WindowSources, merged_sources, window_sources
 from lmlab.data.store import Split, TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.objectives.evaluate import (
     can_pad,
@@ -38,6 +37,7 @@ from lmlab.objectives.evaluate import (
     tokens_by_position,
 )
 from lmlab.progress import Bar, track
+from lmlab.topics.scoring.window_sources import WindowSources, merged_sources, window_sources
 
 
 @dataclass(frozen=True)

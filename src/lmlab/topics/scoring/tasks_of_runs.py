@@ -18,14 +18,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from lmlab.analyses.calibrate import Head, open_with_head
-from lmlab.analyses.zero_shot import zero_shot
 from lmlab.config import digest
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task
 from lmlab.durable import check_seal, packed, sealed, write_bytes
+from lmlab.lm.calibrated_head import Head, open_with_head
 from lmlab.numerics.bounded import within
 from lmlab.numerics.random_effects import Clusters, two_way_interval, two_way_ratio
+from lmlab.topics.scoring.zero_shot import zero_shot
 from lmlab.training.loop import TrainedRun
 
 

@@ -29,10 +29,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from lmlab.analyses.likelihood import Likelihoods, Method, Request, log_likelihoods
-from lmlab.analyses.subject import Subject
 from lmlab.data.tasks import LastWord, MinimalPair, MultipleChoice, Task
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject
+from lmlab.lm.likelihood import Likelihoods, Method, Request, log_likelihoods
 from lmlab.numerics.random_effects import MINIMUM_CLUSTERS, Clusters, two_way_ratio
 from lmlab.progress import Bar
 

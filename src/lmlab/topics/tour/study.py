@@ -18,19 +18,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmlab.config.decomposition import DecompositionStudyConfig, EmbeddingConfig
-from lmlab.config.encoding import EncodingStudyConfig
 from lmlab.config.model import ModelConfig
-from lmlab.config.studies import ArrowConfig, HeadlessStudyConfig
-from lmlab.config.towers import TowersStudyConfig
 from lmlab.durable import write_json, write_text
 from lmlab.progress import say
-from lmlab.studies.arrow import run_arrow
-from lmlab.studies.decomposition import run_decomposition
-from lmlab.studies.encoding import run_encoding
-from lmlab.studies.headless import run_headless
-from lmlab.studies.redraw import read_results, tour_page
-from lmlab.studies.towers import run_towers
+from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.arrow.study import run_arrow
+from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
+from lmlab.topics.decomposition.study import run_decomposition
+from lmlab.topics.encoding.options import EncodingStudyConfig
+from lmlab.topics.encoding.study import run_encoding
+from lmlab.topics.headless.options import HeadlessStudyConfig
+from lmlab.topics.headless.study import run_headless
+from lmlab.topics.redraw import read_results, tour_page
+from lmlab.topics.towers.options import TowersStudyConfig
+from lmlab.topics.towers.study import run_towers
 
 _TEXT = "docstrings:python"
 _TOKENS, _TOWER_TOKENS = 140_000, 60_000

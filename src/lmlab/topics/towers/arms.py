@@ -13,18 +13,19 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lmlab.analyses.preference_sums import PreferenceSums, preference_sums
-from lmlab.analyses.subject import open_subject
 from lmlab.config import digest
 from lmlab.config.model import RECURRENT, ModelConfig
-from lmlab.config.towers import TowersConfig, TowersStudyConfig
+from lmlab.config.towers import TowersConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
+from lmlab.lm.language_model import open_subject
 from lmlab.models.build import build_model, parameters
 from lmlab.progress import Bar, say
-from lmlab.studies.requests import placed, validated_seldom
+from lmlab.studies.run_requests import placed, validated_seldom
+from lmlab.topics.towers.options import TowersStudyConfig
+from lmlab.topics.towers.preference_sums import PreferenceSums, preference_sums
 from lmlab.training.loop import TrainedRun
 from lmlab.training.setup import backbone_config, planned_tokens
 

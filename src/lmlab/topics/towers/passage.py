@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lmlab.analyses.preference_sums import towers_of
-from lmlab.analyses.subject import Subject
 from lmlab.data.order import reading_order
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows
+from lmlab.lm.language_model import Subject
 from lmlab.objectives.base import IGNORED
 from lmlab.objectives.towers import tower_nats, tower_rows
+from lmlab.topics.towers.preference_sums import towers_of
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.analyses.preference_sums import (
-    JOINT,
-    MINIMUM_GROUPS,
-    POSITIONS,
-    TOWER_1,
-    TOWER_2,
-    PreferenceSums,
-)
-from lmlab.analyses.token_classes import CLASSES, token_classes
 from lmlab.data.store import TokenStore
 from lmlab.data.unigram import token_counts
 from lmlab.numerics.frequency import DECILES, decile_name, occurrence_deciles, octaves
@@ -56,6 +47,15 @@ from lmlab.numerics.preference import (
     type_means,
 )
 from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS, Interval, two_way_ratio
+from lmlab.topics.towers.preference_sums import (
+    JOINT,
+    MINIMUM_GROUPS,
+    POSITIONS,
+    TOWER_1,
+    TOWER_2,
+    PreferenceSums,
+)
+from lmlab.topics.towers.token_classes import CLASSES, token_classes
 
 SPLITS = 20
 PERMUTATIONS = 999

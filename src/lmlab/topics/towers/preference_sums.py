@@ -25,11 +25,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from lmlab.analyses.subject import Subject
 from lmlab.data.store import Split, TokenStore
 from lmlab.data.windows import evaluation_windows, key, keyed_bijection
 from lmlab.durable import check_seal, packed, sealed, write_bytes
 from lmlab.errors import UserError
+from lmlab.lm.language_model import Subject
 from lmlab.models.towers import TwoTower
 from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS
 from lmlab.numerics.softmax_calibration import fit_two_scalars

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from lmlab.config.towers import TowersStudyConfig
 from lmlab.numerics.frequency import rank_correlation
 from lmlab.numerics.verdicts import Evidence, power_words, reach
-from lmlab.report.figures import Interval, Points, forest_plot, scatter_plot
-from lmlab.report.page import Figure, Passage, Section, Table, render_page
-from lmlab.studies.towers_words import preference_tables
-from lmlab.studies.words import amount_of_text, made_by, signed, to_repeat
+from lmlab.pages.figures import Interval, Points, forest_plot, scatter_plot
+from lmlab.pages.page import Figure, Passage, Section, Table, render_page
+from lmlab.pages.wording import amount_of_text, signed
+from lmlab.studies.provenance import made_by, to_repeat
+from lmlab.topics.towers.options import TowersStudyConfig
+from lmlab.topics.towers.tables import preference_tables
 
 _KINDS = {"words of the closed class": (0,), "other words": (1,), "pieces": (2,)}
 _OTHER = "all else (punctuation, digits, space)"
@@ -26,7 +27,7 @@ _STRONG = 1.0  # nats of difference at which a token has its full colour
 
 
 def towers_page(results: dict[str, Any]) -> str:
-    """The HTML page of `results` (see `lmlab.studies.towers`)."""
+    """The HTML page of `results` (see `lmlab.topics.towers.study`)."""
     return render_page(
         results["title"],
         summary(results["parts"]),

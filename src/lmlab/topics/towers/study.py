@@ -3,8 +3,8 @@
 For each corpus the study trains R pairs of cooperative towers, R of the same towers with separate
 losses (the null N3) and R of independent ones (N0), and if asked the halves of one wide model (N1),
 the hard minimum (a positive control) and one model of as many weights; gives all towers the same
-kind of probes; and compares their preferences among types of token (`analyses.preference`). The
-second probes of cooperative towers give the null of probe noise (N2). The claim is made across
+kind of probes; and compares their preferences among types of token (`topics.towers.preference`).
+The second probes of cooperative towers give the null of probe noise (N2). The claim is made across
 runs, since towers that never cooperated have reliable preferences too: an exact permutation of
 cooperative runs against those with separate losses. N0 is a further null: it differs from
 cooperative towers in loss, width of the embeddings and number of weights at once.
@@ -29,22 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.analyses.preference import (
-    Preference,
-    Vocabulary,
-    halves_of,
-    preference,
-    runs_agree,
-    type_deviations,
-)
-from lmlab.analyses.preference_sums import PreferenceSums, groups_of_text, same_tower_twice
-from lmlab.analyses.subject import open_subject
-from lmlab.analyses.tower_passage import passage
 from lmlab.config import to_mapping
-from lmlab.config.sharing import study_folder
-from lmlab.config.towers import TowersStudyConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
+from lmlab.lm.language_model import open_subject
 from lmlab.numerics.preference import (
     exact_permutation,
     exact_permutation_of_pairs,
@@ -52,11 +40,12 @@ from lmlab.numerics.preference import (
 )
 from lmlab.numerics.verdicts import Evidence
 from lmlab.progress import Bar, say
-from lmlab.studies.cached import cached_score
 from lmlab.studies.corpora import corpus_labels, open_corpus
+from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, carry_out
-from lmlab.studies.towers_report import towers_page
-from lmlab.studies.towers_runs import (
+from lmlab.studies.provenance import environment
+from lmlab.topics.scoring.kept_scores import cached_score
+from lmlab.topics.towers.arms import (
     COOPERATIVE,
     INDEPENDENT,
     SEPARATE,
@@ -70,7 +59,18 @@ from lmlab.studies.towers_runs import (
     weights,
     work,
 )
-from lmlab.studies.words import environment
+from lmlab.topics.towers.options import TowersStudyConfig
+from lmlab.topics.towers.passage import passage
+from lmlab.topics.towers.preference import (
+    Preference,
+    Vocabulary,
+    halves_of,
+    preference,
+    runs_agree,
+    type_deviations,
+)
+from lmlab.topics.towers.preference_sums import PreferenceSums, groups_of_text, same_tower_twice
+from lmlab.topics.towers.report import towers_page
 from lmlab.training.loop import TrainedRun, train
 
 _POINTS = 600

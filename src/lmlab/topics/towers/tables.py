@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lmlab.report.page import Table
-from lmlab.studies.words import amount_of_text, signed
+from lmlab.pages.page import Table
+from lmlab.pages.wording import amount_of_text, signed
 
 
 def preference_tables(found: dict[str, Any]) -> list[Table]:

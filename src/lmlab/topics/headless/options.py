@@ -1,4 +1,4 @@
-"""Configuration of studies. Imports no torch."""
+"""Options of the headless study. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lmlab.config.model import RECURRENT, RECURRENT_SIZES, SIZES, ModelConfig
+from lmlab.config.model import ModelConfig
 from lmlab.config.numbers import Options
 from lmlab.errors import UserError
 
-Architecture = Literal["gpt2", "neox", "llama", "gru", "lstm"]
 HeadlessArm = Literal[
     "ce-tied",
     "ce-tied-prior",
@@ -21,87 +20,6 @@ HeadlessArm = Literal[
     "headless-mixture",
     "mixed",
 ]
-TokenizerKind = Literal["bpe", "bpe-reversed", "bytes"]
-
-
-@dataclass(frozen=True)
-class ArrowConfig(Options):
-    """Is text easier to predict forwards than backwards? Trains both directions, everything else
-    equal, for every combination of the lists below, and compares them on held-out text.
-
-    Interrupted, it goes on with the same command; runs that other studies made are shared.
-    """
-
-    corpora: tuple[str, ...] = ("docstrings",)
-    """Files, folders, patterns (novels/*.txt), hf:NAME, docstrings, or a synthetic source
-    (linear:BITS:EXTRA[:SEED], primes, markov:STATES[:SEED], map:IMAGES:FAN_IN[:SEED]); a row of the
-    result each. linear:BITS:EXTRA:FIRST-LAST: several matrices as they come, with a mean over them.
-    """
-    tokenizers: tuple[TokenizerKind, ...] = ("bpe",)
-    """bpe-reversed: BPE learnt on reversed text, the paper's control."""
-    architectures: tuple[Architecture, ...] = ("gpt2",)
-    sizes: tuple[str, ...] = ("micro",)
-    """nano, micro, mini, small, gpt1, medium, xl; for gru and lstm 1x256, 3x512, 5x768."""
-    contexts: tuple[int, ...] = (256,)
-    seeds: int = 2
-    orders: tuple[str, ...] = ()
-    """Further orders to compare with forward: permutation:SEED."""
-    vocabulary: int = 8192
-    tokens: int = 4_000_000
-    """Training tokens of each run."""
-    batch_tokens: int = 2048
-    """Tokens a step. Small models with little text learn more from many small steps."""
-    learning_rate: float = 1e-3
-    dropout: float = 0.0
-    initializer_range: float | None = None
-    """Standard deviation of the initial weights (default: transformers' 0.02)."""
-    compile: bool = False
-    split: Literal["test", "validation"] = "test"
-    """The held-out text on which the directions are compared."""
-    windows: int | None = None
-    """Compare on a random sample of this many windows (default: all)."""
-    lab: Path = Path("lab")
-    """Folder of stores and runs, shared by studies."""
-    out: Path | None = None
-    """Folder of the result (default: in `lab`, by the digest of these settings)."""
-
-    def __post_init__(self) -> None:
-        for name in ("corpora", "tokenizers", "architectures", "sizes", "contexts"):
-            values = getattr(self, name)
-            if not values or len(set(values)) != len(values):
-                raise UserError(f"--{name} needs at least one value, each once; got {values}")
-        if self.seeds < 1 or self.tokens < 1 or self.batch_tokens < 1:
-            raise UserError("--seeds, --tokens and --batch-tokens must be at least 1")
-        if max(self.contexts) > self.batch_tokens:
-            raise UserError(
-                f"--contexts {max(self.contexts)} does not fit a batch of --batch-tokens "
-                f"{self.batch_tokens}"
-            )
-        combinations = self.models()
-        known = [*SIZES, *RECURRENT_SIZES]
-        for size in self.sizes:
-            if size not in known:
-                raise UserError(f"--sizes {size}: the sizes are {', '.join(known)}")
-        for architecture in self.architectures:
-            if not any(a == architecture for a, _ in combinations):
-                own = RECURRENT_SIZES if architecture in RECURRENT else SIZES
-                raise UserError(f"--architectures {architecture} needs --sizes of {', '.join(own)}")
-        for size in self.sizes:
-            if not any(s == size for _, s in combinations):
-                raise UserError(f"--sizes {size}: no architecture asked for has this size")
-        for order in self.orders:
-            kind, _, seed = order.partition(":")
-            if kind != "permutation" or not seed.isdigit():
-                raise UserError(f"--orders {order}: give permutation:SEED")
-
-    def models(self) -> list[tuple[Architecture, str]]:
-        """The combinations of architecture and size that exist."""
-        return [
-            (architecture, size)
-            for architecture in self.architectures
-            for size in self.sizes
-            if size in (RECURRENT_SIZES if architecture in RECURRENT else SIZES)
-        ]
 
 
 @dataclass(frozen=True)
