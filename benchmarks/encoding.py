@@ -3,8 +3,8 @@
     python benchmarks/encoding.py [--rounds 5] [--widths 64 128 256] [--threads 1]
 
 Whole: for batches of 8 windows of 128 positions, softmax of the full logits in float32, summed over
-the batch; the mean over all. Streamed: `ProbabilitySums` of `topics.encoding.token_probability`, which
-also keeps the moments of hidden states and log Z. Both start at the same hidden states, vocabulary
+the batch; the mean over all. Streamed: `ProbabilitySums` in `topics.encoding.token_probability`;
+it also keeps the moments of states and log Z. Both start at the same hidden states, vocabulary
 50257, without the model's body, and with glibc's allocator as it comes. Each form runs in a process
 of its own; rounds alternate the forms.
 
