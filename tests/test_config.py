@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import lmlab.config
+import lmlab
 from lmlab.config import (
     digest,
     from_command_line,
@@ -350,7 +350,11 @@ def test_checkpoint_schedules():
 
 def configurations():
     """Every configuration with a number, whichever command it is of."""
-    names = [f"lmlab.config.{m.name}" for m in pkgutil.iter_modules(lmlab.config.__path__)]
+    names = [
+        m.name
+        for m in pkgutil.walk_packages(lmlab.__path__, "lmlab.")
+        if m.name.startswith("lmlab.config.") or m.name.endswith(".options")
+    ]
     names += [f"lmlab.data.{name}" for name in ("documents", "prepare", "splits", "tokenizers")]
     for name in names:
         for kind in vars(importlib.import_module(name)).values():

@@ -31,9 +31,7 @@ from lmlab.numerics.frequency import occurrence_deciles, rank_correlation, type_
 from lmlab.numerics.geometry import Cloud, RowMoments, cloud, singular_values, spectrum
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.masked import Masked
-from lmlab.studies.provenance import environment
 from lmlab.topics.geometry.geometry import Geometry, geometry
-from lmlab.topics.geometry.report import geometry_page
 from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
 from tolerances import near
@@ -313,12 +311,7 @@ def test_recurrent_models_give_what_the_head_reads(small_store):
     subject = subject_of("gru", tied=False)
     made = geometry(subject, small_store, context=16, max_windows=6)
     assert list(made.layers) == ["final"]
-    assert "no states of its layers" in geometry_page(results_of(made))
-
-
-def results_of(made: Geometry) -> dict[str, Any]:
-    """As results.json gives it back."""
-    return json.loads(json.dumps({**made.to_json(), "environment": environment()}, allow_nan=False))
+    assert "no states of its layers" in made.page()
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "bert"])
@@ -389,7 +382,7 @@ def test_what_cannot_be_measured_is_refused(small_store, store_of_three, text_st
         geometry(subject, small_store, context=1)
     made = geometry(subject, store_of_three, context=2, max_windows=9)
     assert "too few" in made.note
-    assert "too few" in geometry_page(results_of(made))
+    assert "too few" in made.page()
 
 
 def test_the_command_on_a_trained_headless_run(small_store, tmp_path, capsys):
@@ -411,6 +404,6 @@ def test_the_command_on_a_trained_headless_run(small_store, tmp_path, capsys):
     subject, store = open_subject(run), small_store
     assert results["layers"] == geometry(subject, store, max_windows=20).to_json()["layers"]
     page = (out / "report.html").read_text()
-    assert page == geometry_page(results)
+    assert page == Geometry.from_json(results).page()
     assert page.count("<figure>") == 4
     assert "which is also the output embedding" in page

@@ -12,6 +12,7 @@ from lmlab.cli.printing import (
     as_text,
     print_table,
     print_values,
+    show,
     store_of_head,
     use_device,
     write_results,
@@ -68,27 +69,17 @@ def geometry(arguments: Sequence[str]) -> None:
     check_models(config.model)
     check_store(config.store, config.split)
     from lmlab.data.store import TokenStore
-    from lmlab.durable import write_text
     from lmlab.lm.language_model import open_subject
-    from lmlab.studies.provenance import environment
     from lmlab.topics.geometry.geometry import geometry
-    from lmlab.topics.geometry.report import geometry_page, geometry_tables, summary
 
-    made = geometry(
+    result = geometry(
         open_subject(config.model, device=use_device(config.device)),
         TokenStore(config.store),
         split=config.split,
         context=config.context,
         max_windows=config.windows,
     )
-    values = {**made.to_json(), "environment": environment()}
-    out = write_results("geometry", config, values)
-    write_text(out / "report.html", geometry_page(values))
-    print(f"report: {(out / 'report.html').resolve()}")
-    print(summary(values))
-    for table in geometry_tables(values):
-        print(f"\n{table.caption}")
-        print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])
+    show("geometry", config, result)
 
 
 def evaluate(arguments: Sequence[str]) -> None:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from lmlab.config import digest, to_mapping
 from lmlab.errors import UserError
 from lmlab.processes import is_first, join, world
+from lmlab.results import PAGE, RESULTS
 
 if TYPE_CHECKING:
     from lmlab.data.store import TokenStore
+    from lmlab.results import Result
 
 
 def end_of_study(report: Path) -> None:
@@ -88,6 +90,24 @@ def write_results(command: str, config: Any, values: dict[str, Any]) -> Path:
     write_json(out / "results.json", {"command": command, "options": options, **values})
     print(f"results: {out / 'results.json'}")
     return out
+
+
+def show(command: str, config: Any, result: Result) -> None:
+    """Saves a command's result and its page in `config.out`, or below lab/results, and prints it.
+
+    Of several processes, the first writes.
+    """
+    options = options_of(config)
+    out = config.out or Path("lab") / "results" / f"{command}-{digest(options)[:8]}"
+    if not is_first():
+        return
+    result.save(out, command=command, options=options)
+    print(result.summary())
+    for table in result.tables():
+        print(f"\n{table.caption}")
+        print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])
+    print(f"results: {out / RESULTS}")
+    print(f"report: {(out / PAGE).resolve()}")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -19,7 +19,7 @@ def plan(arguments: Sequence[str]) -> None:
 
     config = from_command_line(PlanConfig, arguments, program="lmlab plan", leading=("--study",))
     from lmlab.durable import write_text
-    from lmlab.studies.provenance import environment
+    from lmlab.results import environment
     from lmlab.topics.planning.plan import plan as make_plan
     from lmlab.topics.planning.report import enough_rows, plan_page, plan_rows, plan_words
 

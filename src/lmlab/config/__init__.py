@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeVar
 from lmlab.errors import UserError
 
 T = TypeVar("T")
+_NOT_FINITE = ("nan", "inf", "-inf")  # as results store them; JSON has no such numbers
 
 
 def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
@@ -88,6 +89,21 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
             _convert(a, v, where=f"{where}[{i}]")
             for i, (a, v) in enumerate(zip(arguments, value, strict=True))
         )
+    if origin in (list, Sequence) or hint is list:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{where}: expected a list, got {value!r}")
+        item = arguments[0] if arguments else Any
+        return [_convert(item, v, where=f"{where}[{i}]") for i, v in enumerate(value)]
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where}: expected a table of keys, got {value!r}")
+        of_key, item = arguments
+        return {
+            int(key) if of_key is int else key: _convert(item, v, where=f"{where}: {key}")
+            for key, v in value.items()
+        }
+    if getattr(origin or hint, "__name__", "") == "ndarray":
+        return _array(value, where=where)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise UserError(f"{where}: expected a table of keys, got {value!r}")
@@ -96,11 +112,33 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         return Path(value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
+    if hint is float and value in _NOT_FINITE:
+        return float(value)
+    if hint is Any:
+        return value
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if hint in (str, bool) and isinstance(value, hint):
         return value
     raise UserError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+
+
+def _array(value: Any, *, where: str) -> Any:
+    """Nested lists as an array of float64, int64 or bool."""
+    import numpy as np
+
+    def numbers(item: Any) -> Any:
+        if isinstance(item, list | tuple):
+            return [numbers(v) for v in item]
+        return float(item) if item in _NOT_FINITE else item
+
+    try:
+        array = np.array(numbers(value))
+    except ValueError as error:
+        raise UserError(f"{where}: rows of different lengths") from error
+    if array.dtype.kind not in "fib":
+        raise UserError(f"{where}: expected numbers, got {value!r}")
+    return array
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

@@ -69,6 +69,11 @@ class Interval:
     basis: Basis
     note: str
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """`low` and `high`, or None without an interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
 
 class Clusters:
     """The cluster of each of N windows (or positions, or pieces) and the document it lies in.

@@ -10,7 +10,7 @@ from typing import Any
 from lmlab.durable import from_json, write_text
 from lmlab.errors import UserError
 from lmlab.pages.page import Part, Section, render_parts
-from lmlab.studies.provenance import made_by
+from lmlab.results import made_by
 from lmlab.topics.arrow.family import mean_name, mean_words
 from lmlab.topics.arrow.findings import comparison_name, verdict
 from lmlab.topics.arrow.linear_languages import level_words, levels

@@ -15,7 +15,8 @@ from lmlab.numerics.verdicts import reach
 from lmlab.pages.figures import Interval, forest_plot
 from lmlab.pages.page import Section, Table, render_page
 from lmlab.pages.wording import amount_of_text, capital, percent
-from lmlab.studies.provenance import made_by, to_repeat
+from lmlab.results import made_by
+from lmlab.studies.provenance import to_repeat
 from lmlab.topics.arrow.counting import counting_section, counting_summary
 from lmlab.topics.arrow.family import mean_name, mean_words
 from lmlab.topics.arrow.figures import (

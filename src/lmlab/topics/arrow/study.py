@@ -25,10 +25,10 @@ from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
 from lmlab.progress import Bar, say
+from lmlab.results import environment
 from lmlab.studies.corpora import Corpus, Draw, corpus_labels, expanded, is_synthetic, open_corpus
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, carry_out
-from lmlab.studies.provenance import environment
 from lmlab.studies.run_requests import text_run
 from lmlab.topics.arrow.comparison import cell_result
 from lmlab.topics.arrow.counting import Text, above_counting, counted, counted_results

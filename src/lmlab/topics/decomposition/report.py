@@ -17,7 +17,8 @@ from lmlab.pages.page import Figure, Section, Table, render_page
 from lmlab.pages.theme import SERIES_COLOURS
 from lmlab.pages.tree import leaf_order
 from lmlab.pages.wording import amount_of_text
-from lmlab.studies.provenance import made_by, to_repeat
+from lmlab.results import made_by
+from lmlab.studies.provenance import to_repeat
 from lmlab.topics.decomposition.options import DecompositionStudyConfig
 from lmlab.topics.decomposition.tables import (
     READING,

@@ -34,11 +34,11 @@ from lmlab.config.model import ModelConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.progress import Bar, say
+from lmlab.results import environment
 from lmlab.run_folders.journal import read_journal
 from lmlab.studies.corpora import Corpus, corpus_labels, open_corpus
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, carry_out
-from lmlab.studies.provenance import environment
 from lmlab.studies.run_requests import text_run
 from lmlab.topics.decomposition.intervals import DocumentSums, r2_difference
 from lmlab.topics.decomposition.of_models import (

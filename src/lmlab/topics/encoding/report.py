@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmlab.pages.page import Section, Table, render_page
-from lmlab.studies.provenance import made_by, to_repeat
+from lmlab.results import made_by
+from lmlab.studies.provenance import to_repeat
 from lmlab.topics.encoding.figures import (
     EDITS,
     dynamics_figures,

@@ -28,11 +28,11 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import Subject, open_subject
 from lmlab.numerics.frequency import type_deciles
 from lmlab.progress import Bar, say
+from lmlab.results import environment
 from lmlab.run_folders.checkpoint import checkpoints
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, carry_out
-from lmlab.studies.provenance import environment
 from lmlab.studies.run_requests import text_run
 from lmlab.topics.encoding.dynamics import Watch, watch_run
 from lmlab.topics.encoding.of_model import EncodedSubject, encode, output_head, training_counts

@@ -11,7 +11,8 @@ from lmlab.numerics.verdicts import Evidence, verdict
 from lmlab.pages.figures import Interval, forest_plot
 from lmlab.pages.page import Figure, Section, Table, render_page
 from lmlab.pages.wording import signed
-from lmlab.studies.provenance import made_by, to_repeat
+from lmlab.results import made_by
+from lmlab.studies.provenance import to_repeat
 from lmlab.topics.finetuning.options import FinetuneConfig
 
 

@@ -38,10 +38,10 @@ from lmlab.numerics.classification import metric, pseudo_values
 from lmlab.numerics.random_effects import two_way_interval
 from lmlab.objectives.classification import predictions
 from lmlab.progress import Bar, say
+from lmlab.results import environment
 from lmlab.run_folders.journal import read_journal
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, carry_out
-from lmlab.studies.provenance import environment
 from lmlab.studies.run_requests import placed
 from lmlab.topics.finetuning.classify import reported_outputs
 from lmlab.topics.finetuning.options import FinetuneConfig

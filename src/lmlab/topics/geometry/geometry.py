@@ -17,7 +17,7 @@ D width, C clusters, K bins of frequency.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ from lmlab.numerics.random_effects import Interval, two_way_ratio
 from lmlab.objectives.base import IGNORED, Batch
 from lmlab.objectives.evaluate import can_pad, window_batches
 from lmlab.progress import Bar, track
+from lmlab.results import Result
 
 _BATCH_TOKENS = 1 << 12  # the states of all layers are held for as many
 _ROWS = 1 << 13
@@ -86,7 +87,7 @@ class LossBin:
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Geometry(Result, kind="geometry", views="lmlab.topics.geometry.report"):
     """What `geometry` finds."""
 
     subject: str
@@ -118,10 +119,6 @@ class Geometry:
     """Evaluated."""
     note: str
     """What a reader must know; empty otherwise."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def geometry(

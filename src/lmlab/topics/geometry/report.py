@@ -7,51 +7,51 @@ the first block reads, the last is what the head reads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from lmlab.numerics.frequency import UNSEEN, decile_name
+from lmlab.numerics.geometry import Cloud
+from lmlab.numerics.random_effects import Interval
 from lmlab.pages.figures import Series, line_plot
-from lmlab.pages.page import Figure, Section, Table, render_page
+from lmlab.pages.page import Figure, Section, Table
+from lmlab.pages.report import Report
 from lmlab.pages.text import number
 from lmlab.pages.wording import amount_of_text, signed
-from lmlab.studies.provenance import made_by
+from lmlab.topics.geometry.geometry import Geometry, Norms
 
 
-def geometry_page(results: dict[str, Any]) -> str:
-    """The HTML page of `results` (`Geometry.to_json`, and `environment`)."""
-    clouds, norms, losses = geometry_tables(results)
-    sections = [
-        Section("Directions", [_READING], figures=_layer_figures(results), tables=[clouds]),
-        Section("Norm and frequency", figures=_norm_figures(results), tables=[norms]),
-        Section("Loss and frequency", figures=_loss_figures(results), tables=[losses]),
-        Section("Methods", [_methods(results)]),
-    ]
-    return render_page(
-        f"Geometry of {results['subject']}",
-        summary(results),
-        sections,
-        footer=made_by(results["environment"]),
+def report(result: Geometry) -> Report:
+    """Title, findings and sections of the page."""
+    clouds, norms, losses = tables(result)
+    return Report(
+        f"Geometry of {result.subject}",
+        summary(result),
+        [
+            Section("Directions", [_READING], figures=_layer_figures(result), tables=[clouds]),
+            Section("Norm and frequency", figures=_norm_figures(result), tables=[norms]),
+            Section("Loss and frequency", figures=_loss_figures(result), tables=[losses]),
+            Section("Methods", [_methods(result)]),
+        ],
     )
 
 
-def summary(results: dict[str, Any]) -> str:
+def summary(result: Geometry) -> str:
     """The findings in a few sentences."""
-    final = _named(results)[-1][1]
+    final = _named(result)[-1][1]
     lines = [
-        f"The states that the head reads fill {_rank(final)} of {final['dimensions']} dimensions "
+        f"The states that the head reads fill {_rank(final)} of {final.dimensions} dimensions "
         f"(effective rank about their mean); their mean cosine is {_cosine(final)}.",
-        f"{_embedding_name(results)}: effective rank {_rank(results['input_embedding'])}, mean "
-        f"cosine {_cosine(results['input_embedding'])}; {_norm_finding(results['input_norms'])}.",
-        _loss_finding(results),
+        f"{_embedding_name(result)}: effective rank {_rank(result.input_embedding)}, mean "
+        f"cosine {_cosine(result.input_embedding)}; {_norm_finding(result.input_norms)}.",
+        _loss_finding(result),
     ]
-    if results["note"]:
-        lines.append(f"Note: {results['note']}.")
+    if result.note:
+        lines.append(f"Note: {result.note}.")
     return "\n\n".join(lines)
 
 
-def geometry_tables(results: dict[str, Any]) -> tuple[Table, Table, Table]:
+def tables(result: Geometry) -> tuple[Table, Table, Table]:
     """Clouds of vectors, norms by frequency, loss by frequency."""
-    return _cloud_table(results), _norm_table(results), _loss_table(results)
+    return _cloud_table(result), _norm_table(result), _loss_table(result)
 
 
 _READING = (
@@ -62,55 +62,55 @@ _READING = (
 )
 
 
-def _embedding_name(results: dict[str, Any]) -> str:
-    return "Input embedding" + (", which is also the output embedding" if results["tied"] else "")
+def _embedding_name(result: Geometry) -> str:
+    return "Input embedding" + (", which is also the output embedding" if result.tied else "")
 
 
-def _named(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _named(result: Geometry) -> list[tuple[str, Cloud]]:
     """The layers with their names, in order."""
     shown: dict[str, str] = {
         "embeddings": "input of block 1"
     }  # the embedding itself is another row of the table
-    layers: dict[str, dict[str, Any]] = results["layers"]
+    layers = result.layers
     return [(shown.get(name, name), cloud) for name, cloud in layers.items()]
 
 
-def _rank(cloud: dict[str, Any]) -> str:
-    return _number(cloud["centred"]["effective_rank"], 1)
+def _rank(cloud: Cloud) -> str:
+    return _number(cloud.centred.effective_rank, 1)
 
 
-def _cosine(cloud: dict[str, Any]) -> str:
-    return _number(cloud["mean_cosine"], 3)
+def _cosine(cloud: Cloud) -> str:
+    return _number(cloud.mean_cosine, 3)
 
 
 def _number(value: float | None, digits: int) -> str:
     return "none" if value is None else f"{value:,.{digits}f}".replace("-", "−")
 
 
-def _cloud_table(results: dict[str, Any]) -> Table:
-    clouds = [("input embedding", results["input_embedding"])]
-    if results["output_embedding"] is not None and not results["tied"]:
-        clouds.append(("output embedding", results["output_embedding"]))
-    elif results["tied"]:
-        clouds[0] = ("embedding, input and output", results["input_embedding"])
-    clouds += _named(results)
+def _cloud_table(result: Geometry) -> Table:
+    clouds = [("input embedding", result.input_embedding)]
+    if result.output_embedding is not None and not result.tied:
+        clouds.append(("output embedding", result.output_embedding))
+    elif result.tied:
+        clouds[0] = ("embedding, input and output", result.input_embedding)
+    clouds += _named(result)
     return Table(
         ["vectors", "mean cosine", "effective rank, about zero", "effective rank, about the mean",
          "normalised entropy, about the mean", "participation ratio", "mean norm"],
         [
             [
                 name,
-                _cell(c["mean_cosine"]),
-                _cell(c["uncentred"]["effective_rank"]),
-                _cell(c["centred"]["effective_rank"]),
-                _cell(c["centred"]["normalised_entropy"]),
-                _cell(c["participation_ratio"]),
-                c["mean_norm"],
+                _cell(c.mean_cosine),
+                _cell(c.uncentred.effective_rank),
+                _cell(c.centred.effective_rank),
+                _cell(c.centred.normalised_entropy),
+                _cell(c.participation_ratio),
+                c.mean_norm,
             ]
             for name, c in clouds
         ],
-        f"Embeddings ({results['input_embedding']['rows']:,} tokens of the vocabulary) and hidden "
-        f"states ({clouds[-1][1]['rows']:,} tokens of text).",
+        f"Embeddings ({result.input_embedding.rows:,} tokens of the vocabulary) and hidden "
+        f"states ({clouds[-1][1].rows:,} tokens of text).",
     )  # fmt: skip
 
 
@@ -118,8 +118,8 @@ def _cell(value: float | None) -> float | str:
     return "none" if value is None else value
 
 
-def _layer_figures(results: dict[str, Any]) -> list[Figure]:
-    layers = _named(results)
+def _layer_figures(result: Geometry) -> list[Figure]:
+    layers = _named(result)
     if len(layers) < 2:
         return []  # a model that gives no states of its layers
     where = (
@@ -128,11 +128,11 @@ def _layer_figures(results: dict[str, Any]) -> list[Figure]:
     )
     ranks = [
         _layer_series(f"about {'zero' if form == 'uncentred' else 'the mean'}", colour, [
-            cloud[form]["effective_rank"] for _, cloud in layers
+            getattr(cloud, form).effective_rank for _, cloud in layers
         ])
         for colour, form in enumerate(("centred", "uncentred"))
     ]  # fmt: skip
-    cosines = _layer_series("", 0, [cloud["mean_cosine"] for _, cloud in layers])
+    cosines = _layer_series("", 0, [cloud.mean_cosine for _, cloud in layers])
     figures = []
     if ranks := [series for series in ranks if series is not None]:
         figures.append(
@@ -142,11 +142,11 @@ def _layer_figures(results: dict[str, Any]) -> list[Figure]:
                 y_label="effective rank",
                 finding=_course(
                     "The effective rank about the mean",
-                    [(name, cloud["centred"]["effective_rank"]) for name, cloud in layers],
+                    [(name, cloud.centred.effective_rank) for name, cloud in layers],
                     1,
                 ),
                 alt="Effective rank of the hidden states of each layer, centred and uncentred.",
-                caption=f"{where} The most there could be: {layers[-1][1]['dimensions']:,}.",
+                caption=f"{where} The most there could be: {layers[-1][1].dimensions:,}.",
             )
         )
     if cosines is not None:
@@ -157,7 +157,7 @@ def _layer_figures(results: dict[str, Any]) -> list[Figure]:
                 y_label="mean cosine of two states",
                 finding=_course(
                     "The mean cosine",
-                    [(name, cloud["mean_cosine"]) for name, cloud in layers],
+                    [(name, cloud.mean_cosine) for name, cloud in layers],
                     3,
                 ),
                 alt="Mean cosine of the hidden states of each layer.",
@@ -184,43 +184,41 @@ def _course(what: str, values: Sequence[tuple[str, float | None]], digits: int) 
     )
 
 
-def _norm_finding(norms: dict[str, Any]) -> str:
-    rho = norms["spearman"]
+def _norm_finding(norms: Norms) -> str:
+    rho = norms.spearman
     if rho is None:
         return "norms have no order by frequency"
     way = "larger" if rho > 0 else "smaller"
-    how = f"rank correlation {signed(rho, 2)} over {norms['types']:,} tokens"
+    how = f"rank correlation {signed(rho, 2)} over {norms.types:,} tokens"
     if abs(rho) < 0.1:
         return f"norms hardly go with frequency ({how})"
     return f"frequent tokens tend to have {way} norms ({how})"
 
 
-def _norm_parts(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    if results["tied"]:
-        return [("embedding", results["input_norms"])]
-    parts = [("input embedding", results["input_norms"])]
-    if results["output_norms"] is not None:
-        parts.append(("output embedding", results["output_norms"]))
+def _norm_parts(result: Geometry) -> list[tuple[str, Norms]]:
+    if result.tied:
+        return [("embedding", result.input_norms)]
+    parts = [("input embedding", result.input_norms)]
+    if result.output_norms is not None:
+        parts.append(("output embedding", result.output_norms))
     return parts
 
 
-def _norm_figures(results: dict[str, Any]) -> list[Figure]:
-    parts = _norm_parts(results)
+def _norm_figures(result: Geometry) -> list[Figure]:
+    parts = _norm_parts(result)
     series, unseen = [], []
     for colour, (name, norms) in enumerate(parts):
         of_this = f"{name}, " if len(parts) > 1 else ""
-        seen = [b for b in norms["bins"] if b["bin"] > 0]
-        unseen += [
-            (f"{of_this}tokens {UNSEEN}", b["mean_norm"]) for b in norms["bins"] if b["bin"] == 0
-        ]
+        seen = [b for b in norms.bins if b.bin > 0]
+        unseen += [(f"{of_this}tokens {UNSEEN}", b.mean_norm) for b in norms.bins if b.bin == 0]
         if seen:
             series.append(
                 Series(
                     name if len(parts) > 1 else "",
-                    [b["bin"] for b in seen],
-                    [b["mean_norm"] for b in seen],
-                    [b["quartiles"][0] for b in seen],
-                    [b["quartiles"][1] for b in seen],
+                    [b.bin for b in seen],
+                    [b.mean_norm for b in seen],
+                    [b.quartiles[0] for b in seen],
+                    [b.quartiles[1] for b in seen],
                     colour=colour,
                 )
             )
@@ -240,18 +238,18 @@ def _norm_figures(results: dict[str, Any]) -> list[Figure]:
     return [figure]
 
 
-def _norm_table(results: dict[str, Any]) -> Table:
-    parts = _norm_parts(results)
+def _norm_table(result: Geometry) -> Table:
+    parts = _norm_parts(result)
     rows: list[list[str | float | int]] = [
         [
-            decile_name(b["bin"]) if len(parts) == 1 else f"{name}, {decile_name(b['bin'])}",
-            b["types"],
-            f"{b['lowest_count']:,}–{b['highest_count']:,}",
-            b["mean_norm"],
-            "–".join(number(q, 3) for q in b["quartiles"]),
+            decile_name(b.bin) if len(parts) == 1 else f"{name}, {decile_name(b.bin)}",
+            b.types,
+            f"{b.lowest_count:,}–{b.highest_count:,}",
+            b.mean_norm,
+            "–".join(number(q, 3) for q in b.quartiles),
         ]
         for name, norms in parts
-        for b in norms["bins"]
+        for b in norms.bins
     ]
     return Table(
         ["tenth of the vocabulary", "tokens of the vocabulary", "count in training",
@@ -261,64 +259,66 @@ def _norm_table(results: dict[str, Any]) -> Table:
     )  # fmt: skip
 
 
-def _loss_finding(results: dict[str, Any]) -> str:
-    seen = [b for b in results["loss_bins"] if b["bin"] > 0]
-    loss = f"The loss is {results['loss']['estimate']:.3f} nats per token"
+def _loss_finding(result: Geometry) -> str:
+    seen = [b for b in result.loss_bins if b.bin > 0]
+    loss = f"The loss is {result.loss.estimate:.3f} nats per token"
     if len(seen) < 2:
         return f"{loss}."
-    rare, frequent = (b["loss"]["estimate"] for b in (seen[0], seen[-1]))
+    rare, frequent = (b.loss.estimate for b in (seen[0], seen[-1]))
     return (
         f"{loss}: {frequent:.2f} for tokens of the most frequent tenth of the text, {rare:.2f} for "
         "those of the rarest."
     )
 
 
-def _loss_figures(results: dict[str, Any]) -> list[Figure]:
-    seen = [b for b in results["loss_bins"] if b["bin"] > 0]
+def _loss_figures(result: Geometry) -> list[Figure]:
+    seen = [b for b in result.loss_bins if b.bin > 0]
     if not seen:
         return []
-    bounded = all(b["loss"]["low"] is not None for b in seen)
+    bounds = [b.loss.bounds for b in seen]
+    bounded = [pair for pair in bounds if pair is not None]
+    complete = len(bounded) == len(seen)
     series = Series(
         "",  # one curve needs no legend
-        [b["bin"] for b in seen],
-        [b["loss"]["estimate"] for b in seen],
-        [b["loss"]["low"] for b in seen] if bounded else None,
-        [b["loss"]["high"] for b in seen] if bounded else None,
+        [b.bin for b in seen],
+        [b.loss.estimate for b in seen],
+        [low for low, _ in bounded] if complete else None,
+        [high for _, high in bounded] if complete else None,
     )
     band = (
         "Band: 95 % intervals over text, one model; for each tenth alone."
-        if bounded
+        if complete
         else "No band: some tenths have too few clusters of text for an interval."
     )
     figure = line_plot(
         [series],
         x_label="tenth of the text by frequency of the token (1 rarest, 10 most frequent)",
         y_label="loss, nats per token",
-        finding=_loss_finding(results),
+        finding=_loss_finding(result),
         alt="Loss of the tokens in each tenth of the text, sorted by frequency.",
         caption=f"Each tenth holds about a tenth of the training text's tokens: the most "
-        f"frequent has {seen[-1]['types']:,} of the vocabulary, the rarest {seen[0]['types']:,}. "
+        f"frequent has {seen[-1].types:,} of the vocabulary, the rarest {seen[0].types:,}. "
         f"{band}",
-        horizontal=[("all tokens", results["loss"]["estimate"])],
+        horizontal=[("all tokens", result.loss.estimate)],
     )
     return [figure]
 
 
-def _loss_table(results: dict[str, Any]) -> Table:
+def _loss_table(result: Geometry) -> Table:
     rows: list[list[str | float | int]] = [
         [
-            decile_name(b["bin"]),
-            b["types"],
-            f"{100 * b['share_of_training_text']:.1f} %",
-            b["tokens"],
-            f"{b['loss']['estimate']:.4f}",
-            _interval(b["loss"]),
+            decile_name(b.bin),
+            b.types,
+            f"{100 * b.share_of_training_text:.1f} %",
+            b.tokens,
+            f"{b.loss.estimate:.4f}",
+            _interval(b.loss),
         ]
-        for b in results["loss_bins"]
+        for b in result.loss_bins
     ]
-    whole = results["loss"]
+    whole = result.loss
     rows.append([
-        "all", "–", "–", results["tokens"], f"{whole['estimate']:.4f}", _interval(whole)
+        "all", "–", "–", result.tokens, f"{whole.estimate:.4f}", _interval(whole)
     ])  # fmt: skip
     return Table(
         ["tenth of the text", "tokens of the vocabulary", "share of training text",
@@ -328,26 +328,27 @@ def _loss_table(results: dict[str, Any]) -> Table:
     )  # fmt: skip
 
 
-def _interval(interval: dict[str, Any]) -> str:
-    if interval["low"] is None:
+def _interval(interval: Interval) -> str:
+    if interval.bounds is None:
         return "none: too few clusters"
-    return f"{interval['low']:.4f}–{interval['high']:.4f}"
+    low, high = interval.bounds
+    return f"{low:.4f}–{high:.4f}"
 
 
-def _methods(results: dict[str, Any]) -> str:
-    layers = _named(results)
+def _methods(result: Geometry) -> str:
+    layers = _named(result)
     few = (
         " This model gives no states of its layers, only those that the head reads."
         if len(layers) < 2
         else ""
     )
-    over = amount_of_text(results["documents"], results["cluster_unit"], results["clusters"])
+    over = amount_of_text(result.documents, result.cluster_unit, result.clusters)
     return (
-        f"Model {results['subject']} (objective {results['objective']}, order {results['order']}), "
-        f"in float32. Hidden states and losses: {results['windows']:,} windows of up to "
-        f"{results['context']} tokens of the {results['split']} split of {results['store']}, a "
-        f"random sample where the split has more; {results['tokens']:,} tokens scored "
-        f"({results['conditions']}). States are read at {layers[-1][1]['rows']:,} tokens of text, "
+        f"Model {result.subject} (objective {result.objective}, order {result.order}), "
+        f"in float32. Hidden states and losses: {result.windows:,} windows of up to "
+        f"{result.context} tokens of the {result.split} split of {result.store}, a "
+        f"random sample where the split has more; {result.tokens:,} tokens scored "
+        f"({result.conditions}). States are read at {layers[-1][1].rows:,} tokens of text, "
         "with nothing masked; padding and the special tokens around a window are left out."
         f"{few} Embeddings: one row for each token of the tokenizer. Frequencies are counts in the "
         "training split, tokens between documents not counted; special tokens have no part in the "

@@ -18,7 +18,8 @@ from lmlab.pages.figures import Interval, Series, forest_plot, line_plot
 from lmlab.pages.page import Figure, Section, Table, render_page
 from lmlab.pages.theme import SERIES_COLOURS
 from lmlab.pages.wording import amount_of_text, percent
-from lmlab.studies.provenance import made_by, to_repeat
+from lmlab.results import made_by
+from lmlab.studies.provenance import to_repeat
 from lmlab.topics.headless.arms import ARMS, HEADLESS, REFERENCE
 from lmlab.topics.headless.figures import (
     downstream_sections,

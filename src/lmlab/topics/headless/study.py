@@ -31,11 +31,11 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task, read_tasks
 from lmlab.data.windows import evaluation_windows
 from lmlab.progress import Bar, say
+from lmlab.results import environment
 from lmlab.run_folders.journal import read_journal
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, carry_out
-from lmlab.studies.provenance import environment
 from lmlab.topics.headless.arms import (
     HEADLESS,
     REFERENCE,

@@ -6,7 +6,7 @@ from typing import Any
 
 from lmlab.pages.figures import Series, line_plot
 from lmlab.pages.page import Section, Table, render_page
-from lmlab.studies.provenance import made_by
+from lmlab.results import made_by
 
 _MOST_DRAWN = 6  # colours
 

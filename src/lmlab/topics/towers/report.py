@@ -17,7 +17,8 @@ from lmlab.numerics.verdicts import Evidence, power_words, reach
 from lmlab.pages.figures import Interval, Points, forest_plot, scatter_plot
 from lmlab.pages.page import Figure, Passage, Section, Table, render_page
 from lmlab.pages.wording import amount_of_text, signed
-from lmlab.studies.provenance import made_by, to_repeat
+from lmlab.results import made_by
+from lmlab.studies.provenance import to_repeat
 from lmlab.topics.towers.options import TowersStudyConfig
 from lmlab.topics.towers.tables import preference_tables
 

@@ -40,10 +40,10 @@ from lmlab.numerics.preference import (
 )
 from lmlab.numerics.verdicts import Evidence
 from lmlab.progress import Bar, say
+from lmlab.results import environment
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, carry_out
-from lmlab.studies.provenance import environment
 from lmlab.topics.scoring.kept_scores import cached_score
 from lmlab.topics.towers.arms import (
     COOPERATIVE,

@@ -1,0 +1,210 @@
+"""Results: what every measurement returns. Values that survive JSON, and the views of them.
+
+A result is a frozen dataclass that inherits from `Result` and names its kind:
+
+    @dataclass(frozen=True)
+    class Geometry(Result, kind="geometry", views="lmlab.topics.geometry.report"):
+        loss: Interval
+        ...
+
+Notable:
+- `to_json` and `from_json` follow the types of the fields (nested dataclasses, tuples, lists,
+  dictionaries, arrays of float64, int64 or bool), so a result type writes no code for them.
+- Measures stand below views. The module named by `views` is imported when a view is first asked
+  for; it has the functions of `Views`.
+- Stored JSON says its kind and schema. `schema` counts up when a field changes its meaning; what an
+  older lmlab stored is refused by name, never read wrongly.
+- JSON has no NaN and no infinity; they are stored as the words "nan", "inf" and "-inf".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
+
+from lmlab.config import from_mapping
+from lmlab.durable import from_json, write_json, write_text
+from lmlab.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lmlab.pages.page import Figure, Table
+    from lmlab.pages.report import Report
+
+RESULTS, PAGE = "results.json", "report.html"
+
+
+def environment() -> dict[str, str]:
+    """The versions that numbers may depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+    }
+
+
+class Views(Protocol):
+    """What the module of a result's views has."""
+
+    def tables(self, result: Any) -> Sequence[Table]:
+        """The result in rows; draws nothing. The first table is the one of `Result.frame`."""
+        ...
+
+    def report(self, result: Any) -> Report:
+        """Title, summary and sections, with figures and tables."""
+        ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """Base of all results. Subclasses give `kind`, `views`, and a `schema` above 1 if it changed.
+
+    The arrays and values of a result are its fields; the methods below only show and store them.
+    """
+
+    kind: ClassVar[str]
+    schema: ClassVar[int]
+    views: ClassVar[str]
+
+    environment: dict[str, str] = field(default_factory=environment, kw_only=True)
+    """Versions of python, torch and transformers that the result was measured with."""
+
+    def __init_subclass__(cls, *, kind: str, views: str, schema: int = 1) -> None:
+        cls.kind, cls.views, cls.schema = kind, views, schema
+        cls.__eq__ = Result.__eq__  # dataclass would compare arrays by `==`, which has no truth
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.to_json() == cast(Result, other).to_json()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `json` can write, with the result's kind and schema."""
+        return {"kind": self.kind, "schema": self.schema, **plain(self)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], *, where: str = "result") -> Self:
+        """The result that `to_json` wrote; the `command` and `options` of a file are left out.
+
+        Raises `UserError` for another kind or schema, an unknown, missing or mistyped field.
+        """
+        if values.get("kind") != cls.kind:
+            raise UserError(f"{where}: a result of kind {values.get('kind')!r}, not {cls.kind!r}")
+        if values.get("schema") != cls.schema:
+            raise UserError(
+                f"{where}: schema {values.get('schema')} of a {cls.kind!r} result, and this lmlab "
+                f"reads schema {cls.schema}; measure it again"
+            )
+        about = ("kind", "schema", "command", "options")
+        return from_mapping(cls, {k: v for k, v in values.items() if k not in about}, where=where)
+
+    def tables(self) -> list[Table]:
+        """The result in tables, as the command prints them."""
+        return list(self._views().tables(self))
+
+    def figures(self) -> list[Figure]:
+        """All figures of the page."""
+        return [figure for s in self._report().sections for figure in s.figures]
+
+    def frame(self, table: int = 0) -> pd.DataFrame:
+        """One of `tables()` as a pandas data frame (the first, unless another is asked for).
+
+        Raises `UserError` for a table that is not there.
+        """
+        import pandas as pd
+
+        tables = self.tables()
+        if not 0 <= table < len(tables):
+            raise UserError(f"table={table}: this result has the tables 0 to {len(tables) - 1}")
+        return pd.DataFrame(
+            [tuple(row) for row in tables[table].rows], columns=list(tables[table].columns)
+        )
+
+    def summary(self) -> str:
+        """The main finding in words."""
+        return self._report().summary
+
+    def page(self) -> str:
+        """The whole page as HTML text: no script, no request."""
+        from lmlab.pages.report import render_report
+
+        return render_report(self._report(), footer=made_by(self.environment))
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        command: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Writes results.json and report.html into `folder`; returns it.
+
+        `command` and `options` say how the result came about, and are stored with it.
+        """
+        folder = Path(folder)
+        about = {"command": command, "options": options and dict(options)}
+        about = {key: value for key, value in about.items() if value is not None}
+        write_json(folder / RESULTS, {**about, **self.to_json()})
+        write_text(folder / PAGE, self.page())
+        return folder
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own, for notebooks: its style touches nothing around it."""
+        return (
+            f'<iframe sandbox="" srcdoc="{escape(self.page())}" title="{escape(self.kind)}" '
+            'style="width:100%;height:40em;border:1px solid #8884;border-radius:4px"></iframe>'
+        )
+
+    def _views(self) -> Views:
+        return cast(Views, importlib.import_module(self.views))
+
+    def _report(self) -> Report:
+        return self._views().report(self)
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The values of a results.json, or of the one in a folder.
+
+    Raises `UserError` where there is none, or no result in it.
+    """
+    path = path / RESULTS if path.is_dir() else path
+    try:
+        values = from_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no result can be read from it: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not the values of a result")
+    return values
+
+
+def made_by(environment: Mapping[str, str]) -> str:
+    """The line at the end of a page."""
+    versions = ", ".join(f"{k} {v}" for k, v in environment.items())
+    return f"Made by lmlab from results.json beside this page. {versions}."
+
+
+def plain(value: Any) -> Any:
+    """A value of a result as JSON has it. Dataclasses become dictionaries of all their fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if tolist := getattr(value, "tolist", None):  # an array, or a number of numpy
+        return plain(tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    assert value is None or isinstance(value, bool | int | float | str), type(value)
+    return value

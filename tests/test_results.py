@@ -1,0 +1,97 @@
+"""Results: JSON gives back what was stored, and refuses what it cannot read rightly."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import typing
+from dataclasses import dataclass, fields
+
+import hypothesis.extra.numpy as arrays
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from lmlab.errors import UserError
+from lmlab.results import Result
+from lmlab.topics.registry import KINDS
+
+RESULTS = sorted(KINDS)
+
+
+@dataclass(frozen=True)
+class Inner:
+    values: tuple[float, ...]
+    by_name: dict[str, int]
+    by_number: dict[int, float | None]
+
+
+@dataclass(frozen=True)
+class Toy(Result, kind="toy", views="nowhere"):
+    numbers_N: np.ndarray
+    inner: Inner
+    parts: list[Inner | None]
+    pair: tuple[str, int] = ("a", 1)
+
+
+def result_type(kind: str) -> type[Result]:
+    module, _, name = KINDS[kind].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def values_of(hint: object) -> st.SearchStrategy:
+    """Values of a field's type, of moderate size."""
+    return st.from_type(typing.cast(type, hint))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _strategies():
+    st.register_type_strategy(
+        np.ndarray,
+        arrays.arrays(
+            np.float64, arrays.array_shapes(max_dims=2, max_side=3), elements=st.floats()
+        ),
+    )
+    st.register_type_strategy(float, st.floats() | st.sampled_from([0.0, 1.5]))
+
+
+@pytest.mark.parametrize("kind", [*RESULTS, "toy"])
+@settings(max_examples=15, deadline=None, suppress_health_check=[*HealthCheck])
+@given(data=st.data())
+def test_json_gives_back_every_result(kind, data):
+    cls = Toy if kind == "toy" else result_type(kind)
+    result = data.draw(st.builds(cls))
+    text = json.dumps(result.to_json(), allow_nan=False)
+    again = cls.from_json(json.loads(text))
+    assert again == result
+    for field in fields(cls):
+        first, second = getattr(result, field.name), getattr(again, field.name)
+        assert type(first) is type(second), field.name
+        if isinstance(first, np.ndarray):
+            np.testing.assert_array_equal(first, second)
+    assert json.dumps(again.to_json()) == text
+
+
+def test_what_cannot_be_read_rightly_is_refused_by_name():
+    toy = Toy(np.array([1.0, np.nan]), Inner((1.0,), {"a": 1}, {2: None}), [None])
+    values = toy.to_json()
+    assert values["numbers_N"] == [1.0, "nan"]
+    assert Toy.from_json({**values, "command": "toy", "options": {}}) == toy
+    with pytest.raises(UserError, match=r"f\.json: a result of kind 'other', not 'toy'"):
+        Toy.from_json({**values, "kind": "other"}, where="f.json")
+    with pytest.raises(UserError, match="schema 0 of a 'toy' result, .* reads schema 1"):
+        Toy.from_json({**values, "schema": 0})
+    with pytest.raises(UserError, match="unknown key 'piar'; did you mean 'pair'"):
+        Toy.from_json({**values, "piar": 1})
+    with pytest.raises(UserError, match="missing key 'inner'"):
+        Toy.from_json({k: v for k, v in values.items() if k != "inner"})
+    with pytest.raises(UserError, match="numbers_N"):
+        Toy.from_json({**values, "numbers_N": ["x"]})
+
+
+def test_results_with_other_values_are_not_equal():
+    inner = Inner((1.0,), {}, {})
+    assert Toy(np.zeros(2), inner, []) == Toy(np.zeros(2), inner, [])
+    assert Toy(np.zeros(2), inner, []) != Toy(np.ones(2), inner, [])
+    assert Toy(np.zeros(2), inner, []) != inner
