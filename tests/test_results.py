@@ -80,7 +80,7 @@ def test_what_cannot_be_read_rightly_is_refused_by_name():
     assert Toy.from_json({**values, "command": "toy", "options": {}}) == toy
     with pytest.raises(UserError, match=r"f\.json: a result of kind 'other', not 'toy'"):
         Toy.from_json({**values, "kind": "other"}, where="f.json")
-    with pytest.raises(UserError, match="schema 0 of a 'toy' result, .* reads schema 1"):
+    with pytest.raises(UserError, match=r"schema 0 of a 'toy' result, .* reads schema 1"):
         Toy.from_json({**values, "schema": 0})
     with pytest.raises(UserError, match="unknown key 'piar'; did you mean 'pair'"):
         Toy.from_json({**values, "piar": 1})
