@@ -57,7 +57,11 @@ def _strategies():
 
 
 @pytest.mark.parametrize("kind", [*RESULTS, "toy"])
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(data=st.data())
 def test_json_gives_back_every_result(kind, data):
     cls = Toy if kind == "toy" else result_type(kind)
