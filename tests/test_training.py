@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from helpers import id_store, journal, random_documents, run_folder, tiny_training, tree
-from lmlab.config import digest
+from lmlab.config import digest, from_command_line
 from lmlab.config.model import ModelConfig
-from lmlab.config.training import CheckpointConfig, OptimizerConfig, ScheduleConfig
+from lmlab.config.training import CheckpointConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from lmlab.data.windows import TrainingWindows, evaluation_windows
 from lmlab.errors import UserError
 from lmlab.lm.language_model import open_subject
@@ -26,7 +26,7 @@ from lmlab.topics.scoring.score import score
 from lmlab.training import loop
 from lmlab.training.hardware import keep_freed_memory, resolve_device, resolve_dtype
 from lmlab.training.loop import NonFiniteError, train
-from lmlab.training.setup import resolve, run_identity
+from lmlab.training.setup import resolve, run_identity, run_name
 from tolerances import near
 
 
@@ -230,12 +230,30 @@ def test_identical_requests_have_one_identity(small_store, tmp_path):
     assert identity(seed=1) != identity()
 
 
-def test_the_default_folder_is_named_by_the_identity(small_store, tmp_path, monkeypatch):
+def test_the_default_folder_is_named_for_what_the_run_is(small_store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = dataclasses.replace(tiny_training(small_store, tmp_path, steps=1), out=None)
-    made = train(config)
-    assert made.path == Path("runs") / made.identity[:12]
-    assert made.checkpoint.is_dir()
+    config = dataclasses.replace(
+        tiny_training(small_store, tmp_path, steps=1, order="permutation:3", seed=2), out=None
+    )
+    run = train(config)
+    size = config.model.dimensions()
+    name = f"gpt2-{size.layers}x{size.width}-permutation-3-s2-{run.identity[:6]}"
+    assert run.path == Path("runs") / name
+    assert run.checkpoint.is_dir()
+    micro = TrainConfig(store=small_store.path, order="backward", seed=1)
+    assert run_name(micro, "35a3f5e0") == "gpt2-micro-backward-s1-35a3f5"
+
+
+def test_the_configuration_of_a_run_repeats_it(small_store, tmp_path):
+    """`lmlab train --config RUN/config.toml` finds the run finished; with another --out it makes
+    the same weights again."""
+    run = train(tiny_training(small_store, tmp_path / "run", steps=2))
+    options = ["--config", str(run.path / "config.toml")]
+    assert train(from_command_line(TrainConfig, options, program="t")) == run
+    options += ["--out", str(tmp_path / "again")]
+    again = train(from_command_line(TrainConfig, options, program="t"))
+    assert again.identity == run.identity
+    assert tree(again.checkpoint) == tree(run.checkpoint)
 
 
 def test_a_finished_run_is_not_done_again(small_store, tmp_path, monkeypatch, capsys):

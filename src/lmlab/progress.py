@@ -1,8 +1,8 @@
-"""Progress with an estimate of the time left, on a terminal and in a log file.
+"""Progress with an estimate of the time left, on a terminal, in a notebook and in a log file.
 
-On a terminal a bar that redraws itself; elsewhere (CI, a pipe, a batch job) one plain line every
-ten seconds. Always on standard error, so that standard output stays the result. Of several
-processes that do one job, the first speaks for all.
+On a terminal and in a notebook a bar that redraws itself; elsewhere (CI, a pipe, a batch job) one
+plain line every ten seconds. Outside of notebooks it is on standard error, so that standard output
+stays the result. Of several processes that do one job, the first speaks for all.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
+from importlib import import_module
 
 from lmlab.processes import is_first
 
@@ -103,11 +105,47 @@ class _TerminalBar(Bar):
         self._progress.stop()
 
 
+class _NotebookBar(Bar):
+    """A bar of HTML below the cell, drawn anew at most four times a second."""
+
+    def __init__(self, label: str, total: float | None, unit: str, start: float = 0) -> None:
+        super().__init__(label, total, unit, start)
+        shown = import_module("IPython.display")  # there is one wherever there is a notebook
+        self._html = shown.HTML
+        self._handle = shown.display(shown.HTML(self._drawn("")), display_id=True)
+        self._drawn_at = 0.0
+
+    def _drawn(self, note: str) -> str:
+        value = f' value="{self.done:g}" max="{self.total:g}"' if self.total else ""
+        return f"<progress{value}></progress> {escape(self.line(time.monotonic(), note))}"
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        self.done += amount
+        if time.monotonic() - self._drawn_at >= 0.25:
+            self._drawn_at = time.monotonic()
+            self._handle.update(self._html(self._drawn(note)))
+
+    def finish(self) -> None:
+        elapsed = duration(time.monotonic() - self._began)
+        done = f"{self.label}: {self.done:,.0f} {self.unit} in {elapsed}"
+        self._handle.update(self._html(escape(done)))
+
+
+def _in_notebook() -> bool:
+    """Whether IPython runs with a kernel: it is loaded, and draws more than text."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and getattr(shell, "kernel", None) is not None
+
+
 @contextmanager
 def track(label: str, total: float | None, unit: str, start: float = 0) -> Iterator[Bar]:
     """A bar for `total` pieces of work (None if unknown), of which `start` were done before."""
-    drawn = sys.stderr.isatty() and is_first()
-    bar = (_TerminalBar if drawn else Bar)(label, total, unit, start)
+    kind = Bar
+    if is_first() and _in_notebook():
+        kind = _NotebookBar
+    elif is_first() and sys.stderr.isatty():
+        kind = _TerminalBar
+    bar = kind(label, total, unit, start)
     try:
         yield bar
     finally:

@@ -25,6 +25,8 @@ from typing import Any, Literal, TypeVar
 from lmlab.errors import UserError
 
 T = TypeVar("T")
+NOT_OPTIONS = "lmlab"
+"""The table of a TOML file that holds no options: what lmlab notes about a run."""
 _NOT_FINITE = ("nan", "inf", "-inf")  # as results store them; JSON has no such numbers
 
 
@@ -55,6 +57,48 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     if missing:
         raise UserError(f"{where}: missing key '{missing[0]}'")
     return kind(**filled)
+
+
+def from_keywords(kind: type[T], keywords: Mapping[str, Any], *, where: str) -> T:
+    """Builds dataclass `kind` from flat `keywords`: fields of its own, and those of its sections by
+    their own names where only one section has such a field, else as SECTION_FIELD.
+
+    Raises `UserError` for an unknown keyword (naming the nearest), one that several sections have,
+    or a value of the wrong type.
+    """
+    places = _places(kind)
+    known: dict[str, list[tuple[str, ...]]] = {}
+    for *sections, last in places:
+        found = known.setdefault(last, [])
+        if (last,) not in found:  # a field of its own hides those of its sections
+            found.append((*sections, last))
+    own = list(known)
+    known |= {"_".join(place): [place] for place in places if len(place) > 1}
+    nested: dict[str, Any] = {}
+    for name, value in keywords.items():
+        found = known.get(name, [])
+        if not found:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(own)}"
+            raise UserError(f"{where}: unknown option '{name}'; {hint}")
+        if len(found) > 1:
+            ways = " or ".join("_".join(place) for place in found)
+            raise UserError(f"{where}: option '{name}' could be {ways}; write which")
+        *sections, last = found[0]
+        inner = nested
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = _plain(value)
+    return from_mapping(kind, nested, where=where)
+
+
+def _places(kind: type) -> list[tuple[str, ...]]:
+    """The fields of a configuration, those of its sections after its own."""
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind) if f.init]
+    sections = [name for name in names if dataclasses.is_dataclass(hints[name])]
+    of_sections = [(name, *place) for name in sections for place in _places(hints[name])]
+    return [(name,) for name in names if name not in sections] + of_sections
 
 
 def _convert(hint: Any, value: Any, *, where: str) -> Any:
@@ -244,7 +288,8 @@ def from_command_line(
             raise UserError("--config needs the path of a TOML file")
         path = Path(rest[at + 1])
         del rest[at : at + 2]
-        default = _with_missing(kind, read_toml(path), where=str(path))
+        values = {k: v for k, v in read_toml(path).items() if k != NOT_OPTIONS}
+        default = _with_missing(kind, values, where=str(path))
     description = (kind.__doc__ or "") + "\n\n--config FILE reads any of these from TOML first."
     description += more_help
     if default is tyro.MISSING_NONPROP:

@@ -1,6 +1,6 @@
 """The run directory: who may write it, and which run it holds.
 
-config.toml       the resolved configuration, with the run's identity
+config.toml       the resolved configuration, as `--config` reads it; in [lmlab] the run's identity
 journal.jsonl     step, tokens, loss, gradient norm, learning rate, validation
 timing.jsonl      clock, tokens per second, memory
 checkpoints/      see `lmlab.run_folders.checkpoint`
@@ -12,12 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lmlab.config import read_toml, to_toml
+from lmlab.config import NOT_OPTIONS, read_toml, to_toml
 from lmlab.durable import remove_abandoned, write_text
 from lmlab.errors import UserError
 from lmlab.locks import Held, Lock
 
-_PLACES = {"identity", "store", "out", "threads", "device", "strict", "fsdp"}
+_PLACES = {"store", "out", "threads", "device", "strict", "fsdp"}
 
 
 class RunDirectory:
@@ -27,8 +27,11 @@ class RunDirectory:
     process is training in it; the folder is then left as it is.
     """
 
-    def __init__(self, path: Path, *, identity: str, config: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, *, identity: str, config: dict[str, Any], store_fingerprint: str = ""
+    ) -> None:
         self.path = path
+        about = {NOT_OPTIONS: {"identity": identity, "store_fingerprint": store_fingerprint}}
         config_file = path / "config.toml"
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file; give another --out")
@@ -40,7 +43,7 @@ class RunDirectory:
                     "give another --out"
                 )
         if config_file.exists():
-            check_identity(path, identity, config)
+            check_identity(path, identity, {**config, **about})
         try:
             self._lock = Lock(path / ".lock")
         except Held as held:
@@ -54,7 +57,7 @@ class RunDirectory:
             remove_abandoned(path / "checkpoints")
             self._made = not config_file.exists()
             if self._made:
-                write_text(config_file, to_toml({"identity": identity, **config}))
+                write_text(config_file, to_toml({**config, **about}))
         except BaseException:
             self.close()
             raise
@@ -77,7 +80,7 @@ class RunDirectory:
 def check_identity(path: Path, identity: str, config: dict[str, Any]) -> None:
     """`UserError` unless the run folder `path` holds the run `identity`; says what differs."""
     held = read_toml(path / "config.toml")
-    if held.get("identity") == identity:
+    if held.get(NOT_OPTIONS, {}).get("identity") == identity:
         return
     differing = sorted(_differences(held, config))
     raise UserError(
@@ -88,10 +91,10 @@ def check_identity(path: Path, identity: str, config: dict[str, Any]) -> None:
 
 def _differences(held: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> set[str]:
     names: set[str] = set()
-    for key in {*held, *wanted} - _PLACES:
+    for key in {*held, *wanted} - _PLACES - {"identity"}:
         a, b = held.get(key), wanted.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            names |= _differences(a, b, f"{prefix}{key}.")
+            names |= _differences(a, b, "" if key == NOT_OPTIONS else f"{prefix}{key}.")
         elif a != b:
             names.add(prefix + key)
     return names

@@ -9,7 +9,7 @@ from typing import Any
 
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.data.store import TokenStore
-from lmlab.training.setup import resolve, run_identity
+from lmlab.training.setup import resolve, run_identity, run_name
 
 _VALIDATION_TOKENS = 1 << 14
 _TRAINED_PER_VALIDATED = 1.5  # tokens
@@ -50,5 +50,6 @@ def validated_seldom(request: TrainConfig) -> TrainConfig:
 
 
 def placed(request: TrainConfig, store: TokenStore, lab: Path) -> TrainConfig:
-    """The request with its folder below `lab`, named by its identity."""
-    return replace(request, out=lab / "runs" / run_identity(resolve(request), store)[:12])
+    """The request with its folder below `lab`, named for what it is."""
+    name = run_name(request, run_identity(resolve(request), store))
+    return replace(request, out=lab / "runs" / name)

@@ -70,6 +70,7 @@ from lmlab.training.setup import (
     initial_model,
     planned_tokens,
     resolve,
+    run_name,
     training_batches,
     training_objective,
     training_tokenizer,
@@ -88,6 +89,11 @@ class TrainedRun:
     path: Path
     identity: str
     checkpoint: Path
+
+    @property
+    def name(self) -> str:
+        """What reports call it: the name of its folder."""
+        return self.path.name
 
 
 class NonFiniteError(UserError):
@@ -110,9 +116,15 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
         store.verify()
     deciding = deciding_values(config, store)
     identity = digest(deciding)
-    path = config.out or Path("runs") / identity[:12]
-    described = to_mapping(config) | {"store_fingerprint": store.fingerprint}
-    held = RunDirectory(path, identity=identity, config=described) if is_first() else nullcontext()
+    path = config.out or Path("runs") / run_name(config, identity)
+    held = nullcontext()
+    if is_first():
+        held = RunDirectory(
+            path,
+            identity=identity,
+            config=to_mapping(config),
+            store_fingerprint=store.fingerprint,
+        )
     with held:
         found = _found_by_first(path)
         for reason in found.skipped:

@@ -136,7 +136,7 @@ def _run_result(
     # the same bins as the arrow's, which has none where all losses are exactly zero
     bin_b = np.searchsorted(scored.position_edges, [each.first for each in by_position])
     return {
-        "run": run.identity[:12],
+        "run": run.name,
         "nats_per_token": scored.nats_per_token,
         "bits_per_byte": scored.bits_per_byte,
         "curve": [

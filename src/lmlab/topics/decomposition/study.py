@@ -194,7 +194,7 @@ def _described(member: Member, run: TrainedRun) -> dict[str, Any]:
     last = read_journal(run.path / "journal.jsonl")[-1]
     return {
         **asdict(member),
-        "run": run.identity[:12],
+        "run": run.name,
         "tokens": last["tokens"],
         "validation_nats_per_token": last["validation_nats_per_token"],
     }

@@ -33,7 +33,7 @@ from lmlab.run_folders.checkpoint import checkpoints
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, carry_out
-from lmlab.studies.run_requests import text_run
+from lmlab.studies.run_requests import placed, text_run
 from lmlab.topics.encoding.dynamics import Watch, watch_run
 from lmlab.topics.encoding.of_model import EncodedSubject, encode, output_head, training_counts
 from lmlab.topics.encoding.options import EncodingStudyConfig
@@ -43,7 +43,7 @@ from lmlab.topics.encoding.steering import plan
 from lmlab.topics.encoding.steering_effects import Text, effect, read_text
 from lmlab.topics.encoding.written_prior import written_prior
 from lmlab.training.loop import TrainedRun, train
-from lmlab.training.setup import planned_tokens, resolve, run_identity
+from lmlab.training.setup import planned_tokens
 
 _POINTS = 900  # of a cloud
 _STEERED = 8  # tokens
@@ -163,8 +163,7 @@ def _request(config: EncodingStudyConfig, store: TokenStore, name: str) -> Train
         ),
         **dict(arm.options),  # pyright: ignore[reportArgumentType]
     )
-    identity = run_identity(resolve(made), store)
-    return replace(made, out=config.lab / "runs" / identity[:12])
+    return placed(made, store, config.lab)
 
 
 def _kept(
@@ -186,7 +185,7 @@ def _kept(
         "name": name,
         "label": ARMS[name].label + (", embedding alone" if raw else ""),
         "raw": raw,
-        "run": run.identity[:12],
+        "run": run.name,
         **encoded.to_json(),
         **_clouds(subject, store, encoded),
     }

@@ -179,7 +179,7 @@ def _task_result(
                 "difference": None
                 if of_model is values[0]
                 else {m: asdict(two_way_interval(v - values[0][m])) for m, v in of_model.items()},
-                "runs": [run.identity[:12] for run, _ in runs],
+                "runs": [run.name for run, _ in runs],
                 "best_step": [_best_step(run) for run, _ in runs],
             }
             for name, of_model, runs in zip(names, values, made, strict=True)

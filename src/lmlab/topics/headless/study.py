@@ -347,7 +347,7 @@ def _curve(form: Form, run: TrainedRun, seconds_per_step: float, entropy: float)
         "arm": arm,
         "longer": longer,
         "seed": seed,
-        "run": run.identity[:12],
+        "run": run.name,
         "points": points,
         "equivalent": equivalent_nats(journal, entropy) if arm == HEADLESS else [],
     }

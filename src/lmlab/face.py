@@ -1,0 +1,428 @@
+"""The public functions: what a notebook calls, and what the commands of the same names call.
+
+`import lmlab` shows all of them (`lmlab.__init__` loads this module when one is first used).
+
+Notable:
+- A model may be given as a `LanguageModel`, a `Run`, a path or a Hub name; a store as a
+  `TokenStore` or a path.
+- Options of `prepare`, `train` and `study` are the fields of their configurations. A nested one is
+  given by its own name where that is clear (`vocabulary=4096`, `learning_rate=1e-3`), else with its
+  section before it (`tokenizer_name="gpt2"`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from lmlab.config import from_keywords
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from lmlab.config.training import TrainConfig
+    from lmlab.data.store import TokenStore
+    from lmlab.lm.language_model import Subject
+    from lmlab.results import Result
+    from lmlab.topics.arrow.between_models import ModelsArrow
+    from lmlab.topics.encoding.dynamics import Dynamics
+    from lmlab.topics.encoding.of_model import EncodedSubject
+    from lmlab.topics.encoding.pruning_curves import PruneResult
+    from lmlab.topics.encoding.steering_effects import SteeringResult
+    from lmlab.topics.geometry.geometry import Geometry
+    from lmlab.topics.scoring.score import Score
+    from lmlab.topics.towers.preference import Preference
+
+    AnyModel: TypeAlias = "Subject | Run | str | Path"
+    AnyStore: TypeAlias = "TokenStore | str | Path"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: its folder, what was asked for, how it went, and its model."""
+
+    path: Path
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """The resolved configuration that is stored with the run."""
+        from lmlab.config import NOT_OPTIONS, from_mapping, read_toml
+        from lmlab.config.training import TrainConfig
+
+        file = self.path / "config.toml"
+        values = {k: v for k, v in read_toml(file).items() if k != NOT_OPTIONS}
+        return from_mapping(TrainConfig, values, where=str(file))
+
+    @property
+    def journal(self) -> pd.DataFrame:
+        """A row for each logged step: tokens, loss (nats per token), gradient norm, and so on."""
+        import pandas as pd
+
+        from lmlab.run_folders.journal import read_journal
+
+        return pd.DataFrame(read_journal(self.path / "journal.jsonl"))
+
+    def model(self, *, device: Literal["auto", "cpu", "cuda"] = "auto") -> Subject:
+        """The model of the newest checkpoint, ready to analyse."""
+        return load(self.path, device=device)
+
+
+def prepare(
+    source: str | Path | Sequence[str | Path], out: str | Path, **options: Any
+) -> TokenStore:
+    """Prepares text as a token store, or opens the one that was made of the same text.
+
+    Args:
+        source: files, folders or globs; a Hub data set; or "docstrings", the default corpus.
+        out: folder of the store.
+        **options: fields of `CorpusConfig`, `TokenizerConfig` and `SplitConfig`, such as
+            `vocabulary=4096`, `kind="bytes"`, `test_documents=5`.
+
+    Raises `UserError` for text that cannot be read, too few documents, or an unknown option.
+
+    >>> store = lmlab.prepare("novels", "lab/novels", vocabulary=300)
+    >>> store.vocabulary
+    300
+    """
+    from lmlab.data.prepare import PrepareConfig
+    from lmlab.data.prepare import prepare as prepare_store
+
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    asked = {"out": Path(out), "source": [str(each) for each in sources], **options}
+    return prepare_store(from_keywords(PrepareConfig, asked, where="prepare"))
+
+
+def train(store: AnyStore, **options: Any) -> Run:
+    """Trains a model on a store; the same call goes on with a run that was stopped, or returns it.
+
+    Args:
+        store: a token store.
+        **options: fields of `TrainConfig`, such as `steps=500`, `order="backward"`,
+            `objective="headless"`, `architecture="llama"`, `layers=4`, `learning_rate=1e-3`,
+            `out="lab/runs/mine"`.
+
+    Raises `UserError` for options that do not go together, or are unknown.
+
+    >>> tiny = dict(steps=4, layers=1, heads=1, width=16, context=16, batch=4)
+    >>> run = lmlab.train(store, **tiny, out="lab/forward")
+    >>> backward = lmlab.train(store, **tiny, order="backward", out="lab/backward")
+    >>> list(run.journal.step)[-1]
+    4
+    """
+    from lmlab.config.training import TrainConfig
+    from lmlab.training.loop import train as train_run
+
+    config = from_keywords(TrainConfig, {"store": _store(store).path, **options}, where="train")
+    return Run(train_run(config).path)
+
+
+def load(
+    model: AnyModel | Any,
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    objective: Literal["auto", "causal", "masked"] = "auto",
+    raw_head: bool = False,
+) -> Subject:
+    """Opens a language model, ready to analyse: float32, evaluation mode.
+
+    Args:
+        model: a run, a checkpoint, a folder that transformers saved, a Hub name (NAME or
+            NAME@REVISION).
+        device: "auto" takes a GPU where there is one.
+        objective: insists on one way to read the model; "auto" finds out.
+        raw_head: leaves out the output bias that lmlab gave a headless model.
+
+    Raises `UserError` where it cannot be found, is damaged, or is no language model.
+
+    >>> lm = lmlab.load(run)
+    >>> lm.context, lm.order
+    (16, 'forward')
+    """
+    from lmlab.lm.language_model import Subject, open_subject
+    from lmlab.training.hardware import keep_freed_memory, resolve_device
+
+    if isinstance(model, Subject):
+        return model
+    path = model.path if isinstance(model, Run) else model
+    keep_freed_memory()
+    return open_subject(path, device=resolve_device(device), objective=objective, raw_head=raw_head)
+
+
+def score(
+    model: AnyModel,
+    store: AnyStore,
+    *,
+    split: str = "validation",
+    context: int | None = None,
+    windows: int | None = None,
+) -> Score:
+    """How well a model predicts a split of a store: nats per token and bits per byte.
+
+    Args:
+        context: tokens of a window (default: the longest that fits, at most 1024).
+        windows: a fixed random sample of so many windows (default: all).
+
+    Raises `UserError` for a store of another tokenizer, or a context that does not fit.
+
+    >>> lmlab.score(lm, store).nats_per_token > 0
+    True
+    """
+    from lmlab.topics.scoring.score import score as score_store
+
+    return score_store(
+        load(model), _store(store), split=split, context=context, max_windows=windows
+    )
+
+
+def geometry(
+    model: AnyModel,
+    store: AnyStore,
+    *,
+    split: str = "validation",
+    context: int | None = None,
+    windows: int | None = 256,
+) -> Geometry:
+    """How a model's embeddings and hidden states fill their space, and its loss by frequency.
+
+    Arguments and errors as for `score`.
+
+    >>> lmlab.geometry(lm, store).tables()[0].columns[0]
+    'vectors'
+    """
+    from lmlab.topics.geometry.geometry import geometry as measure
+
+    return measure(load(model), _store(store), split=split, context=context, max_windows=windows)
+
+
+def arrow(
+    forward: AnyModel,
+    backward: AnyModel,
+    store: AnyStore,
+    *,
+    split: str = "test",
+    context: int | None = None,
+    windows: int | None = None,
+) -> ModelsArrow:
+    """The arrow of time between a forward and a backward model, paired on the same windows.
+
+    Arguments as for `score`. Raises `UserError` too where the two do not read in opposite orders.
+
+    >>> lmlab.arrow(lm, backward, store).arrow.seeds
+    1
+    """
+    from lmlab.topics.arrow.between_models import arrow_of_models
+
+    return arrow_of_models(
+        load(forward), load(backward), _store(store),
+        split=split, context=context, max_windows=windows,
+    )  # fmt: skip
+
+
+def prefer(
+    towers: AnyModel,
+    store: AnyStore,
+    *,
+    split: str = "validation",
+    context: int | None = None,
+    windows: int | None = None,
+    seed: int = 0,
+) -> Preference:
+    """Which types of token each of two towers predicts better.
+
+    Arguments as for `score`; `seed` decides the random halves of the types. Raises `UserError` too
+    for a model without towers.
+    """
+    from lmlab.topics.towers.preference import Vocabulary, preference
+    from lmlab.topics.towers.preference_sums import preference_sums
+
+    opened = _store(store)
+    sums = preference_sums(
+        load(towers), opened, split=split, context=context, max_windows=windows,
+        held_out="test" if split == "validation" else "validation",
+    )  # fmt: skip
+    return preference(sums, Vocabulary.of(opened), seed=seed)
+
+
+def encoding(
+    model: AnyModel,
+    store: AnyStore,
+    *,
+    split: str = "validation",
+    context: int | None = None,
+    windows: int | None = 256,
+    ridge: float = 0.0,
+    rotations: int = 5,
+) -> EncodedSubject:
+    """How the output embedding holds the mean probability of tokens (Cho et al. 2025).
+
+    Arguments as for `score`. `ridge` is added to the diagonal of the embedding's covariance;
+    `rotations` random bases are what sparsity is compared with.
+
+    >>> encoding = lmlab.encoding(lm, store, windows=8)
+    """
+    from lmlab.topics.encoding.of_model import encode
+
+    return encode(
+        load(model), _store(store), split=split, context=context, max_windows=windows,
+        ridge=ridge, rotations=rotations,
+    )  # fmt: skip
+
+
+def steer(
+    model: AnyModel,
+    factors: Mapping[str, float],
+    store: AnyStore,
+    *,
+    windows: int | None = 256,
+    **options: Any,
+) -> SteeringResult:
+    """Scales the mean probability of tokens by editing their output embeddings, and measures it.
+
+    Args:
+        factors: a factor for each token's text, such as `{" the": 0.5}`.
+        store: its validation split is where the factors are to hold.
+        **options: `method`, `exact`, `ridge`, `untie`, `context`, `other`, as of
+            `topics.encoding.steering_effects.steering_effects`.
+
+    Raises `UserError` for a text that is not one token, or a tied head without `untie=True`.
+    """
+    from lmlab.topics.encoding.steering_effects import parse_factors, steering_effects
+
+    opened = load(model)
+    given = parse_factors(opened, [f"{text}={factor}" for text, factor in factors.items()])
+    return steering_effects(opened, _store(store), given, max_windows=windows, **options)
+
+
+def prune(
+    model: AnyModel,
+    store: AnyStore,
+    *,
+    share: float | None = None,
+    shares: Sequence[float] = (0.1, 0.3, 0.5),
+    windows: int | None = 64,
+    **options: Any,
+) -> PruneResult:
+    """What removing dimensions of the output embedding does to the model's distribution.
+
+    Args:
+        share: the share of the dimensions for the smaller model that `write_pruned` writes.
+        shares: those of the curves.
+        **options: `way`, `untie`, `replacement`, `margin`, `context`, `prompts`, `other`, as of
+            `topics.encoding.pruning_curves.prune`.
+    """
+    from lmlab.topics.encoding.pruning_curves import prune as measure
+
+    return measure(
+        load(model), _store(store), shares=shares, share=share, max_windows=windows, **options
+    )
+
+
+def dynamics(
+    checkpoints: Run | str | Path | Sequence[str | Path],
+    store: AnyStore,
+    *,
+    context: int | None = None,
+    windows: int = 32,
+) -> Dynamics:
+    """When in training the output embedding comes to hold token probability.
+
+    Args:
+        checkpoints: a run, or checkpoints (folders, Hub names) in the order of training.
+    """
+    from lmlab.topics.encoding.dynamics import Watch, watch_run
+
+    watch = Watch(_store(store), context=context, max_windows=windows)
+    if isinstance(checkpoints, Run | str | Path):
+        path = checkpoints.path if isinstance(checkpoints, Run) else Path(checkpoints)
+        for _ in watch_run(path, watch):
+            pass
+        return watch.result(str(path))
+    for each in checkpoints:
+        watch.look(each)
+    return watch.result(str(checkpoints[0]))
+
+
+def sample(
+    model: AnyModel,
+    prompt: str = "",
+    *,
+    tokens: int = 100,
+    count: int = 1,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+) -> list[str]:
+    """Texts that a causal model goes on with after `prompt`, in its own order.
+
+    Raises `UserError` for a model that is not causal, or numbers that mean nothing.
+
+    >>> len(lmlab.sample(lm, "a", tokens=3, count=2))
+    2
+    """
+    from lmlab.lm.sampling import sample as draw
+
+    texts = draw(
+        load(model), prompt, tokens=tokens, count=count, temperature=temperature, top_k=top_k,
+        seed=seed,
+    )  # fmt: skip
+    return [text.text for text in texts]
+
+
+def export(model: AnyModel, out: str | Path) -> Path:
+    """Writes a model as a standard transformers folder, its output bias included; returns it.
+
+    Raises `UserError` where `out` exists.
+    """
+    from lmlab.lm.export import export_model
+
+    return export_model(load(model), Path(out))
+
+
+def runs(folder: str | Path = "lab") -> pd.DataFrame:
+    """The training runs below a folder, a row each: what they are, how far, their last losses.
+
+    >>> list(lmlab.runs("lab").order)
+    ['backward', 'forward']
+    """
+    import pandas as pd
+
+    from lmlab.run_folders.checkpoint import is_finished
+    from lmlab.run_folders.journal import last_record
+
+    rows = []
+    for file in sorted(Path(folder).rglob("config.toml")):
+        journal = file.with_name("journal.jsonl")
+        if not journal.is_file():
+            continue
+        run = Run(file.parent)
+        rows.append(
+            {
+                "run": str(run.path),
+                "objective": run.config.objective,
+                "order": run.config.order,
+                "seed": run.config.seed,
+                "finished": is_finished(run.path),
+                **(last_record(journal) or {}),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def read(path: str | Path) -> Result:
+    """The result stored in a results.json, or in the folder of one: its values, figures and page.
+
+    Raises `UserError` where there is none, or none that this lmlab reads.
+    """
+    from lmlab.topics.registry import read_result
+
+    return read_result(path)
+
+
+def _store(store: AnyStore) -> TokenStore:
+    from lmlab.data.store import TokenStore
+
+    return store if isinstance(store, TokenStore) else TokenStore(Path(store))

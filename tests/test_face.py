@@ -1,0 +1,108 @@
+"""The front door: every public function has an example that runs, and importing costs nothing."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import subprocess
+import sys
+import types
+
+import pytest
+
+import lmlab
+from helpers import sentences
+from lmlab import face, functional
+from lmlab.config import from_keywords
+from lmlab.config.training import TrainConfig
+from lmlab.data.prepare import PrepareConfig
+from lmlab.errors import UserError
+from lmlab.progress import track
+
+
+def documented(module: types.ModuleType) -> list[str]:
+    """Functions in the order of the file."""
+    names = [n for n, f in inspect.getmembers(module, inspect.isfunction) if n in lmlab.__all__]
+    return sorted(names, key=lambda name: getattr(module, name).__code__.co_firstlineno)
+
+
+def test_every_example_runs(tmp_path, monkeypatch):
+    """One after another, as one would read them: what one makes, the next ones use."""
+    folder = tmp_path / "novels"
+    folder.mkdir()
+    for number, text in enumerate(sentences(60, seed=1)):
+        (folder / f"{number}.txt").write_text(text, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"lmlab": lmlab}
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    count = 0
+    for name in documented(face):
+        text = inspect.getdoc(getattr(lmlab, name)) or ""
+        test = parser.get_doctest(text, names, name, None, None)
+        report: list[str] = []
+        runner.run(test, out=report.append, clear_globs=False)
+        assert not report, "".join(report)
+        names |= test.globs
+        count += len(test.examples)
+    assert count >= 10
+    assert doctest.testmod(functional).failed == 0
+
+
+@pytest.mark.parametrize("name", lmlab.__all__)
+def test_what_is_public_is_there_and_explained(name):
+    public = getattr(lmlab, name)
+    assert inspect.getdoc(public)
+    assert name in dir(lmlab)
+    if inspect.isfunction(public):
+        assert "return" in public.__annotations__
+
+
+def test_functional_is_complete():
+    for name in functional.__all__:
+        assert inspect.getdoc(getattr(functional, name)), name
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = lmlab.trian
+
+
+def test_importing_loads_neither_torch_nor_numpy():
+    code = "import lmlab, sys; print(sorted({'torch', 'numpy', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_keywords_fill_sections_where_that_is_clear():
+    config = from_keywords(
+        PrepareConfig, {"out": "s", "vocabulary": 300, "test_documents": 2, "split_seed": 5},
+        where="prepare",
+    )  # fmt: skip
+    assert config.tokenizer.vocabulary == 300
+    assert (config.split.test_documents, config.split.seed) == (2, 5)
+    training = from_keywords(
+        TrainConfig, {"store": "s", "seed": 3, "learning_rate": 0.1, "layers": 2}, where="train"
+    )
+    assert (training.seed, training.optimizer.learning_rate, training.model.layers) == (3, 0.1, 2)
+    with pytest.raises(UserError, match="train: unknown option 'learnin_rate'; did you mean"):
+        from_keywords(TrainConfig, {"store": "s", "learnin_rate": 1.0}, where="train")
+    with pytest.raises(UserError, match="train: steps: expected int"):
+        from_keywords(TrainConfig, {"store": "s", "steps": "many"}, where="train")
+    with pytest.raises(UserError, match=r"could be .* or .*; write which"):
+        from_keywords(TrainConfig, {"store": "s", "name": "x", "path": "y"}, where="train")
+
+
+def test_a_notebook_gets_a_bar_of_its_own(monkeypatch):
+    """With a kernel, progress is shown below the cell and drawn anew in place."""
+    drawn: list[str] = []
+    handle = types.SimpleNamespace(update=drawn.append)
+    ipython = types.ModuleType("IPython")
+    display = types.ModuleType("IPython.display")
+    vars(ipython)["get_ipython"] = lambda: types.SimpleNamespace(kernel=object())
+    vars(display).update(HTML=str, display=lambda html, display_id: drawn.append(html) or handle)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    with track("a <b>", 4, "tokens") as bar:
+        bar.advance(2)
+    assert drawn[1].startswith('<progress value="2" max="4"></progress> a &lt;b&gt;: 2 of 4 tokens')
+    assert drawn[-1] == "a &lt;b&gt;: 2 tokens in 0:00"
