@@ -179,7 +179,7 @@ def measure(shape: Shape, threads: int, steps: int) -> dict[str, float]:
     keep_freed_memory()
     torch.set_num_threads(threads)
     join("cpu")
-    before = peak_memory("cpu")
+    before = peak_memory("cpu") or 0
     model = model_of(shape)
     if attention := fastest_attention("cpu", shape.context):
         model.set_attn_implementation(attention)
@@ -212,7 +212,7 @@ def measure(shape: Shape, threads: int, steps: int) -> dict[str, float]:
     return {
         "wall": statistics.median(wall[WARM_UP:]),
         "processor": statistics.median(processor[WARM_UP:]),
-        "bytes": peak_memory("cpu") - before,
+        "bytes": (peak_memory("cpu") or 0) - before,
     }
 
 

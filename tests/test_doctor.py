@@ -204,7 +204,7 @@ def test_memory_of_the_machine():
     available = available_memory("cpu")
     assert available is None or 1 << 20 < available < 1 << 50
     block = np.ones(1 << 23)  # 64 MiB, touched
-    assert peak_memory("cpu") > block.nbytes
+    assert (peak_memory("cpu") or 0) > block.nbytes
 
 
 # the diagnosis

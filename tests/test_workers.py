@@ -225,7 +225,7 @@ def test_preparing_is_done_by_one_while_others_wait(tmp_path, capsys):
 
 def test_a_lock_file_that_cannot_be_read_is_a_lock_all_the_same(tmp_path):
     with Lock(tmp_path / "a" / "lock") as lock:
-        lock.path.write_bytes(b"\xff torn")
+        lock.path.write_bytes(b"\0\xff torn")
         assert holder(lock.path) == "another process"
         with pytest.raises(Held, match="held by another process"):
             Lock(lock.path)
@@ -234,10 +234,10 @@ def test_a_lock_file_that_cannot_be_read_is_a_lock_all_the_same(tmp_path):
 
 
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
-    def refuse(file, how):
+    def refuse(file, *, blocking):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("lmlab.locks.fcntl.flock", refuse)
+    monkeypatch.setattr("lmlab.locks.lock_descriptor", refuse)
     with pytest.raises(UserError, match=r"cannot be locked \(No locks available\).*flock"):
         Lock(tmp_path / "lock")
 

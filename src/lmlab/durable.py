@@ -63,8 +63,13 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def sync_folder(path: Path) -> None:
-    """Makes the names in folder `path` (created, renamed, removed) survive a power cut."""
+    """Makes the names in folder `path` (created, renamed, removed) survive a power cut.
+
+    Windows opens no folder, and so has nothing to sync.
+    """
     operation("sync-folder", path)
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,17 +1,17 @@
 """Locks between processes: a file that one process at a time holds, and that says who.
 
 Notable:
-- `flock` ends with its process, however that ends: nothing has to be cleaned up after a kill, and
-  no clock or time limit decides whether the holder is alive.
+- The system's own lock (filelock: `flock`, on Windows `LockFileEx`) ends with its process, however
+  that ends: nothing has to be cleaned up after a kill, and no clock or time limit decides whether
+  the holder is alive.
 - The file's content is for people (`lmlab study ... --status`): who holds the lock, and what the
-  last holder said of its work. It decides nothing, is not synced, and may be torn.
+  last holder said of its work. It decides nothing, is not synced, and may be torn. It begins at the
+  second byte: the first is the one that Windows locks, and lets nobody else read.
 - Between machines it holds as far as the file system carries `flock`: docs/scale.md.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import socket
@@ -21,11 +21,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import lock_descriptor
+
 from lmlab.durable import disk_errors, from_json, make_folder
 from lmlab.errors import UserError
 from lmlab.progress import say
 
-_HELD = (errno.EAGAIN, errno.EACCES)  # EACCES: where flock is a record lock, as on NFS
+_NOTE = 1  # the byte where the note begins
 _ATTEMPTS = (0.0, 0.05, 0.05, 0.05)  # seconds between them: `holder` holds it for an instant
 _BETWEEN_LOOKS = 0.5
 
@@ -69,7 +71,7 @@ class Lock:
         """Replaces the file's content by this process's name and `what`, plain values."""
         line = json.dumps({"by": this_process(), **what}) + "\n"
         with disk_errors(self.path):
-            self._file.truncate(0)
+            self._file.truncate(_NOTE)
             self._file.write(line.encode("utf-8"))
 
     def close(self) -> None:
@@ -86,15 +88,12 @@ def _takes(file: BinaryIO, after: float) -> bool:
     """Whether the lock of an open file is free after so many seconds; then it is held."""
     time.sleep(after)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock_descriptor(file.fileno(), blocking=False)
     except OSError as error:
-        if error.errno in _HELD:
-            return False
         raise UserError(
             f"{file.name} cannot be locked ({error.strerror}): its file system needs flock; see "
             "docs/scale.md, or use a folder on a local disk"
         ) from error
-    return True
 
 
 @contextmanager
@@ -121,19 +120,20 @@ def alone(folder: Path, doing: str, *, name: str = ".lock") -> Iterator[None]:
 def holder(path: Path) -> str | None:
     """Who holds the lock of file `path` at this moment; None if nobody does."""
     try:
-        with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+        # NFS locks only what is open for writing
+        with open(path, "r+b" if os.access(path, os.W_OK) else "rb") as file:
+            is_free = lock_descriptor(file.fileno(), blocking=False)
+    except OSError:  # no such file, or no locks here
         return None
-    except OSError as error:
-        return _by(last_note(path)) if error.errno in _HELD else None
-    return None
+    return None if is_free else _by(last_note(path))
 
 
 def last_note(path: Path) -> dict[str, Any]:
     """What the last holder of a lock file noted; empty where that cannot be read."""
     try:
-        note = from_json(path.read_bytes())
+        with open(path, "rb") as file:
+            file.seek(_NOTE)
+            note = from_json(file.read())
     except (OSError, ValueError):
         return {}
     return note if isinstance(note, dict) else {}

@@ -14,6 +14,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def prepare(config: PrepareConfig) -> TokenStore:
                 return _reuse(config.out, request)
             return _prepare(config, request)
         finally:
-            lock.unlink(missing_ok=True)
+            with suppress(PermissionError):  # Windows removes no file that is open
+                lock.unlink(missing_ok=True)
 
 
 def _prepare(config: PrepareConfig, request: dict[str, Any]) -> TokenStore:

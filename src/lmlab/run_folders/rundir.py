@@ -4,7 +4,7 @@ config.toml       the resolved configuration, as `--config` reads it; in [lmlab]
 journal.jsonl     step, tokens, loss, gradient norm, learning rate, validation
 timing.jsonl      clock, tokens per second, memory
 checkpoints/      see `lmlab.run_folders.checkpoint`
-.lock             held (flock) while a process trains here
+.lock             held while a process trains here
 """
 
 from __future__ import annotations

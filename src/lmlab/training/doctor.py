@@ -97,8 +97,9 @@ class Timing:
     other_seconds: float | None
     """Of the other form; None where it was not timed."""
     rounds: int
-    peak_memory: int
-    """Bytes, with the form asked for alone: tensors on a GPU, the whole process on a CPU."""
+    peak_memory: int | None
+    """Bytes, with the form asked for alone: tensors on a GPU, the whole process on a CPU;
+    None where the system does not say."""
 
 
 @dataclass(frozen=True)

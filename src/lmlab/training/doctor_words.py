@@ -140,9 +140,10 @@ def table(made: Diagnosis) -> list[list[str]]:
         where = f"{config.device}, {config.dtype}"
         if config.device == "cpu":
             where += f", threads {config.threads}"
+        if timing.peak_memory is not None:
+            whole = " (whole process)" if config.device == "cpu" else ""
+            rows.append(["peak memory", byte_size(timing.peak_memory) + whole])
         rows += [
-            ["peak memory", byte_size(timing.peak_memory)
-             + (" (whole process)" if config.device == "cpu" else "")],
             [f"time, {config.objective}", _times(timing.seconds, config.steps)
              + f" ({where}; evaluation and saving left out)"],
         ]  # fmt: skip

@@ -13,7 +13,7 @@ Shapes: B windows, T tokens.
 from __future__ import annotations
 
 import json
-import resource
+import os
 import statistics
 import subprocess
 import sys
@@ -122,17 +122,23 @@ def _measure(asked: dict[str, Any]) -> StepCost:
         if device == "cuda":
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - start)
-    return StepCost(statistics.median(taken[_WARM_UP:]), peak_memory(device) - before)
+    peak = peak_memory(device)
+    if before is None or peak is None:
+        raise UserError(
+            "this system does not say how much memory a process took; measure the growth of a step "
+            "on Linux, macOS or a CUDA device"
+        )
+    return StepCost(statistics.median(taken[_WARM_UP:]), peak - before)
 
 
-def _memory_now(device: str) -> int:
+def _memory_now(device: str) -> int | None:
     """Bytes of tensors on a CUDA device, of the whole process on a CPU (where the system tells)."""
     if device == "cuda":
         return torch.cuda.memory_allocated()
     statistics_file = Path("/proc/self/statm")
     if not statistics_file.is_file():
         return peak_memory(device)
-    return int(statistics_file.read_text().split()[1]) * resource.getpagesize()
+    return int(statistics_file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import resource
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -60,10 +59,15 @@ def available_memory(device: str) -> int | None:
     return min(found, default=None)
 
 
-def peak_memory(device: str) -> int:
-    """Most bytes so far: of tensors on a CUDA device, of the whole process on a CPU."""
+def peak_memory(device: str) -> int | None:
+    """Most bytes so far: of tensors on a CUDA device, of the whole process on a CPU; None where the
+    system does not say (Windows)."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
