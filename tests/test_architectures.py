@@ -17,15 +17,22 @@ import transformers as tf
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from helpers import id_store
+from lmlab.config.model import ModelConfig
+from lmlab.config.training import ObjectiveName, TrainConfig
+from lmlab.data.tasks import MultipleChoice, Task
+from lmlab.data.tokenizers import pretrained_tokenizer
 from lmlab.errors import UserError
 from lmlab.lm.encoder import open_encoder
 from lmlab.lm.language_model import Subject, open_subject
 from lmlab.lm.likelihood import Request, log_likelihoods
 from lmlab.lm.sampling import continuations, sample
 from lmlab.models.behaviour import Table, behaviour, input_length
+from lmlab.run_folders.checkpoint import Found
 from lmlab.topics.encoding.of_model import encode, encoding_rows
 from lmlab.topics.encoding.token_probability import mean_token_probability
 from lmlab.topics.scoring.score import score
+from lmlab.topics.scoring.zero_shot import zero_shot
+from lmlab.training.setup import initial_model, training_tokenizer
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 WORDS = tuple(f"w{i}" for i in range(40))
@@ -124,6 +131,11 @@ CAUSAL = {
         **IDS, hidden_size=16, encoder_ffn_dim=16, decoder_ffn_dim=16, num_decoder_layers=1,
         num_encoder_layers=1, num_decoder_attention_heads=2, num_encoder_attention_heads=2,
         max_position_embeddings=66, is_decoder=True,
+    ),
+    "bart decoder, deeper than its encoder": lambda: tf.BartConfig(
+        **IDS, d_model=16, decoder_layers=2, encoder_layers=1, decoder_ffn_dim=16,
+        encoder_ffn_dim=16, decoder_attention_heads=2, encoder_attention_heads=2, is_decoder=True,
+        is_encoder_decoder=False, max_position_embeddings=64,
     ),
     "xlm-roberta decoder": lambda: tf.XLMRobertaConfig(**BERT, is_decoder=True),
     "bert decoder": lambda: tf.BertConfig(**BERT, is_decoder=True),
@@ -341,6 +353,54 @@ def test_logits_that_are_not_finite_are_named(tmp_path):
         open_subject(tmp_path)
 
 
+def test_an_encoder_without_a_head_is_named_as_one(tmp_path):
+    """Was: a list of missing weights, without a word on what does read such a model."""
+    folder = saved(tmp_path, tf.BertModel(tf.BertConfig(**BERT)))
+    with pytest.raises(UserError, match=r"lacks weights .* Only the head is missing.*lmlab embed"):
+        open_subject(folder)
+    assert open_encoder(folder).limit == 66
+    saved(tmp_path / "cut", tf.BertModel(tf.BertConfig(**{**BERT, "num_hidden_layers": 1})))
+    config = json.loads((tmp_path / "cut" / "config.json").read_text())
+    (tmp_path / "cut" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
+    with pytest.raises(UserError, match="lacks weights") as refused:
+        open_subject(tmp_path / "cut")
+    assert "Only the head" not in str(refused.value)
+
+
+def test_a_tokenizer_that_is_read_by_other_rules_than_its_own_is_named(tmp_path, capsys):
+    """Qwen2's rules make no ids at all of these words, without a word."""
+    pretrained_tokenizer(str(saved(tmp_path / "gpt2", causal(CAUSAL["gpt2"]()))))
+    assert "other ids" not in capsys.readouterr().err
+    qwen = saved(tmp_path / "qwen", causal(tf.Qwen2Config(
+        **{k: v for k, v in LLAMA.items() if k != "head_dim"}
+    )))  # fmt: skip
+    assert len(pretrained_tokenizer(str(qwen)).encode("w1 w2")) == 0
+    assert "as a Qwen2Tokenizer, which makes other ids of text than" in capsys.readouterr().err
+
+
+def test_what_is_trained_is_tried_out_as_what_is_loaded(tmp_path, text_store):
+    """Was: `--model.path` looked at the declared length alone, of one name."""
+
+    def refused(config: Any, context: int, objective: ObjectiveName, message: str) -> None:
+        config.save_pretrained(tmp_path)
+        wanted = TrainConfig(
+            store=text_store.path, out=tmp_path / "run", context=context, objective=objective,
+            model=ModelConfig("auto", path=str(tmp_path)),
+        )  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            initial_model(
+                wanted, text_store, training_tokenizer(wanted, text_store), Found(None, 0, ())
+            )
+
+    offset = tf.CamembertConfig(**{**BERT, "pad_token_id": 1}, is_decoder=True)
+    refused(offset, 67, "causal", r"allows 66 positions \(max_position_embeddings of its")
+    refused(CAUSAL["mpt, ALiBi"](), 65, "causal", r"allows 64 positions \(max_seq_len of its")
+    sees = tf.XLNetConfig(vocab_size=V, d_model=16, n_layer=1, n_head=2, d_inner=16)
+    refused(sees, 32, "causal", "XLNetLMHeadModel.* sees what it would have to predict")
+    one_way = tf.BertConfig(**BERT, is_decoder=True)
+    refused(one_way, 32, "masked", "cannot fill in masks from both sides")
+
+
 def with_padded_rows(folder: Path) -> tuple[Any, Path]:
     """A model with 20 rows of the embedding beyond the tokenizer, which get most probability."""
     config = CAUSAL["gpt2"]()
@@ -399,6 +459,24 @@ def test_ids_beyond_the_embedding_are_named(tmp_path):
         open_subject(tmp_path)
     with pytest.raises(UserError, match=f"the tokenizer has {V + 1} ids, the model embeds {V} "):
         open_encoder(tmp_path)
+
+
+def test_tasks_name_what_was_read_before_a_text_and_what_was_lost_of_it(tmp_path):
+    """Was: `score` named them, `eval` did not."""
+    items = (
+        MultipleChoice("1", "w1", (" w2", " w3"), 0, None),
+        MultipleChoice("2", "", ("w1 never", "w1 seen"), 0, None),
+    )
+    task = Task("choices", "file", items, 2)
+    notes = zero_shot(open_subject(saved(tmp_path / "c", causal(CAUSAL["gpt2"]()))), task).notes
+    assert notes[0] == (
+        "a text with a context is read behind no token of its own, one without behind <s> (id 0)"
+    )
+    # two <unk>, exactly as likely as each other
+    assert "2 of 4 texts" in notes[1]
+    assert "2 tokens are <unk>; what it cannot tell apart is equally likely" in notes[1]
+    notes = zero_shot(open_subject(saved(tmp_path / "m", masked(MASKED["bert"]()))), task).notes
+    assert notes[0] == "a text stands between <s> (id 0) and </s> (id 2)"
 
 
 def test_windows_that_cannot_be_padded_are_scored_alone(tmp_path):

@@ -365,6 +365,8 @@ def test_bits_per_byte_of_a_lossy_tokenizer_are_of_another_text(tmp_path, capsys
         assert gone <= split.loss.bytes <= gone + 4 * split.documents
         assert f"{split.loss.unknown} tokens are <unk>" in (split.loss_note or "")
         assert (split.loss_note or "none") in split.text_note
+        assert "documents do not come back" in (split.copied_note or "")
+        assert "bits per byte" not in (split.copied_note or "")
         assert "Windows begin with </s> (id 1)." in split.text_note
     assert prepare(config).fingerprint == store.fingerprint
     assert "the tokenizer loses text" in capsys.readouterr().err
@@ -372,7 +374,7 @@ def test_bits_per_byte_of_a_lossy_tokenizer_are_of_another_text(tmp_path, capsys
 
 def test_own_tokenizers_have_no_note(text_store):
     split = text_store.split("train")
-    assert (split.loss, split.loss_note) == (TextLoss(), None)
+    assert (split.loss, split.loss_note, split.copied_note) == (TextLoss(), None, None)
     assert split.text_note == "Windows begin with <|bos|> (id 0)."
 
 

@@ -192,7 +192,8 @@ def embed(arguments: Sequence[str]) -> None:
         label: {"folder": str(store.path), "rows": store.rows, "width": store.width}
         for label, store in embedded.stores.items()
     }
-    write_results("embed", config, {"embeddings": rows, "pieces": embedded.pieces})
+    text = {"text": embedded.text_note} if embedded.text_note else {}
+    write_results("embed", config, {"embeddings": rows, "pieces": embedded.pieces, **text})
     print_table(
         ["model", "rows", "width", "folder"],
         [
@@ -201,6 +202,8 @@ def embed(arguments: Sequence[str]) -> None:
         ],
     )
     print(f"{embedded.pieces:,} pieces, {embedded.shortened:,} cut to fit the shortest model")
+    for note in text.values():
+        print(f"note: {note}")
 
 
 def decompose(arguments: Sequence[str]) -> None:

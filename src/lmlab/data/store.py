@@ -400,6 +400,18 @@ class Split:
         return None
 
     @property
+    def copied_note(self) -> str | None:
+        """As `loss_note`, where other models read the text that the store's tokens spell."""
+        if not self.loss:
+            return None
+        return loss_note(
+            self.loss,
+            documents=self.documents,
+            text_bytes=self.text_bytes,
+            meaning="every model reads what is left",
+        )
+
+    @property
     def text_note(self) -> str:
         """What methods say of the text: the token that windows begin with, and what was lost."""
         begins = f"Windows begin with {self.store.tokenizer.begins_with}."

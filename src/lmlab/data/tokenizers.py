@@ -35,6 +35,7 @@ from lmlab.config.hub import where_from
 from lmlab.config.numbers import Options
 from lmlab.durable import from_json
 from lmlab.errors import UserError
+from lmlab.progress import say
 
 BOS = "<|bos|>"
 END_OF_TEXT = "<|endoftext|>"
@@ -99,13 +100,21 @@ class TextLoss:
         return asdict(self)
 
 
-def loss_note(loss: TextLoss, *, documents: int, text_bytes: int) -> str:
-    """A sentence on what was lost of so many documents and bytes."""
+def loss_note(
+    loss: TextLoss,
+    *,
+    documents: int,
+    text_bytes: int,
+    unit: str = "documents",
+    meaning: str = "bits per byte are those of another text",
+) -> str:
+    """A sentence on what was lost of so many documents (or another `unit`) and bytes, and what that
+    means."""
     unknown = f", {loss.unknown:,} tokens are <unk>" if loss.unknown else ""
     return (
-        f"the tokenizer loses text: {loss.documents:,} of {documents:,} documents do not come "
+        f"the tokenizer loses text: {loss.documents:,} of {documents:,} {unit} do not come "
         f"back from their tokens, at least {loss.bytes / max(text_bytes, 1):.2%} of the bytes"
-        f"{unknown}; bits per byte are those of another text"
+        f"{unknown}; {meaning}"
     )
 
 
@@ -319,6 +328,7 @@ def pretrained_tokenizer(name: str) -> TextTokenizer:
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise UserError(f"tokenizer '{name}' has no fast (tokenizers) form, which lmlab needs")
+    _say_other_reading(name, backend, type(loaded).__name__)
     end = _first(loaded.eos_token_id, loaded.sep_token_id, loaded.pad_token_id)
     bos = _first(loaded.bos_token_id, loaded.cls_token_id, end)
     if bos is None or end is None:
@@ -331,6 +341,27 @@ def pretrained_tokenizer(name: str) -> TextTokenizer:
         end_of_text_id=end,
         mask_id=loaded.mask_token_id,
     )
+
+
+_SAMPLE = "It's 1234 words -- of the (usual) kinds:\n  caf\u00e9, na\u00efve."
+"""Text on which tokenizers differ that cut words, numbers, blanks or accents in other ways."""
+
+
+def _say_other_reading(name: str, backend: Tokenizer, kind: str) -> None:
+    """Says where transformers gives a folder's tokenizer the rules of the model's architecture
+    (Qwen2, and others that it lists), which make other ids than its own `tokenizer.json`."""
+    try:
+        own = Tokenizer.from_file(str(Path(name) / "tokenizer.json"))
+    except Exception:  # not a folder with such a file, which `tokenizers` has no class of error for
+        return
+    own.no_truncation()
+    theirs = backend.encode(_SAMPLE, add_special_tokens=False).ids
+    if theirs != own.encode(_SAMPLE, add_special_tokens=False).ids:
+        say(
+            f"{name}: transformers reads its tokenizer as a {kind}, which makes other ids of text "
+            "than its tokenizer.json does. lmlab follows transformers; a model that was trained on "
+            "the ids of tokenizer.json does not know these, and its scores mean nothing"
+        )
 
 
 def _first(*ids: int | None) -> int | None:

@@ -19,7 +19,7 @@ import difflib
 import os
 import random
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
@@ -35,6 +35,7 @@ from lmlab.lm.likelihood import (
     Request,
     likelihood_method,
     log_likelihoods,
+    reading_notes,
     rolling_log_likelihoods,
 )
 from lmlab.lm.sampling import check_continues, continuations
@@ -64,24 +65,30 @@ _GREEDY = {"loglikelihood": {"acc"}, "multiple_choice": {"exact_match"}}
 
 
 class SubjectLM(LM):
-    """A subject as lm-eval's model. `truncated` counts the requests cut to fit, by task."""
+    """A subject as lm-eval's model. `truncated` counts the requests cut to fit, `texts` are those
+    that were read, by task."""
 
     def __init__(self, subject: Subject, *, batch: int | None = None) -> None:
         super().__init__()
         self.subject, self.batch = subject, batch
         self.truncated: Counter[str] = Counter()
+        self.texts: defaultdict[str, list[str]] = defaultdict(list)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, and whether it is the greedy one."""
         asked = [Request(*r.args, where=f"{r.task_name}, document {r.doc_id}") for r in requests]
         found = log_likelihoods(self.subject, asked, greedy=True, batch=self.batch)
         self._count(requests, found)
+        for request, one in zip(requests, asked, strict=True):
+            self.texts[request.task_name].append(one.context + one.continuation)
         greedy_N = np.zeros(len(asked), dtype=bool) if found.greedy_N is None else found.greedy_N
         return list(zip(found.nats_N.tolist(), greedy_N.tolist(), strict=True))
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
         """Log-likelihood of each text, read in windows."""
         texts = [r.args[0] for r in requests]
+        for request, text in zip(requests, texts, strict=True):
+            self.texts[request.task_name].append(text)
         return rolling_log_likelihoods(self.subject, texts, batch=self.batch).nats_N.tolist()
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
@@ -92,6 +99,7 @@ class SubjectLM(LM):
             groups.setdefault(repr(request.args[1]), []).append(n)
         for rows in groups.values():
             request = requests[rows[0]]
+            self.texts[request.task_name] += [requests[n].args[0] for n in rows]
             texts = continuations(
                 self.subject,
                 [requests[n].args[0] for n in rows],
@@ -256,7 +264,10 @@ def _results(subject: Subject, model: SubjectLM, loaded: Any, found: Any) -> lis
                 method=likelihood_method(subject),
                 truncated=sum(model.truncated[m] for m in members),
                 values={},  # lm-eval keeps them to itself
-                notes=tuple(notes),
+                notes=(
+                    *notes,
+                    *reading_notes(subject, [t for m in members for t in model.texts[m]]),
+                ),
             )
         )
     return made

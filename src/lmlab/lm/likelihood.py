@@ -26,7 +26,7 @@ scored token), K tokens, B batch, T positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 from lmlab.data.order import BACKWARD, FORWARD
-from lmlab.data.tokenizers import TextTokenizer
+from lmlab.data.tokenizers import TextLoss, TextTokenizer, loss_note
 from lmlab.errors import UserError
 from lmlab.lm.language_model import Subject
 from lmlab.lm.shared_prefixes import (
@@ -236,6 +236,33 @@ def leading_ids(subject: Subject) -> np.ndarray:
         if dressed[count : count + len(plain)] == plain:
             return np.array(dressed[:count], dtype=np.int64)
     return np.array([], dtype=np.int64)
+
+
+def reading_notes(subject: Subject, texts: Iterable[str]) -> tuple[str, ...]:
+    """What must be known of how a subject reads these texts: the tokens that it puts before them,
+    and what its tokenizer loses of them."""
+    tokenizer = subject.tokenizer
+
+    def names(ids: Iterable[int]) -> str:
+        return " ".join(f"{tokenizer.backend.id_to_token(i)} (id {i})" for i in ids)
+
+    lead, alone = leading_ids(subject).tolist(), tokenizer.begins_with
+    if isinstance(subject.objective, Masked):
+        begins = f"a text stands between {alone} and {names([tokenizer.end_of_text_id])}"
+    elif subject.record:
+        begins = f"a text is read behind {alone}"
+    else:
+        begins = f"a text with a context is read behind {names(lead) or 'no token of its own'}"
+        begins += f", one without behind {alone}"
+    different = list(dict.fromkeys(texts))
+    lost = sum(tokenizer.losses(different, tokenizer.encode_batch(different)), TextLoss())
+    if not lost:
+        return (begins,)
+    text_bytes = sum(len(text.encode("utf-8")) for text in different)
+    meaning = "what it cannot tell apart is equally likely"
+    return begins, loss_note(
+        lost, documents=len(different), text_bytes=text_bytes, unit="texts", meaning=meaning
+    )
 
 
 def _as_read(

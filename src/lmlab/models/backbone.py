@@ -80,8 +80,10 @@ class Backbone:
 
         hook = self._head.register_forward_hook(enlarge)
         try:
-            own = self.model(ids_BT).logits
-            hidden = self.transformed(self._body(input_ids=ids_BT).last_hidden_state)
+            # a cache counts the layers of the configuration, of which a decoder may have more
+            own = self.model(ids_BT, **uncached_option(self.model)).logits
+            read = self._body(input_ids=ids_BT, **uncached_option(self._body))
+            hidden = self.transformed(read.last_hidden_state)
             ours = nn.functional.linear(hidden, self.weight_VD, self.bias_V)
         except (AttributeError, RuntimeError, TypeError, ValueError):
             return False

@@ -115,7 +115,7 @@ def behaviour(model: Any) -> Behaviour:
 def input_length(model: Any, table: Table | None) -> InputLength:
     """How long a model's input may be: what its table of positions holds and its configuration
     declares, the smaller of the two."""
-    declared = _declared(model.config)
+    declared = declared_length(model.config)
     if table is not None and (declared is None or table.rows - table.first <= declared[1]):
         offset = f", of which it reads those from {table.first} on" if table.first else ""
         return InputLength(table.rows - table.first, f"its table of {table.rows} positions{offset}")
@@ -148,7 +148,7 @@ def _tried(model: Any) -> Behaviour:
     read = _reader(model)
     ids_T = probe_ids(model, _TOKENS)
     table = _table(model, read, ids_T)
-    declared = _declared(model.config)
+    declared = declared_length(model.config)
     length = min(
         _TOKENS,
         _TOKENS if table is None else table.rows - table.first,
@@ -213,9 +213,12 @@ def _draws(read: Read, ids_1T: torch.Tensor) -> bool:
 
 
 def uncached_option(module: Any) -> dict[str, bool]:
-    """`use_cache=False` for a module that takes it: a cache that nobody reads is waste."""
-    takes = "use_cache" in inspect.signature(module.forward).parameters
-    return {"use_cache": False} if takes else {}
+    """`use_cache=False` for a module that takes it, or hands all that it is given to one within
+    (BART's decoder): a cache that nobody reads is waste."""
+    parameters = inspect.signature(module.forward).parameters
+    rest = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    hands_on = {p.kind for p in parameters.values()} == rest
+    return {"use_cache": False} if "use_cache" in parameters or hands_on else {}
 
 
 def check_finite(model: Any, output_TV: torch.Tensor) -> None:
@@ -322,7 +325,7 @@ def _table(model: Any, read: Read, ids_T: torch.Tensor) -> Table | None:
     return min(lookups.tables, key=lambda t: t.rows - t.first, default=None)
 
 
-def _declared(config: Any) -> tuple[str, int] | None:
+def declared_length(config: Any) -> tuple[str, int] | None:
     """A length in a configuration of text, and its name."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     for name in _LENGTHS:

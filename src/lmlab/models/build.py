@@ -30,6 +30,7 @@ from lmlab.config.hub import where_from
 from lmlab.config.model import MASKED, RECURRENT, ModelConfig
 from lmlab.config.towers import TowersConfig
 from lmlab.errors import UserError
+from lmlab.models.behaviour import declared_length
 from lmlab.models.recurrent import RecurrentConfig
 from lmlab.models.towers import towers_config
 
@@ -158,11 +159,11 @@ def _auto_config(path: str, changes: dict[str, Any], context: int) -> PreTrained
         )
     except Exception as error:
         raise UserError(f"--model.path {path}: no usable transformers config: {error}") from error
-    longest = getattr(loaded, "max_position_embeddings", None)
-    if isinstance(longest, int) and longest < context:
+    declared = declared_length(loaded)
+    if declared is not None and declared[1] < context:
         raise UserError(
-            f"--model.path {path} allows {longest} positions, fewer than the context {context}; "
-            "give a shorter --context"
+            f"--model.path {path} allows {declared[1]} positions ({declared[0]} of its "
+            f"configuration), fewer than the {context} needed; give a shorter --context"
         )
     return loaded
 

@@ -106,10 +106,20 @@ def _load(kind: Any, name: str, **settings: Any) -> tuple[Any, set[str]]:
 
 def _refuse(name: str, model: Any, missing: set[str]) -> None:
     """`UserError` where weights are missing: transformers would go on with random ones."""
-    if missing:
-        raise UserError(
-            f"{name} lacks weights of a {type(model).__name__}: {', '.join(sorted(missing)[:3])}"
+    if not missing:
+        return
+    body = getattr(model, "base_model", model)
+    inside = {f"{model.base_model_prefix}.{key}" for key in body.state_dict()}
+    hint = ""
+    if body is not model and not missing & inside:
+        hint = (
+            ". Only the head is missing: this is an encoder of text (a sentence encoder, or a "
+            "model saved without its head), which gives tokens no probability; `lmlab embed` and "
+            "`lmlab decompose` read such models"
         )
+    raise UserError(
+        f"{name} lacks weights of a {type(model).__name__}: {', '.join(sorted(missing)[:3])}{hint}"
+    )
 
 
 def language_model_kinds(config: Any) -> tuple[bool, bool]:

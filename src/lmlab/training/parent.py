@@ -125,12 +125,28 @@ def check_fit(model: Any, parent: Parent, config: TrainConfig, tokenizer: TextTo
             f"{config.store} has a vocabulary of {tokenizer.vocabulary:,}, but {name} embeds only "
             f"{rows:,} tokens; prepare the text with the parent's own tokenizer"
         )
-    check_length(model, name, config)
+    check_model(model, name, config)
 
 
-def check_length(model: Any, name: str, config: TrainConfig) -> None:
-    """`UserError` unless a model takes as many positions as `config` needs."""
-    length = input_length(model, behaviour(model).table)
+def check_model(model: Any, name: str, config: TrainConfig) -> None:
+    """`UserError` unless a model reads text as the objective needs (a causal one must not see what
+    it predicts), the same each time, and takes as many positions as `config` needs."""
+    found = behaviour(model)
+    if found.bidirectional and not (
+        config.reads_both_sides or config.objective == "classification"
+    ):
+        raise UserError(
+            f"--objective {config.objective}: in {name} ({type(model).__name__}) a later token "
+            "moves an earlier logit, so it sees what it would have to predict; take another model, "
+            "or a masked objective"
+        )
+    if config.is_masked and not found.bidirectional:
+        raise UserError(
+            f"--objective {config.objective}: in {name} ({type(model).__name__}) no later token "
+            "moves an earlier logit, so it cannot fill in masks from both sides; take another "
+            "model, or a causal objective"
+        )
+    length = input_length(model, found.table)
     if length.tokens is not None and length.tokens < config.positions:
         raise UserError(
             f"--context {config.context}: {name} takes {length.tokens} positions ({length.basis}), "

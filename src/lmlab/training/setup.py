@@ -39,7 +39,7 @@ from lmlab.progress import say
 from lmlab.run_folders.checkpoint import Found
 from lmlab.training.classifier import classification_record, classifier_of
 from lmlab.training.hardware import available_cores, resolve_device, resolve_dtype
-from lmlab.training.parent import Parent, child_model, find_parent
+from lmlab.training.parent import Parent, check_model, child_model, find_parent
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -168,6 +168,8 @@ def initial_model(
         model: Any = build_model(
             backbone_config(config, store), seed=key(config.seed, 0x1217), masked=config.is_masked
         )
+        if config.model.path is not None and not config.is_towers:
+            check_model(model, f"--model.path {config.model.path}", config)
     else:
         model = child_model(config, parent, tokenizer)
     if prior := config.output_prior():

@@ -75,6 +75,8 @@ class Embedded:
     clusters: Clusters
     """Of the pieces."""
     cluster_unit: str
+    text_note: str | None = None
+    """What the store's tokenizer lost of the text that all models read, in words."""
 
     def units(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         """Rows of all models, shard after shard, and the unit of resampling of each: its document,
@@ -138,7 +140,12 @@ def embed_models(
             )
             one.encoder.body.to("cpu")
         made[split] = Embedded(
-            stores, len(pieces), pieces.shortened, pieces.clusters, pieces.cluster_unit
+            stores,
+            len(pieces),
+            pieces.shortened,
+            pieces.clusters,
+            pieces.cluster_unit,
+            store.split(split).copied_note,
         )
     return made
 
@@ -214,6 +221,8 @@ class DecompositionOfModels:
     documents: int
     clusters: int
     cluster_unit: str
+    text_note: str | None = None
+    """What the store's tokenizer lost of the test text, in words."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -224,6 +233,7 @@ class DecompositionOfModels:
             "test_documents": self.documents,
             "test_clusters": self.clusters,
             "cluster": self.cluster_unit,
+            **({"text": self.text_note} if self.text_note else {}),
             "group_correlation": None if self.group is None else asdict(self.group),
             "group_correlation_train": self.group_train,
             "targets": {name: found.to_json() for name, found in self.found.items()},
@@ -327,6 +337,7 @@ def _decomposed(
         documents=embedded["test"].clusters.documents,
         clusters=embedded["test"].clusters.clusters,
         cluster_unit=embedded["test"].cluster_unit,
+        text_note=embedded["test"].text_note,
     )
 
 

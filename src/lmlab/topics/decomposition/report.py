@@ -309,6 +309,8 @@ def _methods_section(results: dict[str, Any]) -> Section:
         "over these of log(1 − R²), Student t, the fit as it is; they say nothing "
         "of other seeds. Every pair has its own ridge, chosen on validation as that of a whole fit."
     )
+    if "text" in main:
+        text += f" Text: {main['text']}."
     tables = []
     if zoo:
         tables.append(

@@ -82,7 +82,7 @@ def group_finding(values: dict[str, Any]) -> str:
 
 def notes(values: dict[str, Any]) -> list[str]:
     """What a reader must know of single fits."""
-    made = []
+    made = [values["text"]] if "text" in values else []
     for name, found in values["targets"].items():
         for note in (found["note"], found["interval"]["note"], _path_note(found)):
             if note and not note.startswith("one model each"):

@@ -32,7 +32,7 @@ import numpy as np
 from lmlab.data.tasks import LastWord, MinimalPair, MultipleChoice, Task
 from lmlab.errors import UserError
 from lmlab.lm.language_model import Subject
-from lmlab.lm.likelihood import Likelihoods, Method, Request, log_likelihoods
+from lmlab.lm.likelihood import Likelihoods, Method, Request, log_likelihoods, reading_notes
 from lmlab.numerics.random_effects import MINIMUM_CLUSTERS, Clusters, two_way_ratio
 from lmlab.progress import Bar
 
@@ -163,6 +163,7 @@ def credit(nats_C: np.ndarray, answer: int) -> float:
 def _result(
     subject: Subject,
     task: Task,
+    requests: Sequence[Request],
     found: Likelihoods,
     metrics: Metrics,
     values: Mapping[str, np.ndarray],
@@ -179,7 +180,7 @@ def _result(
         method=found.method,
         truncated=found.truncated,
         values=values,
-        notes=notes,
+        notes=(*notes, *reading_notes(subject, [r.context + r.continuation for r in requests])),
     )
 
 
@@ -205,7 +206,7 @@ def _lambada(
         error = None if nats.standard_error is None else perplexity * nats.standard_error
         metrics["perplexity"] = Estimate(perplexity, error, nats.items)
     metrics["nats_per_word"] = nats
-    return _result(subject, task, found, metrics, values, notes=tuple(notes))
+    return _result(subject, task, requests, found, metrics, values, notes=tuple(notes))
 
 
 def _blimp(
@@ -227,6 +228,7 @@ def _blimp(
     return _result(
         subject,
         task,
+        requests,
         found,
         {"accuracy": mean_of_sets(list(sets.values()))},
         {"accuracy": credit_N},
@@ -262,6 +264,7 @@ def _choices(
     return _result(
         subject,
         task,
+        requests,
         found,
         {
             name: mean_estimate(values) if sets is None else mean_over_grouped_items(values, sets)
