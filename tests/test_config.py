@@ -220,6 +220,17 @@ def test_any_configuration_comes_back(config):
     assert from_mapping(Outer, to_mapping(config), where="here") == config
 
 
+def test_a_whole_number_for_any_number_makes_the_same_digest():
+    """In Python as at the command line: the folder of a study and its page are the same."""
+    whole, typed = (
+        FinetuneConfig(models=("a",), tasks=("glue=rte",), epochs=epochs) for epochs in (3, 3.0)
+    )
+    assert digest(to_mapping(whole)) == digest(to_mapping(typed))
+    several = HeadlessStudyConfig(learning_rates=(1, 2))
+    assert to_mapping(several)["learning_rates"] == [1.0, 2.0]
+    assert repr(several.learning_rates) == "(1.0, 2.0)"
+
+
 def test_digests_are_of_the_values():
     assert digest({"a": 1, "b": [1.5, None]}) == digest({"b": [1.5, None], "a": 1})
     assert digest({"a": 1}) != digest({"a": 1.0})

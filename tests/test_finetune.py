@@ -28,6 +28,7 @@ from lmlab.run_folders.checkpoint import checkpoints, newest_checkpoint
 from lmlab.topics.finetuning.classify import reported_outputs
 from lmlab.topics.finetuning.options import FinetuneConfig
 from lmlab.topics.finetuning.study import run_finetune
+from lmlab.topics.registry import read_result
 from lmlab.training.loop import Trainer, train
 
 CAUSAL, MASKED = ("gpt2", "neox", "llama", "gru", "lstm"), ("bert", "modernbert", "distilbert")
@@ -319,23 +320,30 @@ def test_a_study_compares_models_with_intervals_and_resumes(text_store, tmp_path
         tasks=(f"tsv={file}",), names=("causal", "<masked>"), seeds=2, epochs=3,
         learning_rate=1e-2, lab=tmp_path / "lab", out=tmp_path / "out", dtype="float32",
     )  # fmt: skip
-    page = run_finetune(config)
-    results = (tmp_path / "out/results.json").read_bytes()
-    first, second = json.loads(results)["tasks"][0]["models"]
-    assert first["difference"] is None
-    accuracy = second["metrics"]["accuracy"]
-    assert accuracy["low"] < accuracy["estimate"] < accuracy["high"]
-    difference = second["difference"]["accuracy"]["estimate"]
-    assert difference == pytest.approx(
-        accuracy["estimate"] - first["metrics"]["accuracy"]["estimate"]
+    result = run_finetune(config)
+    page = tmp_path / "out/report.html"
+    stored = (tmp_path / "out/results.json").read_bytes()
+    first, second = result.tasks[0].models
+    assert first.difference is None
+    assert second.difference is not None
+    accuracy = second.metrics["accuracy"]
+    assert accuracy.bounds is not None
+    assert accuracy.bounds[0] < accuracy.estimate < accuracy.bounds[1]
+    assert second.difference["accuracy"].estimate == pytest.approx(
+        accuracy.estimate - first.metrics["accuracy"].estimate
     )
     assert "<masked>" not in page.read_text()
     assert "&lt;masked&gt;" in page.read_text()
-    run_finetune(config)
-    assert (tmp_path / "out/results.json").read_bytes() == results
+    frame = result.frame()
+    assert frame[frame["model"] == "<masked>"]["value"].tolist() == [
+        metric.estimate for metric in second.metrics.values()
+    ]
+    assert read_result(tmp_path / "out") == run_finetune(config) == result
+    assert (tmp_path / "out/results.json").read_bytes() == stored
+    drawn = page.read_bytes()
     page.unlink()
     assert main(["report", "--study", str(tmp_path / "out")]) == 0
-    assert page.is_file()
+    assert page.read_bytes() == drawn
 
 
 def test_mistakes_are_named(text_store, tmp_path, parents):

@@ -15,9 +15,12 @@ from hypothesis import HealthCheck, given, settings
 
 from lmlab.errors import UserError
 from lmlab.results import Result
+from lmlab.topics.finetuning.options import FinetuneConfig
 from lmlab.topics.registry import KINDS
 
 RESULTS = sorted(KINDS)
+CONFIGS = (FinetuneConfig(("gpt2", "other"), ("glue=rte",), names=("a", "b")),)
+"""Options that results hold: values drawn at random would be refused."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ def _strategies():
             np.float64, arrays.array_shapes(max_dims=2, max_side=3), elements=st.floats()
         ),
     )
+    for config in CONFIGS:
+        st.register_type_strategy(type(config), st.just(config))
     st.register_type_strategy(float, st.floats() | st.sampled_from([0.0, 1.5]))
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,10 +28,13 @@ from lmlab.config.model import ModelConfig
 from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.errors import UserError
 from lmlab.locks import Held, Lock, alone, holder, last_note, this_process
+from lmlab.pages.page import Section, Table
+from lmlab.pages.report import Report
+from lmlab.results import Result, read_values
 from lmlab.run_folders.journal import Journal, last_record, read_journal
 from lmlab.studies import parts as module
 from lmlab.studies.options import SubmitConfig, study_folder
-from lmlab.studies.parts import LeftToOthers, Part, carry_out
+from lmlab.studies.parts import LeftToOthers, Part, run_parts
 from lmlab.studies.status import claim_file, study_status, summary, write_plan
 from lmlab.topics.arrow.options import ArrowConfig
 from lmlab.training.loop import train
@@ -46,20 +49,35 @@ with Lock(Path(sys.argv[1])):
 """
 
 
-def study(out: Path, makes, *, worker: bool) -> Path:
+@dataclass(frozen=True)
+class Values(Result, kind="values", views=__name__):
+    """What the parts of a study gave, in order."""
+
+    values: tuple[int, ...]
+
+
+def tables(result: Values) -> list[Table]:
+    return [Table(["value"], [[value] for value in result.values], "Values.")]
+
+
+def report(result: Values) -> Report:
+    return Report("Values", "Some values.", [Section("All", tables=tables(result))])
+
+
+def study(out: Path, makes, *, worker: bool) -> Values:
     """A study whose parts are functions of the bar; its result is what they give, in order."""
     parts = {
         i: Part(f"part {i}", TrainConfig(store=out, out=out / "runs" / f"run-{i}"), make)
         for i, make in enumerate(makes)
     }
-    return carry_out(
-        "study", parts, lambda made: {"values": [made[i] for i in parts]}, json.dumps,
+    return run_parts(
+        "study", parts, Values, lambda made: Values(tuple(made[i] for i in parts)),
         out=out, work=float(len(parts)), worker=worker,
     )  # fmt: skip
 
 
 def values(out: Path) -> list[int]:
-    return json.loads((out / "results.json").read_text())["values"]
+    return list(Values.from_json(read_values(out)).values)
 
 
 class Kept:
@@ -193,13 +211,14 @@ def test_a_report_is_made_by_one(tmp_path):
     assert not (tmp_path / "results.json").exists()
 
     def another(bar) -> int:
-        (tmp_path / "report.html").write_text("made meanwhile")
+        Values((7,)).save(tmp_path)
         return 0
 
-    study(tmp_path, [another], worker=True)
-    assert (tmp_path / "report.html").read_text() == "made meanwhile"
-    study(tmp_path, kept.makes, worker=False)
-    assert (tmp_path / "report.html").read_text() == '{"values": [0]}'
+    assert study(tmp_path, [another], worker=True) == Values((7,))
+    assert values(tmp_path) == [7]
+    assert study(tmp_path, kept.makes, worker=False) == Values((0,))
+    assert values(tmp_path) == [0]
+    assert (tmp_path / "report.html").read_text() == Values((0,)).page()
 
 
 def test_preparing_is_done_by_one_while_others_wait(tmp_path, capsys):

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from lmlab.results import Result
 
 
-def end_of_study(report: Path) -> None:
+def end_of_study(folder: Path) -> None:
     """Prints the table of a finished study and where its report is."""
     from lmlab.topics.redraw import result_rows
 
-    columns, rows = result_rows(report.parent)
+    columns, rows = result_rows(folder)
     print_table(columns, rows)
-    print(f"report: {report.resolve()}")
+    print(f"report: {(folder / PAGE).resolve()}")
 
 
 def store_of_head(head: str, path: Path | None) -> TokenStore | None:

@@ -25,9 +25,9 @@ and more at any time.
 
 
 class Run(Protocol):
-    """Runs a study and returns the path of its report."""
+    """Runs a study and writes its result into its folder."""
 
-    def __call__(self, config: Any, *, worker: bool) -> Path: ...
+    def __call__(self, config: Any, *, worker: bool) -> object: ...
 
 
 def run_study(
@@ -58,11 +58,11 @@ def run_study(
     from lmlab.studies.parts import LeftToOthers
 
     try:
-        report = load()(config, worker=worker)
+        load()(config, worker=worker)
     except LeftToOthers as left:
         print(left)
     else:
-        end_of_study(report)
+        end_of_study(out)
 
 
 def _taken(arguments: list[str], name: str) -> bool:

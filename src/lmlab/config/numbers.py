@@ -5,6 +5,8 @@ file and Python code are told alike, before any work. Without a word of its own 
 least 1 (sizes, counts, windows, seeds) and another one finite and not negative; what may be
 0 says so (`at_least`). Closer bounds stand in each configuration's `__post_init__`, which runs
 after.
+- A whole number for an option that takes any is kept as the float that a command line would give
+  (3 as 3.0): a configuration is the same, and has the same digest, however it was made.
 """
 
 from __future__ import annotations
@@ -35,11 +37,21 @@ class Options:
         further: Callable[[Any], None] | None = cls.__dict__.get("__post_init__")
 
         def __post_init__(self: Any) -> None:
+            _as_floats(self)
             check_numbers(self, cls._prefix)
             if further is not None:
                 further(self)
 
         cls.__post_init__ = __post_init__  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _as_floats(config: Any) -> None:
+    for each in dataclasses.fields(config):
+        value = getattr(config, each.name)
+        if type(value) is int and each.type in ("float", "float | None"):
+            object.__setattr__(config, each.name, float(value))
+        elif isinstance(value, tuple) and each.type == "tuple[float, ...]":
+            object.__setattr__(config, each.name, tuple(map(float, value)))
 
 
 def check_numbers(config: Any, prefix: str) -> None:

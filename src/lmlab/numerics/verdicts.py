@@ -25,7 +25,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from lmlab.numerics.power import detectable_effect
-from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS
+from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS, Interval
 
 MINIMUM_SEEDS = 3
 """Below this no verdict is given on what the seeds stand for."""
@@ -50,9 +50,10 @@ class Evidence:
     documents: int
 
     @classmethod
-    def of(cls, interval: Mapping[str, Any]) -> Self:
-        """From the stored form of `numerics.random_effects.Interval`."""
-        return cls(**{name: interval[name] for name in cls.__dataclass_fields__})
+    def of(cls, interval: Interval | Mapping[str, Any]) -> Self:
+        """From an interval, or its stored form."""
+        values = vars(interval) if isinstance(interval, Interval) else interval
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__})
 
     @classmethod
     def of_two_groups(cls, first: Sequence[float], second: Sequence[float], documents: int) -> Self:

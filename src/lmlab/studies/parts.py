@@ -11,7 +11,7 @@ Notable:
   them finished: it makes the report.
 - What a claim's file says is for `--status`; nothing here reads it.
 
-Shapes of types: K key of a part, T what it gives.
+Shapes of types: K key of a part, T what it gives, R the study's result, E its end.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ from lmlab.durable import write_json, write_text
 from lmlab.errors import UserError
 from lmlab.locks import Held, Lock, this_process
 from lmlab.progress import Bar, say, track
+from lmlab.results import PAGE, RESULTS, Result, read_values
 from lmlab.studies.status import REPORT, claim_file, write_plan
 from lmlab.training.setup import planned_tokens
 
 K = TypeVar("K")
 T = TypeVar("T")
+R = TypeVar("R", bound=Result)
+E = TypeVar("E")
 
 _BETWEEN_PASSES = 5.0
 
@@ -58,6 +61,35 @@ class LeftToOthers(Exception):
     """A worker's end: what is left of the study is with other living workers."""
 
 
+def run_parts(
+    study: str,
+    parts: Mapping[K, Part[T]],
+    kind: type[R],
+    result: Callable[[dict[K, T]], R],
+    *,
+    out: Path,
+    work: float,
+    worker: bool,
+) -> R:
+    """Makes the `parts` of a study, and of what they gave its result, which is of the type `kind`
+    and saved in the folder `out`.
+
+    `work` counts tokens, for the progress of `study`. A `worker` shares the parts with others, and
+    goes on past a part that fails. Raises `LeftToOthers` where others are at the rest, and
+    `UserError` for parts that failed, and without `worker` for a part that another process makes.
+    """
+
+    def finish(made: dict[K, T]) -> R:
+        complete = result(made)
+        complete.save(out)
+        return complete
+
+    def read() -> R:
+        return kind.from_json(read_values(out), where=str(out))
+
+    return _carried_out(study, parts, finish, read, out=out, work=work, worker=worker)
+
+
 def carry_out(
     study: str,
     parts: Mapping[K, Part[T]],
@@ -68,14 +100,29 @@ def carry_out(
     work: float,
     worker: bool,
 ) -> Path:
-    """Makes the `parts` of a study, and of what they gave `results.json` and `report.html` in the
-    folder `out`; returns the path of the report.
+    """As `run_parts`, for a study whose results are no `Result` yet; returns the report's path."""
 
-    `work` counts tokens, for the progress of `study`. A `worker` shares the parts with others, and
-    goes on past a part that fails. Raises `LeftToOthers` where others are at the rest, and
-    `UserError` for parts that failed, and without `worker` for a part that another process makes.
-    """
-    report = out / "report.html"
+    def finish(made: dict[K, T]) -> Path:
+        values = results(made)
+        write_json(out / RESULTS, values)
+        write_text(out / PAGE, page(values))
+        return out / PAGE
+
+    return _carried_out(study, parts, finish, lambda: out / PAGE, out=out, work=work, worker=worker)
+
+
+def _carried_out(
+    study: str,
+    parts: Mapping[K, Part[T]],
+    finish: Callable[[dict[K, T]], E],
+    read: Callable[[], E],
+    *,
+    out: Path,
+    work: float,
+    worker: bool,
+) -> E:
+    """What `finish` gives of all parts, or `read` where another worker has finished meanwhile."""
+    report = out / PAGE
     before = _stamp(report)
     rows = [(p.label, p.name, p.request.steps, planned_tokens(p.request)) for p in parts.values()]
     write_plan(out, study, rows)
@@ -90,11 +137,8 @@ def carry_out(
     with lock:
         if worker and _stamp(report) != before:
             say("another worker has made the report")
-            return report
-        values = results(made)
-        write_json(out / "results.json", values)
-        write_text(report, page(values))
-    return report
+            return read()
+        return finish(made)
 
 
 def _by_one(parts: Mapping[K, Part[T]], out: Path, bar: Bar) -> dict[K, T]:

@@ -1,16 +1,22 @@
-"""Reports and tables from the `results.json` of a finished study."""
+"""Reports and tables from the `results.json` of a finished study.
+
+Notable: results that name their kind are read by `registry`, and show themselves; those of the
+other studies are plain values still, and shown by the functions below.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmlab.durable import from_json, write_text
+from lmlab.durable import write_text
 from lmlab.errors import UserError
 from lmlab.pages.page import Part, Section, render_parts
-from lmlab.results import made_by
+from lmlab.pages.text import cell
+from lmlab.results import PAGE, RESULTS, Result, made_by, read_values
 from lmlab.topics.arrow.family import mean_name, mean_words
 from lmlab.topics.arrow.findings import comparison_name, verdict
 from lmlab.topics.arrow.linear_languages import level_words, levels
@@ -26,15 +32,15 @@ from lmlab.topics.encoding.report import (
 )
 from lmlab.topics.encoding.report import summary as encoding_summary
 from lmlab.topics.encoding.tables import explained
-from lmlab.topics.finetuning.report import finetune_page, finetune_rows
 from lmlab.topics.headless.report import headless_page, headless_sections, row_name
 from lmlab.topics.headless.report import summary as headless_summary
 from lmlab.topics.headless.report import verdict as headless_verdict
+from lmlab.topics.registry import KINDS, from_values
 from lmlab.topics.towers.report import summary as towers_summary
 from lmlab.topics.towers.report import towers_page, towers_rows, towers_sections
 from lmlab.topics.towers.report import verdict as towers_verdict
 
-Rows = tuple[list[str], list[list[str]]]
+Rows = tuple[Sequence[str], list[list[str]]]
 
 
 def _arrow_rows(results: dict[str, Any]) -> Rows:
@@ -136,12 +142,11 @@ def _capital(text: str) -> str:
 
 def tour_page(results: dict[str, Any]) -> str:
     """The page of a tour: its parts one after the other, their findings in short at the top."""
-    parts = [(part, _IN_TOUR[part["study"]]) for part in results["parts"]]
-    findings = [f"{part['heading']} {study.short(part)}" for part, study in parts]
+    findings = [" ".join(row) for row in _tour_findings(results)]
     return render_parts(
         results["title"],
         "\n\n".join([_TOUR, *findings]),
-        [Part(part["heading"], study.summary(part), study.sections(part)) for part, study in parts],
+        [_tour_part(part) for part in results["parts"]],
         footer=made_by(results["environment"]),
     )
 
@@ -153,46 +158,81 @@ _TOUR = (
 
 
 def _tour_rows(results: dict[str, Any]) -> Rows:
-    return ["question", "finding"], [
-        [part["heading"], _IN_TOUR[part["study"]].short(part)] for part in results["parts"]
-    ]
+    return ["question", "finding"], _tour_findings(results)
+
+
+def _tour_part(values: dict[str, Any]) -> Part:
+    result = _typed(values, where=values["heading"])
+    if result is None:
+        study = _IN_TOUR[values["study"]]
+        return Part(values["heading"], study.summary(values), study.sections(values))
+    report = _views(result).report(result)
+    return Part(values["heading"], report.summary, report.sections)
+
+
+def _tour_findings(results: dict[str, Any]) -> list[list[str]]:
+    """The question and the one-sentence finding of each part."""
+    rows = []
+    for values in results["parts"]:
+        result = _typed(values, where=values["heading"])
+        said = _IN_TOUR[values["study"]].short(values) if result is None else _headline(result)
+        rows.append([values["heading"], said])
+    return rows
+
+
+def _typed(values: Mapping[str, Any], *, where: str) -> Result | None:
+    """A result that names its kind; None for the plain values of a study that has none.
+
+    The `heading` of a part of the tour is left out.
+    """
+    if "kind" not in values:
+        return None
+    return from_values({k: v for k, v in values.items() if k != "heading"}, where=where)
+
+
+def _views(result: Result) -> Any:
+    return importlib.import_module(result.views)
+
+
+def _headline(result: Result) -> str:
+    return _views(result).headline(result)
 
 
 _STUDIES: dict[str, _Study] = {
     **_IN_TOUR,
-    "finetune": _Study(finetune_page, finetune_rows),
     "tour": _Study(tour_page, _tour_rows),
 }
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """The results of a finished study; `UserError` if there are none, or they are damaged."""
-    file = folder / "results.json"
-    try:
-        results = from_json(file.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: no results.json; run the study first") from error
-    except ValueError as error:
-        raise UserError(f"{file}: damaged: {error}") from error
-    if not isinstance(results, dict) or results.get("study") not in _STUDIES:
+    """The values of a finished study; `UserError` if there are none, or they are damaged."""
+    if not (file := folder / RESULTS).exists():
+        raise UserError(f"{folder}: no {RESULTS}; run the study first")
+    results = read_values(file)
+    if results.get("kind") not in KINDS and results.get("study") not in _STUDIES:
         raise UserError(f"{file}: not the results of a study that has a report")
     return results
 
 
 def redraw(folder: Path) -> Path:
     """Writes report.html beside results.json again; returns its path."""
-    results = read_results(folder)
+    values = read_results(folder)
     try:
-        page = _STUDIES[results["study"]].page(results)
+        result = _typed(values, where=str(folder / RESULTS))
+        page = _STUDIES[values["study"]].page(values) if result is None else result.page()
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(
-            f"{folder / 'results.json'}: made by another version of lmlab, or edited ({error!r})"
+            f"{folder / RESULTS}: made by another version of lmlab, or edited ({error!r})"
         ) from error
-    write_text(folder / "report.html", page)
-    return folder / "report.html"
+    write_text(folder / PAGE, page)
+    return folder / PAGE
 
 
 def result_rows(folder: Path) -> Rows:
     """The finding of a study, a row a comparison; the report has the whole table."""
-    results = read_results(folder)
-    return _STUDIES[results["study"]].rows(results)
+    values = read_results(folder)
+    result = _typed(values, where=str(folder / RESULTS))
+    if result is None:
+        return _STUDIES[values["study"]].rows(values)
+    table = result.tables()[0]
+    return table.columns, [[cell(v, where=table.caption)[0] for v in row] for row in table.rows]

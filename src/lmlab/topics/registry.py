@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from lmlab.errors import UserError
 from lmlab.results import Result, read_values
 
 KINDS = {
+    "finetune": "lmlab.topics.finetuning.metrics:Finetuning",
     "geometry": "lmlab.topics.geometry.geometry:Geometry",
 }
 
@@ -20,13 +22,16 @@ def read_result(path: str | Path) -> Result:
     Raises `UserError` where there is none, or where it is of a kind or schema that this lmlab does
     not read.
     """
-    path = Path(path)
-    values = read_values(path)
+    return from_values(read_values(Path(path)), where=str(path))
+
+
+def from_values(values: Mapping[str, Any], *, where: str) -> Result:
+    """The result of any kind that `to_json` wrote; `where` names the source in errors."""
     kind = values.get("kind")
     if kind not in KINDS:
         raise UserError(
-            f"{path}: a result of kind {kind!r}; this lmlab reads {', '.join(sorted(KINDS))}"
+            f"{where}: a result of kind {kind!r}; this lmlab reads {', '.join(sorted(KINDS))}"
         )
     module, _, name = KINDS[kind].partition(":")
     result_type = cast(type[Result], getattr(importlib.import_module(module), name))
-    return result_type.from_json(values, where=str(path))
+    return result_type.from_json(values, where=where)

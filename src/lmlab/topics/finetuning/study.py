@@ -4,29 +4,19 @@ Every model is fine-tuned on every task with several seeds (of the new head, of 
 texts, of dropout) and scored on the reported split, which no run looks at before: the checkpoint is
 chosen on the selection split.
 
-Notable:
-- The interval of a metric covers seeds and texts: its jackknife pseudo-values, one for each seed
-  and text, are the cells of the two-way layout of `numerics.random_effects`. For the accuracy they
-  are right and wrong answers themselves.
-- The difference of two models is paired by text and by seed.
-
-Shapes: S seeds, N reported texts, C classes.
+Shapes: N reported texts, C classes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from lmlab.config import digest, to_mapping
+from lmlab.config import digest
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.data.labelled import LabelledTask, read_labelled
 from lmlab.data.labelled_store import labelled_store
@@ -34,25 +24,23 @@ from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
 from lmlab.durable import check_seal, packed, sealed, write_bytes
 from lmlab.locks import alone
-from lmlab.numerics.classification import metric, pseudo_values
-from lmlab.numerics.random_effects import two_way_interval
-from lmlab.objectives.classification import predictions
 from lmlab.progress import Bar, say
-from lmlab.results import environment
-from lmlab.run_folders.journal import read_journal
 from lmlab.studies.options import study_folder
-from lmlab.studies.parts import Part, carry_out
+from lmlab.studies.parts import Part, run_parts
 from lmlab.studies.run_requests import placed
 from lmlab.topics.finetuning.classify import reported_outputs
+from lmlab.topics.finetuning.metrics import Finetuning, task_result
 from lmlab.topics.finetuning.options import FinetuneConfig
-from lmlab.topics.finetuning.report import finetune_page
 from lmlab.training.classifier import classifier_parent
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens
 
+_Classifier = tuple[TrainedRun, np.ndarray]
+"""A run, and its outputs (N, C) for the reported texts."""
 
-def run_finetune(config: FinetuneConfig, *, worker: bool = False) -> Path:
-    """Runs what is missing and returns the path of the HTML report.
+
+def run_finetune(config: FinetuneConfig, *, worker: bool = False) -> Finetuning:
+    """Runs what is missing, and returns the result.
 
     Writes `results.json` and `report.html` to `config.out`. A `worker` shares it with others
     (`studies.parts`). Raises `UserError` for a model or task that cannot be read.
@@ -68,32 +56,33 @@ def run_finetune(config: FinetuneConfig, *, worker: bool = False) -> Path:
         for seed, part in enumerate(_parts(config, model, task))
     }
 
-    def results(made: dict[tuple[int, str, int], tuple[TrainedRun, np.ndarray]]) -> dict[str, Any]:
-        return {
-            "study": "finetune",
-            "title": "Fine-tuned on labelled texts",
-            "config": to_mapping(config),
-            "environment": environment(),
-            "tasks": [
-                _task_result(
-                    config,
+    def result(classifiers: dict[tuple[int, str, int], _Classifier]) -> Finetuning:
+        of_task = [
+            [[classifiers[i, m, s] for s in range(config.seeds)] for m in config.models]
+            for i in range(len(tasks))
+        ]
+        return Finetuning(
+            title="Fine-tuned on labelled texts",
+            config=config,
+            tasks=tuple(
+                task_result(
                     task,
-                    [[made[i, m, s] for s in range(config.seeds)] for m in config.models],
+                    config.names or config.models,
+                    [[run for run, _ in seeds] for seeds in of_model],
+                    [[outputs_NC for _, outputs_NC in seeds] for seeds in of_model],
                 )
-                for i, task in enumerate(tasks)
-            ],
-        }
+                for task, of_model in zip(tasks, of_task, strict=True)
+            ),
+        )
 
-    return carry_out(
-        "fine-tuning", parts, results, finetune_page,
+    return run_parts(
+        "fine-tuning", parts, Finetuning, result,
         out=study_folder("finetune", config),
         work=float(sum(planned_tokens(part.request) for part in parts.values())), worker=worker,
     )  # fmt: skip
 
 
-def _parts(
-    config: FinetuneConfig, model: str, task: LabelledTask
-) -> list[Part[tuple[TrainedRun, np.ndarray]]]:
+def _parts(config: FinetuneConfig, model: str, task: LabelledTask) -> list[Part[_Classifier]]:
     """One model on one task, by seed."""
     parent = classifier_parent(model)
     length = min(config.length, parent.room)
@@ -116,7 +105,7 @@ def _request(
 ) -> TrainConfig:
     texts = len(store.split(TRAIN).documents_M3)
     epoch = math.ceil(texts / config.batch)
-    made = TrainConfig(
+    asked = TrainConfig(
         store=store.path,
         objective="classification",
         class_balanced=config.class_balanced,
@@ -135,13 +124,11 @@ def _request(
         dtype=config.dtype,
         device=config.device,
     )
-    return placed(made, store, config.lab)
+    return placed(asked, store, config.lab)
 
 
-def _make(
-    store: TokenStore, asked: TrainConfig, label: str, bar: Bar
-) -> tuple[TrainedRun, np.ndarray]:
-    """A run, and its outputs (N, C) for the reported texts, kept beside it."""
+def _make(store: TokenStore, asked: TrainConfig, label: str, bar: Bar) -> _Classifier:
+    """Trains, or reads what is there; outputs are kept beside the run."""
     run = train(asked, bar=bar, note=f"{label},")
     key = digest([run.identity, run.checkpoint.name, store.fingerprint, "outputs 1"])
     path = run.path / "scores" / f"outputs-{key[:12]}.safetensors"
@@ -151,68 +138,3 @@ def _make(
         outputs_NC = reported_outputs(run.checkpoint, store)
         write_bytes(path, sealed(packed({"outputs": outputs_NC})))
         return run, outputs_NC
-
-
-def _task_result(
-    config: FinetuneConfig, task: LabelledTask, made: list[list[tuple[TrainedRun, np.ndarray]]]
-) -> dict[str, Any]:
-    true_N = np.array([example.label for example in task.reported])
-    values = [_values(task, [outputs for _, outputs in runs], true_N) for runs in made]
-    names = config.names or config.models
-    return {
-        "task": task.name,
-        "source": task.source,
-        "classes": list(task.labels),
-        "metrics": list(task.metrics),
-        "texts": {
-            "train": len(task.train),
-            "selection": len(task.selection),
-            "reported": len(task.reported),
-        },
-        "notes": list(task.notes),
-        "baseline": _baseline(task, true_N),
-        "models": [
-            {
-                "name": name,
-                "metrics": {m: asdict(two_way_interval(v)) for m, v in of_model.items()},
-                "by_seed": {m: v.mean(axis=1).tolist() for m, v in of_model.items()},
-                "difference": None
-                if of_model is values[0]
-                else {m: asdict(two_way_interval(v - values[0][m])) for m, v in of_model.items()},
-                "runs": [run.name for run, _ in runs],
-                "best_step": [_best_step(run) for run, _ in runs],
-            }
-            for name, of_model, runs in zip(names, values, made, strict=True)
-        ],
-    }
-
-
-def _values(
-    task: LabelledTask, outputs_SNC: list[np.ndarray], true_N: np.ndarray
-) -> Mapping[str, np.ndarray]:
-    """For each metric its pseudo-values (S, N), moved so that a seed's mean is its metric."""
-    made: dict[str, np.ndarray] = {}
-    for name in task.metrics:
-        rows = []
-        for outputs_NC in outputs_SNC:
-            predicted_N = predictions(task.labels, outputs_NC)
-            classes = len(task.labels) or None
-            pseudo_N = pseudo_values(name, predicted_N, true_N, classes=classes)
-            value = metric(name, predicted_N, true_N, classes=classes)
-            rows.append(pseudo_N - pseudo_N.mean() + value)
-        made[name] = np.stack(rows)
-    return made
-
-
-def _baseline(task: LabelledTask, true_N: np.ndarray) -> dict[str, float]:
-    """Each metric of a guess that never looks: the commonest training class, or the mean."""
-    labels = np.array([example.label for example in task.train])
-    guess = labels.mean() if task.regression else np.bincount(labels.astype(np.int64)).argmax()
-    guess_N = np.full(len(true_N), guess)
-    classes = len(task.labels) or None
-    return {name: metric(name, guess_N, true_N, classes=classes) for name in task.metrics}
-
-
-def _best_step(run: TrainedRun) -> dict[str, int]:
-    journal = read_journal(run.path / "journal.jsonl")
-    return {"chosen": int(run.checkpoint.name.removeprefix("step-")), "last": journal[-1]["step"]}

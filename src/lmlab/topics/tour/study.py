@@ -45,7 +45,7 @@ class Part:
     """A study of the tour, and the question that is its heading."""
 
     title: str
-    run: Callable[[Any], Path]
+    run: Callable[[Any], object]
     config: Any
 
 
@@ -112,8 +112,8 @@ def run_tour(lab: Path) -> Path:
     parts = []
     for number, (name, part) in enumerate(PARTS.items(), start=1):
         say(f"part {number} of {len(PARTS)}: {part.title}")
-        report = part.run(replace(part.config, lab=lab, out=out / name))
-        parts.append({"heading": part.title, **read_results(report.parent)})
+        part.run(replace(part.config, lab=lab, out=out / name))
+        parts.append({"heading": part.title, **read_results(out / name)})
     results = {
         "study": "tour",
         "title": "A tour of lmlab",
