@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from lmlab.errors import UserError
 
@@ -69,12 +69,12 @@ def rank_correlation(x_N: ArrayLike, y_N: ArrayLike) -> float | None:
 
     None where one of both is constant or there are fewer than 3 values.
     """
-    ranks = [rankdata(np.asarray(each)) for each in (x_N, y_N)]
-    if len(ranks[0]) != len(ranks[1]):
-        raise UserError(f"{len(ranks[0])} values to be correlated with {len(ranks[1])}; pair them")
-    if len(ranks[0]) < 3 or any(np.ptp(r) == 0 for r in ranks):
+    x, y = np.asarray(x_N), np.asarray(y_N)
+    if len(x) != len(y):
+        raise UserError(f"{len(x)} values to be correlated with {len(y)}; pair them")
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(spearmanr(x, y)[0])
 
 
 def _checked(counts_V: ArrayLike) -> NDArray[np.int64]:

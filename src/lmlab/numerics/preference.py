@@ -23,6 +23,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
+from scipy.stats import false_discovery_control
 
 from lmlab.errors import UserError
 
@@ -69,16 +70,15 @@ def type_means(count_GV: Array, sum_GV: Array, *, minimum_groups: int) -> TypeMe
     return TypeMeans(mean_V, error_V, df_V, p_V)
 
 
-def benjamini_hochberg(p_N: Array) -> Array:
-    """Adjusted p-values (N); those at most q are found at a false discovery rate of q. nan stays.
+def adjusted_p_values(p_N: Array) -> Array:
+    """Adjusted p-values (N); those at most q are found at a false discovery rate of q. nan stays,
+    and is not counted.
 
-    Benjamini and Hochberg 1995.
+    Benjamini and Hochberg 1995, by scipy.
     """
     q_N = np.full(len(p_N), np.nan)
-    tested = np.flatnonzero(~np.isnan(p_N))
-    order = tested[np.argsort(p_N[tested])]
-    scaled = p_N[order] * len(order) / np.arange(1, len(order) + 1)
-    q_N[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
+    tested_N = ~np.isnan(p_N)
+    q_N[tested_N] = false_discovery_control(p_N[tested_N])
     return q_N
 
 

@@ -32,8 +32,8 @@ from lmlab.data.unigram import token_counts
 from lmlab.numerics.frequency import DECILES, decile_name, occurrence_deciles, octaves
 from lmlab.numerics.preference import (
     Halves,
+    adjusted_p_values,
     agreement,
-    benjamini_hochberg,
     class_tests,
     error_per_token,
     label_test,
@@ -169,7 +169,7 @@ def preference(sums: PreferenceSums, vocabulary: Vocabulary, *, seed: int = 0) -
     adjusted_reliability, adjusted_between = reliability(adjusted)
     mean = delta_GV.sum() / tokens
     deviations = type_means(count_GV, delta_GV - mean * count_GV, minimum_groups=MINIMUM_GROUPS)
-    q_V = benjamini_hochberg(deviations.p_V)
+    q_V = adjusted_p_values(deviations.p_V)
     found_V = q_V <= FALSE_DISCOVERIES
     shrunken_V = shrunken(
         deviations.mean_V, n_V, between=between, per_token=error_per_token(count_GV, delta_GV)
