@@ -74,7 +74,7 @@ def rank_correlation(x_N: ArrayLike, y_N: ArrayLike) -> float | None:
         raise UserError(f"{len(x)} values to be correlated with {len(y)}; pair them")
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    return float(spearmanr(x, y)[0])
+    return float(np.asarray(spearmanr(x, y))[0])
 
 
 def _checked(counts_V: ArrayLike) -> NDArray[np.int64]:
