@@ -20,10 +20,9 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import open_subject
 from lmlab.progress import track
 from lmlab.topics.scoring.kept_scores import cached_score
-from lmlab.topics.scoring.score import merge_scores, score
+from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
 from lmlab.training.setup import run_identity
-from tolerances import near
 
 counts = st.lists(st.integers(1, 10**9), min_size=2, max_size=40).map(np.array)
 CONTEXT = 8
@@ -317,18 +316,11 @@ def test_scores_of_sources_are_parts_of_the_whole(store_of_three, run_of_three):
     assert "1 cluster of text" in parts[2]["interval_note"]
 
 
-def test_shards_and_samples_know_their_sources(store_of_three, run_of_three):
+def test_samples_know_their_sources(store_of_three, run_of_three):
     subject = open_subject(run_of_three.checkpoint)
-    whole = score(subject, store_of_three)
-    shards = [score(subject, store_of_three, shard=(k, 3)) for k in (2, 0, 1)]
-    assert "bits_per_byte" not in shards[0].to_json()["by_source"][0]
-    merged = merge_scores(shards, text_bytes=whole.text_bytes).to_json()["by_source"]
-    for one, other in zip(merged, whole.to_json()["by_source"], strict=True):
-        assert one["bits_per_byte"] == near(other["bits_per_byte"])
     sample = score(subject, store_of_three, max_windows=3).to_json()["by_source"]
     assert sum(part["tokens"] for part in sample) <= 3 * CONTEXT
-    partly = [dataclasses.replace(shards[0], sources=None), *shards[1:]]
-    assert "by_source" not in merge_scores(partly).to_json()
+    assert "bits_per_byte" not in sample[0]
 
 
 def test_a_cached_score_knows_its_sources(store_of_three, run_of_three):

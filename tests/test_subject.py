@@ -26,7 +26,7 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import open_subject
 from lmlab.lm.sampling import sample
 from lmlab.run_folders.checkpoint import checkpoint_folder
-from lmlab.topics.scoring.score import merge_scores, score
+from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
 from tolerances import NATS_A_TOKEN, near
 
@@ -235,25 +235,6 @@ def test_scores_do_not_depend_on_the_batch(runs, text_store, name):
         assert made.nats_per_token == near(whole.nats_per_token)
 
 
-def test_shards_merge_to_the_whole(runs, text_store):
-    subject = open_subject(runs["backward"])
-    whole = score(subject, text_store)
-    parts = [score(subject, text_store, shard=(k, 3)) for k in (2, 0, 1)]
-    assert [p.bits_per_byte for p in parts] == [None] * 3
-    merged = merge_scores(parts, text_bytes=whole.text_bytes)
-    assert np.array_equal(merged.row_M, whole.row_M)
-    assert merged.nats_M == near(whole.nats_M)
-    assert np.array_equal(merged.cluster_M, whole.cluster_M)
-    assert merged.bits_per_byte == near(whole.bits_per_byte)
-    assert merged.nats_Mb == near(whole.nats_Mb)
-    with pytest.raises(UserError, match="overlap"):
-        merge_scores([parts[0], parts[0]])
-    with pytest.raises(UserError, match="different things"):
-        merge_scores([parts[0], score(subject, text_store, context=8, shard=(1, 3))])
-    with pytest.raises(UserError, match="no shard"):
-        merge_scores([])
-
-
 def test_a_sample_of_windows_has_no_bytes(runs, text_store):
     made = score(open_subject(runs["forward"]), text_store, max_windows=5)
     assert len(made.nats_M) == 5
@@ -290,10 +271,6 @@ def test_scorings_that_make_no_sense(runs, text_store):
     subject = open_subject(runs["forward"])
     with pytest.raises(UserError, match=r"--context 17: .* at most 16"):
         score(subject, text_store, context=17)
-    with pytest.raises(UserError, match="shard 3 of 3"):
-        score(subject, text_store, shard=(3, 3))
-    with pytest.raises(UserError, match="has no window"):
-        score(subject, text_store, shard=(5000, 5001))
     with pytest.raises(UserError, match="no split 'nothing'"):
         score(subject, text_store, split="nothing")
 

@@ -67,22 +67,6 @@ def detectable_effect(
     return standard_error * float(brentq(missing, 0.0, high))  # pyright: ignore[reportArgumentType]
 
 
-def seeds_needed(
-    effect: float, deviation: float, *, wanted: float = POWER, level: float = 0.95
-) -> int | None:
-    """The least number of seeds (2 or more) whose mean shows `effect`, the text being given.
-
-    `deviation` is the standard deviation between seeds, in the unit of the effect; both above 0.
-    None where 100,000 are too few.
-    """
-
-    def enough(seeds: int) -> bool:
-        error = deviation / math.sqrt(seeds)
-        return power(effect, error, seeds - 1, level=level) >= wanted
-
-    return least_number(enough, 2)
-
-
 def least_number(enough: Callable[[int], bool], first: int) -> int | None:
     """The least whole number from `first` on that is `enough`, which must hold from there on.
 

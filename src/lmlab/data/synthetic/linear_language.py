@@ -59,11 +59,6 @@ class LinearLanguage:
         return ["0", "1", "|"]
 
     @property
-    def density(self) -> float:
-        """Share of ones in A."""
-        return float(self.matrix.mean())
-
-    @property
     def inverse_density(self) -> float:
         """Share of ones in the inverse of A: how hard the backward direction is."""
         return float(self.inverse.mean())

@@ -20,7 +20,7 @@ from lmlab.topics.scoring.score import Score, score, scored_bytes
 from lmlab.topics.scoring.window_sources import window_sources
 from lmlab.training.loop import TrainedRun
 
-_ARRAYS = ("nats_Mb", "tokens_M", "row_M", "repeated_nats_M", "repeated_M")
+_ARRAYS = ("nats_Mb", "tokens_M", "repeated_nats_M", "repeated_M")
 
 
 def cached_score(
@@ -41,7 +41,7 @@ def cached_score(
     """
     source = store.split(split)
     windows = evaluation_windows(source, context, max_windows=max_windows)
-    decided = [run.identity, store.fingerprint, split, context, max_windows, "score 5"]
+    decided = [run.identity, store.fingerprint, split, context, max_windows, "score 6"]
     if head != "own":
         decided += [head, held_out if head == "calibrated" else None]
     key = digest(decided)

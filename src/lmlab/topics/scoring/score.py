@@ -6,7 +6,6 @@ tokens are neither scored nor counted). Every token is scored, the first of a wi
 Notable:
 - Evaluation windows never cross a document; padding depends on a window's own length, so scores do
   not depend on the batch size (1e-5 nat per token).
-- Windows can be shared out over processes (`shard`), and the parts put together (`merge_scores`).
 - The interval is over text (documents), for this one model.
 - Bits per byte are of another text where the tokenizer loses some (<unk>, small letters): then
   `loss_note` says how much.
@@ -17,7 +16,6 @@ Shapes: M windows, b bins of positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +24,6 @@ import numpy as np
 
 from lmlab.data.store import Split, TokenStore
 from lmlab.data.windows import evaluation_windows
-from lmlab.errors import UserError
 from lmlab.lm.language_model import Subject
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.objectives.evaluate import (
@@ -37,12 +34,12 @@ from lmlab.objectives.evaluate import (
     tokens_by_position,
 )
 from lmlab.progress import Bar, track
-from lmlab.topics.scoring.window_sources import WindowSources, merged_sources, window_sources
+from lmlab.topics.scoring.window_sources import WindowSources, window_sources
 
 
 @dataclass(frozen=True)
 class Score:
-    """Nats of every window of a split (or of this shard of it), and what follows from them."""
+    """Nats of every window of a split, and what follows from them."""
 
     subject: str
     order: str
@@ -55,8 +52,6 @@ class Score:
     tokens_M: np.ndarray
     clusters: Clusters
     """The cluster and the document of each window."""
-    row_M: np.ndarray
-    """Number of each window within the whole split."""
     repeated_nats_M: np.ndarray
     """Of the tokens whose id stands earlier in their window, in the order of reading."""
     repeated_M: np.ndarray
@@ -64,7 +59,7 @@ class Score:
     conditions: str
     """What each token was scored from."""
     text_bytes: int | None
-    """UTF-8 bytes of the scored text; None where only a sample or a shard was scored."""
+    """UTF-8 bytes of the scored text; None where only a sample was scored."""
     loss_note: str | None = None
     """What the tokenizer lost of the split's text, in words; None where it lost nothing."""
     sources: WindowSources | None = None
@@ -125,7 +120,6 @@ class Score:
                 nats_Mb=self.nats_Mb[rows],
                 tokens_M=tokens_M,
                 clusters=self.clusters[rows],
-                row_M=self.row_M[rows],
                 repeated_nats_M=self.repeated_nats_M[rows],
                 repeated_M=self.repeated_M[rows],
                 text_bytes=self.sources.text_bytes_C[number] if whole else None,
@@ -187,37 +181,29 @@ def score(
     context: int | None = None,
     batch: int | None = None,
     max_windows: int | None = None,
-    shard: tuple[int, int] = (0, 1),
     bar: Bar | None = None,
 ) -> Score:
     """Scores a split with a subject.
 
     `context` is the window in tokens (default: the subject's own, at most 1024). `max_windows`
-    scores a fixed random sample. `shard` (k, K) takes every K-th window from the k-th.
-    `bar` counts scored tokens (default: a bar of its own).
+    scores a fixed random sample. `bar` counts scored tokens (default: a bar of its own).
 
     Raises `UserError` if the store was made with another tokenizer, or for a context the model
     cannot take.
     """
     subject.check_store(store)
     context = subject.window(context)
-    part, parts = shard
-    if not 0 <= part < parts:
-        raise UserError(f"shard {part} of {parts}: the number must be from 0 to {parts - 1}")
     source = store.split(split)
-    whole = evaluation_windows(source, context, max_windows=max_windows)
-    rows = np.arange(len(whole))[part::parts]
-    chosen = whole.chosen(rows)
-    if len(rows) == 0:
-        raise UserError(f"shard {part} of {parts} has no window; there are {len(whole)}")
-    progress = nullcontext(bar) if bar else track("scoring", float(chosen.length_M.sum()), "tokens")
+    windows = evaluation_windows(source, context, max_windows=max_windows)
+    total = float(windows.length_M.sum())
+    progress = nullcontext(bar) if bar else track("scoring", total, "tokens")
     with progress as counted:
         made = evaluate(
             subject.objective,
             subject.backbone,
-            chosen,
+            windows,
             batch=batch or evaluation_batch(context, subject.backbone.device),
-            padded=can_pad(subject.backbone, subject.objective, chosen),
+            padded=can_pad(subject.backbone, subject.objective, windows),
             bar=counted,
         )
     return Score(
@@ -226,17 +212,16 @@ def score(
         store=str(store.path),
         split=split,
         context=context,
-        cluster_unit=whole.cluster_unit,
+        cluster_unit=windows.cluster_unit,
         nats_Mb=made.nats_Mb,
         tokens_M=made.tokens_M,
-        clusters=chosen.clusters,
-        row_M=rows,
+        clusters=windows.clusters,
         repeated_nats_M=made.repeated_nats_M,
         repeated_M=made.repeated_M,
         conditions=subject.conditions,
         text_bytes=scored_bytes(source, made.tokens_M),
         loss_note=source.loss_note,
-        sources=window_sources(source, chosen.start_M),
+        sources=window_sources(source, windows.start_M),
     )
 
 
@@ -244,40 +229,3 @@ def scored_bytes(source: Split, tokens_M: np.ndarray) -> int | None:
     """UTF-8 bytes of the scored text; None unless every token of the split was scored."""
     everything = int(tokens_M.sum()) == int(source.documents_M3[:, 1].sum())
     return source.text_bytes if everything else None
-
-
-def merge_scores(parts: Sequence[Score], *, text_bytes: int | None = None) -> Score:
-    """The score of all windows from the scores of shards, in any order.
-
-    `text_bytes` of the whole split gives bits per byte. Raises `UserError` if the parts are not
-    shards of one scoring.
-    """
-    if not parts:
-        raise UserError("no shard to merge")
-    first = parts[0]
-    for part in parts:
-        if (part.subject, part.store, part.split, part.context) != (
-            first.subject,
-            first.store,
-            first.split,
-            first.context,
-        ):
-            raise UserError("these shards score different things and cannot be merged")
-    row = np.concatenate([p.row_M for p in parts])
-    if len(np.unique(row)) != len(row):
-        raise UserError("these shards overlap: a window was scored twice")
-    order = np.argsort(row)
-    return replace(
-        first,
-        nats_Mb=np.concatenate([p.nats_Mb for p in parts])[order],
-        tokens_M=np.concatenate([p.tokens_M for p in parts])[order],
-        clusters=Clusters(
-            np.concatenate([p.clusters.cluster_N for p in parts]),
-            np.concatenate([p.clusters.document_N for p in parts]),
-        )[order],
-        row_M=row[order],
-        repeated_nats_M=np.concatenate([p.repeated_nats_M for p in parts])[order],
-        repeated_M=np.concatenate([p.repeated_M for p in parts])[order],
-        text_bytes=text_bytes,
-        sources=merged_sources([p.sources for p in parts], order),
-    )

@@ -8,8 +8,7 @@ Shapes: C sources, M windows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -43,14 +42,3 @@ def window_sources(split: Split, start_M: np.ndarray) -> WindowSources | None:
         text_bytes_C=tuple(int(table[:, 2].sum()) for table in tables),
         source_M=np.searchsorted(starts_C, start_M, side="right") - 1,
     )
-
-
-def merged_sources(
-    parts: Sequence[WindowSources | None], order_M: np.ndarray
-) -> WindowSources | None:
-    """The sources of the windows of all shards, put in the order `order_M`."""
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
-        return None
-    source_M = np.concatenate([part.source_M for part in known])[order_M]
-    return replace(known[0], source_M=source_M)

@@ -3,7 +3,7 @@
 Notable:
 - One pass gives the joint model and both towers from states computed once.
 - Sums are kept for each group of clusters and each type, so they are of one size however long the
-  text is, and shards of a text are put together by adding (`PreferenceSums.merge`).
+  text is.
 - A cluster's group follows from its number alone: every shard and every model puts the same text
   into the same group.
 - A fusion whose towers have distributions of their own needs no probes; each tower is then
@@ -71,14 +71,6 @@ class PreferenceSums:
     def delta_GV(self) -> np.ndarray:
         """Sum of l_2 - l_1: positive where tower 1 is better."""
         return self.nats_KGV[TOWER_2] - self.nats_KGV[TOWER_1]
-
-    def merge(self, other: PreferenceSums) -> PreferenceSums:
-        """The sums of two shards of one text. `UserError` if they do not belong together."""
-        if (self.text, self.scales) != (other.text, other.scales):
-            raise UserError("these sums are of different texts or models and cannot be merged")
-        return replace(
-            self, **{name: getattr(self, name) + getattr(other, name) for name in _ARRAYS}
-        )
 
     def save(self, path: Path) -> None:
         """As safetensors."""
@@ -149,10 +141,9 @@ def preference_sums(
     held_out: str = "test",
     context: int | None = None,
     max_windows: int | None = None,
-    shard: tuple[int, int] = (0, 1),
     bar: Bar | None = None,
 ) -> PreferenceSums:
-    """Sums over the windows of a split, or over shard `(part, parts)` of them.
+    """Sums over the windows of a split.
 
     Towers without probes are calibrated on the split `held_out`. `bar` counts tokens. Several
     processes share the batches out, and each has the whole sums.
@@ -170,10 +161,6 @@ def preference_sums(
     group_C = groups_of_text(store, split, context)
     windows = evaluation_windows(store.split(split), context, max_windows=max_windows)
     groups, vocabulary = int(group_C.max()) + 1, store.vocabulary
-    part, parts = shard
-    rows = np.arange(len(windows))[part::parts]
-    documents = windows.clusters.documents
-    windows = windows.chosen(rows)
     size = groups * vocabulary
     count = np.zeros(size)
     nats = np.zeros((3, size))
@@ -227,7 +214,7 @@ def preference_sums(
         position_nats_KGb=position_nats.reshape(3, groups, POSITIONS),
         text=f"{store.fingerprint[:16]} {split} {context} {max_windows}",
         cluster_unit=windows.cluster_unit,
-        documents=documents,
+        documents=windows.clusters.documents,
         scales=scales,
     )
 
