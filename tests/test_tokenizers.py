@@ -286,3 +286,15 @@ def test_sentencepiece_with_bytes_loses_nothing():
     assert [CLASSES[classes[i]] for i in (258, 259, 261)] == ["space", "pieces", "closed class"]
     texts = ["a b", " a  東", "\n\ta\u0301", "  "]
     assert losses(tokenizer, *texts) == [TextLoss()] * 4
+
+
+def test_a_mask_token_never_shares_the_id_of_another():
+    """Was: where ids have gaps, it got the id of a word, which then counted as masked."""
+
+    def with_mask(words: dict[str, int]) -> TextTokenizer:
+        backend = Tokenizer(models.WordLevel(words, unk_token="a"))
+        return TextTokenizer(backend, bos_id=2, end_of_text_id=2).with_mask()
+
+    assert with_mask({"a": 0, "b": 1, "</s>": 2, "c": 3}).mask_id == 4
+    with pytest.raises(UserError, match="would get the id of 'c'"):
+        with_mask({"a": 0, "b": 1, "</s>": 2, "c": 4})
