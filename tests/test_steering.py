@@ -88,7 +88,8 @@ def test_factors_are_met_and_undone_to_the_bit(method, tied):
     head = model.get_output_embeddings()
     # one dimension alone does not reach far in a model of random weights
     factors = {7: 0.97, 21: 1.05} if method == "sparse" else {7: 0.6, 21: 1.8, 40: 1.1}
-    with steer(model, factors, encoding, method=method, windows_NT=ids_NT, untie=True) as made:
+    untie = tied and method != "bias"
+    with steer(model, factors, encoding, method=method, windows_NT=ids_NT, untie=untie) as made:
         new_NV = probabilities(model, ids_NT)
         for token, factor in factors.items():
             assert new_NV[:, token].mean() / p_NV[:, token].mean() == pytest.approx(
@@ -233,6 +234,13 @@ def test_what_cannot_be_met_is_refused():
             pass
     with pytest.raises(ValueError, match="tied"), steer(model_of(tied=True), {3: 2.0}, encoding):
         pass
+    unchanged: list[tuple[bool, Any]] = [(False, "minimum_norm"), (True, "bias")]
+    for tied, method in unchanged:  # --untie did nothing, in silence
+        with (
+            pytest.raises(UserError, match="leave it out"),
+            steer(model_of(tied=tied), {3: 2.0}, encoding, method=method, untie=True),
+        ):
+            pass
     llama = model_of("llama")
     with (
         pytest.raises(UserError, match="LayerNorm"),

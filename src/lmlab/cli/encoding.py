@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmlab.cli.printing import options_of, print_table, use_device, write_results
-from lmlab.cli.refusals import check_models, check_store
+from lmlab.cli.refusals import (
+    check_models,
+    check_store,
+    check_untie,
+    check_vocabulary,
+    opening,
+)
 from lmlab.config import from_command_line
 from lmlab.durable import check_absent
 
@@ -23,6 +29,8 @@ def encode(arguments: Sequence[str]) -> None:
     )
     check_models(config.model)
     check_store(config.store, config.split)
+    check_vocabulary(config.store, config.model)
+    opening(config.model)
     from lmlab.data.store import TokenStore
     from lmlab.lm.language_model import open_subject
     from lmlab.topics.encoding.of_model import encode, encoding_rows
@@ -49,6 +57,15 @@ def steer(arguments: Sequence[str]) -> None:
     check_models(config.model)
     check_store(config.store, "validation")
     check_store(config.other, "validation")
+    for text in (config.store, config.other):
+        check_vocabulary(text, config.model)
+    if config.method != "bias":
+        check_untie(
+            config.model,
+            untie=config.untie,
+            why="An edit of it would change what the model reads, so it gets a head of its own",
+        )
+    opening(config.model)
     from lmlab.data.store import TokenStore
     from lmlab.lm.language_model import open_subject
     from lmlab.topics.encoding.steering_effects import (
@@ -90,6 +107,15 @@ def prune(arguments: Sequence[str]) -> None:
     check_models(config.model)
     check_store(config.store, "validation")
     check_store(config.other, "validation")
+    for text in (config.store, config.other):
+        check_vocabulary(text, config.model)
+    if config.share is not None:
+        check_untie(
+            config.model,
+            untie=config.untie,
+            why="That stays, so a smaller head is added to it, and the model gets larger",
+        )
+    opening(config.model)
     from lmlab.data.store import TokenStore
     from lmlab.lm.language_model import open_subject
     from lmlab.topics.encoding.pruning_curves import check_can_write, prune, write_pruned
@@ -133,6 +159,8 @@ def dynamics(arguments: Sequence[str]) -> None:
     )
     check_models(config.model, *config.more)
     check_store(config.store, "validation")
+    check_vocabulary(config.store, config.model, *config.more)
+    opening(config.model)
     from lmlab.data.store import TokenStore
     from lmlab.topics.encoding.dynamics import Watch, watch_run
     from lmlab.topics.encoding.tables import captured_words, snapshot_row

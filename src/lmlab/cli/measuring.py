@@ -17,7 +17,7 @@ from lmlab.cli.printing import (
     use_device,
     write_results,
 )
-from lmlab.cli.refusals import check_models, check_store
+from lmlab.cli.refusals import check_models, check_store, check_vocabulary, opening
 from lmlab.config import from_command_line
 from lmlab.errors import UserError
 from lmlab.processes import is_first
@@ -30,6 +30,8 @@ def score(arguments: Sequence[str]) -> None:
     config = from_command_line(ScoreConfig, arguments, program="lmlab score")
     check_models(config.model)
     check_store(config.store, config.split)
+    check_vocabulary(config.store, config.model)
+    opening(config.model)
     from lmlab.data.store import TokenStore
     from lmlab.lm.calibrated_head import open_with_head
     from lmlab.topics.scoring.score import score
@@ -68,6 +70,8 @@ def geometry(arguments: Sequence[str]) -> None:
     )
     check_models(config.model)
     check_store(config.store, config.split)
+    check_vocabulary(config.store, config.model)
+    opening(config.model)
     from lmlab.data.store import TokenStore
     from lmlab.lm.language_model import open_subject
     from lmlab.topics.geometry.geometry import geometry
@@ -86,6 +90,10 @@ def evaluate(arguments: Sequence[str]) -> None:
     from lmlab.topics.scoring.options import EvalConfig
 
     config = from_command_line(EvalConfig, arguments, program="lmlab eval", leading=("--model",))
+    store_of_head(config.head, config.store)
+    check_models(config.model)
+    check_store(config.store, "validation")
+    check_vocabulary(config.store, config.model)
     from lmlab.data.tasks import read_tasks
 
     own = [task for task in config.tasks if "=" in task]
@@ -95,6 +103,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     tasks = read_tasks(own, limit=config.limit) if own or not names else []
     if names:
         import lmlab.integrations.lm_eval  # noqa: F401 - before the model: the extra may be missing
+    opening(config.model)
     from lmlab.lm.calibrated_head import open_with_head
     from lmlab.topics.scoring.zero_shot import zero_shot
 
@@ -145,6 +154,8 @@ def arrow(arguments: Sequence[str]) -> None:
     )
     check_models(config.forward, config.backward)
     check_store(config.store, config.split)
+    check_vocabulary(config.store, config.forward, config.backward)
+    opening(config.forward, config.backward)
     from lmlab.data.store import TokenStore
     from lmlab.lm.language_model import open_subject
     from lmlab.topics.arrow.between_models import arrow_of_models
@@ -177,6 +188,7 @@ def embed(arguments: Sequence[str]) -> None:
     config = from_command_line(EmbedConfig, arguments, program="lmlab embed")
     check_models(*config.models)
     check_store(config.store, config.split)
+    opening(*config.models)
     from lmlab.data.store import TokenStore
     from lmlab.topics.decomposition.of_models import embed_models, labels
 
@@ -214,6 +226,7 @@ def decompose(arguments: Sequence[str]) -> None:
     )
     check_models(*config.names)
     check_store(config.store, "train", "validation", "test")
+    opening(*config.names)
     from lmlab.topics.decomposition.mapping import mapping_file, save_mapping
     from lmlab.topics.decomposition.of_models import decompose_command
     from lmlab.topics.decomposition.tables import group_finding, notes, pair_table, target_table
@@ -238,6 +251,12 @@ def apply(arguments: Sequence[str]) -> None:
     config = from_command_line(
         ApplyConfig, arguments, program="lmlab apply", leading=("--weights",)
     )
+    check_store(config.store, config.split)
+    from lmlab.topics.decomposition.mapping import load_mapping
+
+    models = load_mapping(config.weights).models.values()
+    check_models(*models)
+    opening(*models)
     from lmlab.topics.decomposition.applying import apply_mapping
 
     made = apply_mapping(config, device=use_device(config.device))
@@ -253,6 +272,8 @@ def prefer(arguments: Sequence[str]) -> None:
     config = from_command_line(PreferConfig, arguments, program="lmlab prefer", leading=("--run",))
     check_models(config.run)
     check_store(config.store, config.split)
+    check_vocabulary(config.store, config.run)
+    opening(config.run)
     from lmlab.data.store import TokenStore
     from lmlab.lm.language_model import open_subject
     from lmlab.topics.towers.preference import Vocabulary, preference

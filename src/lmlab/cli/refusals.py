@@ -1,30 +1,62 @@
 """What commands refuse before torch is loaded and a model or a text is read. Imports no torch.
 
 Notable: a refusal here is only earlier than that of what opens the model or the store, which checks
-again; what cannot be told without opening a model is left to that.
+again; what cannot be told without opening a model is left to that, and so are models of the Hub.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
+from lmlab.progress import say
+from lmlab.run_folders.checkpoint import checkpoints, read_json_file
 
 _HUB = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(@[\w./-]+)?")
+_TOKENIZER_FILES = ("tokenizer*", "*vocab*", "*.model", "*.tiktoken")
 
 
 def check_models(*names: str) -> None:
-    """`UserError` for a name that is neither a place here nor written as one of the Hub."""
+    """`UserError` for a name that is neither a place here nor written as one of the Hub, and for a
+    folder that lacks a file which a transformers model needs."""
     for name in names:
-        path = Path(name)
-        of_tower = path.with_name(re.sub("@[12]$", "", path.name) or path.name)
-        if not (path.exists() or of_tower.exists() or _HUB.fullmatch(name)):
-            raise UserError(
-                f"{name}: neither a run, a checkpoint, nor a transformers model here, and no name "
-                "of the Hub (NAME or OWNER/NAME)"
+        path = _place(name)
+        if path is None:
+            if not _HUB.fullmatch(name):
+                raise UserError(
+                    f"{name}: {_NOTHING} here, and no name of the Hub (NAME or OWNER/NAME)"
+                )
+        elif not path.is_dir():
+            raise UserError(f"{name} is a file; give the folder of a model")
+        elif not ((path / "checkpoints").is_dir() or (path / "lmlab.json").is_file()):
+            _check_files(name, path)
+
+
+_NOTHING = "neither a run, a checkpoint, nor a transformers model"
+
+
+def _check_files(name: str, path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise UserError(f"{name}: {_NOTHING}: it has no config.json")
+    if not any(path.glob("*.safetensors*")):
+        pickled = any(path.glob("*.bin"))
+        raise UserError(
+            f"{name}: no weights as safetensors"
+            + (
+                ". lmlab reads no pickle, such as its .bin file, since one can run code; if you "
+                "trust it, convert it with transformers' save_pretrained and open that folder"
+                if pickled
+                else "; the model may be copied in part"
             )
+        )
+    if not any(file for pattern in _TOKENIZER_FILES for file in path.glob(pattern)):
+        raise UserError(
+            f"{name}: no file of a tokenizer; save the one that the model was trained with beside "
+            "it (save_pretrained)"
+        )
 
 
 def check_store(path: Path | None, *splits: str) -> None:
@@ -35,3 +67,109 @@ def check_store(path: Path | None, *splits: str) -> None:
     store = TokenStore(path)
     for split in splits:
         store.split(split)
+
+
+def check_vocabulary(path: Path | None, *names: str) -> None:
+    """`UserError` where the store at `path` was made with another tokenizer than a model's."""
+    if path is None:
+        return
+    store = TokenStore(path)
+    for name in names:
+        folder = _folder(name)
+        if folder is not None and _other_tokenizer(folder, store):
+            raise UserError(
+                f"{path} was made with another tokenizer than {name}. Prepare the text with this "
+                f"model's: lmlab prepare --tokenizer.kind pretrained --tokenizer.name {folder}"
+            )
+
+
+def _other_tokenizer(folder: Path, store: TokenStore) -> bool:
+    made_with = store.manifest["tokenizer_fingerprint"]
+    if (folder / "lmlab.json").is_file():
+        record = read_json_file(folder / "lmlab.json")
+        return record.get("tokenizer_fingerprint", made_with) != made_with
+    from tokenizers import Tokenizer
+
+    files = [place / "tokenizer.json" for place in (folder, store.path / "tokenizer")]
+    if not all(file.is_file() for file in files):
+        return False
+    try:
+        of_model, of_store = (Tokenizer.from_file(str(f)).get_vocab(False) for f in files)
+    except Exception:  # `tokenizers` has no class of its own; who opens the model names the damage
+        return False
+    if of_model == of_store:
+        return False
+    if 2 * len(of_model.items() & of_store.items()) < len(of_model):
+        return True
+    from lmlab.data.tokenizers import pretrained_tokenizer  # slower; decides between near ones
+
+    return pretrained_tokenizer(str(folder)).fingerprint != made_with
+
+
+def check_untie(name: str, *, untie: bool, why: str) -> None:
+    """`UserError` for a tied model without `--untie` (`why` it takes that), and for an untied one
+    with it; only where the model's files say which it is."""
+    folder = _folder(name)
+    tied = None if folder is None else _is_tied(folder)
+    if tied and not untie:
+        raise UserError(
+            f"{name} is tied: its output embedding is its input embedding. {why}; where that is "
+            "wanted: --untie"
+        )
+    if tied is False and untie:
+        raise UserError(f"--untie: {name} is not tied; leave it out")
+
+
+def _is_tied(folder: Path) -> bool | None:
+    if (folder / "lmlab.json").is_file():
+        head = str(read_json_file(folder / "lmlab.json").get("head", ""))
+        # of a tied one, which is small, the model's own door also says how it would grow
+        return False if head.startswith("untied") else None
+    if not (folder / "config.json").is_file():
+        return None
+    described = read_json_file(folder / "config.json")
+    tied = described.get("tie_word_embeddings")
+    # of nested configurations which one holds is for transformers to say, and a head of its own in
+    # the file may stay one
+    if not isinstance(tied, bool) or "text_config" in described or (tied and _has_head(folder)):
+        return None
+    return tied
+
+
+def _has_head(folder: Path) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / "model.safetensors", framework="numpy") as file:
+            return "lm_head.weight" in file.keys()  # noqa: SIM118 - it is no mapping
+    except (OSError, SafetensorError):  # in several files, or damaged: the model's own door tells
+        return True
+
+
+def check_continues(name: str) -> None:
+    """`UserError` for a masked model of lmlab, which writes no text."""
+    folder = _folder(name)
+    if folder is not None and (folder / "lmlab.json").is_file():
+        objective: Any = read_json_file(folder / "lmlab.json").get("objective", {})
+        if "masking" in objective:
+            raise UserError(f"{name} is a masked model; text is sampled from causal ones")
+
+
+def opening(*names: str) -> None:
+    """Says that models are about to be opened, which takes seconds (torch, weights, a trial)."""
+    say(f"opening {', '.join(names)}")
+
+
+def _place(name: str) -> Path | None:
+    """Where a model lies, `@1` and `@2` of a tower left out; None where it is not here."""
+    path = Path(name)
+    of_tower = path.with_name(re.sub("@[12]$", "", path.name) or path.name)
+    return next((place for place in (path, of_tower) if place.exists()), None)
+
+
+def _folder(name: str) -> Path | None:
+    """The folder with a model's files: of a run its newest checkpoint; None where there is none."""
+    path = _place(name)
+    if path is not None and (path / "checkpoints").is_dir():
+        return next(reversed(checkpoints(path)), None)
+    return path

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lmlab.cli.printing import print_table, store_of_head, write_results
+from lmlab.cli.refusals import (
+    check_continues,
+    check_models,
+    check_store,
+    check_vocabulary,
+    opening,
+)
 from lmlab.config import from_command_line
+from lmlab.durable import check_absent
 from lmlab.lm.options import (
     ExportConfig,
     SampleConfig,
@@ -75,6 +83,9 @@ def doctor(arguments: Sequence[str]) -> None:
 
 def sample(arguments: Sequence[str]) -> None:
     config = from_command_line(SampleConfig, arguments, program="lmlab sample")
+    check_models(config.model)
+    check_continues(config.model)
+    opening(config.model)
     from lmlab.lm.language_model import open_subject
     from lmlab.lm.sampling import sample
 
@@ -97,9 +108,14 @@ def export(arguments: Sequence[str]) -> None:
     config = from_command_line(
         ExportConfig, arguments, program="lmlab export", leading=("--model",)
     )
+    check_absent(config.out)
+    store = store_of_head(config.head, config.store)
+    check_models(config.model)
+    check_store(config.store, "validation")
+    check_vocabulary(config.store, config.model)
+    opening(config.model)
     from lmlab.lm.calibrated_head import open_with_head
     from lmlab.lm.export import export_model
 
-    store = store_of_head(config.head, config.store)
     subject = open_with_head(config.model, config.head, store=store)
     print(f"model: {export_model(subject, config.out)}")

@@ -40,6 +40,7 @@ from lmlab.numerics.folded_regression import (
     sparsity_curve,
 )
 from lmlab.numerics.frequency import DECILES, rank_correlation, type_deciles
+from lmlab.progress import Bar
 from lmlab.topics.encoding.token_probability import (
     EncodingStatistics,
     encoding_statistics,
@@ -61,6 +62,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 _ROTATIONS = 5
+NULLS = 4
+"""Fits of `null_fits` with counts."""
 _ENOUGH = 0.9
 
 
@@ -278,30 +281,38 @@ def error_by_frequency(encoding: Encoding, counts_V: ArrayLike) -> tuple[DecileE
 
 
 def null_fits(
-    embedding_VD: ArrayLike, encoding: Encoding, *, counts_V: ArrayLike | None = None, seed: int = 0
+    embedding_VD: ArrayLike,
+    encoding: Encoding,
+    *,
+    counts_V: ArrayLike | None = None,
+    seed: int = 0,
+    bar: Bar | None = None,
 ) -> dict[str, float]:
     """Held-out R2 of what should explain little, and of what explains without the embedding; all of
     -log alpha, without the bias.
 
     `random embedding`: Gaussian rows of the same mean and covariance. `permuted`: the tokens' alpha
     dealt out anew. `norm alone`: the embedding's norm. `log counts`: log(count + 1) in the training
-    text, where `counts_V` are given.
+    text, where `counts_V` are given. `bar` counts fits.
     """
     rng = np.random.default_rng(seed)
     x_ND = np.asarray(embedding_VD, dtype=np.float64)[encoding.tokens]
     y_N = encoding.target_N
     values, vectors = np.linalg.eigh(np.cov(x_ND.T, bias=True).reshape(x_ND.shape[1], -1))
     shape_DD = vectors * np.sqrt(np.maximum(values, 0))
-    found = {
-        "random embedding": fit_linear(
-            x_ND.mean(0) + rng.standard_normal(x_ND.shape) @ shape_DD.T, y_N
-        ).r2_heldout,
-        "permuted": fit_linear(x_ND, rng.permutation(y_N)).r2_heldout,
-        "norm alone": fit_linear(np.linalg.norm(x_ND, axis=1)[:, None], y_N).r2_heldout,
-    }
+    found: dict[str, float] = {}
+
+    def fit(name: str, of_ND: Array, to_N: Array) -> None:
+        found[name] = fit_linear(of_ND, to_N).r2_heldout
+        if bar is not None:
+            bar.advance()
+
+    fit("random embedding", x_ND.mean(0) + rng.standard_normal(x_ND.shape) @ shape_DD.T, y_N)
+    fit("permuted", x_ND, rng.permutation(y_N))
+    fit("norm alone", np.linalg.norm(x_ND, axis=1)[:, None], y_N)
     if counts_V is not None:
-        log_N = np.log1p(np.asarray(counts_V, dtype=np.float64)[encoding.tokens])
-        found["log counts"] = fit_linear(log_N[:, None], y_N).r2_heldout
+        counts_N = np.asarray(counts_V, dtype=np.float64)[encoding.tokens]
+        fit("log counts", np.log1p(counts_N)[:, None], y_N)
     return found
 
 
@@ -319,20 +330,25 @@ class Sparsity:
 
 
 def sparsity(
-    embedding_VD: ArrayLike, encoding: Encoding, *, rotations: int = _ROTATIONS, seed: int = 0
+    embedding_VD: ArrayLike,
+    encoding: Encoding,
+    *,
+    rotations: int = _ROTATIONS,
+    seed: int = 0,
+    bar: Bar | None = None,
 ) -> Sparsity:
     """How few dimensions predict -log alpha as well as all do, without the bias, against random
-    bases of the same space."""
+    bases of the same space. `bar` counts curves, one for each base."""
     x_ND = np.asarray(embedding_VD, dtype=np.float64)[encoding.tokens]
     width = x_ND.shape[1]
     sizes = sorted({*np.unique(np.round(np.geomspace(1, width, 24)).astype(int)).tolist(), width})
-    curves = [sparsity_curve(x_ND, encoding.target_N, sizes)]
-    curves += [
-        sparsity_curve(
-            x_ND, encoding.target_N, sizes, rotation_DD=random_rotation(width, seed + number)
-        )
-        for number in range(rotations)
-    ]
+    rotation_DD = None  # the first base is the embedding's own
+    curves: list[Array] = []
+    for number in range(1 + rotations):
+        curves.append(sparsity_curve(x_ND, encoding.target_N, sizes, rotation_DD=rotation_DD))
+        rotation_DD = random_rotation(width, seed + number) if number < rotations else None
+        if bar is not None:
+            bar.advance()
     needed = [_needed(sizes, curve) for curve in curves]
     return Sparsity(
         tuple(sizes),

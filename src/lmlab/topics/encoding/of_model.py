@@ -23,7 +23,9 @@ from lmlab.data.unigram import token_counts
 from lmlab.lm.language_model import Subject
 from lmlab.models.logits import LogitHead
 from lmlab.numerics.frequency import decile_name
+from lmlab.progress import track
 from lmlab.topics.encoding.encoding import (
+    NULLS,
     DecileError,
     Encoding,
     EncodingStatistics,
@@ -121,13 +123,11 @@ def encode(
     windows = choose_windows(subject, store, split=split, context=context, max_windows=max_windows)
     statistics = store_statistics(subject, windows)
     counts_V = training_counts(subject, store, len(head.embedding_VD))
-    encoding = fit_encoding(
-        head.embedding_VD,
-        statistics.alpha_V,
-        offset_V=head.offset_V,
-        exclude=not_text(subject, len(head.embedding_VD)),
-        ridge=ridge,
-    )
+    with track("regressions", float(1 + NULLS + 1 + rotations), "fits") as bar:
+        encoding = _fit(subject, head, statistics, ridge)
+        bar.advance()
+        nulls = null_fits(head.embedding_VD, encoding, counts_V=counts_V, bar=bar)
+        sparse = sparsity(head.embedding_VD, encoding, rotations=rotations, bar=bar)
     return EncodedSubject(
         subject=subject.name,
         order=subject.order,
@@ -142,10 +142,38 @@ def encode(
         predictors={}
         if head.capped
         else predictor_r2(head.embedding_VD, statistics, encoding, offset_V=head.offset_V),
-        nulls=null_fits(head.embedding_VD, encoding, counts_V=counts_V),
-        sparsity=sparsity(head.embedding_VD, encoding, rotations=rotations),
+        nulls=nulls,
+        sparsity=sparse,
         errors=error_by_frequency(encoding, counts_V),
         padded=len(subject.unused_rows),
+    )
+
+
+def encoding_of(
+    subject: Subject,
+    store: TokenStore,
+    *,
+    context: int | None = None,
+    max_windows: int | None = 256,
+    ridge: float = 0.0,
+) -> Encoding:
+    """The regression of `encode` on the validation split, without what it is compared with.
+
+    Raises `UserError` as `encode`.
+    """
+    windows = choose_windows(
+        subject, store, split="validation", context=context, max_windows=max_windows
+    )
+    return _fit(subject, output_head(subject), store_statistics(subject, windows), ridge)
+
+
+def _fit(subject: Subject, head: Head, statistics: EncodingStatistics, ridge: float) -> Encoding:
+    return fit_encoding(
+        head.embedding_VD,
+        statistics.alpha_V,
+        offset_V=head.offset_V,
+        exclude=not_text(subject, len(head.embedding_VD)),
+        ridge=ridge,
     )
 
 

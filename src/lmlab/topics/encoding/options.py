@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -71,6 +72,13 @@ class SteerConfig(Options):
     out: Path | None = None
     """Folder for the steered model, a plain transformers one, and results.json (default: no model,
     only results.json below lab/results)."""
+
+    def __post_init__(self) -> None:
+        for each in self.token:
+            if not re.fullmatch(r"(?s).+=\s*[+\d.].*", each):
+                raise UserError(f"--token {each!r}: give TOKEN=FACTOR with a factor above 0")
+        if self.untie and self.method == "bias":
+            raise UserError("--untie: method bias leaves the embedding as it is; leave it out")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from lmlab.models.narrow import check_narrow, with_narrow_head
 from lmlab.numerics.bounded import within
 from lmlab.numerics.random_effects import Interval
 from lmlab.progress import track
-from lmlab.topics.encoding.of_model import encode, output_head
+from lmlab.topics.encoding.of_model import encoding_of, output_head
 from lmlab.topics.encoding.pruning import (
     WAYS,
     NarrowWeights,
@@ -168,7 +168,7 @@ def prune(
     if share is not None:
         check_can_write(subject, share, way=way, untie=untie)
     head = output_head(subject)
-    made = encode(subject, store, context=context, max_windows=max_windows, rotations=1)
+    encoding = encoding_of(subject, store, context=context, max_windows=max_windows)
 
     def windows(source: TokenStore, split: str) -> EvaluationWindows:
         return choose_windows(
@@ -184,9 +184,7 @@ def prune(
     hidden_ND = estimation.hidden_ND.double().cpu().numpy()
     mean_D, width = hidden_ND.mean(0), hidden_ND.shape[1]
     every: list[Way] = list(dict.fromkeys([*ways, way]))
-    orders = {
-        each: removal_order(each, made.encoding, head.embedding_VD, hidden_ND) for each in every
-    }
+    orders = {each: removal_order(each, encoding, head.embedding_VD, hidden_ND) for each in every}
 
     def narrow(which: Way, how: Replacement, removed: int) -> NarrowWeights:
         return narrowed(orders[which], removed, head.embedding_VD, head.offset_V, mean_D, how)
@@ -215,7 +213,7 @@ def prune(
     return PruneResult(
         subject=subject.name,
         width=width,
-        r2_heldout=made.encoding.r2_heldout,
+        r2_heldout=encoding.r2_heldout,
         texts=tuple(found),
         tied=is_tied(subject.model),
         parameters=None if share is None else pruned_parameters(subject, share, way=way),

@@ -106,7 +106,7 @@ def steer(
     met.
     """
     bare = model.model if isinstance(model, Subject) else model
-    check_can_steer(bare, untie=untie or method == "bias")
+    check_can_steer(bare, method=method, untie=untie)
     tokens = tuple(factors)
     contexts = None
     if windows_NT is not None:
@@ -117,13 +117,18 @@ def steer(
         yield made
 
 
-def check_can_steer(model: Any, *, untie: bool) -> None:
-    """`UserError` where rows of the output embedding cannot be edited on their own."""
+def check_can_steer(model: Any, *, method: Method, untie: bool) -> None:
+    """`UserError` where rows of the output embedding cannot be edited on their own, and for `untie`
+    where there is nothing to untie."""
     if not LogitHead(Backbone(model)).is_linear:
         raise UserError(
             f"{type(model).__name__} scales or caps its logits; steering knows linear heads only"
         )
-    if is_tied(model) and not untie:
+    if untie and method == "bias":
+        raise UserError("--untie: method bias leaves the embedding as it is; leave it out")
+    if untie and not is_tied(model):
+        raise UserError(f"--untie: {type(model).__name__} is not tied; leave it out")
+    if is_tied(model) and not (untie or method == "bias"):
         raise UserError(
             f"{type(model).__name__} is tied: an edit of its output embedding would change what it "
             "reads too. Untie it first (untie=True, --untie): the model gets a head of its own"

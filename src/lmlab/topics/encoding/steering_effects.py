@@ -35,7 +35,7 @@ from lmlab.numerics.bounded import positive_ratio_interval, within
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.topics.encoding.edits import Method, shifted
 from lmlab.topics.encoding.encoding import Encoding
-from lmlab.topics.encoding.of_model import encode
+from lmlab.topics.encoding.of_model import encoding_of
 from lmlab.topics.encoding.steering import (
     Contexts,
     Steering,
@@ -214,11 +214,9 @@ def steering_effects(
 
     Raises `UserError` as `steer` and `encode`.
     """
-    check_can_steer(subject.model, untie=untie or method == "bias")
+    check_can_steer(subject.model, method=method, untie=untie)
     tokens = tuple(factors)
-    encoding = encode(
-        subject, store, context=context, max_windows=max_windows, ridge=ridge, rotations=1
-    ).encoding
+    encoding = encoding_of(subject, store, context=context, max_windows=max_windows, ridge=ridge)
 
     def read(name: str, source: TokenStore, split: str) -> Text:
         return read_text(
