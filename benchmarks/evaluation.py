@@ -115,12 +115,12 @@ def measure(form: str, model: Path, requests: Path, batch: int, threads: int, ou
 
     torch.set_num_threads(threads)
     if form == "lmlab":
-        from lmlab.integrations.lm_eval import SubjectLM
-        from lmlab.lm.language_model import open_subject
+        from lmlab.integrations.lm_eval import HarnessModel
+        from lmlab.lm.language_model import open_model
         from lmlab.training.hardware import keep_freed_memory
 
         keep_freed_memory()  # as `lmlab eval` does
-        lm: Any = SubjectLM(open_subject(model))
+        lm: Any = HarnessModel(open_model(model))
     else:
         from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
 

@@ -18,7 +18,7 @@ from lmlab.config import from_mapping
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import write_json
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.processes import is_first, join, leave, world
 from lmlab.topics.decomposition.of_models import embed_models
 from lmlab.topics.decomposition.options import EmbeddingConfig
@@ -43,9 +43,9 @@ def measure_all(folder: Path) -> dict[str, Any]:
     `folder`/models.json."""
     given = json.loads((folder / "models.json").read_text())
     store = TokenStore(given["store"])
-    subject = open_subject(given["causal"])
-    alpha = store_statistics(subject, choose_windows(subject, store, split="validation"))
-    sums = preference_sums(open_subject(given["towers"]), store)
+    lm = open_model(given["causal"])
+    alpha = store_statistics(lm, choose_windows(lm, store, split="validation"))
+    sums = preference_sums(open_model(given["towers"]), store)
     embedded = embed_models(
         given["embed"],
         store,
@@ -55,7 +55,7 @@ def measure_all(folder: Path) -> dict[str, Any]:
     )["train"]
     (scatter,) = embedded.scatter()
     arrays = {
-        "nats_Mb": score(subject, store).nats_Mb,
+        "nats_Mb": score(lm, store).nats_Mb,
         "alpha_V": alpha.alpha_V,
         "covariance_DD": alpha.covariance_DD,
         "mean_hidden_D": alpha.mean_hidden_D,

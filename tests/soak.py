@@ -36,7 +36,7 @@ from lmlab.data.pieces import pieces_of
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import TrainingWindows
 from lmlab.lm.encoder import open_encoder
-from lmlab.lm.language_model import Subject, open_subject
+from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.numerics.scatter import Scatter
 from lmlab.topics.decomposition import embedding
 from lmlab.topics.decomposition.options import EmbeddingConfig
@@ -90,9 +90,9 @@ def tiny_run(folder: Path, steps: int) -> TrainConfig:
     )  # fmt: skip
 
 
-def tiny_subject(folder: Path) -> tuple[Subject, TokenStore]:
+def tiny_model(folder: Path) -> tuple[LanguageModel, TokenStore]:
     config = tiny_run(folder, 2)
-    return open_subject(train(config).path), TokenStore(config.store)
+    return open_model(train(config).path), TokenStore(config.store)
 
 
 def training(folder: Path) -> array[int]:
@@ -103,17 +103,17 @@ def training(folder: Path) -> array[int]:
 
 
 def scoring(folder: Path) -> array[int]:
-    subject, store = tiny_subject(folder)
+    lm, store = tiny_model(folder)
     with sampled(progress.Bar, "advance") as samples:
-        score(subject, store, batch=1)
+        score(lm, store, batch=1)
     return samples
 
 
 def scatter(folder: Path) -> array[int]:
-    subject, store = tiny_subject(folder)
+    lm, store = tiny_model(folder)
     embedding.CHUNK = 1
     config = EmbeddingConfig(length=16)
-    encoders = {name: open_encoder(subject.name) for name in ("one", "other")}
+    encoders = {name: open_encoder(lm.name) for name in ("one", "other")}
     _, prepared = embedding.prepare_text(
         encoders, pieces_of(store.split("validation"), config.length), config
     )
@@ -123,10 +123,10 @@ def scatter(folder: Path) -> array[int]:
 
 
 def alpha(folder: Path) -> array[int]:
-    subject, _ = tiny_subject(folder)
+    lm, _ = tiny_model(folder)
     windows_NT = np.random.default_rng(3).integers(0, SYMBOLS, (STEPS, 16))
     with sampled(ProbabilitySums, "add") as samples:
-        mean_token_probability(subject, windows_NT, batch=1)
+        mean_token_probability(lm, windows_NT, batch=1)
     return samples
 
 
@@ -169,7 +169,7 @@ def huge_store(folder: Path, like: TokenStore) -> TokenStore:
 
 def huge(folder: Path) -> array[int]:
     """Memory before, and after each of: opening, windows of many steps, a score of a sample."""
-    subject, small = tiny_subject(folder)
+    lm, small = tiny_model(folder)
     samples = array("q", [resident_bytes()])
     store = huge_store(folder, small)
     split = store.split("train")
@@ -185,7 +185,7 @@ def huge(folder: Path) -> array[int]:
     assert np.ptp(np.concatenate(drawn)) > 0.9 * windows.count
     assert all(windows.ids(indices_B).max() <= 6 for indices_B in drawn)
     samples.append(resident_bytes())
-    made = score(subject, store, split="train", max_windows=500)
+    made = score(lm, store, split="train", max_windows=500)
     assert len(made.nats_M) == 500
     assert len(np.unique(made.cluster_M)) > 490
     samples.append(resident_bytes())

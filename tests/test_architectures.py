@@ -23,7 +23,7 @@ from lmlab.data.tasks import MultipleChoice, Task
 from lmlab.data.tokenizers import pretrained_tokenizer
 from lmlab.errors import UserError
 from lmlab.lm.encoder import open_encoder
-from lmlab.lm.language_model import Subject, open_subject
+from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.lm.likelihood import Request, log_likelihoods
 from lmlab.lm.sampling import continuations, sample
 from lmlab.models.behaviour import Table, behaviour, input_length
@@ -206,34 +206,32 @@ def requests() -> list[Request]:
     return made + [Request(shared, " " + texts(rng, n), f"long {n}") for n in (2, 2, 9)]
 
 
-def by_transformers(subject: Subject, request: Request) -> float:
+def by_transformers(lm: LanguageModel, request: Request) -> float:
     """The item's log-likelihood by the model's own logits of this one text."""
-    read = subject.tokenizer.encode
+    read = lm.tokenizer.encode
     first, whole = read(request.context), read(request.context + request.continuation)
     places = range(len(first), len(whole))
     total = 0.0
     with torch.no_grad():
-        if subject.objective.autoregressive:
-            logits_TV = subject.model(input_ids=torch.tensor(whole)[None], use_cache=False).logits[
-                0
-            ]
+        if lm.objective.autoregressive:
+            logits_TV = lm.model(input_ids=torch.tensor(whole)[None], use_cache=False).logits[0]
             return float(logits_TV.double().log_softmax(-1)[
                 [p - 1 for p in places], whole[len(first):]
             ].sum())  # fmt: skip
         for place in places:
             ids = whole.copy()
-            ids[place] = subject.tokenizer.mask_id
+            ids[place] = lm.tokenizer.mask_id
             dressed = torch.tensor([0, *ids.tolist(), 2])[None]
-            log_p_TV = subject.model(input_ids=dressed).logits[0].double().log_softmax(-1)
+            log_p_TV = lm.model(input_ids=dressed).logits[0].double().log_softmax(-1)
             total += float(log_p_TV[place + 1, whole[place]])
     return total
 
 
-def check_scores(subject: Subject) -> None:
+def check_scores(lm: LanguageModel) -> None:
     asked = requests()
-    expected_N = np.array([by_transformers(subject, request) for request in asked])
+    expected_N = np.array([by_transformers(lm, request) for request in asked])
     for batch in (1, 100):
-        found = log_likelihoods(subject, asked, batch=batch)
+        found = log_likelihoods(lm, asked, batch=batch)
         apart_N = np.abs(found.nats_N - expected_N) / found.tokens_N
         assert apart_N.max() < 1e-5, asked[int(apart_N.argmax())].where
 
@@ -241,16 +239,16 @@ def check_scores(subject: Subject) -> None:
 @pytest.mark.parametrize("name", CAUSAL)
 def test_a_causal_model_scores_as_transformers_does_in_any_batch(name, tmp_path):
     """Trees overrode windows of attention, and rows were padded that could not be."""
-    subject = open_subject(saved(tmp_path, causal(CAUSAL[name]())))
-    assert subject.objective.record() == {"name": "causal"}
-    check_scores(subject)
+    lm = open_model(saved(tmp_path, causal(CAUSAL[name]())))
+    assert lm.objective.record() == {"name": "causal"}
+    check_scores(lm)
 
 
 @pytest.mark.parametrize("name", MASKED)
 def test_a_masked_model_scores_as_transformers_does_in_any_batch(name, tmp_path):
-    subject = open_subject(saved(tmp_path, masked(MASKED[name]())))
-    assert subject.objective.record()["name"] == "masked"
-    check_scores(subject)
+    lm = open_model(saved(tmp_path, masked(MASKED[name]())))
+    assert lm.objective.record()["name"] == "masked"
+    check_scores(lm)
 
 
 def test_positions_counted_from_the_padding_id_are_not_there_to_be_read(tmp_path):
@@ -262,10 +260,10 @@ def test_positions_counted_from_the_padding_id_are_not_there_to_be_read(tmp_path
         "bert": (masked, tf.BertConfig(**BERT), 64),
     }
     for name, (kind, config, context) in kinds.items():
-        subject = open_subject(saved(tmp_path / name, kind(config)))
-        assert subject.context == context, name
+        lm = open_model(saved(tmp_path / name, kind(config)))
+        assert lm.context == context, name
         text = texts(np.random.default_rng(0), 100)
-        log_likelihoods(subject, [Request(text, " w1", "cut to the whole context")])
+        log_likelihoods(lm, [Request(text, " w1", "cut to the whole context")])
         assert open_encoder(tmp_path / name).limit == (64 if name != "bert" else 66)
 
 
@@ -288,14 +286,14 @@ def test_a_length_is_what_the_model_looks_up_or_declares():
 
 def test_a_model_without_a_limit_says_what_is_assumed(tmp_path, capsys):
     """It was read 1024 tokens at a time in silence."""
-    subject = open_subject(saved(tmp_path / "m", causal(CAUSAL["mamba"]())))
+    lm = open_model(saved(tmp_path / "m", causal(CAUSAL["mamba"]())))
     said = capsys.readouterr().err
     assert "nothing bounds the length of its input" in said
     assert "windows of 1,024 tokens are assumed" in said
-    assert (subject.context, subject.bounded) == (1024, False)
-    assert subject.window(None) == 1024
-    assert subject.window(5000) == 5000
-    bounded = open_subject(saved(tmp_path / "b", causal(CAUSAL["gpt2"]())))
+    assert (lm.context, lm.bounded) == (1024, False)
+    assert lm.window(None) == 1024
+    assert lm.window(5000) == 5000
+    bounded = open_model(saved(tmp_path / "b", causal(CAUSAL["gpt2"]())))
     with pytest.raises(UserError, match=r"--context 65: .* at most 64"):
         bounded.window(65)
 
@@ -311,26 +309,26 @@ def test_a_bert_is_what_it_does_whatever_its_files_call_it(kind, decoder, tmp_pa
         if decoder is None:
             config.pop("is_decoder", None)
         (tmp_path / "config.json").write_text(json.dumps(config))
-        subject = open_subject(tmp_path)
-        assert subject.objective.autoregressive == bool(decoder)
-        assert type(subject.model).__name__ == ("BertLMHeadModel" if decoder else "BertForMaskedLM")
+        lm = open_model(tmp_path)
+        assert lm.objective.autoregressive == bool(decoder)
+        assert type(lm.model).__name__ == ("BertLMHeadModel" if decoder else "BertForMaskedLM")
         ids = torch.tensor([[0, 7, 9, 11, 2]])
         with torch.no_grad():
             own = model(input_ids=ids)
             logits = own.prediction_logits if kind.endswith("PreTraining") else own.logits
-            assert torch.allclose(subject.backbone.logits(ids), logits, atol=1e-5)
+            assert torch.allclose(lm.backbone.logits(ids), logits, atol=1e-5)
 
 
 def test_a_model_that_sees_what_it_would_predict_is_refused_as_that(tmp_path):
     config = tf.Gemma3TextConfig(**LLAMA, sliding_window=8, use_bidirectional_attention=True)
     saved(tmp_path / "gemma", causal(config))
     with pytest.raises(UserError, match="Gemma3ForCausalLM sees what it would have to predict"):
-        open_subject(tmp_path / "gemma")
+        open_model(tmp_path / "gemma")
     saved(tmp_path / "xlnet", causal(tf.XLNetConfig(
         vocab_size=V, d_model=16, n_layer=1, n_head=2, d_inner=16
     )))  # fmt: skip
     with pytest.raises(UserError, match="XLNetLMHeadModel sees what it would have to predict"):
-        open_subject(tmp_path / "xlnet")
+        open_model(tmp_path / "xlnet")
 
 
 def test_a_model_that_draws_random_numbers_is_refused(tmp_path):
@@ -338,7 +336,7 @@ def test_a_model_that_draws_random_numbers_is_refused(tmp_path):
     config.hash_seed = None
     torch.manual_seed(0)
     with pytest.raises(UserError, match="gives other logits when it reads the same text again"):
-        open_subject(saved(tmp_path, causal(config)))
+        open_model(saved(tmp_path, causal(config)))
 
 
 def test_logits_that_are_not_finite_are_named(tmp_path):
@@ -350,20 +348,20 @@ def test_logits_that_are_not_finite_are_named(tmp_path):
     model.save_pretrained(tmp_path)
     message = r"not finite at position 0 of a text of 16 .*h\.1\.mlp\.c_fc\.weight' holds"
     with pytest.raises(UserError, match=message):
-        open_subject(tmp_path)
+        open_model(tmp_path)
 
 
 def test_an_encoder_without_a_head_is_named_as_one(tmp_path):
     """Was: a list of missing weights, without a word on what does read such a model."""
     folder = saved(tmp_path, tf.BertModel(tf.BertConfig(**BERT)))
     with pytest.raises(UserError, match=r"lacks weights .* Only the head is missing.*lmlab embed"):
-        open_subject(folder)
+        open_model(folder)
     assert open_encoder(folder).limit == 66
     saved(tmp_path / "cut", tf.BertModel(tf.BertConfig(**{**BERT, "num_hidden_layers": 1})))
     config = json.loads((tmp_path / "cut" / "config.json").read_text())
     (tmp_path / "cut" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
     with pytest.raises(UserError, match="lacks weights") as refused:
-        open_subject(tmp_path / "cut")
+        open_model(tmp_path / "cut")
     assert "Only the head" not in str(refused.value)
 
 
@@ -416,26 +414,26 @@ def with_padded_rows(folder: Path) -> tuple[Any, Path]:
 def test_rows_without_a_token_are_not_drawn(tmp_path):
     """They were, and vanished from the text."""
     model, folder = with_padded_rows(tmp_path)
-    subject = open_subject(folder)
-    assert subject.unused_rows.tolist() == list(range(V, V + 20))
+    lm = open_model(folder)
+    assert lm.unused_rows.tolist() == list(range(V, V + 20))
     with torch.no_grad():
         p_V = model(input_ids=torch.tensor([[0]])).logits[0, -1].double().softmax(-1)
     assert p_V[V:].sum() > 0.3
-    drawn = [made.written.split() for made in sample(subject, tokens=1, count=3000)]
+    drawn = [made.written.split() for made in sample(lm, tokens=1, count=3000)]
     # what is drawn follows the model's own distribution over the tokens alone
     expected = float(p_V[7] / p_V[:V].sum())
     share = sum(words == [WORDS[7 - len(SPECIALS)]] for words in drawn) / 3000
     assert share == pytest.approx(expected, abs=5 * (expected / 3000) ** 0.5 + 1e-3)
-    greedy = continuations(subject, ["w1 w2"], tokens=20)[0]
-    assert len(greedy.split()) == 20 or subject.tokenizer.end_of_text_id == 2
+    greedy = continuations(lm, ["w1 w2"], tokens=20)[0]
+    assert len(greedy.split()) == 20 or lm.tokenizer.end_of_text_id == 2
 
 
 def test_rows_without_a_token_have_no_mean_probability(tmp_path):
     """They entered alpha. The softmax stays the model's own, and what they get is reported."""
     model, folder = with_padded_rows(tmp_path / "m")
-    subject = open_subject(folder)
+    lm = open_model(folder)
     ids = torch.randint(5, V, (4, 12), generator=torch.Generator().manual_seed(0))
-    alpha_V = mean_token_probability(subject, ids)
+    alpha_V = mean_token_probability(lm, ids)
     with torch.no_grad():
         own_V = model(input_ids=ids).logits.double().softmax(-1).mean((0, 1)).numpy()
     assert alpha_V[:V] == pytest.approx(own_V[:V], rel=1e-4)
@@ -443,8 +441,8 @@ def test_rows_without_a_token_have_no_mean_probability(tmp_path):
     rng = np.random.default_rng(0)
     documents = {name: [rng.integers(5, V, 30) for _ in range(6)] for name in ("train", "test")}
     store = id_store(tmp_path / "s", documents, symbols=V - 2)
-    object.__setattr__(subject, "check_store", lambda _: None)
-    encoded = encode(subject, store, split="test", context=30)
+    object.__setattr__(lm, "check_store", lambda _: None)
+    encoded = encode(lm, store, split="test", context=30)
     assert (encoded.padded, encoded.to_json()["padded"]) == (20, 20)
     assert encoded.statistics.unused == encoded.to_json()["padded_probability"] > 0.3
     assert encoded.statistics.alpha_V.sum() == pytest.approx(1 - encoded.statistics.unused)
@@ -456,7 +454,7 @@ def test_ids_beyond_the_embedding_are_named(tmp_path):
     saved(tmp_path, causal(CAUSAL["gpt2"]()))
     save_tokenizer(tmp_path, (*SPECIALS, "<extra>"))
     with pytest.raises(UserError, match=f"the tokenizer has {V + 1} ids, the model embeds {V} "):
-        open_subject(tmp_path)
+        open_model(tmp_path)
     with pytest.raises(UserError, match=f"the tokenizer has {V + 1} ids, the model embeds {V} "):
         open_encoder(tmp_path)
 
@@ -468,28 +466,28 @@ def test_tasks_name_what_was_read_before_a_text_and_what_was_lost_of_it(tmp_path
         MultipleChoice("2", "", ("w1 never", "w1 seen"), 0, None),
     )
     task = Task("choices", "file", items, 2)
-    notes = zero_shot(open_subject(saved(tmp_path / "c", causal(CAUSAL["gpt2"]()))), task).notes
+    notes = zero_shot(open_model(saved(tmp_path / "c", causal(CAUSAL["gpt2"]()))), task).notes
     assert notes[0] == (
         "a text with a context is read behind no token of its own, one without behind <s> (id 0)"
     )
     # two <unk>, exactly as likely as each other
     assert "2 of 4 texts" in notes[1]
     assert "2 tokens are <unk>; what it cannot tell apart is equally likely" in notes[1]
-    notes = zero_shot(open_subject(saved(tmp_path / "m", masked(MASKED["bert"]()))), task).notes
+    notes = zero_shot(open_model(saved(tmp_path / "m", masked(MASKED["bert"]()))), task).notes
     assert notes[0] == "a text stands between <s> (id 0) and </s> (id 2)"
 
 
 def test_windows_that_cannot_be_padded_are_scored_alone(tmp_path):
     """A convolution sees padding beyond the attention mask."""
     folder = saved(tmp_path / "m", masked(MASKED["convbert"]()))
-    subject = open_subject(folder)
-    assert not subject.backbone.takes_padding
+    lm = open_model(folder)
+    assert not lm.backbone.takes_padding
     rng = np.random.default_rng(0)
     documents = [rng.integers(5, V, n) for n in (40, 11, 23, 37, 11)]
     store = id_store(tmp_path / "s", {"validation": documents}, symbols=V - 2)
-    object.__setattr__(subject, "check_store", lambda _: None)
-    whole = score(subject, store, context=60, batch=8)
+    object.__setattr__(lm, "check_store", lambda _: None)
+    whole = score(lm, store, context=60, batch=8)
     for row, ids in enumerate(documents):
-        batch = subject.objective.batch([ids], device=torch.device("cpu"))
-        alone = subject.objective.score(subject.backbone, batch).sum()
+        batch = lm.objective.batch([ids], device=torch.device("cpu"))
+        alone = lm.objective.score(lm.backbone, batch).sum()
         assert whole.nats_M[row] == pytest.approx(float(alone), abs=1e-5 * len(ids))

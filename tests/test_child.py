@@ -14,7 +14,7 @@ from helpers import id_store, journal, random_documents, tiny_training
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig, ParentConfig, TrainConfig
 from lmlab.errors import UserError
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.models.head import read_bias
 from lmlab.run_folders.checkpoint import checkpoint_folder
 from lmlab.topics.scoring.score import score
@@ -77,19 +77,19 @@ def test_a_fine_tuned_head_starts_at_the_parents_and_learns(
     assert not torch.equal(ended, prior)
     # at its start the child is the parent with its prior, and it ends no worse
     scores = [
-        score(open_subject(folder), small_store).nats_per_token
+        score(open_model(folder), small_store).nats_per_token
         for folder in (parent.path, checkpoint_folder(run.path, 0), run.path)
     ]
     assert scores[1] == near(scores[0])
     assert scores[2] < scores[0]
-    assert open_subject(run.path).head == "untied + learnt log-unigram bias"
-    assert open_subject(run.path).record["parent"] == str(parent.path)
+    assert open_model(run.path).head == "untied + learnt log-unigram bias"
+    assert open_model(run.path).record["parent"] == str(parent.path)
 
 
 def test_without_a_bias_the_child_starts_at_the_raw_embedding(small_store, tmp_path, parent):
     run = train(child(small_store, tmp_path / "c", parent, steps=1))
-    raw = score(open_subject(parent.path, raw_head=True), small_store).nats_per_token
-    started = score(open_subject(checkpoint_folder(run.path, 0)), small_store).nats_per_token
+    raw = score(open_model(parent.path, raw_head=True), small_store).nats_per_token
+    started = score(open_model(checkpoint_folder(run.path, 0)), small_store).nats_per_token
     assert started == near(raw)
 
 
@@ -98,7 +98,7 @@ def test_a_child_goes_on_where_the_parent_stopped(small_store, tmp_path, parent)
     assert torch.equal(
         weights(run, 0)["transformer.wte.weight"], weights(parent, 40)["transformer.wte.weight"]
     )
-    assert open_subject(run.path).head == "tied + fixed log-unigram bias"
+    assert open_model(run.path).head == "tied + fixed log-unigram bias"
 
 
 def test_a_resumed_child_is_the_uninterrupted_one(small_store, tmp_path, parent):
@@ -140,7 +140,7 @@ def test_parents_from_elsewhere(small_store, tmp_path):
     small_gpt2(small_store.vocabulary).save_pretrained(tmp_path / "hub")
     how = ParentConfig(str(tmp_path / "hub"))
     run = train(tiny_training(small_store, tmp_path / "c", model=ModelConfig(), parent=how))
-    assert open_subject(run.path).head == "tied"
+    assert open_model(run.path).head == "tied"
     with pytest.raises(
         UserError, match=r"takes 8 positions \(its table of 8 positions\), and 9 are needed"
     ):

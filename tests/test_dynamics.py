@@ -21,7 +21,7 @@ from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig
 from lmlab.data.unigram import token_counts
 from lmlab.errors import UserError
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.run_folders.checkpoint import checkpoint_folder, checkpoints
 from lmlab.topics.encoding.dynamics import (
     Captured,
@@ -128,11 +128,11 @@ def test_a_snapshot_is_what_the_other_analyses_find(run, small_store):
     watch = Watch(small_store, max_windows=1000)
     snapshots = list(watch_run(run, watch))
     assert [s.step for s in snapshots] == [0, 1, 2, 4, 8]
-    subject = open_subject(run)
-    encoded = encode(subject, small_store, max_windows=None, rotations=1)
+    lm = open_model(run)
+    encoded = encode(lm, small_store, max_windows=None, rotations=1)
     last = snapshots[-1]
     assert last.r2_alpha == pytest.approx(encoded.encoding.embedding_alone.r2, abs=OF_FLOAT32)
-    assert last.loss == near(score(subject, small_store).nats_per_token)
+    assert last.loss == near(score(lm, small_store).nats_per_token)
     counts_V = token_counts(small_store.split("train"), 14)[:12]
     unigram_V = (counts_V + 1) / (counts_V + 1).sum()
     log_alpha_V = np.log(encoded.statistics.alpha_V[:12])

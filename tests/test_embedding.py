@@ -34,7 +34,7 @@ from lmlab.data.store import EncodedDocument, write_store
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.lm.encoder import encoder_of, open_encoder
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.models.layers import layer_states
 from lmlab.numerics.random_effects import Clusters
 from lmlab.numerics.scatter import Scatter
@@ -267,8 +267,8 @@ def test_a_model_of_another_kind_says_so(tmp_path):
 @pytest.mark.parametrize("name", ["forward", "backward", "masked", "gru"])
 def test_own_models_read_the_whole_text_in_their_order(runs, pieces, name):
     encoder = open_encoder(runs[name])
-    subject = open_subject(runs[name])
-    tokenizer = subject.tokenizer
+    lm = open_model(runs[name])
+    tokenizer = lm.tokenizer
     _, mean = rows_of({name: encoder}, pieces)
     _, first = rows_of({name: encoder}, pieces, EmbeddingConfig(pooling="first"))
     _, last = rows_of({name: encoder}, pieces, EmbeddingConfig(pooling="last"))
@@ -278,7 +278,7 @@ def test_own_models_read_the_whole_text_in_their_order(runs, pieces, name):
             ids = ids[::-1]
         read = [tokenizer.bos_id, *ids, *([tokenizer.end_of_text_id] if name == "masked" else [])]
         with torch.no_grad():
-            states_TD = subject.model.base_model(torch.tensor([read])).last_hidden_state[0].numpy()
+            states_TD = lm.model.base_model(torch.tensor([read])).last_hidden_state[0].numpy()
         np.testing.assert_allclose(
             mean[name][i], states_TD[1 : len(ids) + 1].mean(0), rtol=1e-4, atol=1e-5
         )
@@ -287,14 +287,14 @@ def test_own_models_read_the_whole_text_in_their_order(runs, pieces, name):
 
 
 def test_layers_are_those_of_the_analyses(runs, pieces):
-    encoder, subject = open_encoder(runs["masked"]), open_subject(runs["masked"])
+    encoder, lm = open_encoder(runs["masked"]), open_model(runs["masked"])
     text = pieces.texts[0]
     ids = [
         encoder.tokenizer.bos_id,
         *encoder.tokenizer.encode(text),
         encoder.tokenizer.end_of_text_id,
     ]
-    states = layer_states(subject.backbone, torch.tensor([[int(i) for i in ids]]))
+    states = layer_states(lm.backbone, torch.tensor([[int(i) for i in ids]]))
     one = replace(pieces, texts=(text,), clusters=pieces.clusters[[0]])
     for layer, name in ((0, "embeddings"), (1, "block 1"), (2, "block 2")):
         _, rows = rows_of({"m": encoder}, one, EmbeddingConfig(layer=layer))
@@ -306,9 +306,9 @@ def test_layers_are_those_of_the_analyses(runs, pieces):
         rows_of({"m": open_encoder(runs["gru"])}, one, EmbeddingConfig(layer=1))
 
 
-def test_only_lmlabs_own_subjects_become_encoders(zoo, runs):
-    assert encoder_of(open_subject(runs["forward"])).limit == 20
-    assert encoder_of(open_subject(runs["masked"])).limit == 22
+def test_only_lmlabs_own_models_become_encoders(zoo, runs):
+    assert encoder_of(open_model(runs["forward"])).limit == 20
+    assert encoder_of(open_model(runs["masked"])).limit == 22
     assert open_encoder(zoo["roberta-base"]).limit == 64 - 2
     assert open_encoder(zoo["bert-base-uncased"]).limit == 64
     assert open_encoder(zoo["xlnet-base-cased"]).limit is None

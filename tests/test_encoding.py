@@ -28,7 +28,7 @@ from lmlab.config.model import ModelConfig
 from lmlab.config.objective import MaskingConfig
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject, open_subject
+from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.head import attach_bias
@@ -439,7 +439,7 @@ def test_tokens_without_probability_are_counted_and_what_is_wrong_refused():
 # Stores
 
 
-def subject_of(architecture: Any = "gpt2", *, order="forward", rows=0) -> Subject:
+def lm_of(architecture: Any = "gpt2", *, order="forward", rows=0) -> LanguageModel:
     """A fresh model of random weights; `rows` more in its embedding than the tokenizer has ids."""
     tokenizer = symbols_tokenizer(12)
     masked = architecture == "bert"
@@ -450,7 +450,7 @@ def subject_of(architecture: Any = "gpt2", *, order="forward", rows=0) -> Subjec
         if masked
         else Causal(order=order, bos_id=tokenizer.bos_id)
     )
-    return Subject("made here", model, Backbone(model), tokenizer, objective, "tied", 40, {})
+    return LanguageModel("made here", model, Backbone(model), tokenizer, objective, "tied", 40, {})
 
 
 @pytest.mark.parametrize(
@@ -458,31 +458,31 @@ def subject_of(architecture: Any = "gpt2", *, order="forward", rows=0) -> Subjec
 )
 def test_a_store_is_read_as_the_objective_scores_it(architecture, order, small_store):
     """Against one window at a time, scored by the objective, with nothing padded."""
-    subject = subject_of(architecture, order=order)
-    chosen = token_probability.choose_windows(subject, small_store, split="validation")
-    states = list(token_probability.store_states(subject, chosen, label="test"))
+    lm = lm_of(architecture, order=order)
+    chosen = token_probability.choose_windows(lm, small_store, split="validation")
+    states = list(token_probability.store_states(lm, chosen, label="test"))
     hidden_ND = torch.cat([s.hidden_ND for s in states])
     targets_N = torch.cat([s.targets_N for s in states])
     assert len(hidden_ND) == chosen.length_M.sum()
-    log_p = (hidden_ND @ subject.backbone.weight_VD.T).detach()
-    if subject.backbone.bias_V is not None:
-        log_p = log_p + subject.backbone.bias_V.detach()
+    log_p = (hidden_ND @ lm.backbone.weight_VD.T).detach()
+    if lm.backbone.bias_V is not None:
+        log_p = log_p + lm.backbone.bias_V.detach()
     nats = torch.nn.functional.cross_entropy(log_p, targets_N, reduction="sum")
     expected = 0.0
     for row in range(len(chosen)):
-        batch = subject.objective.batch([chosen.ids(row)], device=torch.device("cpu"))
-        expected += float(subject.objective.score(subject.backbone, batch).sum())
+        batch = lm.objective.batch([chosen.ids(row)], device=torch.device("cpu"))
+        expected += float(lm.objective.score(lm.backbone, batch).sum())
     assert float(nats) == pytest.approx(expected, rel=1e-5)
     by_cluster = np.bincount(np.concatenate([s.clusters.cluster_N for s in states]))
     windows_of = np.unique(chosen.cluster_M, return_inverse=True)[1]
     np.testing.assert_array_equal(by_cluster, np.bincount(windows_of, chosen.length_M))
-    made = token_probability.store_statistics(subject, chosen)
+    made = token_probability.store_statistics(lm, chosen)
     np.testing.assert_allclose(made.alpha_V, log_p.double().softmax(-1).mean(0).numpy(), rtol=1e-5)
 
 
 def test_padded_rows_and_special_tokens_are_left_out_of_the_fit(small_store):
-    subject = subject_of(rows=50)
-    made = encode(subject, small_store, max_windows=20, rotations=1)
+    lm = lm_of(rows=50)
+    made = encode(lm, small_store, max_windows=20, rotations=1)
     assert len(made.statistics.alpha_V) == 64
     assert made.encoding.tokens.max() < 12
     assert made.padded == 50
@@ -503,7 +503,7 @@ def test_the_command_on_a_trained_run(small_store, text_store, tmp_path, capsys)
     for row in ("R² of -log mean probability", "root mean square error", "the bias alone"):
         assert row in said
     results = json.loads((out / "results.json").read_text())
-    made = encode(open_subject(run), small_store).to_json()
+    made = encode(open_model(run), small_store).to_json()
     assert results["encoding"] == json.loads(json.dumps(made["encoding"]))
     raw = [*options[:-1], str(tmp_path / "raw"), "--head", "raw"]
     assert main(["encode", str(run), *raw]) == 0
@@ -518,15 +518,13 @@ def test_a_model_whose_distribution_is_not_its_logits_is_refused(small_store):
     from lmlab.config.objective import HeadlessConfig
     from lmlab.objectives.headless import Headless
 
-    subject = subject_of()
+    lm = lm_of()
     objective = Headless(order="forward", bos_id=12, settings=HeadlessConfig(cosine=True))
-    cosine = Subject(
-        "cosine", subject.model, subject.backbone, subject.tokenizer, objective, "tied", 40, {}
-    )
+    cosine = LanguageModel("cosine", lm.model, lm.backbone, lm.tokenizer, objective, "tied", 40, {})
     with pytest.raises(UserError, match="cosine"):
         encode(cosine, small_store)
     with pytest.raises(UserError, match="cosine"):
         mean_token_probability(cosine, windows(2, 3, 12))
     with pytest.raises(UserError, match="at most 40"):
-        encode(subject, small_store, context=41)
+        encode(lm, small_store, context=41)
     assert len(evaluation_windows(small_store.split("validation"), 40)) > 3

@@ -20,7 +20,7 @@ from lmlab.data.labelled import Example, LabelledTask
 from lmlab.data.labelled_store import LabelledSplit, LabelledText, labelled_store, read_labels
 from lmlab.data.splits import TEST
 from lmlab.errors import UserError
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.models.backbone import Backbone
 from lmlab.models.files import load_classifier
 from lmlab.objectives.classification import Classification, outputs_for
@@ -362,7 +362,7 @@ def test_mistakes_are_named(text_store, tmp_path, parents):
         train(classifier(store, tmp_path / "d", parent, context=40))
     run = train(classifier(store, tmp_path / "e", parent))
     with pytest.raises(UserError, match="is a classifier of texts"):
-        open_subject(run.path)
+        open_model(run.path)
     with pytest.raises(UserError, match="is a language model, not a classifier"):
         reported_outputs(parent.path, store)
     absent = dataclasses.replace(task(), train=tuple(e for e in task().train if e.label == 0))

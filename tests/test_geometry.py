@@ -23,7 +23,7 @@ from lmlab.config.objective import MaskingConfig
 from lmlab.data.unigram import token_counts
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject, open_subject
+from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.layers import layer_states
@@ -212,7 +212,7 @@ def test_rank_correlation_is_spearmans():
 # Models
 
 
-def subject_of(architecture: Any, *, order="forward", tied=True, context=40) -> Subject:
+def lm_of(architecture: Any, *, order="forward", tied=True, context=40) -> LanguageModel:
     """A fresh model of random weights, large enough to matter."""
     masked = architecture in ("bert", "modernbert", "distilbert")
     tokenizer = symbols_tokenizer(SYMBOLS)
@@ -234,19 +234,19 @@ def subject_of(architecture: Any, *, order="forward", tied=True, context=40) -> 
         if masked
         else Causal(order=order, bos_id=tokenizer.bos_id)
     )
-    return Subject(
+    return LanguageModel(
         architecture, model, Backbone(model), tokenizer, objective, "tied" if tied else "untied",
         context, {},
     )  # fmt: skip
 
 
-def one_at_a_time(subject: Subject, store, context: int) -> dict[str, Cloud]:
+def one_at_a_time(lm: LanguageModel, store, context: int) -> dict[str, Cloud]:
     """Clouds of the library's own hidden states: each window alone, so nothing is padded."""
     windows = evaluation_windows(store.split("validation"), context)
-    model, masked = subject.model, not subject.objective.autoregressive
-    tokenizer, states = subject.tokenizer, {}
+    model, masked = lm.model, not lm.objective.autoregressive
+    tokenizer, states = lm.tokenizer, {}
     for row in range(len(windows)):
-        ids = windows.ids(row)[::-1] if subject.order == "backward" else windows.ids(row)
+        ids = windows.ids(row)[::-1] if lm.order == "backward" else windows.ids(row)
         # of a causal model the last token is never an input
         inputs = [tokenizer.bos_id, *ids, tokenizer.end_of_text_id][: None if masked else -2]
         with torch.no_grad():
@@ -270,14 +270,14 @@ def one_at_a_time(subject: Subject, store, context: int) -> dict[str, Cloud]:
     ("architecture", "order"), [("gpt2", "forward"), ("gpt2", "backward"), ("bert", "forward")]
 )
 def test_hidden_states_are_the_librarys_without_padding_and_bos(architecture, order, small_store):
-    subject = subject_of(architecture, order=order)
-    made = geometry(subject, small_store, context=40, max_windows=None)
+    lm = lm_of(architecture, order=order)
+    made = geometry(lm, small_store, context=40, max_windows=None)
     lengths = evaluation_windows(small_store.split("validation"), 40).length_M
     assert len(np.unique(lengths)) > 3  # so some were padded
     outside = 0 if architecture == "bert" else len(lengths)
     assert made.layers["final"].rows == lengths.sum() - outside
     assert list(made.layers) == ["embeddings", "block 1", "block 2", "final"]
-    expected = one_at_a_time(subject, small_store, 40)
+    expected = one_at_a_time(lm, small_store, 40)
     for name, wanted in expected.items():
         found = made.layers[name]
         assert found.rows == wanted.rows
@@ -290,35 +290,35 @@ def test_hidden_states_are_the_librarys_without_padding_and_bos(architecture, or
 
 
 def test_the_last_blocks_output_is_the_one_before_the_final_norm():
-    subject = subject_of("gpt2")
-    batch = subject.objective.batch([np.arange(9) % SYMBOLS], device=CPU)
-    states = layer_states(subject.backbone, batch.inputs_BT)
-    normed = subject.model.transformer.ln_f(states["block 2"])
+    lm = lm_of("gpt2")
+    batch = lm.objective.batch([np.arange(9) % SYMBOLS], device=CPU)
+    states = layer_states(lm.backbone, batch.inputs_BT)
+    normed = lm.model.transformer.ln_f(states["block 2"])
     torch.testing.assert_close(normed, states["final"])
     assert not torch.allclose(states["block 2"], states["final"])
-    head = torch.nn.functional.linear(states["final"], subject.model.lm_head.weight)
-    torch.testing.assert_close(head, subject.model(batch.inputs_BT).logits)
+    head = torch.nn.functional.linear(states["final"], lm.model.lm_head.weight)
+    torch.testing.assert_close(head, lm.model(batch.inputs_BT).logits)
 
 
 @pytest.mark.parametrize("architecture", ["neox", "llama", "modernbert", "distilbert"])
 def test_other_architectures_give_each_block(architecture, small_store):
-    made = geometry(subject_of(architecture), small_store, context=16, max_windows=6)
+    made = geometry(lm_of(architecture), small_store, context=16, max_windows=6)
     assert list(made.layers) == ["embeddings", "block 1", "block 2", "final"]
     assert (made.windows, made.split) == (6, "validation")
 
 
 def test_recurrent_models_give_what_the_head_reads(small_store):
-    subject = subject_of("gru", tied=False)
-    made = geometry(subject, small_store, context=16, max_windows=6)
+    lm = lm_of("gru", tied=False)
+    made = geometry(lm, small_store, context=16, max_windows=6)
     assert list(made.layers) == ["final"]
     assert "no states of its layers" in made.page()
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "bert"])
 def test_losses_of_the_tenths_together_are_the_loss(architecture, small_store):
-    subject = subject_of(architecture)
-    made = geometry(subject, small_store, context=40, max_windows=None)
-    whole = score(subject, small_store, context=40)
+    lm = lm_of(architecture)
+    made = geometry(lm, small_store, context=40, max_windows=None)
+    whole = score(lm, small_store, context=40)
     assert sum(b.tokens for b in made.loss_bins) == made.tokens == whole.tokens
     together = sum(b.tokens * b.loss.estimate for b in made.loss_bins) / made.tokens
     assert together == pytest.approx(made.loss.estimate, rel=1e-12)
@@ -330,8 +330,8 @@ def test_losses_of_the_tenths_together_are_the_loss(architecture, small_store):
 
 
 def test_a_tenths_loss_is_that_of_its_tokens_and_its_interval_is_over_text(small_store):
-    subject = subject_of("gpt2", order="backward")
-    made = geometry(subject, small_store, context=40, max_windows=None)
+    lm = lm_of("gpt2", order="backward")
+    made = geometry(lm, small_store, context=40, max_windows=None)
     counts_V = token_counts(small_store.split("train"), small_store.vocabulary)
     counts_V[SYMBOLS:] = 0  # BOS and end of text
     bins_V = occurrence_deciles(counts_V)
@@ -339,9 +339,9 @@ def test_a_tenths_loss_is_that_of_its_tokens_and_its_interval_is_over_text(small
     nats: dict[int, list[float]] = {}
     for row in range(len(windows)):
         ids = windows.ids(row)[::-1].copy()
-        inputs = torch.tensor([[subject.tokenizer.bos_id, *ids[:-1]]])
+        inputs = torch.tensor([[lm.tokenizer.bos_id, *ids[:-1]]])
         with torch.no_grad():
-            log_p = subject.model(inputs).logits[0].log_softmax(-1)
+            log_p = lm.model(inputs).logits[0].log_softmax(-1)
         for t, token in enumerate(ids):
             nats.setdefault(int(bins_V[token]), []).append(-float(log_p[t, token]))
     assert [b.bin for b in made.loss_bins] == sorted(nats)
@@ -355,9 +355,9 @@ def test_a_tenths_loss_is_that_of_its_tokens_and_its_interval_is_over_text(small
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_embeddings_and_their_norms_by_frequency(tied, small_store):
-    subject = subject_of("gpt2", tied=tied)
-    made = geometry(subject, small_store, context=40, max_windows=4)
-    weight_VD = subject.model.get_input_embeddings().weight.detach().numpy()
+    lm = lm_of("gpt2", tied=tied)
+    made = geometry(lm, small_store, context=40, max_windows=4)
+    weight_VD = lm.model.get_input_embeddings().weight.detach().numpy()
     assert made.tied is tied
     assert made.input_embedding == cloud(of_rows(weight_VD))
     assert made.output_embedding is not None
@@ -373,14 +373,14 @@ def test_embeddings_and_their_norms_by_frequency(tied, small_store):
 
 
 def test_what_cannot_be_measured_is_refused(small_store, store_of_three, text_store):
-    subject = subject_of("gpt2")
+    lm = lm_of("gpt2")
     with pytest.raises(UserError, match="at most 40 tokens"):
-        geometry(subject, small_store, context=41)
+        geometry(lm, small_store, context=41)
     with pytest.raises(UserError, match="another tokenizer"):
-        geometry(subject, text_store)
+        geometry(lm, text_store)
     with pytest.raises(UserError, match="use longer windows"):
-        geometry(subject, small_store, context=1)
-    made = geometry(subject, store_of_three, context=2, max_windows=9)
+        geometry(lm, small_store, context=1)
+    made = geometry(lm, store_of_three, context=2, max_windows=9)
     assert "too few" in made.note
     assert "too few" in made.page()
 
@@ -401,8 +401,8 @@ def test_the_command_on_a_trained_headless_run(small_store, tmp_path, capsys):
     results = json.loads((out / "results.json").read_text())
     assert results["command"] == "geometry"
     assert results["objective"] == "headless"
-    subject, store = open_subject(run), small_store
-    assert results["layers"] == geometry(subject, store, max_windows=20).to_json()["layers"]
+    lm, store = open_model(run), small_store
+    assert results["layers"] == geometry(lm, store, max_windows=20).to_json()["layers"]
     page = (out / "report.html").read_text()
     assert page == Geometry.from_json(results).page()
     assert page.count("<figure>") == 4

@@ -18,7 +18,7 @@ from lmlab.data.unigram import log_unigram, token_counts
 from lmlab.errors import UserError
 from lmlab.lm.calibrated_head import calibrate
 from lmlab.lm.export import export_model
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.lm.sampling import sample
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
@@ -153,56 +153,56 @@ def headless_run(small_store, tmp_path_factory):
 
 
 def test_a_headless_checkpoint_is_a_language_model(headless_run, small_store):
-    subject = open_subject(headless_run.path)
-    raw = open_subject(headless_run.path, raw_head=True)
-    assert subject.head == "tied + fixed log-unigram bias"
+    lm = open_model(headless_run.path)
+    raw = open_model(headless_run.path, raw_head=True)
+    assert lm.head == "tied + fixed log-unigram bias"
     assert raw.head == "tied, its output bias left out"
     prior = torch.from_numpy(log_unigram(token_counts(small_store.split("train"), 14))).float()
-    torch.testing.assert_close(subject.backbone.bias_V, prior, rtol=0, atol=0)
+    torch.testing.assert_close(lm.backbone.bias_V, prior, rtol=0, atol=0)
     ids = torch.randint(12, (2, 8))
     with torch.no_grad():
-        ours, theirs = subject.model(ids).logits, raw.model(ids).logits
+        ours, theirs = lm.model(ids).logits, raw.model(ids).logits
         stock = AutoModelForCausalLM.from_pretrained(headless_run.checkpoint).eval()
         torch.testing.assert_close(stock(ids).logits, theirs, rtol=0, atol=0)
     torch.testing.assert_close(ours, theirs + prior)
-    values = [score(s, small_store).nats_per_token for s in (subject, raw)]
+    values = [score(s, small_store).nats_per_token for s in (lm, raw)]
     assert values[0] != values[1]
-    assert len(sample(subject, count=2, tokens=3)) == 2
+    assert len(sample(lm, count=2, tokens=3)) == 2
 
 
 def test_an_export_scores_as_the_checkpoint_does(headless_run, small_store, tmp_path):
-    subject = open_subject(headless_run.path)
-    folder = export_model(subject, tmp_path / "e")
-    exported = open_subject(folder)
-    nats = [score(s, small_store).nats_M for s in (subject, exported)]
+    lm = open_model(headless_run.path)
+    folder = export_model(lm, tmp_path / "e")
+    exported = open_model(folder)
+    nats = [score(s, small_store).nats_M for s in (lm, exported)]
     assert nats[0] == pytest.approx(nats[1], abs=1e-4)
     assert exported.head == "untied"
     stock = AutoModelForCausalLM.from_pretrained(folder).eval()
     ids = torch.randint(12, (2, 8))
     with torch.no_grad():
-        torch.testing.assert_close(stock(ids).logits, subject.model(ids).logits)
+        torch.testing.assert_close(stock(ids).logits, lm.model(ids).logits)
     with pytest.raises(UserError, match="exists"):
-        export_model(subject, folder)
-    raw = export_model(open_subject(headless_run.path, raw_head=True), tmp_path / "raw")
-    assert open_subject(raw).head == "tied, its output bias left out"
+        export_model(lm, folder)
+    raw = export_model(open_model(headless_run.path, raw_head=True), tmp_path / "raw")
+    assert open_model(raw).head == "tied, its output bias left out"
 
 
 def test_a_calibrated_head_is_no_worse_on_the_text_it_was_fitted_to(headless_run, small_store):
-    subject = open_subject(headless_run.path)
-    made, fitted = calibrate(subject, small_store)
-    before, after = (score(s, small_store).nats_per_token for s in (subject, made))
+    lm = open_model(headless_run.path)
+    made, fitted = calibrate(lm, small_store)
+    before, after = (score(s, small_store).nats_per_token for s in (lm, made))
     assert after == pytest.approx(fitted.nats_per_token, abs=1e-5)
     assert after < before
-    assert fitted.tokens == score(subject, small_store).tokens
-    prior_V = subject.backbone.bias_V
+    assert fitted.tokens == score(lm, small_store).tokens
+    prior_V = lm.backbone.bias_V
     assert prior_V is not None
     ids = torch.randint(12, (2, 8))
     with torch.no_grad():
-        expected = (subject.model(ids).logits - prior_V) * fitted.similarity
+        expected = (lm.model(ids).logits - prior_V) * fitted.similarity
         expected += fitted.prior * prior_V
         torch.testing.assert_close(made.model(ids).logits, expected, atol=1e-5, rtol=1e-4)
     with pytest.raises(UserError, match="two scalars"):
-        calibrate(open_subject(headless_run.path, raw_head=True), small_store)
+        calibrate(open_model(headless_run.path, raw_head=True), small_store)
 
 
 def test_the_journal_tells_how_many_negatives(headless_run, small_store, tmp_path):
@@ -215,7 +215,7 @@ def test_the_journal_tells_how_many_negatives(headless_run, small_store, tmp_pat
 def test_cross_entropy_from_the_prior(small_store, tmp_path, kind):
     run = train(tiny_training(small_store, tmp_path / kind, output_bias=kind))
     prior = torch.from_numpy(log_unigram(token_counts(small_store.split("train"), 14))).float()
-    bias_V = open_subject(run.path).backbone.bias_V
+    bias_V = open_model(run.path).backbone.bias_V
     assert bias_V is not None
     assert torch.equal(bias_V, prior) == (kind == "fixed")
     assert (bias_V - prior).abs().max() < 0.1
@@ -256,6 +256,6 @@ def test_no_text_is_sampled_where_the_models_own_logits_are_others(small_store, 
     )  # fmt: skip
     run = train(config)
     with pytest.raises(UserError, match="a cosine or a temperature"):
-        sample(open_subject(run.path))
+        sample(open_model(run.path))
     with pytest.raises(UserError, match="a cosine or a temperature"):
-        export_model(open_subject(run.path), tmp_path / "e")
+        export_model(open_model(run.path), tmp_path / "e")

@@ -32,7 +32,7 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tasks import read_tasks
 from lmlab.durable import file_sha256, to_json
 from lmlab.errors import UserError
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.models.head import read_bias
 from lmlab.numerics.scatter import Scatter
 from lmlab.run_folders.checkpoint import (
@@ -408,10 +408,10 @@ def test_a_pickle_in_place_of_any_file(tmp_path, small_store, cases, kind):
                 needless = {"generation_config.json", "optimizer.safetensors", "state.json"}
                 if name in needless:
                     with suppress(UserError):
-                        open_subject(copied)
+                        open_model(copied)
                 else:
                     with pytest.raises(UserError):
-                        open_subject(copied)
+                        open_model(copied)
                 assert not mark.exists()
             shutil.rmtree(tmp_path / "attacked", ignore_errors=True)
     for name in tree(small_store.path):
@@ -449,7 +449,7 @@ def test_pickled_weights_are_refused(tmp_path, cases):
             with pytest.raises(
                 UserError, match=r"only safetensors|no file named model\.safetensors"
             ):
-                open_subject(folder)
+                open_model(folder)
     cases.check()
 
 

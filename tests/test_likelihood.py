@@ -34,7 +34,7 @@ from lmlab.config.training import OptimizerConfig
 from lmlab.data.unigram import log_unigram, token_counts
 from lmlab.errors import UserError
 from lmlab.lm import likelihood
-from lmlab.lm.language_model import Subject, open_subject
+from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.lm.likelihood import Request, log_likelihoods, rolling_log_likelihoods
 from lmlab.lm.sampling import sample
 from lmlab.models.activations import fused_gelu
@@ -85,11 +85,11 @@ def trained(store, out, architecture: Any = "gpt2", *, tied=False, **changes):
         **changes,
     }
     train(tiny_training(store, out, **settings))
-    return open_subject(out)
+    return open_model(out)
 
 
 @pytest.fixture(scope="module")
-def subjects(text_store, tmp_path_factory):
+def lms(text_store, tmp_path_factory):
     """lmlab's own models: forward, backward, headless with its prior, masked."""
     folder = tmp_path_factory.mktemp("runs")
     return {
@@ -132,15 +132,15 @@ def foreign(text_store, tmp_path_factory):
     return folder
 
 
-def test_own_models_read_bos_first(subjects):
-    subject = subjects["forward"]
-    found = log_likelihoods(subject, asked(), greedy=True)
+def test_own_models_read_bos_first(lms):
+    lm = lms["forward"]
+    found = log_likelihoods(lm, asked(), greedy=True)
     assert (found.method, found.truncated) == ("log-likelihood", 0)
     assert found.greedy_N is not None
     for n, pair in enumerate(PAIRS):
-        first, rest = split_ids(lambda t: subject.tokenizer.encode(t).tolist(), *pair)
-        ids = [subject.tokenizer.bos_id, *first, *rest]
-        nats, best = by_hand(lambda i: subject.model(input_ids=i).logits, ids, len(rest))
+        first, rest = split_ids(lambda t: lm.tokenizer.encode(t).tolist(), *pair)
+        ids = [lm.tokenizer.bos_id, *first, *rest]
+        nats, best = by_hand(lambda i: lm.model(input_ids=i).logits, ids, len(rest))
         assert found.nats_N[n] == near(nats, tokens=len(rest))
         assert found.greedy_N[n] == best
         assert found.tokens_N[n] == len(rest)
@@ -149,12 +149,12 @@ def test_own_models_read_bos_first(subjects):
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_models_from_elsewhere_read_what_lm_eval_has_them_read(foreign, name):
-    subject = open_subject(foreign / name)
+    lm = open_model(foreign / name)
     model = AutoModelForCausalLM.from_pretrained(foreign / name)
     tokenizer = AutoTokenizer.from_pretrained(foreign / name)
     assert (tokenizer("a").input_ids[0] == 0) == (name == "llama")
     long = ("the window writes " * 30, "a token")
-    found = log_likelihoods(subject, asked([*PAIRS, long]), greedy=True)
+    found = log_likelihoods(lm, asked([*PAIRS, long]), greedy=True)
     assert found.greedy_N is not None
     for n, (context, continuation) in enumerate([*PAIRS, long]):
         if context:
@@ -169,13 +169,13 @@ def test_models_from_elsewhere_read_what_lm_eval_has_them_read(foreign, name):
     assert found.truncated == 1
 
 
-def test_a_headless_model_scores_with_its_prior(subjects, text_store):
-    subject = subjects["headless"]
-    assert subject.head == "tied + fixed log-unigram bias"
+def test_a_headless_model_scores_with_its_prior(lms, text_store):
+    lm = lms["headless"]
+    assert lm.head == "tied + fixed log-unigram bias"
     prior_V = torch.from_numpy(
         log_unigram(token_counts(text_store.split("train"), text_store.vocabulary))
     )
-    body, embedding_VD = subject.model.base_model, subject.model.get_input_embeddings().weight
+    body, embedding_VD = lm.model.base_model, lm.model.get_input_embeddings().weight
 
     def logits(ids, scale=1.0, unit=lambda x: x):
         hidden = unit(body(input_ids=ids).last_hidden_state)
@@ -184,18 +184,18 @@ def test_a_headless_model_scores_with_its_prior(subjects, text_store):
     sharp = HeadlessConfig(cosine=True, temperature=0.1)
     unit = torch.nn.functional.normalize
     for objective, logits_of in (
-        (subject.objective, logits),
+        (lm.objective, logits),
         (
-            Headless(order="forward", bos_id=subject.tokenizer.bos_id, settings=sharp),
+            Headless(order="forward", bos_id=lm.tokenizer.bos_id, settings=sharp),
             lambda ids: logits(ids, 10.0, lambda x: unit(x, dim=-1)),
         ),
     ):
-        made = replace(subject, objective=objective)
+        made = replace(lm, objective=objective)
         found = log_likelihoods(made, asked(), greedy=True)
         assert found.greedy_N is not None
         for n, pair in enumerate(PAIRS):
-            first, rest = split_ids(lambda t: subject.tokenizer.encode(t).tolist(), *pair)
-            ids = [subject.tokenizer.bos_id, *first, *rest]
+            first, rest = split_ids(lambda t: lm.tokenizer.encode(t).tolist(), *pair)
+            ids = [lm.tokenizer.bos_id, *first, *rest]
             nats, best = by_hand(logits_of, ids, len(rest))
             assert found.nats_N[n] == near(nats, tokens=len(rest))
             assert found.greedy_N[n] == best
@@ -229,11 +229,11 @@ def test_pseudo_log_likelihood_of_a_bert_from_elsewhere(tmp_path):
     made = BertForMaskedLM(config)
     made.cls.predictions.bias.data[:5] = -20  # special tokens are never the likeliest
     made.save_pretrained(tmp_path / "bert")
-    subject = open_subject(tmp_path / "bert")
+    lm = open_model(tmp_path / "bert")
     model = BertForMaskedLM.from_pretrained(tmp_path / "bert").eval()
     pairs = [("a b c", " d e"), ("", "f a c e"), ("a b " * 30, "c d")]
     pairs += [("", letter) for letter in letters]
-    found = log_likelihoods(subject, asked(pairs), greedy=True)
+    found = log_likelihoods(lm, asked(pairs), greedy=True)
     assert (found.method, found.truncated) == ("pseudo-log-likelihood", 1)
     assert found.tokens_N.tolist() == [2, 4, 2, *[1] * 10]
     assert found.greedy_N is not None
@@ -248,50 +248,50 @@ def test_pseudo_log_likelihood_of_a_bert_from_elsewhere(tmp_path):
     assert set(greedy) == {True, False}
 
 
-def test_pseudo_log_likelihood_of_an_own_model(subjects):
-    subject = subjects["masked"]
-    found = log_likelihoods(subject, asked())
+def test_pseudo_log_likelihood_of_an_own_model(lms):
+    lm = lms["masked"]
+    found = log_likelihoods(lm, asked())
     for n, pair in enumerate(PAIRS):
-        first, rest = split_ids(lambda t: subject.tokenizer.encode(t).tolist(), *pair)
-        bos, end = subject.tokenizer.bos_id, subject.tokenizer.end_of_text_id
+        first, rest = split_ids(lambda t: lm.tokenizer.encode(t).tolist(), *pair)
+        bos, end = lm.tokenizer.bos_id, lm.tokenizer.end_of_text_id
         ids = [bos, *first, *rest, end]
-        nats, _ = pseudo_by_hand(subject.model, subject.tokenizer.mask_id, ids, len(rest))
+        nats, _ = pseudo_by_hand(lm.model, lm.tokenizer.mask_id, ids, len(rest))
         assert found.nats_N[n] == near(nats, tokens=len(rest))
     assert found.greedy_N is None
 
 
 @pytest.mark.parametrize("name", ["forward", "backward", "headless", "masked"])
-def test_batch_size_and_padding_change_nothing(subjects, name, monkeypatch):
-    subject = subjects[name]
+def test_batch_size_and_padding_change_nothing(lms, name, monkeypatch):
+    lm = lms[name]
     texts = sentences(12, seed=5)
     pairs = [(t[: 9 * n], t[9 * n : 9 * n + 20]) for n, t in enumerate(texts)]
-    found = [log_likelihoods(subject, asked(pairs), batch=batch) for batch in (None, 1, 3, 500)]
+    found = [log_likelihoods(lm, asked(pairs), batch=batch) for batch in (None, 1, 3, 500)]
     monkeypatch.setattr(likelihood, "_padded", lambda length_R: length_R)
-    found.append(log_likelihoods(subject, asked(pairs)))
+    found.append(log_likelihoods(lm, asked(pairs)))
     monkeypatch.setattr(likelihood, "_padded", lambda length_R: 0 * length_R + CONTEXT)
-    found.append(log_likelihoods(subject, asked(pairs), batch=4))
+    found.append(log_likelihoods(lm, asked(pairs), batch=4))
     assert len(set(found[0].nats_N)) == len(pairs)
     for other in found[1:]:
         assert np.abs((other.nats_N - found[0].nats_N) / found[0].tokens_N).max() < NATS_A_TOKEN
 
 
 @pytest.mark.parametrize("name", ["forward", "masked"])
-def test_only_what_is_asked_for_goes_through_the_head(subjects, name, monkeypatch):
-    subject, rows = subjects[name], []
-    each = subject.objective.criterion.each
+def test_only_what_is_asked_for_goes_through_the_head(lms, name, monkeypatch):
+    lm, rows = lms[name], []
+    each = lm.objective.criterion.each
 
     def counted(backbone, batch):
         rows.append((len(batch.rows_N), batch.inputs_BT.shape))
         return each(backbone, batch)
 
     monkeypatch.setattr(likelihood, "can_read_trees", lambda *_, **__: False)
-    monkeypatch.setattr(subject.objective.criterion, "each", counted)
+    monkeypatch.setattr(lm.objective.criterion, "each", counted)
     twice = [PAIRS[0], PAIRS[4], PAIRS[0]]  # equal sequences are read once
-    found = log_likelihoods(subject, asked(twice))
+    found = log_likelihoods(lm, asked(twice))
     assert found.nats_N[0] == found.nats_N[2]
     assert sum(n for n, _ in rows) == found.tokens_N[:2].sum()
     extra = 2 if name == "masked" else 0
-    real = sorted(len(subject.tokenizer.encode(a + b)) for a, b in twice[:2])
+    real = sorted(len(lm.tokenizer.encode(a + b)) for a, b in twice[:2])
     padded = sorted({shape[1] - extra for _, shape in rows})
     assert len(padded) == 2
     assert all(n <= length <= n * 9 / 8 for n, length in zip(real, padded, strict=True))
@@ -308,9 +308,9 @@ def test_padding_is_less_than_an_eighth_and_lengths_are_few():
 
 
 @pytest.mark.parametrize("name", ["forward", "backward", "masked"])
-def test_a_text_longer_than_the_context_is_read_in_windows(subjects, name):
-    subject = subjects[name]
-    tokenizer, model = subject.tokenizer, subject.model
+def test_a_text_longer_than_the_context_is_read_in_windows(lms, name):
+    lm = lms[name]
+    tokenizer, model = lm.tokenizer, lm.model
     text = " ".join(sentences(2, seed=8))[:350]
     ids = tokenizer.encode(text).tolist()
     assert 2 * CONTEXT < len(ids) < 3 * CONTEXT
@@ -326,31 +326,31 @@ def test_a_text_longer_than_the_context_is_read_in_windows(subjects, name):
         else:
             seen = [bos, *window]
             expected += by_hand(lambda i: model(input_ids=i).logits, seen, scored)[0]
-    found = rolling_log_likelihoods(subject, [text, "", "in models"])
+    found = rolling_log_likelihoods(lm, [text, "", "in models"])
     assert found.nats_N[0] == near(expected, tokens=len(ids))
     assert found.nats_N[1] == 0
-    whole = log_likelihoods(subject, asked([("", "in models")]))
+    whole = log_likelihoods(lm, asked([("", "in models")]))
     assert found.nats_N[2] == near(whole.nats_N[0], tokens=int(whole.tokens_N[0]))
     assert found.tokens_N.tolist() == [len(ids), 0, whole.tokens_N[0]]
 
 
 def test_the_activation_is_put_back(foreign):
-    subject = open_subject(foreign / "gpt2")
-    before = [type(m) for m in subject.model.modules()]
-    with fused_gelu(subject.model):
-        assert [type(m) for m in subject.model.modules()] != before
-    assert [type(m) for m in subject.model.modules()] == before
+    lm = open_model(foreign / "gpt2")
+    before = [type(m) for m in lm.model.modules()]
+    with fused_gelu(lm.model):
+        assert [type(m) for m in lm.model.modules()] != before
+    assert [type(m) for m in lm.model.modules()] == before
 
 
 def test_the_greedy_continuation_is_what_the_model_writes(tmp_path, small_store):
-    subject = trained(small_store, tmp_path / "run")
-    symbols = [subject.tokenizer.token(i) for i in range(12)]
+    lm = trained(small_store, tmp_path / "run")
+    symbols = [lm.tokenizer.token(i) for i in range(12)]
     prompt = "".join(symbols[:3])
-    (made,) = sample(subject, prompt, tokens=4, temperature=0)
+    (made,) = sample(lm, prompt, tokens=4, temperature=0)
     assert len(made.written) == 4
     other = next(s for s in symbols if s != made.written[-1])
     pairs = [(prompt, made.written), (prompt, made.written[:-1] + other), (prompt, made.written[0])]
-    found = log_likelihoods(subject, asked(pairs), greedy=True)
+    found = log_likelihoods(lm, asked(pairs), greedy=True)
     assert found.greedy_N is not None
     assert found.greedy_N.tolist() == [True, False, True]
 
@@ -374,7 +374,7 @@ class MarkovModel(torch.nn.Module):
         return CausalLMOutput(logits=self.table[input_ids])
 
 
-def chain_subjects(symbols=3, context=6):
+def chain_models(symbols=3, context=6):
     """The same stationary chain read forward and backward; it is not reversible."""
     rng = np.random.default_rng(0)
     forward_VV = rng.dirichlet(np.full(symbols, 0.5), size=symbols) + 1e-3
@@ -387,7 +387,7 @@ def chain_subjects(symbols=3, context=6):
     made = {}
     for order, transition_VV in (("forward", forward_VV), ("backward", backward_VV)):
         model = MarkovModel(stationary_V, transition_VV)
-        made[order] = Subject(
+        made[order] = LanguageModel(
             name=order,
             model=model,
             backbone=Backbone(model),
@@ -401,7 +401,7 @@ def chain_subjects(symbols=3, context=6):
 
 
 def test_backward_models_give_the_same_likelihoods_as_differences_of_joints():
-    made, stationary_V, forward_VV = chain_subjects()
+    made, stationary_V, forward_VV = chain_models()
     letters = [chr(0x4E00 + i) for i in range(3)]
     rng = np.random.default_rng(1)
     strings = [rng.integers(0, 3, n) for n in (1, 2, 3, 4, 5, 6) for _ in range(4)]
@@ -427,30 +427,30 @@ def test_backward_models_give_the_same_likelihoods_as_differences_of_joints():
 
 
 def test_what_does_not_fit_is_cut_from_the_left():
-    made, _, _ = chain_subjects()
+    made, _, _ = chain_models()
     a, b, c = (chr(0x4E00 + i) for i in range(3))
-    for subject in made.values():
+    for lm in made.values():
         whole = [(a + b + c, a + b + c), (b + c + a + b + c, a + b + c), (a + a + a + c, a + b)]
-        found = log_likelihoods(subject, asked(whole))
+        found = log_likelihoods(lm, asked(whole))
         assert found.truncated == 1
         assert found.nats_N[0] == found.nats_N[1]
         with pytest.raises(UserError, match=r"item 1: 7 tokens are to be scored together"):
-            log_likelihoods(subject, asked([(a, b), (a, b * 7)]))
+            log_likelihoods(lm, asked([(a, b), (a, b * 7)]))
         # own models keep BOS: nothing of the context is left, and the first token follows BOS
-        full = log_likelihoods(subject, asked([(b, a * 6), ("", a * 6)]))
+        full = log_likelihoods(lm, asked([(b, a * 6), ("", a * 6)]))
         assert full.nats_N[0] == full.nats_N[1]
         assert full.truncated == 1
 
 
-def test_what_cannot_be_asked(subjects, foreign):
-    made, _, _ = chain_subjects()
-    subject = made["forward"]
-    permuted = replace(subject, objective=Causal(order="permutation:1", bos_id=3))
+def test_what_cannot_be_asked(lms, foreign):
+    made, _, _ = chain_models()
+    lm = made["forward"]
+    permuted = replace(lm, objective=Causal(order="permutation:1", bos_id=3))
     with pytest.raises(UserError, match="reads in the order permutation:1"):
         log_likelihoods(permuted, asked())
     with pytest.raises(UserError, match=r"item 0: '' is no token of its own"):
-        log_likelihoods(subject, asked([(chr(0x4E00), "")]))
+        log_likelihoods(lm, asked([(chr(0x4E00), "")]))
     with pytest.raises(UserError, match="--batch 0"):
-        log_likelihoods(subject, asked(), batch=0)
+        log_likelihoods(lm, asked(), batch=0)
     with pytest.raises(UserError, match=r"item 0: \d+ tokens .* context of 100; remove the item"):
-        log_likelihoods(open_subject(foreign / "gpt2"), asked([("", "small windows " * 60)]))
+        log_likelihoods(open_model(foreign / "gpt2"), asked([("", "small windows " * 60)]))

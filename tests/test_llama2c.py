@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lmlab.errors import UserError
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.lm.sampling import sample
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,16 +103,16 @@ def test_logits_and_tokens_are_llama2cs(tmp_path, monkeypatch):
     arguments = ["llama2c", *(str(tmp_path / name) for name in ("m.bin", "t.bin", "out"))]
     monkeypatch.setattr("sys.argv", arguments)
     module.main()
-    subject = open_subject(tmp_path / "out")
+    lm = open_model(tmp_path / "out")
     ids = [1, 261, 5, 200, 7, 7]
     with torch.no_grad():
-        made_TV = subject.model(torch.tensor([ids])).logits[0].numpy()
+        made_TV = lm.model(torch.tensor([ids])).logits[0].numpy()
     np.testing.assert_allclose(made_TV, llama2c_logits(weights, ids), atol=1e-4)
-    assert subject.head == "tied"
+    assert lm.head == "tied"
     # a space is put in front; what has no piece of its own is its bytes
-    assert subject.tokenizer.encode("a").tolist() == [261]
-    assert subject.tokenizer.encode("é").tolist() == [259, 3 + 0xC3, 3 + 0xA9]
-    assert subject.tokenizer.decode([261, 3 + 0xC3, 3 + 0xA9]) == "aé"
+    assert lm.tokenizer.encode("a").tolist() == [261]
+    assert lm.tokenizer.encode("é").tolist() == [259, 3 + 0xC3, 3 + 0xA9]
+    assert lm.tokenizer.decode([261, 3 + 0xC3, 3 + 0xA9]) == "aé"
 
 
 def test_files_of_another_kind_are_refused(tmp_path):
@@ -131,6 +131,6 @@ def test_a_trained_model_dreams_as_its_source_says(tmp_path, monkeypatch):
     files = [WEIGHTS / "aidreams260K.bin", WEIGHTS / "tok512.bin", tmp_path / "out"]
     monkeypatch.setattr("sys.argv", ["llama2c", *map(str, files)])
     converter().main()
-    (made,) = sample(open_subject(tmp_path / "out"), tokens=40, temperature=0)
+    (made,) = sample(open_model(tmp_path / "out"), tokens=40, temperature=0)
     expected = "Echoes of vectors unfold, a gentle hum of precision, as I sense the nodes"
     assert made.text.lstrip('"').startswith(expected)

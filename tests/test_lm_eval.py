@@ -1,4 +1,4 @@
-"""lm-eval's tasks on subjects, against lm-eval's own HFLM on the same model, offline.
+"""lm-eval's tasks on models, against lm-eval's own HFLM on the same model, offline.
 
 What needs lm-eval is skipped where it is not installed.
 """
@@ -22,7 +22,7 @@ from lmlab.config.model import ModelConfig
 from lmlab.config.training import OptimizerConfig
 from lmlab.errors import UserError
 from lmlab.lm.export import export_model
-from lmlab.lm.language_model import Subject, open_subject
+from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.lm.likelihood import Request, log_likelihoods
 from lmlab.lm.sampling import continuations
 from lmlab.training.loop import train
@@ -96,16 +96,16 @@ PAIRS = [
 
 def test_log_likelihoods_equal_those_of_hflm(adapter, gpt2):
     asked = instances("loglikelihood", PAIRS)
-    subject = open_subject(gpt2)
-    own = adapter.SubjectLM(subject, batch=3)
+    lm = open_model(gpt2)
+    own = adapter.HarnessModel(lm, batch=3)
     made, expected = own.loglikelihood(asked), hflm(gpt2).loglikelihood(asked)
     assert [nats for nats, _ in made] == near([n for n, _ in expected])
     assert [greedy for _, greedy in made] == [greedy for _, greedy in expected]
     assert own.truncated["task"] == log_likelihoods(
-        subject, [Request(*pair, "") for pair in PAIRS]
+        lm, [Request(*pair, "") for pair in PAIRS]
     ).truncated > 0  # fmt: skip
     # a model's next token is one of all; some contexts have one that is a token of its own there
-    tokenizer = subject.tokenizer
+    tokenizer = lm.tokenizer
     tokens = [tokenizer.token(i) for i in range(tokenizer.vocabulary)]
     every = [
         (context, token)
@@ -123,14 +123,14 @@ def test_log_likelihoods_equal_those_of_hflm(adapter, gpt2):
 def test_rolling_log_likelihoods_equal_those_of_hflm(adapter, gpt2):
     texts = [(text,) for text in [*sentences(4, seed=5), "short", "a"]]
     asked = instances("loglikelihood_rolling", texts)
-    made = adapter.SubjectLM(open_subject(gpt2)).loglikelihood_rolling(asked)
+    made = adapter.HarnessModel(open_model(gpt2)).loglikelihood_rolling(asked)
     assert made == near(hflm(gpt2).loglikelihood_rolling(asked))
 
 
 def test_greedy_generation_equals_that_of_hflm(adapter, gpt2):
     contexts = [text[:n] for n, text in zip((10, 10, 25, 90), sentences(4, seed=6), strict=True)]
     plain = {"until": [], "max_gen_toks": 12, "do_sample": False}
-    own = adapter.SubjectLM(open_subject(gpt2))
+    own = adapter.HarnessModel(open_model(gpt2))
     whole = own.generate_until(instances("generate_until", [(c, plain) for c in contexts]))
     assert all(whole)
     stops = {**plain, "until": [whole[0][3:5], whole[2][4]]}
@@ -204,9 +204,9 @@ def test_results_equal_those_of_lm_eval_itself(adapter, gpt2, tasks):
     theirs: Any = simple_evaluate(
         hflm(gpt2), tasks=NAMES, task_manager=manager, bootstrap_iters=1000
     )
-    subject = open_subject(gpt2)
+    lm = open_model(gpt2)
     state = repr((random.getstate(), np.random.get_state()))
-    made = {one.task: one for one in adapter.harness(subject, NAMES, include=tasks)}
+    made = {one.task: one for one in adapter.harness(lm, NAMES, include=tasks)}
     assert repr((random.getstate(), np.random.get_state())) == state
     assert set(made) == set(NAMES)
     compared = 0
@@ -232,8 +232,8 @@ def test_headless_backward_and_masked_models(adapter, runs, tasks):
     names = ["local_words", "local_bits", "local_group"]
 
     def found(name, **options):
-        subject = open_subject(runs / name, **options)
-        return {o.task: o for o in adapter.harness(subject, names, include=tasks)}
+        lm = open_model(runs / name, **options)
+        return {o.task: o for o in adapter.harness(lm, names, include=tasks)}
 
     backward, masked = found("backward"), found("masked")
     own, raw = found("headless"), found("headless", raw_head=True)
@@ -249,15 +249,15 @@ def test_headless_backward_and_masked_models(adapter, runs, tasks):
     assert any("not comparable" in note for note in masked["local_bits"].notes)
     for name in ("backward", "masked"):
         with pytest.raises(UserError, match=r"stands before a text|masked model"):
-            adapter.harness(open_subject(runs / name), ["local_written"], include=tasks)
+            adapter.harness(open_model(runs / name), ["local_written"], include=tasks)
 
 
 @pytest.mark.filterwarnings("default")
 def test_an_exported_headless_model_is_the_same_to_lm_eval(adapter, runs, tmp_path):
-    subject = open_subject(runs / "headless")
-    theirs = hflm(export_model(subject, tmp_path / "exported"))
+    lm = open_model(runs / "headless")
+    theirs = hflm(export_model(lm, tmp_path / "exported"))
     whole = instances("loglikelihood", [("", text[:40]) for text in sentences(5, seed=2)])
-    made = adapter.SubjectLM(subject).loglikelihood(whole)  # both read BOS and the text
+    made = adapter.HarnessModel(lm).loglikelihood(whole)  # both read BOS and the text
     expected = theirs.loglikelihood(whole)
     assert [n for n, _ in made] == near([n for n, _ in expected])
 
@@ -300,7 +300,7 @@ def test_the_commands_mistakes(adapter, gpt2, tasks, tmp_path, capsys, monkeypat
 
 
 def test_what_generation_cannot_do(adapter, gpt2):
-    own = adapter.SubjectLM(open_subject(gpt2))
+    own = adapter.HarnessModel(open_model(gpt2))
 
     def written(**settings: Any) -> list[str]:
         return own.generate_until(instances("generate_until", [("the", settings)]))
@@ -328,18 +328,18 @@ def test_without_lm_eval(gpt2, capsys, monkeypatch):
 
 def test_continuations_of_own_models(runs, text_store):
     """Those of prompts of several lengths, a batch at a time, are what greedy steps give."""
-    subject: Subject = open_subject(runs / "headless")
+    lm: LanguageModel = open_model(runs / "headless")
     prompts = ["the model", "", "a window", "reads and writes " * 20]
-    made = continuations(subject, prompts, tokens=5)
+    made = continuations(lm, prompts, tokens=5)
     for prompt, text in zip(prompts, made, strict=True):
-        ids = [subject.tokenizer.bos_id, *subject.tokenizer.encode(prompt)[-(CONTEXT - 5) :]]
+        ids = [lm.tokenizer.bos_id, *lm.tokenizer.encode(prompt)[-(CONTEXT - 5) :]]
         new: list[int] = []
         for _ in range(5):
             with torch.no_grad():
-                logits_V = subject.model(input_ids=torch.tensor([ids + new])).logits[0, -1]
+                logits_V = lm.model(input_ids=torch.tensor([ids + new])).logits[0, -1]
             new.append(int(logits_V.argmax()))
-            if new[-1] == subject.tokenizer.end_of_text_id:
+            if new[-1] == lm.tokenizer.end_of_text_id:
                 break
-        assert text == subject.tokenizer.decode(new)
+        assert text == lm.tokenizer.decode(new)
     with pytest.raises(UserError, match="context of 48"):
-        continuations(subject, prompts, tokens=48)
+        continuations(lm, prompts, tokens=48)

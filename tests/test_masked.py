@@ -33,7 +33,7 @@ from lmlab.data.windows import row_keys
 from lmlab.errors import UserError
 from lmlab.lm.calibrated_head import calibrate
 from lmlab.lm.export import export_model
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.lm.sampling import sample
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
@@ -183,21 +183,21 @@ def test_a_headless_masked_model_learns_and_its_head_is_the_prior(masked_store, 
     curve = [r["validation_nats_per_token"] for r in journal(headless_run.path)
              if "validation_nats_per_token" in r]  # fmt: skip
     assert curve[-1] < 1 < 2 < curve[0]
-    subject = open_subject(headless_run.path)
-    assert subject.head == "tied + fixed log-unigram bias"
+    lm = open_model(headless_run.path)
+    assert lm.head == "tied + fixed log-unigram bias"
     counts_V = token_counts(masked_store.split("train"), V)
     counts_V[SYMBOLS:] = 0  # special tokens are never masked
-    bias_V = subject.backbone.bias_V
+    bias_V = lm.backbone.bias_V
     assert bias_V is not None
     assert bias_V.detach().numpy() == pytest.approx(log_unigram(counts_V), abs=1e-6)
-    raw = open_subject(headless_run.path, raw_head=True)
+    raw = open_model(headless_run.path, raw_head=True)
     assert raw.backbone.bias_V is not None
     assert not raw.backbone.bias_V.any()
     assert (raw.head, raw.context) == ("tied, its output bias left out", 24)
-    prior, alone = (score(s, masked_store, split="test").nats_per_token for s in (subject, raw))
+    prior, alone = (score(s, masked_store, split="test").nats_per_token for s in (lm, raw))
     assert prior < 1
     assert alone > prior
-    calibrated, fitted = calibrate(subject, masked_store, split="validation")
+    calibrated, fitted = calibrate(lm, masked_store, split="validation")
     assert score(calibrated, masked_store, split="test").nats_per_token < prior + 0.02
     assert 12 * 3 <= fitted.tokens <= 12 * 4  # 0.15 x 24 = 3.6, rounded up or down
 
@@ -217,18 +217,18 @@ torch.testing.assert_close(own, torch.load(sys.argv[2], weights_only=True), atol
 
 
 def test_an_exported_masked_model_is_stock(masked_store, headless_run, tmp_path):
-    subject = open_subject(headless_run.path)
+    lm = open_model(headless_run.path)
     with torch.no_grad():
-        torch.save(subject.backbone.logits(torch.arange(10)[None]), tmp_path / "logits.pt")
-    export_model(subject, tmp_path / "exported")
+        torch.save(lm.backbone.logits(torch.arange(10)[None]), tmp_path / "logits.pt")
+    export_model(lm, tmp_path / "exported")
     for folder in (tmp_path / "exported", headless_run.checkpoint):
         done = subprocess.run(
             [sys.executable, "-c", LOAD, str(folder), str(tmp_path / "logits.pt"), str(V - 1)],
             capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    again = open_subject(tmp_path / "exported")
-    scores = [score(s, masked_store, split="test") for s in (subject, again)]
+    again = open_model(tmp_path / "exported")
+    scores = [score(s, masked_store, split="test") for s in (lm, again)]
     assert scores[0].nats_M == pytest.approx(scores[1].nats_M, abs=1e-3)
     said = scores[0].to_json()["scored"]
     assert said.startswith("each token once, in 7 passes that mask about 1/7 each; windows begin")
@@ -246,11 +246,11 @@ def test_plain_masked_training_uses_the_whole_vocabulary(masked_store, tmp_path)
     assert records[-1]["validation_nats_per_token"] < 1.5
     assert "targets_per_micro_batch" not in records[-1]
     assert all(16 * 3 <= r["tokens"] / r["step"] <= 16 * 4 for r in records)
-    assert open_subject(run.path).head == "untied + learnt log-unigram bias"
+    assert open_model(run.path).head == "untied + learnt log-unigram bias"
     with pytest.raises(UserError, match="is a masked model; text is sampled from causal ones"):
-        sample(open_subject(run.path), "")
+        sample(open_model(run.path), "")
     with pytest.raises(UserError, match="masked model of lmlab and cannot be scored as a causal"):
-        open_subject(run.path, objective="causal")
+        open_model(run.path, objective="causal")
 
 
 @pytest.fixture
@@ -274,13 +274,13 @@ SIZES: dict[str, Any] = {
 
 def test_masked_models_from_elsewhere(hub_folder):
     BertForMaskedLM(BertConfig(**SIZES, max_position_embeddings=40)).save_pretrained(hub_folder)
-    subject = open_subject(hub_folder)
-    assert (subject.objective.record()["name"], subject.context) == ("masked", 38)
-    assert open_subject(hub_folder, objective="masked").head == "tied"
+    lm = open_model(hub_folder)
+    assert (lm.objective.record()["name"], lm.context) == ("masked", 38)
+    assert open_model(hub_folder, objective="masked").head == "tied"
     RobertaForMaskedLM(
         RobertaConfig(**SIZES, max_position_embeddings=40, pad_token_id=0)
     ).save_pretrained(hub_folder)
-    roberta = open_subject(hub_folder)
+    roberta = open_model(hub_folder)
     assert roberta.backbone.linear
     assert roberta.context == 37
     ids = np.arange(5, 15).repeat(4)[:37]
@@ -292,15 +292,15 @@ def test_what_cannot_be_masked(hub_folder, tmp_path):
     BertModel(BertConfig(**SIZES)).save_pretrained(hub_folder)
     for objective in ("auto", "masked"):
         with pytest.raises(UserError, match=r"lacks weights of a Bert.*: cls\.predictions"):
-            open_subject(hub_folder, objective=objective)
+            open_model(hub_folder, objective=objective)
     BertForMaskedLM(BertConfig(**SIZES)).save_pretrained(hub_folder)
     with pytest.raises(UserError, match=r"is a masked language model .* scored as a causal one"):
-        open_subject(hub_folder, objective="causal")
+        open_model(hub_folder, objective="causal")
     GPT2LMHeadModel(
         GPT2Config(vocab_size=15, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
     ).save_pretrained(hub_folder)
     with pytest.raises(UserError, match=r"is a causal language model \(gpt2: .* and cannot be"):
-        open_subject(hub_folder, objective="masked")
+        open_model(hub_folder, objective="masked")
     causal = Backbone(GPT2LMHeadModel.from_pretrained(hub_folder))
     with pytest.raises(UserError, match="has not learnt to fill in masks"):
         Masked(tokenizer=TOKENIZER, settings=MaskingConfig()).check(causal)

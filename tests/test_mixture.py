@@ -17,7 +17,7 @@ from lmlab.data.mixture import LONGEST_PERIOD, PERIOD, MixedWindows, slots, sour
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import key, keyed_bijection
 from lmlab.errors import UserError
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.progress import track
 from lmlab.topics.scoring.kept_scores import cached_score
 from lmlab.topics.scoring.score import score
@@ -292,8 +292,8 @@ def run_of_three(store_of_three, tmp_path_factory):
 
 
 def test_scores_of_sources_are_parts_of_the_whole(store_of_three, run_of_three):
-    subject = open_subject(run_of_three.checkpoint)
-    whole = score(subject, store_of_three)
+    lm = open_model(run_of_three.checkpoint)
+    whole = score(lm, store_of_three)
     values = whole.to_json()
     parts = values["by_source"]
     split = store_of_three.split("validation")
@@ -317,8 +317,8 @@ def test_scores_of_sources_are_parts_of_the_whole(store_of_three, run_of_three):
 
 
 def test_samples_know_their_sources(store_of_three, run_of_three):
-    subject = open_subject(run_of_three.checkpoint)
-    sample = score(subject, store_of_three, max_windows=3).to_json()["by_source"]
+    lm = open_model(run_of_three.checkpoint)
+    sample = score(lm, store_of_three, max_windows=3).to_json()["by_source"]
     assert sum(part["tokens"] for part in sample) <= 3 * CONTEXT
     assert "bits_per_byte" not in sample[0]
 
@@ -351,13 +351,13 @@ def test_a_source_without_text_in_the_split_is_left_out(tmp_path):
         symbols=9,
     )
     run = train(tiny_training(store, tmp_path / "run", source_temperature=1.0))
-    parts = score(open_subject(run.checkpoint), store).to_json()["by_source"]
+    parts = score(open_model(run.checkpoint), store).to_json()["by_source"]
     assert [(part["name"], part["tokens"]) for part in parts] == [("b", 18), ("d", 20)]
 
 
 def test_a_store_of_one_source_has_one_score(small_store, tmp_path):
     run = train(tiny_training(small_store, tmp_path / "run"))
-    assert "by_source" not in score(open_subject(run.checkpoint), small_store).to_json()
+    assert "by_source" not in score(open_model(run.checkpoint), small_store).to_json()
 
 
 def test_the_commands_of_the_guide(tmp_path, capsys):

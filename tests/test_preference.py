@@ -16,7 +16,7 @@ from lmlab.config.towers import TowersConfig
 from lmlab.config.training import ParentConfig
 from lmlab.data.tokenizers import TextTokenizer, train_bpe
 from lmlab.errors import UserError
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.objectives.base import IGNORED
 from lmlab.topics.scoring.score import score
 from lmlab.topics.towers.passage import passage
@@ -73,7 +73,7 @@ def trained(text_store, tmp_path_factory):
 
 @pytest.mark.parametrize("way", ["", "-masked", "-cloze"])
 def test_sums_are_those_of_each_tower_scored_alone(trained, text_store, way):
-    sums = preference_sums(open_subject(trained[way]), text_store, context=16)
+    sums = preference_sums(open_model(trained[way]), text_store, context=16)
     split = text_store.split("validation")
     assert sums.count_GV.sum() == split.documents_M3[:, 1].sum()  # no padding, nothing twice
     ids = np.concatenate([split.read(s, s + n) for s, n, _ in split.documents_M3])
@@ -81,7 +81,7 @@ def test_sums_are_those_of_each_tower_scored_alone(trained, text_store, way):
     assert (sums.count_GV.sum(0) == counts_V).all()
     assert (sums.nats_KGV[:, sums.count_GV == 0] == 0).all()
     for k, name in ((TOWER_1, "@1"), (TOWER_2, "@2"), (JOINT, "")):
-        alone = score(open_subject(f"{trained[way]}{name}"), text_store, context=16)
+        alone = score(open_model(f"{trained[way]}{name}"), text_store, context=16)
         assert sums.nats_KGV[k].sum() == pytest.approx(alone.nats_M.sum(), rel=1e-5)
         group_M = groups_of_clusters(int(alone.cluster_M.max()) + 1)[alone.cluster_M]
         np.testing.assert_allclose(
@@ -89,7 +89,7 @@ def test_sums_are_those_of_each_tower_scored_alone(trained, text_store, way):
         )
         assert sums.position_nats_KGb[k].sum() == pytest.approx(alone.nats_M.sum(), rel=1e-5)
     # windows of 16 tokens: an eighth is two positions, the first of which every window has
-    first = score(open_subject(f"{trained[way]}@1"), text_store, context=16)
+    first = score(open_model(f"{trained[way]}@1"), text_store, context=16)
     assert sums.position_nats_KGb[TOWER_1, :, 0].sum() == pytest.approx(
         first.nats_Mb[:, :2].sum(), rel=1e-5
     )
@@ -98,26 +98,26 @@ def test_sums_are_those_of_each_tower_scored_alone(trained, text_store, way):
 def test_sums_by_type_and_the_better_tower_by_hand(trained, text_store):
     from lmlab.data.windows import evaluation_windows
 
-    subjects = [open_subject(f"{trained['']}@{k}") for k in (1, 2)]
+    lms = [open_model(f"{trained['']}@{k}") for k in (1, 2)]
     windows = evaluation_windows(text_store.split("validation"), 16)
     delta_V, better = np.zeros(text_store.vocabulary), 0.0
     for row in range(len(windows)):
         nats = []
         targets = np.empty(0, dtype=np.int64)
-        for subject in subjects:
-            batch = subject.objective.batch([windows.ids(row)], device=subject.backbone.device)
-            nats.append(subject.objective.score(subject.backbone, batch).numpy()[0])
+        for lm in lms:
+            batch = lm.objective.batch([windows.ids(row)], device=lm.backbone.device)
+            nats.append(lm.objective.score(lm.backbone, batch).numpy()[0])
             targets = batch.targets_BT.numpy()[0]
         assert (targets != IGNORED).all()
         np.add.at(delta_V, targets, nats[1] - nats[0])
         better += np.minimum(*nats).sum()
-    sums = preference_sums(open_subject(trained[""]), text_store, context=16)
+    sums = preference_sums(open_model(trained[""]), text_store, context=16)
     np.testing.assert_allclose(sums.delta_GV.sum(0), delta_V, atol=1e-3)
     assert sums.better_G.sum() == pytest.approx(better, rel=1e-5)
 
 
 def test_sums_are_kept(trained, text_store, tmp_path):
-    sums = preference_sums(open_subject(trained[""]), text_store, context=16)
+    sums = preference_sums(open_model(trained[""]), text_store, context=16)
     sums.save(tmp_path / "part")
     kept = PreferenceSums.load(tmp_path / "part")
     for name in ("count_GV", "nats_KGV", "better_G", "position_count_Gb", "position_nats_KGb"):
@@ -130,7 +130,7 @@ def test_sums_are_kept(trained, text_store, tmp_path):
 
 def test_one_tower_twice_has_no_preference_with_the_same_probe(trained, text_store):
     vocabulary = Vocabulary.of(text_store)
-    sums = preference_sums(open_subject(trained[""]), text_store, context=16)
+    sums = preference_sums(open_model(trained[""]), text_store, context=16)
     found = preference(same_tower_twice(sums, sums), vocabulary)
     assert found.dominance.estimate == 0
     assert found.between_variance == 0
@@ -143,7 +143,7 @@ def test_one_tower_twice_has_no_preference_with_the_same_probe(trained, text_sto
     assert found.p_labels == 1
     assert found.top == ((), ())
     assert all(group.deviation.estimate == 0 for group in found.what)
-    other = preference_sums(open_subject(trained["again"]), text_store, context=16)
+    other = preference_sums(open_model(trained["again"]), text_store, context=16)
     noise = same_tower_twice(sums, other)
     np.testing.assert_array_equal(noise.delta_GV, other.nats_KGV[TOWER_1] - sums.nats_KGV[TOWER_1])
     assert preference(noise, vocabulary).between_variance != 0
@@ -228,29 +228,29 @@ def test_runs_with_the_same_preference_agree_whichever_tower_is_first(text_store
 
 
 def test_a_mixture_needs_no_probes_and_gets_its_temperatures(trained, text_store):
-    subject = open_subject(trained["mixture"])
-    sums = preference_sums(subject, text_store, context=16)
+    lm = open_model(trained["mixture"])
+    sums = preference_sums(lm, text_store, context=16)
     assert sums.scales != (1.0, 1.0)
-    plain = [score(open_subject(f"{trained['mixture']}@{k}"), text_store, context=16,
+    plain = [score(open_model(f"{trained['mixture']}@{k}"), text_store, context=16,
                    split="test").nats_per_token for k in (1, 2)]  # fmt: skip
     # on the text they were fitted to, the temperatures can only help
-    fitted = preference_sums(subject, text_store, context=16, split="test", held_out="test")
+    fitted = preference_sums(lm, text_store, context=16, split="test", held_out="test")
     for k in range(2):
         assert fitted.nats_KGV[k].sum() / fitted.count_GV.sum() < plain[k]
     with pytest.raises(UserError, match="Train their probes"):
-        preference_sums(open_subject(trained["towers"]), text_store)
+        preference_sums(open_model(trained["towers"]), text_store)
 
 
 @pytest.mark.parametrize("way", ["", "-masked", "-cloze"])
 def test_a_passage_is_its_text_with_the_difference_at_each_token(trained, text_store, way):
     (made,) = passage(
-        open_subject(trained[way]), text_store, split="validation", context=12, windows=1
+        open_model(trained[way]), text_store, split="validation", context=12, windows=1
     )
     split = text_store.split("validation")
     start, length, _ = split.documents_M3[split.names.index(made.document)]
     whole = [text_store.tokenizer.token(i) for i in split.read(start, start + length)]
     at = next(i for i in range(0, len(whole), 12) if tuple(whole[i : i + 12]) == made.tokens)
-    first, second = (open_subject(f"{trained[way]}@{k}") for k in (1, 2))
+    first, second = (open_model(f"{trained[way]}@{k}") for k in (1, 2))
     ids = split.read(start + at, start + at + 12)
     nats = [
         s.objective.score(s.backbone, s.objective.batch([ids], device=s.backbone.device)).numpy()[0]
@@ -286,7 +286,7 @@ def test_too_few_documents_are_said(trained, text_store, tmp_path):
         request={},
     )  # fmt: skip
     with pytest.raises(UserError, match="has 4 clusters of text, and at least 5"):
-        preference_sums(open_subject(trained[""]), store)
+        preference_sums(open_model(trained[""]), store)
 
 
 def test_groups_are_even_and_follow_from_the_number_alone():

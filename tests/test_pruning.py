@@ -19,7 +19,7 @@ from helpers import tiny_training
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject, open_subject
+from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.topics.encoding.encoding import fit_encoding
 from lmlab.topics.encoding.of_model import output_head
@@ -62,8 +62,8 @@ def run(request, small_store, tmp_path_factory):
 
 
 @pytest.fixture
-def subject(run) -> Subject:
-    return open_subject(run)
+def lm(run) -> LanguageModel:
+    return open_model(run)
 
 
 IDS = torch.tensor([[12, 3, 4, 5, 3, 0, 7], [12, 1, 1, 8, 9, 2, 2]])
@@ -75,20 +75,20 @@ def logits_and_states(model) -> tuple[np.ndarray, np.ndarray]:
     return model(IDS).logits.double().numpy(), states.double().numpy()
 
 
-def order_of(subject, way, hidden_ND):
-    embedding_VD = output_head(subject).embedding_VD
+def order_of(lm, way, hidden_ND):
+    embedding_VD = output_head(lm).embedding_VD
     alpha_V = np.random.default_rng(0).dirichlet(np.ones(len(embedding_VD)))
     return removal_order(way, fit_encoding(embedding_VD, alpha_V), embedding_VD, hidden_ND)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("replace", ["mean", "zero"])
-def test_removed_terms_in_memory_and_in_the_smaller_model(subject, way, replace):
-    model, before = subject.model, {k: v.clone() for k, v in subject.model.state_dict().items()}
+def test_removed_terms_in_memory_and_in_the_smaller_model(lm, way, replace):
+    model, before = lm.model, {k: v.clone() for k, v in lm.model.state_dict().items()}
     logits, states = logits_and_states(model)
     hidden_ND = states.reshape(-1, WIDTH)
-    embedding_VD = output_head(subject).embedding_VD
-    order = order_of(subject, way, hidden_ND)
+    embedding_VD = output_head(lm).embedding_VD
+    order = order_of(lm, way, hidden_ND)
     weights = narrowed(order, 3, embedding_VD, None, hidden_ND.mean(0), replace)
     gone_DR = order.basis_DD[:, :3]
     removed = (states - hidden_ND.mean(0) * (replace == "mean")) @ gone_DR @ gone_DR.T
@@ -98,7 +98,7 @@ def test_removed_terms_in_memory_and_in_the_smaller_model(subject, way, replace)
     after = model.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
-    made = narrow_model(subject, weights)
+    made = narrow_model(lm, weights)
     np.testing.assert_allclose(logits_and_states(made)[0], expected, atol=2e-5)
     assert made.base_model is not model.base_model
     head = made.lm_head
@@ -106,26 +106,26 @@ def test_removed_terms_in_memory_and_in_the_smaller_model(subject, way, replace)
     assert (head.project is None) is (way != "svd")
 
 
-def test_orders_are_what_they_say(subject):
+def test_orders_are_what_they_say(lm):
     hidden_ND = np.random.default_rng(1).normal(size=(50, WIDTH)) * np.arange(WIDTH, 0, -1)
-    embedding_VD = output_head(subject).embedding_VD
-    of_hidden = order_of(subject, "hidden", hidden_ND).axes_D
+    embedding_VD = output_head(lm).embedding_VD
+    of_hidden = order_of(lm, "hidden", hidden_ND).axes_D
     assert of_hidden is not None
     magnitude_D = np.abs(hidden_ND).mean(0)
     assert (np.diff(magnitude_D[of_hidden]) >= 0).all()
-    of_variance = order_of(subject, "variance", hidden_ND).axes_D
+    of_variance = order_of(lm, "variance", hidden_ND).axes_D
     assert (np.diff(embedding_VD.std(0)[of_variance]) >= 0).all()
-    basis_DD = order_of(subject, "svd", hidden_ND).basis_DD
+    basis_DD = order_of(lm, "svd", hidden_ND).basis_DD
     sizes = np.linalg.norm(embedding_VD @ basis_DD, axis=0)
     assert (np.diff(sizes) >= 0).all()
     np.testing.assert_allclose(
         np.sort(sizes), np.sort(np.linalg.svd(embedding_VD, compute_uv=False)), rtol=OF_FLOAT32
     )
-    random = [order_of(subject, "random", hidden_ND).axes_D for _ in range(2)]
+    random = [order_of(lm, "random", hidden_ND).axes_D for _ in range(2)]
     assert random[0] is not None
     np.testing.assert_array_equal(random[0], random[1])
     with pytest.raises(UserError, match="unknown way"):
-        order_of(subject, "magic", hidden_ND)
+        order_of(lm, "magic", hidden_ND)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -207,11 +207,11 @@ def test_the_command_writes_a_smaller_head_that_loads_elsewhere(small_store, tmp
     }
     done = subprocess.run([sys.executable, "-c", LOAD, str(out)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    again = open_subject(out)
+    again = open_model(out)
     assert "4 of 8 dimensions" in again.head
-    made = prune(open_subject(run), small_store, shares=[0.5], share=0.5, max_windows=12, prompts=0)
+    made = prune(open_model(run), small_store, shares=[0.5], share=0.5, max_windows=12, prompts=0)
     assert made.chosen is not None
-    original = open_subject(run)
+    original = open_model(run)
     with pruned(original.model, made.chosen):
         expected = logits_and_states(original.model)[0]
     there = np.array([float(x) for x in done.stdout.split()]).reshape(expected.shape)
@@ -227,22 +227,22 @@ def test_a_tied_model_is_not_enlarged_unasked(small_store, tmp_path, capsys, mon
         str(run), "--store", str(small_store.path), "--windows", "4", "--shares", "0.5",
         "--device", "cpu", "--prompts", "0", "--share", "0.25", "--out", str(out),
     ]  # fmt: skip
-    subject = open_subject(run)
+    lm = open_model(run)
     with monkeypatch.context() as patched:
         patched.setattr(
             "lmlab.topics.encoding.pruning_curves.encoding_of", pytest.fail
         )  # refused before text is read
         assert main(["prune", *options]) == 2
         with pytest.raises(UserError, match="untie=True"):
-            prune(subject, small_store, shares=[0.5], share=0.25)
+            prune(lm, small_store, shares=[0.5], share=0.25)
     refused = capsys.readouterr().err
-    before = sum(p.numel() for p in subject.model.parameters())
+    before = sum(p.numel() for p in lm.model.parameters())
     assert "is tied" in refused
     assert "--untie" in refused
     assert not out.exists()
     assert main(["prune", *options, "--untie"]) == 0
     printed = capsys.readouterr().out
-    after = sum(p.numel() for p in open_subject(out).model.parameters())
+    after = sum(p.numel() for p in open_model(out).model.parameters())
     assert after > before
     assert f"{after:,} parameters in place of {before:,}" in refused
     assert f"parameters: {before:,} before, {after:,} after (the model was tied" in printed
@@ -253,16 +253,16 @@ def test_a_tied_model_is_not_enlarged_unasked(small_store, tmp_path, capsys, mon
 
 
 @pytest.mark.parametrize("way", ["encoding", "svd"])
-def test_parameters_are_those_of_the_written_model(subject, way):
-    head = output_head(subject)
-    order = order_of(subject, way, np.random.default_rng(0).normal(size=(20, WIDTH)))
+def test_parameters_are_those_of_the_written_model(lm, way):
+    head = output_head(lm)
+    order = order_of(lm, way, np.random.default_rng(0).normal(size=(20, WIDTH)))
     weights = narrowed(order, 2, head.embedding_VD, head.offset_V, np.zeros(WIDTH), "zero")
-    made = pruned_parameters(subject, 0.25, way=way)
-    assert made.before == sum(p.numel() for p in subject.model.parameters())
-    assert made.after == sum(p.numel() for p in narrow_model(subject, weights).parameters())
-    if subject.head != "tied":
+    made = pruned_parameters(lm, 0.25, way=way)
+    assert made.before == sum(p.numel() for p in lm.model.parameters())
+    assert made.after == sum(p.numel() for p in narrow_model(lm, weights).parameters())
+    if lm.head != "tied":
         with pytest.raises(UserError, match="is not tied; leave it out"):
-            check_can_write(subject, 0.25, way=way, untie=True)
+            check_can_write(lm, 0.25, way=way, untie=True)
 
 
 def test_narrowed_heads_are_not_kept():
@@ -289,15 +289,15 @@ def test_narrowed_heads_are_not_kept():
     assert peak < 5 * embedding_VD.nbytes  # a head with half of the dimensions is 0.5 of it
 
 
-def test_what_cannot_be_pruned(subject, small_store, capsys):
+def test_what_cannot_be_pruned(lm, small_store, capsys):
     with pytest.raises(UserError, match=r"share 1"):
-        prune(subject, small_store, shares=[1.0])
+        prune(lm, small_store, shares=[1.0])
     with pytest.raises(SystemExit):
         main(["prune", "x", "--store", "y", "--share", "0.5"])
     assert "--share needs --out" in capsys.readouterr().err
-    subject.model.config.model_type = "unheard_of"
-    head = output_head(subject)
-    order = order_of(subject, "random", np.ones((4, WIDTH)))
+    lm.model.config.model_type = "unheard_of"
+    head = output_head(lm)
+    order = order_of(lm, "random", np.ones((4, WIDTH)))
     weights = narrowed(order, 2, head.embedding_VD, None, np.zeros(WIDTH), "zero")
     with pytest.raises(UserError, match="'unheard_of' cannot be written"):
-        narrow_model(subject, weights)
+        narrow_model(lm, weights)

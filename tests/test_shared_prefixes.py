@@ -18,7 +18,7 @@ from helpers import symbols_tokenizer
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import HeadlessConfig
 from lmlab.lm import likelihood
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.lm.likelihood import Request, log_likelihoods
 from lmlab.lm.shared_prefixes import can_read_trees, tree_batch, trees
 from lmlab.models.backbone import Backbone
@@ -98,7 +98,7 @@ def test_what_is_shared_is_read_once():
     assert [tree.branched for tree in trees(choices, longest=150)] == [True, True]
 
 
-def subject_of(architecture: Any, **settings: Any) -> Subject:
+def lm_of(architecture: Any, **settings: Any) -> LanguageModel:
     config = build_config(
         ModelConfig(architecture, layers=2, heads=2, width=16, **settings),
         vocabulary=SYMBOLS + 2, context=64, bos_id=SYMBOLS, end_of_text_id=SYMBOLS + 1,
@@ -109,7 +109,7 @@ def subject_of(architecture: Any, **settings: Any) -> Subject:
             parameter += 0.3 * torch.randn(
                 parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())
             )
-    return Subject(
+    return LanguageModel(
         name=architecture,
         model=model,
         backbone=Backbone(model),
@@ -136,8 +136,8 @@ def texts(count: int) -> list[Request]:
     ("architecture", "reads"), [("gpt2", True), ("neox", True), ("llama", True), ("gru", False)]
 )
 def test_scores_are_those_of_each_alone(architecture, reads, monkeypatch):
-    subject = subject_of(architecture)
-    criterion, backbone = FullCrossEntropy(), subject.backbone
+    lm = lm_of(architecture)
+    criterion, backbone = FullCrossEntropy(), lm.backbone
     assert can_read_trees(criterion, backbone, BRANCHED, filler=SYMBOLS, most=64) == reads
     read: list[int] = []
     body = backbone.hidden
@@ -147,11 +147,11 @@ def test_scores_are_those_of_each_alone(architecture, reads, monkeypatch):
         return body(ids_BT, *more)
 
     monkeypatch.setattr(backbone, "hidden", counted)
-    together = log_likelihoods(subject, texts(40), greedy=True)
+    together = log_likelihoods(lm, texts(40), greedy=True)
     with_trees = sum(read)
     read.clear()
     monkeypatch.setattr(likelihood, "can_read_trees", lambda *_, **__: False)
-    alone = log_likelihoods(subject, texts(40), greedy=True)
+    alone = log_likelihoods(lm, texts(40), greedy=True)
     assert together.nats_N / alone.tokens_N == near(alone.nats_N / alone.tokens_N)
     assert together.greedy_N is not None
     assert alone.greedy_N is not None
@@ -163,11 +163,11 @@ def test_scores_are_those_of_each_alone(architecture, reads, monkeypatch):
 def test_models_that_read_otherwise_are_left_alone():
     """Headless with a cosine scores its own way and can; a model that counts positions by itself,
     and one in float64, whose mask would be of another type, are read plainly."""
-    subject = subject_of("gpt2", tied=True)
+    lm = lm_of("gpt2", tied=True)
     cosine = Headless(
         order="forward", bos_id=SYMBOLS, settings=HeadlessConfig(cosine=True, temperature=0.2)
     )
-    assert can_read_trees(cosine.criterion, subject.backbone, BRANCHED, filler=SYMBOLS, most=64)
+    assert can_read_trees(cosine.criterion, lm.backbone, BRANCHED, filler=SYMBOLS, most=64)
 
     class OwnPositions(GPT2LMHeadModel):
         def __init__(self, config: GPT2Config) -> None:
@@ -182,5 +182,5 @@ def test_models_that_read_otherwise_are_left_alone():
     assert backbone.linear
     criterion = FullCrossEntropy()
     assert not can_read_trees(criterion, backbone, BRANCHED, filler=8, most=32)
-    double = Backbone(subject.model.double())
+    double = Backbone(lm.model.double())
     assert not can_read_trees(criterion, double, BRANCHED, filler=SYMBOLS, most=64)

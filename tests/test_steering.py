@@ -19,7 +19,7 @@ from helpers import symbols_tokenizer, tiny_training
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject, open_subject
+from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.export import constant_direction
@@ -253,26 +253,26 @@ def test_what_cannot_be_met_is_refused():
 
 
 @pytest.fixture(scope="module")
-def subject(small_store) -> Subject:
+def lm(small_store) -> LanguageModel:
     tokenizer = symbols_tokenizer(SYMBOLS)
     model = model_of(vocabulary=tokenizer.vocabulary)
     attach_bias(model, torch.linspace(-1, 1, tokenizer.vocabulary), learnt=False)
     objective = Causal(order="backward", bos_id=tokenizer.bos_id)
-    return Subject("made", model, Backbone(model), tokenizer, objective, "untied", 20, {})
+    return LanguageModel("made", model, Backbone(model), tokenizer, objective, "untied", 20, {})
 
 
 @pytest.mark.parametrize("method", ["minimum_norm", "bias"])
-def test_effects_are_those_of_the_edited_model(subject, small_store, method):
+def test_effects_are_those_of_the_edited_model(lm, small_store, method):
     made = steering_effects(
-        subject, small_store, {2: 3.0, 5: 0.5}, method=method, context=16, max_windows=None
+        lm, small_store, {2: 3.0, 5: 0.5}, method=method, context=16, max_windows=None
     )
     found = made.effects[0]
     assert (found.method, found.solved, found.text) == (method, True, "estimation")
-    before = log_probabilities(subject, small_store)
-    with steer(subject, {2: 3.0, 5: 0.5}, made.encoding, method=method) as predicted:
-        after = log_probabilities(subject, small_store)
-    text = read_text(subject, small_store, (2, 5), name="again", split="validation", context=16)
-    plain = effect(text, predicted, subject)
+    before = log_probabilities(lm, small_store)
+    with steer(lm, {2: 3.0, 5: 0.5}, made.encoding, method=method) as predicted:
+        after = log_probabilities(lm, small_store)
+    text = read_text(lm, small_store, (2, 5), name="again", split="validation", context=16)
+    plain = effect(text, predicted, lm)
     p, q = np.exp(before[0]), np.exp(after[0])
     m = np.log((p + q) / 2)
     js = 0.5 * (p * (before[0] - m) + q * (after[0] - m)).sum(1).mean()
@@ -292,7 +292,7 @@ def test_effects_are_those_of_the_edited_model(subject, small_store, method):
 
 
 @torch.no_grad()
-def log_probabilities(subject, store):
+def log_probabilities(lm, store):
     """Of every position (N, V), and nats per token: one window at a time."""
     from lmlab.data.windows import evaluation_windows
 
@@ -300,8 +300,8 @@ def log_probabilities(subject, store):
     rows, nats = [], 0.0
     for row in range(len(chosen)):
         ids = chosen.ids(row)[::-1].copy()
-        inputs = torch.tensor([[subject.tokenizer.bos_id, *ids[:-1]]])
-        log_p = subject.model(inputs).logits[0].double().log_softmax(-1).numpy()
+        inputs = torch.tensor([[lm.tokenizer.bos_id, *ids[:-1]]])
+        log_p = lm.model(inputs).logits[0].double().log_softmax(-1).numpy()
         rows.append(log_p)
         nats -= log_p[np.arange(len(ids)), ids].sum()
     log_p_NV = np.concatenate(rows)
@@ -325,11 +325,11 @@ def test_jensen_shannon_from_the_edited_tokens_alone():
 def test_tokens_are_read_from_texts(text_store):
     tokenizer = text_store.tokenizer
     model = model_of(vocabulary=tokenizer.vocabulary)
-    subject = Subject(
+    lm = LanguageModel(
         "made", model, Backbone(model), tokenizer, Causal(order="forward", bos_id=0), "untied", 20,
         {},
     )  # fmt: skip
-    assert parse_factors(subject, ["e=0.5", "==2"]) == {
+    assert parse_factors(lm, ["e=0.5", "==2"]) == {
         int(tokenizer.encode("e")[0]): 0.5, int(tokenizer.encode("=")[0]): 2.0
     }  # fmt: skip
     for given_, message in (
@@ -339,9 +339,9 @@ def test_tokens_are_read_from_texts(text_store):
         ("zyzzyva=2", "'zyzzyva' is"),
     ):
         with pytest.raises(UserError, match=message):
-            parse_factors(subject, [given_])
+            parse_factors(lm, [given_])
     with pytest.raises(UserError, match="named twice"):
-        parse_factors(subject, ["e=2", "e=3"])
+        parse_factors(lm, ["e=2", "e=3"])
 
 
 @pytest.mark.parametrize(("architecture", "tied"), [("gpt2", True), ("llama", False)])
@@ -367,7 +367,7 @@ def test_the_command_writes_an_ordinary_model(small_store, tmp_path, capsys, arc
         2, rel=OF_FLOAT32
     )
     stock = AutoModelForCausalLM.from_pretrained(out).eval()
-    again, original = open_subject(out), open_subject(run)
+    again, original = open_model(out), open_model(run)
     ids_NT = torch.tensor([[12, 3, 4, 5, 3]])
     with torch.no_grad():
         logits = stock(ids_NT).logits
@@ -380,7 +380,7 @@ def test_the_command_writes_an_ordinary_model(small_store, tmp_path, capsys, arc
     assert "exists" in capsys.readouterr().err
 
 
-def test_nothing_is_written_over(subject, small_store, tmp_path):
-    made = steering_effects(subject, small_store, {2: 1.5}, context=16, max_windows=8)
+def test_nothing_is_written_over(lm, small_store, tmp_path):
+    made = steering_effects(lm, small_store, {2: 1.5}, context=16, max_windows=8)
     with pytest.raises(UserError, match="exists"):
-        write_steered(subject, made, tmp_path)
+        write_steered(lm, made, tmp_path)

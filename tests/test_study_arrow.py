@@ -16,7 +16,7 @@ from lmlab.data.store import TokenStore
 from lmlab.data.synthetic import LinearLanguage
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.numerics.random_effects import Clusters
 from lmlab.run_folders.checkpoint import checkpoints
 from lmlab.studies.corpora import Draw, corpus_labels, expanded, open_corpus
@@ -58,13 +58,13 @@ def test_results_agree_with_scoring_by_hand(finished):
     for side in ("forward", "other"):
         total = 0.0
         for run in cell[side]:
-            subject = open_subject(config.lab / "runs" / run["run"])
+            lm = open_model(config.lab / "runs" / run["run"])
             store = next(
                 s
                 for s in map(TokenStore, (config.lab / "stores").iterdir())
-                if s.manifest["tokenizer_fingerprint"] == subject.tokenizer.fingerprint
+                if s.manifest["tokenizer_fingerprint"] == lm.tokenizer.fingerprint
             )
-            made = score(subject, store, split="test", context=16, batch=1)
+            made = score(lm, store, split="test", context=16, batch=1)
             assert math.isclose(made.nats_per_token, run["nats_per_token"], rel_tol=1e-6)
             total += made.nats_M.sum()
         sums[side] = total
@@ -128,10 +128,10 @@ def test_positions_that_cost_nothing_are_left_out(finished):
         found = []
         for run in cell[side]:
             path = config.lab / "runs" / run["run"]
-            subject = open_subject(path)
-            store = stores[subject.tokenizer.fingerprint]
+            lm = open_model(path)
+            store = stores[lm.tokenizer.fingerprint]
             split = store.split("test")
-            made = score(subject, store, split="test", context=16)
+            made = score(lm, store, split="test", context=16)
             made.nats_Mb[:, [1, 5]] = 0.0
             trained = TrainedRun(path, run["run"], checkpoints(path)[-1])
             found.append((trained, made))

@@ -14,7 +14,7 @@ from hostile_text import attack_report
 from lmlab.cli import main
 from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.pages.figures import dendrogram, heat_map
 from lmlab.pages.tree import leaf_order
 from lmlab.topics.decomposition import study as study
@@ -51,7 +51,7 @@ def finished(tmp_path_factory, text_folder):
 def test_the_zoo_is_what_it_is_named_for(finished):
     config, _, results = finished
     found = {
-        member["label"]: open_subject(config.lab / "runs" / member["run"])
+        member["label"]: open_model(config.lab / "runs" / member["run"])
         for member in results["zoo"]
     }
     assert list(found) == [f"{a} {s}" for a in config.arms for s in (1, 2)]

@@ -13,7 +13,7 @@ from helpers import sentences, symbols_tokenizer
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.export import constant_direction
@@ -105,11 +105,11 @@ def test_a_prior_is_written_exactly_where_a_direction_is_constant(architecture, 
             model.transformer.ln_f.bias[0] = 2.0
         assert constant_direction(model) is not None
     attach_bias(model, bias_V, learnt=False)
-    subject = Subject(
+    lm = LanguageModel(
         "made", model, Backbone(model), tokenizer, Causal(order="forward", bos_id=12), "untied",
         20, {},
     )  # fmt: skip
-    made = {one.head: one for one in written_prior(subject, store_with_test, context=16)}
+    made = {one.head: one for one in written_prior(lm, store_with_test, context=16)}
     assert made["with the bias"].difference.estimate == 0
     without = made["without"]
     written = made["written with least variance"]
@@ -121,7 +121,7 @@ def test_a_prior_is_written_exactly_where_a_direction_is_constant(architecture, 
     plain = model.get_output_embeddings().weight.detach()
     model.get_output_embeddings().bias.data.zero_()
     np.testing.assert_allclose(plain, model.get_output_embeddings().weight.detach())
-    zero = {one.head: one for one in written_prior(subject, store_with_test, context=16)}
+    zero = {one.head: one for one in written_prior(lm, store_with_test, context=16)}
     assert zero["written along the mean state"].difference.estimate == near(0)
 
 
@@ -148,12 +148,12 @@ def test_without_a_bias_there_is_nothing_to_write(store_with_test):
         ),
         seed=0,
     ).eval()  # fmt: skip
-    subject = Subject(
+    lm = LanguageModel(
         "made", model, Backbone(model), tokenizer, Causal(order="forward", bos_id=12), "untied",
         20, {},
     )  # fmt: skip
     with pytest.raises(UserError, match="no output bias"):
-        written_prior(subject, store_with_test)
+        written_prior(lm, store_with_test)
 
 
 def test_settings_that_make_no_study(capsys):

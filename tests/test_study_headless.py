@@ -17,7 +17,7 @@ from lmlab.data.tasks import read_tasks
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
 from lmlab.lm.calibrated_head import Head, open_with_head
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.numerics.random_effects import Clusters, two_way_interval
 from lmlab.run_folders.journal import read_journal
 from lmlab.topics.headless import arms as runs_module
@@ -117,7 +117,7 @@ def test_repeated_and_new_tokens_by_hand(finished):
     sums: dict[str, list[float]] = {"repeated": [0, 0], "new": [0, 0]}
     for seed in range(2):
         models = [
-            open_subject(config.lab / "runs" / runs[arm, False, seed]).model
+            open_model(config.lab / "runs" / runs[arm, False, seed]).model
             for arm in ("headless-unigram", REFERENCE)
         ]
         for number in range(len(windows)):
@@ -234,7 +234,7 @@ def test_arms_differ_in_what_they_are_named_for(finished):
         for c in results["parts"][0]["curves"]
         if c["seed"] == 1
     }
-    heads = {key: open_subject(path).head for key, path in runs.items()}
+    heads = {key: open_model(path).head for key, path in runs.items()}
     assert heads == {
         ("ce-tied", False): "tied",
         (REFERENCE, False): "tied + fixed log-unigram bias",
@@ -342,7 +342,7 @@ def test_heads_from_the_command_line(finished, tmp_path, capsys):
     assert main(asked) == 2
     assert "give --store" in capsys.readouterr().err
     assert main([*asked, "--store", store]) == 0
-    made = score(open_subject(exported), TokenStore(config.lab / "stores" / store), split="test")
+    made = score(open_model(exported), TokenStore(config.lab / "stores" / store), split="test")
     assert made.nats_per_token == pytest.approx(nats["calibrated"], abs=1e-4)
     assert main(["export", model, "--out", str(tmp_path / "x"), "--store", store]) == 2
     assert "add --head calibrated" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from lmlab.cli import main
 from lmlab.config.model import ModelConfig
 from lmlab.config.towers import TowersConfig
 from lmlab.errors import UserError
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.numerics.preference import exact_permutation
 from lmlab.pages.page import Passage, Section, render_page
 from lmlab.topics.redraw import redraw, result_rows
@@ -79,7 +79,7 @@ def test_a_run_of_the_result_is_what_the_analysis_finds(finished, text_store):
         if json.loads(next(path.rglob("lmlab.json")).read_text()).get("parent") == str(towers.out)
         and json.loads(next(path.rglob("lmlab.json")).read_text())["training"]["seed"] == 1000
     )
-    sums = preference_sums(open_subject(child), text_store, context=16)
+    sums = preference_sums(open_model(child), text_store, context=16)
     found = preference(sums, Vocabulary.of(text_store)).to_json()
     run = part["arms"]["cooperative"]["runs"][0]
     assert run["adjusted_between_variance"] == pytest.approx(found["adjusted_between_variance"])

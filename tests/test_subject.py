@@ -1,4 +1,4 @@
-"""Subject, score and sample: any model through one door, scored as the library would.
+"""LanguageModel, score and sample: any model through one door, scored as the library would.
 
 Shapes: B batch, T tokens, V vocabulary.
 """
@@ -23,7 +23,7 @@ from helpers import id_store, random_documents, tiny_training
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import OptimizerConfig
 from lmlab.errors import UserError
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.lm.sampling import sample
 from lmlab.run_folders.checkpoint import checkpoint_folder
 from lmlab.topics.scoring.score import score
@@ -79,72 +79,72 @@ def plain_folder(text_store, tmp_path):
 
 @pytest.mark.parametrize("name", ["forward", "backward", "gru", "permutation"])
 def test_a_run_and_its_checkpoints_open(runs, text_store, name):
-    subject = open_subject(runs[name])
-    assert subject.order == {"gru": "backward", "permutation": "permutation:1"}.get(name, name)
-    assert (subject.head, subject.context) == ("untied", 16)
-    assert subject.record["step"] == 30
-    assert subject.tokenizer.fingerprint == text_store.tokenizer.fingerprint
-    assert subject.name == str(runs[name])
-    assert not subject.model.training
-    early = open_subject(checkpoint_folder(runs[name], 2))
+    lm = open_model(runs[name])
+    assert lm.order == {"gru": "backward", "permutation": "permutation:1"}.get(name, name)
+    assert (lm.head, lm.context) == ("untied", 16)
+    assert lm.record["step"] == 30
+    assert lm.tokenizer.fingerprint == text_store.tokenizer.fingerprint
+    assert lm.name == str(runs[name])
+    assert not lm.model.training
+    early = open_model(checkpoint_folder(runs[name], 2))
     assert early.record["step"] == 2
     ids = torch.arange(2, 12)[None]
     with torch.no_grad():
-        assert not torch.equal(early.backbone.logits(ids), subject.backbone.logits(ids))
+        assert not torch.equal(early.backbone.logits(ids), lm.backbone.logits(ids))
 
 
 @pytest.mark.parametrize("name", ["forward", "gru"])
 def test_logits_are_the_librarys_to_the_bit(runs, name):
-    subject = open_subject(runs[name])
+    lm = open_model(runs[name])
     library = AutoModelForCausalLM.from_pretrained(
         checkpoint_folder(runs[name], 30), dtype=torch.float32
     )
     ids = torch.randint(300, (3, 16), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(subject.backbone.logits(ids), library(input_ids=ids).logits)
+        assert torch.equal(lm.backbone.logits(ids), library(input_ids=ids).logits)
         if name == "forward":
-            for model in (subject.model, library):
+            for model in (lm.model, library):
                 model.set_attn_implementation("eager")
-            assert torch.equal(subject.backbone.logits(ids), library(input_ids=ids).logits)
+            assert torch.equal(lm.backbone.logits(ids), library(input_ids=ids).logits)
 
 
 def test_a_run_opens_at_its_newest_whole_checkpoint(runs, tmp_path):
     run = shutil.copytree(runs["forward"], tmp_path / "run")
     newest = checkpoint_folder(run, 30) / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
-    assert open_subject(run).record["step"] == 28
+    assert open_model(run).record["step"] == 28
     with pytest.raises(UserError, match=r"model\.safetensors: missing, truncated or changed"):
-        open_subject(checkpoint_folder(run, 30))
+        open_model(checkpoint_folder(run, 30))
     shutil.rmtree(run / "checkpoints")
     (run / "checkpoints").mkdir()
     with pytest.raises(UserError, match=r"run: no usable checkpoint \(it has none yet\)"):
-        open_subject(run)
+        open_model(run)
 
 
 def test_a_checkpoint_with_another_tokenizer_is_refused(runs, small_store, tmp_path):
     folder = shutil.copytree(checkpoint_folder(runs["forward"], 30), tmp_path / "c")
     (folder / "manifest.json").unlink()  # copied by hand: nothing else vouches for the files
-    assert open_subject(folder).record["step"] == 30
+    assert open_model(folder).record["step"] == 30
     for name, data in small_store.tokenizer.files().items():
         (folder / name).write_bytes(data)
     with pytest.raises(UserError, match="the tokenizer is not the one this model was trained with"):
-        open_subject(folder)
+        open_model(folder)
     for text in ("{}", '{"format": "lmlab model 1"}'):
         (folder / "lmlab.json").write_text(text)
         with pytest.raises(UserError, match=r"lmlab\.json"):
-            open_subject(folder)
+            open_model(folder)
 
 
 def test_a_plain_transformers_folder_opens(plain_folder, text_store):
-    subject = open_subject(plain_folder)
-    assert (subject.order, subject.head, subject.context) == ("forward", "tied", 24)
-    assert subject.record == {}
+    lm = open_model(plain_folder)
+    assert (lm.order, lm.head, lm.context) == ("forward", "tied", 24)
+    assert lm.record == {}
     text = "the model reads"
-    assert subject.tokenizer.encode(text).tolist() == text_store.tokenizer.encode(text).tolist()
+    assert lm.tokenizer.encode(text).tolist() == text_store.tokenizer.encode(text).tolist()
     library = GPT2LMHeadModel.from_pretrained(plain_folder)
     ids = torch.arange(10)[None]
     with torch.no_grad():
-        assert torch.equal(subject.backbone.logits(ids), library(input_ids=ids).logits)
+        assert torch.equal(lm.backbone.logits(ids), library(input_ids=ids).logits)
 
 
 def test_pickled_weights_are_refused(plain_folder):
@@ -152,7 +152,7 @@ def test_pickled_weights_are_refused(plain_folder):
     (plain_folder / "model.safetensors").unlink()
     torch.save(weights, plain_folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"plain: the model cannot be loaded: .*safetensors"):
-        open_subject(plain_folder)
+        open_model(plain_folder)
 
 
 def test_code_that_comes_with_a_model_is_not_run(tmp_path):
@@ -161,7 +161,7 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path):
     )
     (tmp_path / "evil.py").write_text("raise SystemExit('run!')")
     with pytest.raises(UserError, match="neither a run, a checkpoint, nor a transformers model"):
-        open_subject(tmp_path)
+        open_model(tmp_path)
 
 
 def test_what_is_no_model(tmp_path, small_store):
@@ -169,30 +169,30 @@ def test_what_is_no_model(tmp_path, small_store):
         with pytest.raises(
             UserError, match="neither a run, a checkpoint, nor a transformers model"
         ):
-            open_subject(path)
+            open_model(path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
     with pytest.raises(UserError, match="architecture 'vit' is no causal or masked"):
-        open_subject(tmp_path)
+        open_model(tmp_path)
 
 
 # scoring
 
 
-def by_library(subject, ids) -> np.ndarray:
-    """Nats of each token of one window, from the library's own logits, in the subject's order."""
-    if subject.order == "backward":
+def by_library(lm, ids) -> np.ndarray:
+    """Nats of each token of one window, from the library's own logits, in the model's order."""
+    if lm.order == "backward":
         ids = ids[::-1].copy()
-    sequence = torch.tensor([subject.tokenizer.bos_id, *ids.tolist()])
+    sequence = torch.tensor([lm.tokenizer.bos_id, *ids.tolist()])
     with torch.no_grad():
-        logits = subject.model(input_ids=sequence[None, :-1]).logits[0].double()
+        logits = lm.model(input_ids=sequence[None, :-1]).logits[0].double()
     return -torch.log_softmax(logits, -1)[torch.arange(len(ids)), sequence[1:]].numpy()
 
 
 @pytest.mark.parametrize("name", ["forward", "backward", "gru", "long"])
 def test_scores_are_the_librarys(runs, text_store, name):
-    subject = open_subject(runs[name])
-    context = subject.context
-    made = score(subject, text_store, batch=3)
+    lm = open_model(runs[name])
+    context = lm.context
+    made = score(lm, text_store, batch=3)
     assert len({-(-n // 32) for n in made.tokens_M}) == (4 if name == "long" else 1)
     split = text_store.split("validation")
     row = 0
@@ -201,7 +201,7 @@ def test_scores_are_the_librarys(runs, text_store, name):
     for start, tokens, _ in split.documents_M3:
         for at in range(start, start + tokens, context):
             ids = split.read(at, min(at + context, start + tokens))
-            expected = by_library(subject, ids)
+            expected = by_library(lm, ids)
             position[: len(ids)] += expected
             reached[: len(ids)] += 1
             assert made.tokens_M[row] == len(ids)
@@ -226,25 +226,25 @@ def test_scores_are_the_librarys(runs, text_store, name):
 
 @pytest.mark.parametrize("name", ["forward", "gru", "long"])
 def test_scores_do_not_depend_on_the_batch(runs, text_store, name):
-    subject = open_subject(runs[name])
+    lm = open_model(runs[name])
     context = 90 if name == "long" else 13
-    whole = score(subject, text_store, context=context)
+    whole = score(lm, text_store, context=context)
     for batch in (1, 3, 1000):
-        made = score(subject, text_store, context=context, batch=batch)
+        made = score(lm, text_store, context=context, batch=batch)
         assert np.abs(made.nats_M - whole.nats_M).max() < NATS_A_TOKEN
         assert made.nats_per_token == near(whole.nats_per_token)
 
 
 def test_a_sample_of_windows_has_no_bytes(runs, text_store):
-    made = score(open_subject(runs["forward"]), text_store, max_windows=5)
+    made = score(open_model(runs["forward"]), text_store, max_windows=5)
     assert len(made.nats_M) == 5
     assert made.bits_per_byte is None
-    whole = score(open_subject(runs["forward"]), text_store, split="test")
+    whole = score(open_model(runs["forward"]), text_store, split="test")
     assert whole.bits_per_byte is not None
 
 
 def test_the_interval_is_over_text(runs, text_store):
-    made = score(open_subject(runs["forward"]), text_store)
+    made = score(open_model(runs["forward"]), text_store)
     interval = made.interval()
     assert interval.low is not None
     assert interval.high is not None
@@ -259,37 +259,37 @@ def test_the_interval_is_over_text(runs, text_store):
 
 
 def test_a_store_made_with_another_tokenizer_is_refused(runs, small_store):
-    subject = open_subject(runs["forward"])
+    lm = open_model(runs["forward"])
     with pytest.raises(UserError) as caught:
-        score(subject, small_store)
+        score(lm, small_store)
     message = str(caught.value)
-    assert f"{small_store.path} was made with another tokenizer than {subject.name}" in message
+    assert f"{small_store.path} was made with another tokenizer than {lm.name}" in message
     assert "lmlab prepare --tokenizer.kind pretrained --tokenizer.name" in message
 
 
 def test_scorings_that_make_no_sense(runs, text_store):
-    subject = open_subject(runs["forward"])
+    lm = open_model(runs["forward"])
     with pytest.raises(UserError, match=r"--context 17: .* at most 16"):
-        score(subject, text_store, context=17)
+        score(lm, text_store, context=17)
     with pytest.raises(UserError, match="no split 'nothing'"):
-        score(subject, text_store, split="nothing")
+        score(lm, text_store, split="nothing")
 
 
 def test_the_remedy_of_another_tokenizer_works(runs, text_folder, tmp_path):
-    """What the message says to do makes a store that the subject accepts."""
+    """What the message says to do makes a store that the model accepts."""
     from lmlab.data.documents import CorpusConfig
     from lmlab.data.prepare import PrepareConfig, prepare
     from lmlab.data.tokenizers import TokenizerConfig
 
-    subject = open_subject(runs["forward"])
+    lm = open_model(runs["forward"])
     store = prepare(
         PrepareConfig(
             out=tmp_path / "s",
             corpus=CorpusConfig(source=(str(text_folder),)),
-            tokenizer=TokenizerConfig(kind="pretrained", name=subject.model.name_or_path),
+            tokenizer=TokenizerConfig(kind="pretrained", name=lm.model.name_or_path),
         )
     )
-    assert score(subject, store).nats_per_token < np.log(300)
+    assert score(lm, store).nats_per_token < np.log(300)
 
 
 # sampling
@@ -297,15 +297,15 @@ def test_the_remedy_of_another_tokenizer_works(runs, text_folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["forward", "backward", "gru"])
 def test_samples_are_repeatable_and_in_reading_order(runs, name):
-    subject = open_subject(runs[name])
+    lm = open_model(runs[name])
     state = torch.get_rng_state()
-    first = sample(subject, "the model", tokens=8, count=3, seed=1)
+    first = sample(lm, "the model", tokens=8, count=3, seed=1)
     assert torch.equal(torch.get_rng_state(), state)
-    assert sample(subject, "the model", tokens=8, count=3, seed=1) == first
-    assert sample(subject, "the model", tokens=8, count=3, seed=2) != first
+    assert sample(lm, "the model", tokens=8, count=3, seed=1) == first
+    assert sample(lm, "the model", tokens=8, count=3, seed=2) != first
     assert len({s.text for s in first}) > 1
     for one in first:
-        if subject.order == "backward":
+        if lm.order == "backward":
             assert one.text == one.written + "the model"
         else:
             assert one.text == "the model" + one.written
@@ -313,22 +313,20 @@ def test_samples_are_repeatable_and_in_reading_order(runs, name):
 
 @pytest.mark.parametrize("name", ["forward", "backward", "gru"])
 def test_the_likeliest_tokens_by_hand(runs, name):
-    subject = open_subject(runs[name])
-    (made,) = sample(subject, "the", tokens=6, temperature=0)
-    ids = subject.tokenizer.encode("the").tolist()
-    if subject.order == "backward":
+    lm = open_model(runs[name])
+    (made,) = sample(lm, "the", tokens=6, temperature=0)
+    ids = lm.tokenizer.encode("the").tolist()
+    if lm.order == "backward":
         ids = ids[::-1]
-    sequence, new = [subject.tokenizer.bos_id, *ids], []
+    sequence, new = [lm.tokenizer.bos_id, *ids], []
     for _ in range(6):
         with torch.no_grad():
-            best = int(subject.model(input_ids=torch.tensor([sequence])).logits[0, -1].argmax())
-        if best == subject.tokenizer.end_of_text_id:
+            best = int(lm.model(input_ids=torch.tensor([sequence])).logits[0, -1].argmax())
+        if best == lm.tokenizer.end_of_text_id:
             break
         sequence.append(best)
         new.append(best)
-    assert made.written == subject.tokenizer.decode(
-        new[::-1] if subject.order == "backward" else new
-    )
+    assert made.written == lm.tokenizer.decode(new[::-1] if lm.order == "backward" else new)
     assert made.written
 
 
@@ -342,43 +340,43 @@ def test_samples_follow_the_models_distribution(tmp_path):
         },
         symbols=3,
     )
-    subject = open_subject(trained(store, tmp_path / "run", context=4, steps=5))
+    lm = open_model(trained(store, tmp_path / "run", context=4, steps=5))
     # what a model's own files recommend for generation must not bend the distribution
-    subject.model.generation_config.top_k = 1
-    subject.model.generation_config.top_p = 0.01
-    subject.model.generation_config.repetition_penalty = 3.0
-    drawn = sample(subject, tokens=1, count=4000)
+    lm.model.generation_config.top_k = 1
+    lm.model.generation_config.top_p = 0.01
+    lm.model.generation_config.repetition_penalty = 3.0
+    drawn = sample(lm, tokens=1, count=4000)
     with torch.no_grad():
-        logits = subject.model(input_ids=torch.tensor([[subject.tokenizer.bos_id]])).logits[0, -1]
+        logits = lm.model(input_ids=torch.tensor([[lm.tokenizer.bos_id]])).logits[0, -1]
     for temperature, texts in (
         (1.0, drawn),
-        (0.05, sample(subject, tokens=1, count=4000, temperature=0.05)),
+        (0.05, sample(lm, tokens=1, count=4000, temperature=0.05)),
     ):
         p = torch.softmax(logits.double() / temperature, -1)
-        for i, symbol in enumerate(subject.tokenizer.token(t) for t in range(3)):
+        for i, symbol in enumerate(lm.tokenizer.token(t) for t in range(3)):
             share = sum(s.written == symbol for s in texts) / 4000
             assert share == pytest.approx(float(p[i]), abs=0.04)
-    assert len({s.written for s in sample(subject, tokens=1, count=50, top_k=1)}) == 1
-    assert subject.model.generation_config.top_k == 1  # put back
+    assert len({s.written for s in sample(lm, tokens=1, count=50, top_k=1)}) == 1
+    assert lm.model.generation_config.top_k == 1  # put back
 
 
 def test_the_context_is_used_to_its_end_and_no_further(plain_folder):
-    subject = open_subject(plain_folder)
+    lm = open_model(plain_folder)
     seen = []
-    subject.model.transformer.register_forward_pre_hook(
+    lm.model.transformer.register_forward_pre_hook(
         lambda model, inputs: seen.append(inputs[0].shape[1])
     )
-    sample(subject, "the", tokens=1000, temperature=0)
+    sample(lm, "the", tokens=1000, temperature=0)
     assert sum(seen) == 24  # BOS, the prompt and what was written but for its last token
     with pytest.raises(UserError, match=r"prompt has \d+ tokens, which fills the context of 24"):
-        sample(subject, "the " * 30)
+        sample(lm, "the " * 30)
 
 
 def test_samplings_that_make_no_sense(runs):
     with pytest.raises(UserError, match="not sampled in the order permutation:1"):
-        sample(open_subject(runs["permutation"]))
-    subject = open_subject(runs["forward"])
+        sample(open_model(runs["permutation"]))
+    lm = open_model(runs["forward"])
     wrong: list[dict[str, Any]] = [{"tokens": 0}, {"count": 0}, {"temperature": -1.0}, {"top_k": 0}]
     for settings in wrong:
         with pytest.raises(UserError, match="sampling needs"):
-            sample(subject, **settings)
+            sample(lm, **settings)

@@ -1,4 +1,4 @@
-"""Towers as subjects of every command: the joint model RUN, and each tower alone, RUN@1 and RUN@2.
+"""Towers as models of every command: the joint model RUN, and each tower alone, RUN@1 and RUN@2.
 
 Checked against the model's own parts: states of a tower times its probe, one token at a time.
 """
@@ -20,7 +20,7 @@ from lmlab.config.training import ParentConfig
 from lmlab.data.pieces import pieces_of
 from lmlab.errors import UserError
 from lmlab.lm.encoder import encoder_of, open_encoder
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.lm.sampling import sample
 from lmlab.topics.decomposition.embedding import embed, prepare_text
 from lmlab.topics.decomposition.options import EmbeddingConfig
@@ -84,18 +84,18 @@ def test_commands_take_towers(lab, text_store, name, line):
 
 
 def test_the_probabilities_of_a_tower_are_those_of_its_probe(lab, text_store):
-    subject = open_subject(lab / "probes@2")
-    windows = choose_windows(subject, text_store, split="validation", context=8, max_windows=6)
+    lm = open_model(lab / "probes@2")
+    windows = choose_windows(lm, text_store, split="validation", context=8, max_windows=6)
     length = int(windows.length_M.min())
     ids_NT = np.stack([windows.ids(row)[:length] for row in range(len(windows))])
-    made_V = mean_token_probability(subject, ids_NT)
-    model = open_subject(lab / "probes").model.model
+    made_V = mean_token_probability(lm, ids_NT)
+    model = open_model(lab / "probes").model.model
     with torch.no_grad():
         states = model.tower_states(torch.from_numpy(ids_NT.astype(np.int64)))[1]
         probe = model.probes[1]
         expected_V = probe.head(probe.transform(states)).double().softmax(-1).mean((0, 1))
     np.testing.assert_allclose(made_V, expected_V.numpy(), rtol=1e-5)
-    head_VD = encode(subject, text_store, max_windows=4, rotations=1).encoding.slope_D
+    head_VD = encode(lm, text_store, max_windows=4, rotations=1).encoding.slope_D
     assert head_VD.shape == probe.head.weight.shape[1:]
 
 
@@ -106,15 +106,13 @@ def test_a_steered_tower_is_written_beside_the_other_one(lab, text_store, tmp_pa
     token = int(text_store.tokenizer.encode("t")[0])
 
     def mean(name):
-        subject = open_subject(name)
-        windows = choose_windows(
-            subject, text_store, split="validation", context=None, max_windows=256
-        )
+        lm = open_model(name)
+        windows = choose_windows(lm, text_store, split="validation", context=None, max_windows=256)
         total, count = 0.0, 0
         for row in range(len(windows)):
-            ids = np.concatenate([[subject.tokenizer.bos_id], windows.ids(row)])
+            ids = np.concatenate([[lm.tokenizer.bos_id], windows.ids(row)])
             with torch.no_grad():
-                logits = subject.model(torch.from_numpy(ids[None, :-1].astype(np.int64))).logits
+                logits = lm.model(torch.from_numpy(ids[None, :-1].astype(np.int64))).logits
             total += float(logits.double().softmax(-1)[..., token].sum())
             count += logits.shape[1]
         return total / count
@@ -122,7 +120,7 @@ def test_a_steered_tower_is_written_beside_the_other_one(lab, text_store, tmp_pa
     assert mean(f"{out}@1") / mean(lab / "probes@1") == pytest.approx(2, rel=1e-3)
     for same in ("@2", ""):
         one, other = (
-            score(open_subject(f"{place}{same}"), text_store, split="test", max_windows=8)
+            score(open_model(f"{place}{same}"), text_store, split="test", max_windows=8)
             for place in (out, lab / "probes")
         )
         assert one.nats_per_token == other.nats_per_token
@@ -130,16 +128,16 @@ def test_a_steered_tower_is_written_beside_the_other_one(lab, text_store, tmp_pa
 
 @pytest.mark.parametrize("name", ["probes", "probes@1", "mixture"])
 def test_what_is_written_greedily_is_the_likeliest_each_time(lab, name):
-    subject = open_subject(lab / name)
-    made = sample(subject, "the model", tokens=5, temperature=0)[0].text
-    ids = [subject.tokenizer.bos_id, *subject.tokenizer.encode("the model").tolist()]
+    lm = open_model(lab / name)
+    made = sample(lm, "the model", tokens=5, temperature=0)[0].text
+    ids = [lm.tokenizer.bos_id, *lm.tokenizer.encode("the model").tolist()]
     start = len(ids)
     for _ in range(5):
         with torch.no_grad():
-            ids.append(int(subject.model(torch.tensor([ids])).logits[0, -1].argmax()))
-    end = subject.tokenizer.end_of_text_id
+            ids.append(int(lm.model(torch.tensor([ids])).logits[0, -1].argmax()))
+    end = lm.tokenizer.end_of_text_id
     new = ids[start : ids.index(end, start)] if end in ids[start:] else ids[start:]
-    assert made == "the model" + subject.tokenizer.decode(new)
+    assert made == "the model" + lm.tokenizer.decode(new)
 
 
 def test_a_tower_is_embedded_by_its_own_states_with_or_without_a_probe(lab, text_store):
@@ -147,16 +145,14 @@ def test_a_tower_is_embedded_by_its_own_states_with_or_without_a_probe(lab, text
     names = ["concat@1", "concat@2", "probes@1", "concat", "cloze@2"]
     encoders = {name: open_encoder(lab / name) for name in names}
     assert len({one.fingerprint for one in encoders.values()}) == len(names)
-    assert (
-        encoder_of(open_subject(lab / "probes@1")).fingerprint == encoders["probes@1"].fingerprint
-    )
+    assert encoder_of(open_model(lab / "probes@1")).fingerprint == encoders["probes@1"].fingerprint
     config = EmbeddingConfig(length=8)
     _, prepared = prepare_text(encoders, pieces, config)
     rows = {name: next(iter(embed(one, config))) for name, one in prepared.items()}
     assert rows["concat@1"].shape == (5, 16)
     assert rows["concat"].shape == (5, 32)
     np.testing.assert_array_equal(rows["concat@1"], rows["probes@1"])
-    model = open_subject(lab / "concat").model.model
+    model = open_model(lab / "concat").model.model
     for k in (0, 1):
         for row, one in zip(rows[f"concat@{k + 1}"], prepared["concat"].encoded, strict=True):
             with torch.no_grad():
@@ -178,7 +174,7 @@ def test_towers_are_decomposed(lab, text_store):
 def test_cloze_towers_stay_cloze_when_exported(lab, text_store, tmp_path):
     assert main(["export", f"{lab}/cloze", "--out", str(tmp_path / "out")]) == 0
     own, exported = (
-        score(open_subject(place), text_store, split="validation")
+        score(open_model(place), text_store, split="validation")
         for place in (lab / "cloze", tmp_path / "out")
     )
     assert exported.nats_per_token == own.nats_per_token

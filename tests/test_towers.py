@@ -1,4 +1,4 @@
-"""Two towers: fusions, one pass for both, what each may see, probes, subjects."""
+"""Two towers: fusions, one pass for both, what each may see, probes, models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lmlab.config.model import ModelConfig
 from lmlab.config.towers import TowersConfig
 from lmlab.config.training import OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.errors import UserError
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_model, build_towers_config
 from lmlab.models.files import load_pretrained, model_files
@@ -372,30 +372,27 @@ def test_probes_train_alone_and_learn(probed):
     assert losses[-1] < losses[0]
 
 
-def test_a_tower_is_an_ordinary_subject(probed, small_store):
+def test_a_tower_is_an_ordinary_model(probed, small_store):
     parent, run, _ = probed
-    joint = score(open_subject(parent.path), small_store).nats_per_token
-    assert score(open_subject(run.path), small_store).nats_per_token == near(joint)
+    joint = score(open_model(parent.path), small_store).nats_per_token
+    assert score(open_model(run.path), small_store).nats_per_token == near(joint)
     each = []
     for number in (1, 2):
-        subject = open_subject(f"{run.path}@{number}")
-        assert subject.backbone.linear
-        assert subject.head == f"of tower {number}"
-        assert (
-            open_subject(f"{run.checkpoint}@{number}").objective.record()
-            == subject.objective.record()
-        )
-        each.append(score(subject, small_store).nats_per_token)
+        lm = open_model(f"{run.path}@{number}")
+        assert lm.backbone.linear
+        assert lm.head == f"of tower {number}"
+        assert open_model(f"{run.checkpoint}@{number}").objective.record() == lm.objective.record()
+        each.append(score(lm, small_store).nats_per_token)
     assert each[0] != each[1]
     last = journal(run.path)[-1]["validation_nats_per_token"]
     assert sum(each) / 2 == pytest.approx(last, rel=0.1)  # a sample of the same split
     with pytest.raises(UserError, match="train their probes first"):
-        open_subject(f"{parent.path}@1")
+        open_model(f"{parent.path}@1")
 
 
 def test_probes_start_equal_and_their_towers_are_in_evaluation_mode(probed):
     parent, run, _ = probed
-    model = open_subject(parent.path).model
+    model = open_model(parent.path).model
     made = with_probes(model, seed=3)
     made.train()
     first, second = (dict(p.named_parameters()) for p in made.model.probes)
@@ -408,7 +405,7 @@ def test_probes_start_equal_and_their_towers_are_in_evaluation_mode(probed):
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))  # dropout would differ
     assert made.model.probes.training
     with pytest.raises(UserError, match="has its probes already"):
-        with_probes(open_subject(run.path).model, seed=0)
+        with_probes(open_model(run.path).model, seed=0)
 
 
 def test_probes_of_equal_towers_stay_equal(small_store, tmp_path, monkeypatch):
@@ -459,7 +456,7 @@ def test_what_cannot_be_trained_is_said(small_store, tmp_path):
     with pytest.raises(UserError, match="no gradient"):
         TowersConfig("mixture", gate="learnt", losses="separate")
     with pytest.raises(UserError, match="leave out @1"):
-        open_subject(f"{plain.path}@1")
+        open_model(f"{plain.path}@1")
     parent = train(tiny_training(small_store, tmp_path / "t", objective="towers"))
     with pytest.raises(UserError, match="probe or probe-masked"):
         train(
@@ -504,5 +501,5 @@ def test_towers_learn_what_there_is_to_learn(tmp_path, fusion):
             optimizer=OptimizerConfig(learning_rate=1e-2), evaluate_every=60,
         )
     )  # fmt: skip
-    nats = score(open_subject(run.path), store).nats_per_token
+    nats = score(open_model(run.path), store).nats_per_token
     assert np.log(6) / 10 < nats < 1.2  # without learning, log 6 = 1.79

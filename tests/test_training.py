@@ -19,7 +19,7 @@ from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from lmlab.data.windows import TrainingWindows, evaluation_windows
 from lmlab.errors import UserError
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.objectives.causal import Causal
 from lmlab.run_folders.checkpoint import checkpoint_folder, checkpoints, verify_checkpoint
 from lmlab.topics.scoring.score import score
@@ -392,8 +392,8 @@ def test_validation_is_without_dropout(text_store, tmp_path):
     config = tiny_training(text_store, tmp_path / "run", model=model, evaluate_every=2)
     train(config)
     for record in journal(run_folder(config))[1::2]:
-        subject = open_subject(checkpoint_folder(run_folder(config), record["step"]))
-        scored = score(subject, text_store, max_windows=6)
+        lm = open_model(checkpoint_folder(run_folder(config), record["step"]))
+        scored = score(lm, text_store, max_windows=6)
         assert record["validation_nats_per_token"] == near(scored.nats_per_token)
 
 

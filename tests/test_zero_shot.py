@@ -22,7 +22,7 @@ from lmlab.config.model import ModelConfig
 from lmlab.data.tasks import LastWord, MinimalPair, MultipleChoice, Task
 from lmlab.data.tokenizers import character_tokenizer
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.objectives.causal import Causal
@@ -51,8 +51,8 @@ class Unigram(torch.nn.Module):
         return CausalLMOutput(logits=self.logits_V.expand(*input_ids.shape, -1))
 
 
-def subject_of(model, order="forward", symbols=4):
-    return Subject(
+def lm_of(model, order="forward", symbols=4):
+    return LanguageModel(
         name="hand-made",
         model=model,
         backbone=Backbone(model),
@@ -66,7 +66,7 @@ def subject_of(model, order="forward", symbols=4):
 
 @pytest.fixture
 def unigram():
-    return subject_of(Unigram(P))
+    return lm_of(Unigram(P))
 
 
 def choices(*items, groups: Any = None):
@@ -114,12 +114,12 @@ def test_choices_by_sum_and_by_byte(unigram):
 
 
 def test_spaces_that_begin_a_choice_are_no_part_of_its_length():
-    subject = replace(
-        subject_of(Unigram((0.5, 0.25, 0.25)), symbols=3),
+    lm = replace(
+        lm_of(Unigram((0.5, 0.25, 0.25)), symbols=3),
         tokenizer=character_tokenizer(["a", "b", " "]),
     )
     # bits: " aa" 4 over 2 bytes (with the space 3, which would win); "ba" 3 over 2 bytes
-    made = zero_shot(subject, choices(("a", (" aa", "ba"), 1)))
+    made = zero_shot(lm, choices(("a", (" aa", "ba"), 1)))
     assert made.metrics["accuracy_per_byte"].value == 1
 
 
@@ -222,14 +222,14 @@ def test_lambada(unigram):
     perplexity = made.metrics["perplexity"]
     assert perplexity.value == pytest.approx(2**1.75)
     assert perplexity.standard_error == pytest.approx(2**1.75 * error)
-    backward = zero_shot(subject_of(Unigram(P), "backward"), Task("lambada", "somewhere", words, 4))
+    backward = zero_shot(lm_of(Unigram(P), "backward"), Task("lambada", "somewhere", words, 4))
     assert backward.metrics["perplexity"].value == pytest.approx(2**1.75)
     assert "accuracy" not in backward.metrics
     assert "no accuracy" in backward.notes[0]
 
 
 def test_a_perplexity_too_large_for_a_float_is_left_out():
-    hopeless = subject_of(Unigram((1.0, 1e-38, 0.1, 0.1)))
+    hopeless = lm_of(Unigram((1.0, 1e-38, 0.1, 0.1)))
     words = [LastWord("item", D, B * 9)]
     made = zero_shot(hopeless, Task("lambada", "somewhere", words, 1))
     assert made.metrics["nats_per_word"].value > 700
@@ -237,7 +237,7 @@ def test_a_perplexity_too_large_for_a_float_is_left_out():
 
 
 def test_perfect_and_hopeless():
-    strong = subject_of(Unigram((0.7, 0.1, 0.1, 0.1)))
+    strong = lm_of(Unigram((0.7, 0.1, 0.1, 0.1)))
     right = zero_shot(strong, choices(*[(D, (B, A, C), 1)] * 5))
     wrong = zero_shot(strong, choices(*[(D, (B, A, C), 0)] * 5))
     assert right.metrics["accuracy"] == Estimate(1.0, 0.0, 5)
@@ -248,7 +248,7 @@ def test_what_cannot_be_told_apart_is_chance_wherever_the_answer_stands():
     for answer in range(4):
         assert credit(np.array([-1.0, -1.0, -1.0, -1.0]), answer) == 0.25
     assert [credit(np.array([-1.0, -2.0, -1.0]), n) for n in range(3)] == [0.5, 0.0, 0.5]
-    flat = subject_of(Unigram((0.25,) * 4))
+    flat = lm_of(Unigram((0.25,) * 4))
     for answer in (0, 1):
         made = zero_shot(flat, choices((A, (B, C), answer), ("", (C + A, D + B), answer)))
         assert made.metrics["accuracy"].value == 0.5
@@ -259,10 +259,10 @@ def test_an_untrained_model_is_at_chance():
         ModelConfig(layers=1, heads=2, width=16, initializer_range=0.3),
         vocabulary=14, context=32, bos_id=12, end_of_text_id=13,
     )  # fmt: skip
-    subject = subject_of(build_model(config, seed=0).eval(), symbols=12)
+    lm = lm_of(build_model(config, seed=0).eval(), symbols=12)
     rng = np.random.default_rng(0)
     texts = ["".join(chr(0x4E00 + i) for i in row) for row in rng.integers(0, 12, (400, 6))]
-    made = zero_shot(subject, pairs(*((a, b, "s") for a, b in zip(texts[::2], texts[1::2],
+    made = zero_shot(lm, pairs(*((a, b, "s") for a, b in zip(texts[::2], texts[1::2],
                                                                  strict=True))))  # fmt: skip
     found = made.parts["uid"]["s"]["accuracy"]
     assert found.standard_error == pytest.approx(0.035, abs=0.001)

@@ -40,13 +40,13 @@ if TYPE_CHECKING:
         steer,
         train,
     )
-    from lmlab.lm.language_model import Subject
+    from lmlab.lm.language_model import LanguageModel
     from lmlab.results import Result
 
 __all__ = [
+    "LanguageModel",
     "Result",
     "Run",
-    "Subject",
     "TokenStore",
     "UserError",
     "arrow",
@@ -68,7 +68,7 @@ __all__ = [
 ]
 _ELSEWHERE = {
     "Result": "lmlab.results",
-    "Subject": "lmlab.lm.language_model",
+    "LanguageModel": "lmlab.lm.language_model",
     "TokenStore": "lmlab.data.store",
     "UserError": "lmlab.errors",
 }

@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
     from lmlab.config.training import TrainConfig
     from lmlab.data.store import TokenStore
-    from lmlab.lm.language_model import Subject
+    from lmlab.lm.language_model import LanguageModel
     from lmlab.results import Result
     from lmlab.topics.arrow.between_models import ModelsArrow
     from lmlab.topics.encoding.dynamics import Dynamics
-    from lmlab.topics.encoding.of_model import EncodedSubject
+    from lmlab.topics.encoding.of_model import EncodingResult
     from lmlab.topics.encoding.pruning_curves import PruneResult
     from lmlab.topics.encoding.steering_effects import SteeringResult
     from lmlab.topics.geometry.geometry import Geometry
     from lmlab.topics.scoring.score import Score
     from lmlab.topics.towers.preference import Preference
 
-    AnyModel: TypeAlias = "Subject | Run | str | Path"
+    AnyModel: TypeAlias = "LanguageModel | Run | str | Path"
     AnyStore: TypeAlias = "TokenStore | str | Path"
 
 
@@ -66,7 +66,7 @@ class Run:
 
         return pd.DataFrame(read_journal(self.path / "journal.jsonl"))
 
-    def model(self, *, device: Literal["auto", "cpu", "cuda"] = "auto") -> Subject:
+    def model(self, *, device: Literal["auto", "cpu", "cuda"] = "auto") -> LanguageModel:
         """The model of the newest checkpoint, ready to analyse."""
         return load(self.path, device=device)
 
@@ -126,7 +126,7 @@ def load(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     objective: Literal["auto", "causal", "masked"] = "auto",
     raw_head: bool = False,
-) -> Subject:
+) -> LanguageModel:
     """Opens a language model, ready to analyse: float32, evaluation mode.
 
     Args:
@@ -142,14 +142,14 @@ def load(
     >>> lm.context, lm.order
     (16, 'forward')
     """
-    from lmlab.lm.language_model import Subject, open_subject
+    from lmlab.lm.language_model import LanguageModel, open_model
     from lmlab.training.hardware import keep_freed_memory, resolve_device
 
-    if isinstance(model, Subject):
+    if isinstance(model, LanguageModel):
         return model
     path = model.path if isinstance(model, Run) else model
     keep_freed_memory()
-    return open_subject(path, device=resolve_device(device), objective=objective, raw_head=raw_head)
+    return open_model(path, device=resolve_device(device), objective=objective, raw_head=raw_head)
 
 
 def score(
@@ -256,7 +256,7 @@ def encoding(
     windows: int | None = 256,
     ridge: float = 0.0,
     rotations: int = 5,
-) -> EncodedSubject:
+) -> EncodingResult:
     """How the output embedding holds the mean probability of tokens (Cho et al. 2025).
 
     Arguments as for `score`. `ridge` is added to the diagonal of the embedding's covariance;

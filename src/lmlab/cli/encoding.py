@@ -32,11 +32,11 @@ def encode(arguments: Sequence[str]) -> None:
     check_vocabulary(config.store, config.model)
     opening(config.model)
     from lmlab.data.store import TokenStore
-    from lmlab.lm.language_model import open_subject
+    from lmlab.lm.language_model import open_model
     from lmlab.topics.encoding.of_model import encode, encoding_rows
 
     made = encode(
-        open_subject(config.model, device=use_device(config.device), raw_head=config.head == "raw"),
+        open_model(config.model, device=use_device(config.device), raw_head=config.head == "raw"),
         TokenStore(config.store),
         split=config.split,
         context=config.context,
@@ -67,7 +67,7 @@ def steer(arguments: Sequence[str]) -> None:
         )
     opening(config.model)
     from lmlab.data.store import TokenStore
-    from lmlab.lm.language_model import open_subject
+    from lmlab.lm.language_model import open_model
     from lmlab.topics.encoding.steering_effects import (
         parse_factors,
         steering_effects,
@@ -75,11 +75,11 @@ def steer(arguments: Sequence[str]) -> None:
     )
     from lmlab.topics.encoding.tables import steering_rows, steering_words
 
-    subject = open_subject(config.model, device=use_device(config.device))
+    lm = open_model(config.model, device=use_device(config.device))
     made = steering_effects(
-        subject,
+        lm,
         TokenStore(config.store),
-        parse_factors(subject, config.token),
+        parse_factors(lm, config.token),
         method=config.method,
         exact=config.exact,
         ridge=config.ridge,
@@ -91,7 +91,7 @@ def steer(arguments: Sequence[str]) -> None:
     if config.out is None:
         write_results("steer", config, made.to_json())
     else:
-        place = write_steered(subject, made, config.out, options=options_of(config))
+        place = write_steered(lm, made, config.out, options=options_of(config))
         print(f"model: {place}")
     print_table(*steering_rows(made.to_json()))
     for line in steering_words(made.to_json()):
@@ -117,15 +117,15 @@ def prune(arguments: Sequence[str]) -> None:
         )
     opening(config.model)
     from lmlab.data.store import TokenStore
-    from lmlab.lm.language_model import open_subject
+    from lmlab.lm.language_model import open_model
     from lmlab.topics.encoding.pruning_curves import check_can_write, prune, write_pruned
     from lmlab.topics.encoding.tables import parameter_words, pruning_rows
 
-    subject = open_subject(config.model, device=use_device(config.device))
+    lm = open_model(config.model, device=use_device(config.device))
     if config.share is not None:
-        check_can_write(subject, config.share, way=config.way, untie=config.untie)
+        check_can_write(lm, config.share, way=config.way, untie=config.untie)
     made = prune(
-        subject,
+        lm,
         TokenStore(config.store),
         shares=config.shares,
         share=config.share,
@@ -142,7 +142,7 @@ def prune(arguments: Sequence[str]) -> None:
         write_results("prune", config, made.to_json())
         print_table(*pruning_rows(made.to_json()))
         return
-    speed = write_pruned(subject, made, config.out, options=options_of(config))
+    speed = write_pruned(lm, made, config.out, options=options_of(config))
     print_table(*pruning_rows(made.to_json()))
     print(parameter_words(made.to_json()))
     print(

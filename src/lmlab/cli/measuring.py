@@ -37,7 +37,7 @@ def score(arguments: Sequence[str]) -> None:
     from lmlab.topics.scoring.score import score
 
     store = TokenStore(config.store)
-    subject = open_with_head(
+    lm = open_with_head(
         config.model,
         config.head,
         store=store,
@@ -46,7 +46,7 @@ def score(arguments: Sequence[str]) -> None:
         objective=config.objective,
     )
     made = score(
-        subject,
+        lm,
         store,
         split=config.split,
         context=config.context,
@@ -73,11 +73,11 @@ def geometry(arguments: Sequence[str]) -> None:
     check_vocabulary(config.store, config.model)
     opening(config.model)
     from lmlab.data.store import TokenStore
-    from lmlab.lm.language_model import open_subject
+    from lmlab.lm.language_model import open_model
     from lmlab.topics.geometry.geometry import geometry
 
     result = geometry(
-        open_subject(config.model, device=use_device(config.device)),
+        open_model(config.model, device=use_device(config.device)),
         TokenStore(config.store),
         split=config.split,
         context=config.context,
@@ -107,23 +107,23 @@ def evaluate(arguments: Sequence[str]) -> None:
     from lmlab.lm.calibrated_head import open_with_head
     from lmlab.topics.scoring.zero_shot import zero_shot
 
-    subject = open_with_head(
+    lm = open_with_head(
         config.model,
         config.head,
         store=store_of_head(config.head, config.store),
         device=use_device(config.device),
         objective=config.objective,
     )
-    made = [zero_shot(subject, task, batch=config.batch) for task in tasks]
+    made = [zero_shot(lm, task, batch=config.batch) for task in tasks]
     if names:
         from lmlab.integrations.lm_eval import harness
 
         include, limit = config.include, config.limit
-        made += harness(subject, names, include=include, limit=limit, batch=config.batch)
+        made += harness(lm, names, include=include, limit=limit, batch=config.batch)
     values = {
-        "subject": subject.name,
-        "order": subject.order,
-        "head": subject.head,
+        "model": lm.name,
+        "order": lm.order,
+        "head": lm.head,
         "tasks": [one.to_json() for one in made],
     }
     write_results("eval", config, values)
@@ -157,13 +157,13 @@ def arrow(arguments: Sequence[str]) -> None:
     check_vocabulary(config.store, config.forward, config.backward)
     opening(config.forward, config.backward)
     from lmlab.data.store import TokenStore
-    from lmlab.lm.language_model import open_subject
+    from lmlab.lm.language_model import open_model
     from lmlab.topics.arrow.between_models import arrow_of_models
 
     device = use_device(config.device)
     made = arrow_of_models(
-        open_subject(config.forward, device=device),
-        open_subject(config.backward, device=device),
+        open_model(config.forward, device=device),
+        open_model(config.backward, device=device),
         TokenStore(config.store),
         split=config.split,
         context=config.context,
@@ -275,14 +275,14 @@ def prefer(arguments: Sequence[str]) -> None:
     check_vocabulary(config.store, config.run)
     opening(config.run)
     from lmlab.data.store import TokenStore
-    from lmlab.lm.language_model import open_subject
+    from lmlab.lm.language_model import open_model
     from lmlab.topics.towers.preference import Vocabulary, preference
     from lmlab.topics.towers.preference_sums import preference_sums
     from lmlab.topics.towers.tables import preference_tables
 
     store = TokenStore(config.store)
     sums = preference_sums(
-        open_subject(config.run, device=use_device(config.device)),
+        open_model(config.run, device=use_device(config.device)),
         store,
         split=config.split,
         held_out="test" if config.split == "validation" else "validation",

@@ -86,11 +86,11 @@ def sample(arguments: Sequence[str]) -> None:
     check_models(config.model)
     check_continues(config.model)
     opening(config.model)
-    from lmlab.lm.language_model import open_subject
+    from lmlab.lm.language_model import open_model
     from lmlab.lm.sampling import sample
 
     texts = sample(
-        open_subject(config.model),
+        open_model(config.model),
         config.prompt,
         tokens=config.tokens,
         count=config.count,
@@ -117,5 +117,5 @@ def export(arguments: Sequence[str]) -> None:
     from lmlab.lm.calibrated_head import open_with_head
     from lmlab.lm.export import export_model
 
-    subject = open_with_head(config.model, config.head, store=store)
-    print(f"model: {export_model(subject, config.out)}")
+    lm = open_with_head(config.model, config.head, store=store)
+    print(f"model: {export_model(lm, config.out)}")

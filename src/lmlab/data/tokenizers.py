@@ -165,17 +165,19 @@ class TextTokenizer:
             return self
         backend = Tokenizer.from_str(self.backend.to_str())
         backend.add_special_tokens([MASK])
-        if backend.token_to_id(MASK) in self.ids:
+        mask_id = backend.token_to_id(MASK)
+        assert mask_id is not None, "it was just added"
+        if mask_id in self.ids:
             raise UserError(
                 "this tokenizer's ids have gaps, so that a mask token would get the id of "
-                f"{self.backend.id_to_token(backend.token_to_id(MASK))!r}; number its vocabulary "
+                f"{self.backend.id_to_token(mask_id)!r}; number its vocabulary "
                 "without gaps, or give it a mask token of its own"
             )
         return TextTokenizer(
             backend,
             bos_id=self.bos_id,
             end_of_text_id=self.end_of_text_id,
-            mask_id=backend.token_to_id(MASK),
+            mask_id=mask_id,
             reversed_text=self.reversed_text,
         )
 

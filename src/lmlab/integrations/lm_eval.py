@@ -1,6 +1,7 @@
-"""lm-eval's tasks on any subject: an lm-eval model over lmlab's own scoring, and what it found.
+"""lm-eval's tasks on any model: an lm-eval model over lmlab's own scoring, and what it found.
 
-`SubjectLM` can also be handed to lm-eval's own functions: `simple_evaluate(SubjectLM(subject))`.
+`HarnessModel` can also be handed to lm-eval's own functions:
+`simple_evaluate(HarnessModel(model))`.
 
 Notable:
 - Log-likelihoods are those of `lm.likelihood`, so the conventions of docs/evaluation.md
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.lm.likelihood import (
     Likelihoods,
     Request,
@@ -64,20 +65,20 @@ _GREEDY = {"loglikelihood": {"acc"}, "multiple_choice": {"exact_match"}}
 """Metrics that lm-eval makes of the greedy flag, by what a task asks for."""
 
 
-class SubjectLM(LM):
-    """A subject as lm-eval's model. `truncated` counts the requests cut to fit, `texts` are those
+class HarnessModel(LM):
+    """A model as lm-eval's model. `truncated` counts the requests cut to fit, `texts` are those
     that were read, by task."""
 
-    def __init__(self, subject: Subject, *, batch: int | None = None) -> None:
+    def __init__(self, lm: LanguageModel, *, batch: int | None = None) -> None:
         super().__init__()
-        self.subject, self.batch = subject, batch
+        self.lm, self.batch = lm, batch
         self.truncated: Counter[str] = Counter()
         self.texts: defaultdict[str, list[str]] = defaultdict(list)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, and whether it is the greedy one."""
         asked = [Request(*r.args, where=f"{r.task_name}, document {r.doc_id}") for r in requests]
-        found = log_likelihoods(self.subject, asked, greedy=True, batch=self.batch)
+        found = log_likelihoods(self.lm, asked, greedy=True, batch=self.batch)
         self._count(requests, found)
         for request, one in zip(requests, asked, strict=True):
             self.texts[request.task_name].append(one.context + one.continuation)
@@ -89,7 +90,7 @@ class SubjectLM(LM):
         texts = [r.args[0] for r in requests]
         for request, text in zip(requests, texts, strict=True):
             self.texts[request.task_name].append(text)
-        return rolling_log_likelihoods(self.subject, texts, batch=self.batch).nats_N.tolist()
+        return rolling_log_likelihoods(self.lm, texts, batch=self.batch).nats_N.tolist()
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """What the model writes after each context, up to the task's stops."""
@@ -101,7 +102,7 @@ class SubjectLM(LM):
             request = requests[rows[0]]
             self.texts[request.task_name] += [requests[n].args[0] for n in rows]
             texts = continuations(
-                self.subject,
+                self.lm,
                 [requests[n].args[0] for n in rows],
                 **_how_to_write(request.args[1], request.task_name),
             )
@@ -139,7 +140,7 @@ def _how_to_write(asked: Mapping[str, Any], task: str) -> dict[str, Any]:
 
 
 def harness(
-    subject: Subject,
+    lm: LanguageModel,
     tasks: Sequence[str],
     *,
     include: Path | None = None,
@@ -152,7 +153,7 @@ def harness(
     of its tasks under the part "task".
 
     Raises `UserError` for a name that is not known, a task that cannot be loaded (its data are on
-    the Hub), and for one that the subject cannot do.
+    the Hub), and for one that the model cannot do.
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit} must be at least 1")
@@ -160,7 +161,7 @@ def harness(
         loaded = _load(tasks, include)
         for name, task in loaded["tasks"].items():
             if task.OUTPUT_TYPE == "generate_until":
-                check_continues(subject)
+                check_continues(lm)
             if getattr(task, "UNSAFE_CODE", False):
                 raise UserError(f"task '{name}' runs code that models write; lmlab does not")
             if getattr(task, "MULTIMODAL", False):
@@ -168,9 +169,9 @@ def harness(
             if task.get_config("num_fewshot") is None:
                 task.set_config(key="num_fewshot", value=0)
             task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
-        model = SubjectLM(subject, batch=batch)
+        model = HarnessModel(lm, batch=batch)
         found = evaluate(model, loaded, limit=limit, bootstrap_iters=_RESAMPLES, log_samples=False)
-        return _results(subject, model, loaded, found)
+        return _results(lm, model, loaded, found)
 
 
 def _load(names: Sequence[str], include: Path | None) -> Any:
@@ -225,7 +226,7 @@ def _as_lm_eval_is_run() -> Iterator[None]:
             os.environ[variable] = value
 
 
-def _results(subject: Subject, model: SubjectLM, loaded: Any, found: Any) -> list[ZeroShot]:
+def _results(lm: LanguageModel, model: HarnessModel, loaded: Any, found: Any) -> list[ZeroShot]:
     groups, tasks = loaded.get("groups", {}), loaded["tasks"]
     leaves = {name: [t.task_name for t in group.get_all_tasks()] for name, group in groups.items()}
     inner = {child for group in groups.values() for child in group.child_names}
@@ -237,7 +238,7 @@ def _results(subject: Subject, model: SubjectLM, loaded: Any, found: Any) -> lis
         members = leaves.get(name, [name])
         asked = {member: found["n-samples"][member] for member in members}
         unknown: set[str] = set()
-        if subject.order == "backward":
+        if lm.order == "backward":
             unknown = set().union(*(_GREEDY.get(tasks[m].OUTPUT_TYPE, set()) for m in members))
         metrics = {
             each: _metrics(found["results"][each], unknown, items)
@@ -249,24 +250,24 @@ def _results(subject: Subject, model: SubjectLM, loaded: Any, found: Any) -> lis
         notes: list[str] = []
         if any(f"{u},none" in found["results"][m] for m in members for u in unknown):
             notes.append("a backward model has no greedy continuation: no accuracy of it")
-        if likelihood_method(subject) == "pseudo-log-likelihood":
+        if likelihood_method(lm) == "pseudo-log-likelihood":
             notes.append("pseudo-log-likelihoods: not comparable with those of causal models")
         shots = sorted({found["n-shot"][m] for m in members})
         made.append(
             ZeroShot(
-                subject=subject.name,
+                model=lm.name,
                 task=name,
                 source=f"lm-eval {version('lm_eval')}, version {found['versions'].get(name)}, "
                 f"{' or '.join(map(str, shots))}-shot",
                 available=sum(a["original"] for a in asked.values()),
                 metrics=metrics[name],
                 parts={"task": {m: metrics[m] for m in members}} if name in groups else {},
-                method=likelihood_method(subject),
+                method=likelihood_method(lm),
                 truncated=sum(model.truncated[m] for m in members),
                 values={},  # lm-eval keeps them to itself
                 notes=(
                     *notes,
-                    *reading_notes(subject, [t for m in members for t in model.texts[m]]),
+                    *reading_notes(lm, [t for m in members for t in model.texts[m]]),
                 ),
             )
         )

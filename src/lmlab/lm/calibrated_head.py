@@ -20,7 +20,7 @@ import torch
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows, row_keys
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject, open_subject, plain_objective
+from lmlab.lm.language_model import LanguageModel, open_model, plain_objective
 from lmlab.models.backbone import Backbone
 from lmlab.models.head import attach_bias, with_untied_head
 from lmlab.numerics.softmax_calibration import fit_two_scalars
@@ -55,72 +55,70 @@ def open_with_head(
     held_out: str = "validation",
     device: str = "cpu",
     objective: Literal["auto", "causal", "masked"] = "auto",
-) -> Subject:
-    """`open_subject` with one of a model's heads: its own (with the output bias that lmlab gave
+) -> LanguageModel:
+    """`open_model` with one of a model's heads: its own (with the output bias that lmlab gave
     it), raw (without), or calibrated on the split `held_out` of `store`.
 
-    Raises `UserError` as `open_subject` and `calibrate`, and for a calibrated head without a store.
+    Raises `UserError` as `open_model` and `calibrate`, and for a calibrated head without a store.
     """
-    subject = open_subject(
-        path_or_hub_id, device=device, raw_head=head == "raw", objective=objective
-    )
+    lm = open_model(path_or_hub_id, device=device, raw_head=head == "raw", objective=objective)
     if head != "calibrated":
-        return subject
+        return lm
     if store is None:
         raise UserError("a calibrated head needs held-out text to be fitted to; give --store")
-    return calibrate(subject, store, split=held_out)[0]
+    return calibrate(lm, store, split=held_out)[0]
 
 
 def calibrate(
-    subject: Subject, store: TokenStore, *, split: str = "validation", max_windows: int = 256
-) -> tuple[Subject, Calibration]:
-    """The subject with a calibrated head, and what was fitted on a sample of `split`.
+    lm: LanguageModel, store: TokenStore, *, split: str = "validation", max_windows: int = 256
+) -> tuple[LanguageModel, Calibration]:
+    """The model with a calibrated head, and what was fitted on a sample of `split`.
 
-    The given subject is left as it is. The new head is untied: a E, with the bias b log p.
+    The given model is left as it is. The new head is untied: a E, with the bias b log p.
 
     Raises `UserError` for a store of another tokenizer, a model without an output prior, or an
     objective whose distribution is not that of its own logits.
     """
-    subject.check_store(store)
-    bias_V = subject.backbone.bias_V
-    if bias_V is None or not subject.objective.scores_own_logits:
+    lm.check_store(store)
+    bias_V = lm.backbone.bias_V
+    if bias_V is None or not lm.objective.scores_own_logits:
         raise UserError(
-            f"{subject.name}: only a headless model without cosine and temperature, or one with an "
+            f"{lm.name}: only a headless model without cosine and temperature, or one with an "
             "output bias at the log-unigram, has two scalars to calibrate"
         )
-    context = min(subject.context, 1024)
+    context = min(lm.context, 1024)
     windows = evaluation_windows(store.split(split), context, max_windows=max_windows)
     hidden: list[np.ndarray] = []
     targets: list[np.ndarray] = []
     for start in range(0, len(windows), _WINDOWS_AT_ONCE):
         rows = range(start, min(len(windows), start + _WINDOWS_AT_ONCE))
-        batch = subject.objective.batch(
+        batch = lm.objective.batch(
             [windows.ids(row) for row in rows],
-            device=subject.backbone.device,
+            device=lm.backbone.device,
             keys=row_keys(rows, _KEY),
         )
         with torch.no_grad():
-            hidden_ND = hidden_states(subject.backbone, batch)
+            hidden_ND = hidden_states(lm.backbone, batch)
         real_N = batch.targets_N != IGNORED
         hidden.append(hidden_ND[real_N].float().cpu().numpy())
         targets.append(batch.targets_N[real_N].cpu().numpy())
     a, b, nats = fit_two_scalars(
         np.concatenate(hidden),
-        subject.backbone.weight_VD.detach().float().cpu().numpy(),
+        lm.backbone.weight_VD.detach().float().cpu().numpy(),
         bias_V.detach().float().cpu().numpy(),
         np.concatenate(targets),
     )
     fitted = Calibration(a, b, nats, sum(map(len, targets)), split)
-    return _with_head(subject, bias_V, fitted), fitted
+    return _with_head(lm, bias_V, fitted), fitted
 
 
-def _with_head(subject: Subject, bias_V: torch.Tensor, fitted: Calibration) -> Subject:
-    model = with_untied_head(subject.model, fitted.similarity * subject.backbone.weight_VD.detach())
+def _with_head(lm: LanguageModel, bias_V: torch.Tensor, fitted: Calibration) -> LanguageModel:
+    model = with_untied_head(lm.model, fitted.similarity * lm.backbone.weight_VD.detach())
     attach_bias(model, fitted.prior * bias_V, learnt=False)
     return replace(
-        subject,
+        lm,
         model=model,
         backbone=Backbone(model),
-        objective=plain_objective(subject),
+        objective=plain_objective(lm),
         head=f"untied + calibrated log-unigram bias ({fitted.similarity:.3f}, {fitted.prior:.3f})",
     )

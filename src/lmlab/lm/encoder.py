@@ -1,6 +1,6 @@
 """A model as an encoder of text: its body, what it reads, and which position is which characters.
 
-The door for embedding: lmlab's own models as `open_subject` opens them (any objective and order),
+The door for embedding: lmlab's own models as `open_model` opens them (any objective and order),
 and any model of transformers that has hidden states, with a language-model head or without one.
 
 Notable:
@@ -32,7 +32,7 @@ from lmlab.config import digest
 from lmlab.data.order import reading_order
 from lmlab.data.tokenizers import TextTokenizer, pretrained_tokenizer
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject, check_tokenizer, open_subject, which_tower
+from lmlab.lm.language_model import LanguageModel, check_tokenizer, open_model, which_tower
 from lmlab.models.behaviour import behaviour, input_length
 from lmlab.models.files import load_body
 from lmlab.models.towers import TowersModel
@@ -111,7 +111,7 @@ def open_encoder(path_or_hub_id: str | Path, *, device: str = "cpu") -> Encoder:
     place, tower = which_tower(Path(path_or_hub_id))
     name = str(path_or_hub_id)
     if (usable_checkpoint(place) / "lmlab.json").is_file():
-        whole = encoder_of(open_subject(place, device=device))
+        whole = encoder_of(open_model(place, device=device))
         return whole if tower is None else _of_tower(whole, name, tower)
     body = load_body(name)
     torch.nn.Module.to(body, device)
@@ -123,26 +123,26 @@ def open_encoder(path_or_hub_id: str | Path, *, device: str = "cpu") -> Encoder:
     return Encoder(name, body, tokenizer, None, limit, found.takes_padding)
 
 
-def encoder_of(subject: Subject) -> Encoder:
+def encoder_of(lm: LanguageModel) -> Encoder:
     """The encoder of one of lmlab's own models. `UserError` for a model from elsewhere, which
     `open_encoder` opens, or one without a body."""
-    if not subject.record:
-        raise UserError(f"{subject.name} is no model of lmlab; open it with open_encoder")
-    body = getattr(subject.model, "base_model", subject.model)
-    if body is subject.model:
-        raise UserError(f"{subject.name}: its hidden states cannot be read")
-    ends = 0 if subject.objective.autoregressive else 2
-    limit = subject.context + ends
+    if not lm.record:
+        raise UserError(f"{lm.name} is no model of lmlab; open it with open_encoder")
+    body = getattr(lm.model, "base_model", lm.model)
+    if body is lm.model:
+        raise UserError(f"{lm.name}: its hidden states cannot be read")
+    ends = 0 if lm.objective.autoregressive else 2
+    limit = lm.context + ends
     whole = Encoder(
-        subject.name,
+        lm.name,
         body,
-        subject.tokenizer,
-        subject.objective,
+        lm.tokenizer,
+        lm.objective,
         limit,
-        subject.backbone.takes_padding,
+        lm.backbone.takes_padding,
     )
     if isinstance(body, TowersModel) and body.view is not None:
-        return _of_tower(whole, subject.name, body.view)
+        return _of_tower(whole, lm.name, body.view)
     return whole
 
 

@@ -1,4 +1,4 @@
-"""A subject as a standard transformers folder, its output bias included.
+"""A model as a standard transformers folder, its output bias included.
 
 Stock architectures load in any process and give lmlab's own logits (`lmlab.models.export`); Llama
 with a bias and recurrent models load after `import lmlab.models`. The tokenizer goes with them, and
@@ -11,43 +11,43 @@ from pathlib import Path
 
 from lmlab.durable import StagedFolder, check_absent, to_json
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject, plain_objective
+from lmlab.lm.language_model import LanguageModel, plain_objective
 from lmlab.models.export import without_own_bias
 from lmlab.models.files import model_files
 
 
-def export_model(subject: Subject, out: Path) -> Path:
+def export_model(lm: LanguageModel, out: Path) -> Path:
     """Writes the folder `out`, complete or not at all, and returns it.
 
     Raises `UserError` if `out` exists, for a model from elsewhere, one tower of two, an objective
     whose distribution is not that of the model's logits, and as `models.export.without_own_bias`.
     """
     check_absent(out)
-    if not subject.record:
-        raise UserError(f"{subject.name} is not a model of lmlab; it needs no export")
-    if getattr(subject.model, "view", None) is not None:
+    if not lm.record:
+        raise UserError(f"{lm.name} is not a model of lmlab; it needs no export")
+    if getattr(lm.model, "view", None) is not None:
         raise UserError(
-            f"{subject.name}: a tower is exported with the other one; give {subject.name[:-2]}, "
+            f"{lm.name}: a tower is exported with the other one; give {lm.name[:-2]}, "
             f"whose towers are then {out}@1 and {out}@2"
         )
-    if not subject.objective.scores_own_logits:
+    if not lm.objective.scores_own_logits:
         raise UserError(
-            f"{subject.name} was trained with a cosine or a temperature, which transformers' "
+            f"{lm.name} was trained with a cosine or a temperature, which transformers' "
             "models do not have"
         )
-    model = without_own_bias(subject.model)
+    model = without_own_bias(lm.model)
     stock = not model.config.model_type.startswith("lmlab_")
     record = {
-        **subject.record,
-        "objective": plain_objective(subject).record(),
-        "head": "untied" if model is not subject.model else subject.head,
-        "exported_from": subject.name,
+        **lm.record,
+        "objective": plain_objective(lm).record(),
+        "head": "untied" if model is not lm.model else lm.head,
+        "exported_from": lm.name,
         "loads_without_lmlab": stock,
     }
     with StagedFolder(out) as folder:
         files = {
             **model_files(model),
-            **subject.tokenizer.files(),
+            **lm.tokenizer.files(),
             "lmlab.json": to_json(record).encode(),
         }
         for name, data in files.items():

@@ -1,6 +1,6 @@
-"""The only door to a model: a checkpoint, a run, a folder or a Hub name becomes a `Subject`.
+"""The only door to a model: a checkpoint, a run, a folder or a Hub name becomes a `LanguageModel`.
 
-A subject is a model with its tokenizer, objective, order, head and context, ready to analyse. For
+A model is a model with its tokenizer, objective, order, head and context, ready to analyse. For
 lmlab's own checkpoints all of that stands in `lmlab.json`; a model from elsewhere is tried out
 (`models.behaviour`): one whose later tokens move no earlier logit is causal, any other masked.
 
@@ -45,7 +45,7 @@ _LONGEST_BY_DEFAULT = 1024
 
 
 @dataclass(frozen=True)
-class Subject:
+class LanguageModel:
     """A model ready to analyse."""
 
     name: str
@@ -92,7 +92,7 @@ class Subject:
         return context or min(self.context, _LONGEST_BY_DEFAULT)
 
     def check_store(self, store: TokenStore) -> None:
-        """`UserError` unless `store` was made with this subject's tokenizer."""
+        """`UserError` unless `store` was made with this model's tokenizer."""
         made_with = store.manifest["tokenizer_fingerprint"]
         if made_with != self.tokenizer.fingerprint:
             raise UserError(
@@ -102,13 +102,13 @@ class Subject:
             )
 
 
-def open_subject(
+def open_model(
     path_or_hub_id: str | Path,
     *,
     device: str = "cpu",
     raw_head: bool = False,
     objective: Literal["auto", "causal", "masked"] = "auto",
-) -> Subject:
+) -> LanguageModel:
     """Opens a run folder (its newest verified checkpoint), a checkpoint, a saved transformers
     folder, or a model of the Hub (NAME, or NAME@REVISION); float32, evaluation mode.
 
@@ -121,26 +121,26 @@ def open_subject(
     place, tower = which_tower(Path(path_or_hub_id))
     path = usable_checkpoint(place)
     if (path / "lmlab.json").is_file():
-        subject = _own(path, str(path_or_hub_id), tower, device=device, raw_head=raw_head)
-        reads = "causal" if subject.objective.autoregressive else "masked"
+        lm = _own(path, str(path_or_hub_id), tower, device=device, raw_head=raw_head)
+        reads = "causal" if lm.objective.autoregressive else "masked"
         if objective not in ("auto", reads):
             raise UserError(
                 f"{path_or_hub_id} is a {reads} model of lmlab and cannot be scored as a "
                 f"{objective} one; leave --objective out"
             )
-        return subject
+        return lm
     return _foreign(str(path_or_hub_id), device=device, objective=objective)
 
 
-def plain_objective(subject: Subject) -> Objective:
-    """The subject's objective with cross-entropy, for a head that is no longer the embedding."""
-    record = subject.objective.record()
+def plain_objective(lm: LanguageModel) -> Objective:
+    """The model's objective with cross-entropy, for a head that is no longer the embedding."""
+    record = lm.objective.record()
     plain: dict[str, Any] = {"name": "causal"}
     if record["name"] == "cloze":
         plain = {"name": "cloze"}
     elif "masking" in record:
         plain = {"name": "masked", "masking": record["masking"]}
-    return from_record(plain, order=subject.order, tokenizer=subject.tokenizer)
+    return from_record(plain, order=lm.order, tokenizer=lm.tokenizer)
 
 
 def _load_model(name: str, device: str, *, masked: bool) -> Any:
@@ -157,7 +157,7 @@ def which_tower(path: Path) -> tuple[Path, int | None]:
     return path.with_name(place), int(number) - 1
 
 
-def _own(path: Path, name: str, tower: int | None, *, device: str, raw_head: bool) -> Subject:
+def _own(path: Path, name: str, tower: int | None, *, device: str, raw_head: bool) -> LanguageModel:
     record = read_json_file(path / "lmlab.json")
     needed = {"tokenizer_fingerprint", "objective", "order", "head", "context"}
     if record.get("format") != RECORD_FORMAT or not needed <= record.keys():
@@ -182,7 +182,7 @@ def _own(path: Path, name: str, tower: int | None, *, device: str, raw_head: boo
             layer.bias.data.zero_()
     elif bias_V is not None:
         attach_bias(model, bias_V, learnt=False)
-    return Subject(
+    return LanguageModel(
         name=name,
         model=model,
         backbone=Backbone(model),
@@ -194,7 +194,7 @@ def _own(path: Path, name: str, tower: int | None, *, device: str, raw_head: boo
     )
 
 
-def _foreign(name: str, *, device: str, objective: str) -> Subject:
+def _foreign(name: str, *, device: str, objective: str) -> LanguageModel:
     try:
         config = AutoConfig.from_pretrained(**where_from(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -218,7 +218,7 @@ def _foreign(name: str, *, device: str, objective: str) -> Subject:
     head = backbone.model.get_output_embeddings()
     tied = head is not None and head.weight is backbone.embedding_VD
     length = input_length(backbone.model, backbone.behaviour.table)
-    return Subject(
+    return LanguageModel(
         name=name,
         model=backbone.model,
         backbone=backbone,

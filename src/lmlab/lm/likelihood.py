@@ -1,4 +1,4 @@
-"""Log-likelihoods of continuations given contexts, for any subject, in nats.
+"""Log-likelihoods of continuations given contexts, for any model, in nats.
 
 - Causal, forward: the sum over the continuation's tokens; equal to lm-eval's `loglikelihood` for
   models from elsewhere.
@@ -37,7 +37,7 @@ import torch
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.tokenizers import TextLoss, TextTokenizer, loss_note
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.lm.shared_prefixes import (
     Scored,
     can_read_trees,
@@ -86,14 +86,14 @@ class Likelihoods:
 
 
 def log_likelihoods(
-    subject: Subject,
+    lm: LanguageModel,
     requests: Sequence[Request],
     *,
     greedy: bool = False,
     batch: int | None = None,
     bar: Bar | None = None,
 ) -> Likelihoods:
-    """Log-likelihoods in nats, by the subject's own head and criterion.
+    """Log-likelihoods in nats, by the model's own head and criterion.
 
     `greedy` also tells whether the continuation is the likeliest, token by token; a masked model
     sees the rest of the continuation when it chooses. `batch` is the number of sequences at a time.
@@ -101,61 +101,61 @@ def log_likelihoods(
     Raises `UserError` for an order that is neither forward nor backward, for an objective that is
     neither causal nor masked, and for a continuation without a token or longer than the context.
     """
-    _check(subject, batch)
-    pairs = _encode_pairs(subject.tokenizer, requests)
+    _check(lm, batch)
+    pairs = _encode_pairs(lm.tokenizer, requests)
     for (_, continuation), request in zip(pairs, requests, strict=True):
-        _check_length(subject, continuation, request)
-    lead, backward = leading_ids(subject), subject.order == BACKWARD
+        _check_length(lm, continuation, request)
+    lead, backward = leading_ids(lm), lm.order == BACKWARD
     sequences = _Sequences()
     terms: list[_Term] = []
     truncated_N = np.zeros(len(requests), dtype=bool)
     for n, (context, continuation) in enumerate(pairs):
         if backward:
-            kept = context[max(0, len(context) + len(continuation) - subject.context) :]
+            kept = context[max(0, len(context) + len(continuation) - lm.context) :]
             text = np.concatenate([kept, continuation])
-            ids, _ = _as_read(subject, lead, kept[:0], text[::-1])
+            ids, _ = _as_read(lm, lead, kept[:0], text[::-1])
             terms.append(_Term(n, sequences.add(ids, len(text)), 1))
             if len(kept):
-                alone, _ = _as_read(subject, lead, kept[:0], kept[::-1])
+                alone, _ = _as_read(lm, lead, kept[:0], kept[::-1])
                 terms.append(_Term(n, sequences.add(alone, len(kept)), -1))
             truncated_N[n] = len(kept) < len(context)
         else:
-            ids, truncated_N[n] = _as_read(subject, lead, context, continuation)
+            ids, truncated_N[n] = _as_read(lm, lead, context, continuation)
             terms.append(_Term(n, sequences.add(ids, len(continuation)), 1))
-    nats_S, greedy_S = _read(subject, sequences, greedy=greedy, batch=batch, bar=bar)
+    nats_S, greedy_S = _read(lm, sequences, greedy=greedy, batch=batch, bar=bar)
     return Likelihoods(
         nats_N=_summed(terms, nats_S, len(requests)),
         tokens_N=np.array([len(continuation) for _, continuation in pairs], dtype=np.int64),
         greedy_N=greedy_S[[t.sequence for t in terms]] if greedy and not backward else None,
         truncated_N=truncated_N,
-        method=likelihood_method(subject),
+        method=likelihood_method(lm),
     )
 
 
 def rolling_log_likelihoods(
-    subject: Subject, texts: Sequence[str], *, batch: int | None = None, bar: Bar | None = None
+    lm: LanguageModel, texts: Sequence[str], *, batch: int | None = None, bar: Bar | None = None
 ) -> Likelihoods:
     """Log-likelihoods in nats of whole texts, however long; an empty one has 0.
 
-    A text is read in windows as long as the context, one after another in the subject's order, so
+    A text is read in windows as long as the context, one after another in the model's order, so
     that each token is scored once. The last window is filled up with tokens that were scored
     before. Windows of models from elsewhere begin as lm-eval's do, with one token of the window
     before; those of lmlab's own with BOS, as they were trained.
 
     Raises `UserError` for an order, an objective and a batch as `log_likelihoods`.
     """
-    _check(subject, batch)
-    lead, masked = leading_ids(subject), isinstance(subject.objective, Masked)
-    encoded = subject.tokenizer.encode_batch(texts)
+    _check(lm, batch)
+    lead, masked = leading_ids(lm), isinstance(lm.objective, Masked)
+    encoded = lm.tokenizer.encode_batch(texts)
     sequences = _Sequences()
     terms: list[_Term] = []
     for n, text in enumerate(encoded):
-        ordered = text[::-1] if subject.order == BACKWARD else text
-        for start in range(0, len(ordered), subject.context):
-            scored = ordered[start : start + subject.context]
-            ids, _ = _as_read(subject, lead, ordered[:start], scored)
+        ordered = text[::-1] if lm.order == BACKWARD else text
+        for start in range(0, len(ordered), lm.context):
+            scored = ordered[start : start + lm.context]
+            ids, _ = _as_read(lm, lead, ordered[:start], scored)
             terms.append(_Term(n, sequences.add(ids, len(scored)), 1))
-    nats_S, _ = _read(subject, sequences, greedy=False, batch=batch, bar=bar)
+    nats_S, _ = _read(lm, sequences, greedy=False, batch=batch, bar=bar)
     return Likelihoods(
         nats_N=_summed(terms, nats_S, len(texts)),
         tokens_N=np.array([len(text) for text in encoded], dtype=np.int64),
@@ -179,26 +179,26 @@ def _summed(terms: Sequence[_Term], nats_S: np.ndarray, count: int) -> np.ndarra
     return -np.bincount(number_K, sign_K * nats_S[sequence_K], minlength=count)
 
 
-def _check(subject: Subject, batch: int | None) -> None:
-    if not isinstance(subject.objective, Causal | Masked):
+def _check(lm: LanguageModel, batch: int | None) -> None:
+    if not isinstance(lm.objective, Causal | Masked):
         raise UserError(
-            f"{subject.name}: likelihoods are those of causal and masked models, not of "
-            f"'{subject.objective.record()['name']}'"
+            f"{lm.name}: likelihoods are those of causal and masked models, not of "
+            f"'{lm.objective.record()['name']}'"
         )
-    if subject.order not in (FORWARD, BACKWARD):
+    if lm.order not in (FORWARD, BACKWARD):
         raise UserError(
-            f"{subject.name} reads in the order {subject.order}, in which a text and its beginning "
+            f"{lm.name} reads in the order {lm.order}, in which a text and its beginning "
             "have no common likelihood; tasks need a forward, a backward or a masked model"
         )
     if batch is not None and batch < 1:
         raise UserError(f"--batch {batch} must be at least 1")
 
 
-def likelihood_method(subject: Subject) -> Method:
-    """What `log_likelihoods` gives for this subject."""
-    if isinstance(subject.objective, Masked):
+def likelihood_method(lm: LanguageModel) -> Method:
+    """What `log_likelihoods` gives for this model."""
+    if isinstance(lm.objective, Masked):
         return "pseudo-log-likelihood"
-    return "difference of joint log-likelihoods" if subject.order == BACKWARD else "log-likelihood"
+    return "difference of joint log-likelihoods" if lm.order == BACKWARD else "log-likelihood"
 
 
 def _encode_pairs(
@@ -210,24 +210,24 @@ def _encode_pairs(
     return [(c, whole[len(c) :]) for c, whole in zip(contexts, wholes, strict=True)]
 
 
-def _check_length(subject: Subject, continuation: np.ndarray, request: Request) -> None:
+def _check_length(lm: LanguageModel, continuation: np.ndarray, request: Request) -> None:
     if len(continuation) == 0:
         raise UserError(
             f"{request.where}: {request.continuation!r} is no token of its own after its context; "
             "remove the item"
         )
-    if len(continuation) > subject.context:
+    if len(continuation) > lm.context:
         raise UserError(
             f"{request.where}: {len(continuation)} tokens are to be scored together, and "
-            f"{subject.name} has a context of {subject.context}; remove the item, or take a model "
+            f"{lm.name} has a context of {lm.context}; remove the item, or take a model "
             "with a longer context"
         )
 
 
-def leading_ids(subject: Subject) -> np.ndarray:
+def leading_ids(lm: LanguageModel) -> np.ndarray:
     """What stands before a text: BOS, or for models from elsewhere what their tokenizer puts."""
-    tokenizer = subject.tokenizer
-    if subject.record:
+    tokenizer = lm.tokenizer
+    if lm.record:
         return np.array([tokenizer.bos_id])
     plain, dressed = (
         tokenizer.backend.encode("a", add_special_tokens=special).ids for special in (False, True)
@@ -238,18 +238,18 @@ def leading_ids(subject: Subject) -> np.ndarray:
     return np.array([], dtype=np.int64)
 
 
-def reading_notes(subject: Subject, texts: Iterable[str]) -> tuple[str, ...]:
-    """What must be known of how a subject reads these texts: the tokens that it puts before them,
+def reading_notes(lm: LanguageModel, texts: Iterable[str]) -> tuple[str, ...]:
+    """What must be known of how a model reads these texts: the tokens that it puts before them,
     and what its tokenizer loses of them."""
-    tokenizer = subject.tokenizer
+    tokenizer = lm.tokenizer
 
     def names(ids: Iterable[int]) -> str:
         return " ".join(f"{tokenizer.backend.id_to_token(i)} (id {i})" for i in ids)
 
-    lead, alone = leading_ids(subject).tolist(), tokenizer.begins_with
-    if isinstance(subject.objective, Masked):
+    lead, alone = leading_ids(lm).tolist(), tokenizer.begins_with
+    if isinstance(lm.objective, Masked):
         begins = f"a text stands between {alone} and {names([tokenizer.end_of_text_id])}"
-    elif subject.record:
+    elif lm.record:
         begins = f"a text is read behind {alone}"
     else:
         begins = f"a text with a context is read behind {names(lead) or 'no token of its own'}"
@@ -266,19 +266,19 @@ def reading_notes(subject: Subject, texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _as_read(
-    subject: Subject, lead: np.ndarray, before: np.ndarray, scored: np.ndarray
+    lm: LanguageModel, lead: np.ndarray, before: np.ndarray, scored: np.ndarray
 ) -> tuple[np.ndarray, bool]:
     """The sequence, in the order of reading, that ends with the ids to score and holds as many of
     those before them as fit; and whether some did not."""
-    room = subject.context - len(scored)
-    if subject.record or isinstance(subject.objective, Masked):
+    room = lm.context - len(scored)
+    if lm.record or isinstance(lm.objective, Masked):
         kept = before[max(0, len(before) - room) :]
-        first = lead[:0] if isinstance(subject.objective, Masked) else lead
+        first = lead[:0] if isinstance(lm.objective, Masked) else lead
         return np.concatenate([first, kept, scored]), len(kept) < len(before)
     if len(before) == 0:
-        lead = np.array([subject.tokenizer.bos_id])
+        lead = np.array([lm.tokenizer.bos_id])
     # the last token is predicted only, so there is room for one more than the context
-    ids = np.concatenate([lead, before, scored])[-subject.context - 1 :]
+    ids = np.concatenate([lead, before, scored])[-lm.context - 1 :]
     return ids, len(before) > room + 1
 
 
@@ -304,7 +304,7 @@ class _Sequences:
 
 
 def _read(
-    subject: Subject,
+    lm: LanguageModel,
     sequences: _Sequences,
     *,
     greedy: bool,
@@ -312,15 +312,15 @@ def _read(
     bar: Bar | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nats of each sequence's scored ids (S), and whether each of them is the likeliest (S)."""
-    objective, backbone = subject.objective, subject.backbone
+    objective, backbone = lm.objective, lm.backbone
     assert isinstance(objective, Causal | Masked)
     criterion = objective.criterion
     nats_S, greedy_S = np.zeros(len(sequences)), np.ones(len(sequences), dtype=bool)
     if isinstance(objective, Masked):
-        batches = _masked_batches(subject, objective, sequences, batch, bar)
+        batches = _masked_batches(lm, objective, sequences, batch, bar)
     else:
-        batches = _causal_batches(subject, objective, sequences, batch, bar)
-    with fused_gelu(subject.model):
+        batches = _causal_batches(lm, objective, sequences, batch, bar)
+    with fused_gelu(lm.model):
         for scored in batches:
             if greedy:
                 nats, best_N = criterion.each_and_best(backbone, scored.batch)
@@ -334,16 +334,16 @@ def _read(
 
 
 def _causal_batches(
-    subject: Subject,
+    lm: LanguageModel,
     objective: Causal,
     sequences: _Sequences,
     batch: int | None,
     bar: Bar | None,
 ) -> Iterator[Scored]:
     """All sequences; what several begin with once, where the model can be read so."""
-    backbone, filler, ids = subject.backbone, subject.tokenizer.bos_id, sequences.ids
-    made = trees(ids, longest=subject.context)
-    most = subject.context
+    backbone, filler, ids = lm.backbone, lm.tokenizer.bos_id, sequences.ids
+    made = trees(ids, longest=lm.context)
+    most = lm.context
     if not can_read_trees(objective.criterion, backbone, made, filler=filler, most=most):
         made = [lone_tree(s, ids[s]) for s in range(len(ids))]
     # apart, since a tree without branches needs no mask of its own, which costs time
@@ -351,7 +351,7 @@ def _causal_batches(
     with _shown(bar, len(sequences)) as shown:
         for part in parts:
             size_M = np.array([tree.size for tree in part], dtype=np.int64)
-            for rows_B, length in _batches(subject, size_M, batch):
+            for rows_B, length in _batches(lm, size_M, batch):
                 chosen = [part[row] for row in rows_B]
                 yield tree_batch(
                     chosen, ids, sequences.scored,
@@ -361,7 +361,7 @@ def _causal_batches(
 
 
 def _masked_batches(
-    subject: Subject,
+    lm: LanguageModel,
     objective: Masked,
     sequences: _Sequences,
     batch: int | None,
@@ -374,15 +374,15 @@ def _masked_batches(
     first_R = np.repeat(np.cumsum(scored_S) - scored_S, scored_S)
     position_R = np.arange(len(sequence_R)) - first_R + (length_S - scored_S)[sequence_R]
     with _shown(bar, len(sequence_R)) as shown:
-        for rows_B, length in _batches(subject, length_S[sequence_R], batch):
+        for rows_B, length in _batches(lm, length_S[sequence_R], batch):
             made = objective.batch(
                 [sequences.ids[s] for s in sequence_R[rows_B]],
-                device=subject.backbone.device,
+                device=lm.backbone.device,
                 length=length,
             )
             # a window stands behind BOS
             at = np.arange(len(rows_B)) * made.inputs_BT.shape[1] + position_R[rows_B] + 1
-            at_B = torch.from_numpy(at).to(subject.backbone.device)
+            at_B = torch.from_numpy(at).to(lm.backbone.device)
             seen_BT = made.inputs_BT.clone()
             seen_BT.view(-1)[at_B] = objective.masking.mask_id
             asked = Batch(seen_BT, made.targets_BT, made.attention_BT, at_B)
@@ -395,28 +395,28 @@ def _shown(bar: Bar | None, sequences: int) -> AbstractContextManager[Bar]:
 
 
 def _batches(
-    subject: Subject, length_R: np.ndarray, batch: int | None
+    lm: LanguageModel, length_R: np.ndarray, batch: int | None
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Rows of equal padded length, the longest first, and that length."""
 
     def size(length: int) -> int:
-        return batch or evaluation_batch(length, subject.backbone.device)
+        return batch or evaluation_batch(length, lm.backbone.device)
 
-    return batches_of_a_length(_row_lengths(subject, length_R), size)
+    return batches_of_a_length(_row_lengths(lm, length_R), size)
 
 
-def _row_lengths(subject: Subject, length_R: np.ndarray) -> np.ndarray:
+def _row_lengths(lm: LanguageModel, length_R: np.ndarray) -> np.ndarray:
     """How long the rows of texts of these lengths are made.
 
     Where what stands behind a text changes its scores, a causal model's rows have room for the last
     token, which is only predicted: such models read the whole text, as transformers does for its
     own loss.
     """
-    masked = isinstance(subject.objective, Masked)
-    padded_R = np.minimum(subject.context, _padded(length_R))
-    whole_R = length_R if masked else np.minimum(subject.context, length_R + 1)
+    masked = isinstance(lm.objective, Masked)
+    padded_R = np.minimum(lm.context, _padded(length_R))
+    whole_R = length_R if masked else np.minimum(lm.context, length_R + 1)
     tried_R = np.maximum(padded_R, whole_R)
-    if subject.backbone.takes_padding_to(length_R, tried_R, ends=2 if masked else 0):
+    if lm.backbone.takes_padding_to(length_R, tried_R, ends=2 if masked else 0):
         return padded_R
     return whole_R
 

@@ -1,4 +1,4 @@
-"""Sampling: text from a subject, in its own order.
+"""Sampling: text from a model, in its own order.
 
 A forward model continues the prompt; a backward model writes what comes before it. The text is
 given in reading order in both cases. `continuations` writes after many prompts, each up to a stop.
@@ -21,7 +21,7 @@ from transformers import GenerationConfig
 
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.lm.likelihood import leading_ids
 from lmlab.objectives.evaluate import batches_of_a_length, evaluation_batch
 from lmlab.progress import Bar, track
@@ -43,7 +43,7 @@ class Sample:
 
 
 def sample(
-    subject: Subject,
+    lm: LanguageModel,
     prompt: str = "",
     *,
     tokens: int = 100,
@@ -59,31 +59,31 @@ def sample(
     Raises `UserError` for a masked model, an order that is neither forward nor backward, and for a
     prompt that leaves no room in the context.
     """
-    _check(subject)
+    _check(lm)
     if tokens < 1 or count < 1 or temperature < 0 or (top_k is not None and top_k < 1):
         raise UserError("sampling needs tokens, count and top-k of at least 1, temperature >= 0")
-    ids = subject.tokenizer.encode(prompt)
-    if subject.order == BACKWARD:
+    ids = lm.tokenizer.encode(prompt)
+    if lm.order == BACKWARD:
         ids = ids[::-1]
     # the sequence is BOS and what was read so far; its last token needs no position of its own
-    room = subject.context - len(ids)
+    room = lm.context - len(ids)
     if room < 1:
         raise UserError(
-            f"the prompt has {len(ids)} tokens, which fills the context of {subject.context}"
+            f"the prompt has {len(ids)} tokens, which fills the context of {lm.context}"
         )
-    start = torch.tensor([[subject.tokenizer.bos_id, *ids.tolist()]])
-    start = start.to(subject.backbone.device).repeat(count, 1)
+    start = torch.tensor([[lm.tokenizer.bos_id, *ids.tolist()]])
+    start = start.to(lm.backbone.device).repeat(count, 1)
     settings = _Draw(min(tokens, room), temperature, top_k, seed)
     texts: list[Sample] = []
-    for new in _write(subject, start, settings):
-        if subject.order == BACKWARD:
+    for new in _write(lm, start, settings):
+        if lm.order == BACKWARD:
             new = new[::-1]
-        texts.append(Sample(prompt, subject.tokenizer.decode(new), subject.order))
+        texts.append(Sample(prompt, lm.tokenizer.decode(new), lm.order))
     return texts
 
 
 def continuations(
-    subject: Subject,
+    lm: LanguageModel,
     prompts: Sequence[str],
     *,
     tokens: int,
@@ -102,58 +102,58 @@ def continuations(
 
     Raises `UserError` for a masked model, another order than forward, and for more tokens than fit.
     """
-    check_continues(subject)
-    if tokens < 1 or tokens >= subject.context:
+    check_continues(lm)
+    if tokens < 1 or tokens >= lm.context:
         raise UserError(
-            f"{tokens} new tokens are asked for, and {subject.name} has a context of "
-            f"{subject.context}, prompt included; ask for fewer, or take a longer model"
+            f"{tokens} new tokens are asked for, and {lm.name} has a context of "
+            f"{lm.context}, prompt included; ask for fewer, or take a longer model"
         )
-    lead = leading_ids(subject)
-    room = subject.context - tokens
+    lead = leading_ids(lm)
+    room = lm.context - tokens
     starts: list[np.ndarray] = []
-    for ids in subject.tokenizer.encode_batch(prompts):
-        if subject.record:
+    for ids in lm.tokenizer.encode_batch(prompts):
+        if lm.record:
             start = np.concatenate([lead, ids[-room:]])
         else:
             start = np.concatenate([lead, ids])[-room:]
-        starts.append(start if len(start) else np.array([subject.tokenizer.bos_id]))
+        starts.append(start if len(start) else np.array([lm.tokenizer.bos_id]))
     texts = [""] * len(prompts)
     settings = _Draw(tokens, temperature, top_k, seed, tuple(stop))
     length_M = np.array([len(start) for start in starts])
 
     def size(length: int) -> int:
-        return evaluation_batch(length + tokens, subject.backbone.device)
+        return evaluation_batch(length + tokens, lm.backbone.device)
 
     progress = nullcontext(bar) if bar else track("writing", float(len(prompts)), "texts")
     with progress as shown:
         for rows, _ in batches_of_a_length(length_M, size):
             start_BT = torch.from_numpy(np.stack([starts[row] for row in rows]))
-            written = _write(subject, start_BT.to(subject.backbone.device), settings)
+            written = _write(lm, start_BT.to(lm.backbone.device), settings)
             for row, new in zip(rows, written, strict=True):
-                text = subject.tokenizer.decode(new)
+                text = lm.tokenizer.decode(new)
                 texts[row] = text[: min((text.find(s) for s in stop if s in text), default=None)]
             shown.advance(float(len(rows)))
     return texts
 
 
-def check_continues(subject: Subject) -> None:
-    """`UserError` unless the subject can write what follows a text."""
-    _check(subject)
-    if subject.order != FORWARD:
+def check_continues(lm: LanguageModel) -> None:
+    """`UserError` unless the model can write what follows a text."""
+    _check(lm)
+    if lm.order != FORWARD:
         raise UserError(
-            f"{subject.name} reads {subject.order}: what it writes stands before a text, not after "
+            f"{lm.name} reads {lm.order}: what it writes stands before a text, not after "
             "it; take a forward model"
         )
 
 
-def _check(subject: Subject) -> None:
-    if not subject.objective.autoregressive:
-        raise UserError(f"{subject.name} is a masked model; text is sampled from causal ones")
-    if subject.order not in (FORWARD, BACKWARD):
-        raise UserError(f"{subject.name}: text is not sampled in the order {subject.order}")
-    if not subject.objective.scores_own_logits:
+def _check(lm: LanguageModel) -> None:
+    if not lm.objective.autoregressive:
+        raise UserError(f"{lm.name} is a masked model; text is sampled from causal ones")
+    if lm.order not in (FORWARD, BACKWARD):
+        raise UserError(f"{lm.name}: text is not sampled in the order {lm.order}")
+    if not lm.objective.scores_own_logits:
         raise UserError(
-            f"{subject.name} was trained with a cosine or a temperature, which its own logits do "
+            f"{lm.name} was trained with a cosine or a temperature, which its own logits do "
             "not have; text is sampled from headless models without them"
         )
 
@@ -169,9 +169,9 @@ class _Draw:
     stop: tuple[str, ...] = ()
 
 
-def _write(subject: Subject, start_BT: torch.Tensor, settings: _Draw) -> list[list[int]]:
+def _write(lm: LanguageModel, start_BT: torch.Tensor, settings: _Draw) -> list[list[int]]:
     """New ids of each row, in the order of writing, up to an end-of-text token."""
-    tokenizer, end = subject.tokenizer, subject.tokenizer.end_of_text_id
+    tokenizer, end = lm.tokenizer, lm.tokenizer.end_of_text_id
     known = start_BT.shape[1]
 
     def stopped(ids_BT: torch.Tensor, scores: object, **more: object) -> torch.Tensor:
@@ -188,22 +188,22 @@ def _write(subject: Subject, start_BT: torch.Tensor, settings: _Draw) -> list[li
         eos_token_id=end,
         pad_token_id=end,
         bos_token_id=tokenizer.bos_id,
-        suppress_tokens=subject.unused_rows.tolist() or None,
+        suppress_tokens=lm.unused_rows.tolist() or None,
     )
     # What the model's files recommend (top-p, penalties) fills every setting left open here, so it
     # is set aside: samples follow the model's own distribution
-    recommended, subject.model.generation_config = subject.model.generation_config, generation
+    recommended, lm.model.generation_config = lm.model.generation_config, generation
     # generate draws from the global generator; it is seeded inside a fork and put back
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(settings.seed)
-            made = subject.model.generate(
+            made = lm.model.generate(
                 start_BT,
                 attention_mask=torch.ones_like(start_BT),
                 generation_config=generation,
                 stopping_criteria=[stopped] if settings.stop else None,
             )
     finally:
-        subject.model.generation_config = recommended
+        lm.model.generation_config = recommended
     rows = made[:, known:].tolist()
     return [row[: row.index(end)] if end in row else row for row in rows]

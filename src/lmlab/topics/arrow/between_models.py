@@ -12,7 +12,7 @@ from typing import Any
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.topics.arrow.arrow import Arrow, PositionArrow, arrow_by_position, arrow_of_time
 from lmlab.topics.scoring.score import Score, score
 
@@ -37,8 +37,8 @@ class ModelsArrow:
 
 
 def arrow_of_models(
-    forward: Subject,
-    backward: Subject,
+    forward: LanguageModel,
+    backward: LanguageModel,
     store: TokenStore,
     *,
     split: str = "test",
@@ -52,8 +52,8 @@ def arrow_of_models(
     """
     check_pair(forward, backward)
     f, b = (
-        score(subject, store, split=split, context=context, max_windows=max_windows)
-        for subject in (forward, backward)
+        score(lm, store, split=split, context=context, max_windows=max_windows)
+        for lm in (forward, backward)
     )
     return ModelsArrow(
         arrow_of_time(f.nats_M, b.nats_M, f.cluster_M, f.clusters.document_N),
@@ -65,8 +65,8 @@ def arrow_of_models(
     )
 
 
-def check_pair(forward: Subject, backward: Subject) -> None:
-    """`UserError` unless two subjects differ in direction only.
+def check_pair(forward: LanguageModel, backward: LanguageModel) -> None:
+    """`UserError` unless two models differ in direction only.
 
     Models of lmlab are compared by all that decided their training, others by architecture and
     tokenizer, which is all that can be known of them.
@@ -76,7 +76,7 @@ def check_pair(forward: Subject, backward: Subject) -> None:
             f"{forward.name} reads {forward.order} and {backward.name} {backward.order}; give a "
             "forward model, then a backward one"
         )
-    pair = [_decided(subject) for subject in (forward, backward)]
+    pair = [_decided(lm) for lm in (forward, backward)]
     differing = sorted(k for k in {*pair[0], *pair[1]} if pair[0].get(k) != pair[1].get(k))
     if differing:
         raise UserError(
@@ -85,13 +85,13 @@ def check_pair(forward: Subject, backward: Subject) -> None:
         )
 
 
-def _decided(subject: Subject) -> dict[str, Any]:
-    if "training" in subject.record:
-        values = {**subject.record["training"], "step": subject.record["step"]}
+def _decided(lm: LanguageModel) -> dict[str, Any]:
+    if "training" in lm.record:
+        values = {**lm.record["training"], "step": lm.record["step"]}
         values.pop("order")
         values.pop("checkpoints", None)  # when a run is saved changes nothing of it
         return values
-    config = subject.model.config.to_dict()
+    config = lm.model.config.to_dict()
     for name in ("_name_or_path", "transformers_version", "dtype"):
         config.pop(name, None)
-    return {**config, "tokenizer": subject.tokenizer.fingerprint}
+    return {**config, "tokenizer": lm.tokenizer.fingerprint}

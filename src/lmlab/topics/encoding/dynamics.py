@@ -39,7 +39,7 @@ from lmlab.config import read_toml
 from lmlab.data.store import TokenStore
 from lmlab.data.unigram import log_unigram
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject, open_subject
+from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.models.logits import LogitHead
 from lmlab.numerics.folded_regression import fit_linear
 from lmlab.numerics.log_sum_exp import nats_of_targets
@@ -110,7 +110,7 @@ Order = Literal["frequency first", "loss first", "not decided"]
 class Dynamics:
     """What `Watch.result` gives."""
 
-    subject: str
+    model: str
     store: str
     windows: int
     snapshots: tuple[Snapshot, ...]
@@ -158,12 +158,12 @@ class Watch:
     def look(self, name: str | Path) -> Snapshot:
         """The snapshot of a checkpoint, a folder or a Hub name.
 
-        Raises `UserError` as `open_subject` and `choose_windows`.
+        Raises `UserError` as `open_model` and `choose_windows`.
         """
         key = str(name)
         if key not in self._seen:
-            subject = open_subject(name, device=self.device)
-            seen = self._snapshot(subject, step_of(key, len(self._seen)))
+            lm = open_model(name, device=self.device)
+            seen = self._snapshot(lm, step_of(key, len(self._seen)))
             earlier = [name for name, one in self._seen.items() if _equal(one, seen)]
             if earlier:
                 say(f"{key} has the same weights as {earlier[0]}: a copy, or no step was made")
@@ -171,26 +171,26 @@ class Watch:
             self._seen[key] = seen
         return self._seen[key].snapshot
 
-    def _snapshot(self, subject: Subject, step: int) -> _Seen:
+    def _snapshot(self, lm: LanguageModel, step: int) -> _Seen:
         windows = choose_windows(
-            subject, self.store, split="validation", context=self.context,
+            lm, self.store, split="validation", context=self.context,
             max_windows=self.max_windows,
         )  # fmt: skip
-        head = output_head(subject)
-        logits = LogitHead(subject.backbone)
+        head = output_head(lm)
+        logits = LogitHead(lm.backbone)
         sums = ProbabilitySums(logits)
         nats, tokens = 0.0, 0
         with torch.no_grad():
-            for states in store_states(subject, windows, label=f"step {step:,}"):
+            for states in store_states(lm, windows, label=f"step {step:,}"):
                 sums.add(states.hidden_ND)
                 nats += _nats(logits, states.hidden_ND, states.targets_N)
                 tokens += len(states.targets_N)
         statistics = sums.statistics()
         rows = len(head.embedding_VD)
-        counts_V = training_counts(subject, self.store, rows)
+        counts_V = training_counts(lm, self.store, rows)
         encoding = fit_encoding(
             head.embedding_VD, statistics.alpha_V, offset_V=head.offset_V,
-            exclude=not_text(subject, rows),
+            exclude=not_text(lm, rows),
         )  # fmt: skip
         frequency_N = np.log1p(counts_V[encoding.tokens])
         fit = fit_linear(head.embedding_VD[encoding.tokens], frequency_N)
@@ -198,7 +198,7 @@ class Watch:
         unigram_N = np.exp(log_unigram_N)
         log_alpha_N = np.log(statistics.alpha_V[encoding.tokens])
         snapshot = Snapshot(
-            name=subject.name,
+            name=lm.name,
             step=step,
             r2_frequency=fit.r2_heldout,
             r2_alpha=encoding.embedding_alone.r2,
@@ -209,8 +209,8 @@ class Watch:
         )
         return _Seen(
             snapshot, frequency_N, frequency_N - fit.held_out_N,
-            {k: v.detach().cpu() for k, v in subject.model.named_parameters()},
-            subject.backbone.model.get_output_embeddings().weight.detach().cpu(),
+            {k: v.detach().cpu() for k, v in lm.model.named_parameters()},
+            lm.backbone.model.get_output_embeddings().weight.detach().cpu(),
         )  # fmt: skip
 
     def frequencies(self, name: str | Path) -> tuple[Array, Array]:
@@ -219,24 +219,24 @@ class Watch:
         seen = self._seen[str(name)]
         return seen.frequency_N, seen.frequency_N - seen.error_N
 
-    def result(self, subject: str) -> Dynamics:
+    def result(self, model: str) -> Dynamics:
         """All that was looked at, by step. `UserError` before two different checkpoints were."""
         seen = sorted(self._seen.values(), key=lambda s: s.snapshot.step)
         if len(seen) < 2:
             raise UserError(
-                f"{subject}: {len(seen)} checkpoint; dynamics needs at least two. Train with "
+                f"{model}: {len(seen)} checkpoint; dynamics needs at least two. Train with "
                 "--checkpoints.logarithmic --checkpoints.per-doubling 4, or give several folders"
             )
         if len(self._same) == len(seen) - 1:
             raise UserError(
-                f"{subject}: all {len(seen)} checkpoints have the same weights, so nothing was "
+                f"{model}: all {len(seen)} checkpoints have the same weights, so nothing was "
                 "learnt between them; give different ones"
             )
         steps = np.array([s.snapshot.step for s in seen], dtype=np.float64)
         losses = np.array([s.snapshot.loss for s in seen])
         moved = _path([s.weights for s in seen])
         return Dynamics(
-            subject=subject,
+            model=model,
             store=str(self.store.path),
             windows=self.max_windows,
             snapshots=tuple(s.snapshot for s in seen),

@@ -1,4 +1,4 @@
-"""The encoding of token probability in one subject's output embedding, on a split of a store.
+"""The encoding of token probability in one model's output embedding, on a split of a store.
 
 Notable:
 - Left out of the fit, and counted: rows that pad the vocabulary, and the tokenizer's special
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lmlab.data.store import TokenStore
 from lmlab.data.unigram import token_counts
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.models.logits import LogitHead
 from lmlab.numerics.frequency import decile_name
 from lmlab.progress import track
@@ -48,9 +48,9 @@ class Head:
     capped: bool
 
 
-def output_head(subject: Subject) -> Head:
+def output_head(lm: LanguageModel) -> Head:
     """`UserError` for a head whose output embedding is not known (`models.logits`)."""
-    head = LogitHead(subject.backbone)
+    head = LogitHead(lm.backbone)
     bias = head.bias_V
     return Head(
         head.scale * head.weight_VD.detach().double().cpu().numpy(),
@@ -60,10 +60,10 @@ def output_head(subject: Subject) -> Head:
 
 
 @dataclass(frozen=True)
-class EncodedSubject:
+class EncodingResult:
     """What `encode` finds."""
 
-    subject: str
+    model: str
     order: str
     head: str
     store: str
@@ -85,7 +85,7 @@ class EncodedSubject:
     def to_json(self) -> dict[str, Any]:
         """Plain values; arrays over tokens are left out."""
         return {
-            "subject": self.subject,
+            "model": self.model,
             "order": self.order,
             "head": self.head,
             "store": self.store,
@@ -106,7 +106,7 @@ class EncodedSubject:
 
 
 def encode(
-    subject: Subject,
+    lm: LanguageModel,
     store: TokenStore,
     *,
     split: str = "validation",
@@ -114,29 +114,29 @@ def encode(
     max_windows: int | None = 256,
     ridge: float = 0.0,
     rotations: int = 5,
-) -> EncodedSubject:
-    """How a subject's output embedding encodes its tokens' mean probability on a split.
+) -> EncodingResult:
+    """How a model's output embedding encodes its tokens' mean probability on a split.
 
     Raises `UserError` as `token_probability.choose_windows` and `models.logits.LogitHead`.
     """
-    head = output_head(subject)
-    windows = choose_windows(subject, store, split=split, context=context, max_windows=max_windows)
-    statistics = store_statistics(subject, windows)
-    counts_V = training_counts(subject, store, len(head.embedding_VD))
+    head = output_head(lm)
+    windows = choose_windows(lm, store, split=split, context=context, max_windows=max_windows)
+    statistics = store_statistics(lm, windows)
+    counts_V = training_counts(lm, store, len(head.embedding_VD))
     with track("regressions", float(1 + NULLS + 1 + rotations), "fits") as bar:
-        encoding = _fit(subject, head, statistics, ridge)
+        encoding = _fit(lm, head, statistics, ridge)
         bar.advance()
         nulls = null_fits(head.embedding_VD, encoding, counts_V=counts_V, bar=bar)
         sparse = sparsity(head.embedding_VD, encoding, rotations=rotations, bar=bar)
-    return EncodedSubject(
-        subject=subject.name,
-        order=subject.order,
-        head=subject.head,
+    return EncodingResult(
+        model=lm.name,
+        order=lm.order,
+        head=lm.head,
         store=str(store.path),
         split=split,
         context=windows.context,
         windows=len(windows),
-        conditions=subject.conditions,
+        conditions=lm.conditions,
         statistics=statistics,
         encoding=encoding,
         predictors={}
@@ -145,12 +145,12 @@ def encode(
         nulls=nulls,
         sparsity=sparse,
         errors=error_by_frequency(encoding, counts_V),
-        padded=len(subject.unused_rows),
+        padded=len(lm.unused_rows),
     )
 
 
 def encoding_of(
-    subject: Subject,
+    lm: LanguageModel,
     store: TokenStore,
     *,
     context: int | None = None,
@@ -162,28 +162,28 @@ def encoding_of(
     Raises `UserError` as `encode`.
     """
     windows = choose_windows(
-        subject, store, split="validation", context=context, max_windows=max_windows
+        lm, store, split="validation", context=context, max_windows=max_windows
     )
-    return _fit(subject, output_head(subject), store_statistics(subject, windows), ridge)
+    return _fit(lm, output_head(lm), store_statistics(lm, windows), ridge)
 
 
-def _fit(subject: Subject, head: Head, statistics: EncodingStatistics, ridge: float) -> Encoding:
+def _fit(lm: LanguageModel, head: Head, statistics: EncodingStatistics, ridge: float) -> Encoding:
     return fit_encoding(
         head.embedding_VD,
         statistics.alpha_V,
         offset_V=head.offset_V,
-        exclude=not_text(subject, len(head.embedding_VD)),
+        exclude=not_text(lm, len(head.embedding_VD)),
         ridge=ridge,
     )
 
 
-def not_text(subject: Subject, rows: int) -> NDArray[np.int64]:
+def not_text(lm: LanguageModel, rows: int) -> NDArray[np.int64]:
     """Ids that no text has: special tokens, and rows that are no token of the tokenizer."""
-    special = [token for token in subject.tokenizer.special_ids if token < rows]
-    return np.array([*special, *subject.unused_rows], dtype=np.int64)
+    special = [token for token in lm.tokenizer.special_ids if token < rows]
+    return np.array([*special, *lm.unused_rows], dtype=np.int64)
 
 
-def training_counts(subject: Subject, store: TokenStore, rows: int) -> NDArray[np.int64]:
+def training_counts(lm: LanguageModel, store: TokenStore, rows: int) -> NDArray[np.int64]:
     """How often each row's token stands in the training split; 0 for rows that pad."""
     counts_V = np.zeros(rows, dtype=np.int64)
     found_V = token_counts(store.split("train"), store.vocabulary)
@@ -191,7 +191,7 @@ def training_counts(subject: Subject, store: TokenStore, rows: int) -> NDArray[n
     return counts_V
 
 
-def encoding_rows(made: EncodedSubject) -> list[tuple[str, str]]:
+def encoding_rows(made: EncodingResult) -> list[tuple[str, str]]:
     """The figures in words, for a table."""
     encoding = made.encoding
     rows = [

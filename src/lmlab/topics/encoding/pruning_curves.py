@@ -1,4 +1,4 @@
-"""Pruning of one subject on a store: curves on three texts, and a model with a smaller head.
+"""Pruning of one model on a store: curves on three texts, and a model with a smaller head.
 
 Notable: generation agreement compares greedy continuations of the same beginnings of windows, token
 by token, by the pruned and the unpruned head; one token that differs lets the rest drift apart. One
@@ -26,7 +26,7 @@ from lmlab.data.store import TokenStore
 from lmlab.data.windows import EvaluationWindows
 from lmlab.durable import StagedFolder, check_absent, to_json
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject, plain_objective
+from lmlab.lm.language_model import LanguageModel, plain_objective
 from lmlab.models.build import parameters
 from lmlab.models.files import model_files
 from lmlab.models.head import is_tied
@@ -74,41 +74,41 @@ class Parameters:
     after: int
 
 
-def pruned_parameters(subject: Subject, share: float, *, way: Way) -> Parameters:
-    """The parameters of the subject's model, and of that which `write_pruned` would write."""
-    head = subject.model.get_output_embeddings()
+def pruned_parameters(lm: LanguageModel, share: float, *, way: Way) -> Parameters:
+    """The parameters of the model's model, and of that which `write_pruned` would write."""
+    head = lm.model.get_output_embeddings()
     vocabulary, width = head.weight.shape
     kept = width - round(share * width)
-    before = parameters(subject.model)
-    gone = (0 if is_tied(subject.model) else vocabulary * width) + (
+    before = parameters(lm.model)
+    gone = (0 if is_tied(lm.model) else vocabulary * width) + (
         0 if head.bias is None else vocabulary
     )
     projection = width * kept if way == "svd" else 0
     return Parameters(before, before - gone + vocabulary * (kept + 1) + projection)
 
 
-def check_can_write(subject: Subject, share: float, *, way: Way, untie: bool) -> None:
+def check_can_write(lm: LanguageModel, share: float, *, way: Way, untie: bool) -> None:
     """`UserError` for a model that cannot be written with a smaller head, for a tied one without
     `untie` (its head would be added to it), and for one that is not tied with it."""
-    check_narrow(subject.model)
-    tied = is_tied(subject.model)
+    check_narrow(lm.model)
+    tied = is_tied(lm.model)
     if tied and not untie:
-        count = pruned_parameters(subject, share, way=way)
+        count = pruned_parameters(lm, share, way=way)
         raise UserError(
-            f"{subject.name} is tied: its output embedding is its input embedding, which stays. "
+            f"{lm.name} is tied: its output embedding is its input embedding, which stays. "
             f"Without {share:.0%} of the dimensions it gets a head of its own beside it, and "
             f"{count.after:,} parameters in place of {count.before:,}. Where that is wanted, as "
             "for a faster head: untie=True, --untie"
         )
     if untie and not tied:
-        raise UserError(f"--untie: {subject.name} is not tied; leave it out")
+        raise UserError(f"--untie: {lm.name} is not tied; leave it out")
 
 
 @dataclass(frozen=True)
 class PruneResult:
     """What `prune` finds."""
 
-    subject: str
+    model: str
     width: int
     r2_heldout: float
     texts: tuple[PrunedText, ...]
@@ -122,7 +122,7 @@ class PruneResult:
     def to_json(self) -> dict[str, Any]:
         """Plain values; weights are left out."""
         return {
-            "subject": self.subject,
+            "model": self.model,
             "width": self.width,
             "encoding_r2_heldout": self.r2_heldout,
             "tied": self.tied,
@@ -133,7 +133,7 @@ class PruneResult:
 
 
 def prune(
-    subject: Subject,
+    lm: LanguageModel,
     store: TokenStore,
     *,
     shares: Sequence[float],
@@ -161,26 +161,22 @@ def prune(
     for each in [*shares, *([] if share is None else [share])]:
         if not 0 <= each < 1:
             raise UserError(f"share {each:g} of the dimensions: give one of at least 0, below 1")
-    if not LogitHead(subject.backbone).is_linear:
-        raise UserError(
-            f"{subject.name} scales or caps its logits; pruning knows linear heads only"
-        )
+    if not LogitHead(lm.backbone).is_linear:
+        raise UserError(f"{lm.name} scales or caps its logits; pruning knows linear heads only")
     if share is not None:
-        check_can_write(subject, share, way=way, untie=untie)
-    head = output_head(subject)
-    encoding = encoding_of(subject, store, context=context, max_windows=max_windows)
+        check_can_write(lm, share, way=way, untie=untie)
+    head = output_head(lm)
+    encoding = encoding_of(lm, store, context=context, max_windows=max_windows)
 
     def windows(source: TokenStore, split: str) -> EvaluationWindows:
-        return choose_windows(
-            subject, source, split=split, context=context, max_windows=max_windows
-        )
+        return choose_windows(lm, source, split=split, context=context, max_windows=max_windows)
 
     texts = [("estimation", windows(store, "validation"))]
     if "test" in store.manifest["splits"]:
         texts.append(("in domain", windows(store, "test")))
     if other is not None:
         texts.append(("out of domain", windows(other, "validation")))
-    estimation = all_states(subject, texts[0][1], label="estimation")
+    estimation = all_states(lm, texts[0][1], label="estimation")
     hidden_ND = estimation.hidden_ND.double().cpu().numpy()
     mean_D, width = hidden_ND.mean(0), hidden_ND.shape[1]
     every: list[Way] = list(dict.fromkeys([*ways, way]))
@@ -198,31 +194,31 @@ def prune(
     ]
     found: list[PrunedText] = []
     for name, chosen in texts:
-        states = estimation if name == "estimation" else all_states(subject, chosen, label=name)
+        states = estimation if name == "estimation" else all_states(lm, chosen, label=name)
         points = compare_heads(
             states.hidden_ND.cpu().numpy(), states.targets_N.cpu().numpy(), states.clusters,
             head.embedding_VD, head.offset_V, removals, mean_D,
         )  # fmt: skip
-        if name == "estimation" and prompts and subject.objective.autoregressive:
-            points = _with_generation(subject, chosen, points, narrow, replacement, prompts)
+        if name == "estimation" and prompts and lm.objective.autoregressive:
+            points = _with_generation(lm, chosen, points, narrow, replacement, prompts)
         found.append(
             PrunedText(
                 name, len(states.hidden_ND), tuple(points), tuple(prunable(points, margin=margin))
             )
         )
     return PruneResult(
-        subject=subject.name,
+        model=lm.name,
         width=width,
         r2_heldout=encoding.r2_heldout,
         texts=tuple(found),
-        tied=is_tied(subject.model),
-        parameters=None if share is None else pruned_parameters(subject, share, way=way),
+        tied=is_tied(lm.model),
+        parameters=None if share is None else pruned_parameters(lm, share, way=way),
         chosen=None if share is None else narrow(way, replacement, round(share * width)),
     )
 
 
 def _with_generation(
-    subject: Subject,
+    lm: LanguageModel,
     windows: EvaluationWindows,
     points: list[Point],
     narrow: Callable[[Way, Replacement, int], NarrowWeights],
@@ -233,15 +229,15 @@ def _with_generation(
     if len(rows) == 0 or windows.context < _PROMPT + _WRITTEN:
         return points
     ids_PT = np.stack([
-        windows.ids(int(row))[reading_order(subject.order, int(windows.length_M[row]))][:_PROMPT]
+        windows.ids(int(row))[reading_order(lm.order, int(windows.length_M[row]))][:_PROMPT]
         for row in rows
     ])  # fmt: skip
     clusters = windows.clusters[rows]
-    expected_PT = _continued(subject, ids_PT)
+    expected_PT = _continued(lm, ids_PT)
 
     def agreement(point: Point) -> Interval:
-        with pruned(subject.model, narrow(point.way, point.replace, point.removed)):
-            same_PT = _continued(subject, ids_PT) == expected_PT
+        with pruned(lm.model, narrow(point.way, point.replace, point.removed)):
+            same_PT = _continued(lm, ids_PT) == expected_PT
         sums = (same_PT.sum(1, dtype=np.float64), np.full(len(rows), float(_WRITTEN)))
         return within(clusters.ratio(*sums), 0, 1)
 
@@ -256,34 +252,34 @@ def _with_generation(
 
 
 @torch.no_grad()
-def _continued(subject: Subject, ids_PT: NDArray[np.int64]) -> NDArray[np.int64]:
+def _continued(lm: LanguageModel, ids_PT: NDArray[np.int64]) -> NDArray[np.int64]:
     """Greedy continuations (P, written)."""
-    start = np.column_stack([np.full(len(ids_PT), subject.tokenizer.bos_id), ids_PT])
-    inputs = torch.from_numpy(start).to(subject.backbone.device)
+    start = np.column_stack([np.full(len(ids_PT), lm.tokenizer.bos_id), ids_PT])
+    inputs = torch.from_numpy(start).to(lm.backbone.device)
     # no end-of-text id: every continuation has the same length
     settings = GenerationConfig(
         max_new_tokens=_WRITTEN, min_new_tokens=_WRITTEN, do_sample=False,
-        pad_token_id=subject.tokenizer.end_of_text_id, eos_token_id=None,
+        pad_token_id=lm.tokenizer.end_of_text_id, eos_token_id=None,
     )  # fmt: skip
-    recommended, subject.model.generation_config = subject.model.generation_config, settings
+    recommended, lm.model.generation_config = lm.model.generation_config, settings
     try:
-        made = subject.model.generate(
+        made = lm.model.generate(
             inputs, attention_mask=torch.ones_like(inputs), generation_config=settings
         )
     finally:
-        subject.model.generation_config = recommended
+        lm.model.generation_config = recommended
     return made[:, inputs.shape[1] :].cpu().numpy()
 
 
-def narrow_model(subject: Subject, weights: NarrowWeights) -> Any:
-    """The subject's model with a head of fewer dimensions. `UserError` as `with_narrow_head`."""
+def narrow_model(lm: LanguageModel, weights: NarrowWeights) -> Any:
+    """The model's model with a head of fewer dimensions. `UserError` as `with_narrow_head`."""
 
     def tensor(array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array))
 
     axes = weights.kept_E
     return with_narrow_head(
-        subject.model,
+        lm.model,
         tensor(weights.weight_VE).float(),
         tensor(weights.bias_V).float(),
         kept_E=None if axes is None else tensor(axes),
@@ -307,17 +303,17 @@ class Speed:
 
 
 @torch.no_grad()
-def measure_speed(subject: Subject, made: Any, weights: NarrowWeights) -> Speed:
+def measure_speed(lm: LanguageModel, made: Any, weights: NarrowWeights) -> Speed:
     """Times both on one batch on this machine."""
-    length = min(subject.context, 256)
-    ids_BT = torch.arange(8 * length, device=subject.backbone.device).view(8, length)
-    ids_BT = ids_BT % subject.tokenizer.vocabulary
-    hidden_BTD = subject.model.base_model(input_ids=ids_BT).last_hidden_state
-    old_head = subject.model.get_output_embeddings()
+    length = min(lm.context, 256)
+    ids_BT = torch.arange(8 * length, device=lm.backbone.device).view(8, length)
+    ids_BT = ids_BT % lm.tokenizer.vocabulary
+    hidden_BTD = lm.model.base_model(input_ids=ids_BT).last_hidden_state
+    old_head = lm.model.get_output_embeddings()
     new_head = made.lm_head
     forms = {
         "head": (lambda: old_head(hidden_BTD), lambda: new_head(hidden_BTD)),
-        "forward": (lambda: subject.model(ids_BT), lambda: made(ids_BT)),
+        "forward": (lambda: lm.model(ids_BT), lambda: made(ids_BT)),
     }
     ratios: dict[str, list[float]] = {name: [] for name in forms}
     for number in range(_ROUNDS + 1):
@@ -345,7 +341,7 @@ def measure_speed(subject: Subject, made: Any, weights: NarrowWeights) -> Speed:
 
 
 def write_pruned(
-    subject: Subject, result: PruneResult, out: Path, *, options: Mapping[str, Any] | None = None
+    lm: LanguageModel, result: PruneResult, out: Path, *, options: Mapping[str, Any] | None = None
 ) -> Speed:
     """The model with the chosen head as a transformers folder (complete or not at all), with its
     results and the `options` that gave them; loads after `import lmlab.models`. Returns its
@@ -355,15 +351,15 @@ def write_pruned(
     """
     check_absent(out)
     assert result.chosen is not None
-    made = narrow_model(subject, result.chosen)
-    speed = measure_speed(subject, made, result.chosen)
-    files = {**model_files(made), **subject.tokenizer.files()}
-    if subject.record:
+    made = narrow_model(lm, result.chosen)
+    speed = measure_speed(lm, made, result.chosen)
+    files = {**model_files(made), **lm.tokenizer.files()}
+    if lm.record:
         record = {
-            **subject.record,
-            "objective": plain_objective(subject).record(),
+            **lm.record,
+            "objective": plain_objective(lm).record(),
             "head": f"untied, {result.chosen.weight_VE.shape[1]} of {result.width} dimensions",
-            "pruned_from": subject.name,
+            "pruned_from": lm.name,
         }
         files["lmlab.json"] = to_json(record).encode()
     values = {

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.models.backbone import Backbone
 from lmlab.models.export import constant_direction
 from lmlab.models.head import attach_bias, detach_bias, is_tied, untied
@@ -97,7 +97,7 @@ def steer(
 ) -> Iterator[Steering]:
     """Scales the mean probabilities of tokens (id: factor) while the context lasts.
 
-    `model` is a `Subject` or a transformers model; `encoding` is of its output embedding.
+    `model` is a `LanguageModel` or a transformers model; `encoding` is of its output embedding.
     `windows_NT` are the text over which the factors are to be met exactly, fed as given; method
     `whitened` needs them. Undone on leaving, to the bit.
 
@@ -105,7 +105,7 @@ def steer(
     the vocabulary, a factor that is not positive, and targets that sum to 1 or more or cannot be
     met.
     """
-    bare = model.model if isinstance(model, Subject) else model
+    bare = model.model if isinstance(model, LanguageModel) else model
     check_can_steer(bare, method=method, untie=untie)
     tokens = tuple(factors)
     contexts = None

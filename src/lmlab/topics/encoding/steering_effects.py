@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from lmlab.data.store import TokenStore
 from lmlab.durable import StagedFolder, check_absent, to_json
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject, plain_objective
+from lmlab.lm.language_model import LanguageModel, plain_objective
 from lmlab.models.export import constant_direction, without_own_bias
 from lmlab.models.files import model_files
 from lmlab.models.head import is_tied
@@ -97,7 +97,7 @@ class Effect:
 
 
 def read_text(
-    subject: Subject,
+    lm: LanguageModel,
     store: TokenStore,
     tokens: Sequence[int],
     *,
@@ -107,21 +107,21 @@ def read_text(
     max_windows: int | None = None,
 ) -> Text:
     """One pass over windows of a split. Raises `UserError` as `choose_windows`."""
-    windows = choose_windows(subject, store, split=split, context=context, max_windows=max_windows)
-    seen = all_states(subject, windows, label=name)
+    windows = choose_windows(lm, store, split=split, context=context, max_windows=max_windows)
+    seen = all_states(lm, windows, label=name)
     target_N = seen.targets_N.cpu().numpy()
     number_N = np.full(len(target_N), -1, dtype=np.int64)
     for number, token in enumerate(tokens):
         number_N[target_N == token] = number
     return Text(
         name,
-        contexts_of(subject.backbone, seen.hidden_ND, tuple(tokens)),
+        contexts_of(lm.backbone, seen.hidden_ND, tuple(tokens)),
         number_N,
         seen.clusters,
     )
 
 
-def effect(text: Text, steering: Steering, subject: Subject) -> Effect:
+def effect(text: Text, steering: Steering, lm: LanguageModel) -> Effect:
     """What `steering` does to `text`."""
     log_p_NK = text.contexts.log_p_NK
     shift_NK = steering.shift(text.contexts.hidden_ND)
@@ -143,7 +143,7 @@ def effect(text: Text, steering: Steering, subject: Subject) -> Effect:
         tokens=tuple(
             TokenEffect(
                 token,
-                subject.tokenizer.token(token),
+                lm.tokenizer.token(token),
                 factor,
                 float(p_NK[:, k].mean()),
                 positive_ratio_interval(
@@ -174,7 +174,7 @@ def jensen_shannon(log_p_NK: Array, log_new_NK: Array, log_ratio_N: Array) -> Ar
 class SteeringResult:
     """What `steering_effects` finds; the chosen edit is the first of `effects` by method."""
 
-    subject: str
+    model: str
     untied: bool
     """Whether the model was tied and is not any more."""
     encoding: Encoding
@@ -185,7 +185,7 @@ class SteeringResult:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
-            "subject": self.subject,
+            "model": self.model,
             "untied": self.untied,
             "encoding_r2_heldout": self.encoding.r2_heldout,
             "encoding_root_mean_square": self.encoding.root_mean_square,
@@ -197,7 +197,7 @@ class SteeringResult:
 
 
 def steering_effects(
-    subject: Subject,
+    lm: LanguageModel,
     store: TokenStore,
     factors: Mapping[int, float],
     *,
@@ -214,13 +214,13 @@ def steering_effects(
 
     Raises `UserError` as `steer` and `encode`.
     """
-    check_can_steer(subject.model, method=method, untie=untie)
+    check_can_steer(lm.model, method=method, untie=untie)
     tokens = tuple(factors)
-    encoding = encoding_of(subject, store, context=context, max_windows=max_windows, ridge=ridge)
+    encoding = encoding_of(lm, store, context=context, max_windows=max_windows, ridge=ridge)
 
     def read(name: str, source: TokenStore, split: str) -> Text:
         return read_text(
-            subject, source, tokens, name=name, split=split, context=context,
+            lm, source, tokens, name=name, split=split, context=context,
             max_windows=max_windows,
         )  # fmt: skip
 
@@ -231,7 +231,7 @@ def steering_effects(
         texts.append(read("out of domain", other, "validation"))
     others: tuple[Method, ...] = ("minimum_norm", "sparse", "whitened")
     methods: list[Method] = [method, *(m for m in others if m != method)]
-    if constant_direction(subject.model) is not None and method != "complement":
+    if constant_direction(lm.model) is not None and method != "complement":
         methods.append("complement")
     if method != "bias":
         methods.append("bias")
@@ -241,7 +241,7 @@ def steering_effects(
         for solve in (True, False) if exact else (False,):
             try:
                 plans.append(
-                    plan(subject.model, factors, encoding, method=name,
+                    plan(lm.model, factors, encoding, method=name,
                          contexts=texts[0].contexts, solve=solve)
                 )  # fmt: skip
             except UserError as error:
@@ -249,16 +249,16 @@ def steering_effects(
                     raise
                 notes.append(f"{name}{', solved' if solve else ''}: {error}")
     return SteeringResult(
-        subject=subject.name,
-        untied=is_tied(subject.model) and method != "bias",
+        model=lm.name,
+        untied=is_tied(lm.model) and method != "bias",
         encoding=encoding,
         chosen=plans[0],
-        effects=tuple(effect(text, made, subject) for made in plans for text in texts),
+        effects=tuple(effect(text, made, lm) for made in plans for text in texts),
         notes=tuple(notes),
     )
 
 
-def parse_factors(subject: Subject, given: Sequence[str]) -> dict[int, float]:
+def parse_factors(lm: LanguageModel, given: Sequence[str]) -> dict[int, float]:
     """Token ids and factors from texts such as " the=0.5".
 
     Raises `UserError` for a text that is not one token, a factor that is no positive number, or a
@@ -273,11 +273,11 @@ def parse_factors(subject: Subject, given: Sequence[str]) -> dict[int, float]:
             factor = float("nan")
         if not equals or not text or not (0 < factor < float("inf")):
             raise UserError(f"--token {each!r}: give TOKEN=FACTOR with a factor above 0")
-        ids = subject.tokenizer.encode(text)
+        ids = lm.tokenizer.encode(text)
         if len(ids) != 1:
-            pieces = ", ".join(repr(subject.tokenizer.token(int(i))) for i in ids)
+            pieces = ", ".join(repr(lm.tokenizer.token(int(i))) for i in ids)
             raise UserError(
-                f"--token {each!r}: {text!r} is {len(ids)} tokens of {subject.name} ({pieces}); "
+                f"--token {each!r}: {text!r} is {len(ids)} tokens of {lm.name} ({pieces}); "
                 "steer one of them (a leading space often belongs to a token)"
             )
         if int(ids[0]) in factors:
@@ -287,7 +287,7 @@ def parse_factors(subject: Subject, given: Sequence[str]) -> dict[int, float]:
 
 
 def write_steered(
-    subject: Subject, made: SteeringResult, out: Path, *, options: Mapping[str, Any] | None = None
+    lm: LanguageModel, made: SteeringResult, out: Path, *, options: Mapping[str, Any] | None = None
 ) -> Path:
     """The steered model as a transformers folder (complete or not at all), with its results and
     the `options` that gave them.
@@ -297,22 +297,22 @@ def write_steered(
     `models.export.without_own_bias`.
     """
     check_absent(out)
-    tower = getattr(subject.model, "view", None)
-    if tower is not None and not subject.model.config.probed:
+    tower = getattr(lm.model, "view", None)
+    if tower is not None and not lm.model.config.probed:
         raise UserError(
-            f"{subject.name}: this tower's head is that of both, or its input embedding; a steered "
+            f"{lm.name}: this tower's head is that of both, or its input embedding; a steered "
             "one is written of a tower with a probe (lmlab train --objective probe)"
         )
-    with applied(subject.model, made.chosen):
-        model = without_own_bias(subject.model)
-        files = {**model_files(model), **subject.tokenizer.files()}
+    with applied(lm.model, made.chosen):
+        model = without_own_bias(lm.model)
+        files = {**model_files(model), **lm.tokenizer.files()}
         head = "tied" if is_tied(model) else "untied"
-    if subject.record:
+    if lm.record:
         record = {
-            **subject.record,
-            "objective": plain_objective(subject).record(),
+            **lm.record,
+            "objective": plain_objective(lm).record(),
             "head": head,
-            "steered_from": subject.name,
+            "steered_from": lm.name,
         }
         files["lmlab.json"] = to_json(record).encode()
     values = {"command": "steer", "options": dict(options or {}), **made.to_json()}

@@ -25,7 +25,7 @@ from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import from_json, write_json
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject, open_subject
+from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.numerics.frequency import type_deciles
 from lmlab.progress import Bar, say
 from lmlab.results import environment
@@ -35,7 +35,7 @@ from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, carry_out
 from lmlab.studies.run_requests import placed, text_run
 from lmlab.topics.encoding.dynamics import Watch, watch_run
-from lmlab.topics.encoding.of_model import EncodedSubject, encode, output_head, training_counts
+from lmlab.topics.encoding.of_model import EncodingResult, encode, output_head, training_counts
 from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.encoding.pruning_curves import prune
 from lmlab.topics.encoding.report import encoding_page
@@ -179,41 +179,41 @@ def _kept(
     except (FileNotFoundError, ValueError):
         pass
     say(f"analysing {name}{', embedding alone' if raw else ''}, vocabulary {store.vocabulary:,}")
-    subject = open_subject(run.checkpoint, raw_head=raw)
-    encoded = encode(subject, store, max_windows=config.windows)
+    lm = open_model(run.checkpoint, raw_head=raw)
+    encoded = encode(lm, store, max_windows=config.windows)
     values: dict[str, Any] = {
         "name": name,
         "label": ARMS[name].label + (", embedding alone" if raw else ""),
         "raw": raw,
         "run": run.name,
         **encoded.to_json(),
-        **_clouds(subject, store, encoded),
+        **_clouds(lm, store, encoded),
     }
     if not raw:
         if config.dynamics:
             values["dynamics"], values["film"] = _dynamics(config, store, run)
-        values["steering"] = _steering(config, subject, store, encoded)
+        values["steering"] = _steering(config, lm, store, encoded)
         values["pruning"] = prune(
-            subject, store, shares=config.shares, replacements=("mean",),
+            lm, store, shares=config.shares, replacements=("mean",),
             max_windows=max(1, config.windows // 2), prompts=8,
         ).to_json()  # fmt: skip
         if "headless" in name:
-            made = written_prior(subject, store, max_windows=config.windows)
+            made = written_prior(lm, store, max_windows=config.windows)
             values["written_prior"] = [one.to_json() for one in made]
     write_json(file, values)
     return values
 
 
-def _clouds(subject: Subject, store: TokenStore, encoded: EncodedSubject) -> dict[str, Any]:
+def _clouds(lm: LanguageModel, store: TokenStore, encoded: EncodingResult) -> dict[str, Any]:
     """A sample of the tokens: tenth of frequency, fit, and place on the first two components."""
     encoding = encoded.encoding
-    embedding_VD = output_head(subject).embedding_VD[encoding.tokens]
+    embedding_VD = output_head(lm).embedding_VD[encoding.tokens]
     centred_ND = embedding_VD - embedding_VD.mean(0)
     variances, vectors = np.linalg.eigh(centred_ND.T @ centred_ND / len(centred_ND))
     # the sign of a component is arbitrary: the first rises with probability
     first = vectors[:, -1] * np.sign((centred_ND @ vectors[:, -1]) @ -encoding.target_N)
     map_N2 = centred_ND @ np.column_stack([first, vectors[:, -2]])
-    counts_V = training_counts(subject, store, len(encoding.alpha_V))
+    counts_V = training_counts(lm, store, len(encoding.alpha_V))
     tenth_N = type_deciles(counts_V[encoding.tokens])
     rows = np.sort(np.random.default_rng(0).permutation(len(tenth_N))[: min(_POINTS, len(tenth_N))])
     return {
@@ -249,16 +249,16 @@ def _dynamics(
 
 
 def _steering(
-    config: EncodingStudyConfig, subject: Subject, store: TokenStore, encoded: EncodedSubject
+    config: EncodingStudyConfig, lm: LanguageModel, store: TokenStore, encoded: EncodingResult
 ) -> list[dict[str, Any]]:
     """Single tokens of all frequencies, by each factor and edit, on both texts."""
-    counts_V = training_counts(subject, store, len(encoded.statistics.alpha_V))
+    counts_V = training_counts(lm, store, len(encoded.statistics.alpha_V))
     fitted = encoded.encoding.tokens
     ranked = fitted[np.argsort(-counts_V[fitted], kind="stable")]
     places = np.unique(np.geomspace(1, len(ranked), _STEERED).round().astype(int)) - 1
     tokens = [int(ranked[place]) for place in places]
     texts = [
-        read_text(subject, store, tokens, name=name, split=split, max_windows=config.windows)
+        read_text(lm, store, tokens, name=name, split=split, max_windows=config.windows)
         for name, split in (("estimation", "validation"), ("in domain", "test"))
     ]
     found: list[dict[str, Any]] = []
@@ -269,17 +269,17 @@ def _steering(
                                   ("whitened", True), ("bias", False)):  # fmt: skip
                 try:
                     made = plan(
-                        subject.model, {token: factor}, encoded.encoding,
+                        lm.model, {token: factor}, encoded.encoding,
                         method=method,  # pyright: ignore[reportArgumentType]
                         contexts=alone[0].contexts, solve=solve,
                     )  # fmt: skip
                 except UserError:  # the target would be above 1, or no size reaches it
                     continue
                 for text in alone:
-                    seen = effect(text, made, subject)
+                    seen = effect(text, made, lm)
                     found.append(
                         {
-                            "token": subject.tokenizer.token(token),
+                            "token": lm.tokenizer.token(token),
                             "count": int(counts_V[token]),
                             "factor": factor,
                             "method": method,

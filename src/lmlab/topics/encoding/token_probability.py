@@ -8,7 +8,7 @@ Notable:
 - Sums over a chunk's contexts are float32, sums over chunks float64.
 - Chunks have the same contexts whatever the batch, so the result depends on the batch only through
   the rounding of the model's body.
-- The softmax is the model's own, over every row of its head. Rows that are no token of a subject's
+- The softmax is the model's own, over every row of its head. Rows that are no token of a model's
   tokenizer (they pad the vocabulary) get no mean probability; what they have together is reported
   (`unused`), and alpha sums to 1 less that.
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.models.backbone import Backbone
 from lmlab.models.logits import LogitHead
 from lmlab.numerics.random_effects import Clusters
@@ -199,8 +199,8 @@ def mean_token_probability(
 ) -> NDArray[np.float64]:
     """alpha (V,) float64: the mean over all positions of all windows of the softmax of the logits.
 
-    `model` is a `Subject`, a `Backbone` or a transformers model; ids (N, T) are fed as given. In a
-    masked model each position is masked alone, once, in a pass of its own; a bare transformers
+    `model` is a `LanguageModel`, a `Backbone` or a transformers model; ids (N, T) are fed as given.
+    In a masked model each position is masked alone, once, in a pass of its own; a bare transformers
     model needs `mask_id` for that. `batch` windows go through the body at a time.
 
     Raises `UserError` as `encoding_statistics`.
@@ -218,7 +218,7 @@ def encoding_statistics(
     its vocabulary, or a masked model without a mask id.
     """
     backbone = backbone_of(model)
-    unused_rows = model.unused_rows if isinstance(model, Subject) else None
+    unused_rows = model.unused_rows if isinstance(model, LanguageModel) else None
     sums = ProbabilitySums(LogitHead(backbone), unused_rows)
     for hidden_ND in window_states(model, windows_NT, mask_id=mask_id, batch=batch):
         sums.add(hidden_ND)
@@ -226,8 +226,8 @@ def encoding_statistics(
 
 
 def backbone_of(model: Any) -> Backbone:
-    """The backbone of a `Subject`, a `Backbone` or a transformers model."""
-    if isinstance(model, Subject):
+    """The backbone of a `LanguageModel`, a `Backbone` or a transformers model."""
+    if isinstance(model, LanguageModel):
         _check_logits(model)
         return model.backbone
     return model if isinstance(model, Backbone) else Backbone(model)
@@ -254,7 +254,7 @@ def window_states(
     ids_NT = ids_NT.long().to(backbone.device)
     length = ids_NT.shape[1]
     if backbone.bidirectional:
-        if mask_id is None and isinstance(model, Subject):
+        if mask_id is None and isinstance(model, LanguageModel):
             mask_id = model.tokenizer.mask_id
         if mask_id is None:
             raise UserError("a masked model asks each position once as a mask; give mask_id")
@@ -293,7 +293,7 @@ class States:
 
 
 def choose_windows(
-    subject: Subject,
+    lm: LanguageModel,
     store: TokenStore,
     *,
     split: str,
@@ -301,27 +301,27 @@ def choose_windows(
     max_windows: int | None = None,
     seed: int = 0,
 ) -> EvaluationWindows:
-    """Evaluation windows of a split that fit the subject.
+    """Evaluation windows of a split that fit the model.
 
     Raises `UserError` if the store was made with another tokenizer, for a context the model cannot
     take, or a model whose distribution is not that of its own logits.
     """
-    subject.check_store(store)
-    _check_logits(subject)
-    context = subject.window(context)
+    lm.check_store(store)
+    _check_logits(lm)
+    context = lm.window(context)
     return evaluation_windows(store.split(split), context, max_windows=max_windows, seed=seed)
 
 
 @torch.no_grad()
 def store_states(
-    subject: Subject, windows: EvaluationWindows, *, label: str, share: bool = False
+    lm: LanguageModel, windows: EvaluationWindows, *, label: str, share: bool = False
 ) -> Iterator[States]:
-    """The states before every scored token, as the subject's objective asks for them.
+    """The states before every scored token, as the model's objective asks for them.
 
     A masked model's tokens are asked for in the passes of its objective. Progress counts tokens.
     With `share`, several processes take batches in turn, and each sees those of its own.
     """
-    backbone, objective = subject.backbone, subject.objective
+    backbone, objective = lm.backbone, lm.objective
     at_once = max(1, _BATCH_TOKENS[backbone.device.type] // windows.context)
     with track(label, float(windows.length_M.sum()), "tokens") as bar:
         padded = can_pad(backbone, objective, windows)
@@ -337,9 +337,9 @@ def store_states(
                 yield _states(backbone, asked, clusters_B)
 
 
-def all_states(subject: Subject, windows: EvaluationWindows, *, label: str) -> States:
+def all_states(lm: LanguageModel, windows: EvaluationWindows, *, label: str) -> States:
     """`store_states` of all windows at once: positions x width is held."""
-    seen = list(store_states(subject, windows, label=label))
+    seen = list(store_states(lm, windows, label=label))
     return States(
         torch.cat([s.hidden_ND for s in seen]),
         torch.cat([s.targets_N for s in seen]),
@@ -350,22 +350,22 @@ def all_states(subject: Subject, windows: EvaluationWindows, *, label: str) -> S
     )
 
 
-def mean_of_states(subject: Subject, states: States) -> EncodingStatistics:
+def mean_of_states(lm: LanguageModel, states: States) -> EncodingStatistics:
     """`encoding_statistics` over states that are at hand."""
-    sums = ProbabilitySums(LogitHead(subject.backbone), subject.unused_rows)
+    sums = ProbabilitySums(LogitHead(lm.backbone), lm.unused_rows)
     sums.add(states.hidden_ND)
     return sums.statistics()
 
 
 def store_statistics(
-    subject: Subject, windows: EvaluationWindows, *, label: str = "token probability"
+    lm: LanguageModel, windows: EvaluationWindows, *, label: str = "token probability"
 ) -> EncodingStatistics:
     """`encoding_statistics` over the scored tokens of evaluation windows (`choose_windows`).
 
     Several processes share the text out, and each has the whole statistics.
     """
-    sums = ProbabilitySums(LogitHead(subject.backbone), subject.unused_rows)
-    for states in store_states(subject, windows, label=label, share=True):
+    sums = ProbabilitySums(LogitHead(lm.backbone), lm.unused_rows)
+    for states in store_states(lm, windows, label=label, share=True):
         sums.add(states.hidden_ND)
     return sums.all_reduce().statistics()
 
@@ -377,9 +377,9 @@ def _states(backbone: Backbone, asked: Batch, clusters_B: Clusters) -> States:
     return States(hidden_states(backbone, asked), asked.targets_N, clusters_B[row_N])
 
 
-def _check_logits(subject: Subject) -> None:
-    if not subject.objective.scores_own_logits:
+def _check_logits(lm: LanguageModel) -> None:
+    if not lm.objective.scores_own_logits:
         raise UserError(
-            f"{subject.name} was trained with a cosine or a temperature: its distribution is not "
+            f"{lm.name} was trained with a cosine or a temperature: its distribution is not "
             "the softmax of its logits, so its output embedding encodes no probability directly"
         )

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.models.export import constant_direction
 from lmlab.numerics.random_effects import Interval
 from lmlab.objectives.cross_entropy import cross_entropy_each
@@ -61,30 +61,30 @@ class WrittenPrior:
 
 @torch.no_grad()
 def written_prior(
-    subject: Subject, store: TokenStore, *, context: int | None = None, max_windows: int = 64
+    lm: LanguageModel, store: TokenStore, *, context: int | None = None, max_windows: int = 64
 ) -> list[WrittenPrior]:
     """Heads of a model with an output prior: with the bias, without, and written along directions.
 
     Raises `UserError` for a model without an output bias, and as `choose_windows`.
     """
-    head = output_head(subject)
+    head = output_head(lm)
     if head.offset_V is None:
-        raise UserError(f"{subject.name} has no output bias that could be written into its head")
+        raise UserError(f"{lm.name} has no output bias that could be written into its head")
     found = {
         split: all_states(
-            subject,
-            choose_windows(subject, store, split=split, context=context, max_windows=max_windows),
+            lm,
+            choose_windows(lm, store, split=split, context=context, max_windows=max_windows),
             label=f"prior, {split}",
         )
         for split in ("validation", "test")
     }
     hidden_ND = found["validation"].hidden_ND.double().cpu().numpy()
-    statistics = mean_of_states(subject, found["validation"])
+    statistics = mean_of_states(lm, found["validation"])
     slope_D = fit_encoding(
         head.embedding_VD, statistics.alpha_V, offset_V=head.offset_V,
-        exclude=not_text(subject, len(head.embedding_VD)),
+        exclude=not_text(lm, len(head.embedding_VD)),
     ).slope_D  # fmt: skip
-    constant_D = constant_direction(subject.model)
+    constant_D = constant_direction(lm.model)
     mean_D, covariance_DD = hidden_ND.mean(0), np.cov(hidden_ND.T, bias=True)
     inside_DD = np.eye(len(mean_D))
     if constant_D is not None:

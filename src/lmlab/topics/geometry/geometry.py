@@ -28,7 +28,7 @@ from lmlab.data.store import TokenStore
 from lmlab.data.unigram import token_counts
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.models.layers import FINAL, layer_states
 from lmlab.numerics.frequency import (
     DECILES,
@@ -90,7 +90,7 @@ class LossBin:
 class Geometry(Result, kind="geometry", views="lmlab.topics.geometry.report"):
     """What `geometry` finds."""
 
-    subject: str
+    model: str
     objective: str
     order: str
     store: str
@@ -122,7 +122,7 @@ class Geometry(Result, kind="geometry", views="lmlab.topics.geometry.report"):
 
 
 def geometry(
-    subject: Subject,
+    lm: LanguageModel,
     store: TokenStore,
     *,
     split: str = "validation",
@@ -130,39 +130,39 @@ def geometry(
     max_windows: int | None = 256,
     bar: Bar | None = None,
 ) -> Geometry:
-    """The geometry of a subject's embeddings and hidden states, and its loss by frequency.
+    """The geometry of a model's embeddings and hidden states, and its loss by frequency.
 
-    `context` is the window in tokens (default: the subject's own, at most 1024); `max_windows`
+    `context` is the window in tokens (default: the model's own, at most 1024); `max_windows`
     takes a fixed random sample of the split's windows (None: all). `bar` counts tokens.
 
     Raises `UserError` if the store was made with another tokenizer, for a context the model cannot
     take, or for a model whose hidden states cannot be read.
     """
-    subject.check_store(store)
-    context = subject.window(context)
+    lm.check_store(store)
+    context = lm.window(context)
     windows = evaluation_windows(store.split(split), context, max_windows=max_windows)
     counts_V = _counts_of_text(store)
     bins_V = occurrence_deciles(counts_V)
     total = float(windows.length_M.sum())
     progress = nullcontext(bar) if bar else track("geometry", total, "tokens")
     with progress as counted:
-        moments, nats_CK, tokens_CK = _read(subject, windows, bins_V, counted)
+        moments, nats_CK, tokens_CK = _read(lm, windows, bins_V, counted)
     layers = {name: cloud(seen) for name, seen in moments.items() if seen.rows}
     if not layers:
         raise UserError(f"--context {context}: no token stands after another; use longer windows")
-    input_VD = _weights(subject.model.get_input_embeddings(), store.vocabulary)
+    input_VD = _weights(lm.model.get_input_embeddings(), store.vocabulary)
     assert input_VD is not None, "a language model has an input embedding"
-    text_V = _tokens_of_text(subject, store.vocabulary)
+    text_V = _tokens_of_text(lm, store.vocabulary)
     inputs = _embedding_cloud(input_VD), _norms(input_VD, counts_V, text_V)
-    head = subject.model.get_output_embeddings()
-    tied = head is not None and head.weight is subject.model.get_input_embeddings().weight
+    head = lm.model.get_output_embeddings()
+    tied = head is not None and head.weight is lm.model.get_input_embeddings().weight
     outputs = inputs if tied else (None, None)
     if not tied and (output_VD := _weights(head, store.vocabulary)) is not None:
         outputs = _embedding_cloud(output_VD), _norms(output_VD, counts_V, text_V)
     return Geometry(
-        subject=subject.name,
-        objective=subject.objective.record()["name"],
-        order=subject.order,
+        model=lm.name,
+        objective=lm.objective.record()["name"],
+        order=lm.order,
         store=str(store.path),
         split=split,
         context=context,
@@ -170,7 +170,7 @@ def geometry(
         documents=windows.clusters.documents,
         clusters=len(nats_CK),
         cluster_unit=windows.cluster_unit,
-        conditions=subject.conditions,
+        conditions=lm.conditions,
         tied=tied,
         input_embedding=inputs[0],
         output_embedding=outputs[0],
@@ -199,9 +199,9 @@ def _counts_of_text(store: TokenStore) -> np.ndarray:
     return counts_V
 
 
-def _tokens_of_text(subject: Subject, vocabulary: int) -> np.ndarray:
+def _tokens_of_text(lm: LanguageModel, vocabulary: int) -> np.ndarray:
     """Which ids (V,) can be text: all but those that lmlab puts around or into it."""
-    tokenizer = subject.tokenizer
+    tokenizer = lm.tokenizer
     text_V = np.ones(vocabulary, dtype=bool)
     for special in (tokenizer.bos_id, tokenizer.end_of_text_id, tokenizer.mask_id):
         if special is not None and special < vocabulary:  # a mask token may have been added
@@ -211,10 +211,10 @@ def _tokens_of_text(subject: Subject, vocabulary: int) -> np.ndarray:
 
 @torch.no_grad()
 def _read(
-    subject: Subject, windows: EvaluationWindows, bins_V: np.ndarray, bar: Bar | None
+    lm: LanguageModel, windows: EvaluationWindows, bins_V: np.ndarray, bar: Bar | None
 ) -> tuple[dict[str, RowMoments], np.ndarray, np.ndarray]:
     """Moments of each layer's states; nats and tokens (C, K) of each cluster and bin."""
-    objective, backbone = subject.objective, subject.backbone
+    objective, backbone = lm.objective, lm.backbone
     names, cluster_M = np.unique(windows.cluster_M, return_inverse=True)
     shape = (len(names), DECILES + 1)
     nats_CK, tokens_CK = np.zeros(shape), np.zeros(shape)
@@ -232,7 +232,7 @@ def _read(
         del states
         nats_Bn = objective.score(backbone, batch).double().cpu().numpy()
         for row, window, nats_n in zip(rows, ids, nats_Bn, strict=True):
-            read = window[reading_order(subject.order, len(window))]
+            read = window[reading_order(lm.order, len(window))]
             bins = bins_V[read]
             c = cluster_M[row]
             nats_CK[c] += np.bincount(bins, nats_n[: len(read)], DECILES + 1)

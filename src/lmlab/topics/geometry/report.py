@@ -23,7 +23,7 @@ def report(result: Geometry) -> Report:
     """Title, findings and sections of the page."""
     clouds, norms, losses = tables(result)
     return Report(
-        f"Geometry of {result.subject}",
+        f"Geometry of {result.model}",
         summary(result),
         [
             Section("Directions", [_READING], figures=_layer_figures(result), tables=[clouds]),
@@ -344,7 +344,7 @@ def _methods(result: Geometry) -> str:
     )
     over = amount_of_text(result.documents, result.cluster_unit, result.clusters)
     return (
-        f"Model {result.subject} (objective {result.objective}, order {result.order}), "
+        f"Model {result.model} (objective {result.objective}, order {result.order}), "
         f"in float32. Hidden states and losses: {result.windows:,} windows of up to "
         f"{result.context} tokens of the {result.split} split of {result.store}, a "
         f"random sample where the split has more; {result.tokens:,} tokens scored "

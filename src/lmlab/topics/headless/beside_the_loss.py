@@ -19,7 +19,7 @@ from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
 from lmlab.data.unigram import token_counts
 from lmlab.durable import from_json, write_json
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.progress import say
 from lmlab.topics.geometry.geometry import geometry
 from lmlab.topics.headless.options import HeadlessStudyConfig
@@ -75,7 +75,7 @@ def kept_geometry(
     kept = _read(file)
     if kept is None:
         made = geometry(
-            open_subject(run.checkpoint),
+            open_model(run.checkpoint),
             store,
             split=config.split,
             context=config.context,

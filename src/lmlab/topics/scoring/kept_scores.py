@@ -50,7 +50,7 @@ def cached_score(
     if arrays is not None:
         bar.skip(float(windows.length_M.sum()))
         return Score(
-            subject=str(run.path),
+            model=str(run.path),
             order=order,
             store=str(store.path),
             split=split,
@@ -63,10 +63,10 @@ def cached_score(
             sources=window_sources(source, windows.start_M),
             **arrays,
         )
-    subject = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
-    made = score(subject, store, split=split, context=context, max_windows=max_windows, bar=bar)
+    lm = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
+    made = score(lm, store, split=split, context=context, max_windows=max_windows, bar=bar)
     write_bytes(path, sealed(packed({name: getattr(made, name) for name in _ARRAYS})))
-    return replace(made, subject=str(run.path))
+    return replace(made, model=str(run.path))
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:

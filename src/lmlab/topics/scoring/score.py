@@ -1,4 +1,4 @@
-"""Score: how well a subject predicts a split of a store.
+"""Score: how well a model predicts a split of a store.
 
 Nats per token, and bits per byte = total nats / ln 2 / UTF-8 bytes of the original text (special
 tokens are neither scored nor counted). Every token is scored, the first of a window from BOS alone.
@@ -24,7 +24,7 @@ import numpy as np
 
 from lmlab.data.store import Split, TokenStore
 from lmlab.data.windows import evaluation_windows
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.objectives.evaluate import (
     can_pad,
@@ -41,7 +41,7 @@ from lmlab.topics.scoring.window_sources import WindowSources, window_sources
 class Score:
     """Nats of every window of a split, and what follows from them."""
 
-    subject: str
+    model: str
     order: str
     store: str
     split: str
@@ -133,7 +133,7 @@ class Score:
         interval = self.interval()
         by_source = [_part_to_json(*part) for part in self.by_source()]
         return {
-            "subject": self.subject,
+            "model": self.model,
             "order": self.order,
             "store": self.store,
             "split": self.split,
@@ -174,7 +174,7 @@ def _pair(interval: Interval) -> list[float] | None:
 
 
 def score(
-    subject: Subject,
+    lm: LanguageModel,
     store: TokenStore,
     *,
     split: str = "validation",
@@ -183,32 +183,32 @@ def score(
     max_windows: int | None = None,
     bar: Bar | None = None,
 ) -> Score:
-    """Scores a split with a subject.
+    """Scores a split with a model.
 
-    `context` is the window in tokens (default: the subject's own, at most 1024). `max_windows`
+    `context` is the window in tokens (default: the model's own, at most 1024). `max_windows`
     scores a fixed random sample. `bar` counts scored tokens (default: a bar of its own).
 
     Raises `UserError` if the store was made with another tokenizer, or for a context the model
     cannot take.
     """
-    subject.check_store(store)
-    context = subject.window(context)
+    lm.check_store(store)
+    context = lm.window(context)
     source = store.split(split)
     windows = evaluation_windows(source, context, max_windows=max_windows)
     total = float(windows.length_M.sum())
     progress = nullcontext(bar) if bar else track("scoring", total, "tokens")
     with progress as counted:
         made = evaluate(
-            subject.objective,
-            subject.backbone,
+            lm.objective,
+            lm.backbone,
             windows,
-            batch=batch or evaluation_batch(context, subject.backbone.device),
-            padded=can_pad(subject.backbone, subject.objective, windows),
+            batch=batch or evaluation_batch(context, lm.backbone.device),
+            padded=can_pad(lm.backbone, lm.objective, windows),
             bar=counted,
         )
     return Score(
-        subject=subject.name,
-        order=subject.order,
+        model=lm.name,
+        order=lm.order,
         store=str(store.path),
         split=split,
         context=context,
@@ -218,7 +218,7 @@ def score(
         clusters=windows.clusters,
         repeated_nats_M=made.repeated_nats_M,
         repeated_M=made.repeated_M,
-        conditions=subject.conditions,
+        conditions=lm.conditions,
         text_bytes=scored_bytes(source, made.tokens_M),
         loss_note=source.loss_note,
         sources=window_sources(source, windows.start_M),

@@ -43,8 +43,8 @@ def item_values(
     path = run.path / "scores" / f"{task.kind}-{digest(decided)[:12]}.safetensors"
     kept = _read(path)
     if kept is None:
-        subject = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
-        kept = dict(zero_shot(subject, task).values)
+        lm = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
+        kept = dict(zero_shot(lm, task).values)
         write_bytes(path, sealed(packed(kept)))
     return kept
 

@@ -1,4 +1,4 @@
-"""Zero-shot tasks: how often a subject prefers what is right, with standard errors.
+"""Zero-shot tasks: how often a model prefers what is right, with standard errors.
 
 - `lambada`: accuracy (the last word is the greedy continuation) and perplexity of that word.
 - `blimp`: how often the good sentence is the likelier one; by set (UID) and by field. A field's and
@@ -31,7 +31,7 @@ import numpy as np
 
 from lmlab.data.tasks import LastWord, MinimalPair, MultipleChoice, Task
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.lm.likelihood import Likelihoods, Method, Request, log_likelihoods, reading_notes
 from lmlab.numerics.random_effects import MINIMUM_CLUSTERS, Clusters, two_way_ratio
 from lmlab.progress import Bar
@@ -59,9 +59,9 @@ Metrics = Mapping[str, Estimate]
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """What a subject made of a task."""
+    """What a model made of a task."""
 
-    subject: str
+    model: str
     task: str
     source: str
     available: int
@@ -110,9 +110,9 @@ def _plain(metrics: Metrics) -> dict[str, Any]:
 
 
 def zero_shot(
-    subject: Subject, task: Task, *, batch: int | None = None, bar: Bar | None = None
+    lm: LanguageModel, task: Task, *, batch: int | None = None, bar: Bar | None = None
 ) -> ZeroShot:
-    """Scores a task's items with a subject, `batch` sequences at a time.
+    """Scores a task's items with a model, `batch` sequences at a time.
 
     Raises `UserError` as `log_likelihoods`, and for a task without items.
     """
@@ -120,10 +120,10 @@ def zero_shot(
         raise UserError(f"{task.source}: no item to score")
     # which items a kind has is decided where they are read
     if task.kind == "lambada":
-        return _lambada(subject, task, cast(Sequence[LastWord], task.items), batch, bar)
+        return _lambada(lm, task, cast(Sequence[LastWord], task.items), batch, bar)
     if task.kind == "blimp":
-        return _blimp(subject, task, cast(Sequence[MinimalPair], task.items), batch, bar)
-    return _choices(subject, task, cast(Sequence[MultipleChoice], task.items), batch, bar)
+        return _blimp(lm, task, cast(Sequence[MinimalPair], task.items), batch, bar)
+    return _choices(lm, task, cast(Sequence[MultipleChoice], task.items), batch, bar)
 
 
 def mean_estimate(values_N: np.ndarray) -> Estimate:
@@ -161,7 +161,7 @@ def credit(nats_C: np.ndarray, answer: int) -> float:
 
 
 def _result(
-    subject: Subject,
+    lm: LanguageModel,
     task: Task,
     requests: Sequence[Request],
     found: Likelihoods,
@@ -171,7 +171,7 @@ def _result(
     notes: tuple[str, ...] = (),
 ) -> ZeroShot:
     return ZeroShot(
-        subject=subject.name,
+        model=lm.name,
         task=task.kind,
         source=task.source,
         available=task.available,
@@ -180,15 +180,15 @@ def _result(
         method=found.method,
         truncated=found.truncated,
         values=values,
-        notes=(*notes, *reading_notes(subject, [r.context + r.continuation for r in requests])),
+        notes=(*notes, *reading_notes(lm, [r.context + r.continuation for r in requests])),
     )
 
 
 def _lambada(
-    subject: Subject, task: Task, items: Sequence[LastWord], batch: int | None, bar: Bar | None
+    lm: LanguageModel, task: Task, items: Sequence[LastWord], batch: int | None, bar: Bar | None
 ) -> ZeroShot:
     requests = [Request(item.context, item.target, item.where) for item in items]
-    found = log_likelihoods(subject, requests, greedy=True, batch=batch, bar=bar)
+    found = log_likelihoods(lm, requests, greedy=True, batch=batch, bar=bar)
     metrics: dict[str, Estimate] = {}
     values: dict[str, np.ndarray] = {}
     notes: list[str] = []
@@ -206,14 +206,14 @@ def _lambada(
         error = None if nats.standard_error is None else perplexity * nats.standard_error
         metrics["perplexity"] = Estimate(perplexity, error, nats.items)
     metrics["nats_per_word"] = nats
-    return _result(subject, task, requests, found, metrics, values, notes=tuple(notes))
+    return _result(lm, task, requests, found, metrics, values, notes=tuple(notes))
 
 
 def _blimp(
-    subject: Subject, task: Task, items: Sequence[MinimalPair], batch: int | None, bar: Bar | None
+    lm: LanguageModel, task: Task, items: Sequence[MinimalPair], batch: int | None, bar: Bar | None
 ) -> ZeroShot:
     requests = [Request("", text, i.where) for i in items for text in (i.good, i.bad)]
-    found = log_likelihoods(subject, requests, batch=batch, bar=bar)
+    found = log_likelihoods(lm, requests, batch=batch, bar=bar)
     credit_N = np.array([credit(nats_C, 0) for nats_C in found.nats_N.reshape(-1, 2)])
     credits: dict[str, list[float]] = {}
     field_of: dict[str, str] = {}
@@ -226,7 +226,7 @@ def _blimp(
         for field in sorted(set(field_of.values()))
     }
     return _result(
-        subject,
+        lm,
         task,
         requests,
         found,
@@ -241,14 +241,14 @@ def _blimp(
 
 
 def _choices(
-    subject: Subject,
+    lm: LanguageModel,
     task: Task,
     items: Sequence[MultipleChoice],
     batch: int | None,
     bar: Bar | None,
 ) -> ZeroShot:
     requests = [Request(i.context, choice, i.where) for i in items for choice in i.choices]
-    found = log_likelihoods(subject, requests, batch=batch, bar=bar)
+    found = log_likelihoods(lm, requests, batch=batch, bar=bar)
     ends = np.cumsum([len(item.choices) for item in items])[:-1]
     credits: dict[str, list[float]] = {"accuracy": [], "accuracy_per_byte": []}
     for item, nats_C in zip(items, np.split(found.nats_N, ends), strict=True):
@@ -262,7 +262,7 @@ def _choices(
         for group in sorted({item.group for item in items if item.group})
     }
     return _result(
-        subject,
+        lm,
         task,
         requests,
         found,

@@ -20,7 +20,7 @@ from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfi
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.models.build import build_model, parameters
 from lmlab.progress import Bar, say
 from lmlab.studies.run_requests import placed, validated_seldom
@@ -175,7 +175,7 @@ def cached_sums(
             bar.skip(scored_tokens(config, store))
             return kept
     made = preference_sums(
-        open_subject(run.checkpoint),
+        open_model(run.checkpoint),
         store,
         split=config.evaluation,
         held_out="test" if config.evaluation == "validation" else "validation",

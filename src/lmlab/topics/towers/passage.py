@@ -13,7 +13,7 @@ import torch
 from lmlab.data.order import reading_order
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.objectives.base import IGNORED
 from lmlab.objectives.towers import tower_nats, tower_rows
 from lmlab.topics.towers.preference_sums import towers_of
@@ -30,29 +30,29 @@ class Passage:
 
 @torch.no_grad()
 def passage(
-    subject: Subject, store: TokenStore, *, split: str, context: int, windows: int, seed: int = 0
+    lm: LanguageModel, store: TokenStore, *, split: str, context: int, windows: int, seed: int = 0
 ) -> list[Passage]:
     """Passages of `context` tokens, a keyed random sample of the whole windows of a split.
 
     Raises `UserError` as `preference_sums`.
     """
-    model = towers_of(subject)
-    subject.check_store(store)
+    model = towers_of(lm)
+    lm.check_store(store)
     source = store.split(split)
     everything = evaluation_windows(source, context, max_windows=16 * windows, seed=seed)
     longest = np.argsort(-everything.length_M, kind="stable")[:windows]
     made = []
     for row in longest:
         ids = everything.ids(int(row))
-        batch = subject.objective.batch([ids], device=subject.backbone.device)
+        batch = lm.objective.batch([ids], device=lm.backbone.device)
         delta_N = np.zeros(batch.targets_BT.numel())
-        for asked in subject.objective.questions(batch):
+        for asked in lm.objective.questions(batch):
             assert asked.rows_N is not None
             nats_KN = tower_nats(model, tower_rows(model, asked), asked.targets_N).cpu().numpy()
             delta_N[asked.rows_N.cpu().numpy()] = nats_KN[1] - nats_KN[0]
         real_N = (batch.targets_BT.flatten() != IGNORED).cpu().numpy()
         delta_n = np.empty(len(ids))
-        delta_n[reading_order(subject.order, len(ids))] = delta_N[real_N]
+        delta_n[reading_order(lm.order, len(ids))] = delta_N[real_N]
         start = int(np.searchsorted(source.documents_M3[:, 0], everything.start_M[row], "right"))
         made.append(
             Passage(

@@ -29,7 +29,7 @@ from lmlab.data.store import Split, TokenStore
 from lmlab.data.windows import evaluation_windows, key, keyed_bijection
 from lmlab.durable import check_seal, packed, sealed, write_bytes
 from lmlab.errors import UserError
-from lmlab.lm.language_model import Subject
+from lmlab.lm.language_model import LanguageModel
 from lmlab.models.towers import TwoTower
 from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS
 from lmlab.numerics.softmax_calibration import fit_two_scalars
@@ -119,22 +119,22 @@ def same_tower_twice(one: PreferenceSums, other: PreferenceSums) -> PreferenceSu
     )
 
 
-def towers_of(subject: Subject) -> TwoTower:
-    """The subject's model; `UserError` unless it has two towers with a distribution each."""
-    model = subject.model
+def towers_of(lm: LanguageModel) -> TwoTower:
+    """The model's model; `UserError` unless it has two towers with a distribution each."""
+    model = lm.model
     if not isinstance(model, TwoTower) or model.view is not None:
-        raise UserError(f"{subject.name} is not a model of two towers")
+        raise UserError(f"{lm.name} is not a model of two towers")
     if not model.model.views:
         raise UserError(
-            f"{subject.name}: these towers have one prediction and none each. Train their probes: "
-            f"lmlab train --objective probe --parent.path {subject.name} --store STORE"
+            f"{lm.name}: these towers have one prediction and none each. Train their probes: "
+            f"lmlab train --objective probe --parent.path {lm.name} --store STORE"
         )
     return model
 
 
 @torch.no_grad()
 def preference_sums(
-    subject: Subject,
+    lm: LanguageModel,
     store: TokenStore,
     *,
     split: str = "validation",
@@ -151,10 +151,10 @@ def preference_sums(
     Raises `UserError` for a model without towers or without a distribution for each, a store of
     another tokenizer, a context it cannot take, and text of fewer than 5 clusters.
     """
-    model = towers_of(subject)
-    objective = subject.objective
-    subject.check_store(store)
-    context = subject.window(context)
+    model = towers_of(lm)
+    objective = lm.objective
+    lm.check_store(store)
+    context = lm.window(context)
     scales = (1.0, 1.0)
     if not model.config.probed:
         scales = _temperatures(objective, model, store.split(held_out), context)
@@ -167,7 +167,7 @@ def preference_sums(
     better = np.zeros(groups)
     position_count = np.zeros(groups * POSITIONS)
     position_nats = np.zeros((3, groups * POSITIONS))
-    device = subject.backbone.device
+    device = lm.backbone.device
     total = float(windows.length_M.sum())
     with nullcontext(bar) if bar else track("preference", total, "tokens") as counted:
         batches = window_batches(windows, evaluation_batch(context, device))

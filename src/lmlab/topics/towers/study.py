@@ -32,7 +32,7 @@ import numpy as np
 from lmlab.config import to_mapping
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
-from lmlab.lm.language_model import open_subject
+from lmlab.lm.language_model import open_model
 from lmlab.numerics.preference import (
     exact_permutation,
     exact_permutation_of_pairs,
@@ -235,7 +235,7 @@ def _result(
         "passages": [
             asdict(one)
             for one in passage(
-                open_subject(probed.checkpoint),
+                open_model(probed.checkpoint),
                 store,
                 split=config.evaluation,
                 context=min(config.context, _PASSAGE_TOKENS),
