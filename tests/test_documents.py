@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -50,6 +52,33 @@ def test_a_document_a_line_or_row(tmp_path, make, kind):
     assert all(d.name.startswith(path.name + "#") for d in documents)
     path.write_bytes(compress(make(TEXTS, "body"), kind))
     assert [d.text for d in read(path, text_column="body")] == TEXTS
+
+
+def plain(texts) -> bytes:
+    return "\n".join(texts).encode()
+
+
+@pytest.mark.parametrize("kind", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("make", [plain, jsonl, parquet])
+@pytest.mark.parametrize("most", [None, 1])
+def test_files_are_hashed_while_they_are_read(tmp_path, make, kind, most, monkeypatch):
+    """The source was read three times: hashed, read, and hashed again."""
+    random = np.random.default_rng(0).integers(97, 123, (9, 200_000), dtype=np.uint8)
+    ending = "txt" if make is plain else make.__name__
+    path = tmp_path / f"a.{ending}{kind}"  # longer than what is read ahead of the first document
+    path.write_bytes(compress(make([row.tobytes().decode() for row in random]), kind))
+    opened = []
+
+    def counted(path, *how, **more):
+        opened.append(path)
+        return open(path, *how, **more)
+
+    monkeypatch.setattr("lmlab.data.documents.open", counted, raising=False)
+    reading = Reading()
+    read(path, reading=reading, max_documents=most)
+    assert reading.sha256 == {path: hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert reading.files == {0: [(path.name, path)]}
+    assert opened == ([] if path.suffix == ".parquet" else [path])
 
 
 @pytest.mark.parametrize("kind", ["", ".gz", ".zst"])
@@ -250,7 +279,7 @@ def test_zst_of_several_frames_is_read_to_its_end(tmp_path):
 def test_a_file_that_may_not_be_read_names_itself(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("text")
 
-    def refuse(path):
+    def refuse(path, reading):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("lmlab.data.documents._open", refuse)

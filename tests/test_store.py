@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from helpers import id_store, random_documents, symbols_tokenizer, tree
 from lmlab.config import digest
 from lmlab.data import store as store_module
-from lmlab.data.store import EncodedDocument, TokenStore, write_store
+from lmlab.data.store import EncodedDocument, TokenStore, write_splits, write_store
 from lmlab.errors import UserError
 
 
@@ -83,6 +83,21 @@ def test_several_shards_were_really_written(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "SHARD_BYTES", 64)
     id_store(tmp_path / "s", {"train": [np.arange(9)] * 20}, symbols=9)
     assert len(list((tmp_path / "s").glob("train-*.bin"))) > 2
+
+
+def test_splits_written_in_one_pass_are_those_written_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 64)
+    rng = np.random.default_rng(0)
+    documents = [
+        (("train", "validation", "test")[rng.integers(3)],
+         EncodedDocument(f"d{i}", rng.integers(0, 9, rng.integers(1, 40)), i))
+        for i in range(60)
+    ]  # fmt: skip
+    names, tokenizer = ["train", "validation", "test"], symbols_tokenizer(9)
+    write_splits(tmp_path / "one pass", tokenizer, names, iter(documents), request={})
+    by_split = {name: [d for split, d in documents if split == name] for name in names}
+    write_store(tmp_path / "in turn", tokenizer, by_split, request={})
+    assert tree(tmp_path / "one pass") == tree(tmp_path / "in turn")
 
 
 def test_fingerprint_is_of_the_content_wherever_it_lies(small_store, copy, tmp_path):

@@ -24,6 +24,7 @@ from __future__ import annotations
 import codecs
 import glob
 import gzip
+import hashlib
 import io
 import itertools
 import os
@@ -36,14 +37,14 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from lmlab.config.numbers import Options
-from lmlab.durable import from_json
+from lmlab.durable import file_sha256, from_json
 from lmlab.errors import UserError
 
 DOCSTRINGS = {"docstrings": True, "docstrings:python": False}
 """The corpora of docstrings, and whether they have those of installed packages too."""
 FORMATS = (".txt", ".jsonl", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
-_ZSTD_CHUNK = 1 << 18
+_CHUNK = 1 << 18
 _MARKS = (  # longest first: the mark of UTF-32 begins as that of UTF-16 does
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -124,6 +125,15 @@ class Reading:
     texts: int = 0
     separated: int = 0
     """Text files, and those of them that have the separator."""
+    files: dict[int, list[tuple[str, Path]]] = field(default_factory=dict)
+    """`corpus_files` of the sources that were reached, by their number."""
+    sha256: dict[Path, str] = field(default_factory=dict)
+    """Of the bytes that were read of each file, in hexadecimal."""
+
+    def hashed(self, path: Path, sha256: str) -> None:
+        """Notes a file's digest. `UserError` where it was another when it was read before."""
+        if self.sha256.setdefault(path, sha256) != sha256:
+            raise UserError(f"{path} changed while it was being read; run the command again")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, those that are not zero."""
@@ -205,12 +215,23 @@ def _documents(config: CorpusConfig, reading: Reading) -> Iterator[Document]:
     for index, source in enumerate(config.source):
         # Two sources may hold files of the same name
         prefix = f"{index}/" if len(config.source) > 1 else ""
-        for document in _read_source(source, config, prefix, reading):
+        for document in _read_source(source, index, config, prefix, reading):
             yield replace(document, source=index)
 
 
+def is_local(source: str) -> bool:
+    """Whether a source names files, a folder or a pattern."""
+    return not (source in DOCSTRINGS or source == "code" or source.startswith("hf:"))
+
+
+def check_sources(config: CorpusConfig) -> None:
+    """`UserError` for a source whose files are not there; reads nothing."""
+    for source in filter(is_local, config.source):
+        corpus_files(source, config.text_suffixes or ())
+
+
 def _read_source(
-    source: str, config: CorpusConfig, prefix: str, reading: Reading
+    source: str, index: int, config: CorpusConfig, prefix: str, reading: Reading
 ) -> Iterator[Document]:
     if source in DOCSTRINGS:
         from lmlab.data.docstrings import read_docstrings
@@ -225,7 +246,9 @@ def _read_source(
     elif source.startswith("hf:"):
         yield from _read_hub(source, config, reading)
     else:
-        for base, path in corpus_files(source, config.text_suffixes or (), reading.left_out):
+        suffixes = config.text_suffixes or ()
+        reading.files[index] = corpus_files(source, suffixes, reading.left_out)
+        for base, path in reading.files[index]:
             yield from _read_file(path, config, prefix + base, reading)
 
 
@@ -369,12 +392,44 @@ def _format(path: Path, formats: Sequence[str]) -> str:
     return suffix
 
 
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix.lower() == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    if path.suffix.lower() == ".zst":
-        return io.BufferedReader(_ZstdFile(path), buffer_size=_ZSTD_CHUNK)
-    return open(path, "rb")
+@contextmanager
+def _open(path: Path, reading: Reading | None = None) -> Iterator[IO[bytes]]:
+    """The content of a file, decompressed; `reading` is told the digest of the file's own bytes."""
+    with open(path, "rb", buffering=0) as raw:
+        hashing = _HashingFile(raw)
+        stored = io.BufferedReader(hashing, buffer_size=_CHUNK)
+        try:
+            if path.suffix.lower() == ".gz":
+                yield cast(IO[bytes], gzip.GzipFile(fileobj=stored))
+            elif path.suffix.lower() == ".zst":
+                yield io.BufferedReader(_ZstdFile(stored), buffer_size=_CHUNK)
+            else:
+                yield stored
+        finally:
+            if reading is not None:
+                while hashing.read(_CHUNK):  # what the reader had no use for
+                    pass
+                reading.hashed(path, hashing.sha256.hexdigest())
+
+
+class _HashingFile(io.RawIOBase):
+    """A file that is hashed while it is read, from its start to its end."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        self._raw, self.sha256 = raw, hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._raw.readinto(buffer)
+        self.sha256.update(buffer[:count])
+        return count
+
+    def readall(self) -> bytes:
+        data = self._raw.readall()
+        self.sha256.update(data)
+        return data
 
 
 class _ZstdFile(io.RawIOBase):
@@ -383,12 +438,12 @@ class _ZstdFile(io.RawIOBase):
     `zstandard.open` reads a truncated file as if it were whole, and has no lines.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, stored: IO[bytes]) -> None:
         import zstandard
 
         self._decompressor = zstandard.ZstdDecompressor()
         self._frame = self._decompressor.decompressobj()
-        self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
+        self._file = stored
         self._ready = b""
         self._inside = False  # a frame has begun and not ended
 
@@ -400,7 +455,7 @@ class _ZstdFile(io.RawIOBase):
             data = self._frame.unused_data if self._frame.eof else b""
             if self._frame.eof:
                 self._frame, self._inside = self._decompressor.decompressobj(), False
-            data = data or self._file.read(_ZSTD_CHUNK)
+            data = data or self._file.read(_CHUNK)
             if not data:
                 if self._inside:
                     raise EOFError("it ends in the middle")
@@ -410,10 +465,6 @@ class _ZstdFile(io.RawIOBase):
         count = min(len(buffer), len(self._ready))
         buffer[:count], self._ready = self._ready[:count], self._ready[count:]
         return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 def _read_file(path: Path, config: CorpusConfig, name: str, reading: Reading) -> Iterator[Document]:
@@ -488,7 +539,7 @@ _NAME_ENCODING = "Name its encoding, for example --corpus.encoding cp1252 (or ut
 
 
 def _read_text(path: Path, config: CorpusConfig, name: str, reading: Reading) -> Iterator[Document]:
-    with _open(path) as file:
+    with _open(path, reading) as file:
         data = file.read()
     mark, said = _mark(data)
     if said is not None:
@@ -514,7 +565,7 @@ def _read_text(path: Path, config: CorpusConfig, name: str, reading: Reading) ->
 def _read_jsonl(
     path: Path, config: CorpusConfig, name: str, reading: Reading
 ) -> Iterator[Document]:
-    with _open(path) as file:
+    with _open(path, reading) as file:
         first = file.readline()
         if (said := _mark(first)[1]) is not None:
             reading.encodings[said] += 1
@@ -634,9 +685,12 @@ def _read_parquet(
     import pyarrow.parquet
 
     source: Any = str(path)
+    before = path.stat()
     if path.suffix.lower() in COMPRESSIONS:
-        with _open(path) as file:
+        with _open(path, reading) as file:
             source = io.BytesIO(file.read())
+    else:  # read from its end, and of its columns one: nothing to hash along
+        reading.hashed(path, file_sha256(path))
     try:
         table = pyarrow.parquet.ParquetFile(source)
     except pyarrow.ArrowInvalid as error:
@@ -656,6 +710,9 @@ def _read_parquet(
             if text is not None:
                 yield Document(f"{name}#{row}", text)
             row += 1
+    after = path.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise UserError(f"{path} changed while it was being read; run the command again")
 
 
 def _read_hub(source: str, config: CorpusConfig, reading: Reading) -> Iterator[Document]:

@@ -1,7 +1,8 @@
 """From a corpus to a token store.
 
-One pass over the source writes the text to a spool beside the store (so that streamed and slow
-sources are read once, and nothing can change in between); then splits, tokenizer, ids.
+One pass over the source writes the text to a spool beside the store and hashes the files as they
+are read (so that streamed and slow sources are read once, and nothing can change in between); then
+splits, tokenizer, and one pass that encodes all splits.
 
 Notable: the same inputs reuse an existing store. Inputs are compared by content (sha256 of every
 file, versions of the packages behind `docstrings`, revision of a Hub data set), so a changed file
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,13 +26,15 @@ from lmlab.data.documents import (
     CorpusConfig,
     Document,
     Reading,
+    check_sources,
     corpus_files,
+    is_local,
     read_corpus,
     reading_notes,
     source_names,
 )
 from lmlab.data.splits import TEST, TRAIN, VALIDATION, SplitConfig, assign_splits, text_key
-from lmlab.data.store import EncodedDocument, TokenStore, write_store
+from lmlab.data.store import EncodedDocument, TokenStore, write_splits
 from lmlab.data.tokenizers import (
     TextLoss,
     TextTokenizer,
@@ -69,21 +72,21 @@ def prepare(config: PrepareConfig) -> TokenStore:
     """
     if config.out.exists():
         TokenStore(config.out)  # what is no store is refused before any text is read
-    request = describe_request(config)
-    if config.out.exists():
-        return _reuse(config.out, request)
+        return _reuse(config.out, describe_request(config))
+    check_sources(config.corpus)
+    settings = _settings(config)
     lock = config.out.with_name(f".{config.out.name}.lock")
     with alone(lock.parent, f"preparing {config.out.name}", name=lock.name):
         try:
             if config.out.exists():  # the process that this one waited for made it
-                return _reuse(config.out, request)
-            return _prepare(config, request)
+                return _reuse(config.out, describe_request(config))
+            return _prepare(config, settings)
         finally:
             with suppress(PermissionError):  # Windows removes no file that is open
                 lock.unlink(missing_ok=True)
 
 
-def _prepare(config: PrepareConfig, request: dict[str, Any]) -> TokenStore:
+def _prepare(config: PrepareConfig, settings: dict[str, Any]) -> TokenStore:
     with disk_errors(config.out):
         make_folder(config.out.parent)
         spool_folder = Path(
@@ -91,10 +94,10 @@ def _prepare(config: PrepareConfig, request: dict[str, Any]) -> TokenStore:
         )
     try:
         reading = Reading()
+        versions = [None if is_local(s) else _version(s) for s in config.corpus.source]
         spool = Spool(spool_folder / "documents.jsonl", read_corpus(config.corpus, reading))
         for note in reading_notes(reading.to_json()):
             say(note)
-        _check_unchanged(config, request)
         advice = _more_documents(config.corpus, len(spool.keys))
         splits = assign_splits(spool.keys, spool.sizes, config.split, advice=advice)
         say(
@@ -102,21 +105,25 @@ def _prepare(config: PrepareConfig, request: dict[str, Any]) -> TokenStore:
         )
         training = (d.text for d, split in zip(spool, splits, strict=True) if split == TRAIN)
         tokenizer = build_tokenizer(config.tokenizer, training)
-        names = [TRAIN, VALIDATION, *([TEST] if config.split.test else [])]
+        sources = [
+            version or _files(config.corpus, number, reading)
+            for number, version in enumerate(versions)
+        ]
         learnt_elsewhere = config.tokenizer.kind == "pretrained"
         with track("encoding", sum(spool.sizes) / 1e6, "MB") as bar:
 
-            def encoded(name: str) -> Iterator[EncodedDocument]:
-                chosen = (d for d, split in zip(spool, splits, strict=True) if split == name)
-                for document in encode(chosen, tokenizer, losses=learnt_elsewhere):
+            def encoded() -> Iterator[tuple[str, EncodedDocument]]:
+                documents = encode(spool, tokenizer, losses=learnt_elsewhere)
+                for split, document in zip(splits, documents, strict=True):
                     bar.advance(document.bytes / 1e6)
-                    yield document
+                    yield split, document
 
-            store = write_store(
+            store = write_splits(
                 config.out,
                 tokenizer,
-                {name: encoded(name) for name in names},
-                request=request,
+                [TRAIN, VALIDATION, *([TEST] if config.split.test else [])],
+                encoded(),
+                request={"sources": sources, **settings},
                 sources=source_names(config.corpus.source),
                 reading=reading.to_json(),
             )
@@ -151,14 +158,6 @@ def _say_losses(store: TokenStore) -> None:
         say(loss_note(loss, documents=documents, text_bytes=text_bytes))
 
 
-def _check_unchanged(config: PrepareConfig, request: dict[str, Any]) -> None:
-    """`UserError` if a local source changed since `request` described it, while it was read."""
-    suffixes = config.corpus.text_suffixes or ()
-    for source, before in zip(config.corpus.source, request["sources"], strict=True):
-        if not source.startswith("hf:") and _identity(source, suffixes) != before:
-            raise UserError(f"{source} changed while it was being read; run the command again")
-
-
 def _reuse(path: Path, request: dict[str, Any]) -> TokenStore:
     store = TokenStore(path)
     have = store.manifest["request"]
@@ -188,29 +187,34 @@ def _same(have: Any, wanted: Any) -> bool:
 
 def describe_request(config: PrepareConfig) -> dict[str, Any]:
     """All that decides a store's content, as plain values; equal means the store can be reused."""
+    return {
+        "sources": [
+            _files(config.corpus, number, Reading()) if is_local(source) else _version(source)
+            for number, source in enumerate(config.corpus.source)
+        ],
+        **_settings(config),
+    }
+
+
+def _settings(config: PrepareConfig) -> dict[str, Any]:
+    """What `describe_request` says beside the sources."""
     corpus = to_mapping(config.corpus)
     corpus.pop("source")
     split = to_mapping(config.split)
     for name in ("test_documents", "validation_documents"):
         if split[name] == 1:  # as in stores from before there was this option
             split.pop(name)
-    request = {
-        "sources": [
-            _identity(source, config.corpus.text_suffixes or ()) for source in config.corpus.source
-        ],
-        "corpus": corpus,
-        "tokenizer": to_mapping(config.tokenizer),
-        "split": split,
-    }
+    settings = {"corpus": corpus, "tokenizer": to_mapping(config.tokenizer), "split": split}
     if config.tokenizer.kind == "pretrained":
         assert config.tokenizer.name is not None
-        request["tokenizer"]["fingerprint"] = pretrained_tokenizer(
+        settings["tokenizer"]["fingerprint"] = pretrained_tokenizer(
             config.tokenizer.name
         ).fingerprint
-    return request
+    return settings
 
 
-def _identity(source: str, text_suffixes: Sequence[str]) -> Any:
+def _version(source: str) -> dict[str, Any]:
+    """What decides the content of a source that is no file here."""
     if source in DOCSTRINGS:
         from lmlab.data.docstrings import docstrings_version
 
@@ -219,11 +223,17 @@ def _identity(source: str, text_suffixes: Sequence[str]) -> Any:
         from lmlab.data.code import code_version
 
         return {"code": code_version()}
-    if source.startswith("hf:"):
-        return {"hub": source, "revision": _hub_revision(source)}
+    return {"hub": source, "revision": _hub_revision(source)}
+
+
+def _files(corpus: CorpusConfig, number: int, reading: Reading) -> list[dict[str, str]]:
+    """The files of a source with their sha256: as they were read, or hashed now."""
+    files = reading.files.get(number)
+    if files is None:
+        files = corpus_files(corpus.source[number], corpus.text_suffixes or ())
     return [
-        {"file": name, "sha256": file_sha256(path)}
-        for name, path in corpus_files(source, text_suffixes)
+        {"file": name, "sha256": reading.sha256.get(path) or file_sha256(path)}
+        for name, path in files
     ]
 
 

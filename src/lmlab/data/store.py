@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -75,6 +76,18 @@ def write_store(
     path: Path,
     tokenizer: TextTokenizer,
     splits: Mapping[str, Iterable[EncodedDocument]],
+    **about: Any,
+) -> TokenStore:
+    """`write_splits` of documents that come split by split; `about` are its other arguments."""
+    documents = ((name, each) for name, split in splits.items() for each in split)
+    return write_splits(path, tokenizer, list(splits), documents, **about)
+
+
+def write_splits(
+    path: Path,
+    tokenizer: TextTokenizer,
+    names: Sequence[str],
+    documents: Iterable[tuple[str, EncodedDocument]],
     *,
     request: Mapping[str, Any],
     end_of_text: bool = True,
@@ -82,7 +95,7 @@ def write_store(
     extra: Mapping[str, bytes] | None = None,
     reading: Mapping[str, Any] | None = None,
 ) -> TokenStore:
-    """Writes a token store at `path` and opens it.
+    """Writes a token store at `path` and opens it: `documents`, each behind its split's name.
 
     `request` is kept in the manifest, to recognise the same inputs later. `end_of_text` False
     joins documents without a token between them, for sources whose windows are whole documents.
@@ -99,10 +112,16 @@ def write_store(
             folder.write(f"tokenizer/{name}", data)
         for name, data in (extra or {}).items():
             folder.write(name, data)
-        described = {
-            name: _write_split(folder, name, documents, tokenizer, dtype, end_of_text, sources)
-            for name, documents in splits.items()
-        }
+        with ExitStack() as stack:
+            writers = {
+                name: stack.enter_context(
+                    _SplitWriter(folder, name, tokenizer, dtype, end_of_text, sources)
+                )
+                for name in names
+            }
+            for name, document in documents:
+                writers[name].add(document)
+            described = {name: writer.finish() for name, writer in writers.items()}
         manifest = {
             "format": FORMAT,
             "request": dict(request),
@@ -122,61 +141,82 @@ def write_store(
     return TokenStore(path)
 
 
-def _write_split(
-    folder: StagedFolder,
-    name: str,
-    documents: Iterable[EncodedDocument],
-    tokenizer: TextTokenizer,
-    dtype: np.dtype,
-    end_of_text: bool,
-    sources: Sequence[str],
-) -> dict[str, Any]:
-    shards: list[dict[str, Any]] = []
-    table: list[tuple[int, int, int]] = []
-    names: list[str] = []
-    by_source = [{"name": source, "documents": 0, "tokens": 0} for source in sources]
-    latest = 0
-    losses: list[TextLoss] = []
-    end = np.array([tokenizer.end_of_text_id] if end_of_text else [], dtype=dtype)
-    pending = iter(documents)
-    position, finished = 0, False
-    while not finished:
-        file = f"{name}-{len(shards):05d}.bin"
-        written = 0
-        with folder.open(file) as write:
-            while written < SHARD_BYTES:
-                document = next(pending, None)
-                if document is None:
-                    finished = True
-                    break
-                _check_ids(document, tokenizer.vocabulary)
-                ids = np.concatenate([document.ids.astype(dtype), end])
-                write(ids.tobytes())
-                table.append((position, len(document.ids), document.bytes))
-                names.append(document.name)
-                if document.loss is not None:
-                    losses.append(document.loss)
-                assert document.source >= latest, "the documents of a source are contiguous"
-                latest = document.source
-                if len(sources) > 1:
-                    by_source[latest]["documents"] += 1
-                    by_source[latest]["tokens"] += len(ids)
-                position += len(ids)
-                written += ids.nbytes
-        shards.append({"file": file, "tokens": written // dtype.itemsize})
-    array = BytesIO()
-    np.save(array, np.array(table, dtype=np.int64).reshape(-1, 3), allow_pickle=False)
-    folder.write(f"{name}.documents.npy", array.getvalue())
-    lines = "".join(json.dumps(n, ensure_ascii=False) + "\n" for n in names)
-    folder.write(f"{name}.names.jsonl", lines.encode("utf-8"))
-    return {
-        "tokens": position,
-        "documents": len(table),
-        "text_bytes": int(sum(row[2] for row in table)),
-        "shards": shards,
-        **({"loss": sum(losses, TextLoss()).to_json()} if len(losses) == len(table) > 0 else {}),
-        **({"sources": by_source} if len(sources) > 1 else {}),
-    }
+class _SplitWriter:
+    """The files of one split of a store: `add` documents, then `finish`."""
+
+    def __init__(
+        self,
+        folder: StagedFolder,
+        name: str,
+        tokenizer: TextTokenizer,
+        dtype: np.dtype,
+        end_of_text: bool,
+        sources: Sequence[str],
+    ) -> None:
+        self._folder, self._name = folder, name
+        self._vocabulary, self._dtype = tokenizer.vocabulary, dtype
+        self._end = np.array([tokenizer.end_of_text_id] if end_of_text else [], dtype=dtype)
+        self._table: list[tuple[int, int, int]] = []
+        self._names: list[str] = []
+        self._losses: list[TextLoss] = []
+        self._by_source = [{"name": source, "documents": 0, "tokens": 0} for source in sources]
+        self._latest = 0
+        self._position = 0
+        self._shards: list[dict[str, Any]] = []
+        self._file = ExitStack()
+        self._next_shard()
+
+    def _next_shard(self) -> None:
+        """Closes the shard that is being written, and begins another."""
+        self._file.close()
+        file = f"{self._name}-{len(self._shards):05d}.bin"
+        self._write = self._file.enter_context(self._folder.open(file))
+        self._shards.append({"file": file, "tokens": 0})
+
+    def add(self, document: EncodedDocument) -> None:
+        _check_ids(document, self._vocabulary)
+        ids = np.concatenate([document.ids.astype(self._dtype), self._end])
+        self._write(ids.tobytes())
+        self._table.append((self._position, len(document.ids), document.bytes))
+        self._names.append(document.name)
+        if document.loss is not None:
+            self._losses.append(document.loss)
+        assert document.source >= self._latest, "the documents of a source are contiguous"
+        self._latest = document.source
+        if len(self._by_source) > 1:
+            self._by_source[self._latest]["documents"] += 1
+            self._by_source[self._latest]["tokens"] += len(ids)
+        self._position += len(ids)
+        self._shards[-1]["tokens"] += len(ids)
+        if self._shards[-1]["tokens"] * self._dtype.itemsize >= SHARD_BYTES:
+            self._next_shard()
+
+    def finish(self) -> dict[str, Any]:
+        """Writes what is left; returns what the manifest says of the split."""
+        self._file.close()
+        digests = self._folder.digests
+        for shard in self._shards:  # in the order of splits, whatever was full first
+            digests[shard["file"]] = digests.pop(shard["file"])
+        array = BytesIO()
+        np.save(array, np.array(self._table, dtype=np.int64).reshape(-1, 3), allow_pickle=False)
+        self._folder.write(f"{self._name}.documents.npy", array.getvalue())
+        lines = "".join(json.dumps(n, ensure_ascii=False) + "\n" for n in self._names)
+        self._folder.write(f"{self._name}.names.jsonl", lines.encode("utf-8"))
+        loss_known = len(self._losses) == len(self._table) > 0
+        return {
+            "tokens": self._position,
+            "documents": len(self._table),
+            "text_bytes": int(sum(row[2] for row in self._table)),
+            "shards": self._shards,
+            **({"loss": sum(self._losses, TextLoss()).to_json()} if loss_known else {}),
+            **({"sources": self._by_source} if len(self._by_source) > 1 else {}),
+        }
+
+    def __enter__(self) -> _SplitWriter:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.__exit__(*error)
 
 
 def _check_ids(document: EncodedDocument, vocabulary: int) -> None:
