@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.numpy import load
 from tokenizers import (
     Tokenizer,
     decoders,
@@ -39,12 +40,19 @@ from lmlab.models.layers import layer_states
 from lmlab.numerics.random_effects import Clusters
 from lmlab.numerics.scatter import Scatter
 from lmlab.topics.decomposition import embedding as module
+from lmlab.topics.decomposition.applying import AppliedMapping
 from lmlab.topics.decomposition.decomposition import decompose
 from lmlab.topics.decomposition.embedding import embed, prepare_text, stream_into
 from lmlab.topics.decomposition.embedding_store import aligned_rows, open_embeddings
 from lmlab.topics.decomposition.mapping import agreement, load_mapping, mapping_file, save_mapping
-from lmlab.topics.decomposition.of_models import embed_models, labels
+from lmlab.topics.decomposition.of_models import (
+    Embeddings,
+    ModelsDecomposition,
+    embed_models,
+    labels,
+)
 from lmlab.topics.decomposition.options import ApplyConfig, DecomposeConfig, EmbeddingConfig
+from lmlab.topics.registry import read_result
 from lmlab.training.loop import train
 
 SIZES: dict[str, Any] = {
@@ -246,13 +254,14 @@ def test_the_published_protocol_in_small(zoo, text_store, tmp_path, capsys):
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "group correlation on test" in printed
-    values = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert list(values["targets"]) == list(ARCHITECTURES)
-    assert len(values["pairwise"]["r2_test"]) == 12
-    for name, found in values["targets"].items():
-        assert found["basis"] == [other for other in ARCHITECTURES if other != name]
-        assert found["ridge"] == 1e-6
-        assert found["r2_train"] > found["null"]["r2_train"]
+    result = read_result(tmp_path / "out")
+    assert isinstance(result, ModelsDecomposition)
+    assert list(result.targets) == list(ARCHITECTURES)
+    assert len(result.pairs.r2) == 12
+    for name, target in result.targets.items():
+        assert target.fit.basis == tuple(other for other in ARCHITECTURES if other != name)
+        assert target.fit.ridge == 1e-6
+        assert target.fit.r2_train > target.null.r2_train
     assert (tmp_path / "out" / "albert-base-v2.safetensors").is_file()
 
 
@@ -494,53 +503,76 @@ def decomposed(runs, text_store, tmp_path_factory):
         "--out", str(lab / "out"), "--device", "cpu",
     ]  # fmt: skip
     assert main(command) == 0
-    return lab, json.loads((lab / "out" / "results.json").read_text())
+    result = read_result(lab / "out")
+    assert isinstance(result, ModelsDecomposition)
+    return lab, result
 
 
 def test_decompose_one_target(decomposed, runs, text_store):
-    lab, values = decomposed
-    (found,) = values["targets"].values()
-    assert found["basis"] == ["backward", "masked"]
-    assert values["group_correlation"] is None
-    assert found["interval"]["estimate"] == pytest.approx(found["r2_test"])
-    assert found["ridge"] == found["ridge_path"]["ridge"]
-    assert sum(found["shares"]["shapley"].values()) == pytest.approx(found["r2_test"])
-    assert len(found["k_fold"]["r2_of_folds"]) == 3
-    assert found["greedy"]["r2"][-1] == pytest.approx(found["r2_test"])
-    assert set(values["similarities"]["forward"]) == {"backward", "masked"}
+    lab, result = decomposed
+    (target,) = result.targets.values()
+    fit = target.fit
+    assert fit.basis == ("backward", "masked")
+    assert result.group is None
+    assert target.interval.estimate == pytest.approx(fit.r2_test)
+    assert fit.ridge == target.ridge_path.ridge
+    assert sum(target.shares.shapley.values()) == pytest.approx(fit.r2_test)
+    assert len(target.folds.r2_of_folds) == 3
+    assert target.greedy.r2[-1] == pytest.approx(fit.r2_test)
+    assert set(result.similarities["forward"]) == {"backward", "masked"}
     # from the kept rows, by plain least squares
     rows: dict[str, dict[str, np.ndarray]] = {}
     for split, most in (("train", 150), ("test", 50)):
         embedded = embed_models(
-            values["models"], text_store, EmbeddingConfig(length=8), counts={split: most}, lab=lab
+            result.models, text_store, EmbeddingConfig(length=8), counts={split: most}, lab=lab
         )[split]
         parts = [rows_ for rows_, _ in aligned_rows(embedded.stores)]
-        rows[split] = {name: np.concatenate([p[name] for p in parts]) for name in values["models"]}
+        rows[split] = {name: np.concatenate([p[name] for p in parts]) for name in result.models}
     z, u = (
         np.concatenate([rows["train"][n] for n in names], axis=1).astype(np.float64)
         for names in (["backward", "masked"], ["forward"])
     )
     zc = z - z.mean(0)
-    weights = np.linalg.solve(
-        zc.T @ zc + len(z) * found["ridge"] * np.eye(32), zc.T @ (u - u.mean(0))
-    )
+    weights = np.linalg.solve(zc.T @ zc + len(z) * fit.ridge * np.eye(32), zc.T @ (u - u.mean(0)))
     test_z = np.concatenate([rows["test"][n] for n in ("backward", "masked")], axis=1)
     left = rows["test"]["forward"] - u.mean(0) - (test_z - z.mean(0)) @ weights
     centred = rows["test"]["forward"] - rows["test"]["forward"].astype(np.float64).mean(0)
-    assert found["r2_test"] == pytest.approx(1 - (left**2).sum() / (centred**2).sum(), abs=1e-5)
+    assert fit.r2_test == pytest.approx(1 - (left**2).sum() / (centred**2).sum(), abs=1e-5)
+
+
+def test_the_page_has_all_that_was_asked_for(decomposed):
+    """Shapley shares and folds were in results.json alone."""
+    lab, result = decomposed
+    (target,) = result.targets.values()
+    shares, training = result.frame(3), result.frame(4)
+    assert dict(zip(shares["target and basis model"], shares["Shapley share"], strict=True)) == {
+        f"forward from {name}": share for name, share in target.shares.shapley.items()
+    }
+    assert training["standard error of R² test"].tolist() == [
+        target.training_uncertainty.standard_error
+    ]
+    page = (lab / "out" / "report.html").read_text()
+    assert page == result.page()
+    for table in result.tables():
+        assert table.columns[0] == "target (row), basis (column)" or table.caption in page
 
 
 def test_apply_maps_to_the_target(decomposed, text_store, capsys):
-    lab, values = decomposed
+    lab, decomposition = decomposed
     out = lab / "applied"
     command = [
         "apply", str(lab / "out" / "forward.safetensors"), "--store", str(text_store.path),
         "--pieces", "50", "--lab", str(lab), "--out", str(out), "--device", "cpu",
     ]  # fmt: skip
     assert main(command) == 0
-    made = json.loads((out / "results.json").read_text())
-    assert made["r2"] == pytest.approx(values["targets"]["forward"]["r2_test"], abs=1e-5)
-    assert made["shared_neighbours"] > 2 * made["chance"]
+    result = read_result(out)
+    assert isinstance(result, AppliedMapping)
+    rows = result.agreement
+    assert rows.r2 == pytest.approx(decomposition.targets["forward"].fit.r2_test, abs=1e-5)
+    assert rows.shared_neighbours > 2 * rows.chance
+    assert result.frame()["R²"].tolist() == [rows.r2]
+    assert load((out / "mapped.safetensors").read_bytes())["rows"].shape == (50, 16)
+    assert "Mapped from backward, masked" in (out / "report.html").read_text()
     assert main(["apply", str(lab / "nothing"), "--store", str(text_store.path)]) == 2
     assert "cannot be read as a mapping" in capsys.readouterr().err
 
@@ -552,10 +584,13 @@ def test_embed_says_where_the_rows_are(runs, text_store, tmp_path, capsys):
         "--lab", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu",
     ]  # fmt: skip
     assert main(command) == 0
-    values = json.loads((tmp_path / "out" / "results.json").read_text())
-    for one in values["embeddings"].values():
-        store = open_embeddings(Path(one["folder"]))
-        assert store.rows == one["rows"] == 20
+    result = read_result(tmp_path / "out")
+    assert isinstance(result, Embeddings)
+    for kept in result.models.values():
+        store = open_embeddings(Path(kept.folder))
+        assert store.rows == kept.rows == 20
+    assert result.frame()["width"].tolist() == [kept.width for kept in result.models.values()]
+    assert "20 pieces, 0 cut" in (tmp_path / "out" / "report.html").read_text()
     assert "20 pieces, 0 cut" in capsys.readouterr().out
 
 

@@ -15,11 +15,16 @@ from hypothesis import HealthCheck, given, settings
 
 from lmlab.errors import UserError
 from lmlab.results import Result
+from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
 from lmlab.topics.finetuning.options import FinetuneConfig
 from lmlab.topics.registry import KINDS
 
 RESULTS = sorted(KINDS)
-CONFIGS = (FinetuneConfig(("gpt2", "other"), ("glue=rte",), names=("a", "b")),)
+CONFIGS = (
+    DecompositionStudyConfig(models=("gpt2",), embedding=EmbeddingConfig(32, layer=2)),
+    EmbeddingConfig(unit="word"),
+    FinetuneConfig(("gpt2", "other"), ("glue=rte",), names=("a", "b")),
+)
 """Options that results hold: values drawn at random would be refused."""
 
 

@@ -189,33 +189,9 @@ def embed(arguments: Sequence[str]) -> None:
     check_models(*config.models)
     check_store(config.store, config.split)
     opening(*config.models)
-    from lmlab.data.store import TokenStore
-    from lmlab.topics.decomposition.of_models import embed_models, labels
+    from lmlab.topics.decomposition.of_models import embeddings
 
-    embedded = embed_models(
-        labels(config.models),
-        TokenStore(config.store),
-        config.embedding,
-        counts={config.split: config.pieces},
-        lab=config.lab,
-        device=use_device(config.device),
-    )[config.split]
-    rows = {
-        label: {"folder": str(store.path), "rows": store.rows, "width": store.width}
-        for label, store in embedded.stores.items()
-    }
-    text = {"text": embedded.text_note} if embedded.text_note else {}
-    write_results("embed", config, {"embeddings": rows, "pieces": embedded.pieces, **text})
-    print_table(
-        ["model", "rows", "width", "folder"],
-        [
-            [label, *(as_text(one[k]) for k in ("rows", "width", "folder"))]
-            for label, one in rows.items()
-        ],
-    )
-    print(f"{embedded.pieces:,} pieces, {embedded.shortened:,} cut to fit the shortest model")
-    for note in text.values():
-        print(f"note: {note}")
+    show("embed", config, embeddings(config, device=use_device(config.device)))
 
 
 def decompose(arguments: Sequence[str]) -> None:
@@ -228,21 +204,13 @@ def decompose(arguments: Sequence[str]) -> None:
     check_store(config.store, "train", "validation", "test")
     opening(*config.names)
     from lmlab.topics.decomposition.mapping import mapping_file, save_mapping
-    from lmlab.topics.decomposition.of_models import decompose_command
-    from lmlab.topics.decomposition.tables import group_finding, notes, pair_table, target_table
+    from lmlab.topics.decomposition.of_models import decompose_models
 
-    made = decompose_command(config, device=use_device(config.device))
-    values = made.to_json()
-    out = write_results("decompose", config, values)
-    for label, found in made.found.items() if is_first() else ():
-        save_mapping(mapping_file(out, label), found.fit, made.models, config.embedding)
+    result, fits = decompose_models(config, device=use_device(config.device))
+    out = show("decompose", config, result)
+    for label, fit in fits.items() if is_first() else ():
+        save_mapping(mapping_file(out, label), fit, result.models, config.embedding)
     print(f"weights: {out}")
-    print(group_finding(values))
-    for table in (target_table(values), pair_table(values)):
-        print(f"\n{table.caption}")
-        print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])
-    for note in notes(values):
-        print(f"note: {note}")
 
 
 def apply(arguments: Sequence[str]) -> None:
@@ -257,13 +225,13 @@ def apply(arguments: Sequence[str]) -> None:
     models = load_mapping(config.weights).models.values()
     check_models(*models)
     opening(*models)
+    from lmlab.durable import packed, sealed, write_bytes
     from lmlab.topics.decomposition.applying import apply_mapping
 
-    made = apply_mapping(config, device=use_device(config.device))
-    out = write_results("apply", config, made.agreement.to_json())
-    made.save(out / "mapped.safetensors")
-    print(f"mapped rows: {out / 'mapped.safetensors'}")
-    print_values(made.agreement.to_json())
+    result, mapped_NU = apply_mapping(config, device=use_device(config.device))
+    mapped = show("apply", config, result) / "mapped.safetensors"
+    write_bytes(mapped, sealed(packed({"rows": mapped_NU})))
+    print(f"mapped rows: {mapped}")
 
 
 def prefer(arguments: Sequence[str]) -> None:

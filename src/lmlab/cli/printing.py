@@ -92,15 +92,16 @@ def write_results(command: str, config: Any, values: dict[str, Any]) -> Path:
     return out
 
 
-def show(command: str, config: Any, result: Result) -> None:
-    """Saves a command's result and its page in `config.out`, or below lab/results, and prints it.
+def show(command: str, config: Any, result: Result) -> Path:
+    """Saves a command's result and its page in `config.out`, or below lab/results, and prints it;
+    returns the folder.
 
     Of several processes, the first writes.
     """
     options = options_of(config)
     out = config.out or Path("lab") / "results" / f"{command}-{digest(options)[:8]}"
     if not is_first():
-        return
+        return out
     result.save(out, command=command, options=options)
     print(result.summary())
     for table in result.tables():
@@ -108,6 +109,7 @@ def show(command: str, config: Any, result: Result) -> None:
         print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])
     print(f"results: {out / RESULTS}")
     print(f"report: {(out / PAGE).resolve()}")
+    return out
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

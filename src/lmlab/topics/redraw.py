@@ -21,9 +21,6 @@ from lmlab.topics.arrow.family import mean_name, mean_words
 from lmlab.topics.arrow.findings import comparison_name, verdict
 from lmlab.topics.arrow.linear_languages import level_words, levels
 from lmlab.topics.arrow.report import arrow_page, arrow_sections, summary
-from lmlab.topics.decomposition.report import decomposition_page, decomposition_sections
-from lmlab.topics.decomposition.report import summary as decomposition_summary
-from lmlab.topics.decomposition.tables import group_finding, interval_text
 from lmlab.topics.encoding.report import (
     MODEL_COLUMNS,
     encoding_page,
@@ -59,13 +56,6 @@ def _headless_rows(results: dict[str, Any]) -> Rows:
     ]
 
 
-def _decomposition_rows(results: dict[str, Any]) -> Rows:
-    return ["target, from all others", "R² on test [95 %]"], [
-        [name, interval_text(found["interval"])]
-        for name, found in results["main"]["targets"].items()
-    ]
-
-
 def _encoding_rows(results: dict[str, Any]) -> Rows:
     return [*MODEL_COLUMNS], [row for part in results["parts"] for row in model_rows(part)]
 
@@ -88,10 +78,6 @@ class _InTour(_Study):
     """Its finding in a sentence."""
 
 
-def _decomposition_short(results: dict[str, Any]) -> str:
-    return group_finding(results["main"])
-
-
 def _encoding_short(results: dict[str, Any]) -> str:
     found = [
         f"{m['label']} {explained(m['encoding'])}"
@@ -109,10 +95,6 @@ _IN_TOUR = {
         arrow_page, _arrow_rows, arrow_sections,
         lambda r: summary(r["cells"], r["means"]),
         lambda r: " ".join(f"{_capital(verdict(cell))}." for cell in r["cells"]),
-    ),
-    "decomposition": _InTour(
-        decomposition_page, _decomposition_rows, decomposition_sections, decomposition_summary,
-        _decomposition_short,
     ),
     "encoding": _InTour(
         encoding_page, _encoding_rows, encoding_sections, encoding_summary, _encoding_short

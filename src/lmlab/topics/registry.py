@@ -11,6 +11,10 @@ from lmlab.errors import UserError
 from lmlab.results import Result, read_values
 
 KINDS = {
+    "apply": "lmlab.topics.decomposition.applying:AppliedMapping",
+    "decompose": "lmlab.topics.decomposition.of_models:ModelsDecomposition",
+    "decomposition": "lmlab.topics.decomposition.zoo:ZooDecomposition",
+    "embed": "lmlab.topics.decomposition.of_models:Embeddings",
     "finetune": "lmlab.topics.finetuning.metrics:Finetuning",
     "geometry": "lmlab.topics.geometry.geometry:Geometry",
 }

@@ -19,8 +19,7 @@ Shapes: N rows, U width of the target, Z width of the basis, D width of a basis 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,26 +51,15 @@ class Fit:
     """R2 of each dimension of the target; NaN for one that does not vary."""
     whitened: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; of the dimensions the quartiles."""
-        varying = self.by_dimension_U[np.isfinite(self.by_dimension_U)]
-        quartiles = [float(q) for q in np.quantile(varying, [0.25, 0.5, 0.75])]
-        return {
-            "n": self.n,
-            "r2": self.r2,
-            "whitened_r2": self.whitened,
-            "r2_of_dimensions_quartiles": quartiles,
-        }
-
 
 @dataclass(frozen=True)
-class Decomposition:
-    """A target as a linear combination of basis models: u = sum_i weights[i] z_i + bias."""
+class FitSummary:
+    """What is known of a decomposition, without its weights."""
 
     target: str
-    weights: dict[str, Array]
-    """By basis model, (U, D)."""
-    bias: Array
+    basis: tuple[str, ...]
+    features: int
+    """Width of the whole basis."""
     ridge: float
     train: Fit
     test: Fit | None
@@ -81,15 +69,6 @@ class Decomposition:
     """Of the matrix that was solved with."""
     effective_dimensions: float
     """Of the target: (sum v)^2 / sum v^2 of the variances of its dimensions in training."""
-
-    @property
-    def basis(self) -> tuple[str, ...]:
-        return tuple(self.weights)
-
-    @property
-    def features(self) -> int:
-        """Width of the whole basis."""
-        return sum(weights.shape[1] for weights in self.weights.values())
 
     @property
     def r2_train(self) -> float:
@@ -115,6 +94,19 @@ class Decomposition:
             )
         return ""
 
+
+@dataclass(frozen=True)
+class Decomposition(FitSummary):
+    """A target as a linear combination of basis models: u = sum_i weights[i] z_i + bias."""
+
+    weights: dict[str, Array]
+    """By basis model, (U, D)."""
+    bias: Array
+
+    def summary(self) -> FitSummary:
+        """The same without the weights."""
+        return FitSummary(**{f.name: getattr(self, f.name) for f in fields(FitSummary)})
+
     def predict(self, rows: Mapping[str, ArrayLike]) -> Array:
         """The target's rows (N, U) from those of the basis models, (N, D) each.
 
@@ -133,24 +125,6 @@ class Decomposition:
             total = part_NU if total is None else total + part_NU
         assert total is not None, "a basis has at least one model"
         return total + self.bias
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, without the weights."""
-        return {
-            "target": self.target,
-            "basis": list(self.basis),
-            "ridge": self.ridge,
-            "r2_train": self.r2_train,
-            "r2_test": self.r2_test,
-            "train": self.train.to_json(),
-            "test": None if self.test is None else self.test.to_json(),
-            "train_floor": self.train_floor,
-            "features": self.features,
-            "rank": self.rank,
-            "condition": self.condition if np.isfinite(self.condition) else None,
-            "effective_dimensions": self.effective_dimensions,
-            "note": self.note,
-        }
 
 
 def decompose(
@@ -172,7 +146,7 @@ def decompose(
     check_basis(train, target, basis)
     solved = solve_ridge(train.covariance(basis), train.covariance(basis, [target]), ridge)
     residual_UU = _train_residual(train, target, basis, solved, ridge)
-    return _made(train, target, basis, ridge, test, solved, residual_UU)
+    return _decomposition(train, target, basis, ridge, test, solved, residual_UU)
 
 
 def leave_one_out(
@@ -195,22 +169,15 @@ def leave_one_out(
         return {
             t: decompose(train, t, basis, ridge=ridge, test=test) for t, basis in others.items()
         }
-    made, start = {}, 0
+    fits, start = {}, 0
     for target, width in train.widths.items():
         weights_UZ, residual_UU = leave_out(inverse_PP, slice(start, start + width), ridge)
         solved = Solution(weights_UZ, weights_UZ.shape[1], condition)
-        made[target] = _made(train, target, others[target], ridge, test, solved, residual_UU)
+        fits[target] = _decomposition(
+            train, target, others[target], ridge, test, solved, residual_UU
+        )
         start += width
-    return made
-
-
-def group_correlation(fits: Mapping[str, Decomposition]) -> dict[str, float | None]:
-    """Mean of the leave-one-out R2 over the set, on the training and on the test split."""
-    tests = [fit.r2_test for fit in fits.values()]
-    return {
-        "train": float(np.mean([fit.r2_train for fit in fits.values()])),
-        "test": None if None in tests else float(np.mean([r for r in tests if r is not None])),
-    }
+    return fits
 
 
 def check_basis(train: Scatter, target: str, basis: Sequence[str]) -> None:
@@ -260,7 +227,7 @@ def _train_residual(
     return train.covariance([target]) - explained_UU - ridge * weights_UZ @ weights_UZ.T
 
 
-def _made(
+def _decomposition(
     train: Scatter,
     target: str,
     basis: Sequence[str],
@@ -282,14 +249,16 @@ def _made(
     ends = np.cumsum([train.widths[name] for name in basis])[:-1]
     return Decomposition(
         target=target,
-        weights=dict(zip(basis, np.split(weights_UZ, ends, axis=1), strict=True)),
-        bias=bias_U,
+        basis=tuple(basis),
+        features=weights_UZ.shape[1],
         ridge=ridge,
         train=_fit(train.n, residual_UU, covariance_UU, whitening_UU),
         test=fit_test,
         rank=solved.rank,
         condition=solved.condition,
         effective_dimensions=float(variance_U.sum() ** 2 / (variance_U**2).sum()),
+        weights=dict(zip(basis, np.split(weights_UZ, ends, axis=1), strict=True)),
+        bias=bias_U,
     )
 
 

@@ -49,7 +49,7 @@ class Prepared:
     @property
     def positions(self) -> int:
         """Positions of the model's input in all, padding not counted."""
-        return sum(len(one.ids_T) for one in self.encoded)
+        return sum(len(piece.ids_T) for piece in self.encoded)
 
 
 def prepare_text(
@@ -64,7 +64,7 @@ def prepare_text(
     cluster_N = pieces.cluster_N
     if config.unit == "word":
         chosen = [
-            _common_words(text, [made[i] for made in encoded.values()])
+            _common_words(text, [pieces_of_model[i] for pieces_of_model in encoded.values()])
             for i, text in enumerate(pieces.texts)
         ]
         cluster_N = np.repeat(cluster_N, [len(w) for w in chosen])
@@ -91,12 +91,12 @@ def embed(
     Raises `UserError` for a layer that the model does not have, or states that are not finite.
     """
     encoded = prepared.encoded
-    longest = max(len(one.ids_T) for one in encoded)
+    longest = max(len(piece.ids_T) for piece in encoded)
     starts = range(0, len(encoded), CHUNK)
     for start in starts if chunks is None else [starts[number] for number in chunks]:
         chunk = encoded[start : start + CHUNK]
         rows: list[np.ndarray | None] = [None] * len(chunk)
-        lengths = [len(one.ids_T) for one in chunk]
+        lengths = [len(piece.ids_T) for piece in chunk]
         mixed = prepared.encoder.takes_padding
         for numbers in _batches(lengths, config.batch_tokens, mixed=mixed):
             batch = [chunk[i] for i in numbers]
@@ -105,14 +105,14 @@ def embed(
                 spans = None if prepared.words is None else prepared.words[start + i]
                 rows[i] = _pooled(states_BTD[b], chunk[i], config, spans, longest)
             if bar:
-                bar.advance(float(sum(len(one.ids_T) for one in batch)))
-        made_ND = np.concatenate([row for row in rows if row is not None])
-        if not np.isfinite(made_ND).all():
+                bar.advance(float(sum(len(piece.ids_T) for piece in batch)))
+        rows_ND = np.concatenate([row for row in rows if row is not None])
+        if not np.isfinite(rows_ND).all():
             raise UserError(
                 f"{prepared.encoder.name}: hidden states of pieces {start} to "
                 f"{start + len(chunk) - 1} are not finite"
             )
-        yield made_ND
+        yield rows_ND
 
 
 def stream_into(
@@ -123,7 +123,7 @@ def stream_into(
     bar: Bar | None = None,
 ) -> None:
     """Embeds with all models at once and adds the rows to `scatter`; nothing is written."""
-    streams = [embed(one, config, bar=bar) for one in prepared.values()]
+    streams = [embed(model, config, bar=bar) for model in prepared.values()]
     for rows in zip(*streams, strict=True):
         scatter.update(dict(zip(prepared, rows, strict=True)))
 
@@ -137,9 +137,9 @@ def _fitted(
         stops = [len(text) for text in pieces.texts]
         fits = True
         for name, encoder in encoders.items():
-            for i, one in enumerate(encoded[name]):
-                if encoder.limit is not None and len(one.ids_T) > encoder.limit:
-                    stops[i], fits = min(stops[i], _stop(one, encoder)), False
+            for i, piece in enumerate(encoded[name]):
+                if encoder.limit is not None and len(piece.ids_T) > encoder.limit:
+                    stops[i], fits = min(stops[i], _stop(piece, encoder)), False
         if fits:
             _check_tokens(encoded, pieces)
             return pieces, encoded
@@ -147,21 +147,21 @@ def _fitted(
     raise UserError("pieces could not be cut to fit all models; use a shorter --embedding.length")
 
 
-def _stop(one: Encoded, encoder: Encoder) -> int:
+def _stop(piece: Encoded, encoder: Encoder) -> int:
     """Where the text has to end, so that its tokens fit together with the special ones."""
     assert encoder.limit is not None
-    special = int((~one.text_T).sum())
+    special = int((~piece.text_T).sum())
     room = encoder.limit - special
     if room < 1:
         raise UserError(f"{encoder.name} takes {encoder.limit} positions: no room for text")
-    ends = np.sort(one.spans_T2[one.text_T][:, 1])
+    ends = np.sort(piece.spans_T2[piece.text_T][:, 1])
     return int(ends[room - 1])
 
 
 def _check_tokens(encoded: Mapping[str, list[Encoded]], pieces: Pieces) -> None:
-    for name, made in encoded.items():
-        for i, one in enumerate(made):
-            if not one.text_T.any():
+    for name, pieces_of_model in encoded.items():
+        for i, piece in enumerate(pieces_of_model):
+            if not piece.text_T.any():
                 raise UserError(f"'{name}' has no token for the piece {pieces.texts[i][:40]!r}")
 
 
@@ -169,16 +169,16 @@ def _common_words(text: str, encoded: Sequence[Encoded]) -> np.ndarray:
     """The words for which every model has a token."""
     spans_W2 = words(text)
     kept_W = np.ones(len(spans_W2), dtype=bool)
-    for one in encoded:
-        kept_W &= _membership(one, spans_W2).any(axis=1)
+    for piece in encoded:
+        kept_W &= _membership(piece, spans_W2).any(axis=1)
     return spans_W2[kept_W]
 
 
-def _membership(one: Encoded, spans_W2: np.ndarray) -> np.ndarray:
+def _membership(piece: Encoded, spans_W2: np.ndarray) -> np.ndarray:
     """Which positions (W, T) share a character with each word."""
-    start_T, stop_T = one.spans_T2.T
+    start_T, stop_T = piece.spans_T2.T
     shares_WT = (start_T < spans_W2[:, 1:]) & (stop_T > spans_W2[:, :1])
-    return shares_WT & one.text_T
+    return shares_WT & piece.text_T
 
 
 def _batches(lengths: Sequence[int], positions: int, *, mixed: bool) -> Iterator[list[int]]:
@@ -196,12 +196,12 @@ def _batches(lengths: Sequence[int], positions: int, *, mixed: bool) -> Iterator
 
 def _states(encoder: Encoder, batch: Sequence[Encoded], config: EmbeddingConfig) -> torch.Tensor:
     """States (B, T, D) float32 of the layer asked for."""
-    longest = max(len(one.ids_T) for one in batch)
+    longest = max(len(piece.ids_T) for piece in batch)
     ids_BT = np.full((len(batch), longest), encoder.tokenizer.end_of_text_id, dtype=np.int64)
     attention_BT = np.zeros((len(batch), longest), dtype=np.int64)
-    for row, one in enumerate(batch):
-        ids_BT[row, : len(one.ids_T)] = one.ids_T
-        attention_BT[row, : len(one.ids_T)] = 1
+    for row, piece in enumerate(batch):
+        ids_BT[row, : len(piece.ids_T)] = piece.ids_T
+        attention_BT[row, : len(piece.ids_T)] = 1
     ids = torch.from_numpy(ids_BT).to(encoder.device)
     attention = None if attention_BT.all() else torch.from_numpy(attention_BT).to(encoder.device)
     half = config.dtype == "bfloat16"
@@ -220,20 +220,20 @@ def _states(encoder: Encoder, batch: Sequence[Encoded], config: EmbeddingConfig)
 
 def _pooled(
     states_TD: torch.Tensor,
-    one: Encoded,
+    piece: Encoded,
     config: EmbeddingConfig,
     spans_W2: np.ndarray | None,
     longest: int,
 ) -> np.ndarray:
     """Rows of one piece: (1, D), or (W, D) by word."""
-    read = len(one.ids_T)
+    read = len(piece.ids_T)
     if spans_W2 is not None:
-        shares_WT = _membership(one, spans_W2).astype(np.float32)
+        shares_WT = _membership(piece, spans_W2).astype(np.float32)
         weights_WT = shares_WT / shares_WT.sum(axis=1, keepdims=True)
     else:
         weights_T = np.zeros(read, dtype=np.float32)
         if config.pooling == "mean":
-            weights_T[one.text_T] = 1 / one.text_T.sum()
+            weights_T[piece.text_T] = 1 / piece.text_T.sum()
         elif config.pooling == "published":
             weights_T[:] = 1 / longest
         else:

@@ -177,7 +177,7 @@ def _described(prepared: Prepared, pieces: Pieces, config: EmbeddingConfig) -> d
     options.pop("batch_tokens")
     spans = prepared.words
     if config.pooling == "published":
-        options["padded_to"] = max(len(one.ids_T) for one in prepared.encoded)
+        options["padded_to"] = max(len(piece.ids_T) for piece in prepared.encoded)
     return {
         "model": prepared.encoder.fingerprint,
         "text": pieces.fingerprint,

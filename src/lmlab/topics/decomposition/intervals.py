@@ -32,8 +32,8 @@ class DocumentSums:
     are from, and the interval is for them only.
     """
 
-    def __init__(self, made: Decomposition, *, documents: int | None = None) -> None:
-        self.made = made
+    def __init__(self, fit: Decomposition, *, documents: int | None = None) -> None:
+        self.fit = fit
         self.from_documents = documents
         # About a fixed point near the mean, so that squares lose no digits; R2 does not depend
         # on it
@@ -48,11 +48,11 @@ class DocumentSums:
 
         Raises `UserError` for a model that is missing, or another number of documents than rows.
         """
-        if self.made.target not in rows:
-            raise UserError(f"no rows of the target '{self.made.target}'")
-        u_NU = np.asarray(rows[self.made.target], dtype=np.float64)
+        if self.fit.target not in rows:
+            raise UserError(f"no rows of the target '{self.fit.target}'")
+        u_NU = np.asarray(rows[self.fit.target], dtype=np.float64)
         document_N = np.asarray(documents_N)
-        residual_N = ((u_NU - self.made.predict(rows)) ** 2).sum(1)
+        residual_N = ((u_NU - self.fit.predict(rows)) ** 2).sum(1)
         if document_N.shape != residual_N.shape:
             raise UserError(f"{len(residual_N)} rows, but documents of shape {document_N.shape}")
         if self._origin_U is None and len(u_NU):

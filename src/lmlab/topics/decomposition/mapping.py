@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +124,6 @@ class Agreement:
     chance: float
     """The same for random neighbours."""
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def agreement(true_NU: ArrayLike, mapped_NU: ArrayLike, *, neighbours: int = 10) -> Agreement:
     """Compares mapped rows with true ones.
@@ -144,8 +141,8 @@ def agreement(true_NU: ArrayLike, mapped_NU: ArrayLike, *, neighbours: int = 10)
     shared = 0
     for start in range(0, n, _ROWS):
         own = np.arange(start, min(n, start + _ROWS))
-        found = [_nearest(unit_NU, own, neighbours) for unit_NU in (near_u, near_v)]
-        shared += sum(len(np.intersect1d(a, b)) for a, b in zip(*found, strict=True))
+        nearest = [_nearest(unit_NU, own, neighbours) for unit_NU in (near_u, near_v)]
+        shared += sum(len(np.intersect1d(a, b)) for a, b in zip(*nearest, strict=True))
     left = ((u_NU - v_NU) ** 2).sum()
     return Agreement(
         rows=n,

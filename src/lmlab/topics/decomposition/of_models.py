@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import squareform
 
 from lmlab.data.documents import source_names
 from lmlab.data.pieces import pieces_of
@@ -30,16 +31,17 @@ from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.numerics.scatter import Scatter
 from lmlab.processes import shared_out
 from lmlab.progress import Bar, track
+from lmlab.results import Result
 from lmlab.topics.decomposition.decomposition import (
     Decomposition,
+    FitSummary,
     decompose,
-    group_correlation,
     leave_one_out,
 )
 from lmlab.topics.decomposition.embedding import prepare_text
 from lmlab.topics.decomposition.embedding_store import EmbeddingStore, aligned_rows, kept_embeddings
 from lmlab.topics.decomposition.intervals import DocumentSums, mean_r2_interval, r2_interval
-from lmlab.topics.decomposition.options import DecomposeConfig, EmbeddingConfig
+from lmlab.topics.decomposition.options import DecomposeConfig, EmbedConfig, EmbeddingConfig
 from lmlab.topics.decomposition.ridge import (
     RIDGES,
     Folds,
@@ -62,6 +64,7 @@ from lmlab.topics.decomposition.shares import (
 from lmlab.topics.decomposition.similarity import Similarity, SimilarityRows, similarity
 
 SPLITS = ("train", "validation", "test")
+VIEWS = "lmlab.topics.decomposition.report"
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,13 @@ class Embedded:
 
     stores: dict[str, EmbeddingStore]
     """By label."""
+    config: EmbeddingConfig
     pieces: int
     shortened: int
     clusters: Clusters
     """Of the pieces."""
     cluster_unit: str
-    text_note: str | None = None
+    text_note: str | None
     """What the store's tokenizer lost of the text that all models read, in words."""
 
     def units(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
@@ -92,17 +96,17 @@ class Embedded:
 
         Several processes share the shards out, and each has the whole scatter.
         """
-        made = [Scatter() for _ in range(parts)]
+        scatters = [Scatter() for _ in range(parts)]
         for (rows, unit_N), is_mine in shared_out(self.units()):
-            for part, scatter in enumerate(made):
+            for part, scatter in enumerate(scatters):
                 # no rows still say which models there are
                 here = (unit_N % parts == part) & is_mine
                 scatter.update({name: values[here] for name, values in rows.items()})
-        made = [scatter.all_reduce() for scatter in made]
-        if any(scatter.n == 0 for scatter in made):
+        scatters = [scatter.all_reduce() for scatter in scatters]
+        if any(scatter.n == 0 for scatter in scatters):
             fewer = "use fewer folds" if parts > 2 else "leave it out, or give more text"
             raise UserError(f"--folds {parts}: there are fewer documents; {fewer}")
-        return made
+        return scatters
 
 
 def labels(models: Sequence[str]) -> dict[str, str]:
@@ -127,31 +131,135 @@ def embed_models(
     Raises `UserError` as `open_encoder`, `pieces_of` and `embed`.
     """
     opened = {label: open_encoder(path) for label, path in models.items()}
-    made = {}
+    embedded = {}
     for split, most in counts.items():
         pieces, prepared = prepare_text(
             opened, pieces_of(store.split(split), config.length, most=most), config
         )
         stores = {}
-        for label, one in prepared.items():
-            one.encoder.body.to(device)
+        for label, model in prepared.items():
+            model.encoder.body.to(device)
             stores[label] = kept_embeddings(
-                one, pieces, config, lab=lab, label=f"{label}, {split} split"
+                model, pieces, config, lab=lab, label=f"{label}, {split} split"
             )
-            one.encoder.body.to("cpu")
-        made[split] = Embedded(
+            model.encoder.body.to("cpu")
+        embedded[split] = Embedded(
             stores,
+            config,
             len(pieces),
             pieces.shortened,
             pieces.clusters,
             pieces.cluster_unit,
             store.split(split).copied_note,
         )
-    return made
+    return embedded
 
 
-def decompose_command(config: DecomposeConfig, *, device: str) -> DecompositionOfModels:
-    """What `lmlab decompose` is asked for."""
+@dataclass(frozen=True)
+class KeptRows:
+    """The rows of one model, and the folder that they are kept in."""
+
+    rows: int
+    width: int
+    folder: str
+
+
+@dataclass(frozen=True)
+class Embeddings(Result, kind="embed", views=VIEWS):
+    """What `lmlab embed` makes: rows of every model for one text."""
+
+    store: str
+    split: str
+    embedding: EmbeddingConfig
+    models: dict[str, KeptRows]
+    """By label."""
+    pieces: int
+    shortened: int
+    """Pieces that were cut to fit the model with the shortest input."""
+    text_note: str | None
+    """What the store's tokenizer lost of the text, in words."""
+
+
+def embeddings(config: EmbedConfig, *, device: str) -> Embeddings:
+    """What `lmlab embed` is asked for. Raises `UserError` as `embed_models`."""
+    embedded = embed_models(
+        labels(config.models),
+        TokenStore(config.store),
+        config.embedding,
+        counts={config.split: config.pieces},
+        lab=config.lab,
+        device=device,
+    )[config.split]
+    return Embeddings(
+        store=str(config.store),
+        split=config.split,
+        embedding=config.embedding,
+        models={
+            label: KeptRows(kept.rows, kept.width, str(kept.path))
+            for label, kept in embedded.stores.items()
+        },
+        pieces=embedded.pieces,
+        shortened=embedded.shortened,
+        text_note=embedded.text_note,
+    )
+
+
+@dataclass(frozen=True)
+class TargetDecomposition:
+    """One target: its fit and what is known about it."""
+
+    fit: FitSummary
+    interval: Interval
+    """Of the test R2, over test documents."""
+    ridge_path: RidgePath | None
+    """None where the ridge was given."""
+    null: FitSummary
+    """The same with the rows of every model permuted by themselves."""
+    greedy: GreedyPath
+    shares: Shares | None
+    folds: Folds | None
+    training_uncertainty: TrainingUncertainty | None
+
+
+@dataclass(frozen=True)
+class ModelsDecomposition(Result, kind="decompose", views=VIEWS):
+    """What one pass over a text tells of a target, or of every model of a set."""
+
+    text: str
+    """Where the text is from."""
+    embedding: EmbeddingConfig
+    models: dict[str, str]
+    """Paths or Hub names by label."""
+    widths: dict[str, int]
+    targets: dict[str, TargetDecomposition]
+    """One, or every model of the set."""
+    group: Interval | None
+    """The group correlation: mean leave-one-out R2 on test; None for a single target."""
+    group_train: float | None
+    pairs: Pairwise
+    tree: tuple[tuple[int, int, float], ...]
+    """Average linkage of 1 - R2 of the pairs, the mean of both ways: node, node, distance."""
+    similarities: dict[str, dict[str, Similarity]]
+    """Of every target with every other model."""
+    rows: dict[str, int]
+    """By split."""
+    shortened: int
+    """Pieces that were cut to fit the model with the shortest input."""
+    documents: int
+    """Of the test text, as `clusters`."""
+    clusters: int
+    cluster_unit: str
+    text_note: str | None
+    """What the store's tokenizer lost of the test text, in words."""
+
+
+def decompose_models(
+    config: DecomposeConfig, *, device: str
+) -> tuple[ModelsDecomposition, dict[str, Decomposition]]:
+    """What `lmlab decompose` is asked for, and the fits with their weights, by target.
+
+    Raises `UserError` as `embed_models` and `decompose_embedded`.
+    """
     models = labels(config.names)
     embedded = embed_models(
         models,
@@ -168,6 +276,7 @@ def decompose_command(config: DecomposeConfig, *, device: str) -> DecompositionO
     return decompose_embedded(
         embedded,
         models,
+        text=str(config.store),
         target=None if config.target is None else next(iter(models)),
         ridge=config.ridge,
         folds=config.folds,
@@ -175,93 +284,18 @@ def decompose_command(config: DecomposeConfig, *, device: str) -> DecompositionO
     )
 
 
-@dataclass(frozen=True)
-class Found:
-    """One target: its fit and what is known about it."""
-
-    fit: Decomposition
-    interval: Interval
-    """Of the test R2, over test documents."""
-    path: RidgePath | None
-    null: Decomposition
-    """The same with the rows of every model permuted by themselves."""
-    greedy: GreedyPath
-    shares: Shares | None
-    folds: Folds | None
-    training: TrainingUncertainty | None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **self.fit.to_json(),
-            "interval": asdict(self.interval),
-            "ridge_path": None if self.path is None else self.path.to_json(),
-            "null": {"r2_train": self.null.r2_train, "r2_test": self.null.r2_test},
-            "greedy": asdict(self.greedy),
-            "shares": None if self.shares is None else self.shares.to_json(),
-            "k_fold": None if self.folds is None else asdict(self.folds),
-            "training_uncertainty": None if self.training is None else asdict(self.training),
-        }
-
-
-@dataclass(frozen=True)
-class DecompositionOfModels:
-    """All that one pass over the text gives."""
-
-    models: dict[str, str]
-    widths: dict[str, int]
-    found: dict[str, Found]
-    """By target: one, or every model of the set."""
-    group: Interval | None
-    """The group correlation: mean leave-one-out R2 on test; None for a single target."""
-    group_train: float | None
-    pairs: Pairwise
-    similarities: dict[str, dict[str, Similarity]]
-    rows: dict[str, int]
-    shortened: int
-    documents: int
-    clusters: int
-    cluster_unit: str
-    text_note: str | None = None
-    """What the store's tokenizer lost of the test text, in words."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "models": self.models,
-            "widths": self.widths,
-            "rows": self.rows,
-            "shortened_pieces": self.shortened,
-            "test_documents": self.documents,
-            "test_clusters": self.clusters,
-            "cluster": self.cluster_unit,
-            **({"text": self.text_note} if self.text_note else {}),
-            "group_correlation": None if self.group is None else asdict(self.group),
-            "group_correlation_train": self.group_train,
-            "targets": {name: found.to_json() for name, found in self.found.items()},
-            "pairwise": {
-                "rows": "target",
-                "columns": "basis",
-                "names": list(self.pairs.names),
-                "r2_test": [list(row) for row in self.pairs.r2],
-                "ridges": [list(row) for row in self.pairs.ridges],
-                "mean": self.pairs.mean,
-            },
-            "similarities": {
-                a: {b: one.to_json() for b, one in row.items()}
-                for a, row in self.similarities.items()
-            },
-        }
-
-
 def decompose_embedded(
     embedded: Mapping[str, Embedded],
     models: Mapping[str, str],
     *,
+    text: str,
     target: str | None = None,
     ridge: float | None = None,
     folds: int = 0,
     shapley: bool = False,
-) -> DecompositionOfModels:
-    """Every figure, from the kept rows of the splits train, validation and test.
+) -> tuple[ModelsDecomposition, dict[str, Decomposition]]:
+    """Every figure, from the kept rows of the splits train, validation and test; and the fits with
+    their weights, by target. `text` says where the text is from.
 
     `target` is decomposed into all other models; without it each model is. `ridge` None takes the
     best on validation, for each target and for each set of basis models by itself.
@@ -272,18 +306,19 @@ def decompose_embedded(
     subsets = n * (n - 1) // 2  # that a greedy path fits
     work = len(SPLITS) + len(RIDGES) + 3 + wanted * subsets + n * (n - 1) + n
     with track("decomposition", float(work), "fits") as bar:
-        return _decomposed(embedded, models, target, ridge, folds, shapley, bar)
+        return _decomposed(embedded, models, text, target, ridge, folds, shapley, bar)
 
 
 def _decomposed(
     embedded: Mapping[str, Embedded],
     models: Mapping[str, str],
+    text: str,
     target: str | None,
     ridge: float | None,
     folds: int,
     shapley: bool,
     bar: Bar,
-) -> DecompositionOfModels:
+) -> tuple[ModelsDecomposition, dict[str, Decomposition]]:
     parts = embedded["train"].scatter(parts=folds or 1)
     train = reduce(Scatter.merge, parts)
     validation, test = (embedded[split].scatter()[0] for split in SPLITS[1:])
@@ -305,17 +340,17 @@ def _decomposed(
     sums = _document_sums(fits, embedded["test"])
     nulls = _nulls(embedded, chosen, basis)
     bar.advance(3, f"next: {targets[0]} from fewer models")
-    found: dict[str, Found] = {}
+    results: dict[str, TargetDecomposition] = {}
     for t in targets:
-        found[t] = Found(
-            fit=fits[t],
+        results[t] = TargetDecomposition(
+            fit=fits[t].summary(),
             interval=r2_interval(sums[t]),
-            path=paths.get(t),
-            null=nulls[t],
+            ridge_path=paths.get(t),
+            null=nulls[t].summary(),
             greedy=greedy(train, t, basis[t], ridge=own[t], test=test),
             shares=shares(train, t, basis[t], ridge=own[t], test=test) if shapley else None,
             folds=k_fold(parts, t, basis[t], ridge=chosen[t]) if folds else None,
-            training=(
+            training_uncertainty=(
                 training_uncertainty(parts, test, t, basis[t], ridge=chosen[t]) if folds else None
             ),
         )
@@ -324,13 +359,18 @@ def _decomposed(
     bar.advance(len(models) * (len(models) - 1), "next: similarities")
     similarities = _similarities(embedded["test"], test, targets, list(models))
     bar.advance(len(models))
-    return DecompositionOfModels(
+    result = ModelsDecomposition(
+        text=text,
+        embedding=embedded["test"].config,
         models=dict(models),
         widths=train.widths,
-        found=found,
+        targets=results,
         group=mean_r2_interval(list(sums.values())) if target is None else None,
-        group_train=group_correlation(fits)["train"] if target is None else None,
+        group_train=(
+            float(np.mean([fit.r2_train for fit in fits.values()])) if target is None else None
+        ),
         pairs=pairs,
+        tree=_tree(pairs),
         similarities=similarities,
         rows={split: embedded[split].stores[targets[0]].rows for split in SPLITS},
         shortened=sum(embedded[split].shortened for split in SPLITS),
@@ -339,6 +379,14 @@ def _decomposed(
         cluster_unit=embedded["test"].cluster_unit,
         text_note=embedded["test"].text_note,
     )
+    return result, fits
+
+
+def _tree(pairs: Pairwise) -> tuple[tuple[int, int, float], ...]:
+    r2 = np.array([[1.0 if value is None else value for value in row] for row in pairs.r2])
+    distance = np.clip(1 - (r2 + r2.T) / 2, 0, None)
+    merges = linkage(squareform(distance, checks=False), "average")
+    return tuple((int(a), int(b), float(d)) for a, b, d, _ in merges)
 
 
 def _similarities(
@@ -384,8 +432,8 @@ def _document_sums(
     documents = embedded.clusters.documents
     sums = {target: DocumentSums(fit, documents=documents) for target, fit in fits.items()}
     for rows, unit_N in embedded.units():
-        for one in sums.values():
-            one.update(rows, unit_N)
+        for document_sums in sums.values():
+            document_sums.update(rows, unit_N)
     return sums
 
 

@@ -13,7 +13,7 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -41,9 +41,6 @@ class RidgePath:
         if self.ridge in (self.ridges[0], self.ridges[-1]) and len(self.ridges) > 1:
             return f"the best ridge, {self.ridge:g}, is at the end of the path; widen it"
         return ""
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "note": self.note}
 
 
 def ridge_path(
@@ -134,11 +131,8 @@ def permuted_rows(
 ) -> dict[str, NDArray[np.floating[Any]]]:
     """The same rows, those of each model in a random order of their own: the null."""
     rng = np.random.default_rng(seed)
-    made = {}
-    for name, values in rows.items():
-        array = np.asarray(values)
-        made[name] = array[rng.permutation(len(array))]
-    return made
+    arrays = {name: np.asarray(values) for name, values in rows.items()}
+    return {name: array[rng.permutation(len(array))] for name, array in arrays.items()}
 
 
 def _each_and_others(parts: Sequence[Scatter]) -> list[tuple[Scatter, Scatter]]:

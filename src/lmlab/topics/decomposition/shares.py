@@ -20,8 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,9 +176,9 @@ class Pairwise:
 
     def ridge(self, target: str, basis: str) -> float:
         """That of one pair."""
-        found = self.ridges[self.names.index(target)][self.names.index(basis)]
-        assert found is not None, "a model is not regressed on itself"
-        return found
+        ridge = self.ridges[self.names.index(target)][self.names.index(basis)]
+        assert ridge is not None, "a model is not regressed on itself"
+        return ridge
 
     @property
     def mean(self) -> float:
@@ -297,9 +296,6 @@ class Shares:
         """R2 that belongs to no model alone: R2 less all unique parts."""
         return self.r2 - sum(self.unique.values())
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "shared": self.shared}
-
 
 def shares(
     train: Scatter,
@@ -344,15 +340,15 @@ def shares(
 def _exact(value: Callable[[Sequence[str]], float], basis: Sequence[str]) -> dict[str, float]:
     """Sum over subsets A without i of |A|! (m - |A| - 1)! / m! (v(A + i) - v(A))."""
     m = len(basis)
-    made = {}
+    shapley = {}
     for name in basis:
         others = [other for other in basis if other != name]
-        made[name] = sum(
+        shapley[name] = sum(
             (value([*subset, name]) - value(subset)) / (m * math.comb(m - 1, size))
             for size in range(m)
             for subset in itertools.combinations(others, size)
         )
-    return made
+    return shapley
 
 
 def _sampled(

@@ -25,7 +25,7 @@ All three are the same both ways. Shapes: N rows, X, Y widths of the two models.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -69,10 +69,6 @@ class Similarity:
     """The mean CCA over all permutations of the rows; above 1 where rows are too few for CCA."""
     procrustes: float
     procrustes_null: Null | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 class SimilarityRows:

@@ -1,25 +1,32 @@
-"""Tables and findings of decompositions, for the commands and for the study's page."""
+"""Tables of embeddings and decompositions, and how an R2 is written. Draws nothing."""
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import combinations
 
+from lmlab.numerics.random_effects import Interval
 from lmlab.pages.page import Table
-
-READING = (
-    "R² is pooled over the target's dimensions, so those of large variance rule it; whitened R² "
-    "counts all directions alike. Noise in training is what as many random features explain on "
-    "average; the null has the rows of every model in a random order of their own."
-)
+from lmlab.topics.decomposition.applying import AppliedMapping
+from lmlab.topics.decomposition.of_models import Embeddings, ModelsDecomposition
+from lmlab.topics.decomposition.similarity import Null
+from lmlab.topics.decomposition.zoo import ZooDecomposition
 
 
-def interval_text(interval: dict[str, Any]) -> str:
+def interval_text(interval: Interval) -> str:
     """An R2 with its interval."""
-    estimate = r2_text(interval["estimate"])
-    if interval["low"] is None:
+    estimate = r2_text(interval.estimate)
+    if interval.bounds is None:
         return f"{estimate} (no interval)"
-    ends = f"[{r2_text(interval['low'])}, {r2_text(interval['high'])}]"
-    return f"{estimate} {ends}".replace(" ", "\u00a0")  # never broken across lines
+    # never broken across lines
+    return f"{estimate} {bounds_text(interval)}".replace(" ", "\u00a0")
+
+
+def bounds_text(interval: Interval) -> str:
+    """The bounds of an R2 in brackets, or a dash."""
+    if interval.bounds is None:
+        return "–"
+    low, high = map(r2_text, interval.bounds)
+    return f"[{low},\u00a0{high}]"
 
 
 def r2_text(value: float | None) -> str:
@@ -27,72 +34,150 @@ def r2_text(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}".replace("-", "−")
 
 
-def target_table(values: dict[str, Any]) -> Table:
-    """A row a target (`DecompositionOfModels.to_json`)."""
-    rows: list[list[str | float | int]] = [
-        [
-            name,
-            interval_text(found["interval"]),
-            round(found["r2_train"], 3),
-            round(found["test"]["whitened_r2"], 3),
-            round(found["train_floor"], 3),
-            round(found["null"]["r2_test"], 3),
-            f"{found['ridge']:.0e}",
-        ]
-        for name, found in values["targets"].items()
+def decomposition_tables(result: ModelsDecomposition) -> list[Table]:
+    """Targets, pairs, similarities, and what else was asked for."""
+    further = [shares_table(result), training_table(result)]
+    return [
+        target_table(result),
+        pair_table(result),
+        similarity_table(result),
+        *(table for table in further if table.rows),
     ]
+
+
+def target_table(result: ModelsDecomposition) -> Table:
+    """A row a target."""
+    rows: list[list[str | float | int]] = []
+    for name, target in result.targets.items():
+        fit, null = target.fit, target.null
+        assert fit.test is not None, "scored on test"
+        assert null.test is not None, "scored on test"
+        rows.append([
+            name, target.interval.estimate, bounds_text(target.interval), fit.r2_train,
+            fit.test.whitened, fit.train_floor, null.test.r2, f"{fit.ridge:.0e}",
+        ])  # fmt: skip
     return Table(
-        ["target", "R² test [95 %]", "R² train", "whitened, test", "noise in training",
+        ["target", "R² test", "95 % interval", "R² train", "whitened, test", "noise in training",
          "null, test", "ridge"],
         rows,
         "Each target from all other models.",
     )  # fmt: skip
 
 
-def pair_table(values: dict[str, Any]) -> Table:
+def pair_table(result: ModelsDecomposition) -> Table:
     """R2 of each target (row) on each model alone (column)."""
-    pairs = values["pairwise"]
-    rows: list[list[str | float | int]] = [
-        [name, *(r2_text(value) for value in row)]
-        for name, row in zip(pairs["names"], pairs["r2_test"], strict=True)
-    ]
     return Table(
-        ["target (row), basis (column)", *pairs["names"]],
-        rows,
+        ["target (row), basis (column)", *result.pairs.names],
+        [
+            [name, *map(r2_text, row)]
+            for name, row in zip(result.pairs.names, result.pairs.r2, strict=True)
+        ],
         "R² on test of each model (row) on one other alone (column).",
     )
 
 
-def group_finding(values: dict[str, Any]) -> str:
-    """The finding of a whole set, or of a single target, in a sentence."""
-    group = values["group_correlation"]
-    if group is not None:
-        others = len(values["models"]) - 1
-        return (
-            f"On average {_share(group['estimate'])} of a model's variance is a linear function of "
-            f"the other {f'{others} models' if others > 1 else 'one'} (group correlation on test "
-            f"{interval_text(group)})."
-        )
-    ((name, found),) = values["targets"].items()
-    return (
-        f"{_share(found['interval']['estimate'])} of {name}'s variance is a linear function of "
-        f"{', '.join(found['basis'])} (R² on test {interval_text(found['interval'])})."
+def similarity_table(result: ModelsDecomposition) -> Table:
+    """A row a pair with a target in it."""
+    rows: list[list[str | float | int]] = []
+    for a, b in combinations(result.models, 2):
+        if a not in result.similarities:
+            continue
+        pair = result.similarities[a][b]
+        rows.append([
+            f"{a}, {b}", r2_text(pair.cka), _highest(pair.cka_null), pair.cca, pair.cca_floor,
+            pair.procrustes, _highest(pair.procrustes_null),
+        ])  # fmt: skip
+    return Table(
+        ["pair", "CKA", "unrelated, CKA", "CCA", "unrelated, CCA", "Procrustes",
+         "unrelated, Procrustes"],
+        rows,
+        "Similarities on test, and what unrelated features show: the highest of some shuffles of "
+        "the documents; of CCA the mean over all permutations of the rows.",
+    )  # fmt: skip
+
+
+def _highest(null: Null | None) -> str:
+    return r2_text(null and null.highest)
+
+
+def shares_table(result: ModelsDecomposition) -> Table:
+    """What each basis model contributes to each target's R2, where that was asked for."""
+    rows: list[list[str | float | int]] = []
+    for name, target in result.targets.items():
+        if (shares := target.shares) is None:
+            continue
+        for model, share in shares.shapley.items():
+            error = "exact" if (e := shares.standard_error) is None else r2_text(e[model])
+            rows.append([
+                f"{name} from {model}", share, error, shares.unique[model], shares.alone[model]
+            ])  # fmt: skip
+    return Table(
+        ["target and basis model", "Shapley share", "standard error of sampled orders",
+         "lost without it", "alone"],
+        rows,
+        "R² on test by basis model: Shapley shares add up to that of all.",
+    )  # fmt: skip
+
+
+def training_table(result: ModelsDecomposition) -> Table:
+    """How R2 varies with the training text, where folds were asked for."""
+    rows: list[list[str | float | int]] = [
+        [name, target.folds.r2, target.training_uncertainty.standard_error]
+        for name, target in result.targets.items()
+        if target.folds is not None and target.training_uncertainty is not None
+    ]
+    return Table(
+        ["target", "R² cross-validated in training", "standard error of R² test"],
+        rows,
+        "Over the training text: folds, and the jackknife that leaves out each.",
     )
 
 
-def notes(values: dict[str, Any]) -> list[str]:
-    """What a reader must know of single fits."""
-    made = [values["text"]] if "text" in values else []
-    for name, found in values["targets"].items():
-        for note in (found["note"], found["interval"]["note"], _path_note(found)):
-            if note and not note.startswith("one model each"):
-                made.append(f"{name}: {note}")
-    return made
+def length_table(result: ZooDecomposition) -> Table:
+    """The group correlation at each length of text."""
+    return Table(
+        ["tokens", "group correlation, test [95 %]", "training", "training rows", "test rows"],
+        [
+            [at.length, interval_text(at.group), r2_text(at.group_train), at.rows["train"],
+             at.rows["test"]]
+            for at in result.lengths
+        ],
+        "Group correlation by length of text.",
+    )  # fmt: skip
 
 
-def _path_note(found: dict[str, Any]) -> str:
-    return "" if found["ridge_path"] is None else found["ridge_path"]["note"]
+def zoo_table(result: ZooDecomposition) -> Table:
+    """The models that the study trained."""
+    return Table(
+        ["model", "objective", "size", "training tokens", "validation nats per token"],
+        [
+            [m.label, m.arm, m.size, m.tokens, f"{m.validation_nats_per_token:.3f}"]
+            for m in result.zoo
+        ],
+        "The zoo. Nats of masked models are of masked tokens, and not to be compared with those of "
+        "the others; those of a tower are both towers' together.",
+    )
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %".replace("-", "−")
+def embeddings_table(result: Embeddings) -> Table:
+    """A row a model."""
+    return Table(
+        ["model", "rows", "width", "folder"],
+        [[label, kept.rows, kept.width, kept.folder] for label, kept in result.models.items()],
+        f"Rows kept of the {result.split} split of {result.store}.",
+    )
+
+
+def agreement_table(result: AppliedMapping) -> Table:
+    """Mapped rows beside the target's own, in one row."""
+    agreement = result.agreement
+    return Table(
+        ["target", "rows", "R²", "mean cosine", "mean cosine about the mean", "neighbours",
+         "share of neighbours that are the same", "by chance"],
+        [[
+            result.target, agreement.rows, agreement.r2, agreement.cosine,
+            agreement.centred_cosine, agreement.neighbours, agreement.shared_neighbours,
+            agreement.chance,
+        ]],
+        "Mapped rows compared with the target's own.",
+    )  # fmt: skip
