@@ -10,7 +10,6 @@ from lmlab.pages.figures import Interval, Series, dendrogram, forest_plot, heat_
 from lmlab.pages.page import Figure
 from lmlab.pages.theme import SERIES_COLOURS
 from lmlab.pages.tree import leaf_order
-from lmlab.pages.wording import capital
 from lmlab.topics.decomposition.of_models import ModelsDecomposition
 from lmlab.topics.decomposition.tables import r2_text
 from lmlab.topics.decomposition.zoo import KindOfPairs, ZooDecomposition
@@ -27,8 +26,8 @@ def targets_forest(result: ModelsDecomposition) -> Figure:
     most = max(rows, key=lambda row: row.estimate)
     least = min(rows, key=lambda row: row.estimate)
     finding = (
-        f"{capital(most.label)} is most in the others (R² {r2_text(most.estimate)}), "
-        f"{least.label} least ({r2_text(least.estimate)})."
+        f"Most in the others is {most.label} (R² {r2_text(most.estimate)}), least {least.label} "
+        f"({r2_text(least.estimate)})."
     )
     if len(rows) == 1:
         finding = f"R² of {most.label} from all others is {r2_text(most.estimate)}."
