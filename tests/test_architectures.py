@@ -213,7 +213,7 @@ def by_transformers(lm: LanguageModel, request: Request) -> float:
     places = range(len(first), len(whole))
     total = 0.0
     with torch.no_grad():
-        if lm.objective.autoregressive:
+        if lm.objective.reading.autoregressive:
             logits_TV = lm.model(input_ids=torch.tensor(whole)[None], use_cache=False).logits[0]
             return float(logits_TV.double().log_softmax(-1)[
                 [p - 1 for p in places], whole[len(first):]
@@ -310,7 +310,7 @@ def test_a_bert_is_what_it_does_whatever_its_files_call_it(kind, decoder, tmp_pa
             config.pop("is_decoder", None)
         (tmp_path / "config.json").write_text(json.dumps(config))
         lm = open_model(tmp_path)
-        assert lm.objective.autoregressive == bool(decoder)
+        assert lm.objective.reading.autoregressive == bool(decoder)
         assert type(lm.model).__name__ == ("BertLMHeadModel" if decoder else "BertForMaskedLM")
         ids = torch.tensor([[0, 7, 9, 11, 2]])
         with torch.no_grad():

@@ -40,7 +40,9 @@ from lmlab.numerics.folded_regression import (
     sparsity_curve,
     together,
 )
+from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
+from lmlab.objectives.full import FullCrossEntropy
 from lmlab.objectives.masked import Masked
 from lmlab.topics.encoding import token_probability
 from lmlab.topics.encoding.encoding import (
@@ -446,9 +448,9 @@ def lm_of(architecture: Any = "gpt2", *, order="forward", rows=0) -> LanguageMod
     tokenizer = tokenizer.with_mask() if masked else tokenizer
     model = model_of(architecture, vocabulary=tokenizer.vocabulary + rows, tied=True, context=42)
     objective = (
-        Masked(tokenizer=tokenizer, settings=MaskingConfig(rate=0.3))
+        Objective(Masked(tokenizer=tokenizer, settings=MaskingConfig(rate=0.3)), FullCrossEntropy())
         if masked
-        else Causal(order=order, bos_id=tokenizer.bos_id)
+        else Objective(Causal(order=order, bos_id=tokenizer.bos_id), FullCrossEntropy())
     )
     return LanguageModel("made here", model, Backbone(model), tokenizer, objective, "tied", 40, {})
 
@@ -516,10 +518,12 @@ def test_the_command_on_a_trained_run(small_store, text_store, tmp_path, capsys)
 
 def test_a_model_whose_distribution_is_not_its_logits_is_refused(small_store):
     from lmlab.config.objective import HeadlessConfig
-    from lmlab.objectives.headless import Headless
+    from lmlab.objectives.headless import Contrastive
 
     lm = lm_of()
-    objective = Headless(order="forward", bos_id=12, settings=HeadlessConfig(cosine=True))
+    objective = Objective(
+        Causal(order="forward", bos_id=12), Contrastive(HeadlessConfig(cosine=True))
+    )
     cosine = LanguageModel("cosine", lm.model, lm.backbone, lm.tokenizer, objective, "tied", 40, {})
     with pytest.raises(UserError, match="cosine"):
         encode(cosine, small_store)

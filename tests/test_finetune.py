@@ -23,7 +23,8 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import open_model
 from lmlab.models.backbone import Backbone
 from lmlab.models.files import load_classifier
-from lmlab.objectives.classification import Classification, outputs_for
+from lmlab.objectives import from_record
+from lmlab.objectives.classification import WholeText, label_criterion, outputs_for
 from lmlab.run_folders.checkpoint import checkpoints, newest_checkpoint
 from lmlab.topics.finetuning.classify import reported_outputs
 from lmlab.topics.finetuning.options import FinetuneConfig
@@ -129,7 +130,7 @@ def test_neither_the_batch_nor_padding_changes_an_output(
     run = train(classifier(store, tmp_path / "run", parents(architecture)))
     model = load_classifier(str(run.checkpoint), fresh=None)
     record = json.loads((run.checkpoint / "lmlab.json").read_text())["objective"]
-    objective = Classification.from_record(record, order="forward", tokenizer=store.tokenizer)
+    objective = from_record(record, order="forward", tokenizer=store.tokenizer)
     texts = LabelledSplit(store.split(TEST), read_labels(store).by_split[TEST])
     alone, together = (
         outputs_for(objective, Backbone(model), texts, batch=batch) for batch in (1, 7)
@@ -140,7 +141,8 @@ def test_neither_the_batch_nor_padding_changes_an_output(
     bare = objective.batch([texts.text(0)], device=device)
     assert padded.inputs_BT.shape[1] > bare.inputs_BT.shape[1]
     with torch.no_grad():
-        wide, narrow = (objective.outputs_of(Backbone(model), b) for b in (padded, bare))
+        outputs_of = label_criterion(objective).outputs_of
+        wide, narrow = (outputs_of(Backbone(model), b) for b in (padded, bare))
     assert torch.allclose(wide, narrow, atol=1e-5)
 
 
@@ -375,10 +377,8 @@ def test_mistakes_are_named(text_store, tmp_path, parents):
 
 
 def test_a_text_is_read_in_the_order_of_its_model(text_store):
-    objective = Classification(
-        order="backward", tokenizer=text_store.tokenizer, classes=("a", "b"), both_ways=False
-    )
-    batch = objective.batch(
+    reading = WholeText(order="backward", tokenizer=text_store.tokenizer, both_ways=False)
+    batch = reading.batch(
         [LabelledText(np.array([7, 8, 9]), 1.0), LabelledText(np.array([5]), 0.0)],
         device=torch.device("cpu"),
     )

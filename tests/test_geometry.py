@@ -29,7 +29,9 @@ from lmlab.models.build import build_config, build_model
 from lmlab.models.layers import layer_states
 from lmlab.numerics.frequency import occurrence_deciles, rank_correlation, type_deciles
 from lmlab.numerics.geometry import Cloud, RowMoments, cloud, singular_values, spectrum
+from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
+from lmlab.objectives.full import FullCrossEntropy
 from lmlab.objectives.masked import Masked
 from lmlab.topics.geometry.geometry import Geometry, geometry
 from lmlab.topics.scoring.score import score
@@ -230,9 +232,9 @@ def lm_of(architecture: Any, *, order="forward", tied=True, context=40) -> Langu
     )
     model = build_model(built, seed=0, masked=masked).eval()
     objective = (
-        Masked(tokenizer=tokenizer, settings=MaskingConfig(rate=0.3))
+        Objective(Masked(tokenizer=tokenizer, settings=MaskingConfig(rate=0.3)), FullCrossEntropy())
         if masked
-        else Causal(order=order, bos_id=tokenizer.bos_id)
+        else Objective(Causal(order=order, bos_id=tokenizer.bos_id), FullCrossEntropy())
     )
     return LanguageModel(
         architecture, model, Backbone(model), tokenizer, objective, "tied" if tied else "untied",
@@ -243,7 +245,7 @@ def lm_of(architecture: Any, *, order="forward", tied=True, context=40) -> Langu
 def one_at_a_time(lm: LanguageModel, store, context: int) -> dict[str, Cloud]:
     """Clouds of the library's own hidden states: each window alone, so nothing is padded."""
     windows = evaluation_windows(store.split("validation"), context)
-    model, masked = lm.model, not lm.objective.autoregressive
+    model, masked = lm.model, not lm.objective.reading.autoregressive
     tokenizer, states = lm.tokenizer, {}
     for row in range(len(windows)):
         ids = windows.ids(row)[::-1] if lm.order == "backward" else windows.ids(row)

@@ -23,7 +23,10 @@ from lmlab.lm.sampling import sample
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.head import attach_bias
-from lmlab.objectives.headless import Headless, contrastive_loss
+from lmlab.objectives import from_record
+from lmlab.objectives.base import Objective
+from lmlab.objectives.causal import Causal
+from lmlab.objectives.headless import Contrastive, contrastive_loss
 from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
 from lmlab.training.setup import resolve, run_identity
@@ -49,7 +52,7 @@ def batch_of(objective, count=3):
 
 @pytest.mark.parametrize("order", ["forward", "backward"])
 def test_loss_is_cross_entropy_over_the_batch(order):
-    objective = Headless(order=order, bos_id=12, settings=HeadlessConfig())
+    objective = Objective(Causal(order=order, bos_id=12), Contrastive(HeadlessConfig()))
     backbone = tiny_backbone()
     batch = batch_of(objective)
     total, count = objective.loss(backbone, batch)
@@ -68,9 +71,11 @@ def test_loss_is_cross_entropy_over_the_batch(order):
 def test_the_mix_is_of_both_losses():
     bias_V = torch.randn(14)
     backbone = tiny_backbone(bias=bias_V)
-    plain = Headless(order="forward", bos_id=12, settings=HeadlessConfig())
+    plain = Objective(Causal(order="forward", bos_id=12), Contrastive(HeadlessConfig()))
     batch = batch_of(plain)
-    mixed = Headless(order="forward", bos_id=12, settings=HeadlessConfig(cross_entropy=0.25))
+    mixed = Objective(
+        Causal(order="forward", bos_id=12), Contrastive(HeadlessConfig(cross_entropy=0.25))
+    )
     targets = batch.targets_BT.flatten()
     full = torch.nn.functional.cross_entropy(
         backbone.logits(batch.inputs_BT).flatten(0, 1), targets, reduction="sum"
@@ -85,7 +90,7 @@ def test_the_mix_is_of_both_losses():
 def test_it_scores_with_its_similarity_and_the_bias(settings):
     bias_V = torch.randn(14)
     backbone = tiny_backbone(bias=bias_V)
-    objective = Headless(order="forward", bos_id=12, settings=settings)
+    objective = Objective(Causal(order="forward", bos_id=12), Contrastive(settings))
     batch = batch_of(objective)
     hidden = backbone.hidden(batch.inputs_BT)
     embedding = backbone.model.transformer.wte.weight
@@ -99,10 +104,9 @@ def test_it_scores_with_its_similarity_and_the_bias(settings):
     torch.testing.assert_close(
         objective.score(backbone, batch).flatten(), expected.detach().double(), atol=1e-5, rtol=1e-5
     )
-    again = Headless.from_record(
-        objective.record(), order="forward", tokenizer=symbols_tokenizer(12)
-    )
-    assert again.settings == settings
+    again = from_record(objective.record(), order="forward", tokenizer=symbols_tokenizer(12))
+    assert isinstance(again.criterion, Contrastive)
+    assert (again.name, again.criterion.settings) == ("headless", settings)
 
 
 def test_the_optimum_and_the_prior_are_the_distribution():

@@ -39,8 +39,10 @@ from lmlab.lm.likelihood import Request, log_likelihoods, rolling_log_likelihood
 from lmlab.lm.sampling import sample
 from lmlab.models.activations import fused_gelu
 from lmlab.models.backbone import Backbone
+from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
-from lmlab.objectives.headless import Headless
+from lmlab.objectives.full import FullCrossEntropy
+from lmlab.objectives.headless import Contrastive
 from lmlab.training.loop import train
 from tolerances import NATS_A_TOKEN, near
 
@@ -186,7 +188,7 @@ def test_a_headless_model_scores_with_its_prior(lms, text_store):
     for objective, logits_of in (
         (lm.objective, logits),
         (
-            Headless(order="forward", bos_id=lm.tokenizer.bos_id, settings=sharp),
+            Objective(Causal(order="forward", bos_id=lm.tokenizer.bos_id), Contrastive(sharp)),
             lambda ids: logits(ids, 10.0, lambda x: unit(x, dim=-1)),
         ),
     ):
@@ -392,7 +394,7 @@ def chain_models(symbols=3, context=6):
             model=model,
             backbone=Backbone(model),
             tokenizer=symbols_tokenizer(symbols),
-            objective=Causal(order=order, bos_id=symbols),
+            objective=Objective(Causal(order=order, bos_id=symbols), FullCrossEntropy()),
             head="none",
             context=context,
             record={"own": True},
@@ -445,7 +447,9 @@ def test_what_does_not_fit_is_cut_from_the_left():
 def test_what_cannot_be_asked(lms, foreign):
     made, _, _ = chain_models()
     lm = made["forward"]
-    permuted = replace(lm, objective=Causal(order="permutation:1", bos_id=3))
+    permuted = replace(
+        lm, objective=Objective(Causal(order="permutation:1", bos_id=3), FullCrossEntropy())
+    )
     with pytest.raises(UserError, match="reads in the order permutation:1"):
         log_likelihoods(permuted, asked())
     with pytest.raises(UserError, match=r"item 0: '' is no token of its own"):

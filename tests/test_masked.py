@@ -37,8 +37,10 @@ from lmlab.lm.language_model import open_model
 from lmlab.lm.sampling import sample
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
+from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
-from lmlab.objectives.headless import HeadlessMasked
+from lmlab.objectives.full import FullCrossEntropy
+from lmlab.objectives.headless import Contrastive
 from lmlab.objectives.masked import Masked
 from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
@@ -80,7 +82,9 @@ def test_the_loss_is_the_librarys_at_the_chosen_positions(architecture):
     model, lengths = small_model(architecture), (20, 13, 9)
     backbone = Backbone(model)
     assert backbone.linear
-    objective = Masked(tokenizer=TOKENIZER, settings=MaskingConfig(rate=0.3))
+    objective = Objective(
+        Masked(tokenizer=TOKENIZER, settings=MaskingConfig(rate=0.3)), FullCrossEntropy()
+    )
     objective.check(backbone)
     windows = windows_of(lengths)
     batch = objective.batch(windows, device=CPU, keys=row_keys(range(3), 5))
@@ -101,7 +105,9 @@ def test_the_loss_is_the_librarys_at_the_chosen_positions(architecture):
 def test_every_token_is_scored_once_from_the_others(architecture):
     model, lengths = small_model(architecture), (20, 13, 5)
     backbone, passes = Backbone(model), 4
-    objective = Masked(tokenizer=TOKENIZER, settings=MaskingConfig(rate=0.25))
+    objective = Objective(
+        Masked(tokenizer=TOKENIZER, settings=MaskingConfig(rate=0.25)), FullCrossEntropy()
+    )
     batch = objective.batch(windows_of(lengths), device=CPU)
     nats_Bn = objective.score(backbone, batch)
     assert nats_Bn.shape == (3, 20)
@@ -135,8 +141,8 @@ def test_every_token_is_scored_once_from_the_others(architecture):
 def test_headless_masked_is_cross_entropy_over_the_chosen_targets():
     model = small_model("bert")
     backbone = Backbone(model)
-    objective = HeadlessMasked(
-        tokenizer=TOKENIZER, settings=MaskingConfig(rate=0.3), headless=HeadlessConfig()
+    objective = Objective(
+        Masked(tokenizer=TOKENIZER, settings=MaskingConfig(rate=0.3)), Contrastive(HeadlessConfig())
     )
     objective.check(backbone)
     batch = objective.batch(windows_of((20, 20)), device=CPU, keys=row_keys(range(2), 1))

@@ -25,8 +25,10 @@ from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model, parameters
 from lmlab.models.files import load_weights, model_files
+from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.cross_entropy import IGNORED
+from lmlab.objectives.full import FullCrossEntropy
 
 V = 30
 STOCK = ["gpt2", "neox", "llama"]
@@ -309,7 +311,7 @@ def test_a_soft_capped_head_is_left_to_the_model(tmp_path):
     assert not backbone.linear
     model.get_output_embeddings().weight.data *= 1000
     assert 25 < logits(model, some_ids()).abs().max() <= 30
-    objective = Causal(order="backward", bos_id=28)
+    objective = Objective(Causal(order="backward", bos_id=28), FullCrossEntropy())
     batch = objective.batch([w.numpy() for w in some_ids()], device=torch.device("cpu"))
     batch.targets_BT[0, 5:] = IGNORED
     expected = torch.nn.functional.cross_entropy(

@@ -19,8 +19,10 @@ from lmlab.data.order import check_order, reading_order
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.objectives import from_record
+from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.cross_entropy import IGNORED
+from lmlab.objectives.full import FullCrossEntropy
 
 CPU = torch.device("cpu")
 ORDERS = ["forward", "backward", "permutation:0", "permutation:1", "permutation:17"]
@@ -68,12 +70,12 @@ def test_unknown_objectives():
     with pytest.raises(UserError, match="unknown objective 'clairvoyant'; this lmlab knows causal"):
         from_record({"name": "clairvoyant"}, order="forward", tokenizer=symbols_tokenizer(3))
     rebuilt = from_record(
-        Causal(order="backward", bos_id=3).record(),
+        Objective(Causal(order="backward", bos_id=3), FullCrossEntropy()).record(),
         order="backward",
         tokenizer=symbols_tokenizer(3),
     )
-    assert isinstance(rebuilt, Causal)
-    assert (rebuilt.order, rebuilt.bos_id) == ("backward", 3)
+    assert isinstance(rebuilt.reading, Causal)
+    assert (rebuilt.name, rebuilt.order, rebuilt.reading.bos_id) == ("causal", "backward", 3)
 
 
 class ExactModel(torch.nn.Module):
@@ -102,7 +104,10 @@ def test_exact_models_of_any_order_give_the_joint(order):
     rng = np.random.default_rng(0)
     joint = rng.gamma(0.3, size=(symbols,) * n) + 1e-9
     joint /= joint.sum()
-    objective, backbone = Causal(order=order, bos_id=symbols), Backbone(ExactModel(joint, order))
+    objective, backbone = (
+        Objective(Causal(order=order, bos_id=symbols), FullCrossEntropy()),
+        Backbone(ExactModel(joint, order)),
+    )
     assert not backbone.linear
     strings = [np.array(s) for s in itertools.product(range(symbols), repeat=n)]
     nats_N = objective.score(backbone, objective.batch(strings, device=CPU)).sum(1).numpy()

@@ -23,10 +23,10 @@ from lmlab.lm.likelihood import Request, log_likelihoods
 from lmlab.lm.shared_prefixes import can_read_trees, tree_batch, trees
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
-from lmlab.objectives.base import IGNORED
+from lmlab.objectives.base import IGNORED, Objective
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.full import FullCrossEntropy
-from lmlab.objectives.headless import Headless
+from lmlab.objectives.headless import Contrastive
 from tolerances import near
 
 SYMBOLS = 4
@@ -114,7 +114,7 @@ def lm_of(architecture: Any, **settings: Any) -> LanguageModel:
         model=model,
         backbone=Backbone(model),
         tokenizer=symbols_tokenizer(SYMBOLS),
-        objective=Causal(order="forward", bos_id=SYMBOLS),
+        objective=Objective(Causal(order="forward", bos_id=SYMBOLS), FullCrossEntropy()),
         head="none",
         context=64,
         record={"own": True},
@@ -164,8 +164,9 @@ def test_models_that_read_otherwise_are_left_alone():
     """Headless with a cosine scores its own way and can; a model that counts positions by itself,
     and one in float64, whose mask would be of another type, are read plainly."""
     lm = lm_of("gpt2", tied=True)
-    cosine = Headless(
-        order="forward", bos_id=SYMBOLS, settings=HeadlessConfig(cosine=True, temperature=0.2)
+    cosine = Objective(
+        Causal(order="forward", bos_id=SYMBOLS),
+        Contrastive(HeadlessConfig(cosine=True, temperature=0.2)),
     )
     assert can_read_trees(cosine.criterion, lm.backbone, BRANCHED, filler=SYMBOLS, most=64)
 

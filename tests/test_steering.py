@@ -24,7 +24,9 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.export import constant_direction
 from lmlab.models.head import attach_bias
+from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
+from lmlab.objectives.full import FullCrossEntropy
 from lmlab.topics.encoding.edits import (
     exact_sizes,
     minimum_norm_direction,
@@ -257,7 +259,7 @@ def lm(small_store) -> LanguageModel:
     tokenizer = symbols_tokenizer(SYMBOLS)
     model = model_of(vocabulary=tokenizer.vocabulary)
     attach_bias(model, torch.linspace(-1, 1, tokenizer.vocabulary), learnt=False)
-    objective = Causal(order="backward", bos_id=tokenizer.bos_id)
+    objective = Objective(Causal(order="backward", bos_id=tokenizer.bos_id), FullCrossEntropy())
     return LanguageModel("made", model, Backbone(model), tokenizer, objective, "untied", 20, {})
 
 
@@ -325,9 +327,9 @@ def test_jensen_shannon_from_the_edited_tokens_alone():
 def test_tokens_are_read_from_texts(text_store):
     tokenizer = text_store.tokenizer
     model = model_of(vocabulary=tokenizer.vocabulary)
+    objective = Objective(Causal(order="forward", bos_id=0), FullCrossEntropy())
     lm = LanguageModel(
-        "made", model, Backbone(model), tokenizer, Causal(order="forward", bos_id=0), "untied", 20,
-        {},
+        "made", model, Backbone(model), tokenizer, objective, "untied", 20, {},
     )  # fmt: skip
     assert parse_factors(lm, ["e=0.5", "==2"]) == {
         int(tokenizer.encode("e")[0]): 0.5, int(tokenizer.encode("=")[0]): 2.0

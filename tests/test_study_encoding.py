@@ -18,7 +18,9 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.export import constant_direction
 from lmlab.models.head import attach_bias
+from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
+from lmlab.objectives.full import FullCrossEntropy
 from lmlab.topics.encoding import study as study
 from lmlab.topics.encoding.written_prior import written_prior
 from tolerances import OF_FLOAT32, near
@@ -105,9 +107,9 @@ def test_a_prior_is_written_exactly_where_a_direction_is_constant(architecture, 
             model.transformer.ln_f.bias[0] = 2.0
         assert constant_direction(model) is not None
     attach_bias(model, bias_V, learnt=False)
+    objective = Objective(Causal(order="forward", bos_id=12), FullCrossEntropy())
     lm = LanguageModel(
-        "made", model, Backbone(model), tokenizer, Causal(order="forward", bos_id=12), "untied",
-        20, {},
+        "made", model, Backbone(model), tokenizer, objective, "untied", 20, {},
     )  # fmt: skip
     made = {one.head: one for one in written_prior(lm, store_with_test, context=16)}
     assert made["with the bias"].difference.estimate == 0
@@ -148,9 +150,9 @@ def test_without_a_bias_there_is_nothing_to_write(store_with_test):
         ),
         seed=0,
     ).eval()  # fmt: skip
+    objective = Objective(Causal(order="forward", bos_id=12), FullCrossEntropy())
     lm = LanguageModel(
-        "made", model, Backbone(model), tokenizer, Causal(order="forward", bos_id=12), "untied",
-        20, {},
+        "made", model, Backbone(model), tokenizer, objective, "untied", 20, {},
     )  # fmt: skip
     with pytest.raises(UserError, match="no output bias"):
         written_prior(lm, store_with_test)

@@ -152,9 +152,10 @@ def test_several_corpora_stand_side_by_side(finished):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "reading"), [("bert", "-masked"), ("lstm", "-cloze"), ("llama", "")]
+    ("architecture", "reading"), [("bert", "masked"), ("lstm", "cloze"), ("llama", "causal")]
 )
 def test_requests_of_other_ways_of_reading(text_store, tmp_path, architecture, reading):
+    objective = {"masked": "towers-masked", "cloze": "towers-cloze", "causal": "towers"}[reading]
     heads = None if architecture == "lstm" else 1
     config = TowersStudyConfig(
         lab=tmp_path, cloze=architecture == "lstm",
@@ -164,14 +165,14 @@ def test_requests_of_other_ways_of_reading(text_store, tmp_path, architecture, r
     assert ("split" in made) == (architecture != "lstm")
     for arm in made.values():
         asked = request(config, text_store, arm, 0)
-        assert asked.objective == f"towers{reading}"
+        assert asked.objective == objective
         assert weights(asked, text_store) > 0
-    if reading != "-cloze":
+    if reading != "cloze":
         wanted = weights(request(config, text_store, made["cooperative"], 0), text_store)
         one = single(config, text_store, 0)
         assert weights(one, text_store) == pytest.approx(wanted, rel=0.15)
         assert one.towers == TowersConfig("concat", split=True)
-        assert one.objective == f"towers{reading}"
+        assert one.objective == objective
 
 
 def test_what_cannot_be_studied_is_said(tmp_path, capsys, text_folder, monkeypatch):

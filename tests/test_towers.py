@@ -21,7 +21,7 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_model, build_towers_config
 from lmlab.models.files import load_pretrained, model_files
 from lmlab.models.towers import with_probes
-from lmlab.objectives.base import IGNORED, Batch
+from lmlab.objectives.base import IGNORED, Batch, Objective
 from lmlab.objectives.cloze import Cloze
 from lmlab.objectives.full import FullCrossEntropy
 from lmlab.objectives.towers import FusedTowers, joint_nats, tower_nats, tower_rows
@@ -305,7 +305,10 @@ def test_one_recurrent_tower_reads_forward_and_one_backward(architecture, positi
 
 def test_padding_changes_no_score_of_towers_from_both_ends():
     model = towers("lstm", cloze=True)
-    objective, backbone = Cloze(bos_id=48, end_id=49), Backbone(model)
+    objective, backbone = (
+        Objective(Cloze(bos_id=48, end_id=49), FullCrossEntropy()),
+        Backbone(model),
+    )
     objective.check(backbone)
     windows = [ids(1, n, seed=n)[0].numpy() for n in (3, 10, 7)]
     device = torch.device("cpu")

@@ -20,7 +20,7 @@ from lmlab.config.training import CheckpointConfig, OptimizerConfig, ScheduleCon
 from lmlab.data.windows import TrainingWindows, evaluation_windows
 from lmlab.errors import UserError
 from lmlab.lm.language_model import open_model
-from lmlab.objectives.causal import Causal
+from lmlab.objectives.base import Objective
 from lmlab.run_folders.checkpoint import checkpoint_folder, checkpoints, verify_checkpoint
 from lmlab.topics.scoring.score import score
 from lmlab.training import loop
@@ -298,7 +298,7 @@ def test_a_non_finite_value_stops_before_the_update(
         small_store, tmp_path / "run", checkpoints=CheckpointConfig(every=3), micro_batch=micro
     )
     batch_of_step_5 = TrainingWindows(small_store.split("train"), 8, batch=4, seed=0).indices(4)
-    loss = Causal.loss
+    loss = Objective.loss
     seen, models = [], []
 
     def poisoned(self, backbone, batch):
@@ -311,7 +311,7 @@ def test_a_non_finite_value_stops_before_the_update(
             total.register_hook(lambda gradient: gradient * float("inf"))
         return total, count
 
-    monkeypatch.setattr("lmlab.objectives.causal.Causal.loss", poisoned)
+    monkeypatch.setattr("lmlab.objectives.base.Objective.loss", poisoned)
     snapshots = []
     step = loop.Optimizers.step
     monkeypatch.setattr(

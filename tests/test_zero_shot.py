@@ -25,7 +25,9 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
+from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
+from lmlab.objectives.full import FullCrossEntropy
 from lmlab.topics.scoring.tasks_of_runs import compared
 from lmlab.topics.scoring.zero_shot import Estimate, credit, mean_of_sets, zero_shot
 from lmlab.training.loop import train
@@ -57,7 +59,7 @@ def lm_of(model, order="forward", symbols=4):
         model=model,
         backbone=Backbone(model),
         tokenizer=symbols_tokenizer(symbols),
-        objective=Causal(order=order, bos_id=symbols),
+        objective=Objective(Causal(order=order, bos_id=symbols), FullCrossEntropy()),
         head="none",
         context=32,
         record={"own": True},

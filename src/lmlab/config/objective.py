@@ -1,28 +1,68 @@
-"""What a model is trained to do. Imports no torch."""
+"""What a model is trained to do: the objectives by name, and their options. Imports no torch.
+
+An objective is a reading (what the model sees of a text, and what it has to predict) and a
+criterion (how its predictions are held against the text). The classes of both are registered in
+`lmlab.objectives`; here every pair that can be asked for has its name.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lmlab.config.numbers import Options
 from lmlab.errors import UserError
 
-ObjectiveName = Literal[
-    "causal",
-    "headless",
-    "masked",
-    "headless-masked",
-    "towers",
-    "towers-masked",
-    "towers-cloze",
-    "probe",
-    "probe-masked",
-    "probe-cloze",
-    "classification",
-]
-HEADLESS_OBJECTIVES = ("headless", "headless-masked")
-MASKED_OBJECTIVES = ("masked", "headless-masked", "towers-masked", "probe-masked")
+ReadingName = Literal["causal", "masked", "cloze", "whole-text"]
+CriterionName = Literal["softmax", "contrastive", "fused-towers", "tower-probes", "labels"]
+
+
+class Pair(NamedTuple):
+    """The two parts of an objective."""
+
+    reading: ReadingName
+    criterion: CriterionName
+
+
+OBJECTIVES: dict[str, Pair] = {
+    "causal": Pair("causal", "softmax"),
+    "headless": Pair("causal", "contrastive"),
+    "masked": Pair("masked", "softmax"),
+    "headless-masked": Pair("masked", "contrastive"),
+    "towers": Pair("causal", "fused-towers"),
+    "towers-masked": Pair("masked", "fused-towers"),
+    "towers-cloze": Pair("cloze", "fused-towers"),
+    "probe": Pair("causal", "tower-probes"),
+    "probe-masked": Pair("masked", "tower-probes"),
+    "probe-cloze": Pair("cloze", "tower-probes"),
+    "classification": Pair("whole-text", "labels"),
+    "cloze": Pair("cloze", "softmax"),
+}
+_NAMES = {pair: name for name, pair in OBJECTIVES.items()}
+OPTIONS_OF = {"headless": "contrastive", "masking": "masked", "towers": "fused-towers"}
+"""Groups of options, and the reading or criterion that has them."""
+if TYPE_CHECKING:
+    ObjectiveName = str
+else:
+    # "cloze" is how trained towers are scored; nothing is trained so
+    ObjectiveName = Literal[tuple(name for name in OBJECTIVES if name != "cloze")]
+
+
+def pair_of(name: object) -> Pair:
+    """The reading and the criterion of an objective. `UserError` for an unknown name."""
+    if name not in OBJECTIVES:
+        raise UserError(f"unknown objective {name!r}; this lmlab knows {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[str(name)]
+
+
+def objective_name(reading: ReadingName, criterion: CriterionName) -> str:
+    """The name of a pair, as `--objective` takes it. `UserError` for a pair without a name."""
+    name = _NAMES.get(Pair(reading, criterion))
+    if name is None:
+        raise UserError(f"no objective reads a text as {reading} and has the criterion {criterion}")
+    return name
+
+
 OutputBias = Literal["none", "fixed", "learnt"]
 CandidateLaw = Literal["batch", "other-windows", "unigram", "mixture"]
 

@@ -8,9 +8,6 @@ from typing import Literal
 from lmlab.config.numbers import Options
 from lmlab.errors import UserError
 
-TOWER_OBJECTIVES = ("towers", "towers-masked", "towers-cloze")
-PROBE_OBJECTIVES = ("probe", "probe-masked", "probe-cloze")
-CLOZE_OBJECTIVES = ("towers-cloze", "probe-cloze")
 Fusion = Literal["concat", "product", "mixture", "minimum", "independent"]
 
 

@@ -15,19 +15,16 @@ from lmlab.config import to_mapping
 from lmlab.config.model import MASKED, ModelConfig
 from lmlab.config.numbers import Options, at_least
 from lmlab.config.objective import (
-    HEADLESS_OBJECTIVES,
-    MASKED_OBJECTIVES,
+    OBJECTIVES,
+    OPTIONS_OF,
     HeadlessConfig,
     MaskingConfig,
     ObjectiveName,
     OutputBias,
+    Pair,
+    pair_of,
 )
-from lmlab.config.towers import (
-    CLOZE_OBJECTIVES,
-    PROBE_OBJECTIVES,
-    TOWER_OBJECTIVES,
-    TowersConfig,
-)
+from lmlab.config.towers import TowersConfig
 from lmlab.errors import UserError
 
 
@@ -231,16 +228,15 @@ class TrainConfig(Options):
                 "--headless.candidates other-windows needs at least 2 windows a micro-batch: use a "
                 "larger --batch or --micro-batch, or the candidates unigram"
             )
-        if not self.is_headless and self.headless != HeadlessConfig():
-            raise UserError("--headless.* settings are for --objective headless, headless-masked")
-        if not self.is_masked and self.masking != MaskingConfig():
-            raise UserError("--masking.* settings are for --objective masked, headless-masked")
-        if self.objective == "classification":
+        for options, part in OPTIONS_OF.items():
+            values = getattr(self, options)
+            if part not in self.pair and values != type(values)():
+                fitting = ", ".join(name for name, pair in OBJECTIVES.items() if part in pair)
+                raise UserError(f"--{options}.* settings are for --objective {fitting}")
+        if self.is_classification:
             self._check_classification()
         elif self.class_balanced:
             raise UserError("--class-balanced is for --objective classification")
-        if not self.is_towers and self.towers != TowersConfig():
-            raise UserError("--towers.* settings are for --objective towers, towers-masked, -cloze")
         if self.reads_both_sides and self.order != "forward":
             raise UserError(f"--order {self.order}: a masked model reads both ways; leave it out")
         if self.is_probe and (
@@ -281,24 +277,33 @@ class TrainConfig(Options):
             )
 
     @property
+    def pair(self) -> Pair:
+        """How the objective reads a text, and its criterion."""
+        return pair_of(self.objective)
+
+    @property
     def is_headless(self) -> bool:
-        return self.objective in HEADLESS_OBJECTIVES
+        return self.pair.criterion == "contrastive"
 
     @property
     def is_masked(self) -> bool:
-        return self.objective in MASKED_OBJECTIVES
+        return self.pair.reading == "masked"
 
     @property
     def is_towers(self) -> bool:
-        return self.objective in TOWER_OBJECTIVES
+        return self.pair.criterion == "fused-towers"
 
     @property
     def is_probe(self) -> bool:
-        return self.objective in PROBE_OBJECTIVES
+        return self.pair.criterion == "tower-probes"
+
+    @property
+    def is_classification(self) -> bool:
+        return self.pair.criterion == "labels"
 
     @property
     def is_cloze(self) -> bool:
-        return self.objective in CLOZE_OBJECTIVES
+        return self.pair.reading == "cloze"
 
     @property
     def reads_both_sides(self) -> bool:
@@ -308,8 +313,7 @@ class TrainConfig(Options):
     def positions(self) -> int:
         """Positions of the model's input: what is read from both sides, or by a classifier, may
         have a token at either end."""
-        dressed = self.reads_both_sides or self.objective == "classification"
-        return self.context + 2 if dressed else self.context
+        return self.context if self.pair.reading == "causal" else self.context + 2
 
     def objective_record(self) -> dict[str, Any]:
         """What `objectives.from_record` builds the objective from."""
@@ -351,15 +355,12 @@ class TrainConfig(Options):
         for name in ("store", "out", "device", "threads", "strict", "fsdp"):
             values.pop(name, None)
         # What is not used decides nothing
-        if not self.is_headless:
-            values.pop("headless")
-        elif self.headless.is_published_law:  # as before there were other laws
+        for options, part in OPTIONS_OF.items():
+            if part not in self.pair:
+                values.pop(options)
+        if self.is_headless and self.headless.is_published_law:  # as before there were other laws
             values["headless"].pop("candidates")
-        if not self.is_masked:
-            values.pop("masking")
-        if not self.is_towers:
-            values.pop("towers")
-        elif self.towers.losses == "joint":
+        if self.is_towers and self.towers.losses == "joint":
             values["towers"].pop("losses")
         if self.output_bias == "none":
             values.pop("output_bias")

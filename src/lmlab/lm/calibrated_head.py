@@ -81,7 +81,7 @@ def calibrate(
     """
     lm.check_store(store)
     bias_V = lm.backbone.bias_V
-    if bias_V is None or not lm.objective.scores_own_logits:
+    if bias_V is None or not lm.objective.criterion.scores_own_logits:
         raise UserError(
             f"{lm.name}: only a headless model without cosine and temperature, or one with an "
             "output bias at the log-unigram, has two scalars to calibrate"

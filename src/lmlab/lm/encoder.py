@@ -93,7 +93,7 @@ class Encoder:
 
     def _own(self, ids_n: np.ndarray, spans_n2: np.ndarray, objective: Objective) -> Encoded:
         order = reading_order(objective.order, len(ids_n))
-        last = [] if objective.autoregressive else [self.tokenizer.end_of_text_id]
+        last = [self.tokenizer.end_of_text_id] if objective.reading.ends else []
         empty = np.zeros((1, 2), dtype=np.int64)
         return Encoded(
             np.concatenate([[self.tokenizer.bos_id], ids_n[order], last]).astype(np.int64),
@@ -131,8 +131,7 @@ def encoder_of(lm: LanguageModel) -> Encoder:
     body = getattr(lm.model, "base_model", lm.model)
     if body is lm.model:
         raise UserError(f"{lm.name}: its hidden states cannot be read")
-    ends = 0 if lm.objective.autoregressive else 2
-    limit = lm.context + ends
+    limit = lm.context + lm.objective.reading.ends
     whole = Encoder(
         lm.name,
         body,

@@ -30,7 +30,7 @@ def export_model(lm: LanguageModel, out: Path) -> Path:
             f"{lm.name}: a tower is exported with the other one; give {lm.name[:-2]}, "
             f"whose towers are then {out}@1 and {out}@2"
         )
-    if not lm.objective.scores_own_logits:
+    if not lm.objective.criterion.scores_own_logits:
         raise UserError(
             f"{lm.name} was trained with a cosine or a temperature, which transformers' "
             "models do not have"

@@ -12,7 +12,7 @@ Notable:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +22,8 @@ import torch
 from transformers import AutoConfig
 
 import lmlab.models  # noqa: F401 - registers lmlab's own classes
-from lmlab.config import to_mapping
 from lmlab.config.hub import where_from
-from lmlab.config.objective import MaskingConfig
+from lmlab.config.objective import MaskingConfig, pair_of
 from lmlab.data.order import FORWARD
 from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TextTokenizer, load_tokenizer, pretrained_tokenizer
@@ -36,7 +35,9 @@ from lmlab.models.head import attach_bias, read_bias
 from lmlab.models.towers import TwoTower
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
-from lmlab.objectives.towers import plain_record
+from lmlab.objectives.causal import Causal
+from lmlab.objectives.full import FullCrossEntropy
+from lmlab.objectives.masked import Masked
 from lmlab.progress import say
 from lmlab.run_folders.checkpoint import read_json_file, usable_checkpoint
 
@@ -70,7 +71,9 @@ class LanguageModel:
     @property
     def conditions(self) -> str:
         """What each token is scored from, and the token that windows begin with."""
-        return f"{self.objective.conditions}; windows begin with {self.tokenizer.begins_with}"
+        return (
+            f"{self.objective.reading.conditions}; windows begin with {self.tokenizer.begins_with}"
+        )
 
     @cached_property
     def unused_rows(self) -> np.ndarray:
@@ -122,7 +125,7 @@ def open_model(
     path = usable_checkpoint(place)
     if (path / "lmlab.json").is_file():
         lm = _own(path, str(path_or_hub_id), tower, device=device, raw_head=raw_head)
-        reads = "causal" if lm.objective.autoregressive else "masked"
+        reads = "causal" if lm.objective.reading.autoregressive else "masked"
         if objective not in ("auto", reads):
             raise UserError(
                 f"{path_or_hub_id} is a {reads} model of lmlab and cannot be scored as a "
@@ -134,13 +137,7 @@ def open_model(
 
 def plain_objective(lm: LanguageModel) -> Objective:
     """The model's objective with cross-entropy, for a head that is no longer the embedding."""
-    record = lm.objective.record()
-    plain: dict[str, Any] = {"name": "causal"}
-    if record["name"] == "cloze":
-        plain = {"name": "cloze"}
-    elif "masking" in record:
-        plain = {"name": "masked", "masking": record["masking"]}
-    return from_record(plain, order=lm.order, tokenizer=lm.tokenizer)
+    return replace(lm.objective, criterion=FullCrossEntropy())
 
 
 def _load_model(name: str, device: str, *, masked: bool) -> Any:
@@ -162,16 +159,16 @@ def _own(path: Path, name: str, tower: int | None, *, device: str, raw_head: boo
     needed = {"tokenizer_fingerprint", "objective", "order", "head", "context"}
     if record.get("format") != RECORD_FORMAT or not needed <= record.keys():
         raise UserError(f"{path / 'lmlab.json'}: not the record of an lmlab model")
-    if record["objective"].get("name") == "classification":
+    pair = pair_of(record["objective"].get("name"))
+    if pair.criterion == "labels":
         raise UserError(f"{name} is a classifier of texts; it gives tokens no probability")
     tokenizer = load_tokenizer(path)
     if tokenizer.fingerprint != record["tokenizer_fingerprint"]:
         raise UserError(f"{path}: the tokenizer is not the one this model was trained with")
-    masked = "masking" in record["objective"]
-    model = _load_model(str(path), device, masked=masked)
-    objective = record["objective"]
+    model = _load_model(str(path), device, masked=pair.reading == "masked")
+    objective = from_record(record["objective"], order=record["order"], tokenizer=tokenizer)
     if isinstance(model, TwoTower):
-        objective, model.view = plain_record(objective), tower
+        objective, model.view = replace(objective, criterion=FullCrossEntropy()), tower
     elif tower is not None:
         raise UserError(f"{name}: this model has no towers; leave out @{tower + 1}")
     head, bias_V = record["head"], read_bias(path)
@@ -187,7 +184,7 @@ def _own(path: Path, name: str, tower: int | None, *, device: str, raw_head: boo
         model=model,
         backbone=Backbone(model),
         tokenizer=tokenizer,
-        objective=from_record(objective, order=record["order"], tokenizer=tokenizer),
+        objective=objective,
         head=head if tower is None else f"of tower {tower + 1}",
         context=record["context"],
         record=record,
@@ -212,9 +209,11 @@ def _foreign(name: str, *, device: str, objective: str) -> LanguageModel:
     check_tokenizer(name, backbone.model, tokenizer)
     if masked and tokenizer.mask_id is None:
         raise UserError(f"{name}: its tokenizer has no mask token, so nothing can be masked")
-    record: dict[str, Any] = {"name": "causal"}
-    if masked:
-        record = {"name": "masked", "masking": to_mapping(MaskingConfig())}
+    reading = (
+        Masked(tokenizer=tokenizer, settings=MaskingConfig())
+        if masked
+        else Causal(order=FORWARD, bos_id=tokenizer.bos_id)
+    )
     head = backbone.model.get_output_embeddings()
     tied = head is not None and head.weight is backbone.embedding_VD
     length = input_length(backbone.model, backbone.behaviour.table)
@@ -223,7 +222,7 @@ def _foreign(name: str, *, device: str, objective: str) -> LanguageModel:
         model=backbone.model,
         backbone=backbone,
         tokenizer=tokenizer,
-        objective=from_record(record, order=FORWARD, tokenizer=tokenizer),
+        objective=Objective(reading, FullCrossEntropy()),
         head="tied" if tied else "untied",
         context=_context(name, length, masked=masked),
         record={},

@@ -46,10 +46,8 @@ from lmlab.lm.shared_prefixes import (
     trees,
 )
 from lmlab.models.activations import fused_gelu
-from lmlab.objectives.base import Batch
-from lmlab.objectives.causal import Causal
+from lmlab.objectives.base import Criterion, Reading
 from lmlab.objectives.evaluate import batches_of_a_length, evaluation_batch
-from lmlab.objectives.masked import Masked
 from lmlab.progress import Bar, track
 
 Method = Literal["log-likelihood", "difference of joint log-likelihoods", "pseudo-log-likelihood"]
@@ -145,7 +143,7 @@ def rolling_log_likelihoods(
     Raises `UserError` for an order, an objective and a batch as `log_likelihoods`.
     """
     _check(lm, batch)
-    lead, masked = leading_ids(lm), isinstance(lm.objective, Masked)
+    lead = leading_ids(lm)
     encoded = lm.tokenizer.encode_batch(texts)
     sequences = _Sequences()
     terms: list[_Term] = []
@@ -161,7 +159,7 @@ def rolling_log_likelihoods(
         tokens_N=np.array([len(text) for text in encoded], dtype=np.int64),
         greedy_N=None,
         truncated_N=np.zeros(len(texts), dtype=bool),
-        method="pseudo-log-likelihood" if masked else "log-likelihood",
+        method=_of_continuations(lm),
     )
 
 
@@ -180,11 +178,7 @@ def _summed(terms: Sequence[_Term], nats_S: np.ndarray, count: int) -> np.ndarra
 
 
 def _check(lm: LanguageModel, batch: int | None) -> None:
-    if not isinstance(lm.objective, Causal | Masked):
-        raise UserError(
-            f"{lm.name}: likelihoods are those of causal and masked models, not of "
-            f"'{lm.objective.record()['name']}'"
-        )
+    _of_continuations(lm)
     if lm.order not in (FORWARD, BACKWARD):
         raise UserError(
             f"{lm.name} reads in the order {lm.order}, in which a text and its beginning "
@@ -194,11 +188,22 @@ def _check(lm: LanguageModel, batch: int | None) -> None:
         raise UserError(f"--batch {batch} must be at least 1")
 
 
+def _of_continuations(lm: LanguageModel) -> Literal["log-likelihood", "pseudo-log-likelihood"]:
+    """What the nats of a text's last tokens add up to. `UserError` where nothing of use."""
+    method = lm.objective.reading.continuation
+    if method is None:
+        raise UserError(
+            f"{lm.name}: likelihoods are those of causal and masked models, not of "
+            f"'{lm.objective.name}'"
+        )
+    return method
+
+
 def likelihood_method(lm: LanguageModel) -> Method:
     """What `log_likelihoods` gives for this model."""
-    if isinstance(lm.objective, Masked):
-        return "pseudo-log-likelihood"
-    return "difference of joint log-likelihoods" if lm.order == BACKWARD else "log-likelihood"
+    if lm.order == BACKWARD:
+        return "difference of joint log-likelihoods"
+    return _of_continuations(lm)
 
 
 def _encode_pairs(
@@ -247,7 +252,7 @@ def reading_notes(lm: LanguageModel, texts: Iterable[str]) -> tuple[str, ...]:
         return " ".join(f"{tokenizer.backend.id_to_token(i)} (id {i})" for i in ids)
 
     lead, alone = leading_ids(lm).tolist(), tokenizer.begins_with
-    if isinstance(lm.objective, Masked):
+    if lm.objective.reading.ends:
         begins = f"a text stands between {alone} and {names([tokenizer.end_of_text_id])}"
     elif lm.record:
         begins = f"a text is read behind {alone}"
@@ -271,9 +276,10 @@ def _as_read(
     """The sequence, in the order of reading, that ends with the ids to score and holds as many of
     those before them as fit; and whether some did not."""
     room = lm.context - len(scored)
-    if lm.record or isinstance(lm.objective, Masked):
+    dressed = lm.objective.reading.ends > 0  # its batches put BOS before each sequence
+    if lm.record or dressed:
         kept = before[max(0, len(before) - room) :]
-        first = lead[:0] if isinstance(lm.objective, Masked) else lead
+        first = lead[:0] if dressed else lead
         return np.concatenate([first, kept, scored]), len(kept) < len(before)
     if len(before) == 0:
         lead = np.array([lm.tokenizer.bos_id])
@@ -312,14 +318,13 @@ def _read(
     bar: Bar | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nats of each sequence's scored ids (S), and whether each of them is the likeliest (S)."""
-    objective, backbone = lm.objective, lm.backbone
-    assert isinstance(objective, Causal | Masked)
-    criterion = objective.criterion
+    reading, criterion = lm.objective.reading, lm.objective.criterion
+    backbone = lm.backbone
     nats_S, greedy_S = np.zeros(len(sequences)), np.ones(len(sequences), dtype=bool)
-    if isinstance(objective, Masked):
-        batches = _masked_batches(lm, objective, sequences, batch, bar)
+    if reading.autoregressive:
+        batches = _causal_batches(lm, criterion, sequences, batch, bar)
     else:
-        batches = _causal_batches(lm, objective, sequences, batch, bar)
+        batches = _masked_batches(lm, reading, sequences, batch, bar)
     with fused_gelu(lm.model):
         for scored in batches:
             if greedy:
@@ -335,7 +340,7 @@ def _read(
 
 def _causal_batches(
     lm: LanguageModel,
-    objective: Causal,
+    criterion: Criterion,
     sequences: _Sequences,
     batch: int | None,
     bar: Bar | None,
@@ -344,7 +349,7 @@ def _causal_batches(
     backbone, filler, ids = lm.backbone, lm.tokenizer.bos_id, sequences.ids
     made = trees(ids, longest=lm.context)
     most = lm.context
-    if not can_read_trees(objective.criterion, backbone, made, filler=filler, most=most):
+    if not can_read_trees(criterion, backbone, made, filler=filler, most=most):
         made = [lone_tree(s, ids[s]) for s in range(len(ids))]
     # apart, since a tree without branches needs no mask of its own, which costs time
     parts = [[tree for tree in made if tree.branched is branched] for branched in (False, True)]
@@ -362,7 +367,7 @@ def _causal_batches(
 
 def _masked_batches(
     lm: LanguageModel,
-    objective: Masked,
+    reading: Reading,
     sequences: _Sequences,
     batch: int | None,
     bar: Bar | None,
@@ -375,7 +380,7 @@ def _masked_batches(
     position_R = np.arange(len(sequence_R)) - first_R + (length_S - scored_S)[sequence_R]
     with _shown(bar, len(sequence_R)) as shown:
         for rows_B, length in _batches(lm, length_S[sequence_R], batch):
-            made = objective.batch(
+            made = reading.batch(
                 [sequences.ids[s] for s in sequence_R[rows_B]],
                 device=lm.backbone.device,
                 length=length,
@@ -383,10 +388,7 @@ def _masked_batches(
             # a window stands behind BOS
             at = np.arange(len(rows_B)) * made.inputs_BT.shape[1] + position_R[rows_B] + 1
             at_B = torch.from_numpy(at).to(lm.backbone.device)
-            seen_BT = made.inputs_BT.clone()
-            seen_BT.view(-1)[at_B] = objective.masking.mask_id
-            asked = Batch(seen_BT, made.targets_BT, made.attention_BT, at_B)
-            yield Scored(asked, sequence_R[rows_B], np.arange(len(rows_B)))
+            yield Scored(reading.hidden_at(made, at_B), sequence_R[rows_B], np.arange(len(rows_B)))
             shown.advance(float(len(rows_B)))
 
 
@@ -412,11 +414,11 @@ def _row_lengths(lm: LanguageModel, length_R: np.ndarray) -> np.ndarray:
     token, which is only predicted: such models read the whole text, as transformers does for its
     own loss.
     """
-    masked = isinstance(lm.objective, Masked)
+    ends = lm.objective.reading.ends
     padded_R = np.minimum(lm.context, _padded(length_R))
-    whole_R = length_R if masked else np.minimum(lm.context, length_R + 1)
+    whole_R = length_R if ends else np.minimum(lm.context, length_R + 1)
     tried_R = np.maximum(padded_R, whole_R)
-    if lm.backbone.takes_padding_to(length_R, tried_R, ends=2 if masked else 0):
+    if lm.backbone.takes_padding_to(length_R, tried_R, ends=ends):
         return padded_R
     return whole_R
 

@@ -147,11 +147,11 @@ def check_continues(lm: LanguageModel) -> None:
 
 
 def _check(lm: LanguageModel) -> None:
-    if not lm.objective.autoregressive:
+    if not lm.objective.reading.autoregressive:
         raise UserError(f"{lm.name} is a masked model; text is sampled from causal ones")
     if lm.order not in (FORWARD, BACKWARD):
         raise UserError(f"{lm.name}: text is not sampled in the order {lm.order}")
-    if not lm.objective.scores_own_logits:
+    if not lm.objective.criterion.scores_own_logits:
         raise UserError(
             f"{lm.name} was trained with a cosine or a temperature, which its own logits do "
             "not have; text is sampled from headless models without them"

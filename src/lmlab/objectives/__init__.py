@@ -1,49 +1,40 @@
-"""Objectives: one file each. `from_record` rebuilds one from a checkpoint's record."""
+"""Objectives, each a reading and a criterion. `from_record` rebuilds one from a record.
+
+A new reading or criterion has a file of its own here, its name and options in
+`lmlab.config.objective`, and is registered in `from_record`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from lmlab.config.objective import pair_of
 from lmlab.data.tokenizers import TextTokenizer
-from lmlab.errors import UserError
-from lmlab.objectives.base import Objective
+from lmlab.objectives.base import Criterion, Objective, Reading
 
 
 def from_record(record: Mapping[str, Any], *, order: str, tokenizer: TextTokenizer) -> Objective:
     """The objective that `Objective.record` described. `UserError` for an unknown name."""
     from lmlab.objectives.causal import Causal
-    from lmlab.objectives.classification import Classification
+    from lmlab.objectives.classification import LabelCriterion, WholeText
     from lmlab.objectives.cloze import Cloze
-    from lmlab.objectives.headless import Headless, HeadlessMasked
+    from lmlab.objectives.full import FullCrossEntropy
+    from lmlab.objectives.headless import Contrastive
     from lmlab.objectives.masked import Masked
-    from lmlab.objectives.towers import (
-        ProbedTowers,
-        ProbedTowersCloze,
-        ProbedTowersMasked,
-        Towers,
-        TowersCloze,
-        TowersMasked,
-    )
+    from lmlab.objectives.towers import FusedTowers, TowerProbes
 
-    of_towers = (
-        Towers,
-        TowersMasked,
-        TowersCloze,
-        ProbedTowers,
-        ProbedTowersMasked,
-        ProbedTowersCloze,
+    readings: tuple[type[Reading], ...] = (Causal, Masked, Cloze, WholeText)
+    criteria: tuple[type[Criterion], ...] = (
+        FullCrossEntropy,
+        Contrastive,
+        FusedTowers,
+        TowerProbes,
+        LabelCriterion,
     )
-    known = {
-        "causal": Causal,
-        "headless": Headless,
-        "masked": Masked,
-        "headless-masked": HeadlessMasked,
-        "classification": Classification,
-        "cloze": Cloze,
-        **{kind.name: kind for kind in of_towers},
-    }
-    name = record.get("name")
-    if name not in known:
-        raise UserError(f"unknown objective {name!r}; this lmlab knows {', '.join(known)}")
-    return known[name].from_record(dict(record), order=order, tokenizer=tokenizer)
+    pair = pair_of(record.get("name"))
+    (reading_kind,) = (kind for kind in readings if kind.name == pair.reading)
+    (criterion_kind,) = (kind for kind in criteria if kind.name == pair.criterion)
+    reading = reading_kind.from_record(record, order=order, tokenizer=tokenizer)
+    of_the_rest = {k: v for k, v in record.items() if k not in {"name", *reading.record()}}
+    return Objective(reading, criterion_kind.from_record(of_the_rest))

@@ -1,6 +1,9 @@
-"""What an objective is: a batch transform, a loss and a score.
+"""What an objective is: a batch transform, a loss and a score, in two parts.
 
-The training loop and the analyses know only this protocol; they never ask for a name.
+- A `Reading` makes a batch of texts: what the model sees, and what it has to predict.
+- A `Criterion` holds the model's states against what had to be predicted.
+
+The training loop and the analyses ask these two; they never ask for a name.
 
 Shapes: B batch, T positions of the model's input, n tokens of the longest window, N predicted
 positions, D width.
@@ -8,17 +11,20 @@ positions, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import torch
 
+from lmlab.config.objective import CriterionName, ReadingName, objective_name
+from lmlab.data.tokenizers import TextTokenizer
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.cross_entropy import IGNORED
 
-__all__ = ["IGNORED", "Batch", "Criterion", "Objective", "WithCriterion", "hidden_states"]
+__all__ = ["IGNORED", "Batch", "Criterion", "Objective", "Reading", "hidden_states"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Batch:
     """Targets of `rows_N`, where a position may have several."""
     key: int | None = None
     """Decides what is drawn for the micro-batch as a whole; None outside training."""
+    segments_BT: torch.Tensor | None = None
+    """Of pairs of texts: 0 for the first, 1 for the second."""
 
     @property
     def targets_N(self) -> torch.Tensor:
@@ -52,11 +60,22 @@ class Batch:
 class Criterion(Protocol):
     """How hidden states are held against their targets."""
 
-    @property
-    def depends_on_micro_batch(self) -> bool: ...
+    name: ClassVar[CriterionName]
 
     @property
-    def scores_own_logits(self) -> bool: ...
+    def depends_on_micro_batch(self) -> bool:
+        """Whether gradient accumulation changes the objective."""
+        ...
+
+    @property
+    def scores_own_logits(self) -> bool:
+        """Whether `each` is the softmax of the model's own logits, as `generate` samples them."""
+        ...
+
+    @classmethod
+    def from_record(cls, settings: Mapping[str, Any]) -> Self:
+        """From what `record` returned."""
+        ...
 
     def check(self, backbone: Backbone) -> None:
         """`UserError` if the model cannot serve."""
@@ -74,36 +93,37 @@ class Criterion(Protocol):
         """`each`, and the likeliest id of each computed position (N), -100 where nothing counts."""
         ...
 
+    def record(self) -> dict[str, Any]:
+        """The settings, as plain values."""
+        ...
 
-class Objective(Protocol):
-    """One way to train a model and to score text with it."""
 
+class Reading(ABC):
+    """What a model sees of a text, and what it has to predict of it."""
+
+    name: ClassVar[ReadingName]
+    autoregressive: ClassVar[bool] = False
+    """Whether the nats of a window's tokens add up to those of the window."""
+    ends: int = 2
+    """Positions of the input beyond those of a window: BOS before it, end-of-text behind it."""
+    continuation: ClassVar[Literal["log-likelihood", "pseudo-log-likelihood"] | None] = None
+    """What the nats of a text's last tokens add up to; None where nothing of use."""
     order: str
+    conditions: str
+    """What each token is scored from, in words."""
 
-    @property
-    def depends_on_micro_batch(self) -> bool:
-        """Whether gradient accumulation changes the objective."""
-        ...
+    @classmethod
+    @abstractmethod
+    def from_record(
+        cls, record: Mapping[str, Any], *, order: str, tokenizer: TextTokenizer
+    ) -> Reading:
+        """From what `record` returned. `UserError` for an order that it cannot read in."""
 
-    @property
-    def scores_own_logits(self) -> bool:
-        """Whether `score` is the softmax of the model's own logits, as `generate` samples them."""
-        ...
-
-    @property
-    def autoregressive(self) -> bool:
-        """Whether the nats of a window's tokens add up to those of the window."""
-        ...
-
-    @property
-    def conditions(self) -> str:
-        """What each token is scored from, in words."""
-        ...
-
+    @abstractmethod
     def check(self, backbone: Backbone) -> None:
-        """`UserError` if the model cannot serve this objective."""
-        ...
+        """`UserError` for a model that cannot be read so."""
 
+    @abstractmethod
     def batch(
         self,
         windows: Sequence[Any],
@@ -117,45 +137,70 @@ class Objective(Protocol):
         A window is its ids in reading order, or a `LabelledText`. `keys` (one a window) decide
         what is random about a batch; without them it is for scoring.
         """
-        ...
-
-    def loss(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
-        """Sum of nats over the targets, with gradient, and the number of targets."""
-        ...
 
     def questions(self, batch: Batch) -> Iterator[Batch]:
         """What the model reads to score `batch`; the computed positions (`rows_N`) of all of them
-        are the scored tokens, each once."""
-        ...
+        are the scored tokens, each once. Here one question: all targets of the batch at once."""
+        yield replace(batch, rows_N=(batch.targets_BT != IGNORED).flatten().nonzero().flatten())
 
-    def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
-        """Nats (B, n) of each token in the order of reading, 0 beyond a window; no gradient."""
-        ...
+    def hidden_at(self, batch: Batch, rows_N: torch.Tensor) -> Batch:
+        """The question for the tokens at `rows_N` alone; what shows them to the model is hidden."""
+        return replace(batch, rows_N=rows_N)
+
+    def score(self, batch: Batch, each: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+        """Nats (B, n) of each token in the order of reading, from those that `each` gives of the
+        computed positions (N) of a question."""
+        nats_BT = each(batch).view(batch.targets_BT.shape)
+        return nats_BT[:, 1:-1] if self.ends else nats_BT
 
     def record(self) -> dict[str, Any]:
-        """What `objectives.from_record` needs to build this objective again."""
-        ...
+        """The settings, as plain values."""
+        return {}
 
 
-class WithCriterion:
-    """What objectives have in common whose loss is that of a criterion."""
+@dataclass(frozen=True)
+class Objective:
+    """One way to train a model and to score text with it. Units: nats."""
 
+    reading: Reading
     criterion: Criterion
 
     @property
-    def depends_on_micro_batch(self) -> bool:
-        return self.criterion.depends_on_micro_batch
+    def name(self) -> str:
+        return objective_name(self.reading.name, self.criterion.name)
 
     @property
-    def scores_own_logits(self) -> bool:
-        return self.criterion.scores_own_logits
+    def order(self) -> str:
+        return self.reading.order
+
+    def check(self, backbone: Backbone) -> None:
+        """`UserError` if the model cannot serve this objective."""
+        self.reading.check(backbone)
+        self.criterion.check(backbone)
+
+    def batch(
+        self,
+        windows: Sequence[Any],
+        *,
+        device: torch.device,
+        length: int | None = None,
+        keys: np.ndarray | None = None,
+    ) -> Batch:
+        """Windows to a batch on `device`: `Reading.batch`."""
+        return self.reading.batch(windows, device=device, length=length, keys=keys)
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
+        """Sum of nats over the targets, with gradient, and the number of targets."""
         return self.criterion.sum(backbone, batch)
 
-    def questions(self, batch: Batch) -> Iterator[Batch]:
-        """One question: all targets of the batch at once."""
-        yield replace(batch, rows_N=(batch.targets_BT != IGNORED).flatten().nonzero().flatten())
+    @torch.no_grad()
+    def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+        """Nats (B, n) of each token in the order of reading, 0 beyond a window; no gradient."""
+        return self.reading.score(batch, lambda asked: self.criterion.each(backbone, asked))
+
+    def record(self) -> dict[str, Any]:
+        """What `objectives.from_record` needs to build this objective again."""
+        return {"name": self.name, **self.reading.record(), **self.criterion.record()}
 
 
 def hidden_states(backbone: Backbone, batch: Batch) -> torch.Tensor:

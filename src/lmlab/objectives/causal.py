@@ -9,7 +9,7 @@ Shapes: B batch, T positions, n tokens of a window.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,33 +19,34 @@ from lmlab.data.order import check_order, reading_order
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.objectives.base import IGNORED, Batch, Criterion, WithCriterion
-from lmlab.objectives.full import FullCrossEntropy
+from lmlab.objectives.base import IGNORED, Batch, Reading
 
 
-class Causal(WithCriterion):
-    """Predict each token from those before it in `order`. Units: nats."""
+class Causal(Reading):
+    """Each token is predicted from those before it in `order`."""
 
+    name = "causal"
     autoregressive = True
+    ends = 0
+    continuation = "log-likelihood"
     conditions = "each token from BOS and those before it in the window"
 
     def __init__(self, *, order: str, bos_id: int) -> None:
         self.order, self.bos_id = check_order(order), bos_id
-        self.criterion: Criterion = FullCrossEntropy()
 
     @classmethod
-    def from_record(cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer) -> Causal:
-        """From what `record` returned."""
+    def from_record(
+        cls, record: Mapping[str, Any], *, order: str, tokenizer: TextTokenizer
+    ) -> Causal:
         return cls(order=order, bos_id=tokenizer.bos_id)
 
     def check(self, backbone: Backbone) -> None:
-        """`UserError` for a model that sees what it is to predict, or does not fit."""
+        """`UserError` for a model that sees what it is to predict."""
         if backbone.bidirectional:
             raise UserError(
                 f"{type(backbone.model).__name__} sees the whole window, also what it is to "
                 "predict. Use --objective masked, or a causal model (gpt2, neox, llama, gru, lstm)"
             )
-        self.criterion.check(backbone)
 
     def batch(
         self,
@@ -67,10 +68,3 @@ class Causal(WithCriterion):
             torch.from_numpy(inputs).to(device, non_blocking=True),
             torch.from_numpy(targets).to(device, non_blocking=True),
         )
-
-    @torch.no_grad()
-    def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
-        return self.criterion.each(backbone, batch).view(batch.targets_BT.shape)
-
-    def record(self) -> dict[str, Any]:
-        return {"name": "causal"}

@@ -16,57 +16,93 @@ Shapes: B texts of a batch, T positions, C classes (1 for regression), N texts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
+from lmlab.config.objective import CriterionName
 from lmlab.data.labelled_store import LabelledSplit, LabelledText
 from lmlab.data.order import check_order, reading_order
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.objectives.base import Batch
+from lmlab.objectives.base import Batch, Objective, Reading
 from lmlab.objectives.evaluate import batches_of_a_length
 
 _PAD_MULTIPLE = 16
 
 
-class Classification:
-    """Predict the class or value of a text. Units: nats, or squared error."""
+class WholeText(Reading):
+    """The label is predicted from the whole text."""
 
-    depends_on_micro_batch = False
-    scores_own_logits = True
-    autoregressive = False
+    name = "whole-text"
     conditions = "the label from the whole text"
 
-    def __init__(
-        self,
-        *,
-        order: str,
-        tokenizer: TextTokenizer,
-        classes: Sequence[str],
-        both_ways: bool,
-        weights: Sequence[float] | None = None,
-    ) -> None:
-        self.order, self.classes, self.both_ways = check_order(order), tuple(classes), both_ways
+    def __init__(self, *, order: str, tokenizer: TextTokenizer, both_ways: bool) -> None:
+        self.order, self.both_ways = check_order(order), both_ways
+        self.ends = 2 if both_ways else 1
         self.bos_id, self.end_id = tokenizer.bos_id, tokenizer.end_of_text_id
-        self.weights = None if weights is None else tuple(weights)
 
     @classmethod
     def from_record(
-        cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer
-    ) -> Classification:
-        """From what `record` returned."""
-        return cls(
-            order=order,
-            tokenizer=tokenizer,
-            classes=record["classes"],
-            both_ways=record["both_ways"],
-            weights=record["weights"],
+        cls, record: Mapping[str, Any], *, order: str, tokenizer: TextTokenizer
+    ) -> WholeText:
+        return cls(order=order, tokenizer=tokenizer, both_ways=record["both_ways"])
+
+    def check(self, backbone: Backbone) -> None:
+        """Every classifier will do."""
+
+    def batch(
+        self,
+        windows: Sequence[LabelledText],
+        *,
+        device: torch.device,
+        length: int | None = None,
+        keys: np.ndarray | None = None,
+    ) -> Batch:
+        """Texts to a batch; the targets (B, 1) are classes or values, in float32."""
+        length = length or max(len(text.ids) for text in windows)
+        shape = (len(windows), length + self.ends)
+        inputs = np.full(shape, self.end_id, dtype=np.int64)
+        attention = np.zeros(shape, dtype=np.int64)
+        inputs[:, 0] = self.bos_id
+        for row, text in enumerate(windows):
+            n = len(text.ids)
+            inputs[row, 1 : n + 1] = text.ids[reading_order(self.order, n)]
+            attention[row, : n + self.ends] = 1
+        # the second text begins after the first END; the END belongs to what it ends
+        end = (inputs == self.end_id).astype(np.int64)
+        segments = np.minimum(end.cumsum(axis=1) - end, 1) * attention
+        targets = np.array([[text.label] for text in windows], dtype=np.float32)
+        inputs_BT, targets_B1, attention_BT, segments_BT = (
+            torch.from_numpy(each).to(device) for each in (inputs, targets, attention, segments)
         )
+        return Batch(inputs_BT, targets_B1, attention_BT, segments_BT=segments_BT)
+
+    def score(self, batch: Batch, each: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+        return each(batch)[:, None]
+
+    def record(self) -> dict[str, Any]:
+        return {"both_ways": self.both_ways}
+
+
+class LabelCriterion:
+    """The nats of a text's class, or the squared error of its value."""
+
+    name: ClassVar[CriterionName] = "labels"
+    depends_on_micro_batch = False
+    scores_own_logits = True
+
+    def __init__(self, classes: Sequence[str], weights: Sequence[float] | None = None) -> None:
+        self.classes = tuple(classes)
+        self.weights = None if weights is None else tuple(weights)
+
+    @classmethod
+    def from_record(cls, settings: Mapping[str, Any]) -> LabelCriterion:
+        return cls(settings["classes"], settings["weights"])
 
     @property
     def outputs(self) -> int:
@@ -81,63 +117,37 @@ class Classification:
                 f"{type(backbone.model).__name__} is no classifier of {self.outputs} outputs"
             )
 
-    def batch(
-        self,
-        windows: Sequence[LabelledText],
-        *,
-        device: torch.device,
-        length: int | None = None,
-        keys: np.ndarray | None = None,
-    ) -> Batch:
-        ends = 1 if self.both_ways else 0
-        length = length or max(len(text.ids) for text in windows)
-        shape = (len(windows), 1 + length + ends)
-        inputs = np.full(shape, self.end_id, dtype=np.int64)
-        attention = np.zeros(shape, dtype=np.int64)
-        inputs[:, 0] = self.bos_id
-        for row, text in enumerate(windows):
-            n = len(text.ids)
-            inputs[row, 1 : n + 1] = text.ids[reading_order(self.order, n)]
-            attention[row, : 1 + n + ends] = 1
-        kind = np.int64 if self.classes else np.float32
-        targets = np.array([[text.label] for text in windows], dtype=kind)
-        inputs_BT, targets_B1, attention_BT = (
-            torch.from_numpy(each).to(device) for each in (inputs, targets, attention)
-        )
-        return Batch(inputs_BT, targets_B1, attention_BT)
-
     def outputs_of(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
         """Logits (B, C), of regression values (B, 1), in float32."""
-        assert batch.attention_BT is not None
-        segments = None
-        if getattr(backbone.model.config, "type_vocab_size", 1) > 1:
-            # the second text begins after the first END; the END belongs to what it ends
-            ends_BT = (batch.inputs_BT == self.end_id).long()
-            segments = (ends_BT.cumsum(1) - ends_BT).clamp_max(1) * batch.attention_BT
-        logits_BC = backbone.logits(batch.inputs_BT, batch.attention_BT, segments)
+        embeds_segments = getattr(backbone.model.config, "type_vocab_size", 1) > 1
+        logits_BC = backbone.logits(
+            batch.inputs_BT, batch.attention_BT, batch.segments_BT if embeds_segments else None
+        )
         return logits_BC.to(torch.promote_types(logits_BC.dtype, torch.float32))
 
-    def loss(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
+    def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
         weights = None
         if self.weights is not None:
             weights = torch.tensor(self.weights, device=batch.inputs_BT.device)
         each_B = self._each(self.outputs_of(backbone, batch), batch, weights)
         return each_B.sum(), len(each_B)
 
-    def questions(self, batch: Batch) -> Iterator[Batch]:
-        """One question: the label of each text."""
-        yield batch
+    @torch.no_grad()
+    def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+        return self._each(self.outputs_of(backbone, batch), batch, None)
 
     @torch.no_grad()
-    def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
-        return self._each(self.outputs_of(backbone, batch), batch, None)[:, None]
+    def each_and_best(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        outputs_BC = self.outputs_of(backbone, batch)
+        best_B = outputs_BC.argmax(dim=1) if self.classes else outputs_BC[:, 0]
+        return self._each(outputs_BC, batch, None), best_B
 
     def _each(
         self, outputs_BC: torch.Tensor, batch: Batch, weights_C: torch.Tensor | None
     ) -> torch.Tensor:
         if not self.classes:
             return mse_loss(outputs_BC, batch.targets_BT, reduction="none")[:, 0]
-        target_B = batch.targets_BT[:, 0]
+        target_B = batch.targets_BT[:, 0].long()
         return cross_entropy(outputs_BC, target_B, weight=weights_C, reduction="none")
 
     def mean_loss(self, outputs_NC: np.ndarray, label_N: np.ndarray) -> float:
@@ -149,31 +159,37 @@ class Classification:
 
     def record(self) -> dict[str, Any]:
         return {
-            "name": "classification",
             "classes": list(self.classes),
-            "both_ways": self.both_ways,
             "weights": None if self.weights is None else list(self.weights),
         }
 
 
+def label_criterion(objective: Objective) -> LabelCriterion:
+    """The criterion of a classifier. `UserError` for the objective of a language model."""
+    if not isinstance(objective.criterion, LabelCriterion):
+        raise UserError(f"'{objective.name}' is the objective of a language model, no classifier's")
+    return objective.criterion
+
+
 @torch.no_grad()
 def outputs_for(
-    objective: Classification, backbone: Backbone, texts: LabelledSplit, *, batch: int
+    objective: Objective, backbone: Backbone, texts: LabelledSplit, *, batch: int
 ) -> np.ndarray:
     """The model's outputs (N, C) for all texts, in evaluation mode and float64.
 
     A text is padded by its own length only, so its output does not depend on its batch.
     """
+    labels = label_criterion(objective)
     padded_N = -(-texts.length_N // _PAD_MULTIPLE) * _PAD_MULTIPLE
     longest = int(texts.length_N.max())
-    made = np.empty((len(texts), objective.outputs))
+    made = np.empty((len(texts), labels.outputs))
     training = backbone.model.training
     backbone.model.eval()
     try:
         for rows, length in batches_of_a_length(np.minimum(padded_N, longest), lambda _: batch):
             texts_B = [texts.text(int(row)) for row in rows]
             given = objective.batch(texts_B, device=backbone.device, length=length)
-            made[rows] = objective.outputs_of(backbone, given).double().cpu().numpy()
+            made[rows] = labels.outputs_of(backbone, given).double().cpu().numpy()
     finally:
         backbone.model.train(training)
     return made

@@ -10,7 +10,7 @@ Shapes: B batch, n tokens of the longest window, T = n + 2 positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,25 +21,25 @@ from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.towers import TwoTower
-from lmlab.objectives.base import Batch, Criterion, WithCriterion
-from lmlab.objectives.full import FullCrossEntropy
+from lmlab.objectives.base import Batch, Reading
 from lmlab.objectives.masked import dressed
 
 
-class Cloze(WithCriterion):
-    """Predict each token from all others of its window, in one pass. Units: nats."""
+class Cloze(Reading):
+    """Each token is predicted from all others of its window, in one pass."""
 
+    name = "cloze"
     order = FORWARD
-    autoregressive = False
     conditions = "each token from all others of its window (cloze scores, not likelihoods)"
 
     def __init__(self, *, bos_id: int, end_id: int) -> None:
         self.bos_id, self.end_id = bos_id, end_id
-        self.criterion: Criterion = FullCrossEntropy()
 
     @classmethod
-    def from_record(cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer) -> Cloze:
-        """From what `record` returned. `UserError` for another order than forward."""
+    def from_record(
+        cls, record: Mapping[str, Any], *, order: str, tokenizer: TextTokenizer
+    ) -> Cloze:
+        """`UserError` for another order than forward."""
         if order != FORWARD:
             raise UserError(f"order {order}: these towers read both ways; leave it at forward")
         return cls(bos_id=tokenizer.bos_id, end_id=tokenizer.end_of_text_id)
@@ -51,7 +51,6 @@ class Cloze(WithCriterion):
                 f"{type(backbone.model).__name__} has no towers that read from both ends; train "
                 "some: --objective towers-cloze --model.architecture lstm"
             )
-        self.criterion.check(backbone)
 
     def batch(
         self,
@@ -69,10 +68,3 @@ class Cloze(WithCriterion):
             return torch.from_numpy(array).to(device, non_blocking=True)
 
         return Batch(put(inputs), put(targets), None if attention.all() else put(attention))
-
-    @torch.no_grad()
-    def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
-        return self.criterion.each(backbone, batch).view(batch.targets_BT.shape)[:, 1:-1]
-
-    def record(self) -> dict[str, Any]:
-        return {"name": "cloze"}

@@ -92,7 +92,7 @@ def can_pad(backbone: Backbone, objective: Objective, windows: EvaluationWindows
     """Whether a model gives windows of several lengths, padded to one, the scores of each alone
     (tried out at the sizes in use)."""
     return backbone.takes_padding_to(
-        windows.length_M, _padded_lengths(windows), ends=0 if objective.autoregressive else 2
+        windows.length_M, _padded_lengths(windows), ends=objective.reading.ends
     )
 
 

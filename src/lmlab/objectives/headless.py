@@ -23,13 +23,13 @@ Shapes: N rows, K rows whose target counts, M candidates, D width, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 
 from lmlab.config import from_mapping, to_mapping
-from lmlab.config.objective import HeadlessConfig, MaskingConfig
-from lmlab.data.tokenizers import TextTokenizer
+from lmlab.config.objective import CriterionName, HeadlessConfig
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.base import IGNORED, Batch, hidden_states
@@ -42,7 +42,6 @@ from lmlab.objectives.candidates import (
     pool_and_own,
     unigram_draws,
 )
-from lmlab.objectives.causal import Causal
 from lmlab.objectives.contrastive import (
     contrastive_loss,
     counted,
@@ -55,17 +54,25 @@ from lmlab.objectives.cross_entropy import (
     cross_entropy_each_and_best,
     cross_entropy_sum,
 )
-from lmlab.objectives.masked import Masked
 from lmlab.processes import world
 
-__all__ = ["Contrastive", "Headless", "HeadlessMasked", "contrastive_loss"]
+__all__ = ["Contrastive", "contrastive_loss"]
 
 
 class Contrastive:
     """Contrastive weight tying as a criterion; scores by similarity and output bias."""
 
+    name: ClassVar[CriterionName] = "contrastive"
+
     def __init__(self, settings: HeadlessConfig) -> None:
         self.settings = settings
+
+    @classmethod
+    def from_record(cls, settings: Mapping[str, Any]) -> Contrastive:
+        return cls(from_mapping(HeadlessConfig, settings, where="objective record"))
+
+    def record(self) -> dict[str, Any]:
+        return to_mapping(self.settings)
 
     @property
     def depends_on_micro_batch(self) -> bool:
@@ -171,49 +178,3 @@ def windows_of(batch: Batch) -> torch.Tensor:
     if rows_N is None:
         rows_N = torch.arange(batch.targets_BT.numel(), device=batch.targets_BT.device)
     return rows_N[batch.targets_N != IGNORED] // batch.targets_BT.shape[1]
-
-
-class Headless(Causal):
-    """Predict each token's embedding from the tokens before it in `order`. Units: nats."""
-
-    def __init__(self, *, order: str, bos_id: int, settings: HeadlessConfig) -> None:
-        super().__init__(order=order, bos_id=bos_id)
-        self.settings = settings
-        self.criterion = Contrastive(settings)
-
-    @classmethod
-    def from_record(
-        cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer
-    ) -> Headless:
-        """From what `record` returned."""
-        return cls(order=order, bos_id=tokenizer.bos_id, settings=_settings(record))
-
-    def record(self) -> dict[str, Any]:
-        return {"name": "headless", **to_mapping(self.settings)}
-
-
-class HeadlessMasked(Masked):
-    """Predict the embeddings of masked tokens from both sides. Units: nats."""
-
-    def __init__(
-        self, *, tokenizer: TextTokenizer, settings: MaskingConfig, headless: HeadlessConfig
-    ) -> None:
-        super().__init__(tokenizer=tokenizer, settings=settings)
-        self.headless = headless
-        self.criterion = Contrastive(headless)
-
-    @classmethod
-    def from_record(
-        cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer
-    ) -> HeadlessMasked:
-        """From what `record` returned. `UserError` for another order than forward."""
-        masked = Masked.from_record(record, order=order, tokenizer=tokenizer)
-        return cls(tokenizer=tokenizer, settings=masked.settings, headless=_settings(record))
-
-    def record(self) -> dict[str, Any]:
-        return {**super().record(), "name": "headless-masked", **to_mapping(self.headless)}
-
-
-def _settings(record: dict[str, Any]) -> HeadlessConfig:
-    values = {k: v for k, v in record.items() if k not in ("name", "masking")}
-    return from_mapping(HeadlessConfig, values, where="objective record")

@@ -17,7 +17,7 @@ Shapes: B batch, n tokens of the longest window, T = n + 2 positions, N chosen p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,43 +32,42 @@ from lmlab.data.tokenizers import TextTokenizer
 from lmlab.data.windows import mix
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.objectives.base import IGNORED, Batch, Criterion, WithCriterion
-from lmlab.objectives.full import FullCrossEntropy
+from lmlab.objectives.base import IGNORED, Batch, Reading
 
 
-class Masked(WithCriterion):
-    """Predict chosen tokens from both sides. Units: nats."""
+class Masked(Reading):
+    """Chosen tokens are predicted from both sides."""
 
+    name = "masked"
+    continuation = "pseudo-log-likelihood"
     order = FORWARD
-    autoregressive = False
 
     def __init__(self, *, tokenizer: TextTokenizer, settings: MaskingConfig) -> None:
         self.settings = settings
         self.bos_id, self.end_id = tokenizer.bos_id, tokenizer.end_of_text_id
         self.masking = Masking(settings, tokenizer)
-        self.criterion: Criterion = FullCrossEntropy()
         self.passes = math.ceil(1 / settings.rate)
+        self.conditions = (
+            f"each token once, in {self.passes} passes that mask about 1/{self.passes} each"
+        )
 
     @classmethod
-    def from_record(cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer) -> Masked:
-        """From what `record` returned. `UserError` for another order than forward."""
+    def from_record(
+        cls, record: Mapping[str, Any], *, order: str, tokenizer: TextTokenizer
+    ) -> Masked:
+        """`UserError` for another order than forward."""
         if order != FORWARD:
             raise UserError(f"order {order}: a masked model reads both ways; leave it at forward")
         settings = from_mapping(MaskingConfig, record["masking"], where="objective record")
         return cls(tokenizer=tokenizer, settings=settings)
 
-    @property
-    def conditions(self) -> str:
-        return f"each token once, in {self.passes} passes that mask about 1/{self.passes} each"
-
     def check(self, backbone: Backbone) -> None:
-        """`UserError` for a model that sees only what is before a token, or does not fit."""
+        """`UserError` for a model that sees only what is before a token."""
         if not backbone.bidirectional:
             raise UserError(
                 f"{type(backbone.model).__name__} is a causal model; it has not learnt to fill in "
                 "masks. Use --objective causal, or a masked model (bert, modernbert, distilbert)"
             )
-        self.criterion.check(backbone)
 
     def batch(
         self,
@@ -106,20 +105,23 @@ class Masked(WithCriterion):
             masked_BT = real_BT & (pass_T == number).to(real_BT.device)
             rows_N = masked_BT.flatten().nonzero().flatten()
             if len(rows_N):
-                seen = batch.inputs_BT.masked_fill(masked_BT, self.masking.mask_id)
-                yield replace(batch, inputs_BT=seen, rows_N=rows_N)
+                yield self.hidden_at(batch, rows_N)
 
-    @torch.no_grad()
-    def score(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+    def hidden_at(self, batch: Batch, rows_N: torch.Tensor) -> Batch:
+        seen_BT = batch.inputs_BT.clone()
+        seen_BT.view(-1)[rows_N] = self.masking.mask_id
+        return replace(batch, inputs_BT=seen_BT, rows_N=rows_N)
+
+    def score(self, batch: Batch, each: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
         nats_N = torch.zeros(
             batch.targets_BT.numel(), dtype=torch.float64, device=batch.targets_BT.device
         )
         for asked in self.questions(batch):
-            nats_N[asked.rows_N] = self.criterion.each(backbone, asked)
+            nats_N[asked.rows_N] = each(asked)
         return nats_N.view(batch.targets_BT.shape)[:, 1:-1]
 
     def record(self) -> dict[str, Any]:
-        return {"name": "masked", "masking": to_mapping(self.settings)}
+        return {"masking": to_mapping(self.settings)}
 
 
 def dressed(

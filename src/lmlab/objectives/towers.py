@@ -1,4 +1,4 @@
-"""Two towers as objectives: one shared prediction, or a probe for each tower; any way of reading.
+"""Criteria of two towers: one shared prediction, or a probe for each tower. Any reading will do.
 
 Notable:
 - Scores are always those of the model's joint distribution; only what is trained differs. For
@@ -17,22 +17,18 @@ Shapes: N positions, D width, V vocabulary, K = 2 towers.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
 
 import torch
 
-from lmlab.config.objective import MASKED_OBJECTIVES
-from lmlab.config.towers import CLOZE_OBJECTIVES
-from lmlab.data.tokenizers import TextTokenizer
+from lmlab.config.objective import CriterionName
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.towers import TwoTower
 from lmlab.objectives.base import IGNORED, Batch
-from lmlab.objectives.causal import Causal
-from lmlab.objectives.cloze import Cloze
 from lmlab.objectives.cross_entropy import cross_entropy_each, cross_entropy_sum
 from lmlab.objectives.full import FullCrossEntropy
-from lmlab.objectives.masked import Masked
 from lmlab.processes import world
 
 
@@ -106,10 +102,18 @@ def _model(backbone: Backbone) -> TwoTower:
 class FusedTowers(FullCrossEntropy):
     """The loss of the fusion that the model has."""
 
+    name: ClassVar[CriterionName] = "fused-towers"
     depends_on_micro_batch = False
 
     def __init__(self, balance: float) -> None:
         self.balance = balance
+
+    @classmethod
+    def from_record(cls, settings: Mapping[str, Any]) -> FusedTowers:
+        return cls(settings["balance"])
+
+    def record(self) -> dict[str, Any]:
+        return {"balance": self.balance}
 
     def check(self, backbone: Backbone) -> None:
         """`UserError` for a model without towers."""
@@ -169,6 +173,8 @@ def _mean_of_all(values_N: torch.Tensor) -> torch.Tensor:
 class TowerProbes(FullCrossEntropy):
     """The mean loss of both towers' probes; the towers are frozen."""
 
+    name: ClassVar[CriterionName] = "tower-probes"
+
     def check(self, backbone: Backbone) -> None:
         """`UserError` for a model without probes."""
         if not _model(backbone).config.probed:
@@ -191,76 +197,3 @@ class TowerProbes(FullCrossEntropy):
     def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
         model = _model(backbone)
         return tower_nats(model, tower_rows(model, batch), batch.targets_N).mean(0)
-
-
-class _Fused:
-    name: str
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer) -> Any:
-        """From what `record` returned. `UserError` for an order that does not fit."""
-        made = cast(Any, super()).from_record(record, order=order, tokenizer=tokenizer)
-        made.criterion = FusedTowers(record["balance"])
-        return made
-
-    def record(self) -> dict[str, Any]:
-        made = cast(Any, super()).record()
-        return {**made, "name": self.name, "balance": cast(Any, self).criterion.balance}
-
-
-class _Probes:
-    name: str
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any], *, order: str, tokenizer: TextTokenizer) -> Any:
-        """From what `record` returned. `UserError` for an order that does not fit."""
-        made = cast(Any, super()).from_record(record, order=order, tokenizer=tokenizer)
-        made.criterion = TowerProbes()
-        return made
-
-    def record(self) -> dict[str, Any]:
-        return {**cast(Any, super()).record(), "name": self.name}
-
-
-class Towers(_Fused, Causal):
-    """Two towers predict each token from those before it. Units: nats."""
-
-    name = "towers"
-
-
-class TowersMasked(_Fused, Masked):
-    """Two towers predict masked tokens from both sides. Units: nats."""
-
-    name = "towers-masked"
-
-
-class TowersCloze(_Fused, Cloze):
-    """A forward and a backward tower predict each token from all others. Units: nats."""
-
-    name = "towers-cloze"
-
-
-class ProbedTowers(_Probes, Causal):
-    """A probe for each of two causal towers. Units: nats."""
-
-    name = "probe"
-
-
-class ProbedTowersMasked(_Probes, Masked):
-    """A probe for each of two masked towers. Units: nats."""
-
-    name = "probe-masked"
-
-
-class ProbedTowersCloze(_Probes, Cloze):
-    """A probe for each of a forward and a backward tower. Units: nats."""
-
-    name = "probe-cloze"
-
-
-def plain_record(record: dict[str, Any]) -> dict[str, Any]:
-    """Of the record of towers or probes, that of cross-entropy of the model's own logits."""
-    name = record["name"]
-    if name in MASKED_OBJECTIVES:
-        return {"name": "masked", "masking": record["masking"]}
-    return {"name": "cloze" if name in ("cloze", *CLOZE_OBJECTIVES) else "causal"}

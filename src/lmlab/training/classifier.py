@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lmlab.config.objective import pair_of
 from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.data.labelled_store import Labels, read_labels
 from lmlab.data.order import FORWARD
@@ -65,7 +66,7 @@ def classifier_parent(name: str) -> ClassifierParent:
 
 
 def classification_record(config: TrainConfig, labels: Labels) -> dict[str, Any]:
-    """What `Classification.from_record` needs: of the store its classes, of the parent how it
+    """What `objectives.from_record` needs: of the store its classes, of the parent how it
     reads.
 
     Raises `UserError` for class weights without classes, or where a class has no training text.
@@ -94,7 +95,7 @@ def classification_record(config: TrainConfig, labels: Labels) -> dict[str, Any]
 def reads_both_ways(parent: Parent) -> bool:
     """Whether a parent is a masked language model."""
     if parent.record:
-        return "masking" in parent.record["objective"]
+        return pair_of(parent.record["objective"]["name"]).reading == "masked"
     return _tried(parent.name, parent.identity)[0].bidirectional
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmlab.config.objective import HeadlessConfig
+from lmlab.config.objective import HeadlessConfig, objective_name
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TextTokenizer
@@ -170,7 +170,7 @@ def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
     `rounds` steps of each form are timed (default: as fit in a minute, 3 to 12); 0 times none.
     Raises `UserError` as `loop.train`.
     """
-    if config.objective == "classification":
+    if config.is_classification:
         raise UserError("the doctor looks at language models, not at --objective classification")
     config = resolve(config)
     assert config.micro_batch is not None
@@ -232,11 +232,14 @@ def _shapes(config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer) ->
 def other_form(config: TrainConfig, *, tied: bool) -> TrainConfig | None:
     """The configuration to compare with: cross-entropy with the log-unigram bias for a headless
     one, headless for a tied one of cross-entropy; None for an untied one."""
+    reading = config.pair.reading
     if config.is_headless:
-        full = "masked" if config.is_masked else "causal"
+        full = objective_name(reading, "softmax")
         return replace(config, objective=full, headless=HeadlessConfig(), output_bias="fixed")
-    headless = "headless-masked" if config.is_masked else "headless"
-    return replace(config, objective=headless, output_bias="fixed") if tied else None
+    if not tied or config.is_cloze:
+        return None
+    headless = objective_name(reading, "contrastive")
+    return replace(config, objective=headless, output_bias="fixed")
 
 
 def measure_targets(

@@ -302,7 +302,7 @@ class Trainer:
                 loss.backward()
         sums_S2 = sum_over_processes(sums_S2)
         least = int(sums_S2[:, 1].argmin())
-        if sums_S2[least, 1] < (2 if self.objective.depends_on_micro_batch else 1):
+        if sums_S2[least, 1] < (2 if self.objective.criterion.depends_on_micro_batch else 1):
             first = starts[least]
             chosen = indices_B[first : first + self.micro_batch]
             raise self._no_targets(int(sums_S2[least, 1]), chosen)
@@ -327,7 +327,7 @@ class Trainer:
             "gradient_norm": norm,
             "learning_rate": rate,
         }
-        if self.objective.depends_on_micro_batch:
+        if self.objective.criterion.depends_on_micro_batch:
             record["targets_per_micro_batch"] = count / (config.batch // self.micro_batch)
         return record
 

@@ -129,14 +129,14 @@ def training_objective(
 ) -> Objective:
     """The objective of a run. Raises `UserError` as `classification_record`."""
     record = config.objective_record()
-    if config.objective == "classification":
+    if config.is_classification:
         record = classification_record(config, read_labels(store))
     return from_record(record, order=config.order, tokenizer=tokenizer)
 
 
 def training_batches(config: TrainConfig, store: TokenStore) -> TrainingWindows | LabelledBatches:
     """What makes the batch of each step: windows of text, or labelled texts."""
-    if config.objective != "classification":
+    if not config.is_classification:
         return training_windows(config, store)
     texts = LabelledSplit(store.split(TRAIN), read_labels(store).by_split[TRAIN])
     return LabelledBatches(texts, batch=config.batch, seed=config.seed)
@@ -161,7 +161,7 @@ def initial_model(
     Raises `UserError` for a model that cannot be built, or a parent that does not fit.
     """
     parent = find_parent(config.parent)
-    if config.objective == "classification":
+    if config.is_classification:
         assert parent is not None  # TrainConfig sees to it
         return classifier_of(config, parent, store, tokenizer)
     if parent is None:

@@ -19,7 +19,7 @@ from lmlab.data.windows import evaluation_windows
 from lmlab.models.backbone import Backbone
 from lmlab.numerics.classification import metric
 from lmlab.objectives.base import Objective
-from lmlab.objectives.classification import Classification, outputs_for, predictions
+from lmlab.objectives.classification import label_criterion, outputs_for, predictions
 from lmlab.objectives.evaluate import evaluate, evaluation_batch
 
 
@@ -38,7 +38,7 @@ class Validation(Protocol):
 def make_validation(config: TrainConfig, store: TokenStore, objective: Objective) -> Validation:
     """The validation of a run. Raises `UserError` for a store without labels where they are
     needed."""
-    if isinstance(objective, Classification):
+    if config.is_classification:
         labels = read_labels(store)
         texts = LabelledSplit(store.split(VALIDATION), labels.by_split[VALIDATION])
         return LabelledValidation(objective, texts, labels, batch=config.batch)
@@ -76,14 +76,14 @@ class LabelledValidation:
     """The task's metrics over the validation split, and the mean loss, which settles ties."""
 
     def __init__(
-        self, objective: Classification, texts: LabelledSplit, labels: Labels, *, batch: int
+        self, objective: Objective, texts: LabelledSplit, labels: Labels, *, batch: int
     ) -> None:
         self.objective, self.texts, self.labels, self.batch = objective, texts, labels, batch
 
     def measure(self, backbone: Backbone) -> dict[str, float]:
         outputs_NC = outputs_for(self.objective, backbone, self.texts, batch=self.batch)
         predicted_N = predictions(self.labels.classes, outputs_NC)
-        loss = self.objective.mean_loss(outputs_NC, self.texts.label_N)
+        loss = label_criterion(self.objective).mean_loss(outputs_NC, self.texts.label_N)
         return {
             "validation_loss": loss,
             **{

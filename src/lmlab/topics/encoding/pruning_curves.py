@@ -199,7 +199,7 @@ def prune(
             states.hidden_ND.cpu().numpy(), states.targets_N.cpu().numpy(), states.clusters,
             head.embedding_VD, head.offset_V, removals, mean_D,
         )  # fmt: skip
-        if name == "estimation" and prompts and lm.objective.autoregressive:
+        if name == "estimation" and prompts and lm.objective.reading.autoregressive:
             points = _with_generation(lm, chosen, points, narrow, replacement, prompts)
         found.append(
             PrunedText(

@@ -333,7 +333,7 @@ def store_states(
             ids = [windows.ids(int(row)) for row in rows]
             batch = objective.batch(ids, device=backbone.device, length=length)
             clusters_B = windows.clusters[rows]
-            for asked in objective.questions(batch):
+            for asked in objective.reading.questions(batch):
                 yield _states(backbone, asked, clusters_B)
 
 
@@ -378,7 +378,7 @@ def _states(backbone: Backbone, asked: Batch, clusters_B: Clusters) -> States:
 
 
 def _check_logits(lm: LanguageModel) -> None:
-    if not lm.objective.scores_own_logits:
+    if not lm.objective.criterion.scores_own_logits:
         raise UserError(
             f"{lm.name} was trained with a cosine or a temperature: its distribution is not "
             "the softmax of its logits, so its output embedding encodes no probability directly"

@@ -18,7 +18,7 @@ from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.files import load_classifier
 from lmlab.objectives import from_record
-from lmlab.objectives.classification import Classification, outputs_for
+from lmlab.objectives.classification import LabelCriterion, outputs_for
 from lmlab.run_folders.checkpoint import read_json_file, usable_checkpoint
 
 _BATCH = 64
@@ -38,7 +38,7 @@ def reported_outputs(
     if tokenizer.fingerprint != store.manifest["tokenizer_fingerprint"]:
         raise UserError(f"{store.path} was made with another tokenizer than {path}")
     objective = from_record(record["objective"], order=record["order"], tokenizer=tokenizer)
-    if not isinstance(objective, Classification):
+    if not isinstance(objective.criterion, LabelCriterion):
         raise UserError(f"{path} is a language model, not a classifier")
     model = load_classifier(str(folder), fresh=None)
     torch.nn.Module.to(model, device)

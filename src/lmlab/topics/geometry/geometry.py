@@ -161,7 +161,7 @@ def geometry(
         outputs = _embedding_cloud(output_VD), _norms(output_VD, counts_V, text_V)
     return Geometry(
         model=lm.name,
-        objective=lm.objective.record()["name"],
+        objective=lm.objective.name,
         order=lm.order,
         store=str(store.path),
         split=split,

@@ -15,6 +15,7 @@ import torch
 
 from lmlab.config import digest
 from lmlab.config.model import RECURRENT, ModelConfig
+from lmlab.config.objective import objective_name
 from lmlab.config.towers import TowersConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.data.store import TokenStore
@@ -79,8 +80,11 @@ def request(config: TowersStudyConfig, store: TokenStore, arm: Arm, seed: int) -
     if arm.towers is not None:
         made = _training(config, store, seed, config.tokens, config.learning_rate)
         made = replace(
-            made, model=config.model, objective=f"towers{config.reading}", towers=arm.towers
-        )  # pyright: ignore[reportArgumentType]
+            made,
+            model=config.model,
+            objective=objective_name(config.reading, "fused-towers"),
+            towers=arm.towers,
+        )
         return placed(made, store, config.lab)
     return placed(single(config, store, seed), store, config.lab)
 
@@ -94,7 +98,7 @@ def probes(
     )
     made = replace(
         made,
-        objective=f"probe{config.reading}",  # pyright: ignore[reportArgumentType]
+        objective=objective_name(config.reading, "tower-probes"),
         parent=ParentConfig(str(towers.path)),
     )
     return placed(made, store, config.lab)
@@ -122,11 +126,10 @@ def single(config: TowersStudyConfig, store: TokenStore, seed: int) -> TrainConf
     It is a split model that nobody splits: embeddings, fusion and head are those of the towers.
     """
     made = _training(config, store, seed, config.tokens, config.learning_rate)
-    objective = f"towers{config.reading}"
     towers = replace(
         made,
         model=config.model,
-        objective=objective,  # pyright: ignore[reportArgumentType]
+        objective=objective_name(config.reading, "fused-towers"),
         towers=TowersConfig(config.fusion),
     )
     wanted = weights(towers, store)

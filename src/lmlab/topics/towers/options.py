@@ -8,6 +8,7 @@ from typing import Literal
 
 from lmlab.config.model import MASKED, RECURRENT, ModelConfig
 from lmlab.config.numbers import Options, at_least
+from lmlab.config.objective import ReadingName
 from lmlab.errors import UserError
 
 
@@ -102,8 +103,8 @@ class TowersStudyConfig(Options):
             raise UserError("--cloze is for --model.architecture lstm and gru")
 
     @property
-    def reading(self) -> str:
-        """The ending of the objectives' names."""
+    def reading(self) -> ReadingName:
+        """How the towers read a text."""
         if self.cloze:
-            return "-cloze"
-        return "-masked" if self.model.architecture in MASKED else ""
+            return "cloze"
+        return "masked" if self.model.architecture in MASKED else "causal"

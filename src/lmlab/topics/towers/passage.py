@@ -46,7 +46,7 @@ def passage(
         ids = everything.ids(int(row))
         batch = lm.objective.batch([ids], device=lm.backbone.device)
         delta_N = np.zeros(batch.targets_BT.numel())
-        for asked in lm.objective.questions(batch):
+        for asked in lm.objective.reading.questions(batch):
             assert asked.rows_N is not None
             nats_KN = tower_nats(model, tower_rows(model, asked), asked.targets_N).cpu().numpy()
             delta_N[asked.rows_N.cpu().numpy()] = nats_KN[1] - nats_KN[0]

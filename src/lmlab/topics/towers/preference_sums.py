@@ -179,7 +179,7 @@ def preference_sums(
             batch = objective.batch(ids, device=device, length=length)
             T = batch.targets_BT.shape[1]
             before = (T - length) // 2  # windows read from both sides begin with a token more
-            for asked in objective.questions(batch):
+            for asked in objective.reading.questions(batch):
                 states = tower_rows(model, asked)
                 targets_N = asked.targets_N
                 nats_KN = torch.cat(
@@ -252,7 +252,7 @@ def _temperatures(
     targets: list[np.ndarray] = []
     for row in range(len(windows)):
         batch = objective.batch([windows.ids(row)], device=device)
-        for asked in objective.questions(batch):
+        for asked in objective.reading.questions(batch):
             states = tower_rows(model, asked)
             targets.append(asked.targets_N.cpu().numpy())
             for k in range(2):
