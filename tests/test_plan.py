@@ -14,8 +14,8 @@ from lmlab.errors import UserError
 from lmlab.numerics.plan import Noise
 from lmlab.numerics.random_effects import two_way_interval
 from lmlab.topics.planning.options import PlanConfig
-from lmlab.topics.planning.plan import plan
-from lmlab.topics.planning.report import plan_page, plan_rows
+from lmlab.topics.planning.plan import Plan, plan
+from lmlab.topics.registry import read_result
 
 
 def test_the_logged_seed_noise_sees_one_per_cent_with_three_seeds_and_a_fifth_with_23(
@@ -25,14 +25,15 @@ def test_the_logged_seed_noise_sees_one_per_cent_with_three_seeds_and_a_fifth_wi
     assert main(["plan", *asked]) == 0
     printed = capsys.readouterr().out
     assert "takes 23 seeds of each side" in printed
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["seeds_for_this_text"] == 23
-    first = results["designs"][0]
-    assert (first["seeds"], first["documents"]) == (3, None)
-    assert first["detectable"] == pytest.approx(1.06, abs=0.005)
-    assert plan_rows(results)[1][0] == ["3", "1.06"]
+    result = read_result(tmp_path)
+    assert isinstance(result, Plan)
+    assert result.seeds_for_this_text == 23
+    first = result.designs[0]
+    assert (first.seeds, first.documents) == (3, None)
+    assert first.detectable == pytest.approx(1.06, abs=0.005)
+    assert result.frame().iloc[0].tolist() == [3, first.detectable]
     page = (tmp_path / "report.html").read_text()
-    assert page == plan_page(results)
+    assert page == result.page()
     assert "nothing of other texts" in page
 
 
@@ -67,28 +68,30 @@ def components(**changes):
 def test_a_finished_study_gives_its_noise_pooled_over_its_comparisons(tmp_path):
     cells = [{"components": components()}, {"components": components(seed=4e-5, seed_df=4)}]
     folder = results_of(tmp_path, "arrow", {"cells": cells})
-    made = plan(PlanConfig(folder, effect=0.5))
+    result = plan(PlanConfig(folder, effect=0.5))
+    measured, interval = result.measured, result.seed_interval
     # per cent; (2 * 1e-5 + 4 * 4e-5) / 6
-    assert made["noise"]["seed"] == pytest.approx(100 * math.sqrt(3e-5))
-    assert made["noise"]["document"] == pytest.approx(0.2)
-    assert (made["seed_df"], made["document_df"], made["unit"]) == (6, 18, "%")
-    assert made["seed_interval"]["sd"][0] < made["noise"]["seed"] < made["seed_interval"]["sd"][1]
-    enough = [row for row in made["enough"] if row["documents"] is not None]
-    row = enough[0]
-    assert row["training_tokens"] == 2 * row["seeds"] * 1_000_000
-    assert row["scored_tokens"] == row["documents"] * 9000
-    noise = Noise(**made["noise"])
-    assert noise.power(0.5, row["seeds"], row["documents"]) >= 0.8
-    if row["documents"] > 5:
-        assert noise.power(0.5, row["seeds"], row["documents"] - 1) < 0.8
-    assert "seeds and" in plan_page({**made, "environment": {"python": "3"}})
+    assert measured.noise.seed == pytest.approx(100 * math.sqrt(3e-5))
+    assert measured.noise.document == pytest.approx(0.2)
+    assert (measured.seed_df, measured.document_df, measured.unit) == (6, 18, "%")
+    assert interval is not None
+    assert interval.deviation[0] < measured.noise.seed < interval.deviation[1]
+    row = next(row for row in result.enough if row.documents is not None)
+    assert row.documents is not None
+    assert row.training_tokens == 2 * row.seeds * 1_000_000
+    assert row.scored_tokens == row.documents * 9000
+    assert measured.noise.power(0.5, row.seeds, row.documents) >= 0.8
+    if row.documents > 5:
+        assert measured.noise.power(0.5, row.seeds, row.documents - 1) < 0.8
+    assert f"For other texts too: {row.seeds} seeds and" in result.page()
+    assert len(result.tables()) == 2
 
 
 def test_few_documents_leave_other_texts_open(tmp_path):
     cells = [{"components": components(document_df=1)}]
-    made = plan(PlanConfig(results_of(tmp_path, "arrow", {"cells": cells}), effect=0.5))
-    assert made["noise"]["document"] is None
-    assert made["enough"] == []
+    result = plan(PlanConfig(results_of(tmp_path, "arrow", {"cells": cells}), effect=0.5))
+    assert result.measured.noise.document is None
+    assert result.enough == ()
 
 
 def test_a_headless_study_gives_the_seeds_of_its_paired_differences(tmp_path):
@@ -97,9 +100,9 @@ def test_a_headless_study_gives_the_seeds_of_its_paired_differences(tmp_path):
         {"difference": {}, "nats_per_token": [4.9, 5.2, 5.1], "tokens_scored": 10},
     ]
     folder = results_of(tmp_path, "headless", {"parts": [{"rows": rows}]})
-    made = plan(PlanConfig(folder, effect=0.1))
-    assert made["noise"]["seed"] == pytest.approx(np.std([-0.1, 0.1, -0.2], ddof=1))
-    assert made["unit"] == "nats per token"
+    result = plan(PlanConfig(folder, effect=0.1))
+    assert result.measured.noise.seed == pytest.approx(np.std([-0.1, 0.1, -0.2], ddof=1))
+    assert result.measured.unit == "nats per token"
 
 
 def test_plans_that_make_no_sense(tmp_path):

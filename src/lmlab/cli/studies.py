@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmlab.cli.printing import end_of_study, print_table, write_results
+from lmlab.cli.printing import end_of_study, show
 from lmlab.cli.sharing import Run, run_study
 from lmlab.config import from_command_line
 from lmlab.studies.options import ReportConfig
@@ -18,20 +18,9 @@ def plan(arguments: Sequence[str]) -> None:
     from lmlab.topics.planning.options import PlanConfig
 
     config = from_command_line(PlanConfig, arguments, program="lmlab plan", leading=("--study",))
-    from lmlab.durable import write_text
-    from lmlab.results import environment
     from lmlab.topics.planning.plan import plan as make_plan
-    from lmlab.topics.planning.report import enough_rows, plan_page, plan_rows, plan_words
 
-    values = {**make_plan(config), "environment": environment()}
-    out = write_results("plan", config, values)
-    write_text(out / "report.html", plan_page(values))
-    print(f"report: {(out / 'report.html').resolve()}")
-    for line in plan_words(values):
-        print(line)
-    print_table(*plan_rows(values))
-    if values["enough"]:
-        print_table(*enough_rows(values))
+    show("plan", config, make_plan(config))
 
 
 def study_arrow(arguments: Sequence[str]) -> None:

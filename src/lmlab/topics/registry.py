@@ -17,6 +17,7 @@ KINDS = {
     "embed": "lmlab.topics.decomposition.of_models:Embeddings",
     "finetune": "lmlab.topics.finetuning.metrics:Finetuning",
     "geometry": "lmlab.topics.geometry.geometry:Geometry",
+    "plan": "lmlab.topics.planning.plan:Plan",
 }
 
 

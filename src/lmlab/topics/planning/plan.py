@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from lmlab.errors import UserError
 from lmlab.numerics.plan import Noise
 from lmlab.numerics.power import deviation_interval
+from lmlab.results import Result
 from lmlab.topics.planning.options import PlanConfig
 from lmlab.topics.redraw import read_results
 
@@ -41,86 +42,115 @@ class Measured:
     """Scored tokens of a document."""
 
 
-def plan(config: PlanConfig) -> dict[str, Any]:
-    """The plan as plain values of `results.json`; `plan_page` and `plan_rows` show it.
+@dataclass(frozen=True)
+class SeedInterval:
+    """The 95 % interval of the standard deviation between seeds, and the seeds that its ends take
+    (None: no number is enough)."""
+
+    deviation: tuple[float, float]
+    seeds: tuple[int | None, int | None]
+
+
+@dataclass(frozen=True)
+class Design:
+    """What so many seeds of each side and documents would show."""
+
+    seeds: int
+    documents: int | None
+    """None: the given text."""
+    detectable: float
+    """The difference that is seen with the power asked for."""
+    power: float
+    """The probability that the planned difference is seen."""
+
+
+@dataclass(frozen=True)
+class Enough:
+    """The least number of documents for so many seeds, and the tokens of both."""
+
+    seeds: int
+    documents: int | None
+    """None: no number is enough."""
+    training_tokens: int | None
+    """Of both sides; None: those of a run are not known."""
+    scored_tokens: int | None
+
+
+@dataclass(frozen=True)
+class Plan(Result, kind="plan", views="lmlab.topics.planning.report"):
+    """How many seeds, documents and tokens it takes to see a difference."""
+
+    effect: float
+    """The difference to be seen, in the unit of `measured`."""
+    power: float
+    measured: Measured
+    seed_interval: SeedInterval | None
+    """None where the noise between seeds was typed."""
+    seeds_for_this_text: int | None
+    designs: tuple[Design, ...]
+    enough: tuple[Enough, ...]
+    """Empty where the noise between documents is not known."""
+
+
+def plan(config: PlanConfig) -> Plan:
+    """The plan that is asked for.
 
     Raises `UserError` for a study without several seeds, or of another kind.
     """
     measured = _measured(config)
     noise, effect = measured.noise, config.effect
-    tokens, document_tokens = measured.tokens, measured.document_tokens
-    texts: list[int | None] = [None, *(config.documents if noise.document is not None else ())]
-    alone = noise.seeds_for(effect, None, wanted=config.power)
-    spread = None
+
+    def seeds_for(seed_deviation: float) -> int | None:
+        return replace(noise, seed=seed_deviation).seeds_for(effect, None, wanted=config.power)
+
+    interval = None
     if measured.seed_df:
         low, high = deviation_interval(noise.seed, measured.seed_df)
-        spread = {
-            "sd": [low, high],
-            "seeds": [
-                replace(noise, seed=sd).seeds_for(effect, None, wanted=config.power)
-                for sd in (low, high)
-            ],
-        }
-    return {
-        "kind": "plan",
-        "source": measured.source,
-        "effect": effect,
-        "unit": measured.unit,
-        "power": config.power,
-        "noise": asdict(noise),
-        "seed_df": measured.seed_df,
-        "document_df": measured.document_df,
-        "seed_interval": spread,
-        "tokens": tokens,
-        "document_tokens": document_tokens,
-        "seeds_for_this_text": alone,
-        "designs": [
-            {
-                "seeds": seeds,
-                "documents": documents,
-                "detectable": noise.detectable(seeds, documents, wanted=config.power),
-                "power": noise.power(effect, seeds, documents),
-            }
-            for documents in texts
+        interval = SeedInterval((low, high), (seeds_for(low), seeds_for(high)))
+    other_texts = config.documents if noise.document is not None else ()
+    return Plan(
+        effect=effect,
+        power=config.power,
+        measured=measured,
+        seed_interval=interval,
+        seeds_for_this_text=seeds_for(noise.seed),
+        designs=tuple(
+            Design(
+                seeds,
+                documents,
+                noise.detectable(seeds, documents, wanted=config.power),
+                noise.power(effect, seeds, documents),
+            )
+            for documents in (None, *other_texts)
             for seeds in config.seeds
-        ],
-        "enough": [
-            _enough(noise, effect, seeds, config.power, tokens, document_tokens)
-            for seeds in config.seeds
-        ]
-        if noise.document is not None
-        else [],
-    }
+        ),
+        enough=tuple(
+            _enough(measured, effect, seeds, config.power)
+            for seeds in (config.seeds if noise.document is not None else ())
+        ),
+    )
 
 
-def _enough(
-    noise: Noise,
-    effect: float,
-    seeds: int,
-    wanted: float,
-    tokens: int | None,
-    document_tokens: int | None,
-) -> dict[str, Any]:
-    """With so many seeds: the documents that it takes, and the tokens of both."""
-    documents = noise.documents_for(effect, seeds, wanted=wanted)
-    scored = None
-    if documents is not None and document_tokens is not None:
-        scored = documents * document_tokens
-    return {
-        "seeds": seeds,
-        "documents": documents,
-        "training_tokens": None if tokens is None else 2 * seeds * tokens,
-        "scored_tokens": scored,
-    }
+def _enough(measured: Measured, effect: float, seeds: int, wanted: float) -> Enough:
+    documents = measured.noise.documents_for(effect, seeds, wanted=wanted)
+    tokens, of_document = measured.tokens, measured.document_tokens
+    return Enough(
+        seeds,
+        documents,
+        None if tokens is None else 2 * seeds * tokens,
+        None if documents is None or of_document is None else documents * of_document,
+    )
 
 
 def _measured(config: PlanConfig) -> Measured:
     """What was measured, with what was typed in its place."""
-    found = _of_study(config) if config.study is not None else None
-    if found is None:
-        assert config.seed_sd is not None
-        found = Measured("typed", "the unit of the effect", Noise(0, None, 0, 0, 1), 0, 0, None,
-                         None)  # fmt: skip
+    if config.study is not None:
+        measured = _of_study(config)
+    else:
+        assert config.seed_sd is not None, "checked by the configuration"
+        measured = Measured(
+            "typed", "the unit of the effect", Noise(0, None, 0, 0, 1), 0, 0, None, None
+        )
     typed: dict[str, float] = {}
     for name in ("seed", "document", "section"):
         if (value := getattr(config, f"{name}_sd")) is not None:
@@ -128,12 +158,12 @@ def _measured(config: PlanConfig) -> Measured:
     if config.sections is not None:
         typed["sections"] = config.sections
     return replace(
-        found,
-        noise=replace(found.noise, **typed),
-        seed_df=0 if "seed" in typed else found.seed_df,
-        document_df=0 if "document" in typed else found.document_df,
-        tokens=config.tokens or found.tokens,
-        document_tokens=config.document_tokens or found.document_tokens,
+        measured,
+        noise=replace(measured.noise, **typed),
+        seed_df=0 if "seed" in typed else measured.seed_df,
+        document_df=0 if "document" in typed else measured.document_df,
+        tokens=config.tokens or measured.tokens,
+        document_tokens=config.document_tokens or measured.document_tokens,
     )
 
 
