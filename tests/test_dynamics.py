@@ -33,7 +33,7 @@ from lmlab.topics.encoding.dynamics import (
     step_of,
     watch_run,
 )
-from lmlab.topics.encoding.of_model import encode
+from lmlab.topics.encoding.of_model import measure
 from lmlab.topics.encoding.tables import captured_words
 from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
@@ -129,7 +129,7 @@ def test_a_snapshot_is_what_the_other_analyses_find(run, small_store):
     snapshots = list(watch_run(run, watch))
     assert [s.step for s in snapshots] == [0, 1, 2, 4, 8]
     lm = open_model(run)
-    encoded = encode(lm, small_store, max_windows=None, rotations=1)
+    encoded = measure(lm, small_store, max_windows=None)
     last = snapshots[-1]
     assert last.r2_alpha == pytest.approx(encoded.encoding.embedding_alone.r2, abs=OF_FLOAT32)
     assert last.loss == near(score(lm, small_store).nats_per_token)

@@ -55,7 +55,8 @@ from lmlab.topics.encoding.encoding import (
     predict_second_order,
     sparsity,
 )
-from lmlab.topics.encoding.of_model import encode, tenth_of_vocabulary
+from lmlab.topics.encoding.of_model import EncodingResult, encode, measure
+from lmlab.topics.encoding.tables import errors_table
 from lmlab.training.loop import train
 from tolerances import NATS_A_TOKEN
 
@@ -410,12 +411,10 @@ def test_the_first_of_eleven_classes_of_frequency_is_named():
     encoding = fit_encoding(e_VD, alpha_V)
     bins = error_by_frequency(encoding, counts_V)
     assert bins[0].tokens == (counts_V[encoding.tokens] == 0).sum() > 0
-    names = [tenth_of_vocabulary(b.bin) for b in bins]
-    assert names[0] == "tokens not in the training split"
+    names = [str(row[0]) for row in errors_table(bins).rows]
+    assert names[0] == "not in the training split"
     assert "tenth" not in names[0]
-    assert [name.split(" of")[0] for name in names[1:]] == [
-        "tenth 1 (rarest)", *(f"tenth {n}" for n in range(2, 10)), "tenth 10 (most frequent)",
-    ]  # fmt: skip
+    assert names[1:] == ["1 (rarest)", *map(str, range(2, 10)), "10 (most frequent)"]
 
 
 def test_tokens_without_probability_are_counted_and_what_is_wrong_refused():
@@ -484,12 +483,12 @@ def test_a_store_is_read_as_the_objective_scores_it(architecture, order, small_s
 
 def test_padded_rows_and_special_tokens_are_left_out_of_the_fit(small_store):
     lm = lm_of(rows=50)
-    made = encode(lm, small_store, max_windows=20, rotations=1)
-    assert len(made.statistics.alpha_V) == 64
-    assert made.encoding.tokens.max() < 12
-    assert made.padded == 50
-    values = json.loads(json.dumps(made.to_json(), allow_nan=False))
-    assert values["encoding"]["excluded"] == 52
+    measured = measure(lm, small_store, max_windows=20)
+    assert len(measured.statistics.alpha_V) == 64
+    assert measured.encoding.tokens.max() < 12
+    result = encode(lm, small_store, max_windows=20, rotations=1)
+    assert result.padded == 50
+    assert result.encoding.excluded == 52
 
 
 def test_the_command_on_a_trained_run(small_store, text_store, tmp_path, capsys):
@@ -504,14 +503,13 @@ def test_the_command_on_a_trained_run(small_store, text_store, tmp_path, capsys)
     said = capsys.readouterr().out
     for row in ("R² of -log mean probability", "root mean square error", "the bias alone"):
         assert row in said
-    results = json.loads((out / "results.json").read_text())
-    made = encode(open_model(run), small_store).to_json()
-    assert results["encoding"] == json.loads(json.dumps(made["encoding"]))
+    result = EncodingResult.from_json(json.loads((out / "results.json").read_text()))
+    assert result == encode(open_model(run), small_store)
     raw = [*options[:-1], str(tmp_path / "raw"), "--head", "raw"]
     assert main(["encode", str(run), *raw]) == 0
-    other = json.loads((tmp_path / "raw" / "results.json").read_text())
-    assert other["encoding"]["r2_heldout"] != results["encoding"]["r2_heldout"]
-    assert (other["encoding"]["bias_alone"], "bias_alone" in results["encoding"]) == (None, True)
+    other = EncodingResult.from_json(json.loads((tmp_path / "raw" / "results.json").read_text()))
+    assert other.encoding.r2_heldout != result.encoding.r2_heldout
+    assert (other.encoding.bias_alone, result.encoding.bias_alone is None) == (None, False)
     assert main(["encode", str(run), "--store", str(text_store.path)]) == 2
     assert "another tokenizer" in capsys.readouterr().err
 
@@ -532,3 +530,28 @@ def test_a_model_whose_distribution_is_not_its_logits_is_refused(small_store):
     with pytest.raises(UserError, match="at most 40"):
         encode(lm, small_store, context=41)
     assert len(evaluation_windows(small_store.split("validation"), 40)) > 3
+
+
+def test_the_page_of_a_model_shows_the_arrays_that_its_result_keeps(small_store):
+    """The arrays behind every figure were dropped, and `encode` had no page."""
+    lm = lm_of()
+    result = encode(lm, small_store, max_windows=20, rotations=2)
+    measured = measure(lm, small_store, max_windows=20)
+    encoding, sample = measured.encoding, result.sample
+    order = np.argsort(sample.id_N)  # twelve tokens: all of them are drawn
+    np.testing.assert_array_equal(sample.id_N[order], encoding.tokens)
+    np.testing.assert_allclose(sample.actual_N, -np.log(measured.statistics.alpha_V[sample.id_N]))
+    np.testing.assert_array_equal(sample.predicted_N[order], encoding.held_out_N)
+    # the map keeps the distances that two principal components keep
+    rows_ND = measured.head.embedding_VD[sample.id_N]
+    u, s, _ = np.linalg.svd(rows_ND - rows_ND.mean(0))
+    distances = np.abs(u[:, :2] * s[:2])
+    np.testing.assert_allclose(np.abs(sample.map_N2), distances, atol=1e-9)
+    np.testing.assert_allclose(result.map_variance, s[:2] ** 2 / (s**2).sum())
+    page = result.page()
+    assert page.count("<figure>") == len(result.figures()) == 4
+    for words in ("random bases", "root mean square error", "principal component", "The rarest"):
+        assert words in page
+    frame = result.frame()
+    assert frame.set_index("measure").value["R², in sample"] == encoding.r2_train
+    assert list(result.frame(1)["tokens"]) == [error.tokens for error in result.errors]

@@ -230,7 +230,7 @@ def test_a_tied_model_is_not_enlarged_unasked(small_store, tmp_path, capsys, mon
     lm = open_model(run)
     with monkeypatch.context() as patched:
         patched.setattr(
-            "lmlab.topics.encoding.pruning_curves.encoding_of", pytest.fail
+            "lmlab.topics.encoding.pruning_curves.measure", pytest.fail
         )  # refused before text is read
         assert main(["prune", *options]) == 2
         with pytest.raises(UserError, match="untie=True"):

@@ -64,7 +64,7 @@ def test_the_study_has_every_part_and_is_not_done_twice(finished, capsys, monkey
     def never(*arguments: Any, **options: Any) -> None:
         raise AssertionError("done before")
 
-    monkeypatch.setattr(study, "encode", never)
+    monkeypatch.setattr(study, "measure", never)
     assert main(options) == 0
     assert (out / "results.json").read_bytes() == first
     assert "cross-entropy" in capsys.readouterr().out
@@ -76,7 +76,7 @@ def test_the_page_is_drawn_again_from_the_results_alone(finished):
     (out / "report.html").unlink()
     assert main(["report", "--study", str(out)]) == 0
     assert (out / "report.html").read_text() == page
-    assert page.count("<figure>") == 10
+    assert page.count("<figure>") == 11
     for words in (
         "held-out tokens",
         "root mean square error",

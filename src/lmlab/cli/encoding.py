@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmlab.cli.printing import options_of, print_table, use_device, write_results
+from lmlab.cli.printing import options_of, print_table, show, use_device, write_results
 from lmlab.cli.refusals import (
     check_models,
     check_store,
@@ -33,9 +33,9 @@ def encode(arguments: Sequence[str]) -> None:
     opening(config.model)
     from lmlab.data.store import TokenStore
     from lmlab.lm.language_model import open_model
-    from lmlab.topics.encoding.of_model import encode, encoding_rows
+    from lmlab.topics.encoding.of_model import encode
 
-    made = encode(
+    result = encode(
         open_model(config.model, device=use_device(config.device), raw_head=config.head == "raw"),
         TokenStore(config.store),
         split=config.split,
@@ -44,8 +44,7 @@ def encode(arguments: Sequence[str]) -> None:
         ridge=config.ridge,
         rotations=config.rotations,
     )
-    write_results("encode", config, made.to_json())
-    print_table(["", ""], [list(row) for row in encoding_rows(made)])
+    show("encode", config, result)
 
 
 def steer(arguments: Sequence[str]) -> None:

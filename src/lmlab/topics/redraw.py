@@ -23,6 +23,7 @@ from lmlab.topics.arrow.linear_languages import level_words, levels
 from lmlab.topics.arrow.report import arrow_page, arrow_sections, summary
 from lmlab.topics.encoding.report import (
     MODEL_COLUMNS,
+    encoded,
     encoding_page,
     encoding_sections,
     model_rows,
@@ -80,7 +81,7 @@ class _InTour(_Study):
 
 def _encoding_short(results: dict[str, Any]) -> str:
     found = [
-        f"{m['label']} {explained(m['encoding'])}"
+        f"{m['label']} {explained(encoded(m).encoding)}"
         for part in results["parts"]
         for m in part["models"]
     ]

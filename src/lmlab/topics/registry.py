@@ -15,6 +15,7 @@ KINDS = {
     "decompose": "lmlab.topics.decomposition.of_models:ModelsDecomposition",
     "decomposition": "lmlab.topics.decomposition.zoo:ZooDecomposition",
     "embed": "lmlab.topics.decomposition.of_models:Embeddings",
+    "encode": "lmlab.topics.encoding.of_model:EncodingResult",
     "finetune": "lmlab.topics.finetuning.metrics:Finetuning",
     "geometry": "lmlab.topics.geometry.geometry:Geometry",
     "plan": "lmlab.topics.planning.plan:Plan",

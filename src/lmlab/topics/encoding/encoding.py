@@ -24,8 +24,7 @@ Shapes: D width, V vocabulary, N fitted tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -78,7 +77,7 @@ class Explained:
 
 
 @dataclass(frozen=True)
-class Encoding:
+class EncodingFit:
     """-log alpha ~ slope . E + intercept - offset, in nats; the offset is the head bias."""
 
     slope_D: Array
@@ -100,12 +99,20 @@ class Encoding:
     """Rank correlation of -log alpha and its held-out prediction."""
     ridge: float
     rank: int
-    tokens: NDArray[np.int64]
-    """Ids of the fitted tokens (N,)."""
+    fitted: int
+    """Tokens that the fit is of, N."""
     zero_alpha: int
     """Tokens left out because their mean probability is zero."""
     excluded: int
     """Tokens left out on request."""
+
+
+@dataclass(frozen=True)
+class Encoding(EncodingFit):
+    """A fit with what it was made of, token by token."""
+
+    tokens: NDArray[np.int64]
+    """Ids of the fitted tokens (N,)."""
     alpha_V: Array
     """What was encoded, all tokens."""
     target_N: Array
@@ -113,27 +120,10 @@ class Encoding:
     held_out_N: Array
     """Its prediction, bias included, by the fit without the token's fold."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; the arrays over tokens are left out."""
-        error = self.standard_error_D
-        return {
-            "r2_heldout": self.r2_heldout,
-            "root_mean_square": self.root_mean_square,
-            "embedding_alone": asdict(self.embedding_alone),
-            "bias_alone": None if self.bias_alone is None else asdict(self.bias_alone),
-            "r2_folds": list(self.r2_folds),
-            "r2_train": self.r2_train,
-            "spearman": self.spearman,
-            "intercept": self.intercept,
-            "slope": self.slope_D.tolist(),
-            "standard_error": None if error is None else error.tolist(),
-            "slope_norm": float(np.linalg.norm(self.slope_D)),
-            "ridge": self.ridge,
-            "rank": self.rank,
-            "tokens": len(self.tokens),
-            "zero_alpha": self.zero_alpha,
-            "excluded": self.excluded,
-        }
+    @property
+    def fit(self) -> EncodingFit:
+        """The same without the arrays over tokens."""
+        return EncodingFit(**{f.name: getattr(self, f.name) for f in fields(EncodingFit)})
 
 
 def fit_encoding(
@@ -192,9 +182,10 @@ def fit_encoding(
         spearman=rank_correlation(target_N, held_out_N),
         ridge=ridge,
         rank=fit.rank,
-        tokens=tokens,
+        fitted=len(tokens),
         zero_alpha=int(((alpha_V == 0) & ~left_out_V).sum()),
         excluded=int(left_out_V.sum()),
+        tokens=tokens,
         alpha_V=alpha_V,
         target_N=target_N,
         held_out_N=held_out_N,
@@ -300,10 +291,10 @@ def null_fits(
     y_N = encoding.target_N
     values, vectors = np.linalg.eigh(np.cov(x_ND.T, bias=True).reshape(x_ND.shape[1], -1))
     shape_DD = vectors * np.sqrt(np.maximum(values, 0))
-    found: dict[str, float] = {}
+    r2: dict[str, float] = {}
 
     def fit(name: str, of_ND: Array, to_N: Array) -> None:
-        found[name] = fit_linear(of_ND, to_N).r2_heldout
+        r2[name] = fit_linear(of_ND, to_N).r2_heldout
         if bar is not None:
             bar.advance()
 
@@ -313,7 +304,7 @@ def null_fits(
     if counts_V is not None:
         counts_N = np.asarray(counts_V, dtype=np.float64)[encoding.tokens]
         fit("log counts", np.log1p(counts_N)[:, None], y_N)
-    return found
+    return r2
 
 
 @dataclass(frozen=True)
@@ -375,13 +366,13 @@ def predictor_r2(
     """R2 of the closed-form predictors over the fitted tokens, nothing fitted; and of each up to a
     constant, since the first order misses E[log Z] only by one."""
     y_N = encoding.target_N
-    found: dict[str, float] = {}
+    r2: dict[str, float] = {}
     for name, predict in (("first order", predict_first_order),
                           ("second order", predict_second_order)):  # fmt: skip
         predicted_V = predict(embedding_VD, statistics, offset_V=offset_V)
         predicted_N = predicted_V[encoding.tokens]
-        found[name] = r2_of_prediction(y_N, predicted_N)
-        found[f"{name}, up to a constant"] = r2_of_prediction(
+        r2[name] = r2_of_prediction(y_N, predicted_N)
+        r2[f"{name}, up to a constant"] = r2_of_prediction(
             y_N - y_N.mean(), predicted_N - predicted_N.mean()
         )
-    return found
+    return r2

@@ -1,6 +1,6 @@
-"""The figures of the encoding study's report, each under its finding in words.
+"""The figures of the topic's pages, each under its finding in words.
 
-All take the values of one model (or several) as `lmlab.topics.encoding.study` keeps them.
+Those of one model are the same on the page of its command and in the study's section.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import numpy as np
 from lmlab.numerics.frequency import UNSEEN
 from lmlab.pages.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
 from lmlab.pages.page import Figure
-from lmlab.pages.wording import percent
-from lmlab.topics.encoding.tables import captured_words, share
+from lmlab.pages.wording import capital, percent
+from lmlab.topics.encoding.encoding import Sparsity
+from lmlab.topics.encoding.of_model import EncodingResult, TokenSample
+from lmlab.topics.encoding.tables import captured_words, rotated_range, share
 
 _GROUPS = (
     (UNSEEN, (0,)),
@@ -29,40 +31,75 @@ EDITS = (("as predicted by the encoding", "minimum_norm", False),
           ("logit bias (yardstick)", "bias", False))  # fmt: skip
 
 
-def begun(model: dict[str, Any]) -> str:
-    """A model's label at the beginning of a sentence."""
-    return f"{model['label'][0].upper()}{model['label'][1:]}"
+def encoding_figures(label: str, result: EncodingResult) -> list[Figure]:
+    """How a model's output embedding holds token probability."""
+    return [
+        _fit_figure(label, result),
+        *_error_figure(result),
+        _map_figure(result),
+        _sparsity_figure(result.sparsity),
+    ]
 
 
-def fit_figure(model: dict[str, Any]) -> Figure:
-    encoding = model["encoding"]
+def _groups(sample: TokenSample, x_N: np.ndarray, y_N: np.ndarray) -> list[Points]:
+    """The tokens as points, coloured by frequency."""
+    inside = [np.isin(sample.tenth_N, tenths) for _, tenths in _GROUPS]
+    return [
+        Points(name, x_N[here].tolist(), y_N[here].tolist(), colour=colour)
+        for colour, ((name, _), here) in enumerate(zip(_GROUPS, inside, strict=True))
+        if here.any()
+    ]
+
+
+def _fit_figure(label: str, result: EncodingResult) -> Figure:
+    sample, fit = result.sample, result.encoding
     return scatter_plot(
-        [
-            Points(name, [p[1] for p in chosen], [p[2] for p in chosen], colour=colour)
-            for colour, (name, tenths) in enumerate(_GROUPS)
-            if (chosen := [p for p in model["points"] if p[0] in tenths])
-        ],
+        _groups(sample, sample.predicted_N, sample.actual_N),
         x_label="-log mean probability predicted from the embedding, tokens held out, nats",
         y_label="-log mean probability, nats",
-        finding=f"{begun(model)}: the embedding predicts -log mean probability with R² "
-        f"{encoding['r2_heldout']:.3f} on held-out tokens, within "
-        f"{encoding['root_mean_square']:.2f} nats root mean square (log corpus counts alone: "
-        f"{model['nulls']['log counts']:.3f}; permuted: {model['nulls']['permuted']:.3f}).",
+        finding=f"{label}: the embedding predicts -log mean probability with R² "
+        f"{fit.r2_heldout:.3f} on held-out tokens, within "
+        f"{fit.root_mean_square:.2f} nats root mean square (log corpus counts alone: "
+        f"{result.nulls['log counts']:.3f}; permuted: {result.nulls['permuted']:.3f}).",
         alt="Scatter of tokens: predicted against actual, coloured by frequency.",
-        caption=f"A sample of {len(model['points']):,} of {encoding['tokens']:,} tokens, by tenths "
+        caption=f"A sample of {len(sample.id_N):,} of {fit.fitted:,} tokens, by tenths "
         "of the vocabulary by frequency in the training text. A head bias, where there is one, is "
         "part of the prediction.",
     )
 
 
-def map_figure(model: dict[str, Any]) -> Figure:
-    one, two = model["map_variance"]
-    return scatter_plot(
+def _error_figure(result: EncodingResult) -> list[Figure]:
+    seen = [error for error in result.errors if error.bin > 0]
+    if not seen:
+        return []
+    tenths = [error.bin for error in seen]
+    rare, frequent = seen[0], seen[-1]
+    figure = line_plot(
         [
-            Points(name, [p[3] for p in chosen], [p[4] for p in chosen], colour=colour)
-            for colour, (name, tenths) in enumerate(_GROUPS)
-            if (chosen := [p for p in model["points"] if p[0] in tenths])
+            Series("root mean square", tenths, [error.root_mean_square for error in seen]),
+            Series("mean", tenths, [error.mean for error in seen], colour=1),
         ],
+        x_label="tenth of the vocabulary by frequency (1 rarest, 10 most frequent)",
+        y_label="held-out error, nats",
+        finding=f"The rarest tokens are predicted within {rare.root_mean_square:.2f} nats root "
+        f"mean square, the most frequent within {frequent.root_mean_square:.2f}.",
+        alt="Held-out error of the encoding in each tenth of the vocabulary, sorted by frequency.",
+        caption="A mean error above zero: the tokens are less likely than predicted. Tenths of "
+        "the tokens that occur in the training split.",
+        horizontal=[
+            (f"tokens {UNSEEN}, root mean square", error.root_mean_square)
+            for error in result.errors
+            if error.bin == 0
+        ],
+    )
+    return [figure]
+
+
+def _map_figure(result: EncodingResult) -> Figure:
+    one, two = result.map_variance
+    x_N, y_N = result.sample.map_N2.T
+    return scatter_plot(
+        _groups(result.sample, x_N, y_N),
         x_label=f"first principal component of the output embedding ({share(one)} of the variance)",
         y_label=f"second principal component ({share(two)})",
         finding=f"The first principal component of the output embedding has {share(one)} of its "
@@ -72,28 +109,28 @@ def map_figure(model: dict[str, Any]) -> Figure:
     )
 
 
-def sparsity_figure(model: dict[str, Any]) -> Figure:
-    sparse = model["sparsity"]
-    needed, rotated = sparse["needed"], [r for r in sparse["rotated_needed"] if r is not None]
+def _sparsity_figure(sparse: Sparsity) -> Figure:
+    needed = sparse.needed
     if needed is None:
         finding = "The embedding does not predict probability, with however many dimensions."
     else:
-        fewer = "fewer" if needed < min(rotated) else "more" if needed > max(rotated) else "as many"
+        few, many = rotated_range(sparse)
+        fewer = "fewer" if needed < few else "more" if needed > many else "as many"
         finding = (
-            f"{needed} of {sparse['sizes'][-1]} dimensions reach 90 % of R²; in random bases "
-            f"of the same space {min(rotated)} to {max(rotated)} do: the "
+            f"{needed} of {sparse.sizes[-1]} dimensions reach 90 % of R²; in random bases "
+            f"of the same space {few} to {many} do: the "
             f"model's own axes need {fewer}."
         )
     # far below zero a curve says no more than zero does
     floor = -0.2
-    curves = [sparse["r2"], *sparse["rotated_r2"]]
+    curves = [sparse.r2, *sparse.rotated_r2]
     return line_plot(
         [
-            Series("own dimensions", sparse["sizes"], [max(floor, v) for v in sparse["r2"]]),
+            Series("own dimensions", sparse.sizes, [max(floor, v) for v in sparse.r2]),
             *(
-                Series("after a random rotation", sparse["sizes"], [max(floor, v) for v in r2],
+                Series("after a random rotation", sparse.sizes, [max(floor, v) for v in r2],
                        colour=1)
-                for r2 in sparse["rotated_r2"]
+                for r2 in sparse.rotated_r2
             ),
         ],
         x_label="dimensions used, largest |slope| times standard deviation first",
@@ -144,8 +181,8 @@ def steering_figure(model: dict[str, Any]) -> Figure:
         series,
         x_label="factor asked for",
         y_label="factor realised in in-domain text",
-        finding=f"{begun(model)}: {steered_words(model)} Solved on validation text, sizes hold "
-        "on other text as far as the bands show.",
+        finding=f"{capital(model['label'])}: {steered_words(model)} Solved on validation text, "
+        "sizes hold on other text as far as the bands show.",
         alt="Realised against requested factors for several kinds of edit.",
         caption="Lines: geometric mean over single tokens from the most to the least frequent; "
         "bands: their range. Solved for the validation split, judged on the test split.",
@@ -185,7 +222,7 @@ def pruning_figures(model: dict[str, Any]) -> list[Figure]:
             curves("nats"),
             x_label="dimensions removed, %",
             y_label="rise of the loss, nats per token",
-            finding=f"{begun(model)}: {pruned_words(model)}",
+            finding=f"{capital(model['label'])}: {pruned_words(model)}",
             alt="Rise of the loss by the share of dimensions removed, for each way to choose.",
             caption="Removed dimensions keep their mean as a bias. Bands: 95 % intervals over "
             f"text, one model. Margin of the test: {text['prunable'][0]['margin']:g} nats.",
@@ -241,7 +278,7 @@ def dynamics_figures(models: Sequence[dict[str, Any]]) -> list[Figure]:
             curves("r2_frequency"),
             x_label="training step + 1",
             y_label="held-out R² of the output embedding against log corpus frequency",
-            finding=f"{begun(shown[0])}: {captured_words(shown[0]['dynamics'])}",
+            finding=f"{capital(shown[0]['label'])}: {captured_words(shown[0]['dynamics'])}",
             alt="R² against log frequency by training step, for each model.",
             log_x=True,
         ),
@@ -264,7 +301,7 @@ def film_figure(model: dict[str, Any]) -> Figure:
         ],
         x_label="log(count + 1) predicted from the embedding, tokens held out",
         y_label="log(count + 1) in the training text",
-        finding=f"{begun(model)}: R² against log frequency is "
+        finding=f"{capital(model['label'])}: R² against log frequency is "
         + ", ".join(
             f"{s['r2_frequency']:.2f} at step {s['step']:,}"
             for s in model["dynamics"]["snapshots"]

@@ -7,27 +7,29 @@ Notable:
   of -log alpha for all models, and what the bias explains alone stands beside it.
 - A scaled head counts as its embedding scaled. A soft-capped one has no closed-form predictors.
 
-Shapes: D width, V vocabulary.
+Shapes: D width, V vocabulary, N sampled tokens.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmlab.data.store import TokenStore
 from lmlab.data.unigram import token_counts
+from lmlab.data.windows import EvaluationWindows
 from lmlab.lm.language_model import LanguageModel
 from lmlab.models.logits import LogitHead
-from lmlab.numerics.frequency import decile_name
+from lmlab.numerics.frequency import type_deciles
 from lmlab.progress import track
+from lmlab.results import Result
 from lmlab.topics.encoding.encoding import (
     NULLS,
     DecileError,
     Encoding,
+    EncodingFit,
     EncodingStatistics,
     Sparsity,
     error_by_frequency,
@@ -37,6 +39,8 @@ from lmlab.topics.encoding.encoding import (
     sparsity,
 )
 from lmlab.topics.encoding.token_probability import choose_windows, store_statistics
+
+_SAMPLE = 900  # tokens of a scatter plot
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,32 @@ def output_head(lm: LanguageModel) -> Head:
 
 
 @dataclass(frozen=True)
-class EncodingResult:
-    """What `encode` finds."""
+class Measured:
+    """A model's output embedding, and its regression on a text."""
+
+    head: Head
+    windows: EvaluationWindows
+    statistics: EncodingStatistics
+    encoding: Encoding
+
+
+@dataclass(frozen=True)
+class TokenSample:
+    """A random sample of the fitted tokens, as many as a figure draws."""
+
+    id_N: NDArray[np.int64]
+    tenth_N: NDArray[np.int64]
+    """Of frequency in the training split (`numerics.frequency`); 0: not in it."""
+    predicted_N: NDArray[np.float64]
+    """-log mean probability by the fit without the token's fold, nats."""
+    actual_N: NDArray[np.float64]
+    map_N2: NDArray[np.float64]
+    """Output embeddings on the first two principal components of those of all fitted tokens."""
+
+
+@dataclass(frozen=True)
+class EncodingResult(Result, kind="encode", views="lmlab.topics.encoding.report"):
+    """What `encode` measures."""
 
     model: str
     order: str
@@ -70,39 +98,53 @@ class EncodingResult:
     split: str
     context: int
     windows: int
+    positions: int
     conditions: str
     """What each position's distribution was given."""
-    statistics: EncodingStatistics
-    encoding: Encoding
+    encoding: EncodingFit
+    mean_hidden_D: NDArray[np.float64]
+    """Mean of the states that the head reads."""
     predictors: dict[str, float]
     """R2 of the closed-form predictors; empty for a soft-capped head."""
     nulls: dict[str, float]
+    """R2 of what should explain little, and of log counts (`encoding.null_fits`)."""
     sparsity: Sparsity
     errors: tuple[DecileError, ...]
+    sample: TokenSample
+    map_variance: tuple[float, float]
+    """Shares of the embedding's variance that its first two principal components have."""
     padded: int
-    """Rows of the embedding that are no token; their probability is `statistics.unused`."""
+    """Rows of the embedding that are no token."""
+    padded_probability: float
+    """Mean probability of all of them."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; arrays over tokens are left out."""
-        return {
-            "model": self.model,
-            "order": self.order,
-            "head": self.head,
-            "store": self.store,
-            "split": self.split,
-            "context": self.context,
-            "windows": self.windows,
-            "positions": self.statistics.positions,
-            "conditions": self.conditions,
-            "encoding": self.encoding.to_json(),
-            "mean_hidden": self.statistics.mean_hidden_D.tolist(),
-            "predictors": self.predictors,
-            "nulls": self.nulls,
-            "sparsity": asdict(self.sparsity),
-            "errors": [asdict(error) for error in self.errors],
-            "padded": self.padded,
-            "padded_probability": self.statistics.unused,
-        }
+
+def measure(
+    lm: LanguageModel,
+    store: TokenStore,
+    *,
+    split: str = "validation",
+    context: int | None = None,
+    max_windows: int | None = 256,
+    ridge: float = 0.0,
+) -> Measured:
+    """The regression of `encode`, without what it is compared with.
+
+    Raises `UserError` as `token_probability.choose_windows` and `models.logits.LogitHead`.
+    """
+    head = output_head(lm)
+    windows = choose_windows(lm, store, split=split, context=context, max_windows=max_windows)
+    statistics = store_statistics(lm, windows)
+    with track("regression", 1.0, "fits") as bar:
+        encoding = fit_encoding(
+            head.embedding_VD,
+            statistics.alpha_V,
+            offset_V=head.offset_V,
+            exclude=not_text(lm, len(head.embedding_VD)),
+            ridge=ridge,
+        )
+        bar.advance()
+    return Measured(head, windows, statistics, encoding)
 
 
 def encode(
@@ -117,64 +159,69 @@ def encode(
 ) -> EncodingResult:
     """How a model's output embedding encodes its tokens' mean probability on a split.
 
-    Raises `UserError` as `token_probability.choose_windows` and `models.logits.LogitHead`.
+    Raises `UserError` as `measure`.
     """
-    head = output_head(lm)
-    windows = choose_windows(lm, store, split=split, context=context, max_windows=max_windows)
-    statistics = store_statistics(lm, windows)
+    measured = measure(
+        lm, store, split=split, context=context, max_windows=max_windows, ridge=ridge
+    )
+    return described(lm, store, measured, split=split, rotations=rotations)
+
+
+def described(
+    lm: LanguageModel, store: TokenStore, measured: Measured, *, split: str, rotations: int = 5
+) -> EncodingResult:
+    """A regression with what it is compared with: predictors, nulls, random bases."""
+    head, statistics, encoding = measured.head, measured.statistics, measured.encoding
     counts_V = training_counts(lm, store, len(head.embedding_VD))
-    with track("regressions", float(1 + NULLS + 1 + rotations), "fits") as bar:
-        encoding = _fit(lm, head, statistics, ridge)
-        bar.advance()
+    with track("regressions", float(NULLS + 1 + rotations), "fits") as bar:
         nulls = null_fits(head.embedding_VD, encoding, counts_V=counts_V, bar=bar)
         sparse = sparsity(head.embedding_VD, encoding, rotations=rotations, bar=bar)
+    sample, map_variance = _sample(head.embedding_VD, encoding, counts_V)
     return EncodingResult(
         model=lm.name,
         order=lm.order,
         head=lm.head,
         store=str(store.path),
         split=split,
-        context=windows.context,
-        windows=len(windows),
+        context=measured.windows.context,
+        windows=len(measured.windows),
+        positions=statistics.positions,
         conditions=lm.conditions,
-        statistics=statistics,
-        encoding=encoding,
+        encoding=encoding.fit,
+        mean_hidden_D=statistics.mean_hidden_D,
         predictors={}
         if head.capped
         else predictor_r2(head.embedding_VD, statistics, encoding, offset_V=head.offset_V),
         nulls=nulls,
         sparsity=sparse,
         errors=error_by_frequency(encoding, counts_V),
+        sample=sample,
+        map_variance=map_variance,
         padded=len(lm.unused_rows),
+        padded_probability=statistics.unused,
     )
 
 
-def encoding_of(
-    lm: LanguageModel,
-    store: TokenStore,
-    *,
-    context: int | None = None,
-    max_windows: int | None = 256,
-    ridge: float = 0.0,
-) -> Encoding:
-    """The regression of `encode` on the validation split, without what it is compared with.
-
-    Raises `UserError` as `encode`.
-    """
-    windows = choose_windows(
-        lm, store, split="validation", context=context, max_windows=max_windows
+def _sample(
+    embedding_VD: NDArray[np.float64], encoding: Encoding, counts_V: NDArray[np.int64]
+) -> tuple[TokenSample, tuple[float, float]]:
+    """A sample of the tokens, and the shares of variance of the components that it is mapped on."""
+    centred_ND = embedding_VD[encoding.tokens]
+    centred_ND -= centred_ND.mean(0)
+    variances, vectors = np.linalg.eigh(centred_ND.T @ centred_ND / len(centred_ND))
+    # the sign of a component is arbitrary: the first rises with probability
+    first = vectors[:, -1] * np.sign((centred_ND @ vectors[:, -1]) @ -encoding.target_N)
+    map_N2 = centred_ND @ np.column_stack([first, vectors[:, -2]])
+    rows = np.sort(np.random.default_rng(0).permutation(len(centred_ND))[:_SAMPLE])
+    sample = TokenSample(
+        id_N=encoding.tokens[rows],
+        tenth_N=type_deciles(counts_V[encoding.tokens])[rows],
+        predicted_N=encoding.held_out_N[rows],
+        actual_N=encoding.target_N[rows],
+        map_N2=map_N2[rows],
     )
-    return _fit(lm, output_head(lm), store_statistics(lm, windows), ridge)
-
-
-def _fit(lm: LanguageModel, head: Head, statistics: EncodingStatistics, ridge: float) -> Encoding:
-    return fit_encoding(
-        head.embedding_VD,
-        statistics.alpha_V,
-        offset_V=head.offset_V,
-        exclude=not_text(lm, len(head.embedding_VD)),
-        ridge=ridge,
-    )
+    one, two = variances[[-1, -2]] / variances.sum()
+    return sample, (float(one), float(two))
 
 
 def not_text(lm: LanguageModel, rows: int) -> NDArray[np.int64]:
@@ -186,70 +233,6 @@ def not_text(lm: LanguageModel, rows: int) -> NDArray[np.int64]:
 def training_counts(lm: LanguageModel, store: TokenStore, rows: int) -> NDArray[np.int64]:
     """How often each row's token stands in the training split; 0 for rows that pad."""
     counts_V = np.zeros(rows, dtype=np.int64)
-    found_V = token_counts(store.split("train"), store.vocabulary)
-    counts_V[: len(found_V)] = found_V
+    stored_V = token_counts(store.split("train"), store.vocabulary)
+    counts_V[: len(stored_V)] = stored_V
     return counts_V
-
-
-def encoding_rows(made: EncodingResult) -> list[tuple[str, str]]:
-    """The figures in words, for a table."""
-    encoding = made.encoding
-    rows = [
-        ("R² of -log mean probability, held out", f"{encoding.r2_heldout:.4f}"),
-        ("root mean square error, held out", f"{encoding.root_mean_square:.3f} nats"),
-        *_parts(encoding),
-        ("R², in sample", f"{encoding.r2_train:.4f}"),
-        ("Spearman, held out", "none" if encoding.spearman is None else f"{encoding.spearman:.4f}"),
-        ("tokens fitted", f"{len(encoding.tokens):,}"),
-        ("tokens of probability 0", f"{encoding.zero_alpha:,}"),
-        ("tokens that no text has", f"{encoding.excluded:,}"),
-        *(
-            [
-                (
-                    f"probability of {made.padded:,} rows without a token",
-                    f"{made.statistics.unused:.2e}",
-                )
-            ]
-            if made.padded
-            else []
-        ),
-        *((f"R² of the predictor, {name}", f"{r2:.4f}") for name, r2 in made.predictors.items()),
-        *((f"null: {name}, R2 held out", f"{r2:.4f}") for name, r2 in made.nulls.items()),
-        ("dimensions for 90 % of R2", dimensions_needed(made.sparsity)),
-    ]
-    return rows + [
-        (
-            f"error of {tenth_of_vocabulary(error.bin)}",
-            f"mean {error.mean:+.3f}, root mean square {error.root_mean_square:.3f} nats",
-        )
-        for error in made.errors
-    ]
-
-
-def tenth_of_vocabulary(number: int) -> str:
-    """A bin of `error_by_frequency` in words."""
-    if number == 0:
-        return f"tokens {decile_name(number)}"
-    return f"tenth {decile_name(number)} of the tokens that are in it"
-
-
-def _parts(encoding: Encoding) -> list[tuple[str, str]]:
-    """Of a head with a bias: what each half predicts without the other."""
-    if encoding.bias_alone is None:
-        return []
-    return [
-        (f"the {name} alone: R², held out", f"{part.r2:.4f} ({part.root_mean_square:.3f} nats)")
-        for name, part in (
-            ("embedding", encoding.embedding_alone), ("bias", encoding.bias_alone)
-        )
-    ]  # fmt: skip
-
-
-def dimensions_needed(sparse: Sparsity) -> str:
-    """How many, and how many after rotations, in words."""
-    if sparse.needed is None:
-        return "none: held-out R2 is not above zero"
-    rotated = [needed for needed in sparse.rotated_needed if needed is not None]
-    return (
-        f"{sparse.needed} of {sparse.sizes[-1]}; after rotations {min(rotated)} to {max(rotated)}"
-    )

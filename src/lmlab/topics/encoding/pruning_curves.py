@@ -35,7 +35,7 @@ from lmlab.models.narrow import check_narrow, with_narrow_head
 from lmlab.numerics.bounded import within
 from lmlab.numerics.random_effects import Interval
 from lmlab.progress import track
-from lmlab.topics.encoding.of_model import encoding_of, output_head
+from lmlab.topics.encoding.of_model import measure, output_head
 from lmlab.topics.encoding.pruning import (
     WAYS,
     NarrowWeights,
@@ -166,7 +166,7 @@ def prune(
     if share is not None:
         check_can_write(lm, share, way=way, untie=untie)
     head = output_head(lm)
-    encoding = encoding_of(lm, store, context=context, max_windows=max_windows)
+    encoding = measure(lm, store, context=context, max_windows=max_windows).encoding
 
     def windows(source: TokenStore, split: str) -> EvaluationWindows:
         return choose_windows(lm, source, split=split, context=context, max_windows=max_windows)

@@ -1,33 +1,95 @@
-"""The report of the encoding study, from its `results.json` alone (so it can be drawn again).
+"""The topic's pages: of each command, and of the study, whose sections of one model they are.
 
-Every figure stands under its finding in words. The first model of a vocabulary is shown in full;
-the tables have all models.
+Every figure stands under its finding in words. The study shows the first model of a vocabulary in
+full; its tables have all models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import singledispatch
 from typing import Any
 
 from lmlab.pages.page import Section, Table, render_page
+from lmlab.pages.report import Report
+from lmlab.pages.wording import capital
 from lmlab.results import made_by
 from lmlab.studies.provenance import to_repeat
 from lmlab.topics.encoding.figures import (
     EDITS,
     dynamics_figures,
+    encoding_figures,
     film_figure,
-    fit_figure,
     geometric,
-    map_figure,
     pruned_words,
     pruning_figures,
-    sparsity_figure,
     steered_words,
     steering_figure,
     written_figure,
 )
+from lmlab.topics.encoding.of_model import EncodingResult
 from lmlab.topics.encoding.options import EncodingStudyConfig
-from lmlab.topics.encoding.tables import captured_words, explained, share
+from lmlab.topics.encoding.tables import (
+    captured_words,
+    encoding_table,
+    errors_table,
+    explained,
+    explains,
+    rotated_range,
+    share,
+)
+
+
+@singledispatch
+def report(result: object) -> Report:
+    """Title, findings and sections of the page of any of the topic's results."""
+    raise TypeError(type(result))
+
+
+@singledispatch
+def tables(result: object) -> list[Table]:
+    """Any of the topic's results in rows."""
+    raise TypeError(type(result))
+
+
+@report.register
+def _(result: EncodingResult) -> Report:
+    return Report(
+        f"Token probability in the output embedding of {result.model}",
+        f"{result.model}: {explains(result.encoding)}.",
+        [
+            Section(
+                "The encoding",
+                figures=encoding_figures(result.model, result),
+                tables=tables(result),
+            ),
+            Section("Methods", [_methods_of_encoding(result)]),
+        ],
+    )
+
+
+@tables.register
+def _(result: EncodingResult) -> list[Table]:
+    return [encoding_table(result), errors_table(result.errors)]
+
+
+def _methods_of_encoding(result: EncodingResult) -> str:
+    fit = result.encoding
+    how = f"ridge regression, {fit.ridge:g} added to the diagonal" if fit.ridge else "least squares"
+    return (
+        f"Model {result.model} (order {result.order}, head {result.head}), in float32. Mean "
+        f"probabilities over {result.positions:,} positions in {result.windows:,} windows of up to "
+        f"{result.context} tokens of the {result.split} split of {result.store} "
+        f"({result.conditions}). -log mean probability by {how} on the output embedding. {_R2} "
+        f"Sparsity is beside that in {len(result.sparsity.rotated_r2)} random bases. Frequencies "
+        "are counts in the training split. One model and one text: the figures have no intervals."
+    )
+
+
+_R2 = (
+    "R²: 5 folds of tokens, mean of the folds, each about its own mean; special tokens left out; "
+    "a head bias is an offset, and the target of R² is -log mean probability all the same."
+)
 
 
 def encoding_page(results: dict[str, Any]) -> str:
@@ -55,11 +117,9 @@ def summary(results: dict[str, Any]) -> str:
     lines: list[str] = []
     for part in results["parts"]:
         first = part["models"][0]
-        encoding = first["encoding"]
         lines.append(
-            f"Vocabulary {part['vocabulary']:,}, {first['label']}: a linear function of the output "
-            f"embedding explains R² {encoding['r2_heldout']:.3f} of -log mean probability on "
-            f"held-out tokens (root mean square error {encoding['root_mean_square']:.2f} nats). "
+            f"Vocabulary {part['vocabulary']:,}, {first['label']}: "
+            f"{explains(encoded(first).encoding)}. "
             f"{steered_words(first)} {pruned_words(first)}"
             + (f" {captured_words(first['dynamics'])}" if "dynamics" in first else "")
         )
@@ -67,30 +127,35 @@ def summary(results: dict[str, Any]) -> str:
         if others:
             lines.append(
                 "Held-out R² of the others: "
-                + "; ".join(f"{m['label']} {explained(m['encoding'])}" for m in others)
+                + "; ".join(f"{m['label']} {explained(encoded(m).encoding)}" for m in others)
                 + "."
             )
     return "\n\n".join(lines)
+
+
+def encoded(model: dict[str, Any]) -> EncodingResult:
+    return EncodingResult.from_json(model["encoding"])
 
 
 def model_rows(part: dict[str, Any]) -> list[list[str]]:
     """A row of figures for each model: the table of the report and of the command."""
     rows: list[list[str]] = []
     for m in part["models"]:
-        sparse, rotated = m["sparsity"], [r for r in m["sparsity"]["rotated_needed"] if r]
-        needed = "none" if sparse["needed"] is None else (
-            f"{sparse['needed']} of {sparse['sizes'][-1]} ({min(rotated)}–{max(rotated)})"
-        )  # fmt: skip
-        bias = m["encoding"]["bias_alone"]
-        second = m["predictors"].get("second order, up to a constant")
+        result = encoded(m)
+        sparse, fit = result.sparsity, result.encoding
+        needed = "none"
+        if sparse.needed is not None:
+            few, many = rotated_range(sparse)
+            needed = f"{sparse.needed} of {sparse.sizes[-1]} ({few}–{many})"
+        second = result.predictors.get("second order, up to a constant")
         rows.append(
             [
                 m["label"],
-                f"{m['encoding']['r2_heldout']:.3f}",
-                f"{m['encoding']['root_mean_square']:.2f}",
-                f"{m['encoding']['embedding_alone']['r2']:.3f}",
-                "no bias" if bias is None else f"{bias['r2']:.3f}",
-                f"{m['nulls']['log counts']:.3f}",
+                f"{fit.r2_heldout:.3f}",
+                f"{fit.root_mean_square:.2f}",
+                f"{fit.embedding_alone.r2:.3f}",
+                "no bias" if fit.bias_alone is None else f"{fit.bias_alone.r2:.3f}",
+                f"{result.nulls['log counts']:.3f}",
                 "none" if second is None else f"{second:.3f}",
                 needed,
                 _prunable(m, "encoding"),
@@ -117,7 +182,7 @@ def _sections(part: dict[str, Any], title: str) -> list[Section]:
     sections = [
         Section(
             named("the encoding"),
-            figures=[fit_figure(first), map_figure(first), sparsity_figure(first)],
+            figures=encoding_figures(capital(first["label"]), encoded(first)),
             tables=[Table(list(MODEL_COLUMNS), model_rows(part), _TABLE)],
         ),
         Section(
@@ -234,9 +299,7 @@ def _methods(results: dict[str, Any]) -> str:
         f"{c['tokens']:,} training tokens in steps of {c['batch_tokens']:,}, learning rate "
         f"{c['learning_rate']:g}, seed {c['seed']}; one seed each, so differences between models "
         "may be those of seeds. Mean probabilities over "
-        f"{c['windows']} windows of validation text. R²: 5 folds of tokens, "
-        "mean of the folds, each about its own mean; special tokens left out; a head bias is an "
-        "offset, and the target of R² is -log mean probability all the same. Steering: single "
+        f"{c['windows']} windows of validation text. {_R2} Steering: single "
         "tokens at places spread evenly over the logarithm of frequency rank; targets above 1 are "
         "left out. Pruning: dimensions ranked by |slope| times standard deviation (encoding), "
         "standard deviation (variance), mean |state| (hidden), singular values (svd), at random."

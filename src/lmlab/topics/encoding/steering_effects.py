@@ -35,7 +35,7 @@ from lmlab.numerics.bounded import positive_ratio_interval, within
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.topics.encoding.edits import Method, shifted
 from lmlab.topics.encoding.encoding import Encoding
-from lmlab.topics.encoding.of_model import encoding_of
+from lmlab.topics.encoding.of_model import measure
 from lmlab.topics.encoding.steering import (
     Contexts,
     Steering,
@@ -216,7 +216,7 @@ def steering_effects(
     """
     check_can_steer(lm.model, method=method, untie=untie)
     tokens = tuple(factors)
-    encoding = encoding_of(lm, store, context=context, max_windows=max_windows, ridge=ridge)
+    encoding = measure(lm, store, context=context, max_windows=max_windows, ridge=ridge).encoding
 
     def read(name: str, source: TokenStore, split: str) -> Text:
         return read_text(

@@ -26,7 +26,6 @@ from lmlab.data.store import TokenStore
 from lmlab.durable import from_json, write_json
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
-from lmlab.numerics.frequency import type_deciles
 from lmlab.progress import Bar, say
 from lmlab.results import environment
 from lmlab.run_folders.checkpoint import checkpoints
@@ -35,7 +34,8 @@ from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, carry_out
 from lmlab.studies.run_requests import placed, text_run
 from lmlab.topics.encoding.dynamics import Watch, watch_run
-from lmlab.topics.encoding.of_model import EncodingResult, encode, output_head, training_counts
+from lmlab.topics.encoding.encoding import Encoding
+from lmlab.topics.encoding.of_model import described, measure, training_counts
 from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.encoding.pruning_curves import prune
 from lmlab.topics.encoding.report import encoding_page
@@ -45,7 +45,7 @@ from lmlab.topics.encoding.written_prior import written_prior
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens
 
-_POINTS = 900  # of a cloud
+_POINTS = 450  # of a cloud
 _STEERED = 8  # tokens
 _FILM = 4  # checkpoints
 
@@ -172,7 +172,7 @@ def _kept(
     """The analyses of one model with one head, made now or kept from before."""
     decided = [run.identity, store.fingerprint, raw, config.windows, list(config.factors),
                list(config.shares), *([] if config.dynamics else ["at its end"]),
-               "encoding 4"]  # fmt: skip
+               "encoding 5"]  # fmt: skip
     file = run.path / "analyses" / f"encoding-{digest(decided)[:12]}.json"
     try:
         return from_json(file.read_bytes())
@@ -180,19 +180,18 @@ def _kept(
         pass
     say(f"analysing {name}{', embedding alone' if raw else ''}, vocabulary {store.vocabulary:,}")
     lm = open_model(run.checkpoint, raw_head=raw)
-    encoded = encode(lm, store, max_windows=config.windows)
+    measured = measure(lm, store, max_windows=config.windows)
     values: dict[str, Any] = {
         "name": name,
         "label": ARMS[name].label + (", embedding alone" if raw else ""),
         "raw": raw,
         "run": run.name,
-        **encoded.to_json(),
-        **_clouds(lm, store, encoded),
+        "encoding": described(lm, store, measured, split="validation").to_json(),
     }
     if not raw:
         if config.dynamics:
             values["dynamics"], values["film"] = _dynamics(config, store, run)
-        values["steering"] = _steering(config, lm, store, encoded)
+        values["steering"] = _steering(config, lm, store, measured.encoding)
         values["pruning"] = prune(
             lm, store, shares=config.shares, replacements=("mean",),
             max_windows=max(1, config.windows // 2), prompts=8,
@@ -202,28 +201,6 @@ def _kept(
             values["written_prior"] = [one.to_json() for one in made]
     write_json(file, values)
     return values
-
-
-def _clouds(lm: LanguageModel, store: TokenStore, encoded: EncodingResult) -> dict[str, Any]:
-    """A sample of the tokens: tenth of frequency, fit, and place on the first two components."""
-    encoding = encoded.encoding
-    embedding_VD = output_head(lm).embedding_VD[encoding.tokens]
-    centred_ND = embedding_VD - embedding_VD.mean(0)
-    variances, vectors = np.linalg.eigh(centred_ND.T @ centred_ND / len(centred_ND))
-    # the sign of a component is arbitrary: the first rises with probability
-    first = vectors[:, -1] * np.sign((centred_ND @ vectors[:, -1]) @ -encoding.target_N)
-    map_N2 = centred_ND @ np.column_stack([first, vectors[:, -2]])
-    counts_V = training_counts(lm, store, len(encoding.alpha_V))
-    tenth_N = type_deciles(counts_V[encoding.tokens])
-    rows = np.sort(np.random.default_rng(0).permutation(len(tenth_N))[: min(_POINTS, len(tenth_N))])
-    return {
-        "points": [
-            [int(tenth_N[r]), float(encoding.held_out_N[r]), float(encoding.target_N[r]),
-             float(map_N2[r, 0]), float(map_N2[r, 1])]
-            for r in rows
-        ],
-        "map_variance": [float(v) for v in variances[[-1, -2]] / variances.sum()],
-    }  # fmt: skip
 
 
 def _dynamics(
@@ -237,7 +214,7 @@ def _dynamics(
     film: list[dict[str, Any]] = []
     for at in chosen:
         known_N, predicted_N = watch.frequencies(paths[at])
-        rows = np.random.default_rng(0).permutation(len(known_N))[: _POINTS // 2]
+        rows = np.random.default_rng(0).permutation(len(known_N))[:_POINTS]
         film.append(
             {
                 "step": watch.look(paths[at]).step,
@@ -249,11 +226,11 @@ def _dynamics(
 
 
 def _steering(
-    config: EncodingStudyConfig, lm: LanguageModel, store: TokenStore, encoded: EncodingResult
+    config: EncodingStudyConfig, lm: LanguageModel, store: TokenStore, encoding: Encoding
 ) -> list[dict[str, Any]]:
     """Single tokens of all frequencies, by each factor and edit, on both texts."""
-    counts_V = training_counts(lm, store, len(encoded.statistics.alpha_V))
-    fitted = encoded.encoding.tokens
+    counts_V = training_counts(lm, store, len(encoding.alpha_V))
+    fitted = encoding.tokens
     ranked = fitted[np.argsort(-counts_V[fitted], kind="stable")]
     places = np.unique(np.geomspace(1, len(ranked), _STEERED).round().astype(int)) - 1
     tokens = [int(ranked[place]) for place in places]
@@ -269,7 +246,7 @@ def _steering(
                                   ("whitened", True), ("bias", False)):  # fmt: skip
                 try:
                     made = plan(
-                        lm.model, {token: factor}, encoded.encoding,
+                        lm.model, {token: factor}, encoding,
                         method=method,  # pyright: ignore[reportArgumentType]
                         contexts=alone[0].contexts, solve=solve,
                     )  # fmt: skip

@@ -1,11 +1,16 @@
-"""Tables and sentences of steering, pruning and dynamics, from their results as plain values."""
+"""The topic's results as tables, and in sentences. Draws nothing."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+from lmlab.numerics.frequency import decile_name
+from lmlab.pages.page import Table
 from lmlab.pages.wording import percent
+from lmlab.topics.encoding.encoding import DecileError, EncodingFit, Sparsity
+from lmlab.topics.encoding.of_model import EncodingResult
 
 METHOD_NAMES = {
     "minimum_norm": "minimum norm",
@@ -21,13 +26,76 @@ def share(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
-def explained(encoding: dict[str, Any]) -> str:
+def encoding_table(result: EncodingResult) -> Table:
+    """What `encode` measures of a model, a row each."""
+    fit = result.encoding
+    rows: list[tuple[str, float | str, str]] = [
+        ("R² of -log mean probability, held out", fit.r2_heldout, ""),
+        ("root mean square error, held out", fit.root_mean_square, "nats"),
+    ]
+    if fit.bias_alone is not None:
+        for name, part in (("embedding", fit.embedding_alone), ("bias", fit.bias_alone)):
+            rows += [
+                (f"the {name} alone: R², held out", part.r2, ""),
+                (f"the {name} alone: root mean square error", part.root_mean_square, "nats"),
+            ]
+    rows += [
+        ("R², in sample", fit.r2_train, ""),
+        ("Spearman, held out", "none" if fit.spearman is None else fit.spearman, ""),
+        ("tokens fitted", fit.fitted, ""),
+        ("tokens of probability 0", fit.zero_alpha, ""),
+        ("tokens that no text has", fit.excluded, ""),
+    ]
+    if result.padded:
+        rows.append(
+            (f"probability of {result.padded:,} rows without a token",
+             result.padded_probability, "")
+        )  # fmt: skip
+    rows += [(f"R² of the predictor, {name}", r2, "") for name, r2 in result.predictors.items()]
+    rows += [(f"null: {name}, R² held out", r2, "") for name, r2 in result.nulls.items()]
+    rows.append(("dimensions for 90 % of R²", *_dimensions(result.sparsity)))
+    return Table(["measure", "value", "unit"], rows, f"The encoding of {result.model}.")
+
+
+def _dimensions(sparse: Sparsity) -> tuple[int | str, str]:
+    if sparse.needed is None:
+        return "none", "held-out R² is not above zero"
+    few, many = rotated_range(sparse)
+    return sparse.needed, f"of {sparse.sizes[-1]}; after rotations {few} to {many}"
+
+
+def rotated_range(sparse: Sparsity) -> tuple[int, int]:
+    """Fewest and most dimensions that are needed after random rotations."""
+    needed = [each for each in sparse.rotated_needed if each is not None]
+    return min(needed), max(needed)
+
+
+def errors_table(errors: Sequence[DecileError]) -> Table:
+    """The held-out error by tenths of frequency."""
+    return Table(
+        ["tenth of the vocabulary", "tokens", "mean error, nats", "root mean square error, nats"],
+        [[decile_name(e.bin), e.tokens, e.mean, e.root_mean_square] for e in errors],
+        "Held-out error by tenths of the tokens that occur in the training split; a mean above "
+        "zero: less likely than predicted.",
+    )
+
+
+def explains(fit: EncodingFit) -> str:
+    """How well the encoding predicts, as a sentence without its beginning."""
+    return (
+        "a linear function of the output embedding explains R² "
+        f"{fit.r2_heldout:.3f} of -log mean probability on held-out tokens (root mean square error "
+        f"{fit.root_mean_square:.2f} nats)"
+    )
+
+
+def explained(fit: EncodingFit) -> str:
     """R2 with its root mean square error, and what a bias does alone."""
-    said = f"{encoding['r2_heldout']:.3f} ({encoding['root_mean_square']:.2f} nats"
-    if (bias := encoding["bias_alone"]) is not None:
+    said = f"{fit.r2_heldout:.3f} ({fit.root_mean_square:.2f} nats"
+    if fit.bias_alone is not None:
         said += (
-            f"; its bias alone {bias['r2']:.3f}, embedding alone "
-            f"{encoding['embedding_alone']['r2']:.3f}"
+            f"; its bias alone {fit.bias_alone.r2:.3f}, embedding alone "
+            f"{fit.embedding_alone.r2:.3f}"
         )
     return f"{said})"
 
