@@ -182,7 +182,7 @@ def test_the_command_and_what_it_refuses(run, small_store, text_store, tmp_path,
         s["r2_alpha"] for s in results["snapshots"] if s["step"] in (0, 4, 8)
     ]
     for arguments, message in (
-        ([str(tmp_path)], "not a run folder"),
+        ([str(tmp_path)], "neither a run"),
         ([str(run), "--store", str(text_store.path)], "another tokenizer"),
     ):
         assert main(["dynamics", *store, *arguments[1:], "--model", arguments[0]]) == 2
