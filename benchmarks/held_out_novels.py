@@ -1,4 +1,4 @@
-"""How far do held-out novels differ in their arrow of time, and what do intervals over sections say?
+"""How far do held-out novels differ in their arrow of time, and what do sections say of that?
 
     lmlab prepare --corpus.source 'eltec_eng/*.txt' --tokenizer.vocabulary 4096
         --split.test-documents 10 --out stores/ten

@@ -325,7 +325,7 @@ def test_losses_of_the_tenths_together_are_the_loss(architecture, small_store):
     together = sum(b.tokens * b.loss.estimate for b in made.loss_bins) / made.tokens
     assert together == pytest.approx(made.loss.estimate, rel=1e-12)
     assert made.loss.estimate == near(whole.nats_per_token)
-    interval = whole.interval()
+    interval = whole.interval
     assert made.loss.low == near(interval.low)
     assert made.loss.basis == "text only"
     assert sum(b.share_of_training_text for b in made.loss_bins) == pytest.approx(1)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lmlab
 from helpers import id_store, journal, mixed_store, run_folder, tiny_training
 from lmlab.cli import main
 from lmlab.config import digest
@@ -20,7 +21,7 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import open_model
 from lmlab.progress import track
 from lmlab.topics.scoring.kept_scores import cached_score
-from lmlab.topics.scoring.score import score
+from lmlab.topics.scoring.score import Score, score
 from lmlab.training.loop import train
 from lmlab.training.setup import run_identity
 
@@ -292,35 +293,34 @@ def run_of_three(store_of_three, tmp_path_factory):
 
 
 def test_scores_of_sources_are_parts_of_the_whole(store_of_three, run_of_three):
-    lm = open_model(run_of_three.checkpoint)
-    whole = score(lm, store_of_three)
-    values = whole.to_json()
-    parts = values["by_source"]
+    whole = score(open_model(run_of_three.checkpoint), store_of_three)
+    names, parts = zip(*whole.by_source(), strict=True)
     split = store_of_three.split("validation")
-    assert [part["name"] for part in parts] == ["large", "middle", "small"]
+    assert names == ("large", "middle", "small")
     for part, source in zip(parts, split.sources, strict=True):
-        assert part["tokens"] == source.tokens - source.documents
+        assert part.tokens == source.tokens - source.documents
         # these stores count three bytes a token
-        assert part["bits_per_byte"] == pytest.approx(part["nats_per_token"] / np.log(2) / 3)
-    assert sum(part["tokens"] for part in parts) == values["tokens"]
-    nats = sum(part["tokens"] * part["nats_per_token"] for part in parts)
-    assert nats / values["tokens"] == pytest.approx(values["nats_per_token"])
+        assert part.bits_per_byte == pytest.approx(part.nats_per_token / np.log(2) / 3)
+    assert sum(part.tokens for part in parts) == whole.tokens
+    nats = sum(part.tokens * part.nats_per_token for part in parts)
+    assert nats / whole.tokens == pytest.approx(whole.nats_per_token)
     # documents come by source: the first clusters are those of the first source
-    large = parts[0]
     alone = np.arange(len(whole.nats_M)) < (whole.cluster_M < split.sources[0].documents).sum()
     own = whole.nats_M[alone].sum() / whole.tokens_M[alone].sum()
-    assert large["nats_per_token"] == pytest.approx(own)
-    low, high = large["interval_95"]
-    assert low < large["nats_per_token"] < high
-    assert parts[2]["interval_95"] is None
-    assert "1 cluster of text" in parts[2]["interval_note"]
+    large = parts[0]
+    assert large.nats_per_token == pytest.approx(own)
+    assert large.interval.bounds is not None
+    assert large.interval.bounds[0] < large.nats_per_token < large.interval.bounds[1]
+    assert parts[2].interval.bounds is None
+    assert "1 cluster of text" in parts[2].interval.note
+    assert [row[0] for row in whole.tables()[0].rows] == ["all", *names]
 
 
 def test_samples_know_their_sources(store_of_three, run_of_three):
     lm = open_model(run_of_three.checkpoint)
-    sample = score(lm, store_of_three, max_windows=3).to_json()["by_source"]
-    assert sum(part["tokens"] for part in sample) <= 3 * CONTEXT
-    assert "bits_per_byte" not in sample[0]
+    sample = [part for _, part in score(lm, store_of_three, max_windows=3).by_source()]
+    assert sum(part.tokens for part in sample) <= 3 * CONTEXT
+    assert sample[0].bits_per_byte is None
 
 
 def test_a_cached_score_knows_its_sources(store_of_three, run_of_three):
@@ -337,8 +337,8 @@ def test_a_cached_score_knows_its_sources(store_of_three, run_of_three):
             )
             for _ in range(2)
         )
-    assert made.to_json() == kept.to_json()
-    assert len(kept.to_json()["by_source"]) == 3
+    assert made == kept
+    assert len(kept.by_source()) == 3
 
 
 def test_a_source_without_text_in_the_split_is_left_out(tmp_path):
@@ -351,13 +351,13 @@ def test_a_source_without_text_in_the_split_is_left_out(tmp_path):
         symbols=9,
     )
     run = train(tiny_training(store, tmp_path / "run", source_temperature=1.0))
-    parts = score(open_model(run.checkpoint), store).to_json()["by_source"]
-    assert [(part["name"], part["tokens"]) for part in parts] == [("b", 18), ("d", 20)]
+    parts = score(open_model(run.checkpoint), store).by_source()
+    assert [(name, part.tokens) for name, part in parts] == [("b", 18), ("d", 20)]
 
 
 def test_a_store_of_one_source_has_one_score(small_store, tmp_path):
     run = train(tiny_training(small_store, tmp_path / "run"))
-    assert "by_source" not in score(open_model(run.checkpoint), small_store).to_json()
+    assert score(open_model(run.checkpoint), small_store).by_source() == []
 
 
 def test_the_commands_of_the_guide(tmp_path, capsys):
@@ -385,9 +385,13 @@ def test_the_commands_of_the_guide(tmp_path, capsys):
     options = ["--model", str(run), "--store", str(store), "--out", str(out)]
     assert main(["score", *options]) == 0
     printed = capsys.readouterr().out
-    results = json.loads((out / "results.json").read_text())
-    assert [part["name"] for part in results["by_source"]] == ["en", "fr", "sw"]
-    for part in results["by_source"]:
-        assert f"{part['nats_per_token']:.6g}" in printed
-        assert part["bits_per_byte"] > 0
+    result = lmlab.read(out)
+    assert isinstance(result, Score)
+    parts = result.by_source()
+    assert [name for name, _ in parts] == ["en", "fr", "sw"]
+    for _, part in parts:
+        assert f"{part.nats_per_token:.5f}" in printed
+        assert part.bits_per_byte is not None
+        assert part.bits_per_byte > 0
+    assert (out / "report.html").read_text().count("<figure>") == 3
     assert "{" not in printed

@@ -14,10 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from lmlab.errors import UserError
+from lmlab.numerics.random_effects import Clusters
+from lmlab.objectives.evaluate import position_edges
 from lmlab.results import Result
 from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
 from lmlab.topics.finetuning.options import FinetuneConfig
 from lmlab.topics.registry import KINDS
+from lmlab.topics.scoring.score import Score
 
 RESULTS = sorted(KINDS)
 CONFIGS = (
@@ -43,6 +46,17 @@ class Toy(Result, kind="toy", views="nowhere"):
     pair: tuple[str, int] = ("a", 1)
 
 
+def a_score(windows: int) -> Score:
+    """A score of so many windows: its arrays go together, so no field is drawn alone."""
+    ones_M = np.ones(windows, dtype=np.int64)
+    return Score(
+        model="m", order="forward", store="s", split="test", context=4, cluster_unit="document",
+        nats_Mb=np.full((windows, len(position_edges(4)) - 1), 1.5), tokens_M=4 * ones_M,
+        clusters=Clusters([f"d{n}" for n in range(windows)]), repeated_nats_M=0.5 * ones_M,
+        repeated_M=ones_M, conditions="all before", text_bytes=None if windows > 2 else 9,
+    )  # fmt: skip
+
+
 def result_type(kind: str) -> type[Result]:
     module, _, name = KINDS[kind].partition(":")
     return getattr(importlib.import_module(module), name)
@@ -63,6 +77,7 @@ def _strategies():
     )
     for config in CONFIGS:
         st.register_type_strategy(type(config), st.just(config))
+    st.register_type_strategy(Score, st.integers(1, 4).map(a_score))
     st.register_type_strategy(float, st.floats() | st.sampled_from([0.0, 1.5]))
 
 
@@ -75,7 +90,7 @@ def _strategies():
 @given(data=st.data())
 def test_json_gives_back_every_result(kind, data):
     cls = Toy if kind == "toy" else result_type(kind)
-    result = data.draw(st.builds(cls))
+    result = data.draw(values_of(cls) if cls is Score else st.builds(cls))
     text = json.dumps(result.to_json(), allow_nan=False)
     again = cls.from_json(json.loads(text))
     assert again == result

@@ -26,7 +26,7 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import open_model
 from lmlab.lm.sampling import sample
 from lmlab.run_folders.checkpoint import checkpoint_folder
-from lmlab.topics.scoring.score import score
+from lmlab.topics.scoring.score import Score, score
 from lmlab.training.loop import train
 from tolerances import NATS_A_TOKEN, near
 
@@ -245,15 +245,14 @@ def test_a_sample_of_windows_has_no_bytes(runs, text_store):
 
 def test_the_interval_is_over_text(runs, text_store):
     made = score(open_model(runs["forward"]), text_store)
-    interval = made.interval()
+    interval = made.interval
     assert interval.low is not None
     assert interval.high is not None
     assert interval.low < made.nats_per_token < interval.high
-    plain = made.to_json()
-    assert json.loads(json.dumps(plain)) == plain
-    assert plain["clusters"] == len(text_store.split("validation").names)
-    assert plain["cluster"] == "document"
-    assert plain["scored"] == (
+    assert Score.from_json(json.loads(json.dumps(made.to_json()))) == made
+    assert made.clusters.clusters == len(text_store.split("validation").names)
+    assert made.cluster_unit == "document"
+    assert made.conditions == (
         "each token from BOS and those before it in the window; windows begin with <|bos|> (id 0)"
     )
 

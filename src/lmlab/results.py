@@ -9,7 +9,8 @@ A result is a frozen dataclass that inherits from `Result` and names its kind:
 
 Notable:
 - `to_json` and `from_json` follow the types of the fields (nested dataclasses, tuples, lists,
-  dictionaries, arrays of float64, int64 or bool), so a result type writes no code for them.
+  dictionaries, arrays of float64, int64 or bool; what else has `to_plain` and `from_plain`), so a
+  result type writes no code for them.
 - Measures stand below views. The module named by `views` is imported when a view is first asked
   for; it has the functions of `Views`.
 - Stored JSON says its kind and schema. `schema` counts up when a field changes its meaning; what an
@@ -74,6 +75,9 @@ class Result:
     kind: ClassVar[str]
     schema: ClassVar[int]
     views: ClassVar[str]
+    derived: ClassVar[tuple[str, ...]] = ()
+    """Names of properties that the JSON has beside the fields, for whoever reads it without lmlab;
+    they are left out when it is read again. Dataclasses inside of results may have them too."""
 
     environment: dict[str, str] = field(default_factory=environment, kw_only=True)
     """Versions of python, torch and transformers that the result was measured with."""
@@ -194,8 +198,11 @@ def made_by(environment: Mapping[str, str]) -> str:
 
 def plain(value: Any) -> Any:
     """A value of a result as JSON has it. Dataclasses become dictionaries of all their fields."""
+    if to_plain := getattr(value, "to_plain", None):  # what is no dataclass
+        return plain(to_plain())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        names = [*getattr(value, "derived", ()), *(f.name for f in dataclasses.fields(value))]
+        return {name: plain(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

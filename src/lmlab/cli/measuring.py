@@ -45,7 +45,7 @@ def score(arguments: Sequence[str]) -> None:
         device=use_device(config.device),
         objective=config.objective,
     )
-    made = score(
+    result = score(
         lm,
         store,
         split=config.split,
@@ -53,15 +53,7 @@ def score(arguments: Sequence[str]) -> None:
         batch=config.batch,
         max_windows=config.windows,
     )
-    values = made.to_json()
-    write_results("score", config, values)
-    print_values({key: value for key, value in values.items() if key != "by_source"})
-    if "by_source" in values:
-        units = ["nats_per_token", "interval_95", "bits_per_byte", "tokens"]
-        print_table(
-            ["source", *(unit.replace("_", " ") for unit in units)],
-            [[s["name"], *(as_text(s.get(unit)) for unit in units)] for s in values["by_source"]],
-        )
+    show("score", config, result)
 
 
 def geometry(arguments: Sequence[str]) -> None:
@@ -161,7 +153,7 @@ def arrow(arguments: Sequence[str]) -> None:
     from lmlab.topics.arrow.between_models import arrow_of_models
 
     device = use_device(config.device)
-    made = arrow_of_models(
+    result = arrow_of_models(
         open_model(config.forward, device=device),
         open_model(config.backward, device=device),
         TokenStore(config.store),
@@ -169,17 +161,7 @@ def arrow(arguments: Sequence[str]) -> None:
         context=config.context,
         max_windows=config.windows,
     )
-    values = made.to_json()
-    losses = {
-        f"{side}, {unit.replace('_', ' ')}": values[side][unit]
-        for unit in ("nats_per_token", "bits_per_byte")
-        for side in ("forward", "backward")
-    }
-    about_text = {"scored": values["forward"]["scored"]}
-    if made.forward.loss_note:
-        about_text["text"] = made.forward.loss_note
-    write_results("arrow", config, values)
-    print_values({**made.arrow.to_json(), **losses, **about_text})
+    show("arrow", config, result)
 
 
 def embed(arguments: Sequence[str]) -> None:

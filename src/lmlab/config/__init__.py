@@ -38,6 +38,8 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     """
     hints = typing.get_type_hints(kind)
     known = [f.name for f in dataclasses.fields(kind) if f.init]  # type: ignore[arg-type]
+    derived = getattr(kind, "derived", ())  # what a result stores for other readers only
+    values = {key: value for key, value in values.items() if key not in derived}
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
@@ -148,6 +150,8 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         }
     if getattr(origin or hint, "__name__", "") == "ndarray":
         return _array(value, where=where)
+    if from_plain := getattr(hint, "from_plain", None):
+        return from_plain(value, where=where)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise UserError(f"{where}: expected a table of keys, got {value!r}")

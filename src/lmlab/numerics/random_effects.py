@@ -108,6 +108,18 @@ class Clusters:
                 "a part of one"
             )
 
+    def to_plain(self) -> dict[str, list[int] | list[str]]:
+        """The labels, as results store them."""
+        return {"cluster_N": self.cluster_N.tolist(), "document_N": self.document_N.tolist()}
+
+    @classmethod
+    def from_plain(cls, values: Any, *, where: str) -> Clusters:
+        """What `to_plain` gave. `UserError` for anything else, naming `where`."""
+        try:
+            return cls(values["cluster_N"], values["document_N"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise UserError(f"{where}: no labels of clusters and documents: {error}") from error
+
     def __len__(self) -> int:
         return len(self.cluster_N)
 

@@ -12,6 +12,7 @@ from lmlab.results import Result, read_values
 
 KINDS = {
     "apply": "lmlab.topics.decomposition.applying:AppliedMapping",
+    "arrow": "lmlab.topics.arrow.between_models:ModelsArrow",
     "decompose": "lmlab.topics.decomposition.of_models:ModelsDecomposition",
     "decomposition": "lmlab.topics.decomposition.zoo:ZooDecomposition",
     "embed": "lmlab.topics.decomposition.of_models:Embeddings",
@@ -19,6 +20,7 @@ KINDS = {
     "finetune": "lmlab.topics.finetuning.metrics:Finetuning",
     "geometry": "lmlab.topics.geometry.geometry:Geometry",
     "plan": "lmlab.topics.planning.plan:Plan",
+    "score": "lmlab.topics.scoring.score:Score",
 }
 
 

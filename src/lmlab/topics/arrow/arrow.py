@@ -61,6 +61,8 @@ class Arrow:
     difference: tuple[float, ...]
     relative_by_seed: tuple[float, ...]
 
+    derived = ("verdict", "finding")
+
     @property
     def evidence(self) -> Evidence:
         """The relative arrow as what verdicts are worded from."""

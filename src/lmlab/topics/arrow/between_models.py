@@ -13,27 +13,19 @@ from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
+from lmlab.results import Result
 from lmlab.topics.arrow.arrow import Arrow, PositionArrow, arrow_by_position, arrow_of_time
 from lmlab.topics.scoring.score import Score, score
 
 
 @dataclass(frozen=True)
-class ModelsArrow:
+class ModelsArrow(Result, kind="arrow", views="lmlab.topics.arrow.pair_report"):
     """The arrow between two models, and their scores on the same windows."""
 
     arrow: Arrow
     by_position: tuple[PositionArrow, ...]
     forward: Score
     backward: Score
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for `results.json`; per-window arrays are left out."""
-        return {
-            **self.arrow.to_json(),
-            "forward": self.forward.to_json(),
-            "backward": self.backward.to_json(),
-            "by_position": [bin.to_json() for bin in self.by_position],
-        }
 
 
 def arrow_of_models(

@@ -61,7 +61,10 @@ def cached_score(
             text_bytes=scored_bytes(source, arrays["tokens_M"]),
             loss_note=source.loss_note,
             sources=window_sources(source, windows.start_M),
-            **arrays,
+            nats_Mb=arrays["nats_Mb"],
+            tokens_M=arrays["tokens_M"],
+            repeated_nats_M=arrays["repeated_nats_M"],
+            repeated_M=arrays["repeated_M"],
         )
     lm = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
     made = score(lm, store, split=split, context=context, max_windows=max_windows, bar=bar)

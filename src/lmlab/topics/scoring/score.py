@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -34,11 +33,12 @@ from lmlab.objectives.evaluate import (
     tokens_by_position,
 )
 from lmlab.progress import Bar, track
+from lmlab.results import Result
 from lmlab.topics.scoring.window_sources import WindowSources, window_sources
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Result, kind="score", views="lmlab.topics.scoring.score_report"):
     """Nats of every window of a split, and what follows from them."""
 
     model: str
@@ -64,6 +64,8 @@ class Score:
     """What the tokenizer lost of the split's text, in words; None where it lost nothing."""
     sources: WindowSources | None = None
     """Which source each window is of; None where that is not known."""
+
+    derived = ("nats_per_token", "bits_per_byte", "interval", "tokens", "windows")
 
     @property
     def cluster_M(self) -> np.ndarray:
@@ -97,6 +99,12 @@ class Score:
             return None
         return float(self.nats_Mb.sum() / np.log(2) / self.text_bytes)
 
+    @property
+    def windows(self) -> int:
+        """How many windows were scored."""
+        return len(self.tokens_M)
+
+    @property
     def interval(self) -> Interval:
         """95 % interval of nats per token, over text for this one model."""
         return self.clusters.ratio(self.nats_M, self.tokens_M)
@@ -108,7 +116,7 @@ class Score:
         """
         if self.sources is None:
             return []
-        made: list[tuple[str, Score]] = []
+        parts: list[tuple[str, Score]] = []
         for number, name in enumerate(self.sources.name_C):
             rows = self.sources.source_M == number
             if not rows.any():
@@ -125,52 +133,8 @@ class Score:
                 text_bytes=self.sources.text_bytes_C[number] if whole else None,
                 sources=None,
             )
-            made.append((name, part))
-        return made
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; per-window arrays are left out."""
-        interval = self.interval()
-        by_source = [_part_to_json(*part) for part in self.by_source()]
-        return {
-            "model": self.model,
-            "order": self.order,
-            "store": self.store,
-            "split": self.split,
-            "context": self.context,
-            "nats_per_token": self.nats_per_token,
-            "interval_95": _pair(interval),
-            "interval_basis": interval.basis,
-            "interval_note": interval.note,
-            "bits_per_byte": self.bits_per_byte,
-            **({"text": self.loss_note} if self.loss_note else {}),
-            "tokens": self.tokens,
-            "windows": len(self.nats_M),
-            "documents": self.clusters.documents,
-            "clusters": self.clusters.clusters,
-            "cluster": self.cluster_unit,
-            "scored": self.conditions,
-            **({"by_source": by_source} if by_source else {}),
-        }
-
-
-def _part_to_json(name: str, part: Score) -> dict[str, Any]:
-    interval, bits = part.interval(), part.bits_per_byte
-    return {
-        "name": name,
-        "nats_per_token": part.nats_per_token,
-        "interval_95": _pair(interval),
-        "interval_note": interval.note,
-        "documents": interval.documents,
-        **({} if bits is None else {"bits_per_byte": bits}),
-        "tokens": part.tokens,
-    }
-
-
-def _pair(interval: Interval) -> list[float] | None:
-    if interval.low is None or interval.high is None:
-        return None
-    return [interval.low, interval.high]
+            parts.append((name, part))
+        return parts
 
 
 def score(
@@ -198,7 +162,7 @@ def score(
     total = float(windows.length_M.sum())
     progress = nullcontext(bar) if bar else track("scoring", total, "tokens")
     with progress as counted:
-        made = evaluate(
+        evaluated = evaluate(
             lm.objective,
             lm.backbone,
             windows,
@@ -213,13 +177,13 @@ def score(
         split=split,
         context=context,
         cluster_unit=windows.cluster_unit,
-        nats_Mb=made.nats_Mb,
-        tokens_M=made.tokens_M,
+        nats_Mb=evaluated.nats_Mb,
+        tokens_M=evaluated.tokens_M,
         clusters=windows.clusters,
-        repeated_nats_M=made.repeated_nats_M,
-        repeated_M=made.repeated_M,
+        repeated_nats_M=evaluated.repeated_nats_M,
+        repeated_M=evaluated.repeated_M,
         conditions=lm.conditions,
-        text_bytes=scored_bytes(source, made.tokens_M),
+        text_bytes=scored_bytes(source, evaluated.tokens_M),
         loss_note=source.loss_note,
         sources=window_sources(source, windows.start_M),
     )
