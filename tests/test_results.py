@@ -11,12 +11,13 @@ import hypothesis.extra.numpy as arrays
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Clusters
 from lmlab.objectives.evaluate import position_edges
 from lmlab.results import Result
+from lmlab.topics.arrow.arrow import Arrow, arrow_of_time
 from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
 from lmlab.topics.finetuning.options import FinetuneConfig
 from lmlab.topics.registry import KINDS
@@ -57,6 +58,12 @@ def a_score(windows: int) -> Score:
     )  # fmt: skip
 
 
+def an_arrow(windows: int) -> Arrow:
+    """An arrow whose figures go together."""
+    forward_N = np.arange(1.0, windows + 1)
+    return arrow_of_time(forward_N, forward_N + 0.1, np.arange(windows))
+
+
 def result_type(kind: str) -> type[Result]:
     module, _, name = KINDS[kind].partition(":")
     return getattr(importlib.import_module(module), name)
@@ -77,6 +84,7 @@ def _strategies():
     )
     for config in CONFIGS:
         st.register_type_strategy(type(config), st.just(config))
+    st.register_type_strategy(Arrow, st.integers(1, 6).map(an_arrow))
     st.register_type_strategy(Score, st.integers(1, 4).map(a_score))
     st.register_type_strategy(float, st.floats() | st.sampled_from([0.0, 1.5]))
 
@@ -84,6 +92,7 @@ def _strategies():
 @pytest.mark.parametrize("kind", [*RESULTS, "toy"])
 @settings(
     max_examples=15,
+    phases=[Phase.explicit, Phase.generate],  # a result is large: shrinking it takes minutes
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

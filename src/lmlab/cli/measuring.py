@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from lmlab.cli.printing import (
     as_text,
     print_table,
-    print_values,
     show,
     store_of_head,
     use_device,
