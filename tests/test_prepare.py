@@ -416,6 +416,10 @@ def test_intervals_over_text_from_one_novel_are_foretold():
     assert least is not None
     asked = documents(SplitConfig(test_documents=int(least[1])))
     assert asked == {"train": 6, "validation": 1, "test": 5}
+    assert "never cut" in note
+    before = documents(SplitConfig())["train"]
+    assert f"takes 4 of the {before} training documents, about {4 / before:.0%} of" in note
+    assert before - asked["train"] == 4
     assert few_test_documents(asked) is None
     few = few_test_documents({"train": 2, "validation": 1, "test": 1})
     assert few is not None

@@ -292,7 +292,7 @@ def test_the_report_and_its_table(finished):
     )
     wide = {**worse, "low": -0.05, "high": 0.25, "standard_error": 0.06}
     assert verdict({**row, "difference": wide}).startswith(
-        "not decided: any difference is below 24"
+        "not decided: any difference is below 28"
     )
     assert verdict({**row, "difference": {"estimate": -0.1, "low": None, "high": None}}) == (
         "perplexity −9.52 % (no interval)"

@@ -55,11 +55,13 @@ def test_fewer_than_five_documents_are_these_documents():
 
 def test_no_difference_seen_is_a_bound_of_the_difference():
     found = evidence(0.1, 0.2)
-    assert words(found).startswith("not decided: any difference is below 0.47 % with 95 %")
-    # the least margin for which two one-sided tests at 5 % both reject
+    assert words(found).startswith("not decided: any difference is below 0.56 % with 95 %")
+    # the least margin for which two one-sided tests at 2.5 % both reject, the interval's level
     assert found.bound is not None
     p = [stats.t.sf((found.bound + sign * 0.1) / 0.2, 8) for sign in (1, -1)]
-    assert max(p) == pytest.approx(0.05)
+    assert max(p) == pytest.approx(0.025)
+    assert found.bound == pytest.approx(0.1 + stats.t.ppf(0.975, 8) * 0.2)
+    assert evidence(-0.1, 0.2).bound == found.bound
     assert words(Evidence(0.1, None, None, None, None, 1, 2)) == "no interval"
 
 

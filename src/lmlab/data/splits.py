@@ -93,7 +93,8 @@ def few_test_documents(documents: Mapping[str, int]) -> str | None:
     """What a store cannot say of other texts, in words; None where it can.
 
     `documents` is how many each split has. A corpus of few long documents fills its test share with
-    one or two: no more are taken unasked, since each costs the training split that much.
+    one or two: no more are taken unasked, since each costs the training split that much. The cost
+    named is the expected one: documents are ranked by a hash, not by their length.
     """
     test = documents.get(TEST, 0)
     if not 0 < test < MINIMUM_DOCUMENTS:
@@ -102,8 +103,14 @@ def few_test_documents(documents: Mapping[str, int]) -> str | None:
     said = (
         f"the test split has {test} document{'s' if test > 1 else ''}: intervals will be over "
         f"sections of {'it' if test == 1 else 'them'}, not over other texts, which takes "
-        f"{MINIMUM_DOCUMENTS} documents"
+        f"{MINIMUM_DOCUMENTS} documents; a document is never cut, so few long ones fill the "
+        "share of the test split"
     )
     if whole < MINIMUM_DOCUMENTS + 2:
         return f"{said}; give more documents ({whole} are here)"
-    return f"{said}. --split.test-documents {MINIMUM_DOCUMENTS} holds out so many of these {whole}"
+    missing, train = MINIMUM_DOCUMENTS - test, documents.get(TRAIN, 0)
+    return (
+        f"{said}. --split.test-documents {MINIMUM_DOCUMENTS} holds out so many of these {whole}; "
+        f"it takes {missing} of the {train} training documents, about {missing / train:.0%} of the "
+        "training text"
+    )

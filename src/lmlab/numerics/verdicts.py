@@ -7,9 +7,10 @@ Notable:
 - Fewer than `MINIMUM_SEEDS` seeds give no verdict on directions, objectives or towers: one pair of
   models, or two, is what the sentence is about. Fewer than five documents: these documents.
 - A null that is not rejected is no finding. In its place stands an upper bound of the difference
-  (`Evidence.bound`), which is the least margin for which two one-sided tests show equivalence
-  (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15), and the difference that would have been seen
-  with 80 % (`Evidence.detectable`).
+  (`Evidence.bound`): the end of its interval that is farther from zero, so that bound and interval
+  agree. It is the least margin for which two one-sided tests at 2.5 % each show equivalence
+  (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15, at half his level). Beside it stands the
+  difference that would have been seen with 80 % (`Evidence.detectable`).
 - Several comparisons that are read together are a family: `holm` adjusts their p-values so that
   the probability of any false finding stays at 5 % (Holm 1979, Scand. J. Statist. 6);
   `scipy.stats.false_discovery_control` is for families of many.
@@ -100,11 +101,10 @@ class Evidence:
 
     @property
     def bound(self) -> float | None:
-        """The difference's size is below this with 95 %: |estimate| + t(0.95) standard errors."""
-        if self.standard_error is None or self.degrees_of_freedom is None:
+        """The difference's size is below this with 95 %: the farther end of its interval."""
+        if self.low is None or self.high is None:
             return None
-        critical = float(stdtrit(self.degrees_of_freedom, 0.95))
-        return abs(self.estimate) + critical * self.standard_error
+        return max(abs(self.low), abs(self.high))
 
     @property
     def detectable(self) -> float | None:

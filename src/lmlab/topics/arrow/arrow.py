@@ -132,17 +132,23 @@ def arrow_of_time(
     """
     forward_SN = _checked("nll_forward_SN", nll_forward_SN)
     backward_SN = _checked("nll_backward_SN", nll_backward_SN)
+    return _arrow(forward_SN, backward_SN, Clusters(clusters_N, documents_N))
+
+
+def _arrow(
+    forward_SN: NDArray[np.float64], backward_SN: NDArray[np.float64], clusters: Clusters
+) -> Arrow:
+    """`arrow_of_time` of checked nats and of clusters that several arrows may share."""
     if forward_SN.shape != backward_SN.shape:
         raise UserError(
             f"nll_forward_SN has shape {forward_SN.shape} and nll_backward_SN "
             f"{backward_SN.shape}; score the same windows with the same number of seeds"
         )
     seeds, windows = forward_SN.shape
-    clusters = Clusters(clusters_N, documents_N)
     if len(clusters) != windows:
         raise UserError(
-            f"clusters_N has shape {np.shape(clusters_N)}; pass one label for each of {windows} "
-            "windows"
+            f"clusters_N has shape {clusters.cluster_N.shape}; pass one label for each of "
+            f"{windows} windows"
         )
 
     difference_SN = backward_SN - forward_SN
@@ -226,11 +232,16 @@ def arrow_by_position(
             f"nats by position have shapes {both[0].shape} and {both[1].shape}; the last dimension "
             f"must be the {len(bounds) - 1} bins of positions"
         )
+    clusters = Clusters(clusters_N, documents_N)
     return tuple(
         PositionArrow(
             int(bounds[b]),
             int(bounds[b + 1]) - 1,
-            arrow_of_time(both[0][..., b], both[1][..., b], clusters_N, documents_N),
+            _arrow(
+                _checked("nll_forward_SNb", both[0][..., b]),
+                _checked("nll_backward_SNb", both[1][..., b]),
+                clusters,
+            ),
         )
         for b in range(len(bounds) - 1)
         if any(nll[..., b].any() for nll in both)

@@ -144,7 +144,8 @@ def steering_words(values: dict[str, Any]) -> list[str]:
 
 def pruning_rows(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Columns and rows: a way and a replacement on a text each, with what can be removed."""
-    columns = ["text", "chosen by", "replaced by", "share within the margin", "not significant",
+    columns = ["text", "chosen by", "replaced by", "share within the margin",
+               "interval of the rise holds zero up to",
                "at 30 %: KL", "perplexity", "same likeliest token"]  # fmt: skip
     rows = []
     for text in values["texts"]:
