@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 
 from lmlab.cli import main
+from lmlab.durable import write_json
 from lmlab.errors import UserError
 from lmlab.numerics.plan import Noise
 from lmlab.numerics.random_effects import two_way_interval
+from lmlab.topics.headless.arms import REFERENCE, ROWS
+from lmlab.topics.headless.comparison import Headless, RowResult, VocabularyResult
+from lmlab.topics.headless.costs import StepTimes
+from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.topics.planning.options import PlanConfig
 from lmlab.topics.planning.plan import Plan, plan
 from lmlab.topics.registry import read_result
@@ -95,12 +100,28 @@ def test_few_documents_leave_other_texts_open(tmp_path):
 
 
 def test_a_headless_study_gives_the_seeds_of_its_paired_differences(tmp_path):
-    rows = [
-        {"difference": None, "nats_per_token": [5.0, 5.1, 5.3], "tokens_scored": 10},
-        {"difference": {}, "nats_per_token": [4.9, 5.2, 5.1], "tokens_scored": 10},
-    ]
-    folder = results_of(tmp_path, "headless", {"parts": [{"rows": rows}]})
-    result = plan(PlanConfig(folder, effect=0.1))
+    nats = {REFERENCE: (5.0, 5.1, 5.3), "headless": (4.9, 5.2, 5.1)}
+    rows = tuple(
+        RowResult(
+            row,
+            nats[row.key],
+            bits_per_byte=(None,) * 3,
+            difference=None if row.key == REFERENCE else two_way_interval(np.eye(3)),
+            repeated=None,
+            new=None,
+        )
+        for row in ROWS
+        if row.key in nats
+    )
+    part = VocabularyResult(
+        300, "store", "", training_tokens_available=10, unigram_entropy=5.0,
+        step_times=StepTimes({}), weights={}, rates={}, tokens_scored=10, repeated_share=0.5,
+        documents=9, clusters=9, cluster_unit="documents", rows=rows, curves=(), tasks=(),
+        geometry={},
+    )  # fmt: skip
+    study = Headless("title", "corpus", HeadlessStudyConfig(), (part,), ())
+    write_json(tmp_path / "results.json", study.to_json())
+    result = plan(PlanConfig(tmp_path, effect=0.1))
     assert result.measured.noise.seed == pytest.approx(np.std([-0.1, 0.1, -0.2], ddof=1))
     assert result.measured.unit == "nats per token"
 

@@ -20,6 +20,7 @@ from lmlab.results import Result
 from lmlab.topics.arrow.arrow import Arrow, arrow_of_time
 from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
 from lmlab.topics.finetuning.options import FinetuneConfig
+from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.topics.registry import KINDS
 from lmlab.topics.scoring.score import Score
 
@@ -28,6 +29,7 @@ CONFIGS = (
     DecompositionStudyConfig(models=("gpt2",), embedding=EmbeddingConfig(32, layer=2)),
     EmbeddingConfig(unit="word"),
     FinetuneConfig(("gpt2", "other"), ("glue=rte",), names=("a", "b")),
+    HeadlessStudyConfig(),
 )
 """Options that results hold: values drawn at random would be refused."""
 
@@ -74,6 +76,16 @@ def values_of(hint: object) -> st.SearchStrategy:
     return st.from_type(typing.cast(type, hint))
 
 
+def few(hint: object) -> st.SearchStrategy:
+    """Tuples and dictionaries of at most two items: nested ones grow large, and slow, soon."""
+    first, *rest = typing.get_args(hint)
+    if typing.get_origin(hint) is dict:
+        return st.dictionaries(values_of(first), values_of(rest[0]), max_size=2)
+    if rest == [Ellipsis]:
+        return st.lists(values_of(first), max_size=2).map(tuple)
+    return st.tuples(*map(values_of, (first, *rest)))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _strategies():
     st.register_type_strategy(
@@ -82,6 +94,8 @@ def _strategies():
             np.float64, arrays.array_shapes(max_dims=2, max_side=3), elements=st.floats()
         ),
     )
+    for of_several in (tuple, dict):
+        st.register_type_strategy(of_several, few)
     for config in CONFIGS:
         st.register_type_strategy(type(config), st.just(config))
     st.register_type_strategy(Arrow, st.integers(1, 6).map(an_arrow))

@@ -18,15 +18,17 @@ from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
 from lmlab.lm.calibrated_head import Head, open_with_head
 from lmlab.lm.language_model import open_model
-from lmlab.numerics.random_effects import Clusters, two_way_interval
+from lmlab.numerics.random_effects import Clusters, Interval, two_way_interval
 from lmlab.run_folders.journal import read_journal
 from lmlab.topics.headless import arms as runs_module
 from lmlab.topics.headless import study as study
 from lmlab.topics.headless.arms import ARMS, REFERENCE, ROWS
-from lmlab.topics.headless.figures import lead
+from lmlab.topics.headless.curves import Curve
 from lmlab.topics.headless.options import HeadlessArm, HeadlessStudyConfig
-from lmlab.topics.headless.report import verdict
+from lmlab.topics.headless.report import lead
+from lmlab.topics.headless.tables import verdict
 from lmlab.topics.redraw import redraw, result_rows
+from lmlab.topics.registry import read_result
 from lmlab.topics.scoring.difference import difference_per_token
 from lmlab.topics.scoring.score import score
 from lmlab.topics.scoring.zero_shot import zero_shot
@@ -69,18 +71,18 @@ def finished(tmp_path_factory, text_folder):
         out=lab / "study",
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lmlab.topics.headless.arms.seconds_per_step", lambda requests: SECONDS)
-        report = study.run_headless(config)
-    return config, report, json.loads((report.parent / "results.json").read_text())
+        patch.setattr("lmlab.topics.headless.costs.seconds_per_step", lambda requests: SECONDS)
+        result = study.run_headless(config)
+    return config, lab / "study/report.html", result
 
 
 def test_rows_are_what_scoring_by_hand_gives(finished):
-    config, _, results = finished
-    (part,) = results["parts"]
+    config, _, result = finished
+    (part,) = result.parts
     store = TokenStore(next((config.lab / "stores").iterdir()))
-    runs = {(c["arm"], c["longer"], c["seed"]): c["run"] for c in part["curves"]}
+    runs = {(c.arm, c.longer, c.seed): c.run for c in part.curves}
     assert len(runs) == 2 * (len(ARMS) + 1)
-    rows = {row["key"]: row for row in part["rows"]}
+    rows = part.by_key
     assert set(rows) == {row.key for row in ROWS}
     by_hand = {}
     for key in (REFERENCE, "headless-raw", "headless", "headless-calibrated", "longer"):
@@ -88,8 +90,8 @@ def test_rows_are_what_scoring_by_hand_gives(finished):
         scores = [
             score(
                 open_with_head(
-                    config.lab / "runs" / runs[row["arm"], row["longer"], seed],
-                    row["head"],
+                    config.lab / "runs" / runs[row.row.arm, row.row.longer, seed],
+                    row.row.head,
                     store=store,
                     held_out="validation",
                 ),
@@ -99,20 +101,19 @@ def test_rows_are_what_scoring_by_hand_gives(finished):
             )
             for seed in range(2)
         ]
-        assert row["nats_per_token"] == near([s.nats_per_token for s in scores])
+        assert row.nats_per_token == near([s.nats_per_token for s in scores])
         by_hand[key] = np.stack([s.nats_M for s in scores])
-    tokens = rows["headless"]["tokens_scored"]
-    expected = (by_hand["headless"] - by_hand[REFERENCE]).sum() / (2 * tokens)
-    assert rows["headless"]["difference"]["estimate"] == near(expected)
-    assert rows[REFERENCE]["difference"] is None
+    expected = (by_hand["headless"] - by_hand[REFERENCE]).sum() / (2 * part.tokens_scored)
+    assert rows["headless"].difference.estimate == near(expected)
+    assert rows[REFERENCE].difference is None
 
 
 def test_repeated_and_new_tokens_by_hand(finished):
     """Token by token, from the models' own logits; repeated: it stands earlier in the window."""
-    config, _, results = finished
-    (part,) = results["parts"]
+    config, _, result = finished
+    (part,) = result.parts
     store = TokenStore(next((config.lab / "stores").iterdir()))
-    runs = {(c["arm"], c["longer"], c["seed"]): c["run"] for c in part["curves"]}
+    runs = {(c.arm, c.longer, c.seed): c.run for c in part.curves}
     windows = evaluation_windows(store.split("test"), 16)
     sums: dict[str, list[float]] = {"repeated": [0, 0], "new": [0, 0]}
     for seed in range(2):
@@ -132,11 +133,12 @@ def test_repeated_and_new_tokens_by_hand(finished):
                 kind = "repeated" if ids[place] in ids[:place] else "new"
                 sums[kind][0] += gain
                 sums[kind][1] += 1
-    (row,) = [row for row in part["rows"] if row["key"] == "headless-unigram"]
+    row = part.by_key["headless-unigram"]
     for kind, (nats, tokens) in sums.items():
-        assert row[kind]["estimate"] == pytest.approx(nats / tokens, abs=1e-5)
+        difference = {"repeated": row.repeated, "new": row.new}[kind]
+        assert difference.estimate == pytest.approx(nats / tokens, abs=1e-5)
     share = sums["repeated"][1] / (sums["repeated"][1] + sums["new"][1])
-    assert row["repeated_share"] == pytest.approx(share)
+    assert part.repeated_share == pytest.approx(share)
 
 
 def test_each_arm_has_its_best_rate(finished, tmp_path, monkeypatch):
@@ -146,7 +148,7 @@ def test_each_arm_has_its_best_rate(finished, tmp_path, monkeypatch):
         config, arms=(REFERENCE, "headless"), learning_rates=rates, out=tmp_path / "study",
         equal_time=False, geometry=False, tasks=(), task_limits=(), cost_vocabularies=(),
     )  # fmt: skip
-    monkeypatch.setattr("lmlab.topics.headless.arms.seconds_per_step", lambda requests: {
+    monkeypatch.setattr("lmlab.topics.headless.costs.seconds_per_step", lambda requests: {
         arm: SECONDS[arm] for arm in requests
     })  # fmt: skip
     trained: list[Any] = []
@@ -158,18 +160,17 @@ def test_each_arm_has_its_best_rate(finished, tmp_path, monkeypatch):
 
     monkeypatch.setattr("lmlab.topics.headless.arms.train", noted)
     monkeypatch.setattr("lmlab.topics.headless.study.train", noted)
-    report = study.run_headless(several)
-    (part,) = json.loads((report.parent / "results.json").read_text())["parts"]
-    for arm, found in part["rates"].items():
-        ends = dict(found["validation"])
+    result = study.run_headless(several)
+    for arm, tried in result.parts[0].rates.items():
+        ends = dict(tried.validation)
         assert set(ends) == set(rates)
         assert ends[2e-3] < ends[1e-4]  # ten steps: the larger rate has learnt more
-        assert found["best"] == 2e-3
+        assert tried.best == 2e-3
         assert arm in (REFERENCE, "headless")
     bad = [(r.objective, r.seed) for r in trained if r.optimizer.learning_rate == 1e-4
            and r.parent.path is None]  # fmt: skip
     assert sorted(bad) == [("causal", 0), ("headless", 0)]  # never for another seed
-    assert "first seed ended best on validation text" in report.read_text()
+    assert "first seed ended best on validation text" in result.page()
 
 
 def test_who_leads_when():
@@ -177,25 +178,22 @@ def test_who_leads_when():
     nats = {REFERENCE: [[5.0, 4.0, 3.0], [5.0, 4.0, 3.0]],
             "headless": [[4.9, 3.9, 3.1], [4.8, 4.1, 3.2]]}  # fmt: skip
     curves = [
-        {"arm": arm, "longer": False, "seed": seed,
-         "points": [[1000 * (i + 1), 0.0, value] for i, value in enumerate(values)]}
+        Curve(arm, False, seed, "run", (1000, 2000, 3000), (0.0,) * 3, tuple(values), (), ())
         for arm, each in nats.items()
         for seed, values in enumerate(each)
-    ]  # fmt: skip
-    part = {"weights": {REFERENCE: 500}, "curves": curves}
-    assert lead(part) == (
+    ]
+    assert lead(curves, 500) == (
         "While training, the published headless loss was, in all 2 seeds, ahead at 2 and behind at "
         "6 tokens a parameter (validation text; elsewhere seeds disagree)."
     )
-    assert lead({"curves": curves}) == ""
 
 
 def test_what_stands_beside_the_losses(finished):
-    config, _, results = finished
-    (part,) = results["parts"]
-    runs = {(c["arm"], c["longer"], c["seed"]): c for c in part["curves"]}
+    config, _, result = finished
+    (part,) = result.parts
+    runs = {(c.arm, c.longer, c.seed): c for c in part.curves}
     # zero-shot values are those of the model with the head of its row
-    (asked,) = part["tasks"]
+    (asked,) = part.tasks
     (task,) = read_tasks(config.tasks, limit=6)
     store = TokenStore(next((config.lab / "stores").iterdir()))
     heads: dict[str, Head] = {"headless": "own", "headless-raw": "raw", REFERENCE: "own"}
@@ -203,36 +201,55 @@ def test_what_stands_beside_the_losses(finished):
         arm = REFERENCE if key == REFERENCE else "headless"
         found = [
             zero_shot(
-                open_with_head(config.lab / "runs" / runs[arm, False, seed]["run"], head,
+                open_with_head(config.lab / "runs" / runs[arm, False, seed].run, head,
                                store=store, held_out="validation"),
                 task,
             ).metrics["accuracy"].value
             for seed in range(2)
         ]  # fmt: skip
-        assert asked["rows"][key]["accuracy"]["estimate"] == pytest.approx(np.mean(found))
+        assert asked.rows[key]["accuracy"].value.estimate == pytest.approx(np.mean(found))
     # H(unigram) + loss - log K, one step in each of its points (ten steps are ten points)
     ids = store.split("train").read(0, store.split("train").tokens)
     share = np.unique(ids, return_counts=True)[1] / len(ids)
     entropy = -(share * np.log(share)).sum()
     curve = runs["headless", False, 1]
-    journal = read_journal(config.lab / "runs" / curve["run"] / "journal.jsonl")
-    expected = [[r["tokens"], entropy + r["loss"] - np.log(64)] for r in journal]
-    assert len(curve["equivalent"]) == len(journal) == 10
-    assert np.array(curve["equivalent"]) == pytest.approx(np.array(expected))
-    assert runs[REFERENCE, False, 1]["equivalent"] == []
+    journal = read_journal(config.lab / "runs" / curve.run / "journal.jsonl")
+    assert len(curve.equivalent) == len(journal) == 10
+    assert list(curve.equivalent_tokens) == [r["tokens"] for r in journal]
+    assert curve.equivalent == pytest.approx([entropy + r["loss"] - np.log(64) for r in journal])
+    assert runs[REFERENCE, False, 1].equivalent == ()
     # cost and geometry
-    assert [row["vocabulary"] for row in results["growth"]] == [64, 512]
-    assert all(row[f][k] > 0 for row in results["growth"] for f in ("headless", "cross-entropy")
-               for k in ("seconds", "bytes"))  # fmt: skip
-    assert set(part["geometry"]) == {REFERENCE, "headless"}
+    assert [cost.vocabulary for cost in result.growth] == [64, 512]
+    assert all(
+        cost.seconds > 0 and cost.bytes > 0
+        for each in result.growth
+        for cost in (each.headless, each.cross_entropy)
+    )
+    assert set(part.geometry) == {REFERENCE, "headless"}
+
+
+def test_states_that_are_all_alike_have_no_rank(finished):
+    _, _, result = finished
+    (part,) = result.parts
+    geometry = part.geometry["headless"]
+    alike = {
+        name: replace(
+            cloud, centred=replace(cloud.centred, effective_rank=None, normalised_entropy=None)
+        )
+        for name, cloud in geometry.layers.items()
+    }
+    both = {**part.geometry, "headless": replace(geometry, layers=alike)}
+    changed = replace(result, parts=(replace(part, geometry=both),))
+    assert changed.frame(2)["effective rank"].tolist().count("none") == 1
+    assert "have effective rank none in the headless model" in changed.page()
 
 
 def test_arms_differ_in_what_they_are_named_for(finished):
-    config, _, results = finished
+    config, _, result = finished
     runs = {
-        (c["arm"], c["longer"]): config.lab / "runs" / c["run"]
-        for c in results["parts"][0]["curves"]
-        if c["seed"] == 1
+        (c.arm, c.longer): config.lab / "runs" / c.run
+        for c in result.parts[0].curves
+        if c.seed == 1
     }
     heads = {key: open_model(path).head for key, path in runs.items()}
     assert heads == {
@@ -262,41 +279,44 @@ def test_arms_differ_in_what_they_are_named_for(finished):
 
 
 def test_a_finished_study_trains_and_scores_nothing_again(finished, monkeypatch):
-    config, report, _ = finished
+    config, report, result = finished
     before = report.read_bytes()
     monkeypatch.setattr("lmlab.training.loop.Trainer.run", pytest.fail)
     monkeypatch.setattr("lmlab.topics.scoring.kept_scores.score", pytest.fail)
-    assert study.run_headless(config) == report
+    assert study.run_headless(config) == result == read_result(report.parent)
     assert report.read_bytes() == before
     report.unlink()
     assert redraw(report.parent).read_bytes() == before
 
 
 def test_the_report_and_its_table(finished):
-    _, report, results = finished
+    _, report, result = finished
     page = report.read_text()
     for said in ("cross-entropy, untied", "headless, prior and fine-tuned, equal time",
                  "takes 0.67 of the time", "seconds of training"):  # fmt: skip
         assert said in page
     columns, rows = result_rows(report.parent)
-    assert columns == ["model and head", "verdict"]
+    assert columns[:2] == ["model and head", "nats per token"]
     assert len(rows) == len(ROWS)
-    row = results["parts"][0]["rows"][3]
-    worse = {"estimate": 0.1, "low": 0.05, "high": 0.15, "basis": "seeds and text",
-             "standard_error": 0.02, "degrees_of_freedom": 5.0, "seeds": 3, "clusters": 9,
-             "documents": 9}  # fmt: skip
-    assert verdict({**row, "difference": worse}).startswith("worse: ")
-    one = {**worse, "seeds": 1, "basis": "text only"}
-    assert verdict({**row, "difference": one}).startswith(
+    frame = result.frame()
+    assert frame["nats per token"].tolist() == pytest.approx(
+        [np.mean(row.nats_per_token) for row in result.parts[0].rows], rel=1e-12
+    )
+    assert [f"{nats:.4f}" for nats in frame["nats per token"]] == [row[1] for row in rows]
+    row = result.parts[0].rows[3]
+    worse = Interval(0.1, 0.05, 0.15, 0.02, 5.0, 0.95, 3, 9, 9, "seeds and text", "")
+
+    def said_of(**changes: Any) -> str:
+        return verdict(replace(row, difference=replace(worse, **changes)))
+
+    assert said_of().startswith("worse: ")
+    assert said_of(seeds=1, basis="text only").startswith(
         "worse for these two models on this text: perplexity +10.52 %"
     )
-    wide = {**worse, "low": -0.05, "high": 0.25, "standard_error": 0.06}
-    assert verdict({**row, "difference": wide}).startswith(
+    assert said_of(low=-0.05, high=0.25, standard_error=0.06).startswith(
         "not decided: any difference is below 28"
     )
-    assert verdict({**row, "difference": {"estimate": -0.1, "low": None, "high": None}}) == (
-        "perplexity −9.52 % (no interval)"
-    )
+    assert said_of(estimate=-0.1, low=None, high=None) == "perplexity −9.52 % (no interval)"
 
 
 def test_settings_that_make_no_study():
@@ -327,8 +347,8 @@ def test_a_difference_is_paired_by_seed_and_window():
 
 
 def test_heads_from_the_command_line(finished, tmp_path, capsys):
-    config, _, results = finished
-    run = next(c["run"] for c in results["parts"][0]["curves"] if c["arm"] == "headless")
+    config, _, result = finished
+    run = next(c.run for c in result.parts[0].curves if c.arm == "headless")
     model, store = str(config.lab / "runs" / run), str(next((config.lab / "stores").iterdir()))
     nats = {}
     for head in ("own", "raw", "calibrated"):

@@ -203,14 +203,16 @@ def test_differences_over_sets_resample_sets():
     ours_SN = base_SN + np.repeat(effect_C, 50) + 0.01 * rng.normal(size=(3, 600))
     made = compared([{"accuracy": v} for v in ours_SN], [{"accuracy": v} for v in base_SN],
                     task=task)["accuracy"]  # fmt: skip
-    difference = made["difference"]
-    assert (difference["clusters"], difference["unit"]) == (12, "sets of items")
-    assert difference["standard_error"] == pytest.approx(effect_C.std(ddof=1) / 12**0.5, rel=0.05)
-    assert made["low"] >= 0
+    difference = made.difference
+    assert difference is not None
+    assert (difference.clusters, made.unit) == (12, "sets of items")
+    assert difference.standard_error == pytest.approx(effect_C.std(ddof=1) / 12**0.5, rel=0.05)
+    assert made.value.low is not None
+    assert made.value.low >= 0
     alone = compared(
         [{"accuracy": v} for v in ours_SN], None, task=choices(*[(D, (A, B), 0)] * 600)
     )
-    assert (alone["accuracy"]["clusters"], alone["accuracy"]["unit"]) == (600, "items")
+    assert (alone["accuracy"].value.clusters, alone["accuracy"].unit) == (600, "items")
 
 
 def test_lambada(unigram):

@@ -15,6 +15,7 @@ import math
 import numbers
 import re
 from collections.abc import Sequence
+from typing import Self
 
 from lmlab.errors import UserError
 
@@ -67,6 +68,17 @@ def number(value: float, digits: int = 4) -> str:
     return fixed(value, max(0, digits - 1 - int(exponent)))
 
 
+class Rounded(float):
+    """A number of a table that the page shows with so many decimals; data frames have it whole."""
+
+    decimals: int
+
+    def __new__(cls, value: float, decimals: int) -> Self:
+        rounded = super().__new__(cls, value)
+        rounded.decimals = decimals
+        return rounded
+
+
 def cell(value: object, *, where: str) -> tuple[str, bool]:
     """A table cell as text, and whether it is a number."""
     if isinstance(value, str):
@@ -76,6 +88,8 @@ def cell(value: object, *, where: str) -> tuple[str, bool]:
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise UserError(f"{where}: {value} is not finite; give a text that says why instead")
+        if isinstance(value, Rounded):
+            return fixed(value, value.decimals), True
         return number(float(value)), True
     raise UserError(f"{where}: {value!r} is neither a text nor a number; format it first")
 

@@ -30,9 +30,6 @@ from lmlab.topics.encoding.report import (
 )
 from lmlab.topics.encoding.report import summary as encoding_summary
 from lmlab.topics.encoding.tables import explained
-from lmlab.topics.headless.report import headless_page, headless_sections, row_name
-from lmlab.topics.headless.report import summary as headless_summary
-from lmlab.topics.headless.report import verdict as headless_verdict
 from lmlab.topics.registry import KINDS, from_values
 from lmlab.topics.towers.report import summary as towers_summary
 from lmlab.topics.towers.report import towers_page, towers_rows, towers_sections
@@ -46,14 +43,6 @@ def _arrow_rows(results: dict[str, Any]) -> Rows:
         *([comparison_name(cell), verdict(cell)] for cell in results["cells"]),
         *([level.name, level_words(level)] for level in levels(results["cells"])),
         *([mean_name(mean), mean_words(mean)] for mean in results["means"]),
-    ]
-
-
-def _headless_rows(results: dict[str, Any]) -> Rows:
-    return ["model and head", "verdict"], [
-        [f"{row_name(row)}, vocabulary {part['vocabulary']:,}", headless_verdict(row)]
-        for part in results["parts"]
-        for row in part["rows"]
     ]
 
 
@@ -100,23 +89,12 @@ _IN_TOUR = {
     "encoding": _InTour(
         encoding_page, _encoding_rows, encoding_sections, encoding_summary, _encoding_short
     ),
-    "headless": _InTour(
-        headless_page, _headless_rows, headless_sections,
-        lambda r: headless_summary(r["parts"]),
-        lambda r: " ".join(_headless_short(part) for part in r["parts"]),
-    ),
     "towers": _InTour(
         towers_page, towers_rows, towers_sections,
         lambda r: towers_summary(r["parts"]),
         lambda r: " ".join(f"{_capital(towers_verdict(part))}." for part in r["parts"]),
     ),
 }  # fmt: skip
-
-
-def _headless_short(part: dict[str, Any]) -> str:
-    """The headless model with the prior, which costs nothing to add, against the baseline."""
-    row = {row["key"]: row for row in part["rows"]}["headless"]
-    return f"With the prior of cross-entropy, {headless_verdict(row)}."
 
 
 def _capital(text: str) -> str:

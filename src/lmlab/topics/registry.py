@@ -19,6 +19,7 @@ KINDS = {
     "encode": "lmlab.topics.encoding.of_model:EncodingResult",
     "finetune": "lmlab.topics.finetuning.metrics:Finetuning",
     "geometry": "lmlab.topics.geometry.geometry:Geometry",
+    "headless": "lmlab.topics.headless.comparison:Headless",
     "plan": "lmlab.topics.planning.plan:Plan",
     "score": "lmlab.topics.scoring.score:Score",
 }

@@ -71,15 +71,18 @@ class Finetuning(Result, kind="finetune", views="lmlab.topics.finetuning.report"
     tasks: tuple[TaskResult, ...]
 
 
+Classifier = tuple[TrainedRun, np.ndarray]
+"""A run, and its outputs (N, C) for the reported texts."""
+
+
 def task_result(
     task: LabelledTask,
     names: Sequence[str],
-    runs: Sequence[Sequence[TrainedRun]],
-    outputs: Sequence[Sequence[np.ndarray]],
+    classifiers: Sequence[Sequence[Classifier]],
 ) -> TaskResult:
-    """Compares models by their `outputs` (N, C) for the reported texts, of each model and seed."""
+    """Compares models, each with its classifiers by seed."""
     true_N = np.array([example.label for example in task.reported])
-    values = [_values(task, of_model, true_N) for of_model in outputs]
+    values = [_values(task, [outputs for _, outputs in each], true_N) for each in classifiers]
     return TaskResult(
         task=task.name,
         source=task.source,
@@ -98,15 +101,15 @@ def task_result(
                 difference=None
                 if of_model is values[0]
                 else {m: two_way_interval(v - values[0][m]) for m, v in of_model.items()},
-                runs=tuple(run.name for run in of_seed),
+                runs=tuple(run.name for run, _ in of_seed),
                 chosen_step=tuple(
-                    int(run.checkpoint.name.removeprefix("step-")) for run in of_seed
+                    int(run.checkpoint.name.removeprefix("step-")) for run, _ in of_seed
                 ),
                 last_step=tuple(
-                    read_journal(run.path / "journal.jsonl")[-1]["step"] for run in of_seed
+                    read_journal(run.path / "journal.jsonl")[-1]["step"] for run, _ in of_seed
                 ),
             )
-            for name, of_model, of_seed in zip(names, values, runs, strict=True)
+            for name, of_model, of_seed in zip(names, values, classifiers, strict=True)
         ),
     )
 

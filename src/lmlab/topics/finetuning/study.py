@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from functools import partial
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
@@ -29,14 +28,11 @@ from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
 from lmlab.studies.run_requests import placed
 from lmlab.topics.finetuning.classify import reported_outputs
-from lmlab.topics.finetuning.metrics import Finetuning, task_result
+from lmlab.topics.finetuning.metrics import Classifier, Finetuning, task_result
 from lmlab.topics.finetuning.options import FinetuneConfig
 from lmlab.training.classifier import classifier_parent
-from lmlab.training.loop import TrainedRun, train
+from lmlab.training.loop import train
 from lmlab.training.setup import planned_tokens
-
-_Classifier = tuple[TrainedRun, np.ndarray]
-"""A run, and its outputs (N, C) for the reported texts."""
 
 
 def run_finetune(config: FinetuneConfig, *, worker: bool = False) -> Finetuning:
@@ -56,11 +52,7 @@ def run_finetune(config: FinetuneConfig, *, worker: bool = False) -> Finetuning:
         for seed, part in enumerate(_parts(config, model, task))
     }
 
-    def result(classifiers: dict[tuple[int, str, int], _Classifier]) -> Finetuning:
-        of_task = [
-            [[classifiers[i, m, s] for s in range(config.seeds)] for m in config.models]
-            for i in range(len(tasks))
-        ]
+    def result(classifiers: dict[tuple[int, str, int], Classifier]) -> Finetuning:
         return Finetuning(
             title="Fine-tuned on labelled texts",
             config=config,
@@ -68,10 +60,9 @@ def run_finetune(config: FinetuneConfig, *, worker: bool = False) -> Finetuning:
                 task_result(
                     task,
                     config.names or config.models,
-                    [[run for run, _ in seeds] for seeds in of_model],
-                    [[outputs_NC for _, outputs_NC in seeds] for seeds in of_model],
+                    [[classifiers[i, m, s] for s in range(config.seeds)] for m in config.models],
                 )
-                for task, of_model in zip(tasks, of_task, strict=True)
+                for i, task in enumerate(tasks)
             ),
         )
 
@@ -82,7 +73,7 @@ def run_finetune(config: FinetuneConfig, *, worker: bool = False) -> Finetuning:
     )  # fmt: skip
 
 
-def _parts(config: FinetuneConfig, model: str, task: LabelledTask) -> list[Part[_Classifier]]:
+def _parts(config: FinetuneConfig, model: str, task: LabelledTask) -> list[Part[Classifier]]:
     """One model on one task, by seed."""
     parent = classifier_parent(model)
     length = min(config.length, parent.room)
@@ -127,7 +118,7 @@ def _request(
     return placed(asked, store, config.lab)
 
 
-def _make(store: TokenStore, asked: TrainConfig, label: str, bar: Bar) -> _Classifier:
+def _make(store: TokenStore, asked: TrainConfig, label: str, bar: Bar) -> Classifier:
     """Trains, or reads what is there; outputs are kept beside the run."""
     run = train(asked, bar=bar, note=f"{label},")
     key = digest([run.identity, run.checkpoint.name, store.fingerprint, "outputs 1"])

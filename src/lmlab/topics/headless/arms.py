@@ -1,42 +1,30 @@
 """The runs of the headless study: which arms, what they share, how long each trains, their heads.
 
-Notable: an arm "at equal time" trains for as many more steps as its steps are shorter than those of
-cross-entropy with the log-unigram bias. The ratio is measured once on this machine, all arms in
-turn, rounded to a twentieth and kept in the lab folder, so that the study resumes with the same
-runs. It is a property of the machine: elsewhere the same study has other runs at equal time.
-
-With several learning rates, each arm has the one with which its first seed ends best on validation
-text; the runs at the other rates are made once, and used for that alone.
+Notable: with several learning rates, each arm has the one with which its first seed ends best on
+validation text; the runs at the other rates are made once, and used for that alone.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import safe_open
 
-from lmlab.config import digest
 from lmlab.config.objective import HeadlessConfig
 from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.data.store import TokenStore
-from lmlab.durable import from_json, write_json
 from lmlab.lm.calibrated_head import Head
-from lmlab.locks import alone
-from lmlab.progress import Bar, say
+from lmlab.progress import Bar
 from lmlab.run_folders.journal import read_journal
 from lmlab.studies.run_requests import text_run
 from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.training.loop import TrainedRun, train
-from lmlab.training.setup import deciding_values, resolve
-from lmlab.training.speed import seconds_per_step
 
 REFERENCE = "ce-tied-prior"
 """The fair baseline: it has the prior that the headless heads have."""
 HEADLESS = "headless"
-_ROUNDING = 20
 _CHILD_SEEDS = 1000
 
 
@@ -139,15 +127,13 @@ def request(
 class Rates:
     """What an arm's first seed ends at with each learning rate, in validation nats per token."""
 
-    validation: dict[float, float]
+    validation: tuple[tuple[float, float], ...]
+    """Rate and loss."""
 
     @property
     def best(self) -> float:
-        return min(self.validation, key=self.validation.__getitem__)
-
-    def to_json(self) -> dict[str, Any]:
-        """The best rate, and all of them with their losses."""
-        return {"best": self.best, "validation": [list(each) for each in self.validation.items()]}
+        """The first with the least loss."""
+        return min(self.validation, key=lambda each: each[1])[0]
 
 
 def tried_rates(
@@ -155,19 +141,20 @@ def tried_rates(
 ) -> Rates:
     """The study's learning rates for an arm, by runs of the first seed, trained where they are not
     there yet (and counted by `bar`). Validation text decides; another split is reported."""
-    ends: dict[float, float] = {}
+    ends: list[tuple[float, float]] = []
     for rate in config.rates:
         asked = request(config, store, arm, 0, rate=rate)
         assert asked.out is not None
         journal = asked.out / "journal.jsonl"
         if bar or not (there := read_journal(journal)) or there[-1]["step"] < asked.steps:
             train(asked, bar=bar, note=f"{arm} at {rate:g},")
-        ends[rate] = [
+        losses = [
             record["validation_nats_per_token"]
             for record in read_journal(journal)
             if "validation_nats_per_token" in record
-        ][-1]
-    return Rates(ends)
+        ]
+        ends.append((rate, losses[-1]))
+    return Rates(tuple(ends))
 
 
 def trained_weights(run: TrainedRun) -> int:
@@ -196,30 +183,3 @@ def fine_tuning(
         # other text than the parent began with
         seed=seed + _CHILD_SEEDS,
     )
-
-
-def measured_seconds(config: HeadlessStudyConfig, store: TokenStore) -> dict[str, float]:
-    """Seconds of a step of each arm on this machine, measured now or earlier for this study."""
-    requests = {arm: resolve(request(config, store, arm, 0)) for arm in config.arms}
-    key = digest({arm: deciding_values(r, store) for arm, r in requests.items()})
-    file = config.lab / "speeds" / f"{key[:12]}.json"
-    with alone(config.lab, "measuring how long a step takes"):
-        kept = _kept(file, set(config.arms))
-        if kept is None:
-            say("measuring how long a step of each form takes")
-            kept = seconds_per_step(requests)
-            write_json(file, kept)
-        return kept
-
-
-def _kept(file: Path, arms: set[str]) -> dict[str, float] | None:
-    try:
-        values = from_json(file.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return values if isinstance(values, dict) and set(values) == arms else None
-
-
-def time_ratio(seconds: dict[str, float]) -> float:
-    """How many times longer a headless model may train in the time of the reference."""
-    return round(_ROUNDING * seconds[REFERENCE] / seconds[HEADLESS]) / _ROUNDING

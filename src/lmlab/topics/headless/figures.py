@@ -1,306 +1,269 @@
-"""Further sections of the headless report: who leads when, repeated and new tokens, equivalent
-perplexity, tasks, cost by vocabulary, geometry. From `results.json` alone; every figure stands
-under its finding in words.
-"""
+"""The figures of the headless study; every one stands under its finding in words."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from lmlab.pages.figures import Interval, Series, forest_plot, line_plot
-from lmlab.pages.page import Figure, Section, Table
-from lmlab.pages.wording import signed
+from lmlab.numerics.random_effects import Interval
+from lmlab.pages import figures
+from lmlab.pages.figures import Series, forest_plot, line_plot
+from lmlab.pages.page import Figure
+from lmlab.pages.theme import SERIES_COLOURS
 from lmlab.topics.headless.arms import ARMS, HEADLESS, REFERENCE
+from lmlab.topics.headless.comparison import TaskResult, VocabularyResult
+from lmlab.topics.headless.costs import CostAtVocabulary
+from lmlab.topics.headless.curves import Curve
+from lmlab.topics.headless.tables import difference_text, perplexity, row_name, verdict
+from lmlab.training.growth import StepCost
 
 _METRICS = {"accuracy": "accuracy", "nats_per_word": "nats per last word",
             "accuracy_per_byte": "accuracy per byte"}  # fmt: skip
+_DRAWN = (
+    HEADLESS, REFERENCE, "ce-untied-prior", "headless-unigram", "ce-tied", "ce-untied", "mixed",
+    "headless-mixture",
+)  # fmt: skip
+"""Which arms have a curve, as far as there are colours."""
 
 
-def tokens_per_parameter(part: dict[str, Any], tokens: float) -> float | None:
-    """Training tokens for each weight of the baseline; None for results that lack its size."""
-    weights = part.get("weights")
-    return None if weights is None else tokens / weights[REFERENCE]
-
-
-def lead(part: dict[str, Any]) -> str:
-    """At which tokens per parameter the headless model was ahead or behind in every seed, by the
-    validation losses of a run; empty for results without the model's size."""
-    if tokens_per_parameter(part, 1) is None:
-        return ""
-    points_aSP = [
-        [
-            c["points"]
-            for c in sorted(part["curves"], key=lambda c: c["seed"])
-            if c["arm"] == arm and not c["longer"]
-        ]
-        for arm in (HEADLESS, REFERENCE)
+def heads_figure(parts: Sequence[VocabularyResult]) -> Figure:
+    """Perplexity of every model and head against the baseline."""
+    bars = [
+        _bar(
+            row.row.label,
+            row.difference,
+            group=f"vocabulary {part.vocabulary:,}, at equal "
+            + ("time" if row.row.longer else "tokens"),
+            per_cent=True,
+        )
+        for part in parts
+        for row in part.rows
+        # the raw head is so much worse that its bar would flatten all others; it is in the table
+        if row.difference is not None and row.row.key != "headless-raw"
     ]
-    ours_SP, theirs_SP = (np.array(points)[:, :, 2] for points in points_aSP)
-    tokens_P = [point[0] for point in points_aSP[0][0]]
-    sign_SP = np.sign(ours_SP - theirs_SP)
-    seeds = len(sign_SP)
-    said = [
-        f"{word} at {'; '.join(_spans(part, tokens_P, (sign_SP == sign).all(0)))}"
-        for word, sign in (("ahead", -1), ("behind", 1))
-        if (sign_SP == sign).all(0).any()
-    ]
-    how = "in the one seed" if seeds == 1 else f"in all {seeds} seeds"
-    if not said:
-        return f"While training, it was at no point ahead or behind {how} (validation text)."
-    rest = "" if (np.abs(sign_SP.sum(0)) == seeds).all() else "; elsewhere seeds disagree"
-    return (
-        f"While training, the published headless loss was, {how}, {' and '.join(said)} tokens a "
-        f"parameter (validation text{rest})."
+    raw = ", ".join(
+        f"{perplexity(part.by_key['headless-raw']):,.0f} (vocabulary {part.vocabulary:,})"
+        for part in parts
+    )
+    return forest_plot(
+        bars,
+        x_label="perplexity against cross-entropy with the prior bias, % (below 0: better)",
+        finding=" ".join(
+            f"Vocabulary {part.vocabulary:,}: the headless model with the prior is "
+            f"{verdict(part.by_key['headless'])}."
+            for part in parts
+        ),
+        alt="Perplexity of each model relative to the baseline with its interval; zero is marked.",
+        caption="Bars: 95 % intervals over seeds and text (two-way random effects), for each row "
+        f"alone. The embedding alone for a head has perplexity {raw}, and is left out here.",
     )
 
 
-def _spans(part: dict[str, Any], tokens_P: Sequence[float], holds_P: np.ndarray) -> list[str]:
-    """The stretches of training where something holds, in tokens per parameter."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], holds_P.astype(int), [0]])))
-    spans = []
-    for first, after in edges.reshape(-1, 2):
-        ends = [f"{tokens_per_parameter(part, tokens_P[i]):.3g}" for i in (first, after - 1)]
-        spans.append(ends[0] if ends[0] == ends[1] else " to ".join(ends))
-    return spans
-
-
-def repeats_sections(parts: Sequence[dict[str, Any]]) -> list[Section]:
-    """Each model against the baseline on tokens that stand earlier in their window, and on others;
-    nothing for results that do not tell them apart."""
-    parts = [part for part in parts if "repeated" in part["rows"][0]]
-    if not parts:
-        return []
-    figures = [_repeats_figure(part) for part in parts]
-    text = (
-        "The published loss takes the micro-batch's targets for candidates. A share of them, one "
-        "over the number of windows, is of a row's own window, where repeated tokens are frequent: "
-        "its optimum scores them too low. Draws from the unigram distribution have no such bias. "
-        "So a loss on repeated tokens beside a gain on new ones is the mark of few windows."
-    )
-    return [Section("Repeated and new tokens", [text], figures=figures)]
-
-
-def _repeats_figure(part: dict[str, Any]) -> Figure:
-    rows = [row for row in part["rows"] if row["difference"] and row["key"] != "headless-raw"]
-    intervals = [
-        Interval(
-            label=row["label"],
-            estimate=row[name]["estimate"],
-            low=row[name]["low"],
-            high=row[name]["high"],
-            note="" if row[name]["low"] is not None else row[name]["note"],
-            group=f"{name} tokens" + (", at equal time" if row["longer"] else ""),
+def repeats_figure(part: VocabularyResult) -> Figure:
+    """Losses against the baseline on repeated and on new tokens."""
+    rows = [row for row in part.rows if row.difference and row.row.key != "headless-raw"]
+    bars = [
+        _bar(
+            row.row.label,
+            difference,
+            group=f"{name} tokens" + (", at equal time" if row.row.longer else ""),
         )
         for longer in (False, True)
         for name in ("repeated", "new")
         for row in rows
-        if row["longer"] == longer and row[name]
+        if row.row.longer == longer
+        and (difference := row.repeated if name == "repeated" else row.new)
     ]
-    found = {row["key"]: row for row in rows}
-    said = "; ".join(
-        f"{found[key]['label']} {_nats(found[key]['repeated'])} on repeated and "
-        f"{_nats(found[key]['new'])} on new tokens"
-        for key in (HEADLESS, "headless-unigram", "headless-mixture")
-        if key in found and found[key]["repeated"] and found[key]["new"]
+    findings = "; ".join(
+        f"{row.row.label} {difference_text(row.repeated, ' nats')} on repeated and "
+        f"{difference_text(row.new, ' nats')} on new tokens"
+        for row in map(part.by_key.get, (HEADLESS, "headless-unigram", "headless-mixture"))
+        if row and row.repeated and row.new
     )
-    share = part["rows"][0]["repeated_share"]
     return forest_plot(
-        intervals,
+        bars,
         x_label="nats per token against cross-entropy with the prior bias (below 0: better)",
-        finding=f"Vocabulary {part['vocabulary']:,}: {said}.",
+        finding=f"Vocabulary {part.vocabulary:,}: {findings}.",
         alt="Loss of each model against the baseline on repeated and on new tokens; zero is "
         "marked.",
-        caption=f"{100 * share:.0f} % of the scored tokens are repeated: they stand earlier in "
-        "their window. Bars: 95 % intervals, each for its row alone.",
+        caption=f"{100 * part.repeated_share:.0f} % of the scored tokens are repeated: they stand "
+        "earlier in their window. Bars: 95 % intervals, each for its row alone.",
     )
 
 
-def _nats(difference: dict[str, Any]) -> str:
-    text = f"{signed(difference['estimate'], 3)} nats"
-    if difference["low"] is None:
-        return f"{text} (no interval)"
-    return f"{text} [{signed(difference['low'], 3)}, {signed(difference['high'], 3)}]"
+def learning_figures(part: VocabularyResult) -> list[Figure]:
+    """Validation losses at equal tokens and at equal time, as far as there are such runs, and what
+    the headless loss says by itself."""
+    equal_tokens = [c for c in part.curves if not c.longer]
+    drawn = [_learning_figure(part, equal_tokens, equal_time=False)]
+    if any(c.longer for c in part.curves):
+        equal_time = [c for c in part.curves if c.longer or c.arm != HEADLESS]
+        drawn.append(_learning_figure(part, equal_time, equal_time=True))
+    return [*drawn, _equivalent_figure(part)]
 
 
-def equivalent_figure(part: dict[str, Any]) -> Figure:
-    """What the headless training loss itself says of perplexity, beside the measured one."""
-    curves = [c for c in part["curves"] if c["arm"] == HEADLESS and not c["longer"]]
-    last = float(np.mean([c["equivalent"][-1][1] for c in curves]))
-    measured = float(np.mean([c["points"][-1][2] for c in curves]))
-    series = [
-        Series(
-            "measured, with the prior head",
-            *zip(*[(p[0], p[2]) for p in c["points"]], strict=True),
-            colour=0,
-        )
-        for c in curves
-    ] + [
-        Series(
-            "from the training loss",
-            *zip(*[(p[0], p[1]) for p in c["equivalent"]], strict=True),
-            colour=1,
-            dashed=True,
-        )
-        for c in curves
-    ]
+def _learning_figure(part: VocabularyResult, curves: Sequence[Curve], equal_time: bool) -> Figure:
+    unit = "seconds of training" if equal_time else "training tokens"
+    ends = {
+        arm: float(np.mean([c.validation[-1] for c in curves if c.arm == arm]))
+        for arm in part.step_times.by_arm
+    }
+    best = min((loss, arm) for arm, loss in ends.items() if arm.startswith("ce-"))
+    colours = {arm: i for i, arm in enumerate([a for a in _DRAWN if a in ends][:SERIES_COLOURS])}
+    without = [ARMS[arm].label for arm in ends if arm not in colours]
     return line_plot(
-        series,
+        [
+            Series(
+                ARMS[c.arm].label,
+                c.seconds if equal_time else c.tokens,
+                c.validation,
+                colour=colours[c.arm],
+                dashed=c.arm.startswith("ce-"),
+            )
+            for c in sorted((c for c in curves if c.arm in colours), key=lambda c: colours[c.arm])
+        ],
+        x_label=unit,
+        y_label="validation loss, nats per token",
+        finding=f"Vocabulary {part.vocabulary:,}, at equal {'time' if equal_time else 'tokens'}: "
+        f"headless with the prior ends at {ends[HEADLESS]:.3f} nats, {ARMS[best[1]].label} at "
+        f"{best[0]:.3f}.",
+        alt=f"Validation loss against {unit} for each kind of training.",
+        caption="One line a seed. The learning rate falls to the end, so a point on the way is no "
+        "run of that length." + (f" Without a line: {'; '.join(without)}." if without else ""),
+    )
+
+
+def _equivalent_figure(part: VocabularyResult) -> Figure:
+    """What the headless training loss itself says of perplexity, beside the measured one."""
+    curves = [c for c in part.curves if c.arm == HEADLESS and not c.longer]
+    last = float(np.mean([c.equivalent[-1] for c in curves]))
+    measured = float(np.mean([c.validation[-1] for c in curves]))
+    return line_plot(
+        [
+            *(Series("measured, with the prior head", c.tokens, c.validation, colour=0)
+              for c in curves),
+            *(Series("from the training loss", c.equivalent_tokens, c.equivalent, colour=1,
+                     dashed=True) for c in curves),
+        ],
         x_label="training tokens",
         y_label="nats per token",
-        finding=f"Vocabulary {part['vocabulary']:,}: without any head, the headless loss alone "
+        finding=f"Vocabulary {part.vocabulary:,}: without any head, the headless loss alone "
         f"says {last:.3f} nats at the end; measured on validation text are {measured:.3f}.",
         alt="Equivalent and measured cross-entropy of the headless models against tokens.",
         caption="From the training loss: H(unigram) + loss − log K, means over a twentieth of the "
         "run. Biased upward where the negatives K of a step are few, and of training text.",
-    )
+    )  # fmt: skip
 
 
-def downstream_sections(parts: Sequence[dict[str, Any]]) -> list[Section]:
-    """Zero-shot tasks, a figure for each task and metric; nothing where none was asked."""
-    figures = [
-        _task_figure(part, task, metric)
-        for part in parts
-        for task in part["tasks"]
-        for metric in task["rows"][REFERENCE]
+def task_figures(part: VocabularyResult) -> list[Figure]:
+    """A figure for each metric of each zero-shot task."""
+    return [
+        _task_figure(part, task, metric) for task in part.tasks for metric in task.rows[REFERENCE]
     ]
-    text = (
-        "Zero-shot, each model with the head of its row. Intervals: two-way random effects over "
-        "seeds and items; where items come in sets (BLiMP), over seeds and sets, since those of "
-        "one set are often from one template."
-    )
-    return [Section("Tasks", [text], figures=figures)] if figures else []
 
 
-def _task_figure(part: dict[str, Any], task: dict[str, Any], metric: str) -> Figure:
-    labels = {
-        row["key"]: row["label"] + (", equal time" if row["longer"] else "") for row in part["rows"]
-    }
-    rows = [
-        Interval(
-            labels[key],
-            made[metric]["estimate"],
-            made[metric]["low"],
-            made[metric]["high"],
-            made[metric]["note"] if made[metric]["low"] is None else "",
-        )
-        for key, made in task["rows"].items()
-    ]
-    reference = task["rows"][REFERENCE][metric]["estimate"]
-    difference = task["rows"][HEADLESS][metric]["difference"]
+def _task_figure(part: VocabularyResult, task: TaskResult, metric: str) -> Figure:
+    headless, reference = task.rows[HEADLESS][metric], task.rows[REFERENCE][metric].value.estimate
+    difference = headless.difference
+    assert difference is not None, "only the baseline has none"
+    paired = difference_text(difference)
+    paired += ", items only" if difference.basis == "text only" else ""
     return forest_plot(
-        rows,
-        x_label=f"{task['task']}: {_METRICS[metric]}",
-        finding=f"{task['task']}, vocabulary {part['vocabulary']:,}: headless with the prior has "
-        f"{task['rows'][HEADLESS][metric]['estimate']:.3f} {_METRICS[metric]}, the baseline "
-        f"{reference:.3f}; paired difference {_paired(difference)}.",
-        alt=f"{_METRICS[metric]} of each model on {task['task']} with its interval.",
-        caption=f"{task['items']:,} items of {task['source']}. Bars: 95 % intervals, each model "
+        [_bar(row_name(part.by_key[key]), metrics[metric].value)
+         for key, metrics in task.rows.items()],
+        x_label=f"{task.task}: {_METRICS[metric]}",
+        finding=f"{task.task}, vocabulary {part.vocabulary:,}: headless with the prior has "
+        f"{headless.value.estimate:.3f} {_METRICS[metric]}, the baseline {reference:.3f}; paired "
+        f"difference {paired}.",
+        alt=f"{_METRICS[metric]} of each model on {task.task} with its interval.",
+        caption=f"{task.items:,} items of {task.source}. Bars: 95 % intervals, each model "
         "alone. The line is the baseline, cross-entropy with the prior bias.",
         reference=reference,
-    )
+    )  # fmt: skip
 
 
-def _paired(difference: dict[str, Any]) -> str:
-    text = signed(difference["estimate"], 3)
-    if difference["low"] is None:
-        return f"{text} (no interval)"
-    text += f" [{signed(difference['low'], 3)}, {signed(difference['high'], 3)}]"
-    return text + (", items only" if difference["basis"] == "text only" else "")
-
-
-def growth_figures(growth: Sequence[dict[str, Any]]) -> list[Figure]:
+def growth_figures(costs: Sequence[CostAtVocabulary]) -> list[Figure]:
     """Time and memory of a step against the vocabulary."""
-    if len(growth) < 2:
+    if len(costs) < 2:
         return []
-    vocabularies = [row["vocabulary"] for row in growth]
-    figures: list[Figure] = []
-    for key, unit, scale, what in (
-        ("seconds", "seconds a step", 1.0, "takes {:.1f} times as long as a headless one"),
-        ("bytes", "peak memory, GB", 1e-9, "needs {:.2f} times the memory of a headless one"),
+    vocabularies = [c.vocabulary for c in costs]
+    drawn: list[Figure] = []
+    for unit, words, value in (
+        ("seconds a step", "takes {:.1f} times as long as a headless one", _seconds),
+        ("peak memory, GB", "needs {:.2f} times the memory of a headless one", _gigabytes),
     ):
-        ratio = growth[-1]["cross-entropy"][key] / growth[-1]["headless"][key]
-        figures.append(
+        headless, cross_entropy = (
+            [value(cost) for cost in of_loss]
+            for of_loss in zip(*((c.headless, c.cross_entropy) for c in costs), strict=True)
+        )
+        drawn.append(
             line_plot(
                 [
-                    Series(
-                        name,
-                        vocabularies,
-                        [scale * row[name][key] for row in growth],
-                        colour=colour,
-                        dashed=name != "headless",
-                    )
-                    for colour, name in ((0, "headless"), (1, "cross-entropy"))
+                    Series("headless", vocabularies, headless, colour=0),
+                    Series("cross-entropy", vocabularies, cross_entropy, colour=1, dashed=True),
                 ],
                 x_label="vocabulary",
                 y_label=unit,
                 log_x=True,
                 from_zero=True,
                 finding=f"At a vocabulary of {vocabularies[-1]:,} a step of cross-entropy "
-                f"{what.format(ratio)}.",
+                f"{words.format(cross_entropy[-1] / headless[-1])}.",
                 alt=f"{unit} of cross-entropy and headless training against the vocabulary.",
                 caption="Tied models with an output bias, tokens of Zipf's distribution, the "
                 "optimizer's step included; each form in a process of its own. Memory is above "
                 "that of the process before the model.",
             )
         )
-    return figures
+    return drawn
 
 
-def geometry_sections(parts: Sequence[dict[str, Any]]) -> list[Section]:
-    """The geometry of the baseline and of the headless model side by side."""
-    figures = [_rank_figure(part) for part in parts if part["geometry"]]
-    rows: list[list[str | float | int]] = [
-        [
-            f"{ARMS[arm].label}, vocabulary {part['vocabulary']:,}",
-            name,
-            f"{cloud['mean_cosine']:.3f}" if cloud["mean_cosine"] is not None else "none",
-            f"{cloud['centred']['effective_rank']:,.1f}",
-            f"{cloud['centred']['normalised_entropy']:.3f}",
-        ]
-        for part in parts
-        for arm, found in part["geometry"].items()
-        for name, cloud in (
-            ("embedding", found["input_embedding"]),
-            ("states that the head reads", list(found["layers"].values())[-1]),
-        )
-    ]
-    if not figures:
-        return []
-    table = Table(
-        ["model", "vectors", "mean cosine", "effective rank", "normalised entropy"],
-        rows,
-        "Mean cosine over all pairs; rank and entropy of the singular values about the mean. First "
-        "seed of each.",
-    )
-    return [Section("Geometry", figures=figures, tables=[table])]
+def _seconds(cost: StepCost) -> float:
+    return cost.seconds
 
 
-def _rank_figure(part: dict[str, Any]) -> Figure:
-    ranks = {
-        arm: [cloud["centred"]["effective_rank"] for cloud in found["layers"].values()]
-        for arm, found in part["geometry"].items()
-    }
-    embedding = {
-        arm: found["input_embedding"]["centred"]["effective_rank"]
-        for arm, found in part["geometry"].items()
-    }
+def _gigabytes(cost: StepCost) -> float:
+    return 1e-9 * cost.bytes
+
+
+def rank_figure(part: VocabularyResult) -> Figure:
+    """Effective rank of the states of each layer, of the baseline and of the headless model."""
+    series, states, embeddings = [], {}, {}
+    for colour, arm in enumerate((HEADLESS, REFERENCE)):
+        geometry = part.geometry[arm]
+        ranks = [cloud.centred.effective_rank for cloud in geometry.layers.values()]
+        states[arm] = _rank(ranks[-1])
+        embeddings[arm] = _rank(geometry.input_embedding.centred.effective_rank)
+        points = [(layer, rank) for layer, rank in enumerate(ranks) if rank is not None]
+        label, dashed = ARMS[arm].label, arm == REFERENCE
+        if points:
+            series.append(Series(label, *zip(*points, strict=True), colour=colour, dashed=dashed))
     return line_plot(
-        [
-            Series(ARMS[arm].label, list(range(len(values))), values, colour=i, dashed=i > 0)
-            for i, (arm, values) in enumerate(
-                sorted(ranks.items(), key=lambda kv: kv[0] != HEADLESS)
-            )
-        ],
+        series,
         x_label="layer (0: what the first block reads; last: what the head reads)",
         y_label="effective rank of hidden states",
-        finding=f"Vocabulary {part['vocabulary']:,}: the states that the head reads have "
-        f"effective rank {ranks[HEADLESS][-1]:.1f} in the headless model and "
-        f"{ranks[REFERENCE][-1]:.1f} in the baseline; the embeddings "
-        f"{embedding[HEADLESS]:.1f} and {embedding[REFERENCE]:.1f}.",
+        finding=f"Vocabulary {part.vocabulary:,}: the states that the head reads have "
+        f"effective rank {states[HEADLESS]} in the headless model and {states[REFERENCE]} in the "
+        f"baseline; the embeddings {embeddings[HEADLESS]} and {embeddings[REFERENCE]}.",
         alt="Effective rank of the hidden states of each layer, both models.",
         caption="First seed of each. Effective rank: exp of the entropy of the singular values' "
         "shares, about the mean.",
     )
+
+
+def _rank(value: float | None) -> str:
+    return "none" if value is None else f"{value:.1f}"
+
+
+def _bar(
+    label: str, interval: Interval, *, group: str = "", per_cent: bool = False
+) -> figures.Interval:
+    """A row of a forest plot; `per_cent` turns a difference in nats into one of perplexity."""
+
+    def shown(nats: float) -> float:
+        return 100 * math.expm1(nats) if per_cent else nats
+
+    low, high = map(shown, interval.bounds) if interval.bounds else (None, None)
+    note = "" if interval.bounds else interval.note
+    return figures.Interval(label, shown(interval.estimate), low, high, note, group)

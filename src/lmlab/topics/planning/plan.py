@@ -19,6 +19,8 @@ from lmlab.errors import UserError
 from lmlab.numerics.plan import Noise
 from lmlab.numerics.power import deviation_interval
 from lmlab.results import Result
+from lmlab.topics.headless.arms import REFERENCE
+from lmlab.topics.headless.comparison import Headless
 from lmlab.topics.planning.options import PlanConfig
 from lmlab.topics.redraw import read_results
 
@@ -170,7 +172,7 @@ def _measured(config: PlanConfig) -> Measured:
 def _of_study(config: PlanConfig) -> Measured:
     assert config.study is not None
     results = read_results(config.study)
-    study = results["study"]
+    study = results.get("study") or results["kind"]
     if study not in _UNITS:
         raise UserError(
             f"{config.study}: a {study} study; a plan is made from an arrow or a headless study, "
@@ -205,14 +207,14 @@ def _of_study(config: PlanConfig) -> Measured:
 
 
 def _components(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if results["study"] == "arrow":
+    if "cells" in results:
         return [cell["components"] for cell in results["cells"] if cell["components"] is not None]
+    study = Headless.from_json(results)
     return [
-        _seeds_alone(row["nats_per_token"], reference["nats_per_token"], row["tokens_scored"])
-        for part in results["parts"]
-        for reference in [next(row for row in part["rows"] if row["difference"] is None)]
-        for row in part["rows"]
-        if row["difference"] is not None
+        _seeds_alone(row.nats_per_token, part.by_key[REFERENCE].nats_per_token, part.tokens_scored)
+        for part in study.parts
+        for row in part.rows
+        if row.difference is not None
     ]
 
 

@@ -10,9 +10,8 @@ Shapes: S seeds, N items, C sets or items.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -24,7 +23,7 @@ from lmlab.data.tasks import Task
 from lmlab.durable import check_seal, packed, sealed, write_bytes
 from lmlab.lm.calibrated_head import Head, open_with_head
 from lmlab.numerics.bounded import within
-from lmlab.numerics.random_effects import Clusters, two_way_interval, two_way_ratio
+from lmlab.numerics.random_effects import Clusters, Interval, two_way_interval, two_way_ratio
 from lmlab.topics.scoring.zero_shot import zero_shot
 from lmlab.training.loop import TrainedRun
 
@@ -57,43 +56,55 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
+@dataclass(frozen=True)
+class TaskMetric:
+    """A metric of a model over seeds and items, and its difference from a reference."""
+
+    value: Interval
+    unit: str
+    """Of resampling: items, or sets of items."""
+    difference: Interval | None
+
+
 def compared(
     values: list[dict[str, np.ndarray]],
     reference: list[dict[str, np.ndarray]] | None,
     *,
     task: Task,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, TaskMetric]:
     """Of each metric the mean over seeds and items with its interval, and the difference from the
-    reference, as plain values. A list holds one entry a seed. For BLiMP the mean is that over sets.
+    reference. A list holds one entry a seed. For BLiMP the mean is that over sets.
     """
-    made: dict[str, dict[str, Any]] = {}
+    unit = "items" if task.sets is None else "sets of items"
+    metrics: dict[str, TaskMetric] = {}
     for name in sorted(values[0]):
         ours_SN = np.stack([seed[name] for seed in values])
-        made[name] = {**_interval(ours_SN, task, name), "difference": None}
+        difference = None
         if reference is not None:
             theirs_SN = np.stack([seed[name] for seed in reference])
-            made[name]["difference"] = _interval(ours_SN - theirs_SN, task)
-    return made
+            difference = _interval(ours_SN - theirs_SN, task)
+        metrics[name] = TaskMetric(_interval(ours_SN, task, name), unit, difference)
+    return metrics
 
 
-def _interval(values_SN: np.ndarray, task: Task, share: str = "") -> dict[str, Any]:
-    """As plain values; without bounds where all values are the same, which says nothing of others
-    (no last word of 500 guessed is not an accuracy of exactly 0)."""
+def _interval(values_SN: np.ndarray, task: Task, share: str = "") -> Interval:
+    """Without bounds where all values are the same, which says nothing of others (no last word of
+    500 guessed is not an accuracy of exactly 0)."""
     sets = task.sets
     if sets is None:
-        made, unit = two_way_interval(values_SN), "items"
+        interval = two_way_interval(values_SN)
     else:
-        sums_SC, unit = Clusters(sets).sums(values_SN), "sets of items"
+        sums_SC = Clusters(sets).sums(values_SN)
         counts_SC = Clusters(sets).sums(np.ones_like(values_SN))
         # of BLiMP each set weighs the same, of other choices each item
-        made = (
+        interval = (
             two_way_interval(sums_SC / counts_SC)
             if task.kind == "blimp"
             else two_way_ratio(sums_SC, counts_SC)
         )
     if share.startswith("accuracy"):
-        made = within(made, 0, 1)
+        interval = within(interval, 0, 1)
     if values_SN.min() == values_SN.max():
         note = "no interval: the same value for every item"
-        made = replace(made, low=None, high=None, standard_error=None, basis="none", note=note)
-    return {**asdict(made), "unit": unit}
+        return replace(interval, low=None, high=None, standard_error=None, basis="none", note=note)
+    return interval
