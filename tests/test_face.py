@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,16 @@ from lmlab.config.training import TrainConfig
 from lmlab.data.prepare import PrepareConfig
 from lmlab.errors import UserError
 from lmlab.progress import track
+
+
+@pytest.fixture(scope="module")
+def trained_folder(text_store, tmp_path_factory):
+    """A run's model, exported as transformers has it."""
+    out = tmp_path_factory.mktemp("face")
+    run = lmlab.train(
+        text_store, steps=1, layers=1, heads=1, width=16, context=16, batch=2, out=out / "run"
+    )
+    return lmlab.export(run, out / "folder")
 
 
 def documented(module: types.ModuleType) -> list[str]:
@@ -106,3 +117,47 @@ def test_a_notebook_gets_a_bar_of_its_own(monkeypatch):
         bar.advance(2)
     assert drawn[1].startswith('<progress value="2" max="4"></progress> a &lt;b&gt;: 2 of 4 tokens')
     assert drawn[-1] == "a &lt;b&gt;: 2 tokens in 0:00"
+
+
+def test_a_model_object_of_transformers_is_read_as_its_folder_is(trained_folder, text_store):
+    """With its tokenizer; weights in other types, or no tokenizer, are refused."""
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(trained_folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(trained_folder)
+    lm = lmlab.load(model, tokenizer)
+    folder = lmlab.load(trained_folder)
+    assert lm.objective.record() == folder.objective.record()
+    given = "a b c d"
+    assert lm.tokenizer.encode(given).tolist() == folder.tokenizer.encode(given).tolist()
+    with pytest.raises(UserError, match="give its tokenizer too"):
+        lmlab.load(model)
+    with pytest.raises(UserError, match="brings its own tokenizer"):
+        lmlab.load(trained_folder, tokenizer)
+    with pytest.raises(UserError, match=r"masked"):
+        lmlab.load(model, tokenizer, objective="masked")
+    with pytest.raises(UserError, match=r"bfloat16.*model\.float\(\)"):
+        lmlab.load(model.bfloat16(), tokenizer)
+
+
+def test_the_script_of_the_guide(tmp_path):
+    """docs/python.md, with less of everything."""
+    folder = tmp_path / "novels"
+    folder.mkdir()
+    for number, text in enumerate(sentences(60, seed=1)):
+        (folder / f"{number}.txt").write_text(text, "utf-8")
+    guide = (Path(__file__).parent.parent / "docs" / "python.md").read_text("utf-8")
+    script = guide.split("```python\n")[1].split("```")[0]
+    assert len([line for line in script.splitlines() if line.strip()]) <= 15
+    for large, small in (
+        ("vocabulary=4096", "vocabulary=300"),
+        ("steps=500", "steps=3, layers=1, heads=1, width=16, context=16, batch=4"),
+    ):
+        assert large in script
+        script = script.replace(large, small)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nats_per_token" in done.stdout  # a column of the journal
+    for file in ("arrow/report.html", "encoding/report.html"):
+        assert "<figure>" in (tmp_path / "results" / file).read_text("utf-8")

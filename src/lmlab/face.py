@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lmlab.config import from_keywords
+from lmlab.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,6 +123,7 @@ def train(store: AnyStore, **options: Any) -> Run:
 
 def load(
     model: AnyModel | Any,
+    tokenizer: Any = None,
     *,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     objective: Literal["auto", "causal", "masked"] = "auto",
@@ -131,7 +133,8 @@ def load(
 
     Args:
         model: a run, a checkpoint, a folder that transformers saved, a Hub name (NAME or
-            NAME@REVISION).
+            NAME@REVISION); or a model object of transformers.
+        tokenizer: the tokenizer object of such a model object.
         device: "auto" takes a GPU where there is one.
         objective: insists on one way to read the model; "auto" finds out.
         raw_head: leaves out the output bias that lmlab gave a headless model.
@@ -142,13 +145,21 @@ def load(
     >>> lm.context, lm.order
     (16, 'forward')
     """
-    from lmlab.lm.language_model import LanguageModel, open_model
+    from lmlab.lm.language_model import LanguageModel, from_transformers, open_model
     from lmlab.training.hardware import keep_freed_memory, resolve_device
 
     if isinstance(model, LanguageModel):
         return model
-    path = model.path if isinstance(model, Run) else model
     keep_freed_memory()
+    path = model.path if isinstance(model, Run) else model
+    if not isinstance(path, str | Path):
+        if tokenizer is None:
+            raise UserError(f"load({type(model).__name__}): give its tokenizer too")
+        return from_transformers(model, tokenizer, objective=objective)
+    if tokenizer is not None:
+        raise UserError(
+            f"load({str(path)!r}): a saved model brings its own tokenizer; leave it out"
+        )
     return open_model(path, device=resolve_device(device), objective=objective, raw_head=raw_head)
 
 

@@ -333,10 +333,19 @@ def pretrained_tokenizer(name: str) -> TextTokenizer:
         loaded: Any = AutoTokenizer.from_pretrained(**where_from(name), trust_remote_code=False)
     except Exception as error:
         raise UserError(f"tokenizer '{name}' cannot be loaded: {error}") from error
+    tokenizer = from_transformers(name, loaded)
+    _say_other_reading(name, loaded.backend_tokenizer, type(loaded).__name__)
+    return tokenizer
+
+
+def from_transformers(name: str, loaded: Any) -> TextTokenizer:
+    """A tokenizer object of transformers, `name` in errors.
+
+    Raises `UserError` for one that is not fast, or has no token to join documents.
+    """
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise UserError(f"tokenizer '{name}' has no fast (tokenizers) form, which lmlab needs")
-    _say_other_reading(name, backend, type(loaded).__name__)
     end = _first(loaded.eos_token_id, loaded.sep_token_id, loaded.pad_token_id)
     bos = _first(loaded.bos_token_id, loaded.cls_token_id, end)
     if bos is None or end is None:

@@ -27,6 +27,7 @@ from lmlab.config.objective import MaskingConfig, pair_of
 from lmlab.data.order import FORWARD
 from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TextTokenizer, load_tokenizer, pretrained_tokenizer
+from lmlab.data.tokenizers import from_transformers as convert_tokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.behaviour import ASSUMED_LENGTH, InputLength, input_length
@@ -204,7 +205,32 @@ def _foreign(name: str, *, device: str, objective: str) -> LanguageModel:
             f"{name}: architecture '{config.model_type}' is no causal or masked language model"
         )
     tokenizer = pretrained_tokenizer(name)
-    backbone = _read_as(name, config, objective, device)
+    return _ready(name, _read_as(name, config, objective, device), tokenizer)
+
+
+def from_transformers(
+    model: Any, tokenizer: Any, *, objective: Literal["auto", "causal", "masked"] = "auto"
+) -> LanguageModel:
+    """A model object of transformers with its tokenizer, ready to analyse; it is read where it
+    lies, and put into evaluation mode.
+
+    Raises `UserError` for weights that are not float32, a model that is neither causal nor masked
+    or not `objective`, or a tokenizer that does not fit.
+    """
+    name = model.name_or_path or type(model).__name__
+    others = {str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}
+    if others:
+        raise UserError(
+            f"{name}: weights in {', '.join(sorted(others))}; analyses are in float32: give "
+            "model.float()"
+        )
+    backbone = Backbone(model.eval())
+    _check_reading(name, backbone, model.config, objective)
+    return _ready(name, backbone, convert_tokenizer(name, tokenizer))
+
+
+def _ready(name: str, backbone: Backbone, tokenizer: TextTokenizer) -> LanguageModel:
+    """A model from elsewhere with its tokenizer, after it was tried out."""
     masked = backbone.bidirectional
     check_tokenizer(name, backbone.model, tokenizer)
     if masked and tokenizer.mask_id is None:
@@ -235,7 +261,6 @@ def _read_as(name: str, config: Any, objective: str, device: str) -> Backbone:
 
     Raises `UserError` where it is neither, not `objective`, or not repeatable.
     """
-    kind = config.model_type
     fills, continues = language_model_kinds(config)
     # which of the two to load first is a guess that spares a second load
     masked = fills and not (continues and getattr(config, "is_decoder", True))
@@ -243,6 +268,15 @@ def _read_as(name: str, config: Any, objective: str, device: str) -> Backbone:
     found = backbone.bidirectional
     if found != masked and (fills if found else continues):
         backbone = Backbone(_load_model(name, device, masked=found))
+    _check_reading(name, backbone, config, objective)
+    return backbone
+
+
+def _check_reading(name: str, backbone: Backbone, config: Any, objective: str) -> None:
+    """`UserError` where the model is neither causal nor masked, not `objective`, or not
+    repeatable."""
+    kind, found = config.model_type, backbone.bidirectional
+    fills, continues = language_model_kinds(config)
     made = type(backbone.model).__name__
     if objective not in ("auto", "masked" if found else "causal"):
         raise UserError(
@@ -266,7 +300,6 @@ def _read_as(name: str, config: Any, objective: str, device: str) -> Backbone:
             f"{name}: {made} gives other logits when it reads the same text again (it draws random "
             "numbers), so no score of it could be repeated"
         )
-    return backbone
 
 
 def check_tokenizer(name: str, model: Any, tokenizer: TextTokenizer) -> None:
