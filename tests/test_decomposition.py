@@ -383,7 +383,7 @@ def test_sets_of_basis_models_take_a_ridge_of_their_own(of_two_scales, start):
 
 
 def test_greedy_takes_what_adds_most(train, test):
-    made = greedy(train, "a", ["b", "c", "d"], validation=test, test=test)
+    made = greedy(train, "a", ["b", "c", "d"], ridge=Ridges((1e-6,), test), test=test)
     left, chosen = ["b", "c", "d"], []
     for name, r2 in zip(made.order, made.r2, strict=True):
         scores = {n: decompose(train, "a", [*chosen, n], test=test).r2_test or 0 for n in left}

@@ -49,9 +49,8 @@ class Ridges:
             raise UserError("give one ridge, or several and a validation scatter to choose on")
 
 
-def one_ridge(ridge: float) -> Ridges:
-    """The same ridge for every fit."""
-    return Ridges((ridge,))
+def _ridges(ridge: float | Ridges) -> Ridges:
+    return Ridges((ridge,)) if isinstance(ridge, float | int) else ridge
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ def pairwise(
     Of several ridges each pair takes its own, the best on validation, the larger of equals. Raises
     `UserError` as `decompose`.
     """
-    ridges = one_ridge(ridge) if isinstance(ridge, float | int) else ridge
+    ridges = _ridges(ridge)
     names = train.names
     if len(names) < 2:
         raise UserError("pairs need at least two models")
@@ -254,15 +253,14 @@ def greedy(
     basis: Sequence[str],
     *,
     ridge: float | Ridges = 1e-6,
-    validation: Scatter | None = None,
     test: Scatter | None = None,
 ) -> GreedyPath:
-    """Forward selection by `validation` (else by training R2); R2 is that of `test`, if given.
+    """Forward selection by the validation of `ridge` (else by training R2); R2 is that of `test`,
+    if given.
 
     Of several ridges, each set takes its own. Raises `UserError` as `decompose`.
     """
-    ridges = Ridges((ridge,), validation) if isinstance(ridge, float | int) else ridge
-    values = _Values(train, target, basis, ridges, validation if test is None else test)
+    values = _Values(train, target, basis, _ridges(ridge), test)
     order: list[str] = []
     while len(order) < len(basis):
         left = [name for name in basis if name not in order]
@@ -317,7 +315,7 @@ def shares(
     """
     if orders < 4:
         raise UserError(f"{orders} orders give no standard error; sample at least 4")
-    ridges = one_ridge(ridge) if isinstance(ridge, float | int) else ridge
+    ridges = _ridges(ridge)
     value = _Values(train, target, basis, ridges, test)
     whole = value(basis)
     if len(basis) <= EXACT_MODELS:
