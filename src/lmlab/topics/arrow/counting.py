@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from lmlab.data.order import BACKWARD
-from lmlab.numerics.random_effects import Interval
+from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS, Interval
+from lmlab.numerics.verdicts import MINIMUM_SEEDS, Evidence, reach
 from lmlab.pages.figures import Interval as Bar
 from lmlab.pages.figures import forest_plot
 from lmlab.pages.page import Section, Table
@@ -30,7 +31,7 @@ from lmlab.topics.arrow.counting_baseline import (
 )
 from lmlab.topics.arrow.findings import comparison_name
 from lmlab.topics.arrow.options import ArrowConfig
-from lmlab.topics.counting.ngram import Smoothing
+from lmlab.topics.counting.ngram import Direction, Smoothing
 from lmlab.topics.scoring.score import Score
 
 Text = tuple[Corpus, str, int]
@@ -45,24 +46,56 @@ class AboveCounting:
 
     Attributes:
         smoothing, order: of the n-gram model.
-        forward, other: of the models of each direction, over seeds and text; negative is better.
-            `other` is None for an order that is neither forward nor backward: nothing is counted
-            for it.
+        forward, other: of the models of each direction; negative is better. `other` is None for an
+            order that is neither forward nor backward: nothing is counted for it.
     """
 
     smoothing: Smoothing
     order: int
-    forward: Interval
-    other: Interval | None
+    forward: Above
+    other: Above | None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `results.json`."""
         return {
             "smoothing": self.smoothing,
             "order": self.order,
-            "forward": {**asdict(self.forward), "verdict": _verdict(self.forward)},
-            "other": self.other and {**asdict(self.other), "verdict": _verdict(self.other)},
+            "forward": self.forward.to_json(),
+            "other": self.other and self.other.to_json(),
         }
+
+
+@dataclass(frozen=True)
+class Above:
+    """How far the models of one direction are above counting, in nats per token.
+
+    Attributes:
+        interval: over seeds and text. With two or three seeds it is wide, whatever the text says.
+        these: of the mean of just these models, over text alone.
+    """
+
+    interval: Interval
+    these: Interval
+
+    @property
+    def verdict(self) -> str:
+        """Over seeds where there are enough of them and they decide; else, of these models."""
+        general, these = Evidence.of(self.interval), Evidence.of(self.these)
+        if general.seeds is not None and general.seeds >= MINIMUM_SEEDS:
+            decided = _SAID.get(general.finding)
+            if decided:
+                return decided + reach(general.seeds, general.documents)
+        if these.finding == "none":
+            return "no interval"
+        where = "on these documents" if these.documents < MINIMUM_DOCUMENTS else "on this text"
+        return f"{_SAID.get(these.finding, 'not decided')}, for these models {where}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self.interval), "these": asdict(self.these), "verdict": self.verdict}
+
+
+_SAID = {"above": _WORSE, "below": "better than counting"}
 
 
 def above_counting(
@@ -72,21 +105,19 @@ def above_counting(
     return AboveCounting(
         smoothing=baseline.smoothing,
         order=baseline.order,
-        forward=baseline.above(np.stack([s.nats_M for s in forward]), "forward"),
-        other=(
-            baseline.above(np.stack([s.nats_M for s in other]), "backward")
-            if order == BACKWARD
-            else None
-        ),
+        forward=_above_baseline(baseline, forward, "forward"),
+        other=_above_baseline(baseline, other, "backward") if order == BACKWARD else None,
     )
 
 
-def _verdict(above: Interval) -> str:
-    if above.low is None or above.high is None:
-        return "no interval"
-    if above.high < 0:
-        return "better than counting"
-    return _WORSE if above.low > 0 else "not told apart from counting"
+def _above_baseline(
+    baseline: NGramBaseline, scores: Sequence[Score], direction: Direction
+) -> Above:
+    nats_SM = np.stack([score.nats_M for score in scores])
+    return Above(
+        interval=baseline.above(nats_SM, direction),
+        these=baseline.above(nats_SM.mean(axis=0), direction),
+    )
 
 
 def counted(config: ArrowConfig, texts: Iterable[Text]) -> dict[Text, NGramBaselines]:
@@ -120,7 +151,7 @@ def counting_summary(cells: Sequence[dict[str, Any]]) -> list[str]:
     counts = Counter(verdicts)
     said = "Models of text against counted n-grams, each direction of a comparison by itself: "
     said += ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) + "."
-    if counts[_WORSE]:
+    if any(verdict.startswith(_WORSE) for verdict in counts):
         said += (
             " Where counting predicts better, the models have not learnt what counting gives, and "
             "their arrow is one of early training."
@@ -176,7 +207,8 @@ def counting_section(ngrams: Sequence[dict[str, Any]], cells: Sequence[dict[str,
             if cell.get("above_counting")
         ],
         "Nats per token of the trained models above the baseline, on the same windows, each "
-        "direction against the n-grams of that direction; negative: the model is better.",
+        "direction against the n-grams of that direction; negative: the model is better. First "
+        "interval: over seeds and text; below three seeds also that of just these models, over text.",
     )
     text = (
         "Baselines without training: k-grams of the whole training split, counted as a ring. The "
@@ -232,8 +264,9 @@ def _above(above: dict[str, Any] | None) -> str:
     if above is None:
         return "nothing counted in this order"
     said = signed(above["estimate"], 3)
-    if above["low"] is not None:
-        said += f" [{signed(above['low'], 3)}, {signed(above['high'], 3)}]"
+    for over, interval in (("", above), ("; these models ", above["these"])):
+        if interval["low"] is not None and (not over or above["seeds"] < MINIMUM_SEEDS):
+            said += f"{over or ' '}[{signed(interval['low'], 3)}, {signed(interval['high'], 3)}]"
     return f"{said}, {above['verdict']}"
 
 

@@ -8,7 +8,7 @@ Legend: M windows, T tokens, K orders, S seeds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from lmlab.data.store import TokenStore
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.numerics.verdicts import verdict
 from lmlab.topics.arrow.arrow import Arrow, arrow_of_time
 from lmlab.topics.counting.counts import NGramCounts
 from lmlab.topics.counting.ngram import (
@@ -78,6 +79,16 @@ class NGramBaseline:
             self.clusters.document_N,
         )  # fmt: skip
 
+    @property
+    def verdict(self) -> str:
+        """The finding on these counts in words. Counts have no seeds: they are what they are."""
+        return verdict(
+            replace(self.arrow.evidence, seeds=None),
+            above="forward is easier for these counts",
+            below="backward is easier for these counts",
+            size=lambda relative: f"{100 * relative:.2f} %",
+        )
+
     def above(self, nats_SM: ArrayLike, direction: Direction) -> Interval:
         """Nats per token of models above this baseline's, with its 95 % interval.
 
@@ -112,7 +123,7 @@ class NGramBaseline:
             "nats_per_token_backward": self.nats_per_token_backward,
             "tokens": int(self.tokens_M.sum()),
             "cluster": self.cluster_unit,
-            "arrow": self.arrow.to_json(),
+            "arrow": {**self.arrow.to_json(), "verdict": self.verdict},
         }
 
 
