@@ -208,7 +208,8 @@ def counting_section(ngrams: Sequence[dict[str, Any]], cells: Sequence[dict[str,
         ],
         "Nats per token of the trained models above the baseline, on the same windows, each "
         "direction against the n-grams of that direction; negative: the model is better. First "
-        "interval: over seeds and text; below three seeds also that of just these models, over text.",
+        "interval: over seeds and text; below three seeds also that of just these models, over "
+        "text.",
     )
     text = (
         "Baselines without training: k-grams of the whole training split, counted as a ring. The "
