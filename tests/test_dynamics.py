@@ -22,6 +22,7 @@ from lmlab.config.training import CheckpointConfig
 from lmlab.data.unigram import token_counts
 from lmlab.errors import UserError
 from lmlab.lm.language_model import open_model
+from lmlab.numerics.folded_regression import fold_numbers, fold_r2
 from lmlab.run_folders.checkpoint import checkpoint_folder, checkpoints
 from lmlab.topics.encoding.dynamics import (
     Captured,
@@ -75,9 +76,7 @@ def test_which_came_first_is_not_decided_between_the_same_checkpoints(frequency,
         Captured(frequency[0], None, None, *frequency[1:]), Captured(loss[0], None, None, *loss[1:])
     )
     assert made.order == order
-    values = made.to_json()
-    assert values["order"] == order
-    said = captured_words(values)
+    said = captured_words(made)
     assert ("not decided" in said) == (order == "not decided")
     assert ("In this run" in said) == (order not in ("not decided", None))
 
@@ -141,7 +140,17 @@ def test_a_snapshot_is_what_the_other_analyses_find(run, small_store):
     made = watch.result(str(run))
     assert (made.moved[0], made.moved[-1]) == (0, 1)
     assert (np.diff(made.moved) > 0).all()
-    json.dumps(made.to_json(), allow_nan=False)
+    # the film shows the held-out fit that R2 is of
+    assert [sample.step for sample in made.film] == [1, 2, 4, 8]
+    for sample in made.film:
+        (snapshot,) = (s for s in snapshots if s.step == sample.step)
+        fold_N = fold_numbers(len(sample.known_N))
+        assert len(fold_N) == 12
+        order_N = np.argsort(np.random.default_rng(0).permutation(12))
+        r2 = fold_r2(sample.known_N[order_N], sample.predicted_N[order_N])
+        assert np.mean(r2) == pytest.approx(snapshot.r2_frequency)
+    assert made.page().count("<figure>") == 3
+    assert list(made.frame().step) == [0, 1, 2, 4, 8]
 
 
 def test_following_waits_for_the_last_step_and_skips_what_is_damaged(run, small_store, capsys):

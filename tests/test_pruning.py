@@ -34,7 +34,9 @@ from lmlab.topics.encoding.pruning import (
     removal_order,
 )
 from lmlab.topics.encoding.pruning_curves import (
+    PruneResult,
     check_can_write,
+    chosen_weights,
     narrow_model,
     prune,
     pruned_parameters,
@@ -197,9 +199,12 @@ def test_the_command_writes_a_smaller_head_that_loads_elsewhere(small_store, tmp
     assert main(["prune", *writing]) == 0
     assert "50% of the multiplications" in capsys.readouterr().out
     results = json.loads((out / "results.json").read_text())
-    assert results["removed"] == 4
+    assert results["chosen"]["removed"] == 4
     assert results["options"]["share"] == 0.5
     assert results["options"]["model"] == str(run)
+    result = PruneResult.from_json(results)
+    assert result.page() == (out / "report.html").read_text()
+    assert result.page().count("<figure>") == 2
     (text,) = results["texts"]  # this store has no test split
     assert len(text["points"]) == 2 * 5
     assert {p["same_generation"] is None for p in text["points"] if p["replace"] == "mean"} == {
@@ -212,7 +217,7 @@ def test_the_command_writes_a_smaller_head_that_loads_elsewhere(small_store, tmp
     made = prune(open_model(run), small_store, shares=[0.5], share=0.5, max_windows=12, prompts=0)
     assert made.chosen is not None
     original = open_model(run)
-    with pruned(original.model, made.chosen):
+    with pruned(original.model, chosen_weights(original, made.chosen)):
         expected = logits_and_states(original.model)[0]
     there = np.array([float(x) for x in done.stdout.split()]).reshape(expected.shape)
     np.testing.assert_allclose(there, expected, atol=2e-5)
@@ -245,7 +250,7 @@ def test_a_tied_model_is_not_enlarged_unasked(small_store, tmp_path, capsys, mon
     after = sum(p.numel() for p in open_model(out).model.parameters())
     assert after > before
     assert f"{after:,} parameters in place of {before:,}" in refused
-    assert f"parameters: {before:,} before, {after:,} after (the model was tied" in printed
+    assert f"Parameters: {before:,} before, {after:,} after (the model was tied" in printed
     results = json.loads((out / "results.json").read_text())
     assert results["parameters"] == {"before": before, "after": after}
     assert results["tied"] is True

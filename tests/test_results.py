@@ -6,6 +6,7 @@ import importlib
 import json
 import typing
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import hypothesis.extra.numpy as arrays
 import hypothesis.strategies as st
@@ -19,6 +20,7 @@ from lmlab.objectives.evaluate import position_edges
 from lmlab.results import Result
 from lmlab.topics.arrow.arrow import Arrow, arrow_of_time
 from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
+from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.finetuning.options import FinetuneConfig
 from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.topics.registry import KINDS
@@ -28,6 +30,7 @@ RESULTS = sorted(KINDS)
 CONFIGS = (
     DecompositionStudyConfig(models=("gpt2",), embedding=EmbeddingConfig(32, layer=2)),
     EmbeddingConfig(unit="word"),
+    EncodingStudyConfig(out=Path("a")),
     FinetuneConfig(("gpt2", "other"), ("glue=rte",), names=("a", "b")),
     HeadlessStudyConfig(),
 )

@@ -35,6 +35,7 @@ from lmlab.topics.encoding.edits import (
     whitened_direction,
 )
 from lmlab.topics.encoding.encoding import fit_encoding, mean_token_probability
+from lmlab.topics.encoding.of_model import measure
 from lmlab.topics.encoding.steering import plan, steer
 from lmlab.topics.encoding.steering_effects import (
     effect,
@@ -271,7 +272,9 @@ def test_effects_are_those_of_the_edited_model(lm, small_store, method):
     found = made.effects[0]
     assert (found.method, found.solved, found.text) == (method, True, "estimation")
     before = log_probabilities(lm, small_store)
-    with steer(lm, {2: 3.0, 5: 0.5}, made.encoding, method=method) as predicted:
+    encoding = measure(lm, small_store, context=16, max_windows=None).encoding
+    assert made.encoding.r2_heldout == encoding.r2_heldout
+    with steer(lm, {2: 3.0, 5: 0.5}, encoding, method=method) as predicted:
         after = log_probabilities(lm, small_store)
     text = read_text(lm, small_store, (2, 5), name="again", split="validation", context=16)
     plain = effect(text, predicted, lm)
@@ -290,7 +293,10 @@ def test_effects_are_those_of_the_edited_model(lm, small_store, method):
         assert token.realised.low is not None
         assert token.realised.high is not None
         assert 0 < token.realised.low < factor < token.realised.high
-    json.dumps(made.to_json(), allow_nan=False)
+    page, frame = made.page(), made.frame()
+    assert page.count("<figure>") == 2  # a token each
+    assert len(frame) == 2 * len(made.effects)
+    assert "asked for 3 times its mean probability" in made.summary()
 
 
 @torch.no_grad()
@@ -368,6 +374,7 @@ def test_the_command_writes_an_ordinary_model(small_store, tmp_path, capsys, arc
     assert results["effects"][0]["tokens"][0]["realised"]["estimate"] == pytest.approx(
         2, rel=OF_FLOAT32
     )
+    assert (out / "report.html").read_text().count("<figure>") == 1
     stock = AutoModelForCausalLM.from_pretrained(out).eval()
     again, original = open_model(out), open_model(run)
     ids_NT = torch.tensor([[12, 3, 4, 5, 3]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from typing import Any
 
@@ -22,6 +23,7 @@ from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.full import FullCrossEntropy
 from lmlab.topics.encoding import study as study
+from lmlab.topics.encoding.comparison import EncodingStudy
 from lmlab.topics.encoding.written_prior import written_prior
 from tolerances import OF_FLOAT32, near
 
@@ -46,20 +48,29 @@ def finished(tmp_path_factory):
 def test_the_study_has_every_part_and_is_not_done_twice(finished, capsys, monkeypatch):
     options, out = finished
     first = (out / "results.json").read_bytes()
-    results = json.loads(first)
-    (part,) = results["parts"]
-    assert [m["label"] for m in part["models"]] == [
+    result = EncodingStudy.from_json(json.loads(first))
+    (part,) = result.parts
+    assert [model.label for model in part.models] == [
         "cross-entropy", "Llama, headless", "Llama, headless, embedding alone",
     ]  # fmt: skip
-    model = part["models"][0]
-    assert len(model["dynamics"]["snapshots"]) >= 4
-    assert {one["method"] for one in model["steering"]} == {"minimum_norm", "whitened", "bias"}
-    assert {p["way"] for p in model["pruning"]["texts"][0]["points"]} >= {"encoding", "svd"}
-    for one in model["steering"]:
-        if one["solved"] and one["text"] == "estimation":
-            assert one["realised"]["estimate"] == pytest.approx(one["factor"], rel=OF_FLOAT32)
-    heads = [one["head"] for one in part["models"][1]["written_prior"]]
+    model = part.models[0]
+    assert model.dynamics is not None
+    assert model.pruning is not None
+    assert len(model.dynamics.snapshots) >= 4
+    assert {row.method for row in model.steering} == {"minimum_norm", "whitened", "bias"}
+    assert {point.way for point in model.pruning.texts[0].points} >= {"encoding", "svd"}
+    for row in model.steering:
+        if row.solved and row.text == "estimation":
+            assert row.realised.estimate == pytest.approx(row.factor, rel=OF_FLOAT32)
+    heads = [head.head for head in part.models[1].written_prior]
     assert heads[:2] == ["with the bias", "without"]
+    # the page of a command on one model is the section of the study for it
+    page = (out / "report.html").read_text()
+    for section in (model.encoding, model.pruning, model.dynamics):
+        for table_or_figure in section.figures():
+            said = table_or_figure.finding.removeprefix(model.encoding.model)
+            assert html.escape(said.partition(": ")[2] or said) in page
+    assert list(result.frame()["model"]) == [model.label for model in part.models]
 
     def never(*arguments: Any, **options: Any) -> None:
         raise AssertionError("done before")
@@ -111,19 +122,19 @@ def test_a_prior_is_written_exactly_where_a_direction_is_constant(architecture, 
     lm = LanguageModel(
         "made", model, Backbone(model), tokenizer, objective, "untied", 20, {},
     )  # fmt: skip
-    made = {one.head: one for one in written_prior(lm, store_with_test, context=16)}
-    assert made["with the bias"].difference.estimate == 0
-    without = made["without"]
-    written = made["written with least variance"]
+    heads = {head.head: head for head in written_prior(lm, store_with_test, context=16)}
+    assert heads["with the bias"].difference.estimate == 0
+    without = heads["without"]
+    written = heads["written with least variance"]
     assert abs(without.difference.estimate) > 0.05
     assert written.deviation is not None
-    mean = made["written along the mean state"]
+    mean = heads["written along the mean state"]
     assert mean.deviation is not None
     assert written.deviation < mean.deviation
     plain = model.get_output_embeddings().weight.detach()
     model.get_output_embeddings().bias.data.zero_()
     np.testing.assert_allclose(plain, model.get_output_embeddings().weight.detach())
-    zero = {one.head: one for one in written_prior(lm, store_with_test, context=16)}
+    zero = {head.head: head for head in written_prior(lm, store_with_test, context=16)}
     assert zero["written along the mean state"].difference.estimate == near(0)
 
 

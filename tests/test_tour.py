@@ -76,7 +76,7 @@ def test_parts_share_their_runs(toured):
     # fine-tuned heads; cooperative towers (probed twice), with separate losses, independent; one
     # hard minimum, probed
     assert len(runs) == 2 * (4 + 4) + 2 * (3 + 2 + 2) + 2
-    (encoding,) = (r["parts"][0] for r in _parts(toured) if r.get("study") == "encoding")
+    (encoding,) = (r["parts"][0] for r in _parts(toured) if r.get("kind") == "encoding")
     assert {m["run"] for m in encoding["models"]} <= runs
     (zoo,) = (r["zoo"] for r in _parts(toured) if r.get("kind") == "decomposition")
     assert {m["run"] for m in zoo} <= runs

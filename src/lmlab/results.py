@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
 from lmlab.config import from_mapping
-from lmlab.durable import from_json, write_json, write_text
+from lmlab.durable import from_json, to_json, write_text
 from lmlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -154,12 +154,17 @@ class Result:
 
         `command` and `options` say how the result came about, and are stored with it.
         """
-        folder = Path(folder)
+        for name, text in self.files(command=command, options=options).items():
+            write_text(Path(folder) / name, text)
+        return Path(folder)
+
+    def files(
+        self, *, command: str | None = None, options: Mapping[str, Any] | None = None
+    ) -> dict[str, str]:
+        """The texts that `save` writes, by name."""
         about = {"command": command, "options": options and dict(options)}
         about = {key: value for key, value in about.items() if value is not None}
-        write_json(folder / RESULTS, {**about, **self.to_json()})
-        write_text(folder / PAGE, self.page())
-        return folder
+        return {RESULTS: to_json({**about, **self.to_json()}), PAGE: self.page()}
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own, for notebooks: its style touches nothing around it."""

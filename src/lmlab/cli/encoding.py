@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmlab.cli.printing import options_of, print_table, show, use_device, write_results
+from lmlab.cli.printing import options_of, print_result, show, use_device
 from lmlab.cli.refusals import (
     check_models,
     check_store,
@@ -72,10 +72,9 @@ def steer(arguments: Sequence[str]) -> None:
         steering_effects,
         write_steered,
     )
-    from lmlab.topics.encoding.tables import steering_rows, steering_words
 
     lm = open_model(config.model, device=use_device(config.device))
-    made = steering_effects(
+    result = steering_effects(
         lm,
         TokenStore(config.store),
         parse_factors(lm, config.token),
@@ -88,13 +87,11 @@ def steer(arguments: Sequence[str]) -> None:
         other=None if config.other is None else TokenStore(config.other),
     )
     if config.out is None:
-        write_results("steer", config, made.to_json())
-    else:
-        place = write_steered(lm, made, config.out, options=options_of(config))
-        print(f"model: {place}")
-    print_table(*steering_rows(made.to_json()))
-    for line in steering_words(made.to_json()):
-        print(line)
+        show("steer", config, result)
+        return
+    place = write_steered(lm, result, config.out, options=options_of(config))
+    print_result(result, config.out)
+    print(f"model: {place}")
 
 
 def prune(arguments: Sequence[str]) -> None:
@@ -118,12 +115,11 @@ def prune(arguments: Sequence[str]) -> None:
     from lmlab.data.store import TokenStore
     from lmlab.lm.language_model import open_model
     from lmlab.topics.encoding.pruning_curves import check_can_write, prune, write_pruned
-    from lmlab.topics.encoding.tables import parameter_words, pruning_rows
 
     lm = open_model(config.model, device=use_device(config.device))
     if config.share is not None:
         check_can_write(lm, config.share, way=config.way, untie=config.untie)
-    made = prune(
+    result = prune(
         lm,
         TokenStore(config.store),
         shares=config.shares,
@@ -138,16 +134,11 @@ def prune(arguments: Sequence[str]) -> None:
         other=None if config.other is None else TokenStore(config.other),
     )
     if config.share is None or config.out is None:
-        write_results("prune", config, made.to_json())
-        print_table(*pruning_rows(made.to_json()))
+        show("prune", config, result)
         return
-    speed = write_pruned(lm, made, config.out, options=options_of(config))
-    print_table(*pruning_rows(made.to_json()))
-    print(parameter_words(made.to_json()))
-    print(
-        f"head {speed.head_ratio:.2f} times as fast ({speed.head_multiplications:.0%} of the "
-        f"multiplications), whole model {speed.forward_ratio:.2f} times\nmodel: {config.out}"
-    )
+    result = write_pruned(lm, result, config.out, options=options_of(config))
+    print_result(result, config.out)
+    print(f"model: {config.out}")
 
 
 def dynamics(arguments: Sequence[str]) -> None:
@@ -162,7 +153,7 @@ def dynamics(arguments: Sequence[str]) -> None:
     opening(config.model)
     from lmlab.data.store import TokenStore
     from lmlab.topics.encoding.dynamics import Watch, watch_run
-    from lmlab.topics.encoding.tables import captured_words, snapshot_row
+    from lmlab.topics.encoding.tables import snapshot_row
 
     watch = Watch(
         TokenStore(config.store),
@@ -176,7 +167,5 @@ def dynamics(arguments: Sequence[str]) -> None:
         else watch_run(Path(config.model), watch, follow=config.follow, pause=config.pause)
     )
     for snapshot in seen:
-        print(snapshot_row(vars(snapshot)), flush=True)
-    made = watch.result(config.model).to_json()
-    write_results("dynamics", config, made)
-    print(captured_words(made))
+        print(snapshot_row(snapshot), flush=True)
+    show("dynamics", config, watch.result(config.model))

@@ -103,13 +103,18 @@ def show(command: str, config: Any, result: Result) -> Path:
     if not is_first():
         return out
     result.save(out, command=command, options=options)
+    print_result(result, out)
+    return out
+
+
+def print_result(result: Result, out: Path) -> None:
+    """Prints a result that was saved in the folder `out`."""
     print(result.summary())
     for table in result.tables():
         print(f"\n{table.caption}")
         print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])
     print(f"results: {out / RESULTS}")
     print(f"report: {(out / PAGE).resolve()}")
-    return out
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -7,7 +7,9 @@ with a bias and recurrent models load after `import lmlab.models`. The tokenizer
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lmlab.durable import StagedFolder, check_absent, to_json
 from lmlab.errors import UserError
@@ -36,20 +38,36 @@ def export_model(lm: LanguageModel, out: Path) -> Path:
             "models do not have"
         )
     model = without_own_bias(lm.model)
-    stock = not model.config.model_type.startswith("lmlab_")
-    record = {
-        **lm.record,
-        "objective": plain_objective(lm).record(),
-        "head": "untied" if model is not lm.model else lm.head,
-        "exported_from": lm.name,
-        "loads_without_lmlab": stock,
-    }
+    write_model(
+        lm, model, out,
+        head="untied" if model is not lm.model else lm.head,
+        exported_from=lm.name,
+        loads_without_lmlab=not model.config.model_type.startswith("lmlab_"),
+    )  # fmt: skip
+    return out
+
+
+def write_model(
+    lm: LanguageModel,
+    model: Any,
+    out: Path,
+    *,
+    texts: Mapping[str, str] | None = None,
+    **record: Any,
+) -> None:
+    """Writes `model`, which was made of `lm`, as the folder `out`, complete or not at all.
+
+    `record` is what its lmlab.json says otherwise than that of `lm`, if that has one; `texts` are
+    further files. Raises `UserError` if `out` exists.
+    """
+    check_absent(out)
+    files = {**model_files(model), **lm.tokenizer.files()}
+    if lm.record:
+        of_model = {**lm.record, "objective": plain_objective(lm).record(), **record}
+        files["lmlab.json"] = to_json(of_model).encode()
+    out.parent.mkdir(parents=True, exist_ok=True)
     with StagedFolder(out) as folder:
-        files = {
-            **model_files(model),
-            **lm.tokenizer.files(),
-            "lmlab.json": to_json(record).encode(),
-        }
         for name, data in files.items():
             folder.write(name, data)
-    return out
+        for name, text in (texts or {}).items():
+            folder.write(name, text.encode())

@@ -21,15 +21,6 @@ from lmlab.topics.arrow.family import mean_name, mean_words
 from lmlab.topics.arrow.findings import comparison_name, verdict
 from lmlab.topics.arrow.linear_languages import level_words, levels
 from lmlab.topics.arrow.report import arrow_page, arrow_sections, summary
-from lmlab.topics.encoding.report import (
-    MODEL_COLUMNS,
-    encoded,
-    encoding_page,
-    encoding_sections,
-    model_rows,
-)
-from lmlab.topics.encoding.report import summary as encoding_summary
-from lmlab.topics.encoding.tables import explained
 from lmlab.topics.registry import KINDS, from_values
 from lmlab.topics.towers.report import summary as towers_summary
 from lmlab.topics.towers.report import towers_page, towers_rows, towers_sections
@@ -44,10 +35,6 @@ def _arrow_rows(results: dict[str, Any]) -> Rows:
         *([level.name, level_words(level)] for level in levels(results["cells"])),
         *([mean_name(mean), mean_words(mean)] for mean in results["means"]),
     ]
-
-
-def _encoding_rows(results: dict[str, Any]) -> Rows:
-    return [*MODEL_COLUMNS], [row for part in results["parts"] for row in model_rows(part)]
 
 
 @dataclass(frozen=True)
@@ -68,26 +55,11 @@ class _InTour(_Study):
     """Its finding in a sentence."""
 
 
-def _encoding_short(results: dict[str, Any]) -> str:
-    found = [
-        f"{m['label']} {explained(encoded(m).encoding)}"
-        for part in results["parts"]
-        for m in part["models"]
-    ]
-    return (
-        "R² of -log mean probability by a linear function of the embedding and the bias, held out "
-        f"(root mean square error): {'; '.join(found)}."
-    )
-
-
 _IN_TOUR = {
     "arrow": _InTour(
         arrow_page, _arrow_rows, arrow_sections,
         lambda r: summary(r["cells"], r["means"]),
         lambda r: " ".join(f"{_capital(verdict(cell))}." for cell in r["cells"]),
-    ),
-    "encoding": _InTour(
-        encoding_page, _encoding_rows, encoding_sections, encoding_summary, _encoding_short
     ),
     "towers": _InTour(
         towers_page, towers_rows, towers_sections,

@@ -15,13 +15,17 @@ KINDS = {
     "arrow": "lmlab.topics.arrow.between_models:ModelsArrow",
     "decompose": "lmlab.topics.decomposition.of_models:ModelsDecomposition",
     "decomposition": "lmlab.topics.decomposition.zoo:ZooDecomposition",
+    "dynamics": "lmlab.topics.encoding.dynamics:Dynamics",
     "embed": "lmlab.topics.decomposition.of_models:Embeddings",
     "encode": "lmlab.topics.encoding.of_model:EncodingResult",
+    "encoding": "lmlab.topics.encoding.comparison:EncodingStudy",
     "finetune": "lmlab.topics.finetuning.metrics:Finetuning",
     "geometry": "lmlab.topics.geometry.geometry:Geometry",
     "headless": "lmlab.topics.headless.comparison:Headless",
     "plan": "lmlab.topics.planning.plan:Plan",
+    "prune": "lmlab.topics.encoding.pruning_curves:PruneResult",
     "score": "lmlab.topics.scoring.score:Score",
+    "steer": "lmlab.topics.encoding.steering_effects:SteeringResult",
 }
 
 

@@ -27,9 +27,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -45,8 +45,9 @@ from lmlab.numerics.folded_regression import fit_linear
 from lmlab.numerics.log_sum_exp import nats_of_targets
 from lmlab.objectives.cross_entropy import cross_entropy_each
 from lmlab.progress import say
+from lmlab.results import Result
 from lmlab.run_folders.checkpoint import checkpoints, verify_checkpoint
-from lmlab.topics.encoding.encoding import fit_encoding
+from lmlab.topics.encoding.encoding import VIEWS, fit_encoding
 from lmlab.topics.encoding.of_model import not_text, output_head, training_counts
 from lmlab.topics.encoding.token_probability import ProbabilitySums, choose_windows, store_states
 
@@ -54,6 +55,7 @@ Array = NDArray[np.float64]
 
 _CAPTURED = 0.9
 _RESAMPLES, _SEED = 400, 0
+_FILM, _SAMPLE = 4, 450  # checkpoints, tokens
 _STEP = re.compile(r"(?:step|checkpoint)[-_]?(\d+)")
 
 
@@ -107,7 +109,18 @@ Order = Literal["frequency first", "loss first", "not decided"]
 
 
 @dataclass(frozen=True)
-class Dynamics:
+class FrequencySample:
+    """Log frequency of a sample of the fitted tokens at one checkpoint."""
+
+    step: int
+    known_N: Array
+    """log(count + 1) in the training split."""
+    predicted_N: Array
+    """By the fit to the output embedding without the token's fold."""
+
+
+@dataclass(frozen=True)
+class Dynamics(Result, kind="dynamics", views=VIEWS):
     """What `Watch.result` gives."""
 
     model: str
@@ -123,6 +136,8 @@ class Dynamics:
     """Where the loss has made 90 % of its way; no interval over tokens."""
     same_weights: tuple[tuple[str, str], ...] = ()
     """Checkpoints with the weights of an earlier one, and that one."""
+    film: tuple[FrequencySample, ...] = ()
+    """The same tokens at some checkpoints from the first third of all to the last."""
 
     @property
     def order(self) -> Order | None:
@@ -133,10 +148,6 @@ class Dynamics:
         if one.by <= other.after:
             return "frequency first"
         return "loss first" if other.by <= one.after else "not decided"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "order": self.order}
 
 
 class Watch:
@@ -164,7 +175,7 @@ class Watch:
         if key not in self._seen:
             lm = open_model(name, device=self.device)
             seen = self._snapshot(lm, step_of(key, len(self._seen)))
-            earlier = [name for name, one in self._seen.items() if _equal(one, seen)]
+            earlier = [name for name, other in self._seen.items() if _equal(other, seen)]
             if earlier:
                 say(f"{key} has the same weights as {earlier[0]}: a copy, or no step was made")
                 self._same.append((key, earlier[0]))
@@ -213,12 +224,6 @@ class Watch:
             lm.backbone.model.get_output_embeddings().weight.detach().cpu(),
         )  # fmt: skip
 
-    def frequencies(self, name: str | Path) -> tuple[Array, Array]:
-        """Log(count + 1) of the fitted tokens and its held-out prediction from the embedding, of a
-        checkpoint that was looked at."""
-        seen = self._seen[str(name)]
-        return seen.frequency_N, seen.frequency_N - seen.error_N
-
     def result(self, model: str) -> Dynamics:
         """All that was looked at, by step. `UserError` before two different checkpoints were."""
         seen = sorted(self._seen.values(), key=lambda s: s.snapshot.step)
@@ -247,7 +252,20 @@ class Watch:
             ),
             loss=_captured(steps, losses[0] - losses),
             same_weights=tuple(self._same),
+            film=_film(seen),
         )
+
+
+def _film(seen: Sequence[_Seen]) -> tuple[FrequencySample, ...]:
+    chosen = np.unique(np.linspace(len(seen) // 3, len(seen) - 1, _FILM).round().astype(int))
+    film: list[FrequencySample] = []
+    for at in chosen:
+        known_N, error_N = seen[at].frequency_N, seen[at].error_N
+        rows = np.random.default_rng(_SEED).permutation(len(known_N))[:_SAMPLE]
+        film.append(
+            FrequencySample(seen[at].snapshot.step, known_N[rows], (known_N - error_N)[rows])
+        )
+    return tuple(film)
 
 
 def _equal(one: _Seen, other: _Seen) -> bool:
@@ -266,8 +284,8 @@ def _nats(head: LogitHead, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> 
 
 def step_of(name: str, number: int) -> int:
     """The step that a checkpoint's name says (step-00000500, step1000); else its number."""
-    found = _STEP.findall(name)
-    return int(found[-1]) if found else number
+    steps = _STEP.findall(name)
+    return int(steps[-1]) if steps else number
 
 
 def crossing(steps_K: Array, values_K: Array) -> float | None:
@@ -312,14 +330,14 @@ def captured(steps_K: Array, target_KN: Array, error_KN: Array) -> Captured:
     tokens = target_KN.shape[1]
     whole = at(slice(None))
     drawn = [at(rng.integers(0, tokens, tokens)) for _ in range(_RESAMPLES)]
-    found = [
+    captures = [
         (each.step, each.after, each.by)
         for each in drawn
         if each.step is not None and each.after is not None and each.by is not None
     ]
-    if whole.step is None or len(found) < _RESAMPLES:
+    if whole.step is None or len(captures) < _RESAMPLES:
         return whole
-    step_R, after_R, by_R = np.array(found).T
+    step_R, after_R, by_R = np.array(captures).T
     low, high = np.quantile(step_R, [0.025, 0.975])
     after = np.quantile(after_R, 0.025, method="lower")
     by = np.quantile(by_R, 0.975, method="higher")

@@ -60,6 +60,8 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+VIEWS = "lmlab.topics.encoding.report"
+"""Of all the topic's results."""
 _ROTATIONS = 5
 NULLS = 4
 """Fits of `null_fits` with counts."""

@@ -6,18 +6,31 @@ Those of one model are the same on the page of its command and in the study's se
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from lmlab.numerics import random_effects
 from lmlab.numerics.frequency import UNSEEN
 from lmlab.pages.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
 from lmlab.pages.page import Figure
 from lmlab.pages.wording import capital, percent
+from lmlab.topics.encoding.comparison import EDITS, AnalysedModel, SteeredToken
+from lmlab.topics.encoding.dynamics import Dynamics, Snapshot
+from lmlab.topics.encoding.edits import Method
 from lmlab.topics.encoding.encoding import Sparsity
 from lmlab.topics.encoding.of_model import EncodingResult, TokenSample
-from lmlab.topics.encoding.tables import captured_words, rotated_range, share
+from lmlab.topics.encoding.pruning import Point
+from lmlab.topics.encoding.pruning_curves import PruneResult
+from lmlab.topics.encoding.steering_effects import TEXTS, SteeringResult
+from lmlab.topics.encoding.tables import (
+    captured_words,
+    edit_name,
+    pruned_words,
+    realised_words,
+    rotated_range,
+    share,
+)
 
 _GROUPS = (
     (UNSEEN, (0,)),
@@ -25,10 +38,7 @@ _GROUPS = (
     ("middle four tenths", (4, 5, 6, 7)),
     ("most frequent three tenths", (8, 9, 10)),
 )
-EDITS = (("as predicted by the encoding", "minimum_norm", False),
-          ("minimum norm, solved", "minimum_norm", True),
-          ("least variance, solved", "whitened", True),
-          ("logit bias (yardstick)", "bias", False))  # fmt: skip
+_TOKENS = 6  # that have a figure of their own
 
 
 def encoding_figures(label: str, result: EncodingResult) -> list[Figure]:
@@ -143,36 +153,36 @@ def _sparsity_figure(sparse: Sparsity) -> Figure:
 
 
 def steered(
-    model: dict[str, Any], method: str, solved: bool, text: str
+    rows: Sequence[SteeredToken], method: Method, solved: bool, text: str
 ) -> dict[float, list[float]]:
     """Realised factors of the single tokens, by the factor asked for."""
-    found: dict[float, list[float]] = {}
-    for one in model["steering"]:
-        if (one["method"], one["solved"], one["text"]) == (method, solved, text):
-            found.setdefault(one["factor"], []).append(one["realised"]["estimate"])
-    return dict(sorted(found.items()))
+    realised: dict[float, list[float]] = {}
+    for row in rows:
+        if (row.method, row.solved, row.text) == (method, solved, text):
+            realised.setdefault(row.factor, []).append(row.realised.estimate)
+    return dict(sorted(realised.items()))
 
 
 def geometric(values: Sequence[float]) -> float:
     return math.exp(float(np.mean(np.log(values))))
 
 
-def steered_words(model: dict[str, Any]) -> str:
-    found = steered(model, "minimum_norm", False, "estimation")
-    said = ", ".join(f"{geometric(v):.2f} for {factor:g}" for factor, v in found.items())
+def steered_words(rows: Sequence[SteeredToken]) -> str:
+    realised = steered(rows, "minimum_norm", False, "estimation")
+    said = ", ".join(f"{geometric(v):.2f} for {factor:g}" for factor, v in realised.items())
     return f"Minimum-norm edits as the encoding predicts them scale a token by {said} (mean)."
 
 
-def steering_figure(model: dict[str, Any]) -> Figure:
+def single_tokens_figure(label: str, rows: Sequence[SteeredToken]) -> Figure:
+    """Single tokens, steered one at a time by several factors."""
     series: list[Series] = []
-    asked = sorted({one["factor"] for one in model["steering"]})
-    for colour, (label, method, solved) in enumerate(EDITS):
-        found = steered(model, method, solved, "in domain")
-        if found:
+    asked = sorted({row.factor for row in rows})
+    for colour, (name, method, solved) in enumerate(EDITS):
+        if realised := steered(rows, method, solved, "in domain"):
             series.append(
                 Series(
-                    label, list(found), [geometric(v) for v in found.values()],
-                    [min(v) for v in found.values()], [max(v) for v in found.values()],
+                    name, list(realised), [geometric(v) for v in realised.values()],
+                    [min(v) for v in realised.values()], [max(v) for v in realised.values()],
                     colour=colour,
                 )
             )  # fmt: skip
@@ -181,7 +191,7 @@ def steering_figure(model: dict[str, Any]) -> Figure:
         series,
         x_label="factor asked for",
         y_label="factor realised in in-domain text",
-        finding=f"{capital(model['label'])}: {steered_words(model)} Solved on validation text, "
+        finding=f"{label}: {steered_words(rows)} Solved on validation text, "
         "sizes hold on other text as far as the bands show.",
         alt="Realised against requested factors for several kinds of edit.",
         caption="Lines: geometric mean over single tokens from the most to the least frequent; "
@@ -191,50 +201,81 @@ def steering_figure(model: dict[str, Any]) -> Figure:
     )
 
 
-def pruned_words(model: dict[str, Any]) -> str:
-    text = model["pruning"]["texts"][0]
-    margin = text["prunable"][0]["margin"]
-    said = ", ".join(f"{share(p['within_margin'])} by {p['way']}" for p in text["prunable"])
-    return f"Dimensions that can go for less than {margin:g} nats per token: {said}."
+def edits_figures(result: SteeringResult) -> list[Figure]:
+    """Chosen tokens, steered together: every edit on every text, a figure for each token."""
+    effects = sorted(result.effects, key=lambda effect: TEXTS.index(effect.text))
+    figures: list[Figure] = []
+    for number, token in enumerate(effects[0].tokens[:_TOKENS]):
+        realised = [effect.tokens[number].realised for effect in effects]
+        notes = dict.fromkeys(value.note for value in realised if value.note)
+        figures.append(
+            forest_plot(
+                [
+                    Interval(
+                        edit_name(effect), value.estimate, value.low, value.high,
+                        group=capital(effect.text),
+                    )
+                    for effect, value in zip(effects, realised, strict=True)
+                ],
+                x_label="realised factor of the mean probability (line: as asked)",
+                finding=f"{token.text!r}, asked for {token.requested:g} times its mean "
+                f"probability: {realised_words(result, number)}.",
+                alt=f"Realised factors of {token.text!r} for each kind of edit on each text.",
+                caption="95 % intervals over text, one model. Solved: sizes meet the factors of "
+                "all tokens together on the estimation text; predicted: as the encoding says."
+                + "".join(f" {capital(note)}." for note in notes),
+                reference=token.requested,
+            )
+        )  # fmt: skip
+    return figures
 
 
-def pruning_figures(model: dict[str, Any]) -> list[Figure]:
-    text = model["pruning"]["texts"][0]
-    ways = list(dict.fromkeys(p["way"] for p in text["points"]))
+def pruning_figures(label: str, result: PruneResult) -> list[Figure]:
+    text = result.texts[0]
+    how = text.prunable[0].replace
+    ways = list(dict.fromkeys(point.way for point in text.points))
 
-    def curves(key: str) -> list[Series]:
-        made: list[Series] = []
+    def curves(metric: Callable[[Point], random_effects.Interval | None]) -> list[Series]:
+        series: list[Series] = []
         for colour, way in enumerate(ways):
-            here = [p for p in text["points"] if p["way"] == way and p[key] is not None]
-            bounded = all(p[key]["low"] is not None for p in here)
+            here = [
+                (100 * point.share, value)
+                for point in text.points
+                if point.way == way and (value := metric(point)) is not None
+            ]
             if here:
-                low, high = ([p[key][end] for p in here] for end in ("low", "high"))
-                made.append(
+                shares = [share for share, _ in here]
+                bounds = [value.bounds for _, value in here]
+                known = [pair for pair in bounds if pair is not None]
+                bounded = len(known) == len(bounds)
+                series.append(
                     Series(
-                        way, [100 * p["share"] for p in here], [p[key]["estimate"] for p in here],
-                        low if bounded else None, high if bounded else None, colour=colour,
+                        way, shares, [value.estimate for _, value in here],
+                        [low for low, _ in known] if bounded else None,
+                        [high for _, high in known] if bounded else None, colour=colour,
                     )
                 )  # fmt: skip
-        return made
+        return series
 
+    kept = "keep their mean as a bias" if how == "mean" else "are left at zero"
     figures = [
         line_plot(
-            curves("nats"),
+            curves(lambda point: point.nats if point.replace == how else None),
             x_label="dimensions removed, %",
             y_label="rise of the loss, nats per token",
-            finding=f"{capital(model['label'])}: {pruned_words(model)}",
+            finding=f"{label}: {pruned_words(result)}",
             alt="Rise of the loss by the share of dimensions removed, for each way to choose.",
-            caption="Removed dimensions keep their mean as a bias. Bands: 95 % intervals over "
-            f"text, one model. Margin of the test: {text['prunable'][0]['margin']:g} nats.",
+            caption=f"Removed dimensions {kept}. Bands: 95 % intervals over "
+            f"text, one model. Margin of the test: {text.prunable[0].margin:g} nats.",
         )
     ]
-    if same := curves("same_generation"):
+    if same := curves(lambda point: point.same_generation):
         figures.append(
             line_plot(
                 same,
                 x_label="dimensions removed, %",
                 y_label="share of greedily generated tokens that are the same",
-                finding=_generation_words(text["points"]),
+                finding=_generation_words(text.points),
                 alt="Agreement of greedy continuations by share of dimensions removed.",
                 caption="One token that differs changes all that follow. Bands: 95 % intervals "
                 "over prompts, within 0 and 1, where their texts are enough for one.",
@@ -243,47 +284,43 @@ def pruning_figures(model: dict[str, Any]) -> list[Figure]:
     return figures
 
 
-def _generation_words(points: Sequence[dict[str, Any]]) -> str:
+def _generation_words(points: Sequence[Point]) -> str:
     """How much of the greedy text stays the same at the share nearest to 30 %."""
-    known = [p for p in points if p["same_generation"] is not None]
-    near = min((p["share"] for p in known), key=lambda at: abs(at - 0.3))
-    said = ", ".join(
-        f"{share(p['same_generation']['estimate'])} by {p['way']}"
-        for p in known
-        if p["share"] == near
-    )
+    known = [(p, p.same_generation) for p in points if p.same_generation is not None]
+    near = min((p.share for p, _ in known), key=lambda at: abs(at - 0.3))
+    said = ", ".join(f"{share(same.estimate)} by {p.way}" for p, same in known if p.share == near)
     return (
         f"With {share(near)} of the dimensions removed, greedy continuations share this much of "
         f"their tokens with the unpruned model: {said}."
     )
 
 
-def dynamics_figures(models: Sequence[dict[str, Any]]) -> list[Figure]:
+def dynamics_figures(label: str, models: Sequence[tuple[str, Dynamics]]) -> list[Figure]:
+    """The course of training of one or several models; the finding is of the first, `label`."""
     shown = models[:6]
 
-    def curves(key: str) -> list[Series]:
+    def curves(metric: Callable[[Snapshot], float]) -> list[Series]:
         return [
             Series(
-                m["label"],
-                [s["step"] + 1 for s in m["dynamics"]["snapshots"]],
-                [max(-0.2, s[key]) if key != "loss" else s[key]
-                 for s in m["dynamics"]["snapshots"]],
+                name,
+                [snapshot.step + 1 for snapshot in result.snapshots],
+                [metric(snapshot) for snapshot in result.snapshots],
                 colour=colour,
             )
-            for colour, m in enumerate(shown)
-        ]  # fmt: skip
+            for colour, (name, result) in enumerate(shown)
+        ]
 
     return [
         line_plot(
-            curves("r2_frequency"),
+            curves(lambda snapshot: max(-0.2, snapshot.r2_frequency)),
             x_label="training step + 1",
             y_label="held-out R² of the output embedding against log corpus frequency",
-            finding=f"{capital(shown[0]['label'])}: {captured_words(shown[0]['dynamics'])}",
+            finding=f"{label}: {captured_words(shown[0][1])}",
             alt="R² against log frequency by training step, for each model.",
             log_x=True,
         ),
         line_plot(
-            curves("loss"),
+            curves(lambda snapshot: snapshot.loss),
             x_label="training step + 1",
             y_label="validation loss, nats per token",
             finding="The loss of the same checkpoints on the same windows.",
@@ -293,19 +330,25 @@ def dynamics_figures(models: Sequence[dict[str, Any]]) -> list[Figure]:
     ]
 
 
-def film_figure(model: dict[str, Any]) -> Figure:
+def film_figure(label: str, result: Dynamics) -> Figure:
+    steps = {sample.step for sample in result.film}
     return scatter_plot(
         [
-            Points(f"step {one['step']:,}", one["predicted"], one["known"], colour=colour)
-            for colour, one in enumerate(model["film"])
+            Points(
+                f"step {sample.step:,}",
+                sample.predicted_N.tolist(),
+                sample.known_N.tolist(),
+                colour=colour,
+            )
+            for colour, sample in enumerate(result.film)
         ],
         x_label="log(count + 1) predicted from the embedding, tokens held out",
         y_label="log(count + 1) in the training text",
-        finding=f"{capital(model['label'])}: R² against log frequency is "
+        finding=f"{label}: R² against log frequency is "
         + ", ".join(
-            f"{s['r2_frequency']:.2f} at step {s['step']:,}"
-            for s in model["dynamics"]["snapshots"]
-            if s["step"] in {one["step"] for one in model["film"]}
+            f"{snapshot.r2_frequency:.2f} at step {snapshot.step:,}"
+            for snapshot in result.snapshots
+            if snapshot.step in steps
         )
         + ".",
         alt="Predicted against actual log frequency of tokens at four checkpoints.",
@@ -313,29 +356,29 @@ def film_figure(model: dict[str, Any]) -> Figure:
     )
 
 
-def written_figure(models: Sequence[dict[str, Any]]) -> Figure:
+def written_figure(models: Sequence[AnalysedModel]) -> Figure:
     rows = [
         Interval(
-            one["head"],
-            one["difference"]["estimate"],
-            one["difference"]["low"],
-            one["difference"]["high"],
-            group=m["label"],
+            head.head,
+            head.difference.estimate,
+            head.difference.low,
+            head.difference.high,
+            group=model.label,
         )
-        for m in models
-        for one in m["written_prior"]
-        if one["head"] != "with the bias"
+        for model in models
+        for head in model.written_prior
+        if head.head != "with the bias"
     ]
     best = {
-        m["label"]: min(
-            (o for o in m["written_prior"] if o["head"].startswith("written")),
-            key=lambda o: o["nats_per_token"],
+        model.label: min(
+            (head for head in model.written_prior if head.head.startswith("written")),
+            key=lambda head: head.nats_per_token,
         )
-        for m in models
+        for model in models
     }
     said = "; ".join(
-        f"{label}: {o['head']}, perplexity {percent(math.expm1(o['difference']['estimate']))}"
-        for label, o in best.items()
+        f"{label}: {head.head}, perplexity {percent(math.expm1(head.difference.estimate))}"
+        for label, head in best.items()
     )
     return forest_plot(
         rows,

@@ -27,6 +27,7 @@ from lmlab.progress import track
 from lmlab.results import Result
 from lmlab.topics.encoding.encoding import (
     NULLS,
+    VIEWS,
     DecileError,
     Encoding,
     EncodingFit,
@@ -88,7 +89,7 @@ class TokenSample:
 
 
 @dataclass(frozen=True)
-class EncodingResult(Result, kind="encode", views="lmlab.topics.encoding.report"):
+class EncodingResult(Result, kind="encode", views=VIEWS):
     """What `encode` measures."""
 
     model: str

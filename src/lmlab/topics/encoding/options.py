@@ -34,7 +34,7 @@ class EncodeConfig(Options):
     """Random bases that the sparsity is compared with."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     out: Path | None = None
-    """Folder of results.json (default: below lab/results, by the digest of these options)."""
+    """Folder of result and page (default: below lab/results, by the digest of these options)."""
 
     def __post_init__(self) -> None:
         if self.rotations < 1:
@@ -70,8 +70,8 @@ class SteerConfig(Options):
     """Random sample of this many windows of each text."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     out: Path | None = None
-    """Folder for the steered model, a plain transformers one, and results.json (default: no model,
-    only results.json below lab/results)."""
+    """Folder for the steered model, a plain transformers one, with the result and its page
+    (default: no model, the result below lab/results)."""
 
     def __post_init__(self) -> None:
         for each in self.token:
@@ -115,7 +115,7 @@ class PruneConfig(Options):
     """Texts that are continued greedily to compare generation; 0: none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     out: Path | None = None
-    """Folder for the pruned model (with --share) and results.json (default: no model)."""
+    """Folder for the pruned model (with --share), the result and its page (default: no model)."""
 
     def __post_init__(self) -> None:
         if self.share is not None and self.out is None:
@@ -152,7 +152,7 @@ class DynamicsConfig(Options):
     """Of validation text, at each checkpoint."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     out: Path | None = None
-    """Folder of results.json (default: below lab/results, by the digest of these options)."""
+    """Folder of result and page (default: below lab/results, by the digest of these options)."""
 
     def __post_init__(self) -> None:
         if self.follow and self.more:

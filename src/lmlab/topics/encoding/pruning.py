@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -92,8 +92,7 @@ def removal_order(
     text_ND = embedding_VD[encoding.tokens]
     width = embedding_VD.shape[1]
     if way == "svd":
-        vectors_DD = np.linalg.eigh(embedding_VD.T @ embedding_VD)[1]
-        return Order(way, vectors_DD, None)
+        return singular_order(embedding_VD)
     if way == "random":
         axes = np.random.default_rng(seed).permutation(width)
     else:
@@ -105,7 +104,17 @@ def removal_order(
         if key is None:
             raise UserError(f"unknown way {way!r}; there are {', '.join(WAYS)}")
         axes = np.argsort(key(), kind="stable")
-    return Order(way, np.eye(width)[:, axes], axes)
+    return axes_order(way, axes)
+
+
+def axes_order(way: Way, axes_D: NDArray[np.int64]) -> Order:
+    """The order that takes these axes, the first first."""
+    return Order(way, np.eye(len(axes_D))[:, axes_D], axes_D)
+
+
+def singular_order(embedding_VD: Array) -> Order:
+    """The singular directions of an embedding, that of the smallest value first."""
+    return Order("svd", np.linalg.eigh(embedding_VD.T @ embedding_VD)[1], None)
 
 
 def narrowed(
@@ -155,9 +164,6 @@ class Point:
     same_generation: Interval | None = None
     """Share of greedily generated tokens that agree, over prompts; None where not generated."""
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @torch.no_grad()
 def compare_heads(
@@ -188,7 +194,7 @@ def compare_heads(
         products.setdefault((each.order.way, each.removed), []).append(number)
     states = torch.from_numpy(hidden_ND).float()
     targets = torch.from_numpy(targets_N)
-    found_HN4 = np.empty((len(removals), len(states), 4))
+    metrics_HN4 = np.empty((len(removals), len(states), 4))
     rows = max(1, _CHUNK_LOGITS // len(weight))
     with track("pruned heads", float(len(states)), "positions") as bar:
         for start in range(0, len(states), rows):
@@ -215,13 +221,13 @@ def compare_heads(
                         ),
                         dim=1,
                     )
-                    found_HN4[number, start : start + len(part)] = columns.numpy()
+                    metrics_HN4[number, start : start + len(part)] = columns.numpy()
             bar.advance(float(len(part)))
     ones_N = np.ones(len(states))
     width = embedding_VD.shape[1]
     points: list[Point] = []
-    for each, found_N4 in zip(removals, found_HN4, strict=True):
-        kl, js, nats, best_same = (clusters.ratio(found_N4[:, k], ones_N) for k in range(4))
+    for each, metrics_N4 in zip(removals, metrics_HN4, strict=True):
+        kl, js, nats, best_same = (clusters.ratio(metrics_N4[:, k], ones_N) for k in range(4))
         points.append(
             Point(
                 way=each.order.way,
@@ -262,12 +268,12 @@ class Prunable:
 
 def prunable(points: Sequence[Point], *, margin: float) -> list[Prunable]:
     """One for each way and replacement among the points."""
-    made: list[Prunable] = []
+    largest: list[Prunable] = []
     kinds: list[tuple[Way, Replacement]] = list(dict.fromkeys((p.way, p.replace) for p in points))
     for kind in kinds:
         way, replace = kind
         of_these = sorted((p for p in points if (p.way, p.replace) == kind), key=lambda p: p.share)
-        made.append(
+        largest.append(
             Prunable(
                 way,
                 replace,
@@ -277,7 +283,7 @@ def prunable(points: Sequence[Point], *, margin: float) -> list[Prunable]:
                 _last(of_these, [p.nats.low is not None and p.nats.low <= 0 for p in of_these]),
             )
         )  # fmt: skip
-    return made
+    return largest
 
 
 def _last(points: Sequence[Point], passed: Sequence[bool]) -> float:

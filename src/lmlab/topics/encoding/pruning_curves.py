@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,19 @@ from transformers import GenerationConfig
 from lmlab.data.order import reading_order
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import EvaluationWindows
-from lmlab.durable import StagedFolder, check_absent, to_json
+from lmlab.durable import check_absent
 from lmlab.errors import UserError
-from lmlab.lm.language_model import LanguageModel, plain_objective
+from lmlab.lm.export import write_model
+from lmlab.lm.language_model import LanguageModel
 from lmlab.models.build import parameters
-from lmlab.models.files import model_files
 from lmlab.models.head import is_tied
 from lmlab.models.logits import LogitHead
 from lmlab.models.narrow import check_narrow, with_narrow_head
 from lmlab.numerics.bounded import within
 from lmlab.numerics.random_effects import Interval
 from lmlab.progress import track
+from lmlab.results import Result
+from lmlab.topics.encoding.encoding import VIEWS, EncodingFit
 from lmlab.topics.encoding.of_model import measure, output_head
 from lmlab.topics.encoding.pruning import (
     WAYS,
@@ -44,11 +46,13 @@ from lmlab.topics.encoding.pruning import (
     Removal,
     Replacement,
     Way,
+    axes_order,
     compare_heads,
     narrowed,
     prunable,
     pruned,
     removal_order,
+    singular_order,
 )
 from lmlab.topics.encoding.token_probability import all_states, choose_windows
 
@@ -105,31 +109,52 @@ def check_can_write(lm: LanguageModel, share: float, *, way: Way, untie: bool) -
 
 
 @dataclass(frozen=True)
-class PruneResult:
-    """What `prune` finds."""
+class ChosenHead:
+    """What decides a smaller head; `chosen_weights` makes it of the model's own again."""
+
+    way: Way
+    replace: Replacement
+    removed: int
+    axes_D: NDArray[np.int64] | None
+    """Numbers of the axes, the first to be removed first; None for svd."""
+    mean_hidden_D: NDArray[np.float64]
+    """Of the estimation text: what a removed dimension is replaced by."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of the old and the new form over rounds that alternate; and their ratio."""
+
+    head_ratio: float
+    """Old over new, median over rounds: of the head alone."""
+    forward_ratio: float
+    """Of the whole model."""
+    head_range: tuple[float, float]
+    forward_range: tuple[float, float]
+    positions: int
+    head_multiplications: float
+    """New over old, per position."""
+
+
+@dataclass(frozen=True)
+class PruneResult(Result, kind="prune", views=VIEWS):
+    """What `prune` measures."""
 
     model: str
+    store: str
+    other: str | None
+    """The store of the text out of domain."""
     width: int
-    r2_heldout: float
+    encoding: EncodingFit
     texts: tuple[PrunedText, ...]
     tied: bool
     """Whether the model's output embedding is its input embedding, which stays."""
-    chosen: NarrowWeights | None
+    chosen: ChosenHead | None
     """The head to be written, where a share was asked for."""
     parameters: Parameters | None
     """Of the model before and after; None where none is to be written."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; weights are left out."""
-        return {
-            "model": self.model,
-            "width": self.width,
-            "encoding_r2_heldout": self.r2_heldout,
-            "tied": self.tied,
-            "parameters": None if self.parameters is None else asdict(self.parameters),
-            "texts": [asdict(text) for text in self.texts],
-            "removed": None if self.chosen is None else self.chosen.removed,
-        }
+    speed: Speed | None = None
+    """Of the model that was written."""
 
 
 def prune(
@@ -192,7 +217,7 @@ def prune(
         for how in replacements
         for removed in numbers
     ]
-    found: list[PrunedText] = []
+    curves: list[PrunedText] = []
     for name, chosen in texts:
         states = estimation if name == "estimation" else all_states(lm, chosen, label=name)
         points = compare_heads(
@@ -201,19 +226,23 @@ def prune(
         )  # fmt: skip
         if name == "estimation" and prompts and lm.objective.reading.autoregressive:
             points = _with_generation(lm, chosen, points, narrow, replacement, prompts)
-        found.append(
+        curves.append(
             PrunedText(
                 name, len(states.hidden_ND), tuple(points), tuple(prunable(points, margin=margin))
             )
         )
     return PruneResult(
         model=lm.name,
+        store=str(store.path),
+        other=None if other is None else str(other.path),
         width=width,
-        r2_heldout=encoding.r2_heldout,
-        texts=tuple(found),
+        encoding=encoding.fit,
+        texts=tuple(curves),
         tied=is_tied(lm.model),
         parameters=None if share is None else pruned_parameters(lm, share, way=way),
-        chosen=None if share is None else narrow(way, replacement, round(share * width)),
+        chosen=None
+        if share is None
+        else ChosenHead(way, replacement, round(share * width), orders[way].axes_D, mean_D),
     )
 
 
@@ -263,12 +292,26 @@ def _continued(lm: LanguageModel, ids_PT: NDArray[np.int64]) -> NDArray[np.int64
     )  # fmt: skip
     recommended, lm.model.generation_config = lm.model.generation_config, settings
     try:
-        made = lm.model.generate(
+        written = lm.model.generate(
             inputs, attention_mask=torch.ones_like(inputs), generation_config=settings
         )
     finally:
         lm.model.generation_config = recommended
-    return made[:, inputs.shape[1] :].cpu().numpy()
+    return written[:, inputs.shape[1] :].cpu().numpy()
+
+
+def chosen_weights(lm: LanguageModel, chosen: ChosenHead) -> NarrowWeights:
+    """The head of fewer dimensions that was chosen for this model."""
+    head = output_head(lm)
+    order = (
+        singular_order(head.embedding_VD)
+        if chosen.axes_D is None
+        else axes_order(chosen.way, chosen.axes_D)
+    )
+    return narrowed(
+        order, chosen.removed, head.embedding_VD, head.offset_V, chosen.mean_hidden_D,
+        chosen.replace,
+    )  # fmt: skip
 
 
 def narrow_model(lm: LanguageModel, weights: NarrowWeights) -> Any:
@@ -287,33 +330,18 @@ def narrow_model(lm: LanguageModel, weights: NarrowWeights) -> Any:
     )
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Seconds of the old and the new form over rounds that alternate; and their ratio."""
-
-    head_ratio: float
-    """Old over new, median over rounds: of the head alone."""
-    forward_ratio: float
-    """Of the whole model."""
-    head_range: tuple[float, float]
-    forward_range: tuple[float, float]
-    positions: int
-    head_multiplications: float
-    """New over old, per position."""
-
-
 @torch.no_grad()
-def measure_speed(lm: LanguageModel, made: Any, weights: NarrowWeights) -> Speed:
-    """Times both on one batch on this machine."""
+def measure_speed(lm: LanguageModel, narrow: Any, weights: NarrowWeights) -> Speed:
+    """Times the model and `narrow`, which has the head `weights`, on one batch on this machine."""
     length = min(lm.context, 256)
     ids_BT = torch.arange(8 * length, device=lm.backbone.device).view(8, length)
     ids_BT = ids_BT % lm.tokenizer.vocabulary
     hidden_BTD = lm.model.base_model(input_ids=ids_BT).last_hidden_state
     old_head = lm.model.get_output_embeddings()
-    new_head = made.lm_head
+    new_head = narrow.lm_head
     forms = {
         "head": (lambda: old_head(hidden_BTD), lambda: new_head(hidden_BTD)),
-        "forward": (lambda: lm.model(ids_BT), lambda: made(ids_BT)),
+        "forward": (lambda: lm.model(ids_BT), lambda: narrow(ids_BT)),
     }
     ratios: dict[str, list[float]] = {name: [] for name in forms}
     for number in range(_ROUNDS + 1):
@@ -342,35 +370,22 @@ def measure_speed(lm: LanguageModel, made: Any, weights: NarrowWeights) -> Speed
 
 def write_pruned(
     lm: LanguageModel, result: PruneResult, out: Path, *, options: Mapping[str, Any] | None = None
-) -> Speed:
+) -> PruneResult:
     """The model with the chosen head as a transformers folder (complete or not at all), with its
-    results and the `options` that gave them; loads after `import lmlab.models`. Returns its
-    measured speed.
+    result, the page and the `options` that gave them; loads after `import lmlab.models`. Returns
+    the result with the measured speed.
 
     Raises `UserError` if `out` exists, or for an architecture without a narrow class.
     """
     check_absent(out)
     assert result.chosen is not None
-    made = narrow_model(lm, result.chosen)
-    speed = measure_speed(lm, made, result.chosen)
-    files = {**model_files(made), **lm.tokenizer.files()}
-    if lm.record:
-        record = {
-            **lm.record,
-            "objective": plain_objective(lm).record(),
-            "head": f"untied, {result.chosen.weight_VE.shape[1]} of {result.width} dimensions",
-            "pruned_from": lm.name,
-        }
-        files["lmlab.json"] = to_json(record).encode()
-    values = {
-        "command": "prune",
-        "options": dict(options or {}),
-        **result.to_json(),
-        "speed": asdict(speed),
-    }
-    files["results.json"] = to_json(values).encode()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with StagedFolder(out) as folder:
-        for name, data in files.items():
-            folder.write(name, data)
-    return speed
+    weights = chosen_weights(lm, result.chosen)
+    narrow = narrow_model(lm, weights)
+    result = replace(result, speed=measure_speed(lm, narrow, weights))
+    write_model(
+        lm, narrow, out,
+        texts=result.files(command="prune", options=options),
+        head=f"untied, {weights.weight_VE.shape[1]} of {result.width} dimensions",
+        pruned_from=lm.name,
+    )  # fmt: skip
+    return result

@@ -7,70 +7,142 @@ full; its tables have all models.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import singledispatch
-from typing import Any
+from typing import TypeAlias
 
-from lmlab.pages.page import Section, Table, render_page
+from lmlab.config import to_mapping
+from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.wording import capital
-from lmlab.results import made_by
 from lmlab.studies.provenance import to_repeat
-from lmlab.topics.encoding.figures import (
+from lmlab.topics.encoding.comparison import (
     EDITS,
+    AnalysedModel,
+    EncodingStudy,
+    OneVocabulary,
+)
+from lmlab.topics.encoding.dynamics import Captured, Dynamics
+from lmlab.topics.encoding.figures import (
     dynamics_figures,
+    edits_figures,
     encoding_figures,
     film_figure,
     geometric,
-    pruned_words,
     pruning_figures,
+    single_tokens_figure,
+    steered,
     steered_words,
-    steering_figure,
     written_figure,
 )
 from lmlab.topics.encoding.of_model import EncodingResult
 from lmlab.topics.encoding.options import EncodingStudyConfig
+from lmlab.topics.encoding.pruning_curves import PruneResult
+from lmlab.topics.encoding.steering_effects import SteeringResult
 from lmlab.topics.encoding.tables import (
     captured_words,
     encoding_table,
     errors_table,
     explained,
     explains,
+    pruned_words,
+    pruning_table,
     rotated_range,
     share,
+    snapshots_table,
+    steering_table,
+    steering_words,
+    written_words,
 )
 
-
-@singledispatch
-def report(result: object) -> Report:
-    """Title, findings and sections of the page of any of the topic's results."""
-    raise TypeError(type(result))
+AnyResult: TypeAlias = EncodingResult | SteeringResult | PruneResult | Dynamics | EncodingStudy
 
 
-@singledispatch
-def tables(result: object) -> list[Table]:
-    """Any of the topic's results in rows."""
-    raise TypeError(type(result))
-
-
-@report.register
-def _(result: EncodingResult) -> Report:
+def report(result: AnyResult) -> Report:
+    """Title, findings and sections of the page."""
+    if isinstance(result, EncodingStudy):
+        return _study(result)
+    title, summary, shown, figures, methods = _of_model(result)
     return Report(
-        f"Token probability in the output embedding of {result.model}",
-        f"{result.model}: {explains(result.encoding)}.",
-        [
-            Section(
-                "The encoding",
-                figures=encoding_figures(result.model, result),
-                tables=tables(result),
-            ),
-            Section("Methods", [_methods_of_encoding(result)]),
-        ],
+        f"{title} {result.model}",
+        summary,
+        [Section(shown, figures=figures, tables=tables(result)), Section("Methods", [methods])],
     )
 
 
-@tables.register
-def _(result: EncodingResult) -> list[Table]:
-    return [encoding_table(result), errors_table(result.errors)]
+def tables(result: AnyResult) -> list[Table]:
+    """The result in rows."""
+    match result:
+        case EncodingResult():
+            return [encoding_table(result), errors_table(result.errors)]
+        case SteeringResult():
+            return [steering_table(result)]
+        case PruneResult():
+            return [pruning_table(result)]
+        case Dynamics():
+            return [snapshots_table(result)]
+    return [
+        _models_table(result.parts),
+        *(table for part in result.parts for table in _further_tables(part)),
+    ]
+
+
+def headline(result: EncodingStudy) -> str:
+    """How well each model's embedding predicts, in a sentence."""
+    said = [f"{m.label} {explained(m.encoding.encoding)}" for p in result.parts for m in p.models]
+    return (
+        "R² of -log mean probability by a linear function of the embedding and the bias, held out "
+        f"(root mean square error): {'; '.join(said)}."
+    )
+
+
+# Commands
+
+
+def _of_model(
+    result: EncodingResult | SteeringResult | PruneResult | Dynamics,
+) -> tuple[str, str, str, list[Figure], str]:
+    """Title before the model's name, summary, heading, figures, methods."""
+    model = result.model
+    match result:
+        case EncodingResult():
+            return (
+                "Token probability in the output embedding of",
+                f"{model}: {explains(result.encoding)}.",
+                "The encoding",
+                encoding_figures(model, result),
+                _methods_of_encoding(result),
+            )
+        case SteeringResult():
+            return (
+                "Steering",
+                "\n\n".join(steering_words(result)),
+                "Steering",
+                edits_figures(result),
+                "Mean probabilities of tokens are scaled by edits of their output embeddings, all "
+                f"at once. {_texts(result.store, result.other)}. {_EDITS} Nothing is run again for "
+                "an edit: the new distributions follow from the old ones exactly. Intervals are "
+                "over documents of text, one model; those of factors on the log scale.",
+            )
+        case PruneResult():
+            return (
+                "Pruning the output embedding of",
+                "\n\n".join(filter(None, [pruned_words(result), written_words(result)])),
+                "Pruning",
+                pruning_figures(model, result),
+                "Dimensions are removed from the output embedding. "
+                f"{_texts(result.store, result.other)}; figures are of the estimation text. "
+                f"{_WAYS} A share passes if the upper end of the 95 % interval of the rise in nats "
+                "per token stays below the margin, at this share and all smaller ones. Intervals "
+                "are over text, one model.",
+            )
+    return (
+        "Learning of",
+        captured_words(result),
+        "Learning",
+        [*dynamics_figures(model, [(model, result)]), film_figure(model, result)],
+        f"{len(result.snapshots)} checkpoints on at most {result.windows:,} windows of the "
+        f"validation split of {result.store}. R² of a linear function of the output embedding, 5 "
+        f"folds of tokens. {_CAPTURED}",
+    )
 
 
 def _methods_of_encoding(result: EncodingResult) -> str:
@@ -92,115 +164,121 @@ _R2 = (
 )
 
 
-def encoding_page(results: dict[str, Any]) -> str:
-    """The HTML page of `results` (see `lmlab.topics.encoding.study`)."""
-    return render_page(
-        results["title"],
-        summary(results),
-        encoding_sections(results),
-        footer=made_by(results["environment"]),
+_EDITS = (
+    "Minimum norm: along the encoding's slope; sparse: fewest dimensions; whitened: least variance "
+    "over contexts; complement of g: nothing along the direction in which a LayerNorm model's "
+    "states are constant; logit bias: the same amount in every context, the yardstick."
+)
+
+
+def _texts(store: str, other: str | None) -> str:
+    beyond = "" if other is None else f"; out of domain: the validation split of {other}"
+    return f"Estimation: the validation split of {store}; in domain: its test split{beyond}"
+
+
+# The study
+
+
+def _study(result: EncodingStudy) -> Report:
+    sections: list[Section] = []
+    for part in result.parts:
+        title = f"Vocabulary {part.vocabulary:,}: " if len(result.parts) > 1 else ""
+        sections += _sections(part, title)
+    repeat = to_repeat("lmlab study encoding", EncodingStudyConfig, to_mapping(result.config))
+    return Report(
+        result.title,
+        _summary(result),
+        [*sections, Section("Methods", [_methods(result), repeat])],
     )
 
 
-def encoding_sections(results: dict[str, Any]) -> list[Section]:
-    """What the study shows, as sections of a page."""
-    sections: list[Section] = []
-    for part in results["parts"]:
-        title = f"Vocabulary {part['vocabulary']:,}: " if len(results["parts"]) > 1 else ""
-        sections += _sections(part, title)
-    repeat = to_repeat("lmlab study encoding", EncodingStudyConfig, results["config"])
-    return [*sections, Section("Methods", [_methods(results), repeat])]
-
-
-def summary(results: dict[str, Any]) -> str:
+def _summary(result: EncodingStudy) -> str:
     """The findings in a few sentences, a paragraph for each vocabulary."""
     lines: list[str] = []
-    for part in results["parts"]:
-        first = part["models"][0]
+    for part in result.parts:
+        first = part.models[0]
+        assert first.pruning is not None, "the first model is with its own head"
         lines.append(
-            f"Vocabulary {part['vocabulary']:,}, {first['label']}: "
-            f"{explains(encoded(first).encoding)}. "
-            f"{steered_words(first)} {pruned_words(first)}"
-            + (f" {captured_words(first['dynamics'])}" if "dynamics" in first else "")
+            f"Vocabulary {part.vocabulary:,}, {first.label}: {explains(first.encoding.encoding)}. "
+            f"{steered_words(first.steering)} {pruned_words(first.pruning)}"
+            + ("" if first.dynamics is None else f" {captured_words(first.dynamics)}")
         )
-        others = [m for m in part["models"] if m["name"] != first["name"]]
+        others = [model for model in part.models if model.name != first.name]
         if others:
             lines.append(
                 "Held-out R² of the others: "
-                + "; ".join(f"{m['label']} {explained(encoded(m).encoding)}" for m in others)
+                + "; ".join(f"{m.label} {explained(m.encoding.encoding)}" for m in others)
                 + "."
             )
     return "\n\n".join(lines)
 
 
-def encoded(model: dict[str, Any]) -> EncodingResult:
-    return EncodingResult.from_json(model["encoding"])
-
-
-def model_rows(part: dict[str, Any]) -> list[list[str]]:
-    """A row of figures for each model: the table of the report and of the command."""
+def _models_table(parts: Sequence[OneVocabulary]) -> Table:
+    """A row of figures for each model."""
     rows: list[list[str]] = []
-    for m in part["models"]:
-        result = encoded(m)
-        sparse, fit = result.sparsity, result.encoding
+    for model in (model for part in parts for model in part.models):
+        sparse, fit = model.encoding.sparsity, model.encoding.encoding
         needed = "none"
         if sparse.needed is not None:
             few, many = rotated_range(sparse)
             needed = f"{sparse.needed} of {sparse.sizes[-1]} ({few}–{many})"
-        second = result.predictors.get("second order, up to a constant")
+        second = model.encoding.predictors.get("second order, up to a constant")
         rows.append(
             [
-                m["label"],
+                model.label,
                 f"{fit.r2_heldout:.3f}",
                 f"{fit.root_mean_square:.2f}",
                 f"{fit.embedding_alone.r2:.3f}",
                 "no bias" if fit.bias_alone is None else f"{fit.bias_alone.r2:.3f}",
-                f"{result.nulls['log counts']:.3f}",
+                f"{model.encoding.nulls['log counts']:.3f}",
                 "none" if second is None else f"{second:.3f}",
                 needed,
-                _prunable(m, "encoding"),
-                _prunable(m, "svd"),
+                _prunable(model.pruning, "encoding"),
+                _prunable(model.pruning, "svd"),
             ]
         )
-    return rows
+    return Table(_MODEL_COLUMNS, rows, _TABLE)
 
 
-MODEL_COLUMNS = (
+_MODEL_COLUMNS = (
     "model", "R², held out", "root mean square error, nats", "R² of the embedding alone",
     "R² of the bias alone", "R² of log counts alone", "R² of the second order",
     "dimensions for 90 % (after rotations)", "prunable by encoding", "prunable by SVD",
 )  # fmt: skip
 
 
-def _sections(part: dict[str, Any], title: str) -> list[Section]:
-    first = part["models"][0]
-    full = [m for m in part["models"] if not m["raw"]]
+def _sections(part: OneVocabulary, title: str) -> list[Section]:
+    first = part.models[0]
+    label = capital(first.label)
+    assert first.pruning is not None, "the first model is with its own head"
 
     def named(name: str) -> str:
-        return f"{title}{name}" if title else f"{name[0].upper()}{name[1:]}"
+        return f"{title}{name}" if title else capital(name)
 
+    steering, *dynamics = _further_tables(part)
     sections = [
         Section(
             named("the encoding"),
-            figures=encoding_figures(capital(first["label"]), encoded(first)),
-            tables=[Table(list(MODEL_COLUMNS), model_rows(part), _TABLE)],
+            figures=encoding_figures(label, first.encoding),
+            tables=[_models_table([part])],
         ),
         Section(
             named("steering"),
-            figures=[steering_figure(first)],
-            tables=[_steering_table(full)],
+            figures=[single_tokens_figure(label, first.steering)],
+            tables=[steering],
         ),
-        Section(named("pruning"), figures=pruning_figures(first)),
+        Section(named("pruning"), figures=pruning_figures(label, first.pruning)),
     ]
-    if "dynamics" in first:
+    watched = _watched(part)
+    if first.dynamics is not None:
         sections.append(
             Section(
                 named("learning"),
-                figures=[*dynamics_figures(full), film_figure(first)],
-                tables=[_dynamics_table(full)],
+                figures=[*dynamics_figures(label, watched), film_figure(label, first.dynamics)],
+                tables=dynamics,
             )
         )
-    if written := [m for m in full if "written_prior" in m]:
+    if written := [model for model in part.models if model.written_prior]:
         sections.append(
             Section(
                 named("a prior written into the embedding"),
@@ -209,6 +287,17 @@ def _sections(part: dict[str, Any], title: str) -> list[Section]:
             )
         )
     return sections
+
+
+def _watched(part: OneVocabulary) -> list[tuple[str, Dynamics]]:
+    return [(m.label, m.dynamics) for m in part.models if m.dynamics is not None]
+
+
+def _further_tables(part: OneVocabulary) -> list[Table]:
+    """Steering, and where models were watched, learning."""
+    watched = _watched(part)
+    whole = [model for model in part.models if not model.raw]
+    return [_steering_table(whole), *([_dynamics_table(watched)] if watched else [])]
 
 
 _TABLE = (
@@ -227,23 +316,24 @@ _WRITTEN = (
 )
 
 
-def _steering_table(models: Sequence[dict[str, Any]]) -> Table:
-    factors = sorted({one["factor"] for m in models for one in m["steering"]})
+def _steering_table(models: Sequence[AnalysedModel]) -> Table:
+    factors = sorted({row.factor for model in models for row in model.steering})
     rows: list[list[str]] = []
-    for m in models:
-        for label, method, solved in EDITS:
-            found = [
-                one
-                for one in m["steering"]
-                if (one["method"], one["solved"], one["text"]) == (method, solved, "in domain")
-            ]
-            row = [m["label"], label]
+    for model in models:
+        for name, method, solved in EDITS:
+            realised = steered(model.steering, method, solved, "in domain")
+            row = [model.label, name]
             for factor in factors:
-                got = [o["realised"]["estimate"] for o in found if o["factor"] == factor]
+                got = realised.get(factor)
                 row.append(
                     f"{geometric(got):.2f} ({min(got):.2f}–{max(got):.2f})" if got else "none"
                 )
-            kl = [o["kl"] for o in found if o["factor"] == factors[-1]]
+            kl = [
+                r.kl
+                for r in model.steering
+                if (r.method, r.solved, r.text, r.factor)
+                == (method, solved, "in domain", factors[-1])
+            ]
             row.append(f"{sum(kl) / len(kl):.2g}" if kl else "none")
             rows.append(row)
     return Table(
@@ -255,24 +345,22 @@ def _steering_table(models: Sequence[dict[str, Any]]) -> Table:
     )
 
 
-def _prunable(model: dict[str, Any], way: str) -> str:
-    if "pruning" not in model:
+def _prunable(result: PruneResult | None, way: str) -> str:
+    if result is None:
         return "not done"
-    text = model["pruning"]["texts"][0]
-    return {p["way"]: share(p["within_margin"]) for p in text["prunable"]}[way]
+    return next(share(p.within_margin) for p in result.texts[0].prunable if p.way == way)
 
 
-def _dynamics_table(models: Sequence[dict[str, Any]]) -> Table:
+def _dynamics_table(models: Sequence[tuple[str, Dynamics]]) -> Table:
     rows: list[list[str]] = []
-    for m in models:
-        d = m["dynamics"]
-        last = d["snapshots"][-1]
+    for label, result in models:
+        last = result.snapshots[-1]
         rows.append(
             [
-                m["label"], _around(d["frequency"]), _around(d["loss"]),
-                d["order"] or "no such step",
-                f"{last['r2_frequency']:.3f}", f"{last['unigram_kl']:.4f}", f"{last['loss']:.3f}",
-                str(last["step"]),
+                label, _around(result.frequency), _around(result.loss),
+                result.order or "no such step",
+                f"{last.r2_frequency:.3f}", f"{last.unigram_kl:.4f}", f"{last.loss:.3f}",
+                str(last.step),
             ]
         )  # fmt: skip
     return Table(
@@ -280,27 +368,37 @@ def _dynamics_table(models: Sequence[dict[str, Any]]) -> Table:
          "90 % of the fall of the loss at step (checkpoints around it)", "which came first",
          "last R², log frequency", "last unigram KL, nats", "last loss", "steps"],
         rows,
-        "Captured: 90 % of the last R² against log frequency. The step is a guess, as if all went "
-        "evenly between two checkpoints; those of frequency are around its 95 % interval over "
-        "tokens. One run each. Which came first is decided only where the checkpoints tell.",
+        _CAPTURED,
     )  # fmt: skip
 
 
-def _around(found: dict[str, Any]) -> str:
-    if found["step"] is None:
+_CAPTURED = (
+    "Captured: 90 % of the last R² against log frequency. The step is a guess, as if all went "
+    "evenly between two checkpoints; those of frequency are around its 95 % interval over "
+    "tokens. One run each. Which came first is decided only where the checkpoints tell."
+)
+
+
+def _around(captured: Captured) -> str:
+    if captured.step is None:
         return "none"
-    return f"{found['step']:,.0f} ({found['after']:,.0f}–{found['by']:,.0f})"
+    return f"{captured.step:,.0f} ({captured.after:,.0f}–{captured.by:,.0f})"
 
 
-def _methods(results: dict[str, Any]) -> str:
-    c = results["config"]
+def _methods(result: EncodingStudy) -> str:
+    c = result.config
     return (
-        f"Text: {results['corpus']}. Each model: {c['size']}, context {c['context']}, "
-        f"{c['tokens']:,} training tokens in steps of {c['batch_tokens']:,}, learning rate "
-        f"{c['learning_rate']:g}, seed {c['seed']}; one seed each, so differences between models "
+        f"Text: {result.corpus}. Each model: {c.size}, context {c.context}, "
+        f"{c.tokens:,} training tokens in steps of {c.batch_tokens:,}, learning rate "
+        f"{c.learning_rate:g}, seed {c.seed}; one seed each, so differences between models "
         "may be those of seeds. Mean probabilities over "
-        f"{c['windows']} windows of validation text. {_R2} Steering: single "
+        f"{c.windows} windows of validation text. {_R2} Steering: single "
         "tokens at places spread evenly over the logarithm of frequency rank; targets above 1 are "
-        "left out. Pruning: dimensions ranked by |slope| times standard deviation (encoding), "
-        "standard deviation (variance), mean |state| (hidden), singular values (svd), at random."
+        f"left out. Pruning: {_WAYS[0].lower()}{_WAYS[1:]}"
     )
+
+
+_WAYS = (
+    "Dimensions ranked by |slope| times standard deviation (encoding), "
+    "standard deviation (variance), mean |state| (hidden), singular values (svd), at random."
+)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmlab.data.store import TokenStore
-from lmlab.durable import StagedFolder, check_absent, to_json
+from lmlab.durable import check_absent
 from lmlab.errors import UserError
-from lmlab.lm.language_model import LanguageModel, plain_objective
+from lmlab.lm.export import write_model
+from lmlab.lm.language_model import LanguageModel
 from lmlab.models.export import constant_direction, without_own_bias
-from lmlab.models.files import model_files
 from lmlab.models.head import is_tied
 from lmlab.numerics.bounded import positive_ratio_interval, within
 from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.results import Result
 from lmlab.topics.encoding.edits import Method, shifted
-from lmlab.topics.encoding.encoding import Encoding
+from lmlab.topics.encoding.encoding import VIEWS, EncodingFit
 from lmlab.topics.encoding.of_model import measure
 from lmlab.topics.encoding.steering import (
     Contexts,
@@ -47,6 +48,8 @@ from lmlab.topics.encoding.steering import (
 from lmlab.topics.encoding.token_probability import all_states, choose_windows
 
 Array = NDArray[np.float64]
+TEXTS = ("estimation", "in domain", "out of domain")
+"""Names of the texts that edits are judged on, in their order."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,6 @@ class Effect:
     """Largest norm of what is added to a row; 0 for a bias."""
     dimensions: int
     """Most dimensions of a row that change."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def read_text(
@@ -171,29 +170,20 @@ def jensen_shannon(log_p_NK: Array, log_new_NK: Array, log_ratio_N: Array) -> Ar
 
 
 @dataclass(frozen=True)
-class SteeringResult:
-    """What `steering_effects` finds; the chosen edit is the first of `effects` by method."""
+class SteeringResult(Result, kind="steer", views=VIEWS):
+    """What `steering_effects` measures; the chosen edit is the first of `effects`."""
 
     model: str
+    store: str
+    other: str | None
+    """The store of the text out of domain."""
     untied: bool
     """Whether the model was tied and is not any more."""
-    encoding: Encoding
+    encoding: EncodingFit
     chosen: Steering
     effects: tuple[Effect, ...]
     notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "model": self.model,
-            "untied": self.untied,
-            "encoding_r2_heldout": self.encoding.r2_heldout,
-            "encoding_root_mean_square": self.encoding.root_mean_square,
-            "method": self.chosen.method,
-            "sizes": self.chosen.size_K.tolist(),
-            "effects": [one.to_json() for one in self.effects],
-            "notes": list(self.notes),
-        }
+    """Edits that were not made, and why."""
 
 
 def steering_effects(
@@ -250,10 +240,12 @@ def steering_effects(
                 notes.append(f"{name}{', solved' if solve else ''}: {error}")
     return SteeringResult(
         model=lm.name,
+        store=str(store.path),
+        other=None if other is None else str(other.path),
         untied=is_tied(lm.model) and method != "bias",
-        encoding=encoding,
+        encoding=encoding.fit,
         chosen=plans[0],
-        effects=tuple(effect(text, made, lm) for made in plans for text in texts),
+        effects=tuple(effect(text, edit, lm) for edit in plans for text in texts),
         notes=tuple(notes),
     )
 
@@ -287,10 +279,14 @@ def parse_factors(lm: LanguageModel, given: Sequence[str]) -> dict[int, float]:
 
 
 def write_steered(
-    lm: LanguageModel, made: SteeringResult, out: Path, *, options: Mapping[str, Any] | None = None
+    lm: LanguageModel,
+    result: SteeringResult,
+    out: Path,
+    *,
+    options: Mapping[str, Any] | None = None,
 ) -> Path:
-    """The steered model as a transformers folder (complete or not at all), with its results and
-    the `options` that gave them.
+    """The steered model as a transformers folder (complete or not at all), with its result, the
+    page and the `options` that gave them.
     Returns what opens as that model: of one tower of two, OUT@1 or OUT@2.
 
     Raises `UserError` if `out` exists, for a tower whose head is not its own, and as
@@ -303,22 +299,9 @@ def write_steered(
             f"{lm.name}: this tower's head is that of both, or its input embedding; a steered "
             "one is written of a tower with a probe (lmlab train --objective probe)"
         )
-    with applied(lm.model, made.chosen):
+    texts = result.files(command="steer", options=options)
+    with applied(lm.model, result.chosen):
         model = without_own_bias(lm.model)
-        files = {**model_files(model), **lm.tokenizer.files()}
         head = "tied" if is_tied(model) else "untied"
-    if lm.record:
-        record = {
-            **lm.record,
-            "objective": plain_objective(lm).record(),
-            "head": head,
-            "steered_from": lm.name,
-        }
-        files["lmlab.json"] = to_json(record).encode()
-    values = {"command": "steer", "options": dict(options or {}), **made.to_json()}
-    files["results.json"] = to_json(values).encode()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with StagedFolder(out) as folder:
-        for name, data in files.items():
-            folder.write(name, data)
+        write_model(lm, model, out, texts=texts, head=head, steered_from=lm.name)
     return out if tower is None else out.with_name(f"{out.name}@{tower + 1}")

@@ -12,14 +12,12 @@ of what decides them, so an interrupted study goes on where it stopped.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from lmlab.config import digest, to_mapping
+from lmlab.config import digest, from_mapping
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.data.store import TokenStore
@@ -27,27 +25,30 @@ from lmlab.durable import from_json, write_json
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.progress import Bar, say
-from lmlab.results import environment
-from lmlab.run_folders.checkpoint import checkpoints
+from lmlab.results import plain
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.options import study_folder
-from lmlab.studies.parts import Part, carry_out
+from lmlab.studies.parts import Part, run_parts
 from lmlab.studies.run_requests import placed, text_run
-from lmlab.topics.encoding.dynamics import Watch, watch_run
+from lmlab.topics.encoding.comparison import (
+    EDITS,
+    AnalysedModel,
+    EncodingStudy,
+    OneVocabulary,
+    SteeredToken,
+)
+from lmlab.topics.encoding.dynamics import Dynamics, Watch, watch_run
 from lmlab.topics.encoding.encoding import Encoding
 from lmlab.topics.encoding.of_model import described, measure, training_counts
 from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.encoding.pruning_curves import prune
-from lmlab.topics.encoding.report import encoding_page
 from lmlab.topics.encoding.steering import plan
 from lmlab.topics.encoding.steering_effects import Text, effect, read_text
 from lmlab.topics.encoding.written_prior import written_prior
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens
 
-_POINTS = 450  # of a cloud
 _STEERED = 8  # tokens
-_FILM = 4  # checkpoints
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ ARMS = {
 }
 
 
-def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Path:
-    """Runs the study, or what is missing of it; returns the path of the HTML report.
+def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> EncodingStudy:
+    """Runs the study, or what is missing of it, and returns the result.
 
     Writes `results.json` and `report.html` to `config.out`. A `worker` shares it with others
     (`studies.parts`).
@@ -103,32 +104,30 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Path:
         for name in config.arms
     }
 
-    def results(made: dict[tuple[int, str], list[dict[str, Any]]]) -> dict[str, Any]:
-        return {
-            "study": "encoding",
-            "title": "How output embeddings hold token probability",
-            "corpus": label,
-            "config": to_mapping(config),
-            "environment": environment(),
-            "parts": [
-                {
-                    "vocabulary": store.vocabulary,
-                    "store": store.fingerprint[:12],
-                    "models": [model for name in config.arms for model in made[v, name]],
-                }
+    def result(models: dict[tuple[int, str], list[AnalysedModel]]) -> EncodingStudy:
+        return EncodingStudy(
+            title="How output embeddings hold token probability",
+            corpus=label,
+            config=config,
+            parts=tuple(
+                OneVocabulary(
+                    vocabulary=store.vocabulary,
+                    store=store.fingerprint[:12],
+                    models=tuple(model for name in config.arms for model in models[v, name]),
+                )
                 for v, store in stores.items()
-            ],
-        }
+            ),
+        )
 
-    return carry_out(
-        "encoding study", parts, results, encoding_page,
+    return run_parts(
+        "encoding study", parts, EncodingStudy, result,
         out=study_folder("encoding", config), work=float(work), worker=worker,
     )  # fmt: skip
 
 
 def _make(
     config: EncodingStudyConfig, store: TokenStore, name: str, bar: Bar
-) -> list[dict[str, Any]]:
+) -> list[AnalysedModel]:
     """Trains the model `name`; its analyses with each of its heads."""
     run = train(_request(config, store, name), bar=bar, note=f"{store.vocabulary}, {name},")
     return [
@@ -148,7 +147,7 @@ def _request(config: EncodingStudyConfig, store: TokenStore, name: str) -> Train
         )  # fmt: skip
     batch = config.batch_tokens // config.context
     steps = max(1, round(config.tokens / (batch * config.context)))
-    made = TrainConfig(
+    request = TrainConfig(
         store=store.path,
         model=model,
         context=config.context,
@@ -163,71 +162,56 @@ def _request(config: EncodingStudyConfig, store: TokenStore, name: str) -> Train
         ),
         **dict(arm.options),  # pyright: ignore[reportArgumentType]
     )
-    return placed(made, store, config.lab)
+    return placed(request, store, config.lab)
 
 
 def _kept(
     config: EncodingStudyConfig, store: TokenStore, name: str, run: TrainedRun, raw: bool
-) -> dict[str, Any]:
+) -> AnalysedModel:
     """The analyses of one model with one head, made now or kept from before."""
     decided = [run.identity, store.fingerprint, raw, config.windows, list(config.factors),
                list(config.shares), *([] if config.dynamics else ["at its end"]),
-               "encoding 5"]  # fmt: skip
+               "encoding 6"]  # fmt: skip
     file = run.path / "analyses" / f"encoding-{digest(decided)[:12]}.json"
     try:
-        return from_json(file.read_bytes())
+        return from_mapping(AnalysedModel, from_json(file.read_bytes()), where=str(file))
     except (FileNotFoundError, ValueError):
         pass
     say(f"analysing {name}{', embedding alone' if raw else ''}, vocabulary {store.vocabulary:,}")
     lm = open_model(run.checkpoint, raw_head=raw)
     measured = measure(lm, store, max_windows=config.windows)
-    values: dict[str, Any] = {
-        "name": name,
-        "label": ARMS[name].label + (", embedding alone" if raw else ""),
-        "raw": raw,
-        "run": run.name,
-        "encoding": described(lm, store, measured, split="validation").to_json(),
-    }
-    if not raw:
-        if config.dynamics:
-            values["dynamics"], values["film"] = _dynamics(config, store, run)
-        values["steering"] = _steering(config, lm, store, measured.encoding)
-        values["pruning"] = prune(
+    analysed = AnalysedModel(
+        name=name,
+        label=ARMS[name].label + (", embedding alone" if raw else ""),
+        raw=raw,
+        run=run.name,
+        encoding=described(lm, store, measured, split="validation"),
+        dynamics=None if raw or not config.dynamics else _dynamics(config, store, run),
+        steering=() if raw else tuple(_steering(config, lm, store, measured.encoding)),
+        pruning=None
+        if raw
+        else prune(
             lm, store, shares=config.shares, replacements=("mean",),
             max_windows=max(1, config.windows // 2), prompts=8,
-        ).to_json()  # fmt: skip
-        if "headless" in name:
-            made = written_prior(lm, store, max_windows=config.windows)
-            values["written_prior"] = [one.to_json() for one in made]
-    write_json(file, values)
-    return values
+        ),
+        written_prior=tuple(written_prior(lm, store, max_windows=config.windows))
+        if "headless" in name and not raw
+        else (),
+    )  # fmt: skip
+    write_json(file, plain(analysed))
+    return analysed
 
 
-def _dynamics(
-    config: EncodingStudyConfig, store: TokenStore, run: TrainedRun
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _dynamics(config: EncodingStudyConfig, store: TokenStore, run: TrainedRun) -> Dynamics:
     watch = Watch(store, max_windows=max(1, config.windows // 4))
     for _ in watch_run(run.path, watch):
         pass
-    paths = checkpoints(run.path)
-    chosen = np.unique(np.linspace(len(paths) // 3, len(paths) - 1, _FILM).round().astype(int))
-    film: list[dict[str, Any]] = []
-    for at in chosen:
-        known_N, predicted_N = watch.frequencies(paths[at])
-        rows = np.random.default_rng(0).permutation(len(known_N))[:_POINTS]
-        film.append(
-            {
-                "step": watch.look(paths[at]).step,
-                "known": known_N[rows].tolist(),
-                "predicted": predicted_N[rows].tolist(),
-            }
-        )
-    return watch.result(str(run.path)).to_json(), film
+    return watch.result(str(run.path))
 
 
 def _steering(
     config: EncodingStudyConfig, lm: LanguageModel, store: TokenStore, encoding: Encoding
-) -> list[dict[str, Any]]:
+) -> list[SteeredToken]:
     """Single tokens of all frequencies, by each factor and edit, on both texts."""
     counts_V = training_counts(lm, store, len(encoding.alpha_V))
     fitted = encoding.tokens
@@ -238,36 +222,35 @@ def _steering(
         read_text(lm, store, tokens, name=name, split=split, max_windows=config.windows)
         for name, split in (("estimation", "validation"), ("in domain", "test"))
     ]
-    found: list[dict[str, Any]] = []
+    steered: list[SteeredToken] = []
     for number, token in enumerate(tokens):
         alone = [_one_token(text, number) for text in texts]
         for factor in config.factors:
-            for method, solve in (("minimum_norm", False), ("minimum_norm", True),
-                                  ("whitened", True), ("bias", False)):  # fmt: skip
+            for _, method, solve in EDITS:
                 try:
-                    made = plan(
+                    edit = plan(
                         lm.model, {token: factor}, encoding,
-                        method=method,  # pyright: ignore[reportArgumentType]
+                        method=method,
                         contexts=alone[0].contexts, solve=solve,
                     )  # fmt: skip
                 except UserError:  # the target would be above 1, or no size reaches it
                     continue
                 for text in alone:
-                    seen = effect(text, made, lm)
-                    found.append(
-                        {
-                            "token": lm.tokenizer.token(token),
-                            "count": int(counts_V[token]),
-                            "factor": factor,
-                            "method": method,
-                            "solved": solve,
-                            "text": text.name,
-                            "realised": asdict(seen.tokens[0].realised),
-                            "kl": seen.kl.estimate,
-                            "nats": seen.nats.estimate,
-                        }
+                    seen = effect(text, edit, lm)
+                    steered.append(
+                        SteeredToken(
+                            token=lm.tokenizer.token(token),
+                            count=int(counts_V[token]),
+                            factor=factor,
+                            method=method,
+                            solved=solve,
+                            text=text.name,
+                            realised=seen.tokens[0].realised,
+                            kl=seen.kl.estimate,
+                            nats=seen.nats.estimate,
+                        )
                     )
-    return found
+    return steered
 
 
 def _one_token(text: Text, number: int) -> Text:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from lmlab.numerics.frequency import decile_name
+from lmlab.numerics.random_effects import Interval
 from lmlab.pages.page import Table
 from lmlab.pages.wording import percent
+from lmlab.topics.encoding.dynamics import Captured, Dynamics, Snapshot
 from lmlab.topics.encoding.encoding import DecileError, EncodingFit, Sparsity
 from lmlab.topics.encoding.of_model import EncodingResult
+from lmlab.topics.encoding.pruning_curves import PruneResult
+from lmlab.topics.encoding.steering import Steering
+from lmlab.topics.encoding.steering_effects import Effect, SteeringResult
 
 METHOD_NAMES = {
     "minimum_norm": "minimum norm",
@@ -100,117 +104,191 @@ def explained(fit: EncodingFit) -> str:
     return f"{said})"
 
 
-def interval(value: dict[str, Any], digits: int = 4) -> str:
+def interval(value: Interval, digits: int = 4) -> str:
     """An estimate with its interval."""
-    text = f"{value['estimate']:.{digits}g}"
-    if value["low"] is None:
+    text = f"{value.estimate:.{digits}g}"
+    if value.bounds is None:
         return f"{text} (no interval)"
-    return f"{text} [{value['low']:.{digits}g}, {value['high']:.{digits}g}]"
+    low, high = value.bounds
+    return f"{text} [{low:.{digits}g}, {high:.{digits}g}]"
 
 
-def steering_rows(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: an edit on a text each."""
-    columns = ["edit", "size", "text", "token: asked, got [95 %]", "KL", "JS", "perplexity",
-               "dimensions"]  # fmt: skip
-    rows = [
+def edit_name(edit: Effect | Steering) -> str:
+    """A kind of edit in words."""
+    return f"{METHOD_NAMES[edit.method]}, {'solved' if edit.solved else 'predicted'}"
+
+
+def steering_table(result: SteeringResult) -> Table:
+    """A row for each edit, text and token; side effects are those of all tokens' edits together."""
+    return Table(
+        ["edit", "size", "text", "token", "asked", "realised [95 %]", "KL, nats", "JS, nats",
+         "perplexity", "dimensions"],
         [
-            METHOD_NAMES[one["method"]],
-            "solved" if one["solved"] else "predicted",
-            one["text"],
-            "; ".join(
-                f"{token['text']!r}: {token['requested']:g}, {interval(token['realised'])}"
-                for token in one["tokens"]
-            ),
-            f"{one['kl']['estimate']:.3g}",
-            f"{one['js']['estimate']:.3g}",
-            percent(math.expm1(one["nats"]["estimate"])),
-            str(one["dimensions"] or "none"),
-        ]
-        for one in values["effects"]
+            [
+                METHOD_NAMES[effect.method],
+                "solved" if effect.solved else "predicted",
+                effect.text,
+                repr(token.text),
+                token.requested,
+                interval(token.realised),
+                effect.kl.estimate,
+                effect.js.estimate,
+                percent(math.expm1(effect.nats.estimate)),
+                effect.dimensions or "none",
+            ]
+            for effect in result.effects
+            for token in effect.tokens
+        ],
+        f"Tokens of {result.model}, steered together. Solved: sizes meet the factors on the "
+        "estimation text; predicted: as the encoding says.",
+    )  # fmt: skip
+
+
+_PLACES = {
+    "estimation": "in the estimation text", "in domain": "in domain",
+    "out of domain": "out of domain",
+}  # fmt: skip
+
+
+def realised_words(result: SteeringResult, number: int) -> str:
+    """What the chosen edit does to one of the tokens, on each text."""
+    chosen = [
+        effect
+        for effect in result.effects
+        if (effect.method, effect.solved) == (result.chosen.method, result.chosen.solved)
     ]
-    return columns, rows
+    said = ", ".join(
+        f"{interval(effect.tokens[number].realised, 3)} {_PLACES[effect.text]}" for effect in chosen
+    )
+    return f"{edit_name(result.chosen)}, {said}"
 
 
-def steering_words(values: dict[str, Any]) -> list[str]:
-    """What a reader must know beside the table."""
+def steering_words(result: SteeringResult) -> list[str]:
+    """What the chosen edit does, and what a reader must know beside it."""
+    fit = result.encoding
     lines = [
-        f"encoding: R² {values['encoding_r2_heldout']:.4f} on held-out tokens (root mean square "
-        f"error {values['encoding_root_mean_square']:.3f} nats)"
+        *(
+            f"{token.text!r}, asked for {token.requested:g} times its mean probability: "
+            f"{realised_words(result, number)}."
+            for number, token in enumerate(result.effects[0].tokens)
+        ),
+        f"The encoding that edits follow: R² {fit.r2_heldout:.4f} on held-out tokens (root mean "
+        f"square error {fit.root_mean_square:.3f} nats).",
     ]
-    if values["untied"]:
-        lines.append("the model was tied; it now has an output embedding of its own")
-    return lines + [f"not done: {note}" for note in values["notes"]]
+    if result.untied:
+        lines.append("The model was tied; it now has an output embedding of its own.")
+    return lines + [f"Not done: {note}." for note in result.notes]
 
 
-def pruning_rows(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: a way and a replacement on a text each, with what can be removed."""
-    columns = ["text", "chosen by", "replaced by", "share within the margin",
-               "interval of the rise holds zero up to",
-               "at 30 %: KL", "perplexity", "same likeliest token"]  # fmt: skip
+def pruning_table(result: PruneResult) -> Table:
+    """A way and a replacement on a text each, with what can be removed."""
     rows = []
-    for text in values["texts"]:
-        for one in text["prunable"]:
+    for text in result.texts:
+        for largest in text.prunable:
             near = min(
                 (
-                    p
-                    for p in text["points"]
-                    if (p["way"], p["replace"]) == (one["way"], one["replace"])
+                    point
+                    for point in text.points
+                    if (point.way, point.replace) == (largest.way, largest.replace)
                 ),
-                key=lambda p: abs(p["share"] - 0.3),
+                key=lambda point: abs(point.share - 0.3),
             )
             rows.append(
                 [
-                    text["text"],
-                    one["way"],
-                    one["replace"],
-                    share(one["within_margin"]),
-                    share(one["not_significant"]),
-                    f"{near['kl']['estimate']:.3g}",
-                    percent(math.expm1(near["nats"]["estimate"])),
-                    f"{near['same_best']['estimate']:.1%}",
+                    text.text,
+                    largest.way,
+                    largest.replace,
+                    share(largest.within_margin),
+                    share(largest.not_significant),
+                    near.kl.estimate,
+                    percent(math.expm1(near.nats.estimate)),
+                    f"{near.same_best.estimate:.1%}",
                 ]
             )
-    return columns, rows
+    return Table(
+        ["text", "chosen by", "replaced by", "share within the margin",
+         "interval of the rise holds zero up to",
+         "at 30 %: KL, nats", "perplexity", "same likeliest token"],
+        rows,
+        f"Largest shares of the {result.width} dimensions of {result.model} whose removal passes, "
+        "at it and all smaller ones of the grid; and what the share nearest to 30 % does.",
+    )  # fmt: skip
 
 
-def parameter_words(values: dict[str, Any]) -> str:
-    """How many parameters the written model has, and why more, where it has."""
-    count = values["parameters"]
-    text = f"parameters: {count['before']:,} before, {count['after']:,} after"
-    if values["tied"]:
+def pruned_words(result: PruneResult) -> str:
+    """How many dimensions can go, for each way to choose them."""
+    of_text = result.texts[0].prunable
+    said = ", ".join(
+        f"{share(largest.within_margin)} by {largest.way}"
+        for largest in of_text
+        if largest.replace == of_text[0].replace
+    )
+    return f"Dimensions that can go for less than {of_text[0].margin:g} nats per token: {said}."
+
+
+def written_words(result: PruneResult) -> str:
+    """How many parameters a model with a smaller head has, why more, and how fast it is."""
+    count, speed = result.parameters, result.speed
+    if count is None:
+        return ""
+    text = f"Parameters: {count.before:,} before, {count.after:,} after"
+    if result.tied:
         text += " (the model was tied: its head is added, the input embedding stays)"
-    return text
+    if speed is not None:
+        text += (
+            f". Head {speed.head_ratio:.2f} times as fast ({speed.head_multiplications:.0%} of the "
+            f"multiplications), whole model {speed.forward_ratio:.2f} times"
+        )
+    return f"{text}."
 
 
-def snapshot_row(values: dict[str, Any]) -> str:
+def snapshot_row(snapshot: Snapshot) -> str:
     """One checkpoint as a line, for a run that is watched."""
     return (
-        f"step {values['step']:>8,}  R² log frequency {values['r2_frequency']:7.4f}  "
-        f"R² own alpha {values['r2_alpha']:7.4f}  unigram KL {values['unigram_kl']:7.4f}  "
-        f"norm {values['mean_norm']:6.3f}  loss {values['loss']:.4f}"
+        f"step {snapshot.step:>8,}  R² log frequency {snapshot.r2_frequency:7.4f}  "
+        f"R² own alpha {snapshot.r2_alpha:7.4f}  unigram KL {snapshot.unigram_kl:7.4f}  "
+        f"norm {snapshot.mean_norm:6.3f}  loss {snapshot.loss:.4f}"
     )
 
 
-def captured_words(values: dict[str, Any]) -> str:
+def snapshots_table(result: Dynamics) -> Table:
+    """A row for each checkpoint."""
+    return Table(
+        ["step", "R², log frequency", "R², own -log alpha", "unigram KL, nats",
+         "norm of the slope", "mean norm", "loss, nats per token", "movement",
+         "movement of the embedding"],
+        [
+            [s.step, s.r2_frequency, s.r2_alpha, s.unigram_kl, s.slope_norm, s.mean_norm, s.loss,
+             moved, moved_embedding]
+            for s, moved, moved_embedding in zip(
+                result.snapshots, result.moved, result.moved_embedding, strict=True
+            )
+        ],
+        "Checkpoints. R² of the output embedding on held-out tokens; KL of the unigram of the "
+        "training split to alpha; movement: distance from the first checkpoint, 1 at the last.",
+    )  # fmt: skip
+
+
+def captured_words(result: Dynamics) -> str:
     """When frequency and when loss were there, which came first, if the checkpoints tell, and
     which of these are copies."""
-    copies = ", ".join(f"{name} of {earlier}" for name, earlier in values.get("same_weights", ()))
+    copies = ", ".join(f"{name} of {earlier}" for name, earlier in result.same_weights)
     same = f" Checkpoints with the same weights, no steps of training: {copies}." if copies else ""
-    return _when_captured(values) + same
+    return _when_captured(result) + same
 
 
-def _when_captured(values: dict[str, Any]) -> str:
-    found, loss = values["frequency"], values["loss"]
-    if found["step"] is None:
+def _when_captured(result: Dynamics) -> str:
+    frequency, loss = result.frequency, result.loss
+    if frequency.step is None:
         return "The output embedding does not encode log frequency at the last checkpoint."
-    text = f"Frequency is captured (90 % of the last R²) {between_checkpoints(found)}"
-    if found["low"] is not None:
+    text = f"Frequency is captured (90 % of the last R²) {between_checkpoints(frequency)}"
+    if frequency.low is not None:
         text += " (95 % over tokens, one run)"
-    if loss["step"] is None:
+    if loss.step is None or result.order is None:
         return f"{text}; the loss has not fallen."
     return (
         f"{text}; 90 % of the fall of the loss is made {between_checkpoints(loss)}. "
-        f"{_ORDER[values['order']]}"
+        f"{_ORDER[result.order]}"
     )
 
 
@@ -221,11 +299,11 @@ _ORDER = {
 }
 
 
-def between_checkpoints(found: dict[str, Any]) -> str:
+def between_checkpoints(captured: Captured) -> str:
     """The checkpoints around a step, and where it would be if all went evenly between them."""
-    if found["after"] == found["by"]:
-        return f"by step {found['by']:,.0f}"
+    if captured.after == captured.by:
+        return f"by step {captured.by:,.0f}"
     return (
-        f"between the checkpoints at steps {found['after']:,.0f} and {found['by']:,.0f} (evenly "
-        f"between them: {found['step']:,.0f})"
+        f"between the checkpoints at steps {captured.after:,.0f} and {captured.by:,.0f} (evenly "
+        f"between them: {captured.step:,.0f})"
     )

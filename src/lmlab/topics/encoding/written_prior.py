@@ -16,8 +16,7 @@ Shapes: N positions, D width, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -54,10 +53,6 @@ class WrittenPrior:
     """Standard deviation of d . h over the test contexts, whose mean should be 1; None for heads
     without a direction."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
 
 @torch.no_grad()
 def written_prior(
@@ -70,7 +65,7 @@ def written_prior(
     head = output_head(lm)
     if head.offset_V is None:
         raise UserError(f"{lm.name} has no output bias that could be written into its head")
-    found = {
+    states_of = {
         split: all_states(
             lm,
             choose_windows(lm, store, split=split, context=context, max_windows=max_windows),
@@ -78,8 +73,8 @@ def written_prior(
         )
         for split in ("validation", "test")
     }
-    hidden_ND = found["validation"].hidden_ND.double().cpu().numpy()
-    statistics = mean_of_states(lm, found["validation"])
+    hidden_ND = states_of["validation"].hidden_ND.double().cpu().numpy()
+    statistics = mean_of_states(lm, states_of["validation"])
     slope_D = fit_encoding(
         head.embedding_VD, statistics.alpha_V, offset_V=head.offset_V,
         exclude=not_text(lm, len(head.embedding_VD)),
@@ -99,18 +94,18 @@ def written_prior(
         "written along the mean state": inside_DD @ mean_D,
         "written with least variance": white_D,
     }
-    states = found["test"]
+    states = states_of["test"]
     base_N = _nats(states, head.embedding_VD, head.offset_V)
-    made = [_judged("with the bias", states, base_N, base_N, None)]
-    made.append(_judged("without", states, _nats(states, head.embedding_VD, None), base_N, None))
+    heads = [_judged("with the bias", states, base_N, base_N, None)]
+    heads.append(_judged("without", states, _nats(states, head.embedding_VD, None), base_N, None))
     test_ND = states.hidden_ND.double().cpu().numpy()
     # the prior up to a constant, which no softmax sees; small numbers move the embedding least
     log_p_V = head.offset_V - head.offset_V.mean()
     for name, direction_D in directions.items():
         d_D = direction_D / float(direction_D @ mean_D)
         nats_N = _nats(states, head.embedding_VD + np.outer(log_p_V, d_D), None)
-        made.append(_judged(name, states, nats_N, base_N, float((test_ND @ d_D).std())))
-    return made
+        heads.append(_judged(name, states, nats_N, base_N, float((test_ND @ d_D).std())))
+    return heads
 
 
 def _nats(states: States, embedding_VD: Array, bias_V: Array | None) -> Array:
