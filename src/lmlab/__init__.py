@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lmlab.face import (
         Run,
         arrow,
+        decompose,
         dynamics,
         encoding,
         export,
@@ -50,6 +51,7 @@ __all__ = [
     "TokenStore",
     "UserError",
     "arrow",
+    "decompose",
     "dynamics",
     "encoding",
     "export",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lmlab.lm.language_model import LanguageModel
     from lmlab.results import Result
     from lmlab.topics.arrow.between_models import ModelsArrow
+    from lmlab.topics.decomposition.of_models import ModelsDecomposition
     from lmlab.topics.encoding.dynamics import Dynamics
     from lmlab.topics.encoding.of_model import EncodingResult
     from lmlab.topics.encoding.pruning_curves import PruneResult
@@ -258,6 +259,42 @@ def prefer(
     return preference(sums, Vocabulary.of(opened), seed=seed)
 
 
+def decompose(
+    target: AnyModel,
+    basis: Sequence[AnyModel],
+    store: AnyStore,
+    **options: Any,
+) -> ModelsDecomposition:
+    """How much of one model is a linear combination of others (Zhang, EMNLP 2022).
+
+    Args:
+        target, basis: models; they are opened by their names.
+        store: its text is what all of them read; fitted on its training split, scored on its test
+            split.
+        **options: fields of `DecomposeConfig`, such as `pieces=2000`, `length=64`,
+            `shapley=True`; `lab` is where rows are kept (default "lab").
+
+    Raises `UserError` for a store without a test split, or models whose rows do not vary.
+
+    >>> result = lmlab.decompose(lm, [backward], store, pieces=60, length=8)
+    >>> len(result.targets)
+    1
+    """
+    from lmlab.topics.decomposition.of_models import decompose_models
+    from lmlab.topics.decomposition.options import DecomposeConfig
+    from lmlab.training.hardware import resolve_device
+
+    asked = {
+        "target": _name(target),
+        "basis": [_name(each) for each in basis],
+        "store": _store(store).path,
+        **options,
+    }
+    config = from_keywords(DecomposeConfig, asked, where="decompose")
+    result, _ = decompose_models(config, device=resolve_device(config.device))
+    return result
+
+
 def encoding(
     model: AnyModel,
     store: AnyStore,
@@ -431,6 +468,13 @@ def read(path: str | Path) -> Result:
     from lmlab.topics.registry import read_result
 
     return read_result(path)
+
+
+def _name(model: AnyModel) -> str:
+    """What a model is opened by."""
+    if isinstance(model, str | Path):
+        return str(model)
+    return str(model.path) if isinstance(model, Run) else model.name
 
 
 def _store(store: AnyStore) -> TokenStore:
