@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from helpers import journal, tiny_training
 from lmlab.cli import main
+from lmlab.config import from_mapping
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.data.labelled import Example, LabelledTask
@@ -325,6 +326,7 @@ def test_a_study_compares_models_with_intervals_and_resumes(text_store, tmp_path
     result = run_finetune(config)
     page = tmp_path / "out/report.html"
     stored = (tmp_path / "out/results.json").read_bytes()
+    assert from_mapping(FinetuneConfig, json.loads(stored)["config"], where="") == config
     first, second = result.tasks[0].models
     assert first.difference is None
     assert second.difference is not None

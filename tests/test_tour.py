@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hostile_text import attack_report, strings
+from lmlab.config import from_mapping
 from lmlab.config.model import ModelConfig
 from lmlab.topics.arrow.options import ArrowConfig
 from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
@@ -18,6 +19,7 @@ from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.topics.redraw import read_results, redraw, result_rows
 from lmlab.topics.tour import study as tour
+from lmlab.topics.tour.options import TourConfig
 from lmlab.topics.towers.options import TowersStudyConfig
 
 
@@ -54,7 +56,7 @@ def toured(tmp_path_factory, text_store):
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tour, "PARTS", parts)
-        return tour.run_tour(lab)
+        return tour.run_tour(TourConfig(lab=lab))
 
 
 def test_every_study_but_one_is_in_the_tour_and_reads_the_same_text():
@@ -81,6 +83,18 @@ def test_parts_share_their_runs(toured):
     (zoo,) = (r["zoo"] for r in _parts(toured) if r.get("kind") == "decomposition")
     assert {m["run"] for m in zoo} <= runs
     assert len(zoo) == 6
+
+
+def test_the_options_of_every_study_are_in_its_results(toured):
+    """The issue found the tour without them (commands: tests/test_recorded_options.py)."""
+    folder = toured.parent
+    values = json.loads((folder / "results.json").read_text())
+    assert values["config"] == {"lab": str(folder.parent)}
+    for part, (name, study) in zip(values["parts"], tour.PARTS.items(), strict=True):
+        asked = replace(study.config, lab=folder.parent, out=folder / name)
+        written = json.loads((folder / name / "results.json").read_text())["config"]
+        assert from_mapping(type(asked), written, where=name) == asked
+        assert part["config"] == written
 
 
 def _parts(toured):

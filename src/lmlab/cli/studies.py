@@ -102,4 +102,4 @@ def tour(arguments: Sequence[str]) -> None:
     config = from_command_line(TourConfig, arguments, program="lmlab tour")
     from lmlab.topics.tour.study import run_tour
 
-    end_of_study(run_tour(config.lab).parent)
+    end_of_study(run_tour(config).parent)

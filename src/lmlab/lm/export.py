@@ -16,6 +16,7 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, plain_objective
 from lmlab.models.export import without_own_bias
 from lmlab.models.files import model_files
+from lmlab.progress import say
 
 
 def export_model(lm: LanguageModel, out: Path) -> Path:
@@ -65,6 +66,7 @@ def write_model(
     if lm.record:
         of_model = {**lm.record, "objective": plain_objective(lm).record(), **record}
         files["lmlab.json"] = to_json(of_model).encode()
+    say(f"writing {out}")
     out.parent.mkdir(parents=True, exist_ok=True)
     with StagedFolder(out) as folder:
         for name, data in files.items():

@@ -44,7 +44,7 @@ from lmlab.models.logits import LogitHead
 from lmlab.numerics.folded_regression import fit_linear
 from lmlab.numerics.log_sum_exp import nats_of_targets
 from lmlab.objectives.cross_entropy import cross_entropy_each
-from lmlab.progress import say
+from lmlab.progress import say, track
 from lmlab.results import Result
 from lmlab.run_folders.checkpoint import checkpoints, verify_checkpoint
 from lmlab.topics.encoding.encoding import VIEWS, fit_encoding
@@ -199,12 +199,15 @@ class Watch:
         statistics = sums.statistics()
         rows = len(head.embedding_VD)
         counts_V = training_counts(lm, self.store, rows)
-        encoding = fit_encoding(
-            head.embedding_VD, statistics.alpha_V, offset_V=head.offset_V,
-            exclude=not_text(lm, rows),
-        )  # fmt: skip
-        frequency_N = np.log1p(counts_V[encoding.tokens])
-        fit = fit_linear(head.embedding_VD[encoding.tokens], frequency_N)
+        with track(f"regressions at step {step:,}", 2, "fits") as bar:
+            encoding = fit_encoding(
+                head.embedding_VD, statistics.alpha_V, offset_V=head.offset_V,
+                exclude=not_text(lm, rows),
+            )  # fmt: skip
+            bar.advance()
+            frequency_N = np.log1p(counts_V[encoding.tokens])
+            fit = fit_linear(head.embedding_VD[encoding.tokens], frequency_N)
+            bar.advance()
         log_unigram_N = log_unigram(counts_V[encoding.tokens])
         unigram_N = np.exp(log_unigram_N)
         log_alpha_N = np.log(statistics.alpha_V[encoding.tokens])

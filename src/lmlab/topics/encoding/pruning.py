@@ -82,7 +82,11 @@ class NarrowWeights:
     @property
     def weight_VD(self) -> Array:
         """The same head on all dimensions."""
-        return self.weight_VE @ self.basis_DE.T
+        if self.kept_E is None:
+            return self.weight_VE @ self.basis_DE.T
+        weight_VD = np.zeros((len(self.weight_VE), len(self.basis_DE)))
+        weight_VD[:, self.kept_E] = self.weight_VE
+        return weight_VD
 
 
 def removal_order(
@@ -128,10 +132,11 @@ def narrowed(
     """The head without the first `removed` directions of `order`."""
     kept_DE = order.basis_DD[:, removed:]
     bias_V = _constant(Removal(order, removed, replace), embedding_VD, offset_V, mean_hidden_D)
-    axes = None if order.axes_D is None else np.sort(order.axes_D[removed:])
-    if axes is not None:
-        kept_DE = np.eye(len(order.axes_D))[:, axes]  # pyright: ignore[reportArgumentType]
-    return NarrowWeights(removed, axes, kept_DE, embedding_VD @ kept_DE, bias_V)
+    if order.axes_D is None:
+        return NarrowWeights(removed, None, kept_DE, embedding_VD @ kept_DE, bias_V)
+    axes = np.sort(order.axes_D[removed:])
+    basis_DE = np.eye(len(order.axes_D))[:, axes]
+    return NarrowWeights(removed, axes, basis_DE, embedding_VD[:, axes], bias_V)
 
 
 def _constant(

@@ -34,7 +34,7 @@ from lmlab.models.logits import LogitHead
 from lmlab.models.narrow import check_narrow, with_narrow_head
 from lmlab.numerics.bounded import within
 from lmlab.numerics.random_effects import Interval
-from lmlab.progress import track
+from lmlab.progress import say, track
 from lmlab.results import Result
 from lmlab.topics.encoding.encoding import VIEWS, EncodingFit
 from lmlab.topics.encoding.of_model import measure, output_head
@@ -128,7 +128,7 @@ class Speed:
     head_ratio: float
     """Old over new, median over rounds: of the head alone."""
     forward_ratio: float
-    """Of the whole model."""
+    """Of the whole model: of its body, which is the same, and a head."""
     head_range: tuple[float, float]
     forward_range: tuple[float, float]
     positions: int
@@ -332,29 +332,30 @@ def narrow_model(lm: LanguageModel, weights: NarrowWeights) -> Any:
 
 @torch.no_grad()
 def measure_speed(lm: LanguageModel, narrow: Any, weights: NarrowWeights) -> Speed:
-    """Times the model and `narrow`, which has the head `weights`, on one batch on this machine."""
+    """Times the body, its head and that of `narrow`, which is `weights`, on one batch here."""
     length = min(lm.context, 256)
-    ids_BT = torch.arange(8 * length, device=lm.backbone.device).view(8, length)
+    windows = 8 if lm.backbone.device.type == "cuda" else 1  # enough to fill the device
+    ids_BT = torch.arange(windows * length, device=lm.backbone.device).view(windows, length)
     ids_BT = ids_BT % lm.tokenizer.vocabulary
     hidden_BTD = lm.model.base_model(input_ids=ids_BT).last_hidden_state
-    old_head = lm.model.get_output_embeddings()
-    new_head = narrow.lm_head
-    forms = {
-        "head": (lambda: old_head(hidden_BTD), lambda: new_head(hidden_BTD)),
-        "forward": (lambda: lm.model(ids_BT), lambda: narrow(ids_BT)),
-    }
-    ratios: dict[str, list[float]] = {name: [] for name in forms}
-    for number in range(_ROUNDS + 1):
-        for name, pair in forms.items():
-            seconds: list[float] = []
-            for run in pair:
-                start = time.perf_counter()
-                run()
-                if ids_BT.is_cuda:
-                    torch.cuda.synchronize()
-                seconds.append(time.perf_counter() - start)
+
+    def seconds(run: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        run()
+        if ids_BT.is_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    ratios: dict[str, list[float]] = {"head": [], "forward": []}
+    with track("speed", _ROUNDS, "rounds") as bar:
+        for number in range(_ROUNDS + 1):
+            body = seconds(lambda: lm.model.base_model(input_ids=ids_BT))
+            old = seconds(lambda: lm.model.get_output_embeddings()(hidden_BTD))
+            new = seconds(lambda: narrow.lm_head(hidden_BTD))
             if number:  # the first is for what libraries allocate once
-                ratios[name].append(seconds[0] / seconds[1])
+                ratios["head"].append(old / new)
+                ratios["forward"].append((body + old) / (body + new))
+                bar.advance()
     width, vocabulary = weights.basis_DE.shape[0], len(weights.weight_VE)
     kept = weights.weight_VE.shape[1]
     extra = 0 if weights.kept_E is not None else width * kept
@@ -379,6 +380,7 @@ def write_pruned(
     """
     check_absent(out)
     assert result.chosen is not None
+    say("narrowing the head, and measuring its speed")
     weights = chosen_weights(lm, result.chosen)
     narrow = narrow_model(lm, weights)
     result = replace(result, speed=measure_speed(lm, narrow, weights))

@@ -33,6 +33,7 @@ from lmlab.models.export import constant_direction, without_own_bias
 from lmlab.models.head import is_tied
 from lmlab.numerics.bounded import positive_ratio_interval, within
 from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.progress import track
 from lmlab.results import Result
 from lmlab.topics.encoding.edits import Method, shifted
 from lmlab.topics.encoding.encoding import VIEWS, EncodingFit
@@ -226,18 +227,22 @@ def steering_effects(
     if method != "bias":
         methods.append("bias")
     plans: list[Steering] = []
+    effects: list[Effect] = []
     notes: list[str] = []
-    for name in methods:
-        for solve in (True, False) if exact else (False,):
+    asked = [(name, solve) for name in methods for solve in ((True, False) if exact else (False,))]
+    with track("edits", float(len(asked)), "edits") as bar:
+        for name, solve in asked:
             try:
                 plans.append(
                     plan(lm.model, factors, encoding, method=name,
                          contexts=texts[0].contexts, solve=solve)
                 )  # fmt: skip
+                effects += [effect(text, plans[-1], lm) for text in texts]
             except UserError as error:
                 if name == method and solve == exact:
                     raise
                 notes.append(f"{name}{', solved' if solve else ''}: {error}")
+            bar.advance()
     return SteeringResult(
         model=lm.name,
         store=str(store.path),
@@ -245,7 +250,7 @@ def steering_effects(
         untied=is_tied(lm.model) and method != "bias",
         encoding=encoding.fit,
         chosen=plans[0],
-        effects=tuple(effect(text, edit, lm) for edit in plans for text in texts),
+        effects=tuple(effects),
         notes=tuple(notes),
     )
 

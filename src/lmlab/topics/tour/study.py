@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lmlab.config import to_mapping
 from lmlab.config.model import ModelConfig
 from lmlab.durable import write_json, write_text
 from lmlab.progress import say
@@ -30,6 +31,7 @@ from lmlab.topics.encoding.study import run_encoding
 from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.topics.headless.study import run_headless
 from lmlab.topics.redraw import read_results, tour_page
+from lmlab.topics.tour.options import TourConfig
 from lmlab.topics.towers.options import TowersStudyConfig
 from lmlab.topics.towers.study import run_towers
 
@@ -106,8 +108,9 @@ PARTS = {
 }  # fmt: skip
 
 
-def run_tour(lab: Path) -> Path:
-    """Runs the small editions in `lab`; returns the path of the HTML report."""
+def run_tour(config: TourConfig) -> Path:
+    """Runs the small editions in `config.lab`; returns the path of the HTML report."""
+    lab = config.lab
     out = lab / "tour"
     parts = []
     for number, (name, part) in enumerate(PARTS.items(), start=1):
@@ -117,6 +120,7 @@ def run_tour(lab: Path) -> Path:
     results = {
         "study": "tour",
         "title": "A tour of lmlab",
+        "config": to_mapping(config),
         "environment": parts[0]["environment"],
         "parts": parts,
     }
