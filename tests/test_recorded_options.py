@@ -68,6 +68,28 @@ def places(text_store, tmp_path_factory):
     }
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["steer", "RUN", *_SCORED, "--token"], "no token to steer"),
+        (["embed", "--models", *_EMBEDDED], "at least one model"),
+        (["prune", "RUN", *_SCORED, "--share", "0", "--out", "OUT"], "removes 0 of the 16"),
+        (["prune", "RUN", *_SCORED, "--share", "0.99", "--out", "OUT"], "removes 16 of the 16"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(words, message, places, tmp_path, capsys):
+    """An empty --token ended in an IndexError, an empty --models in an empty result."""
+    places = {**places, "OUT": str(tmp_path / "out")}
+    try:
+        status = main([places.get(word, word) for word in words])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    said = capsys.readouterr().err.replace("\n", " ").replace("│", " ")
+    assert message in " ".join(said.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_command_is_forgotten():
     assert {*GIVEN, *STUDIES, *WRITE_NONE} == set(COMMANDS)
 

@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(arguments)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # a shell's `>&-` gives a command none
+                sys.stdout.flush()
     except BrokenPipeError:
         # whoever read the output is gone (`| head`); what Python would flush at exit goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -65,6 +65,10 @@ class EmbedConfig(Options):
     out: Path | None = None
     """Folder of results.json (default: below lab/results, by the digest of these options)."""
 
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise UserError("--models: name at least one model to embed the text with")
+
 
 @dataclass(frozen=True)
 class DecomposeConfig(Options):

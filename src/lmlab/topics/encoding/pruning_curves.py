@@ -106,6 +106,12 @@ def check_can_write(lm: LanguageModel, share: float, *, way: Way, untie: bool) -
         )
     if untie and not tied:
         raise UserError(f"--untie: {lm.name} is not tied; leave it out")
+    width = lm.model.get_output_embeddings().weight.shape[1]
+    if not 0 < round(share * width) < width:
+        raise UserError(
+            f"share {share:g} removes {round(share * width)} of the {width} dimensions; "
+            f"from {1 / width:.2g} to {1 - 1 / width:.2g} some go and some stay"
+        )
 
 
 @dataclass(frozen=True)

@@ -229,7 +229,8 @@ def steering_effects(
     plans: list[Steering] = []
     effects: list[Effect] = []
     notes: list[str] = []
-    asked = [(name, solve) for name in methods for solve in ((True, False) if exact else (False,))]
+    sizes = (True, False) if exact else (False,)
+    asked: list[tuple[Method, bool]] = [(name, solve) for name in methods for solve in sizes]
     with track("edits", float(len(asked)), "edits") as bar:
         for name, solve in asked:
             try:
@@ -261,6 +262,8 @@ def parse_factors(lm: LanguageModel, given: Sequence[str]) -> dict[int, float]:
     Raises `UserError` for a text that is not one token, a factor that is no positive number, or a
     token named twice.
     """
+    if not given:
+        raise UserError("--token: no token to steer; give at least one with its factor")
     factors: dict[int, float] = {}
     for each in given:
         text, equals, number = each.rpartition("=")
