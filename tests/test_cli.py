@@ -49,6 +49,14 @@ def test_output_that_nobody_reads_is_no_error(arguments):
     assert (ended.returncode, ended.stderr) == (141, b"")
 
 
+def test_a_command_without_an_output_is_no_error(tmp_path):
+    """`>&-`: Python has no sys.stdout then."""
+    command = f"{sys.executable} -m lmlab plan --effect 0.2 --seed-sd 0.3 --out {tmp_path} >&-"
+    ended = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert (tmp_path / "results.json").is_file()
+
+
 def test_study_alone_lists_the_studies(capsys):
     for arguments in (["study"], ["study", "--help"]):
         assert main(arguments) == 0

@@ -24,8 +24,8 @@ from lmlab.topics.towers.options import TowersStudyConfig
 
 
 @pytest.fixture(scope="module")
-def toured(tmp_path_factory, text_store):
-    lab = tmp_path_factory.mktemp("lab")
+def parts(text_store):
+    """The parts of the tour, smaller still."""
     text, nano = str(text_store.path), ModelConfig(size="nano")
     few: dict[str, Any] = {"tokens": 640, "batch_tokens": 64}
     arrow: dict[str, Any] = {**few, "sizes": ("nano",), "contexts": (16,), "vocabulary": 300}
@@ -50,10 +50,15 @@ def toured(tmp_path_factory, text_store):
             "windows": 16, "factors": (2.0,), "shares": (0.3,),
         },
     }  # fmt: skip
-    parts = {
+    return {
         name: replace(part, config=replace(part.config, **changes[name]))
         for name, part in tour.PARTS.items()
     }
+
+
+@pytest.fixture(scope="module")
+def toured(tmp_path_factory, parts):
+    lab = tmp_path_factory.mktemp("lab")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tour, "PARTS", parts)
         return tour.run_tour(TourConfig(lab=lab))
@@ -85,12 +90,12 @@ def test_parts_share_their_runs(toured):
     assert len(zoo) == 6
 
 
-def test_the_options_of_every_study_are_in_its_results(toured):
+def test_the_options_of_every_study_are_in_its_results(toured, parts):
     """The issue found the tour without them (commands: tests/test_recorded_options.py)."""
     folder = toured.parent
     values = json.loads((folder / "results.json").read_text())
     assert values["config"] == {"lab": str(folder.parent)}
-    for part, (name, study) in zip(values["parts"], tour.PARTS.items(), strict=True):
+    for part, (name, study) in zip(values["parts"], parts.items(), strict=True):
         asked = replace(study.config, lab=folder.parent, out=folder / name)
         written = json.loads((folder / name / "results.json").read_text())["config"]
         assert from_mapping(type(asked), written, where=name) == asked

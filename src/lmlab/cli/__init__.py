@@ -53,6 +53,9 @@ shared by processes with --worker, started on Slurm with --submit FILE; --status
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status (2 for a user's mistake)."""
+    # a shell's `>&-` gives a command no output at all; what it would say goes nowhere
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # what a terminal has no letter for is shown as "?", and costs no result
@@ -61,8 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(arguments)
         finally:
-            if sys.stdout is not None:  # a shell's `>&-` gives a command none
-                sys.stdout.flush()
+            sys.stdout.flush()
     except BrokenPipeError:
         # whoever read the output is gone (`| head`); what Python would flush at exit goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
