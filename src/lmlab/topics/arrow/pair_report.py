@@ -154,5 +154,5 @@ def _methods(result: ModelsArrow) -> str:
         f"Both models score the same {score.windows:,} windows of up to {score.context:,} tokens: "
         f"forward {score.conditions}. The interval is over {over}, and over no seeds: it speaks of "
         "these two models. What other trainings of the same models would show, a study says "
-        "(`lmlab study arrow`)."
+        "(lmlab study arrow)."
     )

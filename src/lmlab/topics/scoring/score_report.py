@@ -118,7 +118,9 @@ def _documents(result: Score) -> list[tuple[str, float, int]]:
     names, number_M = np.unique(result.clusters.document_N, return_inverse=True)
     tokens_D = np.bincount(number_M, result.tokens_M)
     nats_D = np.bincount(number_M, result.nats_M) / tokens_D
-    return [(str(names[d]), float(nats_D[d]), int(tokens_D[d])) for d in np.argsort(-nats_D)]
+    return [
+        (f"document {names[d]}", float(nats_D[d]), int(tokens_D[d])) for d in np.argsort(-nats_D)
+    ]
 
 
 def _document_figure(result: Score) -> Figure:
