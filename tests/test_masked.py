@@ -236,8 +236,9 @@ def test_an_exported_masked_model_is_stock(masked_store, headless_run, tmp_path)
     again = open_model(tmp_path / "exported")
     scores = [score(s, masked_store, split="test") for s in (lm, again)]
     assert scores[0].nats_M == pytest.approx(scores[1].nats_M, abs=1e-3)
-    said = scores[0].to_json()["scored"]
-    assert said.startswith("each token once, in 7 passes that mask about 1/7 each; windows begin")
+    assert scores[0].conditions.startswith(
+        "each token once, in 7 passes that mask about 1/7 each; windows begin"
+    )
 
 
 def test_plain_masked_training_uses_the_whole_vocabulary(masked_store, tmp_path):

@@ -47,6 +47,7 @@ from lmlab.numerics.preference import (
     type_means,
 )
 from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS, Interval, two_way_ratio
+from lmlab.numerics.verdicts import holm
 from lmlab.topics.towers.preference_sums import (
     JOINT,
     MINIMUM_GROUPS,
@@ -101,7 +102,8 @@ class Group:
     deviation: Interval
     """Mean of delta here less its mean over all tokens, nats per token, 95 % over text."""
     p: float | None = None
-    """Of classes: no more than what goes with frequency (labels permuted within octaves)."""
+    """Of classes: no more than what goes with frequency (labels permuted within octaves); adjusted
+    over the classes (Holm)."""
 
 
 @dataclass(frozen=True)
@@ -267,10 +269,11 @@ def _what(sums: PreferenceSums, vocabulary: Vocabulary, seed: int) -> tuple[Grou
     classes = np.unique(vocabulary.class_V[seen_V])
     p_values: list[float | None] = [None] * len(classes)
     if len(classes) > 1:
-        p_values[:] = class_tests(
+        alone = class_tests(
             mean_V[seen_V], n_V[seen_V], vocabulary.class_V[seen_V] == classes[:, None],
             bins_V[seen_V], times=PERMUTATIONS, seed=seed,
         )  # fmt: skip
+        p_values[:] = holm(alone)
     made = [
         of_types("class", CLASSES[number], vocabulary.class_V == number, p)
         for number, p in zip(classes, p_values, strict=True)

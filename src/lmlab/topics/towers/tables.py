@@ -66,7 +66,8 @@ def what_table(found: dict[str, Any]) -> Table:
             ]
             for group in found["what"]
         ],
-        "What is preferred: nats per token that tower 1 is better by than at the text as a whole.",
+        "What is preferred: nats per token that tower 1 is better by than at the text as a whole. "
+        "p is adjusted over the classes (Holm).",
     )
 
 
