@@ -25,7 +25,15 @@ from safetensors.numpy import load
 
 from lmlab.config import digest, to_mapping
 from lmlab.data.pieces import Pieces
-from lmlab.durable import StagedFolder, from_json, is_member, packed, to_json, write_member
+from lmlab.durable import (
+    StagedFolder,
+    disk_errors,
+    from_json,
+    is_member,
+    packed,
+    to_json,
+    write_member,
+)
 from lmlab.errors import UserError
 from lmlab.processes import from_first, is_first, lists_of_all, rank, world
 from lmlab.progress import track
@@ -118,9 +126,9 @@ def _write_shards(
         ):
             name = f"rows-{number:05d}.safetensors"
             cluster_N = prepared.cluster_N[ends[number * CHUNK] :][: len(rows_ND)]
-            sha256 = write_member(
-                folder / name, packed({"rows": rows_ND, "cluster": cluster_N.astype(np.int64)})
-            )
+            rows = packed({"rows": rows_ND, "cluster": cluster_N.astype(np.int64)})
+            with disk_errors(folder):  # where another process staged the folder, none else says so
+                sha256 = write_member(folder / name, rows)
             written.append((name, rows_ND.shape, sha256))
     everyones = lists_of_all(written)
     return sorted((name, tuple(shape), sha256) for name, shape, sha256 in everyones)
