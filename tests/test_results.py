@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import json
 import typing
@@ -24,6 +25,7 @@ from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.finetuning.options import FinetuneConfig
 from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.topics.registry import KINDS
+from lmlab.topics.scoring import score_report
 from lmlab.topics.scoring.score import Score
 
 RESULTS = sorted(KINDS)
@@ -150,3 +152,15 @@ def test_results_with_other_values_are_not_equal():
     assert Toy(np.zeros(2), inner, []) == Toy(np.zeros(2), inner, [])
     assert Toy(np.zeros(2), inner, []) != Toy(np.ones(2), inner, [])
     assert Toy(np.zeros(2), inner, []) != inner
+
+
+def test_a_result_that_is_saved_and_printed_is_drawn_once(tmp_path, monkeypatch):
+    """Every command drew its figures for the page, and again for the summary that it prints."""
+    drawn = []
+    draw = score_report.report
+    monkeypatch.setattr(score_report, "report", lambda result: drawn.append(result) or draw(result))
+    score = a_score(2)
+    score.save(tmp_path)
+    assert score.summary() in html.unescape((tmp_path / "report.html").read_text("utf-8"))
+    assert len(score.figures()) == 2
+    assert drawn == [score]

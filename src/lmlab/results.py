@@ -26,6 +26,7 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -113,11 +114,11 @@ class Result:
 
     def tables(self) -> list[Table]:
         """The result in tables, as the command prints them."""
-        return list(self._views().tables(self))
+        return list(self.view_module.tables(self))
 
     def figures(self) -> list[Figure]:
         """All figures of the page."""
-        return [figure for s in self._report().sections for figure in s.figures]
+        return [figure for s in self.report.sections for figure in s.figures]
 
     def frame(self, table: int = 0) -> pd.DataFrame:
         """One of `tables()` as a pandas data frame (the first, unless another is asked for).
@@ -135,13 +136,13 @@ class Result:
 
     def summary(self) -> str:
         """The main finding in words."""
-        return self._report().summary
+        return self.report.summary
 
     def page(self) -> str:
         """The whole page as HTML text: no script, no request."""
         from lmlab.pages.report import render_report
 
-        return render_report(self._report(), footer=made_by(self.environment))
+        return render_report(self.report, footer=made_by(self.environment))
 
     def save(
         self,
@@ -173,11 +174,15 @@ class Result:
             'style="width:100%;height:40em;border:1px solid #8884;border-radius:4px"></iframe>'
         )
 
-    def _views(self) -> Views:
+    @property
+    def view_module(self) -> Views:
+        """The module that shows results of this kind."""
         return cast(Views, importlib.import_module(self.views))
 
-    def _report(self) -> Report:
-        return self._views().report(self)
+    @cached_property
+    def report(self) -> Report:
+        """What the page shows; drawn once, however often its parts are asked for."""
+        return self.view_module.report(self)
 
 
 def read_values(path: Path) -> dict[str, Any]:

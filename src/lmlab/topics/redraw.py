@@ -6,16 +6,16 @@ other studies are plain values still, and shown by the functions below.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lmlab.durable import write_text
 from lmlab.errors import UserError
 from lmlab.pages.page import Part, Section, render_parts
 from lmlab.pages.text import cell
+from lmlab.pages.wording import capital
 from lmlab.results import PAGE, RESULTS, Result, made_by, read_values
 from lmlab.topics.arrow.family import mean_name, mean_words
 from lmlab.topics.arrow.findings import comparison_name, verdict
@@ -59,18 +59,14 @@ _IN_TOUR = {
     "arrow": _InTour(
         arrow_page, _arrow_rows, arrow_sections,
         lambda r: summary(r["cells"], r["means"]),
-        lambda r: " ".join(f"{_capital(verdict(cell))}." for cell in r["cells"]),
+        lambda r: " ".join(f"{capital(verdict(cell))}." for cell in r["cells"]),
     ),
     "towers": _InTour(
         towers_page, towers_rows, towers_sections,
         lambda r: towers_summary(r["parts"]),
-        lambda r: " ".join(f"{_capital(towers_verdict(part))}." for part in r["parts"]),
+        lambda r: " ".join(f"{capital(towers_verdict(part))}." for part in r["parts"]),
     ),
 }  # fmt: skip
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def tour_page(results: dict[str, Any]) -> str:
@@ -99,8 +95,7 @@ def _tour_part(values: dict[str, Any]) -> Part:
     if result is None:
         study = _IN_TOUR[values["study"]]
         return Part(values["heading"], study.summary(values), study.sections(values))
-    report = _views(result).report(result)
-    return Part(values["heading"], report.summary, report.sections)
+    return Part(values["heading"], result.report.summary, result.report.sections)
 
 
 def _tour_findings(results: dict[str, Any]) -> list[list[str]]:
@@ -123,12 +118,8 @@ def _typed(values: Mapping[str, Any], *, where: str) -> Result | None:
     return from_values({k: v for k, v in values.items() if k != "heading"}, where=where)
 
 
-def _views(result: Result) -> Any:
-    return importlib.import_module(result.views)
-
-
 def _headline(result: Result) -> str:
-    return _views(result).headline(result)
+    return cast(Any, result.view_module).headline(result)
 
 
 _STUDIES: dict[str, _Study] = {
