@@ -6,7 +6,7 @@ import html
 import importlib
 import json
 import typing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import hypothesis.extra.numpy as arrays
@@ -19,7 +19,8 @@ from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Clusters
 from lmlab.objectives.evaluate import position_edges
 from lmlab.results import Result
-from lmlab.topics.arrow.arrow import Arrow, arrow_of_time
+from lmlab.topics.arrow.arrow import Arrow, arrow_by_position, arrow_of_time
+from lmlab.topics.arrow.between_models import ModelsArrow
 from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
 from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.finetuning.options import FinetuneConfig
@@ -164,3 +165,19 @@ def test_a_result_that_is_saved_and_printed_is_drawn_once(tmp_path, monkeypatch)
     assert score.summary() in html.unescape((tmp_path / "report.html").read_text("utf-8"))
     assert len(score.figures()) == 2
     assert drawn == [score]
+
+
+def test_bins_where_nothing_is_lost_have_no_arrow_and_no_point():
+    """The page of two models put losses of all bins beside positions of those with an arrow."""
+    forward, backward = a_score(2), replace(a_score(2), order="backward")
+    for score in (forward, backward):
+        score.nats_Mb[:, 1] = 0.0
+    bins = arrow_by_position(
+        forward.nats_Mb, backward.nats_Mb, forward.cluster_M, forward.position_edges
+    )
+    assert len(bins) == forward.nats_Mb.shape[1] - 1
+    arrow = arrow_of_time(forward.nats_M, backward.nats_M, forward.cluster_M)
+    pair = ModelsArrow(arrow, bins, forward, backward)
+    np.testing.assert_allclose(forward.nats_per_token_b, [1.5, 0.0, 1.5, 1.5])
+    assert forward.nats_per_token_at([each.first for each in bins]).tolist() == [1.5, 1.5, 1.5]
+    assert len(pair.figures()) == 1

@@ -119,13 +119,17 @@ def reach(seeds: int | None, documents: int, *, models: str = "models") -> str:
 
     Empty where there are seeds and documents enough. `models` names what a seed trains.
     """
-    few = documents < MINIMUM_DOCUMENTS
-    where = "on these documents" if few else "on this text"
+    where = on_text(documents)
     if seeds == 1:
         return f" for these two {models} {where}"
     if seeds is not None and seeds < MINIMUM_SEEDS:
         return f" for these {seeds} pairs of {models} {where}"
-    return f" {where}" if few else ""
+    return f" {where}" if documents < MINIMUM_DOCUMENTS else ""
+
+
+def on_text(documents: int) -> str:
+    """The text that a finding about given models is about."""
+    return "on these documents" if documents < MINIMUM_DOCUMENTS else "on this text"
 
 
 def verdict(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS
+from collections.abc import Callable
+
+from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS, Interval
 
 
 def percent(value: float) -> str:
@@ -27,3 +29,12 @@ def amount_of_text(documents: int, unit: str, clusters: int | None = None) -> st
     few = "1 document" if documents == 1 else f"{documents} documents"
     count = "" if clusters is None else f"{clusters:,} "
     return f"{count}clusters ({unit}) of {few}, so for these documents only"
+
+
+def with_interval(interval: Interval, show: Callable[[float], str], unit: str = "") -> str:
+    """An estimate in `unit` with its bounds in brackets, each as `show` writes a number."""
+    text = f"{show(interval.estimate)}{unit}"
+    if interval.bounds is None:
+        return f"{text} (no interval)"
+    low, high = map(show, interval.bounds)
+    return f"{text} [{low}, {high}]"

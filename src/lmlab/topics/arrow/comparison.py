@@ -132,9 +132,6 @@ def _run_result(
     run: TrainedRun, scored: Score, by_position: Sequence[PositionArrow]
 ) -> dict[str, Any]:
     journal = read_journal(run.path / "journal.jsonl")
-    tokens_b = scored.tokens_Mb.sum(axis=0)
-    # the same bins as the arrow's, which has none where all losses are exactly zero
-    bin_b = np.searchsorted(scored.position_edges, [each.first for each in by_position])
     return {
         "run": run.name,
         "nats_per_token": scored.nats_per_token,
@@ -144,5 +141,6 @@ def _run_result(
             for record in journal
             if "validation_nats_per_token" in record
         ],
-        "by_position": (scored.nats_Mb.sum(axis=0)[bin_b] / tokens_b[bin_b]).tolist(),
+        # the same bins as the arrow's, which has none where all losses are exactly zero
+        "by_position": scored.nats_per_token_at([each.first for each in by_position]).tolist(),
     }

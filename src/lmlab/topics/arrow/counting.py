@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from lmlab.data.order import BACKWARD
-from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS, Interval
-from lmlab.numerics.verdicts import MINIMUM_SEEDS, Evidence, reach
+from lmlab.numerics.random_effects import Interval
+from lmlab.numerics.verdicts import MINIMUM_SEEDS, Evidence, on_text, reach
 from lmlab.pages.figures import Interval as Bar
 from lmlab.pages.figures import forest_plot
 from lmlab.pages.page import Section, Table
@@ -87,8 +87,8 @@ class Above:
                 return decided + reach(general.seeds, general.documents)
         if these.finding == "none":
             return "no interval"
-        where = "on these documents" if these.documents < MINIMUM_DOCUMENTS else "on this text"
-        return f"{_SAID.get(these.finding, 'not decided')}, for these models {where}"
+        said = _SAID.get(these.finding, "not decided")
+        return f"{said}, for these models {on_text(these.documents)}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

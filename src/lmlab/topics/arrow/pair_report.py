@@ -77,8 +77,16 @@ def _finding(result: ModelsArrow) -> str:
 
 def _position_figures(result: ModelsArrow) -> list[Figure]:
     long = result.forward.context > 64
+    # the arrow has no bin where all losses are exactly zero
+    firsts = [each.first for each in result.by_position]
     losses = [
-        Series(side, _middles(result), _by_position(score), colour=colour, dashed=colour > 0)
+        Series(
+            side,
+            _middles(result),
+            score.nats_per_token_at(firsts).tolist(),
+            colour=colour,
+            dashed=colour > 0,
+        )
         for colour, (side, score) in enumerate(_sides(result))
     ]
     gaps = [b - f for f, b in zip(losses[0].y, losses[1].y, strict=True)]
@@ -139,12 +147,6 @@ def _middle(position: PositionArrow) -> float:
 
 def _middles(result: ModelsArrow) -> list[float]:
     return [_middle(each) for each in result.by_position]
-
-
-def _by_position(score: Score) -> list[float]:
-    tokens_b = score.tokens_Mb.sum(axis=0)
-    nats_b = score.nats_Mb.sum(axis=0)
-    return [float(n / t) for n, t in zip(nats_b, tokens_b, strict=True) if t > 0]
 
 
 def _methods(result: ModelsArrow) -> str:

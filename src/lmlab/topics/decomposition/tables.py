@@ -6,6 +6,7 @@ from itertools import combinations
 
 from lmlab.numerics.random_effects import Interval
 from lmlab.pages.page import Table
+from lmlab.pages.wording import with_interval
 from lmlab.topics.decomposition.applying import AppliedMapping
 from lmlab.topics.decomposition.of_models import Embeddings, ModelsDecomposition
 from lmlab.topics.decomposition.similarity import Null
@@ -14,11 +15,9 @@ from lmlab.topics.decomposition.zoo import ZooDecomposition
 
 def interval_text(interval: Interval) -> str:
     """An R2 with its interval."""
-    estimate = r2_text(interval.estimate)
-    if interval.bounds is None:
-        return f"{estimate} (no interval)"
-    # never broken across lines
-    return f"{estimate} {bounds_text(interval)}".replace(" ", "\u00a0")
+    text = with_interval(interval, r2_text)
+    # bounds are never broken across lines
+    return text if interval.bounds is None else text.replace(" ", "\u00a0")
 
 
 def bounds_text(interval: Interval) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lmlab.numerics.frequency import decile_name
 from lmlab.numerics.random_effects import Interval
 from lmlab.pages.page import Table
-from lmlab.pages.wording import percent
+from lmlab.pages.wording import percent, with_interval
 from lmlab.topics.encoding.dynamics import Captured, Dynamics, Snapshot
 from lmlab.topics.encoding.encoding import DecileError, EncodingFit, Sparsity
 from lmlab.topics.encoding.of_model import EncodingResult
@@ -106,11 +106,7 @@ def explained(fit: EncodingFit) -> str:
 
 def interval(value: Interval, digits: int = 4) -> str:
     """An estimate with its interval."""
-    text = f"{value.estimate:.{digits}g}"
-    if value.bounds is None:
-        return f"{text} (no interval)"
-    low, high = value.bounds
-    return f"{text} [{low:.{digits}g}, {high:.{digits}g}]"
+    return with_interval(value, lambda number: f"{number:.{digits}g}")
 
 
 def edit_name(edit: Effect | Steering) -> str:

@@ -7,6 +7,7 @@ from lmlab.numerics.verdicts import Evidence, verdict
 from lmlab.pages.figures import Interval, forest_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
+from lmlab.pages.wording import capital
 from lmlab.studies.provenance import to_repeat
 from lmlab.topics.finetuning.metrics import Finetuning, TaskResult
 from lmlab.topics.finetuning.options import FinetuneConfig
@@ -57,7 +58,7 @@ def _section(task: TaskResult) -> Section:
         f"{task.training_texts:,} texts to train on, {task.selection_texts:,} to choose the "
         f"checkpoint, {task.reported_texts:,} reported."
     )
-    notes = [f"{note[0].upper()}{note[1:]}." for note in task.notes]
+    notes = [f"{capital(note)}." for note in task.notes]
     figures = [_figure(task, name) for name in task.metrics]
     return Section(task.task, [texts, *notes], figures=figures, tables=[seeds_table(task)])
 

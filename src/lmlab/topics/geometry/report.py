@@ -15,7 +15,7 @@ from lmlab.pages.figures import Series, line_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import number
-from lmlab.pages.wording import amount_of_text, signed
+from lmlab.pages.wording import amount_of_text, capital, signed
 from lmlab.topics.geometry.geometry import Geometry, Norms
 
 
@@ -229,7 +229,7 @@ def _norm_figures(result: Geometry) -> list[Figure]:
         series,
         x_label="tenth of the vocabulary by frequency (1 rarest, 10 most frequent)",
         y_label="norm of the embedding",
-        finding=f"{finding[0].upper()}{finding[1:]}.",
+        finding=f"{capital(finding)}.",
         alt="Mean norm of embeddings in each tenth of the vocabulary, sorted by frequency.",
         caption="Lines: means. Bands: the middle half of the tokens. Each tenth has as many tokens "
         "of the vocabulary; counts are of the training split.",

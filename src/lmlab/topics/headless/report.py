@@ -9,7 +9,7 @@ import numpy as np
 from lmlab.config import to_mapping
 from lmlab.pages.page import Section, Table
 from lmlab.pages.report import Report
-from lmlab.pages.wording import amount_of_text
+from lmlab.pages.wording import amount_of_text, capital
 from lmlab.studies.provenance import to_repeat
 from lmlab.topics.headless.arms import ARMS, HEADLESS, REFERENCE
 from lmlab.topics.headless.comparison import Headless, VocabularyResult
@@ -100,7 +100,7 @@ def _finding(part: VocabularyResult) -> str:
     return (
         f"Vocabulary {part.vocabulary:,}, after {tokens:,} tokens ({seeds}, {tokens / weights:.3g} "
         f"a parameter of the tied model), against cross-entropy with the same prior. "
-        f"{findings[0].upper()}{findings[1:]}. {lead(part.curves, weights)}"
+        f"{capital(findings)}. {lead(part.curves, weights)}"
     )
 
 

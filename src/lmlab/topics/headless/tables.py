@@ -16,7 +16,7 @@ from lmlab.numerics.verdicts import Evidence, holm
 from lmlab.numerics.verdicts import verdict as words_of
 from lmlab.pages.page import Table
 from lmlab.pages.text import Rounded
-from lmlab.pages.wording import percent, signed
+from lmlab.pages.wording import percent, signed, with_interval
 from lmlab.topics.headless.arms import ARMS, REFERENCE
 from lmlab.topics.headless.comparison import RowResult, VocabularyResult
 
@@ -53,11 +53,7 @@ def perplexity(row: RowResult) -> float:
 
 def difference_text(difference: Interval, unit: str = "") -> str:
     """A difference in `unit`, to three decimals, with its interval."""
-    text = f"{signed(difference.estimate, 3)}{unit}"
-    if difference.bounds is None:
-        return f"{text} (no interval)"
-    low, high = difference.bounds
-    return f"{text} [{signed(low, 3)}, {signed(high, 3)}]"
+    return with_interval(difference, lambda value: signed(value, 3), unit)
 
 
 def heads_table(parts: Sequence[VocabularyResult]) -> Table:

@@ -16,6 +16,7 @@ Shapes: M windows, b bins of positions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -83,6 +84,16 @@ class Score(Result, kind="score", views="lmlab.topics.scoring.score_report"):
     @property
     def tokens_Mb(self) -> np.ndarray:
         return tokens_by_position(self.tokens_M, self.position_edges)
+
+    @property
+    def nats_per_token_b(self) -> np.ndarray:
+        """Of each bin of positions; nan where no window reaches."""
+        tokens_b = self.tokens_Mb.sum(axis=0)
+        return np.where(tokens_b > 0, self.nats_Mb.sum(axis=0) / np.maximum(tokens_b, 1), np.nan)
+
+    def nats_per_token_at(self, first: Sequence[int]) -> np.ndarray:
+        """`nats_per_token_b` of the bins that begin at these positions."""
+        return self.nats_per_token_b[np.searchsorted(self.position_edges, first)]
 
     @property
     def tokens(self) -> int:

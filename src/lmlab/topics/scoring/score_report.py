@@ -9,7 +9,7 @@ from lmlab.pages.figures import Interval as Row
 from lmlab.pages.figures import Series, forest_plot, line_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
-from lmlab.pages.wording import amount_of_text
+from lmlab.pages.wording import amount_of_text, capital
 from lmlab.topics.scoring.score import Score
 
 _MOST_DOCUMENTS = 30  # of a forest plot; of more, those with the most tokens
@@ -73,19 +73,18 @@ def _finding(result: Score) -> str:
         f"{bytes_too}; 95 % interval {_range(result.interval)}."
     )
     if result.interval.note and result.interval.bounds is not None:
-        text += f" {result.interval.note[0].upper()}{result.interval.note[1:]}."
+        text += f" {capital(result.interval.note)}."
     return text if result.loss_note is None else f"{text}\n\nNote: {result.loss_note}."
 
 
 def _position_figure(result: Score) -> Figure:
     edges = result.position_edges
-    tokens_b = result.tokens_Mb.sum(axis=0)
-    nats_b = result.nats_Mb.sum(axis=0) / np.maximum(tokens_b, 1)
-    seen = tokens_b > 0
+    seen = ~np.isnan(result.nats_per_token_b)
+    nats_b = result.nats_per_token_b[seen]
     middle_b = ((edges[:-1] + edges[1:] - 1) / 2 + 1)[seen]
-    first, last = nats_b[seen][0], nats_b[seen][-1]
+    first, last = nats_b[0], nats_b[-1]
     return line_plot(
-        [Series("", middle_b.tolist(), nats_b[seen].tolist())],
+        [Series("", middle_b.tolist(), nats_b.tolist())],
         x_label="position in the window, in the order of reading",
         y_label="nats per token",
         finding=f"The loss goes from {first:.2f} nats at the first positions of a window to "
@@ -151,6 +150,6 @@ def _methods(result: Score) -> str:
     over = amount_of_text(result.clusters.documents, result.cluster_unit, result.clusters.clusters)
     return (
         f"{result.windows:,} windows of up to {result.context:,} tokens, {result.tokens:,} tokens "
-        f"scored, each once. {result.conditions[0].upper()}{result.conditions[1:]}. The interval "
+        f"scored, each once. {capital(result.conditions)}. The interval "
         f"is over {over}. Bits per byte are total nats / ln 2 / UTF-8 bytes of the text."
     )

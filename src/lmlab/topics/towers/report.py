@@ -16,7 +16,7 @@ from lmlab.numerics.frequency import rank_correlation
 from lmlab.numerics.verdicts import Evidence, holm, power_words, reach
 from lmlab.pages.figures import Interval, Points, forest_plot, scatter_plot
 from lmlab.pages.page import Figure, Passage, Section, Table, render_page
-from lmlab.pages.wording import amount_of_text, signed
+from lmlab.pages.wording import amount_of_text, capital, signed
 from lmlab.results import made_by
 from lmlab.studies.provenance import to_repeat
 from lmlab.topics.towers.options import TowersStudyConfig
@@ -129,7 +129,7 @@ def summary(parts: Sequence[dict[str, Any]]) -> str:
         secondary = _secondary(part)
         lines.append(
             f"{where}Do cooperative towers divide labour beyond the same towers with separate "
-            f"losses? {_upper(verdict(part))}."
+            f"losses? {capital(verdict(part))}."
         )
         lines.append(
             f"Of use? Sending each type to its tower saves {signed(gain['cooperative'], 4)} nats "
@@ -154,10 +154,6 @@ def _gain(gain: dict[str, Any], adjusted: float) -> str:
         f"difference {signed(found.estimate, 4)} [{signed(found.low, 4)}, {signed(found.high, 4)}] "
         f"over runs, adjusted p = {p_value(adjusted)}"
     )
-
-
-def _upper(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _control(part: dict[str, Any]) -> str:
@@ -301,7 +297,7 @@ def _scatters(part: dict[str, Any]) -> list[Figure]:
                 _clouds(arm, "first", "second"),
                 x_label="preference for tower 1 in the first run, nats",
                 y_label="preference in the second run, nats",
-                finding=f"{_upper(label)}: the preferences of two runs correlate by "
+                finding=f"{capital(label)}: the preferences of two runs correlate by "
                 f"{signed(agreement, 2)} on average.",
                 alt=f"Preference of each type in one run of {label} against another run.",
                 caption="A point a type, shrunken and adjusted for difficulty and frequency. The "
