@@ -81,7 +81,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     from lmlab.topics.scoring.options import EvalConfig
 
     config = from_command_line(EvalConfig, arguments, program="lmlab eval", leading=("--model",))
-    store_of_head(config.head, config.store)
+    store = store_of_head(config.head, config.store)
     check_models(config.model)
     check_store(config.store, "validation")
     check_vocabulary(config.store, config.model)
@@ -101,7 +101,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     lm = open_with_head(
         config.model,
         config.head,
-        store=store_of_head(config.head, config.store),
+        store=store,
         device=use_device(config.device),
         objective=config.objective,
     )

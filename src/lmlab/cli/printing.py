@@ -53,13 +53,6 @@ def use_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
     return device
 
 
-def print_values(values: dict[str, Any]) -> None:
-    """Named values as a table of two columns."""
-    print_table(
-        ["", ""], [[key.replace("_", " "), as_text(value)] for key, value in values.items()]
-    )
-
-
 def as_text(value: Any) -> str:
     """A value as a cell of a table."""
     if isinstance(value, float):
@@ -76,33 +69,37 @@ def options_of(config: Any) -> dict[str, Any]:
     return options
 
 
+def folder_of(command: str, config: Any) -> Path:
+    """Where a command's results go: `config.out`, or a folder below lab/results by its options."""
+    digested = digest(options_of(config))[:8]
+    return config.out or Path("lab") / "results" / f"{command}-{digested}"
+
+
 def write_results(command: str, config: Any, values: dict[str, Any]) -> Path:
-    """Writes results.json to `config.out`, or below lab/results; returns the folder.
+    """Writes results.json to `folder_of` the command; returns the folder.
 
     Of several processes, the first writes.
     """
     from lmlab.durable import write_json
 
-    options = options_of(config)
-    out = config.out or Path("lab") / "results" / f"{command}-{digest(options)[:8]}"
+    out = folder_of(command, config)
     if not is_first():
         return out
-    write_json(out / "results.json", {"command": command, "options": options, **values})
-    print(f"results: {out / 'results.json'}")
+    write_json(out / RESULTS, {"command": command, "options": options_of(config), **values})
+    print(f"results: {out / RESULTS}")
     return out
 
 
 def show(command: str, config: Any, result: Result) -> Path:
-    """Saves a command's result and its page in `config.out`, or below lab/results, and prints it;
-    returns the folder.
+    """Saves a command's result and its page in `folder_of` the command, and prints it; returns the
+    folder.
 
     Of several processes, the first writes.
     """
-    options = options_of(config)
-    out = config.out or Path("lab") / "results" / f"{command}-{digest(options)[:8]}"
+    out = folder_of(command, config)
     if not is_first():
         return out
-    result.save(out, command=command, options=options)
+    result.save(out, command=command, options=options_of(config))
     print_result(result, out)
     return out
 

@@ -77,10 +77,7 @@ def check_vocabulary(path: Path | None, *names: str) -> None:
     for name in names:
         folder = _folder(name)
         if folder is not None and _other_tokenizer(folder, store):
-            raise UserError(
-                f"{path} was made with another tokenizer than {name}. Prepare the text with this "
-                f"model's: lmlab prepare --tokenizer.kind pretrained --tokenizer.name {folder}"
-            )
+            raise store.made_with_another(name, folder)
 
 
 def _other_tokenizer(folder: Path, store: TokenStore) -> bool:

@@ -287,6 +287,13 @@ class TokenStore:
             raise UserError(f"{self.path}: no split '{name}'; it has {', '.join(known)}")
         return Split(self, name, known[name])
 
+    def made_with_another(self, model: str, tokenizer: str | Path) -> UserError:
+        """The refusal of a model, whose tokenizer lies at `tokenizer`, that reads other ids."""
+        return UserError(
+            f"{self.path} was made with another tokenizer than {model}. Prepare the text with this "
+            f"model's: lmlab prepare --tokenizer.kind pretrained --tokenizer.name {tokenizer}"
+        )
+
     def __repr__(self) -> str:
         return f"TokenStore({str(self.path)!r})"
 

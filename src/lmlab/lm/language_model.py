@@ -1,6 +1,6 @@
 """The only door to a model: a checkpoint, a run, a folder or a Hub name becomes a `LanguageModel`.
 
-A model is a model with its tokenizer, objective, order, head and context, ready to analyse. For
+It has its weights, tokenizer, objective, order, head and context, and is ready to analyse. For
 lmlab's own checkpoints all of that stands in `lmlab.json`; a model from elsewhere is tried out
 (`models.behaviour`): one whose later tokens move no earlier logit is causal, any other masked.
 
@@ -99,11 +99,7 @@ class LanguageModel:
         """`UserError` unless `store` was made with this model's tokenizer."""
         made_with = store.manifest["tokenizer_fingerprint"]
         if made_with != self.tokenizer.fingerprint:
-            raise UserError(
-                f"{store.path} was made with another tokenizer than {self.name}. Prepare the text "
-                f"with this model's: lmlab prepare --tokenizer.kind pretrained --tokenizer.name "
-                f"{self.model.name_or_path}"
-            )
+            raise store.made_with_another(self.name, self.model.name_or_path)
 
 
 def open_model(

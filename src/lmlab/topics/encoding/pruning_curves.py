@@ -79,7 +79,7 @@ class Parameters:
 
 
 def pruned_parameters(lm: LanguageModel, share: float, *, way: Way) -> Parameters:
-    """The parameters of the model's model, and of that which `write_pruned` would write."""
+    """The parameters of the transformers model, and of that which `write_pruned` would write."""
     head = lm.model.get_output_embeddings()
     vocabulary, width = head.weight.shape
     kept = width - round(share * width)
@@ -321,7 +321,7 @@ def chosen_weights(lm: LanguageModel, chosen: ChosenHead) -> NarrowWeights:
 
 
 def narrow_model(lm: LanguageModel, weights: NarrowWeights) -> Any:
-    """The model's model with a head of fewer dimensions. `UserError` as `with_narrow_head`."""
+    """The transformers model with a head of fewer dimensions. `UserError` as `with_narrow_head`."""
 
     def tensor(array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array))

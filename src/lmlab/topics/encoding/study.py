@@ -17,16 +17,15 @@ from functools import partial
 
 import numpy as np
 
-from lmlab.config import digest, from_mapping
+from lmlab.config import digest
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.data.store import TokenStore
-from lmlab.durable import from_json, write_json
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.progress import Bar, say
-from lmlab.results import plain
 from lmlab.studies.corpora import corpus_labels, open_corpus
+from lmlab.studies.kept import kept
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
 from lmlab.studies.run_requests import placed, text_run
@@ -173,14 +172,16 @@ def _kept(
                list(config.shares), *([] if config.dynamics else ["at its end"]),
                "encoding 6"]  # fmt: skip
     file = run.path / "analyses" / f"encoding-{digest(decided)[:12]}.json"
-    try:
-        return from_mapping(AnalysedModel, from_json(file.read_bytes()), where=str(file))
-    except (FileNotFoundError, ValueError):
-        pass
+    return kept(file, AnalysedModel, lambda: _analysed(config, store, name, run, raw))
+
+
+def _analysed(
+    config: EncodingStudyConfig, store: TokenStore, name: str, run: TrainedRun, raw: bool
+) -> AnalysedModel:
     say(f"analysing {name}{', embedding alone' if raw else ''}, vocabulary {store.vocabulary:,}")
     lm = open_model(run.checkpoint, raw_head=raw)
     measured = measure(lm, store, max_windows=config.windows)
-    analysed = AnalysedModel(
+    return AnalysedModel(
         name=name,
         label=ARMS[name].label + (", embedding alone" if raw else ""),
         raw=raw,
@@ -198,8 +199,6 @@ def _kept(
         if "headless" in name and not raw
         else (),
     )  # fmt: skip
-    write_json(file, plain(analysed))
-    return analysed
 
 
 def _dynamics(config: EncodingStudyConfig, store: TokenStore, run: TrainedRun) -> Dynamics:

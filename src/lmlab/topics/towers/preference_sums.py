@@ -120,7 +120,7 @@ def same_tower_twice(one: PreferenceSums, other: PreferenceSums) -> PreferenceSu
 
 
 def towers_of(lm: LanguageModel) -> TwoTower:
-    """The model's model; `UserError` unless it has two towers with a distribution each."""
+    """The transformers model; `UserError` unless it has two towers with a distribution each."""
     model = lm.model
     if not isinstance(model, TwoTower) or model.view is not None:
         raise UserError(f"{lm.name} is not a model of two towers")
