@@ -43,6 +43,21 @@ def parquet(texts, key="text") -> bytes:
 
 @pytest.mark.parametrize("kind", ["", ".gz", ".zst"])
 @pytest.mark.parametrize("make", [jsonl, parquet])
+def test_a_file_that_is_written_while_it_is_read_is_refused(tmp_path, make, kind):
+    """What is read then is neither of the two texts."""
+    path = tmp_path / f"a.{make.__name__}{kind}"
+    content = compress(make(["one", "two"]), kind)
+    path.write_bytes(content)
+    documents = read_corpus(CorpusConfig(source=(str(path),)))
+    assert next(documents).text == "one"
+    with path.open("ab") as file:
+        file.write(content)
+    with pytest.raises(UserError, match=r"a\..* changed while it was being read; run the command"):
+        list(documents)
+
+
+@pytest.mark.parametrize("kind", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("make", [jsonl, parquet])
 def test_a_document_a_line_or_row(tmp_path, make, kind):
     path = tmp_path / f"texts.{make.__name__}{kind}"
     path.write_bytes(compress(make(TEXTS), kind))

@@ -393,9 +393,19 @@ def _format(path: Path, formats: Sequence[str]) -> str:
 
 
 @contextmanager
+def _unchanged(path: Path) -> Iterator[None]:
+    """`UserError` for a file that is written while the block reads it."""
+    before = path.stat()
+    yield
+    after = path.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise UserError(f"{path} changed while it was being read; run the command again")
+
+
+@contextmanager
 def _open(path: Path, reading: Reading | None = None) -> Iterator[IO[bytes]]:
     """The content of a file, decompressed; `reading` is told the digest of the file's own bytes."""
-    with open(path, "rb", buffering=0) as raw:
+    with _unchanged(path), open(path, "rb", buffering=0) as raw:
         hashing = _HashingFile(raw)
         stored = io.BufferedReader(hashing, buffer_size=_CHUNK)
         try:
@@ -682,10 +692,16 @@ def valid_text(value: Any, what: str) -> str:
 def _read_parquet(
     path: Path, config: CorpusConfig, name: str, reading: Reading
 ) -> Iterator[Document]:
+    with _unchanged(path):
+        yield from _parquet_documents(path, config, name, reading)
+
+
+def _parquet_documents(
+    path: Path, config: CorpusConfig, name: str, reading: Reading
+) -> Iterator[Document]:
     import pyarrow.parquet
 
     source: Any = str(path)
-    before = path.stat()
     if path.suffix.lower() in COMPRESSIONS:
         with _open(path, reading) as file:
             source = io.BytesIO(file.read())
@@ -710,9 +726,6 @@ def _read_parquet(
             if text is not None:
                 yield Document(f"{name}#{row}", text)
             row += 1
-    after = path.stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise UserError(f"{path} changed while it was being read; run the command again")
 
 
 def _read_hub(source: str, config: CorpusConfig, reading: Reading) -> Iterator[Document]:
