@@ -99,6 +99,9 @@ def test_keywords_fill_sections_where_that_is_clear():
         from_keywords(TrainConfig, {"store": "s", "learnin_rate": 1.0}, where="train")
     with pytest.raises(UserError, match="train: steps: expected int"):
         from_keywords(TrainConfig, {"store": "s", "steps": "many"}, where="train")
+    for number in (float("nan"), "inf"):
+        with pytest.raises(UserError, match=r"--optimizer.learning-rate .* must be finite"):
+            from_keywords(TrainConfig, {"store": "s", "learning_rate": number}, where="train")
     with pytest.raises(UserError, match=r"could be .* or .*; write which"):
         from_keywords(TrainConfig, {"store": "s", "name": "x", "path": "y"}, where="train")
 

@@ -1,4 +1,4 @@
-"""The public functions: what a notebook calls, and what the commands of the same names call.
+"""The public functions: what a notebook calls. Commands of the same names measure the same.
 
 `import lmlab` shows all of them (`lmlab.__init__` loads this module when one is first used).
 
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lmlab.config import from_keywords
 from lmlab.errors import UserError
+from lmlab.topics.encoding.options import PruneConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -350,7 +351,7 @@ def prune(
     store: AnyStore,
     *,
     share: float | None = None,
-    shares: Sequence[float] = (0.1, 0.3, 0.5),
+    shares: Sequence[float] = PruneConfig.shares,
     windows: int | None = 64,
     **options: Any,
 ) -> PruneResult:
