@@ -122,9 +122,9 @@ def _position_figures(result: ModelsArrow) -> list[Figure]:
                 y_label="relative arrow, % (positive: forward is easier)",
                 finding=f"{_clear(told)} of {len(told)} bins of positions have an interval that "
                 "excludes zero; each interval is for its bin alone, so some would by chance.",
-                alt="Relative arrow by position in the window, with intervals over text.",
-                caption="Band: 95 % intervals over text, for these two models. Where the sum of "
-                "both losses is next to nothing, the bin is left out.",
+                alt="Relative arrow by position in the window, with intervals.",
+                caption=f"Band: 95 % intervals ({result.arrow.basis}), for these two models. Where "
+                "the sum of both losses is next to nothing, the bin is left out.",
                 log_x=long,
                 horizontal=[("no difference", 0.0)],
             )

@@ -37,13 +37,15 @@ def tables(result: Score) -> list[Table]:
         *(_row(name, part) for name, part in result.by_source()),
     ]
     columns = ["text", "nats per token", "95 % interval", "bits per byte", "tokens", "documents"]
-    over = "over text, for this one model"
     documents = Table(
         ["document", "nats per token", "tokens"],
         [[name, f"{nats:.4f}", tokens] for name, nats, tokens in _documents(result)],
         "Loss of each document.",
     )
-    return [Table(columns, rows, f"Loss on {result.split} of {result.store}; {over}."), documents]
+    return [
+        Table(columns, rows, f"Loss on {result.split} of {result.store}, for this one model."),
+        documents,
+    ]
 
 
 def _row(name: str, score: Score) -> list[str | float | int]:
