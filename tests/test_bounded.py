@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from lmlab.errors import UserError
-from lmlab.numerics.bounded import positive_ratio_interval, within
+from lmlab.numerics.bounded import (
+    positive_ratio_interval,
+    share_bounds,
+    share_interval,
+    unless_all_agree,
+    within,
+)
 from lmlab.numerics.random_effects import two_way_interval, two_way_ratio
 
 
@@ -86,3 +93,46 @@ def test_shares_end_at_their_bounds():
     assert (cut.low, cut.high, cut.estimate) == (made.low, 1, made.estimate)
     few = two_way_interval(np.ones((1, 3)))
     assert within(few, 0, 1) == few
+
+
+def test_the_ends_of_a_share_are_where_it_would_just_be_rejected():
+    """Wilson's definition: the shares whose own standard error puts the seen one at t."""
+    for share, n in ((0.5, 30), (0.9, 12), (1.0, 5), (0.0, 400)):
+        error = np.sqrt(share * (1 - share) / n)
+        t = stdtrit(n - 1, 0.975)
+        for end in share_bounds(share, error, n - 1, units=n, level=0.95):
+            if end not in (0, 1):
+                assert abs(share - end) == pytest.approx(t * np.sqrt(end * (1 - end) / n))
+
+
+@pytest.mark.parametrize(("truth", "alike"), [(0.02, 0.0), (0.98, 0.0), (0.05, 0.3), (0.5, 0.3)])
+def test_a_share_of_0_or_1_is_not_certain(truth, alike):
+    """Was: standard error 0 where all items agree, an interval of one point that covers nothing.
+    20 sets of 5 items whose own shares have a beta law with intraclass correlation `alike`."""
+    rng = np.random.default_rng(0)
+    strength = (1 - alike) / alike if alike else np.inf
+    covered = []
+    for _ in range(1500):
+        own_C = rng.beta(truth * strength, (1 - truth) * strength, 20) if alike else truth
+        seen = two_way_interval(rng.binomial(5, own_C, 20)[None] / 5)
+        interval = share_interval(seen)
+        assert interval.low is not None
+        assert interval.high is not None
+        assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
+        assert interval.low < interval.high
+        assert seen.low is not None
+        assert seen.high is not None
+        covered.append([i.low <= truth <= i.high for i in (interval, seen)])  # pyright: ignore
+    ours, symmetric = np.mean(covered, axis=0)
+    assert ours > 0.93
+    assert ours > symmetric - 0.01
+    if truth in (0.02, 0.98):
+        assert symmetric < 0.89
+
+
+def test_agreement_of_all_has_no_bounds():
+    made = two_way_interval(np.ones((2, 8)))
+    assert (made.low, made.high) == (1, 1)
+    cut = unless_all_agree(made, np.ones((2, 8)))
+    assert (cut.bounds, cut.estimate, cut.basis) == (None, 1, "none")
+    assert unless_all_agree(made, np.arange(3)) is made

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import stdtrit
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
@@ -28,6 +31,7 @@ from lmlab.objectives import from_record
 from lmlab.objectives.classification import WholeText, label_criterion, outputs_for
 from lmlab.run_folders.checkpoint import checkpoints, newest_checkpoint
 from lmlab.topics.finetuning.classify import reported_outputs
+from lmlab.topics.finetuning.metrics import task_result
 from lmlab.topics.finetuning.options import FinetuneConfig
 from lmlab.topics.finetuning.study import run_finetune
 from lmlab.topics.registry import read_result
@@ -348,6 +352,35 @@ def test_a_study_compares_models_with_intervals_and_resumes(text_store, tmp_path
     page.unlink()
     assert main(["report", "--study", str(tmp_path / "out")]) == 0
     assert page.read_bytes() == drawn
+
+
+def test_intervals_stay_in_the_range_of_their_metric():
+    """Was: symmetric ones, an F1 of 0.97 with an end of 1.06; a perfect classifier was certain."""
+    rng = np.random.default_rng(0)
+    true_N = np.array([example.label for example in task().reported])
+    outputs_NC = np.where(np.eye(2)[true_N.astype(int)] > 0, 1.0, 0.0)
+    slips = [outputs_NC.copy() for _ in range(3)]
+    for slip in slips:
+        slip[rng.integers(len(true_N))] = (0.5, 0.5)
+    perfect, unlike = ([o] * 3 for o in (outputs_NC, 1 - outputs_NC))
+    chosen = SimpleNamespace(name="r", checkpoint=Path("step-1"), path=Path("nowhere"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lmlab.topics.finetuning.metrics.read_journal", lambda _: [{"step": 1}])
+        given: Any = [[(chosen, o) for o in outputs] for outputs in (perfect, slips, unlike)]
+        made = task_result(
+            dataclasses.replace(task(), metrics=("accuracy", "f1", "matthews")), "abc", given
+        ).models
+    for model in made:
+        for name, interval in model.metrics.items():
+            assert interval.bounds is None or interval.bounds[0] < interval.bounds[1]
+            low, high = interval.bounds or (0, 0)
+            assert -(name == "matthews") <= low <= high <= 1
+    n, t2 = len(true_N), stdtrit(len(true_N) - 1, 0.975) ** 2
+    assert made[0].metrics["accuracy"].bounds == (pytest.approx(n / (n + t2)), 1)
+    assert made[0].metrics["f1"].bounds is None
+    assert "the same value" in made[0].metrics["matthews"].note
+    assert made[2].difference is not None
+    assert made[2].difference["accuracy"].bounds is None
 
 
 def test_mistakes_are_named(text_store, tmp_path, parents):

@@ -14,6 +14,7 @@ import lmlab
 from helpers import id_store, journal, mixed_store, run_folder, tiny_training
 from lmlab.cli import main
 from lmlab.config import digest
+from lmlab.config.model import ModelConfig
 from lmlab.data.mixture import LONGEST_PERIOD, PERIOD, MixedWindows, slots, source_shares
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import key, keyed_bijection
@@ -339,6 +340,26 @@ def test_a_cached_score_knows_its_sources(store_of_three, run_of_three):
         )
     assert made == kept
     assert len(kept.by_source()) == 3
+
+
+def test_a_kept_score_states_its_own_reading(store_of_three, tmp_path):
+    """Was: "each token from BOS and those before it" for every run whose score was kept."""
+    run = train(
+        tiny_training(
+            store_of_three, tmp_path / "run", objective="masked",
+            model=ModelConfig(architecture="bert", layers=1, heads=2, width=16),
+        )
+    )  # fmt: skip
+    with track("scoring", None, "tokens") as bar:
+        made, kept = (
+            cached_score(
+                run, store_of_three, split="validation", context=CONTEXT, max_windows=2,
+                order="forward", bar=bar,
+            )
+            for _ in range(2)
+        )  # fmt: skip
+    assert made == kept
+    assert kept.conditions.startswith("each token once, in 7 passes")
 
 
 def test_a_source_without_text_in_the_split_is_left_out(tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import stdtrit
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import CausalLMOutput
 
@@ -29,7 +30,13 @@ from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.full import FullCrossEntropy
 from lmlab.topics.scoring.tasks_of_runs import compared
-from lmlab.topics.scoring.zero_shot import Estimate, credit, mean_of_sets, zero_shot
+from lmlab.topics.scoring.zero_shot import (
+    Estimate,
+    credit,
+    mean_of_sets,
+    mean_over_grouped_items,
+    zero_shot,
+)
 from lmlab.training.loop import train
 
 P = (0.5, 0.25, 0.125, 0.125)  # of the symbols a, b, c, d
@@ -226,6 +233,11 @@ def test_lambada(unigram):
     perplexity = made.metrics["perplexity"]
     assert perplexity.value == pytest.approx(2**1.75)
     assert perplexity.standard_error == pytest.approx(2**1.75 * error)
+    t = stdtrit(3, 0.975)
+    assert made.metrics["nats_per_word"].interval == pytest.approx(
+        (nats.mean() - t * error, nats.mean() + t * error)
+    )
+    assert np.log(perplexity.interval) == pytest.approx(made.metrics["nats_per_word"].interval)
     backward = zero_shot(lm_of(Unigram(P), "backward"), Task("lambada", "somewhere", words, 4))
     assert backward.metrics["perplexity"].value == pytest.approx(2**1.75)
     assert "accuracy" not in backward.metrics
@@ -246,6 +258,21 @@ def test_perfect_and_hopeless():
     wrong = zero_shot(strong, choices(*[(D, (B, A, C), 0)] * 5))
     assert right.metrics["accuracy"] == Estimate(1.0, 0.0, 5)
     assert wrong.metrics["accuracy"] == Estimate(0.0, 0.0, 5)
+    # was: a standard error of 0, as if other items could not be wrong; here t^2 / (n + t^2)
+    t2 = stdtrit(4, 0.975) ** 2
+    assert right.metrics["accuracy"].interval == (pytest.approx(5 / (5 + t2)), 1.0)
+    assert wrong.metrics["accuracy"].interval == (0.0, pytest.approx(t2 / (5 + t2)))
+    # one unit a set where items come in sets, in the command and over seeds alike
+    sets = np.repeat([str(c) for c in range(6)], 50)
+    t2 = stdtrit(5, 0.975) ** 2
+    grouped = mean_over_grouped_items(np.ones(300), sets.tolist())
+    task = choices(*[(D, (A, B), 0)] * 300, groups=sets.tolist())
+    over_seeds = compared([{"accuracy": np.ones(300)}] * 2, [{"accuracy": np.ones(300)}] * 2,
+                          task=task)["accuracy"]  # fmt: skip
+    for made in (grouped.interval, over_seeds.value.bounds):
+        assert made == pytest.approx((6 / (6 + t2), 1.0))
+    assert over_seeds.difference is not None
+    assert over_seeds.difference.bounds is None
 
 
 def test_what_cannot_be_told_apart_is_chance_wherever_the_answer_stands():
@@ -314,7 +341,7 @@ def test_the_command(run, files, tmp_path, capsys, text_store):
     out = tmp_path / "out"
     assert main(["eval", str(run), "--tasks", *files, "--out", str(out), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("perplexity", "standard error", "syntax", "per byte"))
+    assert all(word in printed for word in ("perplexity", "95 % interval", "syntax", "per byte"))
     made = json.loads((out / "results.json").read_text())
     assert made["command"] == "eval"
     assert made["head"] == "tied + fixed log-unigram bias"

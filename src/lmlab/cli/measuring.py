@@ -119,13 +119,15 @@ def evaluate(arguments: Sequence[str]) -> None:
     }
     write_results("eval", config, values)
     print_table(
-        ["task", "part", "metric", "", "standard error", "items", "sets"],
+        ["task", "part", "metric", "", "95 % interval", "items", "sets"],
         [
             [
                 one.task,
                 part,
                 name,
-                *(as_text(v) for v in (e.value, e.standard_error, e.items)),
+                as_text(e.value),
+                "–" if e.interval is None else "[{}, {}]".format(*map(as_text, e.interval)),
+                as_text(e.items),
                 "" if e.sets is None else as_text(e.sets),
             ]
             for one in made

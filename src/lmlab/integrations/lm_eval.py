@@ -41,7 +41,7 @@ from lmlab.lm.likelihood import (
 )
 from lmlab.lm.sampling import check_continues, continuations
 from lmlab.progress import say
-from lmlab.topics.scoring.zero_shot import Estimate, Metrics, ZeroShot
+from lmlab.topics.scoring.zero_shot import Estimate, Metrics, Scale, ZeroShot
 
 try:
     from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
@@ -285,6 +285,15 @@ def _metrics(values: Mapping[str, Any], unknown: set[str], items: int) -> Metric
         error = values.get(f"{metric}_stderr,{selection}")
         name = metric if selection == "none" else f"{metric} ({selection})"
         made[name] = Estimate(
-            float(value), float(error) if isinstance(error, int | float) else None, items
+            float(value),
+            float(error) if isinstance(error, int | float) else None,
+            items,
+            scale=_scale(metric),
         )
     return made
+
+
+def _scale(metric: str) -> Scale:
+    if metric.startswith(("acc", "exact_match")):
+        return "share"
+    return "positive" if metric.endswith("perplexity") else "any"

@@ -28,6 +28,10 @@ from scipy.stats import rankdata
 from lmlab.errors import UserError
 
 MetricName = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
+RANGES = {
+    name: (0.0, 1.0) if name in ("accuracy", "f1") else (-1.0, 1.0) for name in get_args(MetricName)
+}
+"""The least and the greatest value of each metric."""
 
 _CHUNK = 1 << 18
 _Float = NDArray[np.float64]
@@ -37,7 +41,7 @@ _Counts = NDArray[np.int64]
 def metric(
     name: str, predicted_N: ArrayLike, true_N: ArrayLike, *, classes: int | None = None
 ) -> float:
-    """A metric by its name: 0 to 1 for accuracy and F1, -1 to 1 for the correlations.
+    """A metric by its name, in its range (`RANGES`).
 
     `classes` is the number of classes of the task, by default as many as the highest number seen
     asks for, at least two. It matters to F1 alone (see above).

@@ -5,6 +5,7 @@ Notable:
   and text, are the cells of the two-way layout of `numerics.random_effects`. For the accuracy they
   are right and wrong answers themselves.
 - The difference of two models is paired by text and by seed.
+- No interval leaves the range of its metric (`numerics.bounded`).
 
 Shapes: S seeds, N reported texts, C classes.
 """
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmlab.data.labelled import LabelledTask
-from lmlab.numerics.classification import metric, pseudo_values
+from lmlab.numerics.bounded import share_interval, unless_all_agree, within
+from lmlab.numerics.classification import RANGES, metric, pseudo_values
 from lmlab.numerics.random_effects import Interval, two_way_interval
 from lmlab.objectives.classification import predictions
 from lmlab.results import Result
@@ -96,11 +98,11 @@ def task_result(
         models=tuple(
             ModelOnTask(
                 name=name,
-                metrics={m: two_way_interval(v) for m, v in of_model.items()},
+                metrics={m: _interval(m, v) for m, v in of_model.items()},
                 by_seed={m: tuple(v.mean(axis=1).tolist()) for m, v in of_model.items()},
                 difference=None
                 if of_model is values[0]
-                else {m: two_way_interval(v - values[0][m]) for m, v in of_model.items()},
+                else {m: _difference(m, v - values[0][m]) for m, v in of_model.items()},
                 runs=tuple(run.name for run, _ in of_seed),
                 chosen_step=tuple(
                     int(run.checkpoint.name.removeprefix("step-")) for run, _ in of_seed
@@ -112,6 +114,20 @@ def task_result(
             for name, of_model, of_seed in zip(names, values, classifiers, strict=True)
         ),
     )
+
+
+def _interval(name: str, values_SN: np.ndarray) -> Interval:
+    """Of a metric by its pseudo-values, within its range."""
+    interval = two_way_interval(values_SN)
+    if name == "accuracy":
+        return share_interval(interval)
+    return within(unless_all_agree(interval, values_SN), *RANGES[name])
+
+
+def _difference(name: str, values_SN: np.ndarray) -> Interval:
+    low, high = RANGES[name]
+    interval = unless_all_agree(two_way_interval(values_SN), values_SN)
+    return within(interval, low - high, high - low)
 
 
 def _values(

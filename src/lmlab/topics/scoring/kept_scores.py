@@ -14,7 +14,6 @@ from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.durable import check_seal, packed, sealed, write_bytes
 from lmlab.lm.calibrated_head import Head, open_with_head
-from lmlab.objectives.causal import Causal
 from lmlab.progress import Bar
 from lmlab.topics.scoring.score import Score, score, scored_bytes
 from lmlab.topics.scoring.window_sources import window_sources
@@ -35,19 +34,20 @@ def cached_score(
     head: Head = "own",
     held_out: str = "validation",
 ) -> Score:
-    """The score of a causal run's last checkpoint, kept beside it as safetensors.
+    """The score of a run's last checkpoint, kept beside it as safetensors.
 
     `head` is that of `open_with_head`, calibrated on the split `held_out`.
     """
     source = store.split(split)
     windows = evaluation_windows(source, context, max_windows=max_windows)
-    decided = [run.identity, store.fingerprint, split, context, max_windows, "score 6"]
+    decided = [run.identity, store.fingerprint, split, context, max_windows, "score 7"]
     if head != "own":
         decided += [head, held_out if head == "calibrated" else None]
     key = digest(decided)
     path = run.path / "scores" / f"{split}-{key[:12]}.safetensors"
-    arrays = _read(path)
-    if arrays is not None:
+    kept = _read(path)
+    if kept is not None:
+        arrays, conditions = kept
         bar.skip(float(windows.length_M.sum()))
         return Score(
             model=str(run.path),
@@ -57,7 +57,7 @@ def cached_score(
             context=context,
             cluster_unit=windows.cluster_unit,
             clusters=windows.clusters,
-            conditions=f"{Causal.conditions}; windows begin with {store.tokenizer.begins_with}",
+            conditions=conditions,
             text_bytes=scored_bytes(source, arrays["tokens_M"]),
             loss_note=source.loss_note,
             sources=window_sources(source, windows.start_M),
@@ -68,14 +68,19 @@ def cached_score(
         )
     lm = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
     made = score(lm, store, split=split, context=context, max_windows=max_windows, bar=bar)
-    write_bytes(path, sealed(packed({name: getattr(made, name) for name in _ARRAYS})))
+    kept_arrays = {name: getattr(made, name) for name in _ARRAYS}
+    # what each token was scored from, as the model that was opened says it
+    kept_arrays["conditions"] = np.frombuffer(made.conditions.encode(), np.uint8)
+    write_bytes(path, sealed(packed(kept_arrays)))
     return replace(made, model=str(run.path))
 
 
-def _read(path: Path) -> dict[str, np.ndarray] | None:
-    """The kept arrays; None where there are none, or where they are damaged and must be redone."""
+def _read(path: Path) -> tuple[dict[str, np.ndarray], str] | None:
+    """The kept arrays and the conditions; None where there are none, or they are damaged and must
+    be redone."""
     try:
         arrays = load(check_seal(path.read_bytes()))
-    except (FileNotFoundError, SafetensorError, ValueError):
+        conditions = bytes(arrays.pop("conditions")).decode()
+    except (FileNotFoundError, SafetensorError, ValueError, KeyError):
         return None
-    return arrays if set(arrays) == set(_ARRAYS) else None
+    return (arrays, conditions) if set(arrays) == set(_ARRAYS) else None

@@ -10,7 +10,7 @@ Shapes: S seeds, N items, C sets or items.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task
 from lmlab.durable import check_seal, packed, sealed, write_bytes
 from lmlab.lm.calibrated_head import Head, open_with_head
-from lmlab.numerics.bounded import within
+from lmlab.numerics.bounded import share_interval, unless_all_agree
 from lmlab.numerics.random_effects import Clusters, Interval, two_way_interval, two_way_ratio
 from lmlab.topics.scoring.zero_shot import zero_shot
 from lmlab.training.loop import TrainedRun
@@ -88,8 +88,7 @@ def compared(
 
 
 def _interval(values_SN: np.ndarray, task: Task, share: str = "") -> Interval:
-    """Without bounds where all values are the same, which says nothing of others (no last word of
-    500 guessed is not an accuracy of exactly 0)."""
+    """Of a share (a metric named accuracy), or of a mean that has no bounds."""
     sets = task.sets
     if sets is None:
         interval = two_way_interval(values_SN)
@@ -103,8 +102,5 @@ def _interval(values_SN: np.ndarray, task: Task, share: str = "") -> Interval:
             else two_way_ratio(sums_SC, counts_SC)
         )
     if share.startswith("accuracy"):
-        interval = within(interval, 0, 1)
-    if values_SN.min() == values_SN.max():
-        note = "no interval: the same value for every item"
-        return replace(interval, low=None, high=None, standard_error=None, basis="none", note=note)
-    return interval
+        return share_interval(interval)
+    return unless_all_agree(interval, values_SN)

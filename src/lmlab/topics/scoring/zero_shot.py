@@ -25,14 +25,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
+from scipy.special import stdtrit
 
 from lmlab.data.tasks import LastWord, MinimalPair, MultipleChoice, Task
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
 from lmlab.lm.likelihood import Likelihoods, Method, Request, log_likelihoods, reading_notes
+from lmlab.numerics.bounded import share_bounds
 from lmlab.numerics.random_effects import MINIMUM_CLUSTERS, Clusters, two_way_ratio
 from lmlab.progress import Bar
 
@@ -41,6 +43,10 @@ _SETS = (
     "its items, which are often from one template and no independent texts"
 )
 _LARGEST_EXPONENT = 700.0  # of a perplexity that is still a float
+
+
+Scale = Literal["share", "positive", "any"]
+"""Where a figure can lie: 0 to 1, above 0, anywhere."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,21 @@ class Estimate:
     items: int
     sets: int | None = None
     """How many sets the standard error is over; None where it is over items."""
+    scale: Scale = "share"
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """At 95 %; None without a standard error."""
+        error, units = self.standard_error, self.sets or self.items
+        if error is None or units < 2:
+            return None
+        if self.scale == "share":
+            return share_bounds(self.value, error, units - 1, units=units, level=0.95)
+        half = float(stdtrit(units - 1, 0.975)) * error
+        if self.scale == "positive":
+            factor = math.exp(half / self.value)
+            return self.value / factor, self.value * factor
+        return self.value - half, self.value + half
 
 
 Metrics = Mapping[str, Estimate]
@@ -106,7 +127,7 @@ class ZeroShot:
 
 
 def _plain(metrics: Metrics) -> dict[str, Any]:
-    return {name: asdict(estimate) for name, estimate in metrics.items()}
+    return {name: {**asdict(e), "interval": e.interval} for name, e in metrics.items()}
 
 
 def zero_shot(
@@ -126,11 +147,11 @@ def zero_shot(
     return _choices(lm, task, cast(Sequence[MultipleChoice], task.items), batch, bar)
 
 
-def mean_estimate(values_N: np.ndarray) -> Estimate:
+def mean_estimate(values_N: np.ndarray, scale: Scale = "share") -> Estimate:
     """The mean and its standard error, s / sqrt(n); of zeros and ones the binomial one."""
     n = len(values_N)
     error = float(values_N.std(ddof=1) / math.sqrt(n)) if n > 1 else None
-    return Estimate(float(values_N.mean()), error, n)
+    return Estimate(float(values_N.mean()), error, n, scale=scale)
 
 
 def mean_of_sets(estimates: Sequence[Estimate]) -> Estimate:
@@ -200,11 +221,11 @@ def _lambada(
     if found.method == "pseudo-log-likelihood":
         notes.append("each token of the word was given its others: not comparable with causal")
     values["nats_per_word"] = -found.nats_N
-    nats = mean_estimate(values["nats_per_word"])
+    nats = mean_estimate(values["nats_per_word"], "any")
     if nats.value < _LARGEST_EXPONENT:
         perplexity = math.exp(nats.value)
         error = None if nats.standard_error is None else perplexity * nats.standard_error
-        metrics["perplexity"] = Estimate(perplexity, error, nats.items)
+        metrics["perplexity"] = Estimate(perplexity, error, nats.items, scale="positive")
     metrics["nats_per_word"] = nats
     return _result(lm, task, requests, found, metrics, values, notes=tuple(notes))
 
