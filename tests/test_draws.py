@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +93,23 @@ def test_several_matrices_of_a_level_are_one_row_over_matrices(finished):
     assert rows[-1][1] == level_words(level)
     assert "95 % over 3 matrices as they come, seeds 1 to 3" in rows[-1][1]
     assert ONE_MATRIX[:60] in page  # linear:3:2:4 is one matrix by name
+
+
+def test_a_level_has_the_verdict_of_every_other_comparison(finished):
+    """Was words of its own: no bound where nothing was decided, and a verdict from two matrices."""
+    (level,) = levels(finished[1]["cells"])
+
+    def said(values):
+        return level_words(replace(level, difference=mean_over_draws(np.array(values)[:, None])))
+
+    assert said([0.1, 0.11, 0.12]).startswith("forward is easier; backward is +0.1100 nats")
+    assert said([-0.1, -0.11, -0.12]).startswith("backward is easier; ")
+    assert said([0.1, 0.1001]).startswith("forward is easier for these 2 matrices; ")
+    low, high = stats.t.interval(0.95, 2, loc=0.2, scale=stats.sem([0.1, 0.1, 0.4]))
+    assert low < 0
+    assert said([0.1, 0.1, 0.4]).startswith(
+        f"not decided: any difference is below {high:.4f} nats per token with 95 %; "
+    )
 
 
 def test_matrices_of_a_level_share_no_seed(finished):

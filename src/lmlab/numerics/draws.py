@@ -28,6 +28,7 @@ class DrawnMean:
     estimate: float
     low: float
     high: float
+    standard_error: float
     level: float
     draws: int
     seeds: int
@@ -50,12 +51,14 @@ def mean_over_draws(values_DS: ArrayLike, *, level: float = 0.95) -> DrawnMean:
     mean_D = values.mean(axis=1)
     between = float(mean_D.var(ddof=1))
     within = float(values.var(axis=1, ddof=1).mean()) if seeds > 1 else None
-    half = float(stdtrit(draws - 1, (1 + level) / 2)) * math.sqrt(between / draws)
+    error = math.sqrt(between / draws)
+    half = float(stdtrit(draws - 1, (1 + level) / 2)) * error
     estimate = float(mean_D.mean())
     return DrawnMean(
         estimate=estimate,
         low=estimate - half,
         high=estimate + half,
+        standard_error=error,
         level=level,
         draws=draws,
         seeds=seeds,

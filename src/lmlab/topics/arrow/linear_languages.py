@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from lmlab.numerics.draws import DrawnMean, mean_over_draws
+from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS
+from lmlab.numerics.verdicts import MINIMUM_SEEDS, Evidence, verdict
 from lmlab.pages.figures import Interval, forest_plot
 from lmlab.pages.page import Section, Table
 from lmlab.pages.wording import percent, signed
@@ -85,18 +87,27 @@ def _level(name: str, label: str, order: str, cells: Sequence[dict[str, Any]]) -
 def level_words(level: Level) -> str:
     """What the matrices of a level show, with its reach."""
     found, drawn = level.difference, level.matrices
-    if found.low > 0:
-        said = "forward is easier"
-    elif found.high < 0:
-        said = f"{level.order} is easier"
-    else:
-        said = "not decided"
+    said = verdict(
+        _evidence(found),
+        above="forward is easier",
+        below=f"{level.order} is easier",
+        size=lambda value: f"{value:.4f} nats per token",
+    )
+    few = f" for these {found.draws} matrices" if found.draws < MINIMUM_SEEDS else ""
     return (
-        f"{said}: {level.order} is {signed(found.estimate, 4)} nats per token further above the "
+        f"{said}{few}; {level.order} is {signed(found.estimate, 4)} nats per token further above the "
         f"floor than forward [{signed(found.low, 4)}, {signed(found.high, 4)}] (relative arrow "
         f"{percent(level.relative.estimate)}; 95 % over {found.draws} matrices as they come, seeds "
         f"{drawn[0]} to {drawn[-1]}, {found.seeds} training seed(s) each)"
     )
+
+
+def _evidence(mean: DrawnMean) -> Evidence:
+    """Of a mean over matrices: its seeds are inside them, and a language has any amount of text."""
+    return Evidence(
+        mean.estimate, mean.low, mean.high, mean.standard_error, mean.draws - 1,
+        seeds=None, documents=MINIMUM_DOCUMENTS,
+    )  # fmt: skip
 
 
 def levels_section(cells: Sequence[dict[str, Any]]) -> Section:
@@ -117,7 +128,7 @@ def levels_section(cells: Sequence[dict[str, Any]]) -> Section:
         finding=f"{found[0].name}: {level_words(found[0])}."
         if len(found) == 1
         else f"The interval over matrices excludes zero at "
-        f"{sum(not (f.difference.low <= 0 <= f.difference.high) for f in found)} of {len(found)} "
+        f"{sum(_evidence(f.difference).finding != 'undecided' for f in found)} of {len(found)} "
         "levels.",
         alt="Difference of the excess over the floor at each level, with intervals over matrices.",
         caption="Points: means over the matrices of a level. Bars: 95 % intervals over matrices "
