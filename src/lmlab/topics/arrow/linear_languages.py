@@ -95,8 +95,8 @@ def level_words(level: Level) -> str:
     )
     few = f" for these {found.draws} matrices" if found.draws < MINIMUM_SEEDS else ""
     return (
-        f"{said}{few}; {level.order} is {signed(found.estimate, 4)} nats per token further above the "
-        f"floor than forward [{signed(found.low, 4)}, {signed(found.high, 4)}] (relative arrow "
+        f"{said}{few}; {level.order} is {signed(found.estimate, 4)} nats per token further above "
+        f"the floor than forward [{signed(found.low, 4)}, {signed(found.high, 4)}] (relative arrow "
         f"{percent(level.relative.estimate)}; 95 % over {found.draws} matrices as they come, seeds "
         f"{drawn[0]} to {drawn[-1]}, {found.seeds} training seed(s) each)"
     )
