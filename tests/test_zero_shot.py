@@ -237,6 +237,7 @@ def test_lambada(unigram):
     assert made.metrics["nats_per_word"].interval == pytest.approx(
         (nats.mean() - t * error, nats.mean() + t * error)
     )
+    assert perplexity.interval is not None
     assert np.log(perplexity.interval) == pytest.approx(made.metrics["nats_per_word"].interval)
     backward = zero_shot(lm_of(Unigram(P), "backward"), Task("lambada", "somewhere", words, 4))
     assert backward.metrics["perplexity"].value == pytest.approx(2**1.75)
