@@ -11,7 +11,7 @@ import json
 import pytest
 
 from helpers import tiny_training
-from lmlab.cli import COMMANDS, encoding, main, measuring, studies, training
+from lmlab.cli import COMMANDS, main, running
 from lmlab.config import from_command_line, to_mapping
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import ParentConfig
@@ -115,8 +115,7 @@ def test_the_options_of_a_command_are_in_its_results(name, places, tmp_path, mon
         measure("decompose", places, tmp_path / "decomposed")
         (weights,) = (tmp_path / "decomposed").glob("*.safetensors")
         places = {**places, "WEIGHTS": str(weights)}
-    for module in (encoding, measuring, studies, training):
-        monkeypatch.setattr(module, "from_command_line", remembered)
+    monkeypatch.setattr(running, "from_command_line", remembered)
     values = measure(name, places, tmp_path / "out")
     (config,) = read
     where = "results" if name == "doctor" else "out"

@@ -12,6 +12,7 @@ Notable:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from lmlab.errors import UserError
 from lmlab.topics.encoding.options import PruneConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
     AnyModel: TypeAlias = "LanguageModel | Run | str | Path"
     AnyStore: TypeAlias = "TokenStore | str | Path"
+    Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+    Head: TypeAlias = Literal["own", "raw", "calibrated"]
+    Objective: TypeAlias = Literal["auto", "causal", "masked"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Run:
 
         return pd.DataFrame(read_journal(self.path / "journal.jsonl"))
 
-    def model(self, *, device: Literal["auto", "cpu", "cuda"] = "auto") -> LanguageModel:
+    def model(self, *, device: Device = "auto") -> LanguageModel:
         """The model of the newest checkpoint, ready to analyse."""
         return load(self.path, device=device)
 
@@ -127,9 +131,11 @@ def load(
     model: AnyModel | Any,
     tokenizer: Any = None,
     *,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    objective: Literal["auto", "causal", "masked"] = "auto",
-    raw_head: bool = False,
+    device: Device = "auto",
+    objective: Objective = "auto",
+    head: Head = "own",
+    store: AnyStore | None = None,
+    split: str = "validation",
 ) -> LanguageModel:
     """Opens a language model, ready to analyse: float32, evaluation mode.
 
@@ -139,7 +145,8 @@ def load(
         tokenizer: the tokenizer object of such a model object.
         device: "auto" takes a GPU where there is one.
         objective: insists on one way to read the model; "auto" finds out.
-        raw_head: leaves out the output bias that lmlab gave a headless model.
+        head: "raw" leaves out the output bias that lmlab gave a headless model; "calibrated" fits
+            two scalars on a split of `store`.
 
     Raises `UserError` where it cannot be found, is damaged, or is no language model.
 
@@ -147,10 +154,15 @@ def load(
     >>> lm.context, lm.order
     (16, 'forward')
     """
-    from lmlab.lm.language_model import LanguageModel, from_transformers, open_model
+    from lmlab.lm.calibrated_head import open_with_head
+    from lmlab.lm.language_model import LanguageModel, from_transformers
     from lmlab.training.hardware import keep_freed_memory, resolve_device
 
     if isinstance(model, LanguageModel):
+        if (device, objective, head) != ("auto", "auto", "own"):
+            raise UserError(
+                f"{model.name} is open already: device, objective and head are for load(NAME, ...)"
+            )
         return model
     keep_freed_memory()
     path = model.path if isinstance(model, Run) else model
@@ -162,7 +174,10 @@ def load(
         raise UserError(
             f"load({str(path)!r}): a saved model brings its own tokenizer; leave it out"
         )
-    return open_model(path, device=resolve_device(device), objective=objective, raw_head=raw_head)
+    return open_with_head(
+        path, head, store=None if store is None else _store(store), held_out=split,
+        device=resolve_device(device), objective=objective,
+    )  # fmt: skip
 
 
 def score(
@@ -172,12 +187,19 @@ def score(
     split: str = "validation",
     context: int | None = None,
     windows: int | None = None,
+    batch: int | None = None,
+    head: Head = "own",
+    objective: Objective = "auto",
+    device: Device = "auto",
 ) -> Score:
     """How well a model predicts a split of a store: nats per token and bits per byte.
 
     Args:
         context: tokens of a window (default: the longest that fits, at most 1024).
         windows: a fixed random sample of so many windows (default: all).
+        batch: windows at a time; does not change the score.
+        head, objective, device: how a model is opened that is given by its name (`load`); a
+            calibrated head is fitted on the validation split (on test, where that is scored).
 
     Raises `UserError` for a store of another tokenizer, or a context that does not fit.
 
@@ -186,9 +208,12 @@ def score(
     """
     from lmlab.topics.scoring.score import score as score_store
 
-    return score_store(
-        load(model), _store(store), split=split, context=context, max_windows=windows
-    )
+    opened = _store(store)
+    lm = load(
+        model, head=head, store=opened, split=_other_split(split), objective=objective,
+        device=device,
+    )  # fmt: skip
+    return score_store(lm, opened, split=split, context=context, batch=batch, max_windows=windows)
 
 
 def geometry(
@@ -198,6 +223,7 @@ def geometry(
     split: str = "validation",
     context: int | None = None,
     windows: int | None = 256,
+    device: Device = "auto",
 ) -> Geometry:
     """How a model's embeddings and hidden states fill their space, and its loss by frequency.
 
@@ -208,7 +234,10 @@ def geometry(
     """
     from lmlab.topics.geometry.geometry import geometry as measure
 
-    return measure(load(model), _store(store), split=split, context=context, max_windows=windows)
+    return measure(
+        load(model, device=device), _store(store), split=split, context=context,
+        max_windows=windows,
+    )  # fmt: skip
 
 
 def arrow(
@@ -219,6 +248,7 @@ def arrow(
     split: str = "test",
     context: int | None = None,
     windows: int | None = None,
+    device: Device = "auto",
 ) -> ModelsArrow:
     """The arrow of time between a forward and a backward model, paired on the same windows.
 
@@ -230,19 +260,20 @@ def arrow(
     from lmlab.topics.arrow.between_models import arrow_of_models
 
     return arrow_of_models(
-        load(forward), load(backward), _store(store),
+        load(forward, device=device), load(backward, device=device), _store(store),
         split=split, context=context, max_windows=windows,
     )  # fmt: skip
 
 
 def prefer(
-    towers: AnyModel,
+    model: AnyModel,
     store: AnyStore,
     *,
     split: str = "validation",
     context: int | None = None,
     windows: int | None = None,
     seed: int = 0,
+    device: Device = "auto",
 ) -> Preference:
     """Which types of token each of two towers predicts better.
 
@@ -254,8 +285,8 @@ def prefer(
 
     opened = _store(store)
     sums = preference_sums(
-        load(towers), opened, split=split, context=context, max_windows=windows,
-        held_out="test" if split == "validation" else "validation",
+        load(model, device=device), opened, split=split, context=context, max_windows=windows,
+        held_out=_other_split(split),
     )  # fmt: skip
     return preference(sums, Vocabulary.of(opened), seed=seed)
 
@@ -305,6 +336,8 @@ def encoding(
     windows: int | None = 256,
     ridge: float = 0.0,
     rotations: int = 5,
+    head: Literal["own", "raw"] = "own",
+    device: Device = "auto",
 ) -> EncodingResult:
     """How the output embedding holds the mean probability of tokens (Cho et al. 2025).
 
@@ -316,25 +349,27 @@ def encoding(
     from lmlab.topics.encoding.of_model import encode
 
     return encode(
-        load(model), _store(store), split=split, context=context, max_windows=windows,
-        ridge=ridge, rotations=rotations,
+        load(model, head=head, device=device), _store(store), split=split, context=context,
+        max_windows=windows, ridge=ridge, rotations=rotations,
     )  # fmt: skip
 
 
 def steer(
     model: AnyModel,
-    factors: Mapping[str, float],
+    factors: Mapping[str, float] | Sequence[str],
     store: AnyStore,
     *,
+    other: AnyStore | None = None,
     windows: int | None = 256,
     **options: Any,
 ) -> SteeringResult:
     """Scales the mean probability of tokens by editing their output embeddings, and measures it.
 
     Args:
-        factors: a factor for each token's text, such as `{" the": 0.5}`.
+        factors: a factor for each token's text, such as `{" the": 0.5}` or `[" the=0.5"]`.
         store: its validation split is where the factors are to hold.
-        **options: `method`, `exact`, `ridge`, `untie`, `context`, `other`, as of
+        other: a store of other text, for side effects out of domain.
+        **options: `method`, `exact`, `ridge`, `untie`, `context`, as of
             `topics.encoding.steering_effects.steering_effects`.
 
     Raises `UserError` for a text that is not one token, or a tied head without `untie=True`.
@@ -342,8 +377,12 @@ def steer(
     from lmlab.topics.encoding.steering_effects import parse_factors, steering_effects
 
     opened = load(model)
-    given = parse_factors(opened, [f"{text}={factor}" for text, factor in factors.items()])
-    return steering_effects(opened, _store(store), given, max_windows=windows, **options)
+    if isinstance(factors, Mapping):
+        factors = [f"{text}={factor}" for text, factor in factors.items()]
+    return steering_effects(
+        opened, _store(store), parse_factors(opened, factors), max_windows=windows,
+        other=None if other is None else _store(other), **options,
+    )  # fmt: skip
 
 
 def prune(
@@ -352,6 +391,7 @@ def prune(
     *,
     share: float | None = None,
     shares: Sequence[float] = PruneConfig.shares,
+    other: AnyStore | None = None,
     windows: int | None = 64,
     **options: Any,
 ) -> PruneResult:
@@ -360,14 +400,16 @@ def prune(
     Args:
         share: the share of the dimensions for the smaller model that `write_pruned` writes.
         shares: those of the curves.
-        **options: `way`, `untie`, `replacement`, `margin`, `context`, `prompts`, `other`, as of
+        other: a store of other text, for effects out of domain.
+        **options: `way`, `untie`, `replacement`, `margin`, `context`, `prompts`, as of
             `topics.encoding.pruning_curves.prune`.
     """
     from lmlab.topics.encoding.pruning_curves import prune as measure
 
     return measure(
-        load(model), _store(store), shares=shares, share=share, max_windows=windows, **options
-    )
+        load(model), _store(store), shares=shares, share=share, max_windows=windows,
+        other=None if other is None else _store(other), **options,
+    )  # fmt: skip
 
 
 def dynamics(
@@ -421,14 +463,16 @@ def sample(
     return [text.text for text in texts]
 
 
-def export(model: AnyModel, out: str | Path) -> Path:
+def export(
+    model: AnyModel, out: str | Path, *, head: Head = "own", store: AnyStore | None = None
+) -> Path:
     """Writes a model as a standard transformers folder, its output bias included; returns it.
 
-    Raises `UserError` where `out` exists.
+    `head` and `store` as for `load`. Raises `UserError` where `out` exists.
     """
     from lmlab.lm.export import export_model
 
-    return export_model(load(model), Path(out))
+    return export_model(load(model, head=head, store=store), Path(out))
 
 
 def runs(folder: str | Path = "lab") -> pd.DataFrame:
@@ -476,6 +520,11 @@ def _name(model: AnyModel) -> str:
     if isinstance(model, str | Path):
         return str(model)
     return str(model.path) if isinstance(model, Run) else model.name
+
+
+def _other_split(split: str) -> str:
+    """The held-out split that calibration may see where `split` is scored."""
+    return "test" if split == "validation" else "validation"
 
 
 def _store(store: AnyStore) -> TokenStore:

@@ -1,7 +1,6 @@
 """Commands. No logic: each parses its options, calls one function and prints what it returns.
 
-Notable: rooms that need torch are imported inside the command, so that `lmlab --help` and a
-mistyped option answer at once.
+The table of them is `lmlab.cli.commands`.
 """
 
 from __future__ import annotations
@@ -10,45 +9,12 @@ import difflib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 
-from lmlab.cli import encoding, measuring, studies, training
+from lmlab.cli.commands import COMMANDS, usage
 from lmlab.errors import UserError
 from lmlab.processes import is_first, leave, rank, world
-
-USAGE = """lmlab: a laboratory for language models
-
-  lmlab prepare         text to a token store
-  lmlab train           train a model on a store; the same command resumes
-  lmlab doctor          what a training run will cost here; options as for train
-  lmlab score           nats per token and bits per byte of a model on a store
-  lmlab geometry        shape of embeddings and hidden states, loss by frequency
-  lmlab encode          how the output embedding encodes token probability
-  lmlab steer           scale tokens' probabilities by editing output embeddings
-  lmlab prune           remove dimensions of the output embedding; a smaller head
-  lmlab dynamics        when in training the output embedding encodes frequency
-  lmlab eval            LAMBADA, BLiMP, multiple choice and lm-eval's tasks, zero-shot
-  lmlab finetune        classifiers on labelled texts, from any model, with intervals
-  lmlab sample          text from a model
-  lmlab export          a model as a standard transformers folder
-  lmlab embed           text to rows of hidden states, any models
-  lmlab decompose       how much of a model is a linear combination of others
-  lmlab apply           map cheap embeddings to an expensive model's
-  lmlab prefer          which types of token each of two towers predicts better
-  lmlab arrow           compare a forward and a backward model on a store
-  lmlab plan            seeds, documents and tokens that it takes to see a difference
-  lmlab study arrow     train both directions and measure the arrow of time
-  lmlab study headless  train with and without a softmax, and compare the heads
-  lmlab study towers    which tokens two towers with one prediction take
-  lmlab study decomposition
-                        how much of each of a zoo of models is in the others
-  lmlab study encoding  train models and see how their embeddings hold probability
-  lmlab report          draw the report of a finished study again
-  lmlab tour            a small edition of the studies, in a few minutes
-
-Each command has --help, and --config FILE reads its options from TOML. Studies and finetune are
-shared by processes with --worker, started on Slurm with --submit FILE; --status says how far."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
-        print(USAGE)
+        print(usage())
         return 0
     if given[0] == "--version":
         from lmlab import __version__
@@ -82,24 +48,27 @@ def _run(arguments: Sequence[str] | None) -> int:
         print(f"lmlab {__version__}")
         return 0
     if given[0] == "study" and (len(given) == 1 or given[1] in ("-h", "--help")):
-        studies_of = ", ".join(sorted(n.split()[1] for n in COMMANDS if n.startswith("study ")))
-        print(f"lmlab study NAME ...: one of {studies_of}. Each has --help")
+        names = sorted(name.split()[1] for name in COMMANDS if name.startswith("study "))
+        print(f"lmlab study NAME ...: one of {', '.join(names)}. Each has --help")
         return 0
     name = " ".join(given[:2]) if given[0] == "study" else given[0]
     command = COMMANDS.get(name)
     if command is None:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean 'lmlab {near[0]}'?" if near else ""
-        print(f"lmlab: unknown command '{name}'{hint}\n\n{USAGE}", file=sys.stderr)
+        print(f"lmlab: unknown command '{name}'{hint}\n\n{usage()}", file=sys.stderr)
         return 2
+    from lmlab.cli.running import run
+
     try:
-        if world() > 1 and name not in BY_MANY:
+        if world() > 1 and not command.processes:
+            many = ", ".join(sorted(each.name for each in COMMANDS.values() if each.processes))
             raise UserError(
                 f"runs in one process, and torchrun started {world()}: start it without. "
-                f"By many processes: {', '.join(sorted(BY_MANY))}"
+                f"By many processes: {many}"
             )
         with nullcontext() if is_first() else _silence():
-            command(given[len(name.split()) :])
+            run(command, given[len(name.split()) :])
     except UserError as error:
         where = "" if is_first() else f" (process {rank()})"
         print(f"lmlab {name}{where}: {error}", file=sys.stderr)
@@ -118,36 +87,3 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _silence() -> Iterator[None]:
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         yield
-
-
-BY_MANY = {"train", "score", "encode", "embed", "decompose", "prefer"}
-"""Commands that several processes (torchrun) do together."""
-
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "prepare": training.prepare,
-    "train": training.train,
-    "doctor": training.doctor,
-    "score": measuring.score,
-    "geometry": measuring.geometry,
-    "encode": encoding.encode,
-    "steer": encoding.steer,
-    "prune": encoding.prune,
-    "dynamics": encoding.dynamics,
-    "eval": measuring.evaluate,
-    "finetune": studies.finetune,
-    "sample": training.sample,
-    "export": training.export,
-    "embed": measuring.embed,
-    "decompose": measuring.decompose,
-    "apply": measuring.apply,
-    "arrow": measuring.arrow,
-    "plan": studies.plan,
-    "study arrow": studies.study_arrow,
-    "study headless": studies.study_headless,
-    "study decomposition": studies.study_decomposition,
-    "prefer": measuring.prefer,
-    "study towers": studies.study_towers,
-    "study encoding": studies.study_encoding,
-    "report": studies.report,
-    "tour": studies.tour,
-}

@@ -1,90 +1,26 @@
-"""Commands that measure models.
+"""Commands that measure models and do more than one function of the face.
 
-Each parses its options, calls one function and prints what it returns. Rooms that need torch are
+Each gets its options, and returns a result or prints what it found. Rooms that need torch are
 imported inside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from lmlab.cli.printing import (
-    as_text,
-    print_table,
-    show,
-    store_of_head,
-    use_device,
-    write_results,
-)
-from lmlab.cli.refusals import check_models, check_store, check_vocabulary, opening
-from lmlab.config import from_command_line
+from lmlab.cli.printing import as_text, print_table, show, use_device, write_results
+from lmlab.cli.refusals import check_models, opening
 from lmlab.errors import UserError
 from lmlab.processes import is_first
-from lmlab.topics.arrow.options import ArrowPairConfig
-from lmlab.topics.geometry.options import GeometryConfig
-from lmlab.topics.scoring.options import ScoreConfig
+from lmlab.topics.decomposition.options import ApplyConfig, DecomposeConfig, EmbedConfig
+from lmlab.topics.scoring.options import EvalConfig
+from lmlab.topics.towers.options import PreferConfig
+
+if TYPE_CHECKING:
+    from lmlab.topics.decomposition.of_models import Embeddings
 
 
-def score(arguments: Sequence[str]) -> None:
-    config = from_command_line(ScoreConfig, arguments, program="lmlab score")
-    check_models(config.model)
-    check_store(config.store, config.split)
-    check_vocabulary(config.store, config.model)
-    opening(config.model)
-    from lmlab.data.store import TokenStore
-    from lmlab.lm.calibrated_head import open_with_head
-    from lmlab.topics.scoring.score import score
-
-    store = TokenStore(config.store)
-    lm = open_with_head(
-        config.model,
-        config.head,
-        store=store,
-        held_out="test" if config.split == "validation" else "validation",
-        device=use_device(config.device),
-        objective=config.objective,
-    )
-    result = score(
-        lm,
-        store,
-        split=config.split,
-        context=config.context,
-        batch=config.batch,
-        max_windows=config.windows,
-    )
-    show("score", config, result)
-
-
-def geometry(arguments: Sequence[str]) -> None:
-    config = from_command_line(
-        GeometryConfig, arguments, program="lmlab geometry", leading=("--model",)
-    )
-    check_models(config.model)
-    check_store(config.store, config.split)
-    check_vocabulary(config.store, config.model)
-    opening(config.model)
-    from lmlab.data.store import TokenStore
-    from lmlab.lm.language_model import open_model
-    from lmlab.topics.geometry.geometry import geometry
-
-    result = geometry(
-        open_model(config.model, device=use_device(config.device)),
-        TokenStore(config.store),
-        split=config.split,
-        context=config.context,
-        max_windows=config.windows,
-    )
-    show("geometry", config, result)
-
-
-def evaluate(arguments: Sequence[str]) -> None:
-    from lmlab.topics.scoring.options import EvalConfig
-
-    config = from_command_line(EvalConfig, arguments, program="lmlab eval", leading=("--model",))
-    store = store_of_head(config.head, config.store)
-    check_models(config.model)
-    check_store(config.store, "validation")
-    check_vocabulary(config.store, config.model)
+def evaluate(config: EvalConfig) -> None:
     from lmlab.data.tasks import read_tasks
 
     own = [task for task in config.tasks if "=" in task]
@@ -94,16 +30,15 @@ def evaluate(arguments: Sequence[str]) -> None:
     tasks = read_tasks(own, limit=config.limit) if own or not names else []
     if names:
         import lmlab.integrations.lm_eval  # noqa: F401 - before the model: the extra may be missing
-    opening(config.model)
-    from lmlab.lm.calibrated_head import open_with_head
+    from lmlab.face import load
     from lmlab.topics.scoring.zero_shot import zero_shot
 
-    lm = open_with_head(
+    lm = load(
         config.model,
-        config.head,
-        store=store,
-        device=use_device(config.device),
+        device=config.device,
         objective=config.objective,
+        head=config.head,
+        store=config.store,
     )
     made = [zero_shot(lm, task, batch=config.batch) for task in tasks]
     if names:
@@ -141,51 +76,13 @@ def evaluate(arguments: Sequence[str]) -> None:
             print(f"{one.task}: {one.truncated:,} contexts were cut to fit the model")
 
 
-def arrow(arguments: Sequence[str]) -> None:
-    config = from_command_line(
-        ArrowPairConfig, arguments, program="lmlab arrow", leading=("--forward", "--backward")
-    )
-    check_models(config.forward, config.backward)
-    check_store(config.store, config.split)
-    check_vocabulary(config.store, config.forward, config.backward)
-    opening(config.forward, config.backward)
-    from lmlab.data.store import TokenStore
-    from lmlab.lm.language_model import open_model
-    from lmlab.topics.arrow.between_models import arrow_of_models
-
-    device = use_device(config.device)
-    result = arrow_of_models(
-        open_model(config.forward, device=device),
-        open_model(config.backward, device=device),
-        TokenStore(config.store),
-        split=config.split,
-        context=config.context,
-        max_windows=config.windows,
-    )
-    show("arrow", config, result)
-
-
-def embed(arguments: Sequence[str]) -> None:
-    from lmlab.topics.decomposition.options import EmbedConfig
-
-    config = from_command_line(EmbedConfig, arguments, program="lmlab embed")
-    check_models(*config.models)
-    check_store(config.store, config.split)
-    opening(*config.models)
+def embed(config: EmbedConfig) -> Embeddings:
     from lmlab.topics.decomposition.of_models import embeddings
 
-    show("embed", config, embeddings(config, device=use_device(config.device)))
+    return embeddings(config, device=use_device(config.device))
 
 
-def decompose(arguments: Sequence[str]) -> None:
-    from lmlab.topics.decomposition.options import DecomposeConfig
-
-    config = from_command_line(
-        DecomposeConfig, arguments, program="lmlab decompose", leading=("--target",)
-    )
-    check_models(*config.names)
-    check_store(config.store, "train", "validation", "test")
-    opening(*config.names)
+def decompose(config: DecomposeConfig) -> None:
     from lmlab.topics.decomposition.mapping import mapping_file, save_mapping
     from lmlab.topics.decomposition.of_models import decompose_models
 
@@ -196,13 +93,7 @@ def decompose(arguments: Sequence[str]) -> None:
     print(f"weights: {out}")
 
 
-def apply(arguments: Sequence[str]) -> None:
-    from lmlab.topics.decomposition.options import ApplyConfig
-
-    config = from_command_line(
-        ApplyConfig, arguments, program="lmlab apply", leading=("--weights",)
-    )
-    check_store(config.store, config.split)
+def apply(config: ApplyConfig) -> None:
     from lmlab.topics.decomposition.mapping import load_mapping
 
     models = load_mapping(config.weights).models.values()
@@ -217,23 +108,16 @@ def apply(arguments: Sequence[str]) -> None:
     print(f"mapped rows: {mapped}")
 
 
-def prefer(arguments: Sequence[str]) -> None:
-    from lmlab.topics.towers.options import PreferConfig
-
-    config = from_command_line(PreferConfig, arguments, program="lmlab prefer", leading=("--run",))
-    check_models(config.run)
-    check_store(config.store, config.split)
-    check_vocabulary(config.store, config.run)
-    opening(config.run)
+def prefer(config: PreferConfig) -> None:
     from lmlab.data.store import TokenStore
-    from lmlab.lm.language_model import open_model
+    from lmlab.face import load
     from lmlab.topics.towers.preference import Vocabulary, preference
     from lmlab.topics.towers.preference_sums import preference_sums
     from lmlab.topics.towers.tables import preference_tables
 
     store = TokenStore(config.store)
     sums = preference_sums(
-        open_model(config.run, device=use_device(config.device)),
+        load(config.model, device=config.device),
         store,
         split=config.split,
         held_out="test" if config.split == "validation" else "validation",

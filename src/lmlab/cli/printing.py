@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmlab.config import digest, to_mapping
-from lmlab.errors import UserError
 from lmlab.processes import is_first, join, world
 from lmlab.results import PAGE, RESULTS
 
 if TYPE_CHECKING:
-    from lmlab.data.store import TokenStore
     from lmlab.results import Result
 
 
@@ -27,15 +25,6 @@ def end_of_study(folder: Path) -> None:
     columns, rows = result_rows(folder)
     print_table(columns, rows)
     print(f"report: {(folder / PAGE).resolve()}")
-
-
-def store_of_head(head: str, path: Path | None) -> TokenStore | None:
-    """The store that a calibrated head is fitted to. `UserError` for one with another head."""
-    from lmlab.data.store import TokenStore
-
-    if path is not None and head != "calibrated":
-        raise UserError("--store is what a calibrated head is fitted to; add --head calibrated")
-    return None if path is None else TokenStore(path)
 
 
 def use_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:

@@ -8,15 +8,49 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmlab.data.store import TokenStore
+from lmlab.durable import check_absent
 from lmlab.errors import UserError
 from lmlab.progress import say
 from lmlab.run_folders.checkpoint import checkpoints, read_json_file
 
+if TYPE_CHECKING:
+    from lmlab.lm.options import ExportConfig, SampleConfig
+    from lmlab.topics.encoding.options import PruneConfig, SteerConfig
+    from lmlab.topics.scoring.options import EvalConfig
+
 _HUB = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(@[\w./-]+)?")
 _TOKENIZER_FILES = ("tokenizer*", "*vocab*", "*.model", "*.tiktoken")
+
+
+_MODELS = ("model", "models", "forward", "backward", "target", "basis", "more")
+_STORES = ("store", "other")
+
+
+def models_of(config: Any) -> list[str]:
+    """The models that options name."""
+    values = [getattr(config, name, None) for name in _MODELS]
+    return [
+        each
+        for value in values
+        for each in (value if isinstance(value, tuple) else (value,))
+        if isinstance(each, str)
+    ]
+
+
+def check_options(config: Any, *, any_tokenizer: bool) -> None:
+    """`UserError` for a model or a store of a command's options that is not there, and, but for
+    `any_tokenizer`, for a store of another tokenizer than a model's."""
+    models = models_of(config)
+    stores = [getattr(config, name, None) for name in _STORES]
+    splits = getattr(config, "splits", (getattr(config, "split", "validation"),))
+    check_models(*models)
+    for store, needed in zip(stores, (splits, ("validation",)), strict=True):
+        check_store(store, *(needed if models else ()))
+    for store in () if any_tokenizer else stores:
+        check_vocabulary(store, *models)
 
 
 def check_models(*names: str) -> None:
@@ -143,13 +177,49 @@ def _has_head(folder: Path) -> bool:
         return True
 
 
-def check_continues(name: str) -> None:
+def check_steering(config: SteerConfig) -> None:
+    """`UserError` for a place that is taken, and for a tied model that is not to be untied."""
+    if config.out is not None:
+        check_absent(config.out)
+    if config.method != "bias":
+        check_untie(
+            config.model,
+            untie=config.untie,
+            why="An edit of it would change what the model reads, so it gets a head of its own",
+        )
+
+
+def check_pruning(config: PruneConfig) -> None:
+    """As `check_steering`, where a model is to be written."""
+    if config.share is None or config.out is None:
+        return
+    check_absent(config.out)
+    check_untie(
+        config.model,
+        untie=config.untie,
+        why="That stays, so a smaller head is added to it, and the model gets larger",
+    )
+
+
+def check_head(config: EvalConfig | ExportConfig) -> None:
+    """`UserError` for a store that no head is fitted to."""
+    if config.store is not None and config.head != "calibrated":
+        raise UserError("--store is what a calibrated head is fitted to; add --head calibrated")
+
+
+def check_export(config: ExportConfig) -> None:
+    """`UserError` for a place that is taken, and as `check_head`."""
+    check_absent(config.out)
+    check_head(config)
+
+
+def check_continues(config: SampleConfig) -> None:
     """`UserError` for a masked model of lmlab, which writes no text."""
-    folder = _folder(name)
+    folder = _folder(config.model)
     if folder is not None and (folder / "lmlab.json").is_file():
         objective: Any = read_json_file(folder / "lmlab.json").get("objective", {})
         if "masking" in objective:
-            raise UserError(f"{name} is a masked model; text is sampled from causal ones")
+            raise UserError(f"{config.model} is a masked model; text is sampled from causal ones")
 
 
 def opening(*names: str) -> None:

@@ -1,105 +1,96 @@
-"""Commands that run studies and draw their reports.
-
-Each names its options and the function that runs it. Rooms that need torch are imported inside.
+"""Studies by one process, by a worker among others, or by workers to be submitted; their status;
+their reports, and the tour of all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from lmlab.cli.printing import end_of_study, show
-from lmlab.cli.sharing import Run, run_study
-from lmlab.config import from_command_line
-from lmlab.studies.options import ReportConfig
+from lmlab.cli.printing import end_of_study, print_table
+from lmlab.config import from_command_line, from_mapping, read_toml
+from lmlab.errors import UserError
+from lmlab.studies.options import ReportConfig, SubmitConfig, study_folder
+from lmlab.topics.registry import find
 from lmlab.topics.tour.options import TourConfig
 
+_HELP = """
 
-def plan(arguments: Sequence[str]) -> None:
-    from lmlab.topics.planning.options import PlanConfig
-
-    config = from_command_line(PlanConfig, arguments, program="lmlab plan", leading=("--study",))
-    from lmlab.topics.planning.plan import plan as make_plan
-
-    show("plan", config, make_plan(config))
+--worker: share the study with other processes that were given the same command; start any number,
+and more at any time.
+--status: say where its runs stand, and end.
+--submit FILE: start workers, on Slurm or here, as the TOML file says (docs/scale.md)."""
 
 
-def study_arrow(arguments: Sequence[str]) -> None:
-    from lmlab.topics.arrow.options import ArrowConfig
+def run_study(command: str, kind: type[Any], function: str, arguments: Sequence[str]) -> None:
+    """The command `lmlab COMMAND ARGUMENTS` of a study whose options are `kind`, and which the
+    `function` (MODULE:NAME) runs."""
+    rest = list(arguments)
+    worker, status = _taken(rest, "--worker"), _taken(rest, "--status")
+    submit = _value_taken(rest, "--submit")
+    if worker + status + (submit is not None) > 1:
+        raise UserError("--worker, --status and --submit are three different things; give one")
+    config = from_command_line(kind, rest, program=f"lmlab {command}", more_help=_HELP)
+    out = study_folder(command.split()[-1], config)
+    if status:
+        _print_status(out, config.lab)
+        return
+    if submit is not None:
+        from lmlab.integrations.slurm import submit_workers
 
-    def load() -> Run:
-        from lmlab.topics.arrow.study import run_arrow
+        how = from_mapping(SubmitConfig, read_toml(submit), where=str(submit))
+        jobs = submit_workers(how, [*command.split(), *rest, "--worker"], out=out)
+        print(f"{len(jobs)} workers: {', '.join(jobs)}; their logs: {out / 'workers'}")
+        print("how far they are: the same command with --status in place of --submit")
+        return
+    from lmlab.studies.parts import LeftToOthers
 
-        return run_arrow
-
-    run_study("study arrow", ArrowConfig, load, arguments)
-
-
-def study_headless(arguments: Sequence[str]) -> None:
-    from lmlab.topics.headless.options import HeadlessStudyConfig
-
-    def load() -> Run:
-        from lmlab.topics.headless.study import run_headless
-
-        return run_headless
-
-    run_study("study headless", HeadlessStudyConfig, load, arguments)
-
-
-def study_decomposition(arguments: Sequence[str]) -> None:
-    from lmlab.topics.decomposition.options import DecompositionStudyConfig
-
-    def load() -> Run:
-        from lmlab.topics.decomposition.study import run_decomposition
-
-        return run_decomposition
-
-    run_study("study decomposition", DecompositionStudyConfig, load, arguments)
+    try:
+        find(function)(config, worker=worker)
+    except LeftToOthers as left:
+        print(left)
+    else:
+        end_of_study(out)
 
 
-def study_towers(arguments: Sequence[str]) -> None:
-    from lmlab.topics.towers.options import TowersStudyConfig
-
-    def load() -> Run:
-        from lmlab.topics.towers.study import run_towers
-
-        return run_towers
-
-    run_study("study towers", TowersStudyConfig, load, arguments)
+def _taken(arguments: list[str], name: str) -> bool:
+    """Whether the flag is among the arguments; takes it out."""
+    found = name in arguments
+    while name in arguments:
+        arguments.remove(name)
+    return found
 
 
-def study_encoding(arguments: Sequence[str]) -> None:
-    from lmlab.topics.encoding.options import EncodingStudyConfig
-
-    def load() -> Run:
-        from lmlab.topics.encoding.study import run_encoding
-
-        return run_encoding
-
-    run_study("study encoding", EncodingStudyConfig, load, arguments)
-
-
-def finetune(arguments: Sequence[str]) -> None:
-    from lmlab.topics.finetuning.options import FinetuneConfig
-
-    def load() -> Run:
-        from lmlab.topics.finetuning.study import run_finetune
-
-        return run_finetune
-
-    run_study("finetune", FinetuneConfig, load, arguments)
+def _value_taken(arguments: list[str], name: str) -> Path | None:
+    """The value of an option, taken out with its name; None where it is not given."""
+    for at, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option != name:
+            continue
+        if not equals and at + 1 == len(arguments):
+            raise UserError(f"{name} needs the path of a TOML file")
+        taken = value if equals else arguments[at + 1]
+        del arguments[at : at + (1 if equals else 2)]
+        return Path(taken)
+    return None
 
 
-def report(arguments: Sequence[str]) -> None:
-    config = from_command_line(
-        ReportConfig, arguments, program="lmlab report", leading=("--study",)
-    )
+def _print_status(out: Path, lab: Path) -> None:
+    from lmlab.studies.status import COLUMNS, study_status, summary
+
+    rows = study_status(out, lab)
+    print_table(COLUMNS, [row.cells() for row in rows])
+    print(summary(rows, out))
+
+
+def report(config: ReportConfig) -> None:
     from lmlab.topics.redraw import redraw
 
     print(f"report: {redraw(config.study).resolve()}")
 
 
-def tour(arguments: Sequence[str]) -> None:
-    config = from_command_line(TourConfig, arguments, program="lmlab tour")
+def tour(config: TourConfig) -> None:
     from lmlab.topics.tour.study import run_tour
 
     end_of_study(run_tour(config).parent)

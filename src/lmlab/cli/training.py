@@ -1,34 +1,23 @@
 """Commands that make and sample models.
 
-Each parses its options, calls one function and prints what it returns. Rooms that need torch are
-imported inside.
+Each gets its options, and prints what it made. Rooms that need torch are imported inside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from lmlab.cli.printing import print_table, store_of_head, write_results
-from lmlab.cli.refusals import (
-    check_continues,
-    check_models,
-    check_store,
-    check_vocabulary,
-    opening,
-)
-from lmlab.config import from_command_line
-from lmlab.durable import check_absent
-from lmlab.lm.options import (
-    ExportConfig,
-    SampleConfig,
-)
+from lmlab.cli.printing import print_table, write_results
+from lmlab.config.doctor import DoctorConfig
+from lmlab.config.training import TrainConfig
+from lmlab.data.prepare import PrepareConfig
+from lmlab.lm.options import ExportConfig, SampleConfig
 
 
-def prepare(arguments: Sequence[str]) -> None:
-    from lmlab.data.prepare import PrepareConfig, prepare
+def prepare(config: PrepareConfig) -> None:
+    from lmlab.data.prepare import prepare
 
-    store = prepare(from_command_line(PrepareConfig, arguments, program="lmlab prepare"))
+    store = prepare(config)
     rows = [
         [name, f"{s['documents']:,}", f"{s['tokens']:,}", f"{s['text_bytes']:,}"]
         for name, s in store.manifest["splits"].items()
@@ -48,10 +37,7 @@ def prepare(arguments: Sequence[str]) -> None:
     print(f"store: {store.path} (vocabulary {store.vocabulary:,}, {store.fingerprint[:12]})")
 
 
-def train(arguments: Sequence[str]) -> None:
-    from lmlab.config.training import TrainConfig
-
-    config = from_command_line(TrainConfig, arguments, program="lmlab train")
+def train(config: TrainConfig) -> None:
     from lmlab.run_folders.journal import read_journal
     from lmlab.training.loop import train
 
@@ -65,10 +51,7 @@ def train(arguments: Sequence[str]) -> None:
     print(f"step {last['step']:,}, {last['tokens']:,} targets, {measured}\nrun: {run.path}")
 
 
-def doctor(arguments: Sequence[str]) -> None:
-    from lmlab.config.doctor import DoctorConfig
-
-    config = from_command_line(DoctorConfig, arguments, program="lmlab doctor")
+def doctor(config: DoctorConfig) -> None:
     from lmlab.training.doctor import diagnose
     from lmlab.training.doctor_words import find_warnings, table
 
@@ -81,16 +64,12 @@ def doctor(arguments: Sequence[str]) -> None:
         print(f"\nwarning: {warning}")
 
 
-def sample(arguments: Sequence[str]) -> None:
-    config = from_command_line(SampleConfig, arguments, program="lmlab sample")
-    check_models(config.model)
-    check_continues(config.model)
-    opening(config.model)
-    from lmlab.lm.language_model import open_model
+def sample(config: SampleConfig) -> None:
+    from lmlab.face import load
     from lmlab.lm.sampling import sample
 
     texts = sample(
-        open_model(config.model),
+        load(config.model),
         config.prompt,
         tokens=config.tokens,
         count=config.count,
@@ -104,18 +83,8 @@ def sample(arguments: Sequence[str]) -> None:
         print(made.text, end="\n\n")
 
 
-def export(arguments: Sequence[str]) -> None:
-    config = from_command_line(
-        ExportConfig, arguments, program="lmlab export", leading=("--model",)
-    )
-    check_absent(config.out)
-    store = store_of_head(config.head, config.store)
-    check_models(config.model)
-    check_store(config.store, "validation")
-    check_vocabulary(config.store, config.model)
-    opening(config.model)
-    from lmlab.lm.calibrated_head import open_with_head
-    from lmlab.lm.export import export_model
+def export(config: ExportConfig) -> None:
+    from lmlab import face
 
-    lm = open_with_head(config.model, config.head, store=store)
-    print(f"model: {export_model(lm, config.out)}")
+    model = face.export(config.model, config.out, head=config.head, store=config.store)
+    print(f"model: {model}")

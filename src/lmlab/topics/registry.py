@@ -1,14 +1,60 @@
-"""Which class each kind of stored result is of, so that a results.json can be read again."""
+"""The studies, and which class each kind of stored result is of.
+
+Everything is named as MODULE:NAME, and imported when it is first used (`find`).
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from lmlab.errors import UserError
 from lmlab.results import Result, read_values
+
+
+@dataclass(frozen=True)
+class Study:
+    """What `lmlab study NAME` and `lmlab.study(NAME, ...)` run, by one process or many workers."""
+
+    help: str
+    options: str
+    """MODULE:NAME of a dataclass that has `lab` and `out`."""
+    function: str
+    """MODULE:NAME of a function of the options and `worker`, which writes the result."""
+    example: str = ""
+    """What could stand behind the command's name."""
+
+
+STUDIES = {
+    "arrow": Study(
+        "train both directions and measure the arrow of time",
+        "lmlab.topics.arrow.options:ArrowConfig",
+        "lmlab.topics.arrow.study:run_arrow",
+    ),
+    "headless": Study(
+        "train with and without a softmax, and compare the heads",
+        "lmlab.topics.headless.options:HeadlessStudyConfig",
+        "lmlab.topics.headless.study:run_headless",
+    ),
+    "towers": Study(
+        "which tokens two towers with one prediction take",
+        "lmlab.topics.towers.options:TowersStudyConfig",
+        "lmlab.topics.towers.study:run_towers",
+    ),
+    "decomposition": Study(
+        "how much of each of a zoo of models is in the others",
+        "lmlab.topics.decomposition.options:DecompositionStudyConfig",
+        "lmlab.topics.decomposition.study:run_decomposition",
+    ),
+    "encoding": Study(
+        "train models and see how their embeddings hold probability",
+        "lmlab.topics.encoding.options:EncodingStudyConfig",
+        "lmlab.topics.encoding.study:run_encoding",
+    ),
+}
 
 KINDS = {
     "apply": "lmlab.topics.decomposition.applying:AppliedMapping",
@@ -45,6 +91,10 @@ def from_values(values: Mapping[str, Any], *, where: str) -> Result:
         raise UserError(
             f"{where}: a result of kind {kind!r}; this lmlab reads {', '.join(sorted(KINDS))}"
         )
-    module, _, name = KINDS[kind].partition(":")
-    result_type = cast(type[Result], getattr(importlib.import_module(module), name))
-    return result_type.from_json(values, where=where)
+    return cast(type[Result], find(KINDS[kind])).from_json(values, where=where)
+
+
+def find(place: str) -> Any:
+    """What MODULE:NAME names."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

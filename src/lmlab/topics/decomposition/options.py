@@ -116,6 +116,11 @@ class DecomposeConfig(Options):
             raise UserError("--pieces and --held-out-pieces must be at least 2")
 
     @property
+    def splits(self) -> tuple[str, ...]:
+        """What is read of the store."""
+        return "train", "validation", "test"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """All models, the target first."""
         return self.models if self.target is None else (self.target, *self.basis)

@@ -14,13 +14,13 @@ from lmlab.errors import UserError
 
 @dataclass(frozen=True)
 class PreferConfig(Options):
-    """Which types of token each of two towers predicts better: lmlab prefer RUN --store STORE
+    """Which types of token each of two towers predicts better: lmlab prefer MODEL --store STORE
 
-    RUN holds probes (lmlab train --objective probe --parent.path TOWERS), or towers whose fusion
+    MODEL holds probes (lmlab train --objective probe --parent.path TOWERS), or towers whose fusion
     gives each a distribution, which is then calibrated by a temperature.
     """
 
-    run: str
+    model: str
     """Run folder or checkpoint."""
     store: Path
     split: Literal["train", "validation", "test"] = "validation"

@@ -1,0 +1,44 @@
+"""One command from its words to what it prints: options, refusals, the call, the result.
+
+Torch is imported by the functions of commands, and so after all that can be refused without it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import fields
+
+from lmlab.cli.commands import Command
+from lmlab.cli.printing import show, use_device
+from lmlab.cli.refusals import check_options, models_of, opening
+from lmlab.cli.studies import run_study
+from lmlab.config import from_command_line
+from lmlab.results import Result
+from lmlab.topics.registry import find
+
+
+def run(command: Command, arguments: Sequence[str]) -> None:
+    """Runs a command with what stands behind its name. Raises `UserError`."""
+    kind = find(command.options)
+    if command.study:
+        run_study(command.name, kind, command.function, arguments)
+        return
+    config = from_command_line(
+        kind, arguments, program=f"lmlab {command.name}",
+        leading=[f"--{name}" for name in command.positional],
+    )  # fmt: skip
+    check_options(config, any_tokenizer=command.any_tokenizer)
+    if command.check:
+        find(command.check)(config)
+    if models := models_of(config):
+        opening(*models)
+        use_device(getattr(config, "device", "auto"))
+    function = find(command.function)
+    if "config" in inspect.signature(function).parameters:
+        result = function(config)
+    else:
+        result = function(**{f.name: getattr(config, f.name) for f in fields(config)
+                             if f.name != "out"})  # fmt: skip
+    if isinstance(result, Result):
+        show(command.name, config, result)
