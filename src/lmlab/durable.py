@@ -152,7 +152,9 @@ def packed(arrays: Mapping[str, np.ndarray], *, metadata: Mapping[str, str] | No
 def sealed(data: bytes) -> bytes:
     """A safetensors file with the sha256 of all it holds in its metadata; `check_seal` compares."""
     header, body = _header_and_body(data)
-    described = {**header.get("__metadata__", {}), "sha256": _seal(header, body)}
+    # safetensors writes metadata in the order of a hash that is another every time
+    described = dict(sorted(header.get("__metadata__", {}).items()))
+    described["sha256"] = _seal(header, body)
     text = json.dumps({**header, "__metadata__": described}).encode("utf-8")
     text += b" " * (-len(text) % 8)  # tensors stay aligned
     return b"".join([len(text).to_bytes(8, "little"), text, body])

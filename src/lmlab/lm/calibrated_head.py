@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from lmlab.data.store import TokenStore
-from lmlab.data.windows import evaluation_windows, row_keys
+from lmlab.data.windows import row_keys
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model, plain_objective
 from lmlab.models.backbone import Backbone
@@ -79,15 +79,13 @@ def calibrate(
     Raises `UserError` for a store of another tokenizer, a model without an output prior, or an
     objective whose distribution is not that of its own logits.
     """
-    lm.check_store(store)
+    windows = lm.windows(store, split, max_windows=max_windows)
     bias_V = lm.backbone.bias_V
     if bias_V is None or not lm.objective.criterion.scores_own_logits:
         raise UserError(
             f"{lm.name}: only a headless model without cosine and temperature, or one with an "
             "output bias at the log-unigram, has two scalars to calibrate"
         )
-    context = min(lm.context, 1024)
-    windows = evaluation_windows(store.split(split), context, max_windows=max_windows)
     hidden: list[np.ndarray] = []
     targets: list[np.ndarray] = []
     for start in range(0, len(windows), _WINDOWS_AT_ONCE):

@@ -28,6 +28,7 @@ from lmlab.data.order import FORWARD
 from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TextTokenizer, load_tokenizer, pretrained_tokenizer
 from lmlab.data.tokenizers import from_transformers as convert_tokenizer
+from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.behaviour import ASSUMED_LENGTH, InputLength, input_length
@@ -94,6 +95,26 @@ class LanguageModel:
                 f"--context {context}: {self.name} takes windows of at most {self.context} tokens"
             )
         return context or min(self.context, _LONGEST_BY_DEFAULT)
+
+    def windows(
+        self,
+        store: TokenStore,
+        split: str,
+        *,
+        context: int | None = None,
+        max_windows: int | None = None,
+        seed: int = 0,
+    ) -> EvaluationWindows:
+        """The evaluation windows of a split that fit the model (`window`), or a fixed random sample
+        of `max_windows` of them.
+
+        Raises `UserError` if the store was made with another tokenizer, or for a context that the
+        model cannot take.
+        """
+        self.check_store(store)
+        return evaluation_windows(
+            store.split(split), self.window(context), max_windows=max_windows, seed=seed
+        )
 
     def check_store(self, store: TokenStore) -> None:
         """`UserError` unless `store` was made with this model's tokenizer."""

@@ -120,4 +120,6 @@ def _cholesky(matrix_PP: Array, ridge: float, *, overwrite: bool = False) -> tup
             "or 0 for a pseudo-inverse"
         )
     reciprocal, _ = _pocon(factor_PP, norm, uplo="L")
-    return factor_PP, 1 / reciprocal if reciprocal > 0 else float("inf")
+    # the last digits depend on where its workspace happens to lie, and mean nothing
+    condition = float(f"{1 / reciprocal:.6g}") if reciprocal > 0 else float("inf")
+    return factor_PP, condition

@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from lmlab.numerics.random_effects import Interval
 from lmlab.pages.checks import check_colour, check_numbers, fail
 from lmlab.pages.drawing import (
     NARROW,
@@ -54,6 +55,15 @@ class Series:
     high: Sequence[float] | None = None
     colour: int = 0
     dashed: bool = False
+
+    @classmethod
+    def of(
+        cls, label: str, x: Sequence[float], values: Sequence[Interval], *, colour: int = 0
+    ) -> Series:
+        """Measured values, with a band of their intervals where all have one."""
+        bounds = [value.bounds for value in values if value.bounds is not None]
+        low, high = zip(*bounds, strict=True) if len(bounds) == len(values) else (None, None)
+        return cls(label, x, [value.estimate for value in values], low, high, colour)
 
 
 @dataclass(frozen=True)

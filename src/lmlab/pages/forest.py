@@ -8,9 +8,10 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lmlab.numerics import random_effects
 from lmlab.pages.checks import check_numbers, fail
 from lmlab.pages.drawing import (
     NARROW,
@@ -50,6 +51,22 @@ class Interval:
     group: str = ""
     summary: bool = False
     """Of other rows: drawn as a diamond as wide as its interval."""
+
+    @classmethod
+    def of(
+        cls,
+        label: str,
+        value: random_effects.Interval,
+        *,
+        note: str | None = None,
+        group: str = "",
+        show: Callable[[float], float] = float,
+    ) -> Interval:
+        """The row of a measured value in the unit that `show` gives; without an interval it says
+        why, unless there is a `note`."""
+        low, high = map(show, value.bounds) if value.bounds else (None, None)
+        why = "" if value.bounds else value.note
+        return cls(label, show(value.estimate), low, high, why if note is None else note, group)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,13 @@ def amount_of_text(documents: int, unit: str, clusters: int | None = None) -> st
 
 def with_interval(interval: Interval, show: Callable[[float], str], unit: str = "") -> str:
     """An estimate in `unit` with its bounds in brackets, each as `show` writes a number."""
-    text = f"{show(interval.estimate)}{unit}"
+    text, bounds = f"{show(interval.estimate)}{unit}", bounds_text(interval, show)
+    return f"{text} {bounds}" if interval.bounds else f"{text} ({bounds})"
+
+
+def bounds_text(interval: Interval, show: Callable[[float], str]) -> str:
+    """The bounds of an interval in brackets, each as `show` writes a number."""
     if interval.bounds is None:
-        return f"{text} (no interval)"
+        return "no interval"
     low, high = map(show, interval.bounds)
-    return f"{text} [{low}, {high}]"
+    return f"[{low}, {high}]"

@@ -19,10 +19,7 @@ TEXT_ONLY = "Bars: 95 % intervals over test documents, for these models."
 
 def targets_forest(result: ModelsDecomposition) -> Figure:
     """R2 of every target from all others."""
-    rows = [
-        Interval(name, i.estimate, i.low, i.high, "" if i.bounds is not None else i.note)
-        for name, i in ((name, target.interval) for name, target in result.targets.items())
-    ]
+    rows = [Interval.of(name, target.interval) for name, target in result.targets.items()]
     most = max(rows, key=lambda row: row.estimate)
     least = min(rows, key=lambda row: row.estimate)
     finding = (
@@ -46,12 +43,10 @@ def kinds_forest(
 ) -> Figure:
     """Mean R2 of each kind of pairs."""
     rows = [
-        Interval(
+        Interval.of(
             kind,
-            of_kind.interval.estimate,
-            of_kind.interval.low,
-            of_kind.interval.high,
-            f"mean of {of_kind.pairs} pairs" if of_kind.pairs > 1 else "one pair",
+            of_kind.interval,
+            note=f"mean of {of_kind.pairs} pairs" if of_kind.pairs > 1 else "one pair",
         )
         for kind, of_kind in kinds.items()
     ]
@@ -127,17 +122,8 @@ def length_curve(result: ZooDecomposition) -> Figure:
     """The group correlation by length of text, and the mean of each arm's models."""
     x = [at.length for at in result.lengths]
     groups = [at.group for at in result.lengths]
-    bounds = [group.bounds for group in groups]
-    bounded = [pair for pair in bounds if pair is not None]
-    complete = len(bounded) == len(groups)
     series = [
-        Series(
-            "all models, test",
-            x,
-            [group.estimate for group in groups],
-            [low for low, _ in bounded] if complete else None,
-            [high for _, high in bounded] if complete else None,
-        ),
+        Series.of("all models, test", x, groups),
         Series("all models, training", x, [at.group_train for at in result.lengths], dashed=True),
     ]
     arms = list(dict.fromkeys(member.arm for member in result.zoo))

@@ -6,7 +6,7 @@ from itertools import combinations
 
 from lmlab.numerics.random_effects import Interval
 from lmlab.pages.page import Table
-from lmlab.pages.wording import with_interval
+from lmlab.pages.wording import bounds_text, with_interval
 from lmlab.topics.decomposition.applying import AppliedMapping
 from lmlab.topics.decomposition.of_models import Embeddings, ModelsDecomposition
 from lmlab.topics.decomposition.similarity import Null
@@ -18,14 +18,6 @@ def interval_text(interval: Interval) -> str:
     text = with_interval(interval, r2_text)
     # bounds are never broken across lines
     return text if interval.bounds is None else text.replace(" ", "\u00a0")
-
-
-def bounds_text(interval: Interval) -> str:
-    """The bounds of an R2 in brackets, or a dash."""
-    if interval.bounds is None:
-        return "–"
-    low, high = map(r2_text, interval.bounds)
-    return f"[{low},\u00a0{high}]"
 
 
 def r2_text(value: float | None) -> str:
@@ -52,7 +44,7 @@ def target_table(result: ModelsDecomposition) -> Table:
         assert fit.test is not None, "scored on test"
         assert null.test is not None, "scored on test"
         rows.append([
-            name, target.interval.estimate, bounds_text(target.interval), fit.r2_train,
+            name, target.interval.estimate, bounds_text(target.interval, r2_text), fit.r2_train,
             fit.test.whitened, fit.train_floor, null.test.r2, f"{fit.ridge:.0e}",
         ])  # fmt: skip
     return Table(

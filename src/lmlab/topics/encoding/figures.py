@@ -211,10 +211,7 @@ def edits_figures(result: SteeringResult) -> list[Figure]:
         figures.append(
             forest_plot(
                 [
-                    Interval(
-                        edit_name(effect), value.estimate, value.low, value.high,
-                        group=capital(effect.text),
-                    )
+                    Interval.of(edit_name(effect), value, note="", group=capital(effect.text))
                     for effect, value in zip(effects, realised, strict=True)
                 ],
                 x_label="realised factor of the mean probability (line: as asked)",
@@ -244,17 +241,8 @@ def pruning_figures(label: str, result: PruneResult) -> list[Figure]:
                 if point.way == way and (value := metric(point)) is not None
             ]
             if here:
-                shares = [share for share, _ in here]
-                bounds = [value.bounds for _, value in here]
-                known = [pair for pair in bounds if pair is not None]
-                bounded = len(known) == len(bounds)
-                series.append(
-                    Series(
-                        way, shares, [value.estimate for _, value in here],
-                        [low for low, _ in known] if bounded else None,
-                        [high for _, high in known] if bounded else None, colour=colour,
-                    )
-                )  # fmt: skip
+                shares, values = zip(*here, strict=True)
+                series.append(Series.of(way, shares, values, colour=colour))
         return series
 
     kept = "keep their mean as a bias" if how == "mean" else "are left at zero"
@@ -358,13 +346,7 @@ def film_figure(label: str, result: Dynamics) -> Figure:
 
 def written_figure(models: Sequence[AnalysedModel]) -> Figure:
     rows = [
-        Interval(
-            head.head,
-            head.difference.estimate,
-            head.difference.low,
-            head.difference.high,
-            group=model.label,
-        )
+        Interval.of(head.head, head.difference, note="", group=model.label)
         for model in models
         for head in model.written_prior
         if head.head != "with the bias"

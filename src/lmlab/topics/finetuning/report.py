@@ -64,9 +64,11 @@ def _section(task: TaskResult) -> Section:
 
 
 def _figure(task: TaskResult, name: str) -> Figure:
-    of_models = [(model.name, model.metrics[name]) for model in task.models]
     return forest_plot(
-        [Interval(model, i.estimate, i.low, i.high, i.note) for model, i in of_models],
+        [
+            Interval.of(model.name, model.metrics[name], note=model.metrics[name].note)
+            for model in task.models
+        ],
         x_label=f"{name} on the reported texts",
         finding=_finding(task, name),
         alt=f"{name} of each model with its interval; the line is a guess without reading.",

@@ -12,18 +12,15 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from safetensors import SafetensorError
-from safetensors.numpy import load
-
 from lmlab.config import digest
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.data.labelled import LabelledTask, read_labelled
 from lmlab.data.labelled_store import labelled_store
 from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
-from lmlab.durable import check_seal, packed, sealed, write_bytes
 from lmlab.locks import alone
 from lmlab.progress import Bar, say
+from lmlab.studies.kept import kept_arrays
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
 from lmlab.studies.run_requests import placed
@@ -122,10 +119,6 @@ def _make(store: TokenStore, asked: TrainConfig, label: str, bar: Bar) -> Classi
     """Trains, or reads what is there; outputs are kept beside the run."""
     run = train(asked, bar=bar, note=f"{label},")
     key = digest([run.identity, run.checkpoint.name, store.fingerprint, "outputs 1"])
-    path = run.path / "scores" / f"outputs-{key[:12]}.safetensors"
-    try:
-        return run, load(check_seal(path.read_bytes()))["outputs"]
-    except (FileNotFoundError, SafetensorError, ValueError, KeyError):  # not there, or damaged
-        outputs_NC = reported_outputs(run.checkpoint, store)
-        write_bytes(path, sealed(packed({"outputs": outputs_NC})))
-        return run, outputs_NC
+    file = run.path / "scores" / f"outputs-{key[:12]}.safetensors"
+    kept = kept_arrays(file, lambda: {"outputs": reported_outputs(run.checkpoint, store)})
+    return run, kept["outputs"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lmlab.numerics.random_effects import Interval
 from lmlab.pages.page import Table
-from lmlab.pages.wording import signed
+from lmlab.pages.text import fixed
+from lmlab.pages.wording import bounds_text, signed
 from lmlab.topics.finetuning.metrics import Finetuning, TaskResult
 
 
@@ -49,15 +50,11 @@ def seeds_table(task: TaskResult) -> Table:
 
 
 def difference_text(difference: Interval) -> str:
-    """A difference with its interval, or why it has none."""
+    """A difference with its interval, or that it has none."""
     return f"{signed(difference.estimate, 4)} {range_text(difference, sign=True)}"
 
 
 def range_text(interval: Interval, *, sign: bool = False) -> str:
-    """The bounds of an interval, or why it has none."""
-    if interval.bounds is None:
-        return f"({interval.note})"
-    low, high = (
-        signed(bound, 4) if sign else f"{bound:.4f}".replace("-", "−") for bound in interval.bounds
-    )
-    return f"[{low}, {high}]" + (", texts only" if interval.basis == "text only" else "")
+    """The bounds of an interval, or that it has none."""
+    bounds = bounds_text(interval, lambda v: signed(v, 4) if sign else fixed(v, 4))
+    return bounds + (", texts only" if interval.basis == "text only" else "")

@@ -26,7 +26,7 @@ import torch
 from lmlab.data.order import reading_order
 from lmlab.data.store import TokenStore
 from lmlab.data.unigram import token_counts
-from lmlab.data.windows import EvaluationWindows, evaluation_windows
+from lmlab.data.windows import EvaluationWindows
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
 from lmlab.models.layers import FINAL, layer_states
@@ -138,9 +138,7 @@ def geometry(
     Raises `UserError` if the store was made with another tokenizer, for a context the model cannot
     take, or for a model whose hidden states cannot be read.
     """
-    lm.check_store(store)
-    context = lm.window(context)
-    windows = evaluation_windows(store.split(split), context, max_windows=max_windows)
+    windows = lm.windows(store, split, context=context, max_windows=max_windows)
     counts_V = _counts_of_text(store)
     bins_V = occurrence_deciles(counts_V)
     total = float(windows.length_M.sum())
@@ -149,7 +147,9 @@ def geometry(
         moments, nats_CK, tokens_CK = _read(lm, windows, bins_V, counted)
     layers = {name: cloud(seen) for name, seen in moments.items() if seen.rows}
     if not layers:
-        raise UserError(f"--context {context}: no token stands after another; use longer windows")
+        raise UserError(
+            f"--context {windows.context}: no token stands after another; use longer windows"
+        )
     input_VD = _weights(lm.model.get_input_embeddings(), store.vocabulary)
     assert input_VD is not None, "a language model has an input embedding"
     text_V = _tokens_of_text(lm, store.vocabulary)
@@ -165,7 +165,7 @@ def geometry(
         order=lm.order,
         store=str(store.path),
         split=split,
-        context=context,
+        context=windows.context,
         windows=len(windows),
         documents=windows.clusters.documents,
         clusters=len(nats_CK),

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 
 from lmlab.numerics.frequency import UNSEEN, decile_name
 from lmlab.numerics.geometry import Cloud
-from lmlab.numerics.random_effects import Interval
 from lmlab.pages.figures import Series, line_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import number
-from lmlab.pages.wording import amount_of_text, capital, signed
+from lmlab.pages.wording import amount_of_text, bounds_text, capital, signed
 from lmlab.topics.geometry.geometry import Geometry, Norms
 
 
@@ -275,19 +274,11 @@ def _loss_figures(result: Geometry) -> list[Figure]:
     seen = [b for b in result.loss_bins if b.bin > 0]
     if not seen:
         return []
-    bounds = [b.loss.bounds for b in seen]
-    bounded = [pair for pair in bounds if pair is not None]
-    complete = len(bounded) == len(seen)
-    series = Series(
-        "",  # one curve needs no legend
-        [b.bin for b in seen],
-        [b.loss.estimate for b in seen],
-        [low for low, _ in bounded] if complete else None,
-        [high for _, high in bounded] if complete else None,
-    )
+    # one curve needs no legend
+    series = Series.of("", [b.bin for b in seen], [b.loss for b in seen])
     band = (
         "Band: 95 % intervals over text, one model; for each tenth alone."
-        if complete
+        if series.low is not None
         else "No band: some tenths have too few clusters of text for an interval."
     )
     figure = line_plot(
@@ -312,27 +303,19 @@ def _loss_table(result: Geometry) -> Table:
             f"{100 * b.share_of_training_text:.1f} %",
             b.tokens,
             f"{b.loss.estimate:.4f}",
-            _interval(b.loss),
+            bounds_text(b.loss, "{:.4f}".format),
         ]
         for b in result.loss_bins
     ]
     whole = result.loss
-    rows.append([
-        "all", "–", "–", result.tokens, f"{whole.estimate:.4f}", _interval(whole)
-    ])  # fmt: skip
+    interval = bounds_text(whole, "{:.4f}".format)
+    rows.append(["all", "–", "–", result.tokens, f"{whole.estimate:.4f}", interval])
     return Table(
         ["tenth of the text", "tokens of the vocabulary", "share of training text",
          "tokens evaluated", "nats per token", "95 % interval, text only"],
         rows,
         "Loss by tenths of the occurrences in the training split: about a tenth of the text each.",
     )  # fmt: skip
-
-
-def _interval(interval: Interval) -> str:
-    if interval.bounds is None:
-        return "none: too few clusters"
-    low, high = interval.bounds
-    return f"{low:.4f}–{high:.4f}"
 
 
 def _methods(result: Geometry) -> str:

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmlab.numerics.random_effects import Interval
-from lmlab.pages import figures
-from lmlab.pages.figures import Series, forest_plot, line_plot
+from lmlab.pages.figures import Interval, Series, forest_plot, line_plot
 from lmlab.pages.page import Figure
 from lmlab.pages.theme import SERIES_COLOURS
 from lmlab.topics.headless.arms import ARMS, HEADLESS, REFERENCE
@@ -31,12 +29,12 @@ _DRAWN = (
 def heads_figure(parts: Sequence[VocabularyResult]) -> Figure:
     """Perplexity of every model and head against the baseline."""
     bars = [
-        _bar(
+        Interval.of(
             row.row.label,
             row.difference,
             group=f"vocabulary {part.vocabulary:,}, at equal "
             + ("time" if row.row.longer else "tokens"),
-            per_cent=True,
+            show=_per_cent,
         )
         for part in parts
         for row in part.rows
@@ -65,7 +63,7 @@ def repeats_figure(part: VocabularyResult) -> Figure:
     """Losses against the baseline on repeated and on new tokens."""
     rows = [row for row in part.rows if row.difference and row.row.key != "headless-raw"]
     bars = [
-        _bar(
+        Interval.of(
             row.row.label,
             difference,
             group=f"{name} tokens" + (", at equal time" if row.row.longer else ""),
@@ -171,7 +169,7 @@ def _task_figure(part: VocabularyResult, task: TaskResult, metric: str) -> Figur
     paired = difference_text(difference)
     paired += ", items only" if difference.basis == "text only" else ""
     return forest_plot(
-        [_bar(row_name(part.by_key[key]), metrics[metric].value)
+        [Interval.of(row_name(part.by_key[key]), metrics[metric].value)
          for key, metrics in task.rows.items()],
         x_label=f"{task.task}: {_METRICS[metric]}",
         finding=f"{task.task}, vocabulary {part.vocabulary:,}: headless with the prior has "
@@ -256,14 +254,6 @@ def _rank(value: float | None) -> str:
     return "none" if value is None else f"{value:.1f}"
 
 
-def _bar(
-    label: str, interval: Interval, *, group: str = "", per_cent: bool = False
-) -> figures.Interval:
-    """A row of a forest plot; `per_cent` turns a difference in nats into one of perplexity."""
-
-    def shown(nats: float) -> float:
-        return 100 * math.expm1(nats) if per_cent else nats
-
-    low, high = map(shown, interval.bounds) if interval.bounds else (None, None)
-    note = "" if interval.bounds else interval.note
-    return figures.Interval(label, shown(interval.estimate), low, high, note, group)
+def _per_cent(nats: float) -> float:
+    """A difference in nats as one of perplexity."""
+    return 100 * math.expm1(nats)

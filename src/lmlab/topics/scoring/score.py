@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmlab.data.store import Split, TokenStore
-from lmlab.data.windows import evaluation_windows
 from lmlab.lm.language_model import LanguageModel
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.objectives.evaluate import (
@@ -166,10 +165,8 @@ def score(
     Raises `UserError` if the store was made with another tokenizer, or for a context the model
     cannot take.
     """
-    lm.check_store(store)
-    context = lm.window(context)
-    source = store.split(split)
-    windows = evaluation_windows(source, context, max_windows=max_windows)
+    windows = lm.windows(store, split, context=context, max_windows=max_windows)
+    context, source = windows.context, windows.split
     total = float(windows.length_M.sum())
     progress = nullcontext(bar) if bar else track("scoring", total, "tokens")
     with progress as counted:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmlab.numerics.random_effects import Interval
 from lmlab.pages.figures import Interval as Row
 from lmlab.pages.figures import Series, forest_plot, line_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
-from lmlab.pages.wording import amount_of_text, capital
+from lmlab.pages.wording import amount_of_text, bounds_text, capital, with_interval
 from lmlab.topics.scoring.score import Score
 
 _MOST_DOCUMENTS = 30  # of a forest plot; of more, those with the most tokens
@@ -53,28 +52,19 @@ def _row(name: str, score: Score) -> list[str | float | int]:
     return [
         name,
         f"{score.nats_per_token:.5f}",
-        _range(score.interval),
+        bounds_text(score.interval, "{:.4f}".format),
         "only a sample was scored" if bits is None else f"{bits:.5f}",
         score.tokens,
         score.clusters.documents,
     ]
 
 
-def _range(interval: Interval) -> str:
-    if interval.bounds is None:
-        return f"none: {interval.note}"
-    low, high = interval.bounds
-    return f"{low:.4f} to {high:.4f} ({interval.basis})"
-
-
 def _finding(result: Score) -> str:
     bits = result.bits_per_byte
     bytes_too = "" if bits is None else f", {bits:.4f} bits per byte"
-    text = (
-        f"{result.model} ({result.order}) needs {result.nats_per_token:.4f} nats per token"
-        f"{bytes_too}; 95 % interval {_range(result.interval)}."
-    )
-    if result.interval.note and result.interval.bounds is not None:
+    interval = with_interval(result.interval, "{:.4f}".format, " nats per token")
+    text = f"{result.model} ({result.order}) needs {interval}{bytes_too}."
+    if result.interval.note:
         text += f" {capital(result.interval.note)}."
     return text if result.loss_note is None else f"{text}\n\nNote: {result.loss_note}."
 
@@ -100,18 +90,13 @@ def _position_figure(result: Score) -> Figure:
 def _parts_figure(result: Score) -> Figure:
     parts = sorted(result.by_source(), key=lambda part: part[1].nats_per_token)
     return forest_plot(
-        [_forest_row(name, part.interval) for name, part in parts],
+        [Row.of(name, part.interval) for name, part in parts],
         x_label="nats per token",
         finding=f"Of {len(parts)} sources {parts[0][0]} is the easiest, {parts[-1][0]} the "
         "hardest.",
         alt="Loss of each source.",
         reference=result.nats_per_token,
     )
-
-
-def _forest_row(name: str, interval: Interval) -> Row:
-    low, high = interval.bounds or (None, None)
-    return Row(name, interval.estimate, low, high, "" if interval.bounds else interval.note)
 
 
 def _documents(result: Score) -> list[tuple[str, float, int]]:

@@ -11,19 +11,16 @@ Shapes: S seeds, N items, C sets or items.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from lmlab.config import digest
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task
-from lmlab.durable import check_seal, packed, sealed, write_bytes
 from lmlab.lm.calibrated_head import Head, open_with_head
 from lmlab.numerics.bounded import share_interval, unless_all_agree
 from lmlab.numerics.random_effects import Clusters, Interval, two_way_interval, two_way_ratio
+from lmlab.studies.kept import kept_arrays
 from lmlab.topics.scoring.zero_shot import zero_shot
 from lmlab.training.loop import TrainedRun
 
@@ -40,20 +37,12 @@ def item_values(
     if head != "own":
         decided += [head, store.fingerprint, held_out]
     path = run.path / "scores" / f"{task.kind}-{digest(decided)[:12]}.safetensors"
-    kept = _read(path)
-    if kept is None:
+
+    def measure() -> dict[str, np.ndarray]:
         lm = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
-        kept = dict(zero_shot(lm, task).values)
-        write_bytes(path, sealed(packed(kept)))
-    return kept
+        return dict(zero_shot(lm, task).values)
 
-
-def _read(path: Path) -> dict[str, np.ndarray] | None:
-    """The kept values; None where there are none, or where they are damaged and must be redone."""
-    try:
-        return load(check_seal(path.read_bytes()))
-    except (FileNotFoundError, SafetensorError, ValueError):
-        return None
+    return kept_arrays(path, measure)
 
 
 @dataclass(frozen=True)

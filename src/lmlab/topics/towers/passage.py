@@ -12,7 +12,6 @@ import torch
 
 from lmlab.data.order import reading_order
 from lmlab.data.store import TokenStore
-from lmlab.data.windows import evaluation_windows
 from lmlab.lm.language_model import LanguageModel
 from lmlab.objectives.base import IGNORED
 from lmlab.objectives.towers import tower_nats, tower_rows
@@ -37,9 +36,8 @@ def passage(
     Raises `UserError` as `preference_sums`.
     """
     model = towers_of(lm)
-    lm.check_store(store)
     source = store.split(split)
-    everything = evaluation_windows(source, context, max_windows=16 * windows, seed=seed)
+    everything = lm.windows(store, split, context=context, max_windows=16 * windows, seed=seed)
     longest = np.argsort(-everything.length_M, kind="stable")[:windows]
     made = []
     for row in longest:

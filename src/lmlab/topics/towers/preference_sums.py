@@ -153,13 +153,12 @@ def preference_sums(
     """
     model = towers_of(lm)
     objective = lm.objective
-    lm.check_store(store)
-    context = lm.window(context)
+    windows = lm.windows(store, split, context=context, max_windows=max_windows)
+    context = windows.context
     scales = (1.0, 1.0)
     if not model.config.probed:
         scales = _temperatures(objective, model, store.split(held_out), context)
     group_C = groups_of_text(store, split, context)
-    windows = evaluation_windows(store.split(split), context, max_windows=max_windows)
     groups, vocabulary = int(group_C.max()) + 1, store.vocabulary
     size = groups * vocabulary
     count = np.zeros(size)
