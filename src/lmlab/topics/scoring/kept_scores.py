@@ -63,5 +63,8 @@ def cached_score(
         text_bytes=scored_bytes(source, arrays["tokens_M"]),
         loss_note=source.loss_note,
         sources=window_sources(source, windows.start_M),
-        **{name: arrays[name] for name in _ARRAYS},
+        nats_Mb=arrays["nats_Mb"],
+        tokens_M=arrays["tokens_M"],
+        repeated_nats_M=arrays["repeated_nats_M"],
+        repeated_M=arrays["repeated_M"],
     )
