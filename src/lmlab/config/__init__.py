@@ -18,7 +18,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -36,29 +36,33 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     Raises `UserError` for an unknown key (naming the nearest known), a missing one, or a value of
     the wrong type.
     """
-    hints = typing.get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind) if f.init]  # type: ignore[arg-type]
-    derived = getattr(kind, "derived", ())  # what a result stores for other readers only
-    values = {key: value for key, value in values.items() if key not in derived}
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-            raise UserError(f"{where}: unknown key '{key}'; {hint}")
-    filled = {
-        key: _convert(hints[key], value, where=f"{where}: {key}") for key, value in values.items()
-    }
-    missing = [
-        f.name
-        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
-        if f.init
-        and f.name not in filled
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
+    filled, missing = _filled(kind, values, where)
     if missing:
         raise UserError(f"{where}: missing key '{missing[0]}'")
     return kind(**filled)
+
+
+def _filled(kind: type, values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
+    """The arguments of dataclass `kind` that `values` give, and the names of those they lack."""
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
+    derived = getattr(kind, "derived", ())  # what a result stores for other readers only
+    filled: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in derived:
+            continue
+        if key not in fields:
+            hint = did_you_mean(key, fields) or f"known keys: {', '.join(fields)}"
+            raise UserError(f"{where}: unknown key '{key}'; {hint}")
+        filled[key] = _convert(hints[key], value, where=f"{where}: {key}")
+    required = [name for name, f in fields.items() if f.default is f.default_factory]
+    return filled, [name for name in required if name not in filled]
+
+
+def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """A hint at the nearest of the known words; empty where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f"did you mean '{near[0]}'?" if near else ""
 
 
 def from_keywords(kind: type[T], keywords: Mapping[str, Any], *, where: str) -> T:
@@ -80,8 +84,7 @@ def from_keywords(kind: type[T], keywords: Mapping[str, Any], *, where: str) -> 
     for name, value in keywords.items():
         found = known.get(name, [])
         if not found:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(own)}"
+            hint = did_you_mean(name, known) or f"known: {', '.join(own)}"
             raise UserError(f"{where}: unknown option '{name}'; {hint}")
         if len(found) > 1:
             ways = " or ".join("_".join(place) for place in found)
@@ -118,31 +121,30 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         raise failures[0]
     if origin is Literal:
         if value not in arguments:
-            near = difflib.get_close_matches(str(value), [str(a) for a in arguments], n=1)
-            hint_text = f"; did you mean '{near[0]}'?" if near else ""
-            allowed = ", ".join(repr(a) for a in arguments)
-            raise UserError(f"{where}: {value!r} is not one of {allowed}{hint_text}")
+            hint = did_you_mean(str(value), map(str, arguments), cutoff=0.6)
+            allowed = ", ".join(map(repr, arguments)) + (f"; {hint}" if hint else "")
+            raise UserError(f"{where}: {value!r} is not one of {allowed}")
         return value
-    if origin is tuple:
+    if origin in (tuple, list, Sequence) or hint is list:
         if not isinstance(value, list | tuple):
             raise UserError(f"{where}: expected a list, got {value!r}")
-        item = arguments[0]
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_convert(item, v, where=f"{where}[{i}]") for i, v in enumerate(value))
-        if len(value) != len(arguments):
-            raise UserError(f"{where}: expected {len(arguments)} values, got {len(value)}")
-        return tuple(
-            _convert(a, v, where=f"{where}[{i}]")
-            for i, (a, v) in enumerate(zip(arguments, value, strict=True))
+        items = arguments or (Any,)
+        if origin is not tuple or items[1:] == (Ellipsis,):
+            items = items[:1] * len(value)
+        if len(value) != len(items):
+            raise UserError(f"{where}: expected {len(items)} values, got {len(value)}")
+        converted = (
+            _convert(item, v, where=f"{where}[{i}]")
+            for i, (item, v) in enumerate(zip(items, value, strict=True))
         )
-    if origin in (list, Sequence) or hint is list:
-        if not isinstance(value, list | tuple):
-            raise UserError(f"{where}: expected a list, got {value!r}")
-        item = arguments[0] if arguments else Any
-        return [_convert(item, v, where=f"{where}[{i}]") for i, v in enumerate(value)]
-    if origin in (dict, Mapping):
+        return tuple(converted) if origin is tuple else list(converted)
+    if from_plain := getattr(hint, "from_plain", None):
+        return from_plain(value, where=where)
+    if origin in (dict, Mapping) or dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise UserError(f"{where}: expected a table of keys, got {value!r}")
+        if origin is None:
+            return from_mapping(typing.cast(type, hint), value, where=where)
         of_key, item = arguments
         return {
             int(key) if of_key is int else key: _convert(item, v, where=f"{where}: {key}")
@@ -150,23 +152,11 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         }
     if getattr(origin or hint, "__name__", "") == "ndarray":
         return _array(value, where=where)
-    if from_plain := getattr(hint, "from_plain", None):
-        return from_plain(value, where=where)
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise UserError(f"{where}: expected a table of keys, got {value!r}")
-        return from_mapping(typing.cast(type, hint), value, where=where)
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if hint is float and (isinstance(value, float) or type(value) is int or value in _NOT_FINITE):
         return float(value)
-    if hint is float and value in _NOT_FINITE:
-        return float(value)
-    if hint is Any:
-        return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if hint in (str, bool) and isinstance(value, hint):
+    if hint is Any or type(value) is hint or (hint is str and isinstance(value, str)):
         return value
     raise UserError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
 
@@ -191,13 +181,8 @@ def _array(value: Any, *, where: str) -> Any:
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """A dataclass as nested plain values (paths as text, tuples as lists, None left out)."""
-    plain: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if value is None:
-            continue
-        plain[field.name] = _plain(value)
-    return plain
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: _plain(value) for name, value in values.items() if value is not None}
 
 
 def _plain(value: Any) -> Any:
@@ -293,15 +278,14 @@ def from_command_line(
         path = Path(rest[at + 1])
         del rest[at : at + 2]
         values = {k: v for k, v in read_toml(path).items() if k != NOT_OPTIONS}
-        default = _with_missing(kind, values, where=str(path))
+        filled, missing = _filled(kind, values, str(path))
+        # what is required may still come from the command line
+        default = kind(**filled, **dict.fromkeys(missing, tyro.MISSING))
     description = (kind.__doc__ or "") + "\n\n--config FILE reads any of these from TOML first."
     description += more_help
-    if default is tyro.MISSING_NONPROP:
-        made = tyro.cli(kind, args=rest, prog=program, description=description)
-    else:
-        made = tyro.cli(kind, args=rest, prog=program, default=default, description=description)
-    _check_plain(to_mapping(made), "--")
-    return made
+    config = tyro.cli(kind, args=rest, prog=program, default=default, description=description)
+    _check_plain(to_mapping(config), "--")
+    return config
 
 
 def _check_plain(values: Mapping[str, Any], start: str) -> None:
@@ -323,26 +307,6 @@ def _named(arguments: Sequence[str], leading: Sequence[str]) -> list[str]:
     words = list(itertools.takewhile(lambda a: not a.startswith("-"), arguments))[: len(leading)]
     named = [part for name, word in zip(leading, words, strict=False) for part in (name, word)]
     return named + list(arguments[len(words) :])
-
-
-def _with_missing(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
-    """`from_mapping`, but a required top-level key may still come from the command line."""
-    import tyro
-
-    required = {
-        f.name: tyro.MISSING
-        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
-        if f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-        and f.name not in values
-    }
-    hints = typing.get_type_hints(kind)
-    known = list(hints)
-    for key in values:
-        if key not in known:
-            return from_mapping(kind, values, where=where)  # raises with the nearest key
-    filled = {k: _convert(hints[k], v, where=f"{where}: {k}") for k, v in values.items()}
-    return kind(**filled, **required)  # type: ignore[arg-type]
 
 
 def digest(values: Any) -> str:

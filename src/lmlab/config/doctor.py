@@ -11,7 +11,6 @@ from pathlib import Path
 
 from lmlab.config.numbers import at_least
 from lmlab.config.training import TrainConfig
-from lmlab.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,6 @@ class DoctorConfig(TrainConfig):
     """Steps of each form that are timed (default: as many as fit in a minute, 3 to 12); 0: none."""
     results: Path | None = None
     """Folder of results.json (default: below lab/results, by the digest of these options)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rounds is not None and self.rounds < 0:
-            raise UserError(f"--rounds {self.rounds} must be at least 0")
 
     def run(self) -> TrainConfig:
         """The run that is asked about."""

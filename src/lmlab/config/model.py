@@ -59,7 +59,7 @@ class ModelConfig(Options, prefix="model."):
     def __post_init__(self) -> None:
         if (self.architecture == "auto") != (self.path is not None):
             raise UserError("--model.architecture auto and --model.path go together")
-        if not 0 <= self.dropout < 1:
+        if self.dropout >= 1:
             raise UserError(f"--model.dropout {self.dropout} must be at least 0 and below 1")
         scale = self.initializer_range
         if scale is not None and not 0 < scale < 1:
@@ -90,8 +90,6 @@ class ModelConfig(Options, prefix="model."):
                 for given, own in zip((self.layers, self.heads, self.width), base, strict=True)
             )
         )
-        if min(chosen) < 1:
-            raise UserError(f"layers, heads and width must be at least 1, got {tuple(chosen)}")
         if not recurrent and chosen.width % chosen.heads:
             raise UserError(f"width {chosen.width} is not a multiple of {chosen.heads} heads")
         if self.architecture in ("neox", "llama") and (chosen.width // chosen.heads) % 2:

@@ -34,7 +34,7 @@ class Options:
 
     def __init_subclass__(cls, *, prefix: str = "") -> None:
         cls._prefix = prefix or cls._prefix
-        further: Callable[[Any], None] | None = cls.__dict__.get("__post_init__")
+        further: Callable[[Any], None] | None = getattr(cls, "__post_init__", None)
 
         def __post_init__(self: Any) -> None:
             _as_floats(self)
@@ -43,6 +43,14 @@ class Options:
                 further(self)
 
         cls.__post_init__ = __post_init__  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def above_zero(config: Any, *names: str) -> None:
+    """`UserError` for a number of a configuration that is 0; None is none."""
+    for name in names:
+        if getattr(config, name) == 0:
+            option = f"--{config._prefix}{name.replace('_', '-')}"
+            raise UserError(f"{option} {getattr(config, name)} must be above 0")
 
 
 def _as_floats(config: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from lmlab.config.numbers import Options
+from lmlab.config.numbers import Options, above_zero
 from lmlab.errors import UserError
 
 ReadingName = Literal["causal", "masked", "cloze", "whole-text"]
@@ -90,10 +90,7 @@ class HeadlessConfig(Options, prefix="headless."):
     targets). Of batch: so many of its targets are candidates (default: all)."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise UserError(f"--headless.temperature {self.temperature} must be above 0 and finite")
-        if self.draws is not None and self.draws < 1:
-            raise UserError(f"--headless.draws {self.draws} must be at least 1")
+        above_zero(self, "temperature")
         if self.draws is not None and self.candidates == "other-windows":
             raise UserError(
                 "--headless.draws: the candidates other-windows are all targets of those; leave it "
@@ -104,7 +101,7 @@ class HeadlessConfig(Options, prefix="headless."):
                 "--headless.duplicates unique is for --headless.candidates batch without draws: "
                 "other laws need every candidate counted"
             )
-        if not 0 <= self.cross_entropy < 1:
+        if self.cross_entropy >= 1:
             raise UserError(
                 f"--headless.cross-entropy {self.cross_entropy} must be at least 0 and below 1; "
                 "for cross-entropy alone use --objective causal or masked"
@@ -141,7 +138,7 @@ class MaskingConfig(Options, prefix="masking."):
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1:
             raise UserError(f"--masking.rate {self.rate} must be above 0 and at most 1")
-        if min(self.mask, self.random) < 0 or self.mask + self.random > 1:
+        if self.mask + self.random > 1:
             raise UserError(
                 f"--masking.mask {self.mask} and --masking.random {self.random} are shares of the "
                 "predicted tokens: not negative, and at most 1 together"

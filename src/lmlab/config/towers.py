@@ -34,8 +34,6 @@ class TowersConfig(Options, prefix="towers."):
     def __post_init__(self) -> None:
         if self.gate != "fixed" and self.fusion != "mixture":
             raise UserError("--towers.gate learnt is for --towers.fusion mixture")
-        if not 0 <= self.balance < float("inf"):
-            raise UserError(f"--towers.balance {self.balance} must be at least 0 and finite")
         if self.balance != 1 and self.fusion != "minimum":
             raise UserError("--towers.balance is for --towers.fusion minimum")
         if self.losses == "separate":

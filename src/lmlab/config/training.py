@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from lmlab.config import to_mapping
 from lmlab.config.model import MASKED, ModelConfig
-from lmlab.config.numbers import Options, at_least
+from lmlab.config.numbers import Options, above_zero, at_least
 from lmlab.config.objective import (
     OBJECTIVES,
     OPTIONS_OF,
@@ -26,12 +26,6 @@ from lmlab.config.objective import (
 )
 from lmlab.config.towers import TowersConfig
 from lmlab.errors import UserError
-
-
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise UserError(f"--{name.replace('_', '-')} {value} must be above 0 and finite")
 
 
 @dataclass(frozen=True)
@@ -51,11 +45,9 @@ class OptimizerConfig(Options, prefix="optimizer."):
     """Largest norm of the whole gradient."""
 
     def __post_init__(self) -> None:
-        _positive(learning_rate=self.learning_rate, epsilon=self.epsilon, clip=self.clip)
-        if not 0 <= self.weight_decay < float("inf") or not all(
-            0 <= b < 1 for b in (*self.betas, self.momentum)
-        ):
-            raise UserError("weight decay must be at least 0; betas and momentum in [0, 1)")
+        above_zero(self, "learning_rate", "epsilon", "clip")
+        if not all(b < 1 for b in (*self.betas, self.momentum)):
+            raise UserError("betas and momentum must be in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -71,7 +63,7 @@ class ScheduleConfig(Options, prefix="schedule."):
     final: float = 0.1
 
     def __post_init__(self) -> None:
-        if not (0 <= self.warmup < 1 and 0 < self.decay <= 1 and 0 <= self.final <= 1):
+        if not (self.warmup < 1 and 0 < self.decay <= 1 and self.final <= 1):
             raise UserError("schedule: warmup in [0, 1), decay in (0, 1], final in [0, 1]")
 
 
@@ -89,11 +81,6 @@ class CheckpointConfig(Options, prefix="checkpoints."):
     """Keep only this many newest checkpoints (all by default)."""
 
     def __post_init__(self) -> None:
-        _positive(
-            every=self.every,
-            keep=1 if self.keep is None else self.keep,
-            per_doubling=self.per_doubling,
-        )
         if self.per_doubling > 1 and not self.logarithmic:
             raise UserError("--checkpoints.per-doubling needs --checkpoints.logarithmic")
 
@@ -189,25 +176,14 @@ class TrainConfig(Options):
     """Refuse to resume where a setting differs that could change bits."""
 
     def __post_init__(self) -> None:
-        _positive(
-            context=self.context,
-            batch=self.batch,
-            steps=self.steps,
-            evaluation_windows=self.evaluation_windows,
-            evaluate_every=1 if self.evaluate_every is None else self.evaluate_every,
-            threads=1 if self.threads is None else self.threads,
-            source_temperature=1 if self.source_temperature is None else self.source_temperature,
-            early_stopping=1 if self.early_stopping is None else self.early_stopping,
-        )
-        if self.seed < 0:
-            raise UserError(f"--seed {self.seed} must be at least 0")
+        above_zero(self, "source_temperature")
         self._check_objective()
         if self.fsdp and (self.optimizer.name == "muon" or self.compile or self.is_towers):
             raise UserError(
                 "--fsdp shares weights out, which --optimizer.name muon, --compile and towers need "
                 "whole; leave one of them out"
             )
-        if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
+        if self.micro_batch is not None and self.batch % self.micro_batch:
             raise UserError(
                 f"--micro-batch {self.micro_batch} must divide the batch of {self.batch} windows"
             )

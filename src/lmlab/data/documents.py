@@ -88,8 +88,6 @@ class CorpusConfig(Options, prefix="corpus."):
     """Read files with these suffixes as .txt too (`.train .dev`)."""
 
     def __post_init__(self) -> None:
-        if self.max_documents is not None and self.max_documents < 1:
-            raise UserError(f"--corpus.max-documents {self.max_documents} must be at least 1")
         if self.encoding is not None:
             try:
                 known = "".encode(self.encoding) is not None

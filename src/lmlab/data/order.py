@@ -11,11 +11,11 @@ summed losses of two orders are two factorisations of one joint probability.
 
 from __future__ import annotations
 
-import difflib
 from functools import lru_cache
 
 import numpy as np
 
+from lmlab.config import did_you_mean
 from lmlab.errors import UserError
 
 FORWARD, BACKWARD = "forward", "backward"
@@ -26,10 +26,9 @@ def check_order(order: str) -> str:
     kind, _, seed = order.partition(":")
     if order in (FORWARD, BACKWARD) or (kind == "permutation" and seed.isdigit()):
         return order
-    near = difflib.get_close_matches(order, [FORWARD, BACKWARD, "permutation:0"], n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    hint = did_you_mean(order, [FORWARD, BACKWARD, "permutation:0"], cutoff=0.6)
     raise UserError(
-        f"unknown order '{order}'; {hint}There are forward, backward and "
+        f"unknown order '{order}'; {hint}{' ' if hint else ''}There are forward, backward and "
         "permutation:SEED (a number)"
     )
 

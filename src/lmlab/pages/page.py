@@ -24,7 +24,7 @@ from markupsafe import Markup
 from lmlab.errors import UserError
 from lmlab.pages import svg
 from lmlab.pages.text import cell, escape
-from lmlab.pages.theme import CSS, PASSAGE_LEVELS
+from lmlab.pages.theme import COLOURS, PASSAGE_LEVELS
 
 SECTIONS_BEFORE_CONTENTS = 4  # fewer than this are seen by scrolling; more get a list of links
 
@@ -143,8 +143,11 @@ def _template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    css = environment.get_template("page.css.jinja").render(
+        colours=COLOURS, passage_levels=PASSAGE_LEVELS
+    )
     environment.globals.update(
-        css=CSS,
+        css=css.replace("\n", ""),
         sections_before_contents=SECTIONS_BEFORE_CONTENTS,
         drawing=_drawing,
         cells=_cells,

@@ -73,7 +73,7 @@ def tidy(markup: str) -> str:
         element.tail = None
         if element.tag != "text":
             element.text = None
-    # A <style> inside inline SVG would apply to the whole page; `theme.CSS` says the same there.
+    # A <style> inside inline SVG would apply to the whole page; page.css.jinja says the same there.
     _without(root, lambda e: e.tag in ("metadata", "style"))
     for element in root.iter():
         if element.get("id") == "halo":  # matplotlib can name a group, but not class it
