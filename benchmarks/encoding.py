@@ -41,14 +41,12 @@ def measure(
     import torch
     from torch import nn
 
-    from lmlab.models.logits import LogitHead
+    from lmlab.models.backbone import LogitHead
     from lmlab.topics.encoding.token_probability import ProbabilitySums
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    head = object.__new__(LogitHead)
-    head.layer = nn.Linear(width, vocabulary, bias=False)
-    head.cap, head.scale = None, 1.0
+    head = LogitHead(nn.Linear(width, vocabulary, bias=False))
     with torch.no_grad():
         # logits of standard deviation 3: probabilities over many orders of magnitude
         head.layer.weight.copy_(torch.randn(vocabulary, width) * 3 / width**0.5)

@@ -33,7 +33,7 @@ from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.behaviour import ASSUMED_LENGTH, InputLength, input_length
 from lmlab.models.files import language_model_kinds, load_pretrained
-from lmlab.models.head import attach_bias, read_bias
+from lmlab.models.head import attach_bias, is_tied, read_bias
 from lmlab.models.towers import TwoTower
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
@@ -257,8 +257,6 @@ def _ready(name: str, backbone: Backbone, tokenizer: TextTokenizer) -> LanguageM
         if masked
         else Causal(order=FORWARD, bos_id=tokenizer.bos_id)
     )
-    head = backbone.model.get_output_embeddings()
-    tied = head is not None and head.weight is backbone.embedding_VD
     length = input_length(backbone.model, backbone.behaviour.table)
     return LanguageModel(
         name=name,
@@ -266,7 +264,7 @@ def _ready(name: str, backbone: Backbone, tokenizer: TextTokenizer) -> LanguageM
         backbone=backbone,
         tokenizer=tokenizer,
         objective=Objective(reading, FullCrossEntropy()),
-        head="tied" if tied else "untied",
+        head="tied" if is_tied(backbone.model) else "untied",
         context=_context(name, length, masked=masked),
         record={},
         bounded=length.tokens is not None,

@@ -1,11 +1,11 @@
 """Hidden states and head of a language model, whatever its architecture.
 
 Losses that are computed in chunks need the hidden states and the output embedding, not the logits.
-Most architectures apply a plain linear head; some scale or soft-cap the logits. `Backbone` tries it
-once on two tokens: where hidden states times output embedding are what the head gives, and the
-model leaves that as it is (large values too), it uses them; elsewhere it asks the model for logits.
-Masked models have a small dense layer between body and head; it is computed for the states that are
-asked for only.
+Most architectures apply a plain linear head; some scale or soft-cap the logits (Gemma, Cohere,
+Granite). `Backbone` tries it once on two tokens: where hidden states times output embedding are
+what the head gives, and the model leaves that as it is (large values too), it uses them; elsewhere
+it asks the model for logits, and `LogitHead` has the scale and the cap. Masked models have a small
+dense layer between body and head; it is computed for the states that are asked for only.
 
 Shapes: B batch, T tokens, N states, D width, V vocabulary.
 """
@@ -13,6 +13,7 @@ Shapes: B batch, T tokens, N states, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +21,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from lmlab.models.behaviour import Behaviour, behaviour, padding_is_harmless, uncached_option
+from lmlab.errors import UserError
+from lmlab.models.behaviour import (
+    Behaviour,
+    behaviour,
+    evaluating,
+    padding_is_harmless,
+    uncached_option,
+)
 
 
 def _transform(model: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -43,6 +51,40 @@ def _transform(model: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
     return None
 
 
+@dataclass(frozen=True)
+class LogitHead:
+    """A linear head whose products with hidden states become logits by a scale and a soft cap."""
+
+    layer: nn.Linear
+    scale: float = 1.0
+    cap: float | None = None
+
+    @property
+    def weight_VD(self) -> torch.Tensor:
+        return self.layer.weight
+
+    @property
+    def bias_V(self) -> torch.Tensor | None:
+        return self.layer.bias
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether logits are hidden states times output embedding, plus a bias."""
+        return self.cap is None and self.scale == 1.0
+
+    def finish_(self, products: torch.Tensor) -> torch.Tensor:
+        """Logits in the place of `products` (hidden times embedding, plus bias), any shape."""
+        if self.scale != 1.0:
+            products.mul_(self.scale)
+        if self.cap is not None:
+            products.div_(self.cap).tanh_().mul_(self.cap)
+        return products
+
+    def logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
+        """Logits (N, V) of states."""
+        return self.finish_(nn.functional.linear(hidden_ND, self.weight_VD, self.bias_V))
+
+
 class Backbone:
     """A language model split into hidden states and head.
 
@@ -58,7 +100,8 @@ class Backbone:
             self._head = self.model.get_output_embeddings()
         self._transform = _transform(model)
         self._padding: dict[tuple[int, int], bool] = {}
-        self.linear = self._head is not None and self._head_is_linear()
+        self._logit_head = None if self._head is None else self._tried_head()
+        self.linear = self._logit_head is not None and self._logit_head.is_linear
         self._call_body: Any = self._body
         if compile_body:
             target = self._body if self.linear else self.model
@@ -66,39 +109,63 @@ class Backbone:
         self._compiled_model = self._call_body if compile_body and not self.linear else self.model
 
     @torch.no_grad()
-    def _head_is_linear(self) -> bool:
+    def _tried_head(self) -> LogitHead | None:
+        """The head, as two tokens show it; None where it is of another kind."""
         ids_BT = probe(self.embedding_VD)
-        training = self.model.training
-        self.model.eval()
-        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        seen: list[torch.Tensor] = []
 
         def enlarge(head: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
             # Fresh weights give logits so small that a soft cap would not show
             enlarged = output * (100.0 / output.abs().max().clamp_min(1e-6))
-            seen.append((output, enlarged))
+            seen.extend((output.clone(), enlarged.clone()))
             return enlarged
 
         hook = self._head.register_forward_hook(enlarge)
         try:
-            # a cache counts the layers of the configuration, of which a decoder may have more
-            own = self.model(ids_BT, **uncached_option(self.model)).logits
-            read = self._body(input_ids=ids_BT, **uncached_option(self._body))
-            hidden = self.transformed(read.last_hidden_state)
-            ours = nn.functional.linear(hidden, self.weight_VD, self.bias_V)
+            with evaluating(self.model):
+                # a cache counts the layers of the configuration, of which a decoder may have more
+                own = self.model(**inputs_of(self.model, ids_BT, None)).logits
+                read = self._body(**inputs_of(self._body, ids_BT, None))
+                hidden = self.transformed(read.last_hidden_state)
+                products = nn.functional.linear(hidden, self.weight_VD, self.bias_V)
         except (AttributeError, RuntimeError, TypeError, ValueError):
-            return False
+            return None
         finally:
             hook.remove()
-            self.model.train(training)
-        if len(seen) != 1:
-            return False
-        ((output, enlarged),) = seen
         tolerance = 1e-5 if own.dtype in (torch.float32, torch.float64) else 2e-2
 
-        def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-            return a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+        def same(a: torch.Tensor, b: torch.Tensor, absolute: float = tolerance) -> bool:
+            return a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=absolute)
 
-        return same(own, enlarged) and same(output, ours)
+        if len(seen) != 2 or not same(products, seen[0]):
+            return None
+        if same(own, seen[1]):
+            return LogitHead(self._head)
+        config = self.model.config
+        scale = float(getattr(config, "logit_scale", None) or 1.0)
+        scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+        head = LogitHead(self._head, scale, getattr(config, "final_logit_softcapping", None))
+        return head if same(head.finish_(seen[1]), own, 1e-4) else None
+
+    @property
+    def head(self) -> LogitHead:
+        """How the model's logits follow from hidden states.
+
+        Raises `UserError` for a model without an output embedding, or with a head of another kind,
+        since what its output embedding means would not be known.
+        """
+        if self._head is None:
+            raise UserError(
+                f"{type(self.model).__name__} has no output embedding (an encoder without a "
+                "language modelling head?); open a causal or masked language model"
+            )
+        if self._logit_head is None:
+            raise UserError(
+                f"{type(self.model).__name__}: its logits are not an output embedding times its "
+                "hidden states, scaled or soft-capped, so what is encoded there is not known"
+            )
+        # the layer may have been exchanged since (`models.head.untied`)
+        return replace(self._logit_head, layer=self.model.get_output_embeddings())
 
     @property
     def weight_VD(self) -> torch.Tensor:
@@ -159,10 +226,10 @@ class Backbone:
     ) -> torch.Tensor:
         """Last hidden states (B, T, D) of the body; only where there is a head apart from it."""
         assert self._head is not None
-        inputs = _inputs(ids_BT, attention_BT)
+        inputs = inputs_of(self._body, ids_BT, attention_BT)
         if positions_BT is not None:
             inputs["position_ids"] = positions_BT
-        return self._call_body(**inputs, **uncached_option(self._body)).last_hidden_state
+        return self._call_body(**inputs).last_hidden_state
 
     def transformed(self, hidden: torch.Tensor) -> torch.Tensor:
         """The states that the linear head reads, (..., D), from those of the body."""
@@ -178,10 +245,10 @@ class Backbone:
 
         `segments_BT` tells the first text from the second, for models that embed it.
         """
-        inputs = _inputs(ids_BT, attention_BT)
+        inputs = inputs_of(self.model, ids_BT, attention_BT)
         if segments_BT is not None:
             inputs["token_type_ids"] = segments_BT
-        return self._compiled_model(**inputs, **uncached_option(self.model)).logits
+        return self._compiled_model(**inputs).logits
 
 
 def probe(embedding_VD: torch.Tensor) -> torch.Tensor:
@@ -192,6 +259,9 @@ def probe(embedding_VD: torch.Tensor) -> torch.Tensor:
     return embedding_VD.detach().square().sum(1).topk(2).indices[None]
 
 
-def _inputs(ids_BT: torch.Tensor, attention_BT: torch.Tensor | None) -> dict[str, torch.Tensor]:
-    inputs = {"input_ids": ids_BT}
-    return inputs if attention_BT is None else {**inputs, "attention_mask": attention_BT}
+def inputs_of(
+    module: Any, ids_BT: torch.Tensor, attention_BT: torch.Tensor | None
+) -> dict[str, Any]:
+    """The arguments of a model or body that reads ids, without a cache that nobody reads."""
+    mask = {} if attention_BT is None else {"attention_mask": attention_BT}
+    return {"input_ids": ids_BT, **mask, **uncached_option(module)}

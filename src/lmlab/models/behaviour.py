@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,10 +96,9 @@ def behaviour(model: Any) -> Behaviour:
 
     Raises `UserError` where it cannot read a short text, or its outputs are not finite.
     """
-    training = model.training
-    model.eval()
     try:
-        return _tried(model)
+        with evaluating(model):
+            return _tried(model)
     except UserError:
         raise
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError,
@@ -107,6 +107,15 @@ def behaviour(model: Any) -> Behaviour:
             f"{type(model).__name__} cannot read a text of {_TOKENS} tokens: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, for the duration."""
+    training = model.training
+    model.eval()
+    try:
+        yield
     finally:
         model.train(training)
 
@@ -251,9 +260,7 @@ def padding_is_harmless(model: Any, length: int, padded: int, *, bidirectional: 
     Raises `UserError` for a model that draws random numbers as it reads.
     """
     body = getattr(model, "base_model", model)
-    training = body.training
-    body.eval()
-    try:
+    with evaluating(body):
         read, ids_1T = _reader(body), probe_ids(model, padded)[None]
         alone_TV = read(ids_1T[:, :length])[0]
         attention_1T = (torch.arange(padded, device=ids_1T.device) < length).long()[None]
@@ -261,8 +268,6 @@ def padding_is_harmless(model: Any, length: int, padded: int, *, bidirectional: 
         change_TV = filled_1TV[0, :length] - alone_TV
         harmless = float(change_TV.norm()) <= _MOVED * float(alone_TV.norm())
         drawn = not harmless and _draws(read, ids_1T)
-    finally:
-        body.train(training)
     if drawn:
         raise UserError(
             f"{type(model).__name__} draws random numbers when it reads {padded} tokens, so no "

@@ -9,7 +9,7 @@ Notable:
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import (
@@ -27,7 +27,7 @@ from transformers import (
 from transformers.modeling_utils import PreTrainedModel
 
 from lmlab.config.hub import where_from
-from lmlab.config.model import MASKED, RECURRENT, ModelConfig
+from lmlab.config.model import RECURRENT, ModelConfig
 from lmlab.config.towers import TowersConfig
 from lmlab.errors import UserError
 from lmlab.models.behaviour import declared_length
@@ -54,102 +54,62 @@ def build_config(
     if config.architecture == "auto":
         assert config.path is not None
         return _auto_config(config.path, {**ids, "vocab_size": vocabulary}, context)
-    if config.architecture in MASKED:
-        return _masked_config(config, context, shared)
     layers, heads, width = config.dimensions()
-    if config.architecture == "gpt2":
-        return GPT2Config(
-            n_positions=context,
-            n_embd=width,
-            n_layer=layers,
-            n_head=heads,
-            resid_pdrop=config.dropout,
-            embd_pdrop=config.dropout,
-            attn_pdrop=config.dropout,
-            activation_function="gelu_pytorch_tanh",
-            **shared,
-        )
-    if config.architecture == "neox":
-        # A quarter of each head is rotated (Pythia), in whole pairs
-        head_width = width // heads
-        rotary = max(2, head_width // 4 // 2 * 2)
-        return GPTNeoXConfig(
-            max_position_embeddings=context,
+    if config.architecture in RECURRENT:
+        return RecurrentConfig(
+            cell=config.architecture,
             hidden_size=width,
             num_hidden_layers=layers,
-            num_attention_heads=heads,
-            intermediate_size=4 * width,
-            rope_parameters={
-                "rope_type": "default",
-                "rope_theta": 10000.0,
-                # half an id more than the fraction, so that int(head_width * fraction) is exact
-                "partial_rotary_factor": (rotary + 0.5) / head_width,
-            },
-            hidden_dropout=config.dropout,
-            attention_dropout=config.dropout,
-            **shared,
-        )
-    if config.architecture == "llama":
-        return LlamaConfig(
-            max_position_embeddings=context,
-            hidden_size=width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            intermediate_size=_gated_width(width),
-            attention_dropout=config.dropout,
-            **shared,
-        )
-    return RecurrentConfig(
-        cell=config.architecture,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        dropout=config.dropout,
-        **shared,
-    )
-
-
-def _gated_width(width: int) -> int:
-    """A gated layer has three matrices: 8/3 width keeps the parameters of two of 4 width."""
-    return -(-8 * width // 3 // 16) * 16
-
-
-def _masked_config(config: ModelConfig, context: int, shared: dict[str, Any]) -> PreTrainedConfig:
-    layers, heads, width = config.dimensions()
-    if config.architecture == "distilbert":
-        return DistilBertConfig(
-            max_position_embeddings=context,
-            dim=width,
-            n_layers=layers,
-            n_heads=heads,
-            hidden_dim=4 * width,
             dropout=config.dropout,
-            attention_dropout=config.dropout,
             **shared,
         )
-    sizes: dict[str, Any] = {
+    # GPT-2 and DistilBERT take these names beside their own
+    shared |= {
         "max_position_embeddings": context,
         "hidden_size": width,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
     }
-    if config.architecture == "bert":
-        return BertConfig(
-            intermediate_size=4 * width,
-            hidden_dropout_prob=config.dropout,
-            attention_probs_dropout_prob=config.dropout,
-            **sizes,
-            **shared,
-        )
-    return ModernBertConfig(
-        intermediate_size=_gated_width(width),
-        embedding_dropout=config.dropout,
-        attention_dropout=config.dropout,
-        mlp_dropout=config.dropout,
-        cls_token_id=shared["bos_token_id"],
-        sep_token_id=shared["eos_token_id"],
-        **sizes,
-        **shared,
-    )
+    kind, settings = _KINDS[config.architecture]
+    shared |= dict.fromkeys(settings.dropouts, config.dropout)
+    if settings.inner is not None:
+        gated = -(-8 * width // 3 // 16) * 16  # three matrices have the weights of two of 4 width
+        shared[settings.inner] = gated if settings.gated else 4 * width
+    if config.architecture == "gpt2":
+        shared["activation_function"] = "gelu_pytorch_tanh"
+    elif config.architecture == "neox":
+        # A quarter of each head is rotated (Pythia), in whole pairs
+        rotary = max(2, width // heads // 4 // 2 * 2)
+        shared["rope_parameters"] = {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            # half an id more than the fraction, so that int(head width * fraction) is exact
+            "partial_rotary_factor": (rotary + 0.5) / (width // heads),
+        }
+    elif config.architecture == "modernbert":
+        shared |= {"cls_token_id": bos_id, "sep_token_id": end_of_text_id}
+    return kind(**shared)
+
+
+class _Settings(NamedTuple):
+    """What an architecture's configuration calls its dropouts and the width of its inner layer."""
+
+    dropouts: tuple[str, ...]
+    inner: str | None = "intermediate_size"
+    gated: bool = False
+
+
+_KINDS: dict[str, tuple[type[PreTrainedConfig], _Settings]] = {
+    "gpt2": (GPT2Config, _Settings(("resid_pdrop", "embd_pdrop", "attn_pdrop"), None)),
+    "neox": (GPTNeoXConfig, _Settings(("hidden_dropout", "attention_dropout"))),
+    "llama": (LlamaConfig, _Settings(("attention_dropout",), gated=True)),
+    "bert": (BertConfig, _Settings(("hidden_dropout_prob", "attention_probs_dropout_prob"))),
+    "modernbert": (
+        ModernBertConfig,
+        _Settings(("embedding_dropout", "attention_dropout", "mlp_dropout"), gated=True),
+    ),
+    "distilbert": (DistilBertConfig, _Settings(("dropout", "attention_dropout"), "hidden_dim")),
+}
 
 
 def _auto_config(path: str, changes: dict[str, Any], context: int) -> PreTrainedConfig:

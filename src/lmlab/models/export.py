@@ -24,7 +24,7 @@ from torch import nn
 
 from lmlab.errors import UserError
 from lmlab.models.biased import BiasedLlamaConfig, BiasedLlamaForCausalLM
-from lmlab.models.head import own_bias, with_untied_head
+from lmlab.models.head import own_bias, with_settings, with_untied_head
 from lmlab.models.recurrent import RecurrentForCausalLM
 
 _FINAL_NORM = {"gpt2": "transformer.ln_f", "gpt_neox": "gpt_neox.final_layer_norm"}
@@ -90,19 +90,13 @@ def _folded(model: Any, bias_V: torch.Tensor) -> Any:
     t = 1 - (g_D @ beta_D) / square
     embedding_VD = model.get_output_embeddings().weight.double()
     s_V = (bias_V.double() - t * (embedding_VD @ g_D)) / square
-    made = with_untied_head(model, embedding_VD + s_V[:, None] * g_D)
-    made.get_submodule(_FINAL_NORM[model.config.model_type]).bias.copy_(beta_D + t * g_D)
-    return made
+    folded = with_untied_head(model, embedding_VD + s_V[:, None] * g_D)
+    folded.get_submodule(_FINAL_NORM[model.config.model_type]).bias.copy_(beta_D + t * g_D)
+    return folded
 
 
 def _rebuilt(model: Any, bias_V: torch.Tensor, kind: Any, config_kind: Any) -> Any:
-    values = model.config.to_dict()
-    for name in ("model_type", "architectures", "dtype", "transformers_version"):
-        values.pop(name, None)
-    if config_kind is type(model.config):
-        values["output_bias"] = True
-    made = kind(config_kind(**{**values, "tie_word_embeddings": False}))
-    weights = dict(model.state_dict())
-    weights["lm_head.bias"] = bias_V
-    made.load_state_dict(weights)
-    return made.to(bias_V.device).eval()
+    bias = {"output_bias": True} if config_kind is type(model.config) else {}
+    biased = kind(with_settings(config_kind, model.config, tie_word_embeddings=False, **bias))
+    biased.load_state_dict({**model.state_dict(), "lm_head.bias": bias_V})
+    return biased.to(bias_V.device).eval()

@@ -41,6 +41,13 @@ def with_untied_head(model: Any, weight_VD: torch.Tensor) -> Any:
     return made
 
 
+def with_settings(kind: Any, config: Any, **settings: Any) -> Any:
+    """A configuration of the class `kind` with all that `config` says, and other settings."""
+    left_out = ("model_type", "architectures", "dtype", "transformers_version")
+    values = {k: v for k, v in config.to_dict().items() if k not in left_out}
+    return kind(**{**values, **settings})
+
+
 @contextmanager
 def untied(model: Any) -> Iterator[None]:
     """A tied model with an output embedding of its own, equal to the tied one, for the duration."""
@@ -60,7 +67,8 @@ def untied(model: Any) -> Iterator[None]:
 
 def is_tied(model: Any) -> bool:
     """Whether the output embedding is the input embedding."""
-    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
 
 
 def _linear(weight_VD: torch.Tensor, bias_V: torch.Tensor | None, like: nn.Linear) -> nn.Linear:

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from lmlab.errors import UserError
-from lmlab.models.backbone import Backbone
-from lmlab.models.behaviour import uncached_option
+from lmlab.models.backbone import Backbone, inputs_of
 
 FINAL = "final"
 LAST = "last"
@@ -57,12 +56,12 @@ def body_states(
 
     hook = None if blocks is None else blocks[-1].register_forward_hook(keep)
     try:
-        made = body(**_inputs(body, ids_BT, attention_BT), output_hidden_states=True)
+        output = body(**inputs_of(body, ids_BT, attention_BT), output_hidden_states=True)
     finally:
         if hook is not None:
             hook.remove()
-    last_BTD = made.last_hidden_state
-    given: tuple[torch.Tensor, ...] = getattr(made, "hidden_states", None) or ()
+    last_BTD = output.last_hidden_state
+    given: tuple[torch.Tensor, ...] = getattr(output, "hidden_states", None) or ()
     states = {f"block {i}" if i else "embeddings": state for i, state in enumerate(given[:-1])}
     if blocks and len(given) == len(blocks) + 1 and [s.shape for s in seen] == [last_BTD.shape]:
         states[f"block {len(blocks)}"] = seen[0]
@@ -74,16 +73,7 @@ def last_states(
     body: Any, ids_BT: torch.Tensor, attention_BT: torch.Tensor | None = None
 ) -> torch.Tensor:
     """The last hidden state alone (B, T, D): `body_states`'s `last` without holding the others."""
-    return body(**_inputs(body, ids_BT, attention_BT)).last_hidden_state
-
-
-def _inputs(
-    body: Any, ids_BT: torch.Tensor, attention_BT: torch.Tensor | None
-) -> dict[str, torch.Tensor | bool]:
-    inputs: dict[str, torch.Tensor | bool] = {"input_ids": ids_BT, **uncached_option(body)}
-    if attention_BT is not None:
-        inputs["attention_mask"] = attention_BT
-    return inputs
+    return body(**inputs_of(body, ids_BT, attention_BT)).last_hidden_state
 
 
 def _blocks(body: nn.Module) -> nn.ModuleList | None:

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from lmlab.errors import UserError
+from lmlab.models.head import with_settings
 
 
 class NarrowHead(nn.Module):
@@ -48,13 +49,15 @@ class _Narrow:
     """What the classes have in common: the head, and no output embedding to tie or resize."""
 
     _tied_weights_keys: Any = None
-    lm_head: NarrowHead
 
-    def narrow(self, config: Any) -> None:
-        self.lm_head = NarrowHead(
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # pyright: ignore[reportCallIssue]
+        model: Any = self
+        model.lm_head = NarrowHead(
             config.hidden_size, config.head_dimensions, config.vocab_size,
             projected=config.head_projected,
         )  # fmt: skip
+        model.post_init()
 
     def get_output_embeddings(self) -> None:
         """None: the head is no plain linear layer."""
@@ -69,11 +72,6 @@ class NarrowGPT2Config(GPT2Config):
 class NarrowGPT2LMHeadModel(_Narrow, GPT2LMHeadModel):
     config_class = NarrowGPT2Config
 
-    def __init__(self, config: NarrowGPT2Config) -> None:
-        super().__init__(config)
-        self.narrow(config)
-        self.post_init()
-
 
 class NarrowGPTNeoXConfig(GPTNeoXConfig):
     model_type = "lmlab_narrow_gpt_neox"
@@ -84,11 +82,6 @@ class NarrowGPTNeoXConfig(GPTNeoXConfig):
 class NarrowGPTNeoXForCausalLM(_Narrow, GPTNeoXForCausalLM):
     config_class = NarrowGPTNeoXConfig
 
-    def __init__(self, config: NarrowGPTNeoXConfig) -> None:
-        super().__init__(config)
-        self.narrow(config)
-        self.post_init()
-
 
 class NarrowLlamaConfig(LlamaConfig):
     model_type = "lmlab_narrow_llama"
@@ -98,11 +91,6 @@ class NarrowLlamaConfig(LlamaConfig):
 
 class NarrowLlamaForCausalLM(_Narrow, LlamaForCausalLM):
     config_class = NarrowLlamaConfig
-
-    def __init__(self, config: NarrowLlamaConfig) -> None:
-        super().__init__(config)
-        self.narrow(config)
-        self.post_init()
 
 
 _KINDS: dict[str, tuple[Any, Any]] = {
@@ -140,17 +128,13 @@ def with_narrow_head(
     """
     check_narrow(model)
     config_kind, model_kind = _KINDS[model.config.model_type]
-    values = model.config.to_dict()
-    for name in ("model_type", "architectures", "dtype", "transformers_version"):
-        values.pop(name, None)
-    values |= {
-        "tie_word_embeddings": False,
-        "head_dimensions": weight_VE.shape[1],
-        "head_projected": projection_DE is not None,
-    }
-    made = model_kind(config_kind(**values))
-    made.base_model.load_state_dict(model.base_model.state_dict())
-    head = made.lm_head
+    config = with_settings(
+        config_kind, model.config, tie_word_embeddings=False,
+        head_dimensions=weight_VE.shape[1], head_projected=projection_DE is not None,
+    )  # fmt: skip
+    narrow = model_kind(config)
+    narrow.base_model.load_state_dict(model.base_model.state_dict())
+    head = narrow.lm_head
     head.out.weight.copy_(weight_VE)
     head.out.bias.copy_(bias_V)
     if projection_DE is not None:
@@ -158,4 +142,4 @@ def with_narrow_head(
     else:
         assert kept_E is not None
         head.kept.copy_(kept_E)
-    return made.to(weight_VE.device).eval()
+    return narrow.to(weight_VE.device).eval()

@@ -29,6 +29,7 @@ from lmlab.data.order import check_order, reading_order
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
+from lmlab.models.behaviour import evaluating
 from lmlab.objectives.base import Batch, Objective, Reading
 from lmlab.objectives.evaluate import batches_of_a_length
 
@@ -183,15 +184,11 @@ def outputs_for(
     padded_N = -(-texts.length_N // _PAD_MULTIPLE) * _PAD_MULTIPLE
     longest = int(texts.length_N.max())
     made = np.empty((len(texts), labels.outputs))
-    training = backbone.model.training
-    backbone.model.eval()
-    try:
+    with evaluating(backbone.model):
         for rows, length in batches_of_a_length(np.minimum(padded_N, longest), lambda _: batch):
             texts_B = [texts.text(int(row)) for row in rows]
             given = objective.batch(texts_B, device=backbone.device, length=length)
             made[rows] = labels.outputs_of(backbone, given).double().cpu().numpy()
-    finally:
-        backbone.model.train(training)
     return made
 
 

@@ -23,6 +23,7 @@ from lmlab.data.order import reading_order
 from lmlab.data.windows import EvaluationWindows, repeated
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
+from lmlab.models.behaviour import evaluating
 from lmlab.objectives.base import Objective
 from lmlab.processes import shared_out, sum_over_processes
 from lmlab.progress import Bar
@@ -120,10 +121,7 @@ def evaluate(
     edges = position_edges(windows.context)
     nats_Mb = np.zeros((len(windows), len(edges) - 1))
     repeated_M2 = np.zeros((len(windows), 2))  # nats and tokens
-    model = backbone.model
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(backbone.model):
         batches = window_batches(windows, batch, padded=padded)
         for (rows, length), is_mine in shared_out(batches):
             if is_mine or not share:
@@ -137,8 +135,6 @@ def evaluate(
                     repeated_M2[row] = nats_T[: len(window)][seen_n].sum(), seen_n.sum()
             if bar:
                 bar.advance(float(windows.length_M[rows].sum()))
-    finally:
-        model.train(training)
     if share:
         nats_Mb, repeated_M2 = sum_over_processes(nats_Mb), sum_over_processes(repeated_M2)
     nats_M, repeated_M = repeated_M2.T

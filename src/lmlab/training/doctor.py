@@ -30,7 +30,7 @@ from lmlab.data.unigram import log_unigram
 from lmlab.data.windows import TrainingWindows, row_keys
 from lmlab.errors import UserError
 from lmlab.models.build import build_model
-from lmlab.models.head import attach_bias
+from lmlab.models.head import attach_bias, is_tied
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
 from lmlab.objectives.cross_entropy import IGNORED
@@ -187,7 +187,7 @@ def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
     )
     model = _shapes(config, store, tokenizer)
     head_VD = model.get_output_embeddings().weight
-    tied = head_VD is model.get_input_embeddings().weight
+    tied = is_tied(model)
     if config.is_headless and not tied:
         raise UserError("a headless model is tied: give --model.tied")
     other = other_form(config, tied=tied)

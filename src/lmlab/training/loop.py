@@ -33,7 +33,7 @@ from lmlab.durable import to_json
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.files import load_weights, model_files
-from lmlab.models.head import head_files
+from lmlab.models.head import head_files, is_tied
 from lmlab.objectives.base import Batch, Objective
 from lmlab.processes import (
     from_first,
@@ -384,13 +384,11 @@ class Trainer:
     def _save(self, journals: RunJournals) -> None:
         # the journal first: a checkpoint must never be ahead of it
         journals.sync()
-        head = self.model.get_output_embeddings()
-        tied = head is not None and head.weight is self.model.get_input_embeddings().weight
         record = {
             "format": "lmlab model 1",
             "objective": self.objective.record(),
             "order": self.objective.order,
-            "head": ("tied" if tied else "untied")
+            "head": ("tied" if is_tied(self.model) else "untied")
             + (f" + {prior} log-unigram bias" if (prior := self.config.output_prior()) else ""),
             "context": self.config.context,
             "step": self.step,

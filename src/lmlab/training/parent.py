@@ -20,7 +20,7 @@ from lmlab.durable import file_sha256
 from lmlab.errors import UserError
 from lmlab.models.behaviour import behaviour, input_length
 from lmlab.models.files import load_pretrained
-from lmlab.models.head import with_untied_head
+from lmlab.models.head import is_tied, with_untied_head
 from lmlab.models.towers import TwoTower, with_probes
 from lmlab.run_folders.checkpoint import read_json_file, usable_checkpoint
 
@@ -89,7 +89,7 @@ def child_model(config: TrainConfig, parent: Parent, tokenizer: TextTokenizer) -
     check_fit(model, parent, config, tokenizer)
     if config.is_probe:
         return with_probes(model, seed=key(config.seed, _PROBE_KEY))
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    tied = is_tied(model)
     if config.parent.untie:
         if not tied:
             raise UserError(f"--parent.untie: {name} is not tied")

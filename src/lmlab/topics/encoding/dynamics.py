@@ -40,7 +40,7 @@ from lmlab.data.store import TokenStore
 from lmlab.data.unigram import log_unigram
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
-from lmlab.models.logits import LogitHead
+from lmlab.models.backbone import LogitHead
 from lmlab.numerics.folded_regression import fit_linear
 from lmlab.numerics.log_sum_exp import nats_of_targets
 from lmlab.objectives.cross_entropy import cross_entropy_each
@@ -188,7 +188,7 @@ class Watch:
             max_windows=self.max_windows,
         )  # fmt: skip
         head = output_head(lm)
-        logits = LogitHead(lm.backbone)
+        logits = lm.backbone.head
         sums = ProbabilitySums(logits)
         nats, tokens = 0.0, 0
         with torch.no_grad():

@@ -21,7 +21,6 @@ from lmlab.data.store import TokenStore
 from lmlab.data.unigram import token_counts
 from lmlab.data.windows import EvaluationWindows
 from lmlab.lm.language_model import LanguageModel
-from lmlab.models.logits import LogitHead
 from lmlab.numerics.frequency import type_deciles
 from lmlab.progress import track
 from lmlab.results import Result
@@ -55,7 +54,7 @@ class Head:
 
 def output_head(lm: LanguageModel) -> Head:
     """`UserError` for a head whose output embedding is not known (`models.logits`)."""
-    head = LogitHead(lm.backbone)
+    head = lm.backbone.head
     bias = head.bias_V
     return Head(
         head.scale * head.weight_VD.detach().double().cpu().numpy(),
@@ -131,7 +130,7 @@ def measure(
 ) -> Measured:
     """The regression of `encode`, without what it is compared with.
 
-    Raises `UserError` as `token_probability.choose_windows` and `models.logits.LogitHead`.
+    Raises `UserError` as `token_probability.choose_windows` and `models.backbone.Backbone.head`.
     """
     head = output_head(lm)
     windows = choose_windows(lm, store, split=split, context=context, max_windows=max_windows)

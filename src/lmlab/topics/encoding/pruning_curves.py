@@ -30,7 +30,6 @@ from lmlab.lm.export import write_model
 from lmlab.lm.language_model import LanguageModel
 from lmlab.models.build import parameters
 from lmlab.models.head import is_tied
-from lmlab.models.logits import LogitHead
 from lmlab.models.narrow import check_narrow, with_narrow_head
 from lmlab.numerics.bounded import within
 from lmlab.numerics.random_effects import Interval
@@ -192,7 +191,7 @@ def prune(
     for each in [*shares, *([] if share is None else [share])]:
         if not 0 <= each < 1:
             raise UserError(f"share {each:g} of the dimensions: give one of at least 0, below 1")
-    if not LogitHead(lm.backbone).is_linear:
+    if not lm.backbone.head.is_linear:
         raise UserError(f"{lm.name} scales or caps its logits; pruning knows linear heads only")
     if share is not None:
         check_can_write(lm, share, way=way, untie=untie)

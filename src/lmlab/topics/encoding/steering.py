@@ -28,7 +28,6 @@ from lmlab.lm.language_model import LanguageModel
 from lmlab.models.backbone import Backbone
 from lmlab.models.export import constant_direction
 from lmlab.models.head import attach_bias, detach_bias, is_tied, untied
-from lmlab.models.logits import LogitHead
 from lmlab.numerics.log_sum_exp import log_sum_exp
 from lmlab.topics.encoding.edits import (
     METHODS,
@@ -120,7 +119,7 @@ def steer(
 def check_can_steer(model: Any, *, method: Method, untie: bool) -> None:
     """`UserError` where rows of the output embedding cannot be edited on their own, and for `untie`
     where there is nothing to untie."""
-    if not LogitHead(Backbone(model)).is_linear:
+    if not Backbone(model).head.is_linear:
         raise UserError(
             f"{type(model).__name__} scales or caps its logits; steering knows linear heads only"
         )
@@ -231,7 +230,7 @@ def applied(model: Any, steering: Steering) -> Iterator[None]:
 @torch.no_grad()
 def contexts_of(backbone: Backbone, hidden_ND: torch.Tensor, tokens: tuple[int, ...]) -> Contexts:
     """Log-probabilities of `tokens` at given states, in chunks."""
-    head = LogitHead(backbone)
+    head = backbone.head
     for token in tokens:
         if not 0 <= token < len(head.weight_VD):
             raise UserError(f"token {token} is outside the vocabulary of {len(head.weight_VD)}")

@@ -30,8 +30,7 @@ from lmlab.data.store import TokenStore
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
-from lmlab.models.backbone import Backbone
-from lmlab.models.logits import LogitHead
+from lmlab.models.backbone import Backbone, LogitHead
 from lmlab.numerics.random_effects import Clusters
 from lmlab.objectives.base import Batch, hidden_states
 from lmlab.objectives.evaluate import can_pad, window_batches
@@ -219,7 +218,7 @@ def encoding_statistics(
     """
     backbone = backbone_of(model)
     unused_rows = model.unused_rows if isinstance(model, LanguageModel) else None
-    sums = ProbabilitySums(LogitHead(backbone), unused_rows)
+    sums = ProbabilitySums(backbone.head, unused_rows)
     for hidden_ND in window_states(model, windows_NT, mask_id=mask_id, batch=batch):
         sums.add(hidden_ND)
     return sums.statistics()
@@ -352,7 +351,7 @@ def all_states(lm: LanguageModel, windows: EvaluationWindows, *, label: str) -> 
 
 def mean_of_states(lm: LanguageModel, states: States) -> EncodingStatistics:
     """`encoding_statistics` over states that are at hand."""
-    sums = ProbabilitySums(LogitHead(lm.backbone), lm.unused_rows)
+    sums = ProbabilitySums(lm.backbone.head, lm.unused_rows)
     sums.add(states.hidden_ND)
     return sums.statistics()
 
@@ -364,7 +363,7 @@ def store_statistics(
 
     Several processes share the text out, and each has the whole statistics.
     """
-    sums = ProbabilitySums(LogitHead(lm.backbone), lm.unused_rows)
+    sums = ProbabilitySums(lm.backbone.head, lm.unused_rows)
     for states in store_states(lm, windows, label=label, share=True):
         sums.add(states.hidden_ND)
     return sums.all_reduce().statistics()
