@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from lmlab.errors import UserError
 from lmlab.objectives import contrastive as module
-from lmlab.objectives.contrastive import contrastive_loss, contrastive_sum, gathered_targets
+from lmlab.objectives.contrastive import contrastive_loss, gathered_targets
 from lmlab.objectives.cross_entropy import linear_cross_entropy
 
 N, D, V = 60, 7, 23
@@ -88,9 +88,6 @@ def test_value_and_gradients_are_those_of_the_definition(ignored, temperature):
     assert ours.shape == ()
     theirs = published(hidden, embedding, targets, temperature=temperature)
     assert_same(ours, theirs, hidden, embedding)
-    total, count = contrastive_sum(hidden, embedding, targets, temperature=temperature)
-    assert count == int((targets != -100).sum())
-    assert_same(total / count, theirs, hidden, embedding)
 
 
 def test_gradients_are_those_of_finite_differences():
@@ -264,9 +261,8 @@ def test_nothing_to_predict_is_zero_with_zero_gradients(dtype):
     targets = torch.full((N,), -100)
     hidden.data.fill_(torch.nan)  # what does not count may be anything
     for candidates in (None, targets, torch.tensor([1, 2])):
-        total, count = contrastive_sum(hidden, embedding, targets, candidate_ids_M=candidates)
         loss = contrastive_loss(hidden, embedding, targets, candidate_ids_M=candidates)
-        assert (float(total.detach()), count, float(loss.detach())) == (0, 0, 0)
+        assert float(loss.detach()) == 0
         assert loss.dtype == torch.promote_types(dtype, torch.float32)
         for gradient, tensor in zip(
             gradients(loss, hidden, embedding), (hidden, embedding), strict=True
@@ -281,11 +277,11 @@ def test_logits_of_a_thousand_stay_finite(dtype):
     embedding = torch.tensor([[1.0], [-1.0], [0.0]], dtype=dtype, requires_grad=True)
     hidden.requires_grad_()
     targets = torch.tensor([0, 0, 1, 0])
-    loss, count = contrastive_sum(hidden, embedding, targets)
+    loss = 4 * contrastive_loss(hidden, embedding, targets)
     # Candidates 0 (three times) and 1: log 3, 2000 + log 1, 2000 + log 3, log 3
     assert float(loss.detach()) == pytest.approx(4000 + 3 * math.log(3), rel=1e-6)
     exact = exactly(hidden), exactly(embedding)
-    reference = published(*exact, targets) * count
+    reference = published(*exact, targets) * 4
     for a, b in zip(gradients(loss, hidden, embedding), gradients(reference, *exact), strict=True):
         assert a.isfinite().all()
         assert (a.double() - b).norm() < (1e-2 if dtype == torch.bfloat16 else 1e-6) * b.norm()
@@ -393,9 +389,8 @@ def test_what_has_no_meaning_is_refused(change, message):
         "targets_N": torch.zeros(N, dtype=torch.long),
         **change,
     }
-    for function in (contrastive_loss, contrastive_sum):
-        with pytest.raises(UserError, match=message):
-            function(**given)
+    with pytest.raises(UserError, match=message):
+        contrastive_loss(**given)
 
 
 def test_gathered_targets_of_one_process_are_its_own():
@@ -407,7 +402,7 @@ import sys, lmlab, torch
 from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import distributed
-from lmlab.objectives.contrastive import contrastive_sum, gathered_targets
+from lmlab.objectives.contrastive import contrastive_loss, gathered_targets
 
 folder, rank = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
@@ -417,7 +412,10 @@ distributed.init_process_group(
 given = load_file(folder / f"given{rank}.safetensors")
 hidden, embedding = (given[name].requires_grad_() for name in ("hidden", "embedding"))
 candidates = gathered_targets(given["targets"])
-total, count = contrastive_sum(hidden, embedding, given["targets"], candidate_ids_M=candidates)
+count = int((given["targets"] != -100).sum())
+total = count * contrastive_loss(
+    hidden, embedding, given["targets"], candidate_ids_M=candidates
+)
 counts = torch.tensor(count)
 distributed.all_reduce(counts)
 (total / counts).backward()

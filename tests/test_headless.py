@@ -26,7 +26,8 @@ from lmlab.models.head import attach_bias
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
-from lmlab.objectives.headless import Contrastive, contrastive_loss
+from lmlab.objectives.contrastive import contrastive_loss
+from lmlab.objectives.headless import Contrastive
 from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
 from lmlab.training.setup import resolve, run_identity

@@ -40,6 +40,9 @@ class LabelledText:
     ids: np.ndarray
     label: float
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
 
 @dataclass(frozen=True)
 class Labels:

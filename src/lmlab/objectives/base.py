@@ -124,6 +124,11 @@ class Reading(ABC):
         """`UserError` for a model that cannot be read so."""
 
     @abstractmethod
+    def arrays(
+        self, windows: Sequence[Any], length: int, keys: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """The fields of `batch`, on the CPU."""
+
     def batch(
         self,
         windows: Sequence[Any],
@@ -137,6 +142,12 @@ class Reading(ABC):
         A window is its ids in reading order, or a `LabelledText`. `keys` (one a window) decide
         what is random about a batch; without them it is for scoring.
         """
+        arrays = self.arrays(windows, length or max(map(len, windows)), keys)
+        fields: dict[str, Any] = {
+            name: torch.from_numpy(array).to(device, non_blocking=True)
+            for name, array in arrays.items()
+        }
+        return Batch(**fields)
 
     def questions(self, batch: Batch) -> Iterator[Batch]:
         """What the model reads to score `batch`; the computed positions (`rows_N`) of all of them

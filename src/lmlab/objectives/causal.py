@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from lmlab.data.order import check_order, reading_order
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.objectives.base import IGNORED, Batch, Reading
+from lmlab.objectives.base import IGNORED, Reading
 
 
 class Causal(Reading):
@@ -48,15 +47,9 @@ class Causal(Reading):
                 "predict. Use --objective masked, or a causal model (gpt2, neox, llama, gru, lstm)"
             )
 
-    def batch(
-        self,
-        windows: Sequence[np.ndarray],
-        *,
-        device: torch.device,
-        length: int | None = None,
-        keys: np.ndarray | None = None,
-    ) -> Batch:
-        length = length or max(len(window) for window in windows)
+    def arrays(
+        self, windows: Sequence[np.ndarray], length: int, keys: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
         # Padding stands on the right, where a causal model cannot see it from real positions
         inputs = np.full((len(windows), length), self.bos_id, dtype=np.int64)
         targets = np.full((len(windows), length), IGNORED, dtype=np.int64)
@@ -64,7 +57,4 @@ class Causal(Reading):
             ordered = window[reading_order(self.order, len(window))]
             targets[row, : len(ordered)] = ordered
             inputs[row, 1 : len(ordered)] = ordered[:-1]
-        return Batch(
-            torch.from_numpy(inputs).to(device, non_blocking=True),
-            torch.from_numpy(targets).to(device, non_blocking=True),
-        )
+        return {"inputs_BT": inputs, "targets_BT": targets}

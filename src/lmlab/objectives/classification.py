@@ -56,32 +56,27 @@ class WholeText(Reading):
     def check(self, backbone: Backbone) -> None:
         """Every classifier will do."""
 
-    def batch(
-        self,
-        windows: Sequence[LabelledText],
-        *,
-        device: torch.device,
-        length: int | None = None,
-        keys: np.ndarray | None = None,
-    ) -> Batch:
-        """Texts to a batch; the targets (B, 1) are classes or values, in float32."""
-        length = length or max(len(text.ids) for text in windows)
+    def arrays(
+        self, windows: Sequence[LabelledText], length: int, keys: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """The targets (B, 1) are classes or values, in float32."""
         shape = (len(windows), length + self.ends)
         inputs = np.full(shape, self.end_id, dtype=np.int64)
         attention = np.zeros(shape, dtype=np.int64)
         inputs[:, 0] = self.bos_id
         for row, text in enumerate(windows):
-            n = len(text.ids)
+            n = len(text)
             inputs[row, 1 : n + 1] = text.ids[reading_order(self.order, n)]
             attention[row, : n + self.ends] = 1
         # the second text begins after the first END; the END belongs to what it ends
         end = (inputs == self.end_id).astype(np.int64)
         segments = np.minimum(end.cumsum(axis=1) - end, 1) * attention
-        targets = np.array([[text.label] for text in windows], dtype=np.float32)
-        inputs_BT, targets_B1, attention_BT, segments_BT = (
-            torch.from_numpy(each).to(device) for each in (inputs, targets, attention, segments)
-        )
-        return Batch(inputs_BT, targets_B1, attention_BT, segments_BT=segments_BT)
+        return {
+            "inputs_BT": inputs,
+            "targets_BT": np.array([[text.label] for text in windows], dtype=np.float32),
+            "attention_BT": attention,
+            "segments_BT": segments,
+        }
 
     def score(self, batch: Batch, each: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
         return each(batch)[:, None]

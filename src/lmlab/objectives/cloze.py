@@ -14,14 +14,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from lmlab.data.order import FORWARD
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.towers import TwoTower
-from lmlab.objectives.base import Batch, Reading
+from lmlab.objectives.base import Reading
 from lmlab.objectives.masked import dressed
 
 
@@ -52,19 +51,7 @@ class Cloze(Reading):
                 "some: --objective towers-cloze --model.architecture lstm"
             )
 
-    def batch(
-        self,
-        windows: Sequence[np.ndarray],
-        *,
-        device: torch.device,
-        length: int | None = None,
-        keys: np.ndarray | None = None,
-    ) -> Batch:
-        inputs, targets, attention = dressed(
-            windows, length, bos_id=self.bos_id, end_id=self.end_id
-        )
-
-        def put(array: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(array).to(device, non_blocking=True)
-
-        return Batch(put(inputs), put(targets), None if attention.all() else put(attention))
+    def arrays(
+        self, windows: Sequence[np.ndarray], length: int, keys: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        return dressed(windows, length, bos_id=self.bos_id, end_id=self.end_id)

@@ -35,7 +35,7 @@ from torch import distributed
 
 from lmlab.errors import UserError
 from lmlab.objectives.candidates import Candidates, pool, pool_and_own
-from lmlab.objectives.cross_entropy import IGNORED, _product_type
+from lmlab.objectives.cross_entropy import IGNORED, product_type
 
 _CHUNK_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 24}
 _CACHED_LOGITS = {"cpu": 1 << 18, "cuda": 1 << 24}
@@ -81,33 +81,6 @@ def contrastive_loss(
     Raises `UserError` if shapes disagree, an id is outside the embedding, or an option has no
     meaning; in backward, if asked for a graph of it.
     """
-    total, count = contrastive_sum(
-        hidden_ND,
-        embedding_VD,
-        targets_N,
-        temperature=temperature,
-        candidate_ids_M=candidate_ids_M,
-        duplicates=duplicates,
-        target_added=target_added,
-        cosine=cosine,
-        detach_targets=detach_targets,
-    )
-    return total / max(count, 1)
-
-
-def contrastive_sum(
-    hidden_ND: torch.Tensor,
-    embedding_VD: torch.Tensor,
-    targets_N: torch.Tensor,
-    *,
-    temperature: float = 1.0,
-    candidate_ids_M: torch.Tensor | None = None,
-    duplicates: Literal["count", "unique"] = "count",
-    target_added: bool = False,
-    cosine: bool = False,
-    detach_targets: bool = False,
-) -> tuple[torch.Tensor, int]:
-    """Like `contrastive_loss`, but the sum in nats and the number K of targets that count."""
     _check(hidden_ND, embedding_VD, targets_N, candidate_ids_M, temperature, duplicates)
     hidden_KD, targets_K = counted(hidden_ND, targets_N)
     _check_ids("target", targets_K, len(embedding_VD))
@@ -132,7 +105,7 @@ def contrastive_sum(
         cosine=cosine,
         detach_targets=detach_targets,
     )
-    return total, len(targets_K)
+    return total / max(len(targets_K), 1)
 
 
 def counted(hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,7 +131,7 @@ def sum_over_candidates(
     if detach_targets:
         embedding_VD = embedding_VD.detach()
     weight_UD = torch.nn.functional.embedding(candidates.ids_U, embedding_VD)
-    dtype = _product_type(hidden_KD)
+    dtype = product_type(hidden_KD)
     if cosine:
         hidden_KD, weight_UD = unit_rows(hidden_KD), unit_rows(weight_UD)
     if not torch.is_grad_enabled():
@@ -176,8 +149,8 @@ def gathered_targets(targets_N: torch.Tensor) -> torch.Tensor:
 
     Ids suffice for an exact loss with gradients, as each rank holds a replica of the embedding: its
     own rows give the gradient of every candidate, and gradients are summed over ranks as ever. With
-    `contrastive_sum(..., candidate_ids_M=gathered_targets(targets_N))`, the sum over ranks divided
-    by the sum of their counts is the loss of one rank that has all rows.
+    these candidates, the sum of nats over ranks divided by the sum of their counts is the loss of
+    one rank that has all rows.
     """
     targets = targets_N[targets_N != IGNORED]
     if not distributed.is_available() or not distributed.is_initialized():

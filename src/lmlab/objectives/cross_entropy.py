@@ -51,26 +51,22 @@ def cross_entropy_sum(
     hidden_ND: torch.Tensor,
     weight_VD: torch.Tensor,
     targets_N: torch.Tensor,
-    *,
     bias_V: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Like `linear_cross_entropy`, but the sum in nats and the number of targets."""
     hidden, targets, _ = _selected(hidden_ND, weight_VD, targets_N, bias_V)
-    dtype = _product_type(hidden)
-    total: Any = _CrossEntropySum.apply(hidden, weight_VD, targets, bias_V, dtype)
+    total: Any = _CrossEntropySum.apply(hidden, weight_VD, targets, bias_V, product_type(hidden))
     return total, len(targets)
 
 
-@torch.no_grad()
 def cross_entropy_each(
     hidden_ND: torch.Tensor,
     weight_VD: torch.Tensor,
     targets_N: torch.Tensor,
-    *,
     bias_V: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Nats (N,) of each target, float64, 0 where it is ignored; no gradient."""
-    return _each(hidden_ND, weight_VD, targets_N, bias_V, best=False)[0]
+    return cross_entropy_each_and_best(hidden_ND, weight_VD, targets_N, bias_V, best=False)[0]
 
 
 @torch.no_grad()
@@ -78,24 +74,14 @@ def cross_entropy_each_and_best(
     hidden_ND: torch.Tensor,
     weight_VD: torch.Tensor,
     targets_N: torch.Tensor,
-    *,
     bias_V: torch.Tensor | None = None,
+    *,
+    best: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`cross_entropy_each`, and the likeliest id (N,) of each row, -100 where the target is
-    ignored."""
-    return _each(hidden_ND, weight_VD, targets_N, bias_V, best=True)
-
-
-def _each(
-    hidden_ND: torch.Tensor,
-    weight_VD: torch.Tensor,
-    targets_N: torch.Tensor,
-    bias_V: torch.Tensor | None,
-    *,
-    best: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    ignored (everywhere, unless the `best` are asked for)."""
     hidden, targets, rows = _selected(hidden_ND, weight_VD, targets_N, bias_V)
-    dtype = _product_type(hidden)
+    dtype = product_type(hidden)
     accumulate = torch.promote_types(hidden.dtype, torch.float32)
     nats_N = torch.zeros(targets_N.shape, dtype=torch.float64, device=hidden_ND.device)
     best_N = torch.full_like(targets_N, IGNORED)
@@ -103,7 +89,9 @@ def _each(
     nats: list[torch.Tensor] = []
     likeliest: list[torch.Tensor] = []
     for part, wanted in zip(*_chunks(hidden, targets, len(weight_VD)), strict=True):
-        logits_CV = _chunk_logits(part.to(dtype), weight, bias_V, accumulate)
+        logits_CV = (part.to(dtype) @ weight.T).to(accumulate)
+        if bias_V is not None:
+            logits_CV += bias_V
         nats.append(nats_of_targets(logits_CV, wanted))
         if best:
             likeliest.append(logits_CV.max(dim=1).indices)  # argmax is slower on a CPU
@@ -135,10 +123,7 @@ def _selected(
             + (f", {tuple(bias_V.shape)}" if bias_V is not None else "")
         )
     rows = targets_N != IGNORED
-    if rows.all():
-        hidden, targets = hidden_ND, targets_N
-    else:
-        hidden, targets = hidden_ND[rows], targets_N[rows]
+    hidden, targets = (hidden_ND, targets_N) if rows.all() else (hidden_ND[rows], targets_N[rows])
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight_VD):
         raise UserError(
             f"target ids from {int(targets.min())} to {int(targets.max())} do not fit the "
@@ -147,7 +132,8 @@ def _selected(
     return hidden, targets, rows
 
 
-def _product_type(hidden: torch.Tensor) -> torch.dtype:
+def product_type(hidden: torch.Tensor) -> torch.dtype:
+    """The type of a head's matrix products: autocast's, where it is on."""
     kind = hidden.device.type
     if hidden.dtype != torch.float64 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
@@ -160,18 +146,6 @@ def _chunks(
     budget = _CHUNK_LOGITS.get(hidden.device.type, _CHUNK_LOGITS["cuda"])
     rows = max(32, budget // vocabulary)
     return hidden.split(rows), targets.split(rows)
-
-
-def _chunk_logits(
-    hidden_CD: torch.Tensor,
-    weight_VD: torch.Tensor,
-    bias_V: torch.Tensor | None,
-    accumulate: torch.dtype,
-) -> torch.Tensor:
-    logits_CV = (hidden_CD @ weight_VD.T).to(accumulate)
-    if bias_V is not None:
-        logits_CV += bias_V
-    return logits_CV
 
 
 class _CrossEntropySum(torch.autograd.Function):
@@ -230,10 +204,9 @@ class _CrossEntropySum(torch.autograd.Function):
         (scale,) = upstream
         # The training loop sums, so the factor is 1 and a copy of the weight's gradient is spared
         plain = scale.device.type == "cpu" and float(scale) == 1.0
-        gradients = [
+        d_hidden, d_weight, d_bias = (
             gradient if gradient is None else (gradient if plain else gradient * scale).to(kind)
             for gradient, kind in zip(ctx.saved_tensors, ctx.types, strict=True)
-        ]
-        d_hidden, d_weight, d_bias = gradients
+        )
         needs_bias = ctx.needs_input_grad[3]
         return d_hidden, d_weight, None, d_bias if needs_bias else None, None

@@ -40,55 +40,45 @@ class FullCrossEntropy:
 
     def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
         if backbone.linear:
-            return cross_entropy_sum(
-                hidden_states(backbone, batch),
-                backbone.weight_VD,
-                batch.targets_N,
-                bias_V=backbone.bias_V,
-            )
+            return cross_entropy_sum(*_linear(backbone, batch))
         logits_NV = _logits(backbone, batch)
         total = torch.nn.functional.cross_entropy(
-            logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)),
-            batch.targets_N,
-            ignore_index=IGNORED,
-            reduction="sum",
+            logits_NV, batch.targets_N, ignore_index=IGNORED, reduction="sum"
         )
         return total, int((batch.targets_N != IGNORED).sum())
 
     @torch.no_grad()
     def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
         if backbone.linear:
-            return cross_entropy_each(
-                hidden_states(backbone, batch),
-                backbone.weight_VD,
-                batch.targets_N,
-                bias_V=backbone.bias_V,
-            )
+            return cross_entropy_each(*_linear(backbone, batch))
         return _nats(_logits(backbone, batch), batch)
 
     @torch.no_grad()
     def each_and_best(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         if backbone.linear:
-            return cross_entropy_each_and_best(
-                hidden_states(backbone, batch),
-                backbone.weight_VD,
-                batch.targets_N,
-                bias_V=backbone.bias_V,
-            )
+            return cross_entropy_each_and_best(*_linear(backbone, batch))
         logits_NV = _logits(backbone, batch)
         best_N = logits_NV.argmax(dim=1).masked_fill(batch.targets_N == IGNORED, IGNORED)
         return _nats(logits_NV, batch), best_N
 
 
+def _linear(
+    backbone: Backbone, batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """States, output embedding, targets and bias."""
+    hidden_ND = hidden_states(backbone, batch)
+    return hidden_ND, backbone.weight_VD, batch.targets_N, backbone.bias_V
+
+
 def _logits(backbone: Backbone, batch: Batch) -> torch.Tensor:
-    """Where the head is not linear: the model's own logits of the computed positions, whole."""
+    """Where the head is not linear: the model's own logits of the computed positions, float32 at
+    least."""
     logits_NV = backbone.logits(batch.inputs_BT, batch.attention_BT).flatten(0, 1)
-    return logits_NV if batch.rows_N is None else logits_NV[batch.rows_N]
+    logits_NV = logits_NV if batch.rows_N is None else logits_NV[batch.rows_N]
+    return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
 
 
 def _nats(logits_NV: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Nats (N,) of each target, float64, 0 where it is ignored."""
-    targets_N = batch.targets_N
-    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-    nats_N = nats_of_targets(logits_NV, targets_N.clamp_min(0))
-    return nats_N.masked_fill_(targets_N == IGNORED, 0.0)
+    nats_N = nats_of_targets(logits_NV, batch.targets_N.clamp_min(0))
+    return nats_N.masked_fill_(batch.targets_N == IGNORED, 0.0)

@@ -43,7 +43,6 @@ from lmlab.objectives.candidates import (
     unigram_draws,
 )
 from lmlab.objectives.contrastive import (
-    contrastive_loss,
     counted,
     gathered_targets,
     sum_over_candidates,
@@ -55,8 +54,6 @@ from lmlab.objectives.cross_entropy import (
     cross_entropy_sum,
 )
 from lmlab.processes import world
-
-__all__ = ["Contrastive", "contrastive_loss"]
 
 
 class Contrastive:
@@ -102,9 +99,7 @@ class Contrastive:
             )
 
     def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
-        hidden_ND = hidden_states(backbone, batch)
-        targets_N = batch.targets_N
-        s = self.settings
+        hidden_ND, targets_N, s = hidden_states(backbone, batch), batch.targets_N, self.settings
         hidden_KD, targets_K = counted(hidden_ND, targets_N)
         total = sum_over_candidates(
             hidden_KD,
@@ -116,30 +111,29 @@ class Contrastive:
         )
         count = len(targets_K)
         if s.cross_entropy:
-            hidden, weight = self._similarity(hidden_ND, backbone.embedding_VD)
-            full, _ = cross_entropy_sum(hidden, weight, targets_N, bias_V=backbone.bias_V)
+            full, _ = cross_entropy_sum(*self._scored(backbone, batch, hidden_ND))
             total = (1 - s.cross_entropy) * total + s.cross_entropy * full
         return total, count
 
     @torch.no_grad()
     def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
-        hidden, weight = self._similarity(hidden_states(backbone, batch), backbone.embedding_VD)
-        return cross_entropy_each(hidden, weight, batch.targets_N, bias_V=backbone.bias_V)
+        return cross_entropy_each(*self._scored(backbone, batch, hidden_states(backbone, batch)))
 
     @torch.no_grad()
     def each_and_best(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden, weight = self._similarity(hidden_states(backbone, batch), backbone.embedding_VD)
-        return cross_entropy_each_and_best(hidden, weight, batch.targets_N, bias_V=backbone.bias_V)
+        hidden_ND = hidden_states(backbone, batch)
+        return cross_entropy_each_and_best(*self._scored(backbone, batch, hidden_ND))
 
-    def _similarity(
-        self, hidden_ND: torch.Tensor, embedding_VD: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two factors whose product is the similarity that the loss compares."""
+    def _scored(
+        self, backbone: Backbone, batch: Batch, hidden_ND: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Two factors whose product is the similarity that the loss compares, targets and bias."""
+        embedding_VD = backbone.embedding_VD
         if self.settings.cosine:
             hidden_ND, embedding_VD = unit_rows(hidden_ND), unit_rows(embedding_VD)
         if self.settings.temperature != 1:
             hidden_ND = hidden_ND / self.settings.temperature
-        return hidden_ND, embedding_VD
+        return hidden_ND, embedding_VD, batch.targets_N, backbone.bias_V
 
 
 @torch.no_grad()

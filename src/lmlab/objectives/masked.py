@@ -69,33 +69,19 @@ class Masked(Reading):
                 "masks. Use --objective causal, or a masked model (bert, modernbert, distilbert)"
             )
 
-    def batch(
-        self,
-        windows: Sequence[np.ndarray],
-        *,
-        device: torch.device,
-        length: int | None = None,
-        keys: np.ndarray | None = None,
-    ) -> Batch:
-        inputs, targets, attention = dressed(
-            windows, length, bos_id=self.bos_id, end_id=self.end_id
-        )
-        if keys is not None:
-            for row, window in enumerate(windows):
-                text = slice(1, len(window) + 1)
-                inputs[row, text], chosen_n = self.masking.draw(window, int(keys[row]))
-                targets[row, text] = np.where(chosen_n, window, IGNORED)
-        rows = None if keys is None else np.flatnonzero(targets != IGNORED)
-
-        def put(array: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(array).to(device, non_blocking=True)
-
-        return Batch(
-            put(inputs),
-            put(targets),
-            None if attention.all() else put(attention),
-            None if rows is None else put(rows),
-        )
+    def arrays(
+        self, windows: Sequence[np.ndarray], length: int, keys: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        arrays = dressed(windows, length, bos_id=self.bos_id, end_id=self.end_id)
+        if keys is None:
+            return arrays
+        targets = arrays["targets_BT"]
+        for row, window in enumerate(windows):
+            text = slice(1, len(window) + 1)
+            seen_n, chosen_n = self.masking.draw(window, int(keys[row]))
+            arrays["inputs_BT"][row, text] = seen_n
+            targets[row, text] = np.where(chosen_n, window, IGNORED)
+        return {**arrays, "rows_N": np.flatnonzero(targets != IGNORED)}
 
     def questions(self, batch: Batch) -> Iterator[Batch]:
         """What is asked of the model to score a batch: each pass with its positions masked."""
@@ -125,11 +111,10 @@ class Masked(Reading):
 
 
 def dressed(
-    windows: Sequence[np.ndarray], length: int | None, *, bos_id: int, end_id: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Inputs, targets and attention (B, T): each window between BOS and the end-of-text token, with
-    itself for target; padded to `length` (the longest) and two more."""
-    length = length or max(len(window) for window in windows)
+    windows: Sequence[np.ndarray], length: int, *, bos_id: int, end_id: int
+) -> dict[str, np.ndarray]:
+    """Inputs, targets and (where there is padding) attention (B, T): each window between BOS and
+    the end-of-text token, with itself for target; padded to `length` and two more."""
     shape = (len(windows), length + 2)
     inputs = np.full(shape, end_id, dtype=np.int64)
     targets = np.full(shape, IGNORED, dtype=np.int64)
@@ -139,7 +124,8 @@ def dressed(
         n = len(window)
         inputs[row, 1 : n + 1] = targets[row, 1 : n + 1] = window
         attention[row, : n + 2] = 1
-    return inputs, targets, attention
+    arrays = {"inputs_BT": inputs, "targets_BT": targets}
+    return arrays if attention.all() else {**arrays, "attention_BT": attention}
 
 
 def _pass_of_position(positions: int, passes: int) -> np.ndarray:
