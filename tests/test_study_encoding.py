@@ -37,7 +37,7 @@ def finished(tmp_path_factory):
         (folder / f"{number}.txt").write_text(text, "utf-8")
     options = [
         "study", "encoding", "--corpus", str(folder), "--vocabularies", "300", "--arms",
-        "ce-untied", "llama-headless", "--size", "nano", "--context", "48", "--tokens", "480",
+        "ce-untied", "llama-headless", "--size", "nano", "--context", "48", "--tokens", "768",
         "--batch-tokens", "96", "--windows", "12", "--factors", "2", "--shares", "0.5",
         "--lab", str(lab), "--out", str(lab / "out"),
     ]  # fmt: skip

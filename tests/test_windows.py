@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -74,6 +76,62 @@ def test_shares_are_of_bytes():
     assert sizes["test"] / total == pytest.approx(0.05, abs=0.002)
     assert assigned(texts, validation=0.1, test=0.05, seed=1) != splits
     assert "test" not in assigned(texts, validation=0.1, test=0)
+
+
+sizes_of_documents = st.lists(st.integers(1, 30), min_size=3, max_size=8)
+
+
+@given(
+    sizes_of_documents,
+    st.sampled_from([0.05, 0.1, 0.3]),
+    st.sampled_from([0.05, 0.2, 0.45]),
+    st.integers(0, 3),
+)
+def test_a_split_is_nearest_to_its_share_by_brute_force(sizes, validation, test, seed):
+    """Was: filled until the share was reached, so a split went over it by up to a document."""
+    config = SplitConfig(validation=validation, test=test, seed=seed)
+    keys = [text_key(str(number)) for number in range(len(sizes))]
+    splits = np.array(assign_splits(keys, sizes, config))
+    size_N = np.array(sizes)
+    for name, share in (("validation", validation), ("test", test)):
+        quota = share * sum(sizes)
+        mine = size_N[splits == name]
+        others = size_N[(splits == "train") | ((splits == "test") & (name == "validation"))]
+        off = abs(mine.sum() - quota)
+        # none of the others would bring it nearer, if training could spare one
+        if (splits == "train").sum() > 1:
+            assert all(abs(mine.sum() + other - quota) >= off for other in others)
+        # and without its longest it would not be nearer; a split is never empty
+        assert len(mine) == 1 or abs(mine.sum() - mine.max() - quota) > off
+        if name == "test":
+            # as many documents as any choice within the share has, up to five
+            possible = max(
+                (
+                    len(chosen)
+                    for count in range(len(others))  # training keeps one
+                    for chosen in combinations([*mine, *others], count)
+                    if sum(chosen) <= quota
+                ),
+                default=0,
+            )
+            assert len(mine) >= min(5, possible)
+
+
+def test_a_share_that_long_documents_fill_goes_to_several_shorter_ones():
+    """Was: one novel for the test split, whatever else there was, so no interval over texts."""
+    sizes = [400_000] * 15 + [60_000] * 6
+    for seed in range(5):
+        keys = [text_key(f"{seed} {number}") for number in range(len(sizes))]
+        splits = assign_splits(keys, sizes, SplitConfig(seed=seed))
+        test = [size for size, split in zip(sizes, splits, strict=True) if split == "test"]
+        assert test == [60_000] * len(test)
+        assert len(test) >= 5  # 5 % are 318,000
+    # no longer documents are passed over than need be: of many, those of the ranking go in
+    sizes = [100 + number % 50 for number in range(2000)]
+    keys = [text_key(str(number)) for number in range(2000)]
+    splits = assign_splits(keys, sizes, SplitConfig())
+    test = [size for size, split in zip(sizes, splits, strict=True) if split == "test"]
+    assert np.mean(test) == pytest.approx(np.mean(sizes), rel=0.05)
 
 
 def test_one_more_document_moves_few_others():

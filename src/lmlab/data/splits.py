@@ -1,17 +1,19 @@
 """Splits by document, decided by content.
 
-Documents are ranked by a keyed hash of their text; the first go to validation until its share of
-the bytes is reached, the next to test, the rest to training. So a document lands in the same split
-whatever its name or place, and two copies of a text always land in the same one.
+Documents are ranked by a keyed hash of their text. In this order each goes to validation if that
+brings validation nearer to its share of the bytes, else to test if that brings test nearer to its
+own, else to training. So a document lands in the same split whatever its name or place, and two
+copies of a text always land in the same one.
 
-Notable: an interval over texts needs five documents. A corpus of a few long ones reaches its share
-with one or two; `test_documents` asks for more, which training then lacks.
+Notable: an interval over texts needs five documents. Where a few long ones fill the share of test,
+shorter ones are taken in their stead, as long as the share has room for them. Where it has none
+(all are long), `test_documents` asks for more, which training then lacks.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lmlab.config.numbers import Options, at_least
@@ -19,6 +21,7 @@ from lmlab.errors import UserError
 from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+_FEW = 1000  # documents, among which it matters how many a split has
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ def assign_splits(
 ) -> list[str]:
     """The split of each document, given its content key and its size in bytes.
 
+    A split of which no document brings it nearer to its share still has as many as `config` asks
+    for, in the order of the ranking.
+
     Raises `UserError` with `advice` where the distinct documents are too few to give every split
     one.
     """
@@ -73,20 +79,47 @@ def assign_splits(
     salt = str(config.seed).encode()
     ranked = sorted(weight, key=lambda key: hashlib.blake2b(key, key=salt).digest())
     total = sum(weight.values())
-    chosen: dict[bytes, str] = {}
-    waiting = iter(ranked)
+    split_of: dict[bytes, str] = {}
     for place, (name, share, least) in enumerate(wanted):
-        taken = documents = 0
+        rest = [key for key in ranked if key not in split_of]
         # documents that later splits and training must get
-        still_needed = 1 + sum(after for _, _, after in wanted[place + 1 :])
-        while documents < least or (
-            taken < share * total and len(weight) - len(chosen) > still_needed
-        ):
-            key = next(waiting)
-            chosen[key] = name
-            taken += weight[key]
-            documents += 1
-    return [chosen.get(key, TRAIN) for key in keys]
+        room = len(rest) - 1 - sum(after for _, _, after in wanted[place + 1 :])
+        choose = _several if name == TEST else _nearest
+        taken = choose(rest, weight, share * total, room)
+        asked_for = [key for key in rest if key not in taken][: max(0, least - len(taken))]
+        split_of.update(dict.fromkeys([*taken, *asked_for], name))
+    return [split_of.get(key, TRAIN) for key in keys]
+
+
+def _nearest(
+    order: Iterable[bytes], weight: Mapping[bytes, int], quota: float, room: int
+) -> dict[bytes, None]:
+    """Those that in this order each bring the sum of weights nearer to `quota`, at most `room`."""
+    taken: dict[bytes, None] = {}
+    for key in order:
+        if len(taken) < room and abs(quota - weight[key]) < abs(quota):
+            taken[key] = None
+            quota -= weight[key]
+    return taken
+
+
+def _several(
+    ranked: Sequence[bytes], weight: Mapping[bytes, int], quota: float, room: int
+) -> dict[bytes, None]:
+    """As `_nearest`; where that is less than five of a few documents, the longest are put last: as
+    many of them as give the most documents, up to five, and no more."""
+    best = trial = _nearest(ranked, weight, quota, room)
+    longest = max(weight.values())
+    while len(best) < MINIMUM_DOCUMENTS and len(ranked) <= _FEW:
+        short = [weight[key] for key in trial if weight[key] <= longest]
+        if not short:
+            break
+        longest = max(short) - 1
+        shortest_first = sorted(ranked, key=lambda key: weight[key] > longest)
+        trial = _nearest(shortest_first, weight, quota, room)
+        if min(len(trial), MINIMUM_DOCUMENTS) > len(best):
+            best = trial
+    return best
 
 
 def few_test_documents(documents: Mapping[str, int]) -> str | None:
