@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -26,7 +27,7 @@ from transformers import (
 from helpers import id_store, journal, symbols_tokenizer, tiny_training
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import HeadlessConfig, MaskingConfig
-from lmlab.config.training import TrainConfig
+from lmlab.config.training import OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.data.masking import Masking
 from lmlab.data.unigram import log_unigram, token_counts
 from lmlab.data.windows import row_keys
@@ -348,6 +349,53 @@ def test_batches_without_anything_to_learn_from(tmp_path):
     record = journal(run.path)[-1]
     assert record["loss"] == pytest.approx(np.log(record["targets_per_micro_batch"]), abs=1e-5)
     assert record["gradient_norm"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["Bert", "ModernBert", "DistilBert", "Roberta"])
+def test_a_parent_without_a_mask_token_gets_a_row_for_one(
+    masked_store, tmp_path, capsys, kind, tied
+):
+    """Was refused, with the advice to prepare the text with the tokenizer that it was prepared
+    with; then with the advice to add the row by hand."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes["intermediate_size"] = 16
+    if kind == "DistilBert":
+        sizes = {"n_heads": 2, "dim": 16, "hidden_dim": 16, "n_layers": 1}
+    rows = masked_store.vocabulary
+    config = getattr(transformers, f"{kind}Config")(
+        **sizes, vocab_size=rows, max_position_embeddings=20, pad_token_id=1, bos_token_id=0,
+        eos_token_id=0, cls_token_id=0, sep_token_id=0, tie_word_embeddings=tied,
+    )  # fmt: skip
+    parent = getattr(transformers, f"{kind}ForMaskedLM")(config).eval()
+    with torch.no_grad():
+        head = parent.get_output_embeddings()
+        head.bias.normal_(generator=torch.Generator().manual_seed(0))
+    parent.save_pretrained(tmp_path / "parent")
+    run = train(
+        tiny_training(
+            masked_store, tmp_path / "run", objective="masked", model=ModelConfig(), steps=1,
+            parent=ParentConfig(str(tmp_path / "parent")),
+            optimizer=OptimizerConfig(learning_rate=1e-9),
+        )
+    )  # fmt: skip
+    said = capsys.readouterr().err
+    assert said.count(f"no mask token: its embedding of {rows} rows gets one more, their mean") == 1
+    # what is saved: plain transformers reads it, and says of old tokens what the parent says
+    child = getattr(transformers, f"{kind}ForMaskedLM").from_pretrained(run.checkpoint).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run.checkpoint)
+    assert tokenizer.mask_token_id == rows == child.config.vocab_size - 1
+    embedding_VD, head = child.get_input_embeddings().weight, child.get_output_embeddings()
+    assert (head.weight is embedding_VD) == tied
+    for weight in (embedding_VD, head.weight, head.bias):
+        assert len(weight) == rows + 1
+        torch.testing.assert_close(weight[rows], weight[:rows].mean(0), atol=1e-6, rtol=1e-5)
+    ids_1T = torch.arange(2, 10)[None]
+    with torch.no_grad():
+        child_TV, parent_TV = (model(input_ids=ids_1T).logits[0] for model in (child, parent))
+    torch.testing.assert_close(child_TV[:, :rows], parent_TV, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(child_TV[:, rows], parent_TV.mean(1), atol=1e-5, rtol=1e-5)
+    assert open_model(run.path).tokenizer.mask_id == rows
 
 
 def test_masking_needs_a_mask_token():

@@ -48,6 +48,25 @@ def with_settings(kind: Any, config: Any, **settings: Any) -> Any:
     return kind(**{**values, **settings})
 
 
+@torch.no_grad()
+def with_one_more_token(model: Any) -> Any:
+    """A copy of `model` with a row for one more token, in the input and output embedding and in the
+    output bias: the mean of the others, so that it begins as no token in particular.
+
+    Built anew, since transformers' own resizing leaves untied heads with biases of two lengths.
+    """
+    config = copy.deepcopy(model.config)
+    config.get_text_config().vocab_size += 1
+    with torch.random.fork_rng(devices=[]):
+        made = type(model)(config)
+    shapes = {name: value.shape for name, value in made.state_dict().items()}
+    made.load_state_dict({
+        name: value if value.shape == shapes[name] else torch.cat([value, value.mean(0)[None]])
+        for name, value in model.state_dict().items()
+    })  # fmt: skip
+    return made.train(model.training)
+
+
 @contextmanager
 def untied(model: Any) -> Iterator[None]:
     """A tied model with an output embedding of its own, equal to the tied one, for the duration."""

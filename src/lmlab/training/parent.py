@@ -20,8 +20,9 @@ from lmlab.durable import file_sha256
 from lmlab.errors import UserError
 from lmlab.models.behaviour import behaviour, input_length
 from lmlab.models.files import load_pretrained
-from lmlab.models.head import is_tied, with_untied_head
+from lmlab.models.head import is_tied, with_one_more_token, with_untied_head
 from lmlab.models.towers import TwoTower, with_probes
+from lmlab.progress import say
 from lmlab.run_folders.checkpoint import read_json_file, usable_checkpoint
 
 _PROBE_KEY = 0x9E0BE
@@ -78,7 +79,8 @@ def check_reading(config: TrainConfig, model: Any, name: str) -> None:
 def child_model(config: TrainConfig, parent: Parent, tokenizer: TextTokenizer) -> Any:
     """A float32 model with the parent's weights, untied and frozen as `config` asks.
 
-    An output bias that lmlab gave the parent is not part of its weights.
+    An output bias that lmlab gave the parent is not part of its weights. A parent without a row for
+    the mask token that the objective needs gets one (`with_one_more_token`).
 
     Raises `UserError` where it cannot be loaded, does not fit the store's tokenizer or the context,
     or nothing would be trained.
@@ -86,6 +88,10 @@ def child_model(config: TrainConfig, parent: Parent, tokenizer: TextTokenizer) -
     name = parent.name
     model: Any = load_pretrained(name, masked=config.is_masked)
     check_reading(config, model, name)
+    rows = len(model.get_input_embeddings().weight)
+    if rows == tokenizer.vocabulary - 1 == tokenizer.mask_id:
+        model = with_one_more_token(model)
+        say(f"{name} has no mask token: its embedding of {rows:,} rows gets one more, their mean")
     check_fit(model, parent, config, tokenizer)
     if config.is_probe:
         return with_probes(model, seed=key(config.seed, _PROBE_KEY))
@@ -113,13 +119,6 @@ def check_fit(model: Any, parent: Parent, config: TrainConfig, tokenizer: TextTo
             f"it: lmlab prepare --tokenizer.kind pretrained --tokenizer.name {name}"
         )
     rows = len(model.get_input_embeddings().weight)
-    if rows == tokenizer.vocabulary - 1 == tokenizer.mask_id:
-        raise UserError(
-            f"--objective {config.objective}: the tokenizer of {name} has no mask token, and its "
-            f"embedding of {rows:,} rows has no room for one. Give it one with transformers: "
-            "tokenizer.add_special_tokens({'mask_token': '[MASK]'}), "
-            f"model.resize_token_embeddings({rows + 1}), and prepare the text with it"
-        )
     if rows < tokenizer.vocabulary:
         raise UserError(
             f"{config.store} has a vocabulary of {tokenizer.vocabulary:,}, but {name} embeds only "
