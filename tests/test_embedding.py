@@ -7,6 +7,7 @@ Shapes: N rows, D width, T positions.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -575,6 +576,33 @@ def test_apply_maps_to_the_target(decomposed, text_store, capsys):
     assert "Mapped from backward, masked" in (out / "report.html").read_text()
     assert main(["apply", str(lab / "nothing"), "--store", str(text_store.path)]) == 2
     assert "cannot be read as a mapping" in capsys.readouterr().err
+
+
+def test_copies_are_named(runs, text_store, tmp_path, capsys):
+    """Was: R2 1.000 from a copy of the target under another name, without a word."""
+    for name in ("twin", "third"):
+        shutil.copytree(runs["forward"], tmp_path / name)
+    models = [
+        str(runs["forward"]),
+        str(runs["backward"]),
+        str(tmp_path / "twin"),
+        str(tmp_path / "third"),
+    ]
+    command = [
+        "decompose", models[0], "--basis", *models[1:], "--store", str(text_store.path),
+        "--embedding.length", "8", "--pieces", "60", "--held-out-pieces", "40",
+        "--lab", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu",
+    ]  # fmt: skip
+    assert main(command) == 0
+    said = capsys.readouterr()
+    named = "Models with the same rows, no models of their own: twin of forward, third of forward."
+    assert named in " ".join(said.out.split())
+    assert "twin has the same rows as forward: a copy" in said.err
+    result = read_result(tmp_path / "out")
+    assert isinstance(result, ModelsDecomposition)
+    assert result.same_rows == (("twin", "forward"), ("third", "forward"))
+    assert result.targets["forward"].interval.estimate > 0.999
+    assert named in result.report.summary
 
 
 def test_embed_says_where_the_rows_are(runs, text_store, tmp_path, capsys):

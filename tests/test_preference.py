@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from lmlab.data.tokenizers import TextTokenizer, train_bpe
 from lmlab.errors import UserError
 from lmlab.lm.language_model import open_model
 from lmlab.objectives.base import IGNORED
+from lmlab.topics.decomposition.of_models import embed_models
+from lmlab.topics.decomposition.options import EmbeddingConfig
 from lmlab.topics.scoring.score import score
 from lmlab.topics.towers.passage import passage
 from lmlab.topics.towers.preference import CLASSES, Vocabulary, preference, runs_agree
@@ -239,6 +242,24 @@ def test_a_mixture_needs_no_probes_and_gets_its_temperatures(trained, text_store
         assert fitted.nats_KGV[k].sum() / fitted.count_GV.sum() < plain[k]
     with pytest.raises(UserError, match="Train their probes"):
         preference_sums(open_model(trained["towers"]), text_store)
+
+
+def test_towers_that_are_copies_are_named(trained, text_store, tmp_path):
+    """Was: a table of zeros, as if two different towers preferred nothing."""
+    lm = open_model(trained[""])
+    body = lm.model.model
+    for pair in (body.projections, body.towers, body.probes, lm.model.heads):
+        pair[-1].load_state_dict(pair[0].state_dict())
+    with pytest.raises(UserError, match="They are copies of each other"):
+        preference_sums(lm, text_store, context=16)
+    # and copies of a tower among the models of a decomposition
+    shutil.copytree(trained["towers"], tmp_path / "copy")
+    names = [f"{trained['towers']}@1", f"{tmp_path / 'copy'}@1", f"{trained['towers']}@2"]
+    embedded = embed_models(
+        dict(zip("abc", names, strict=True)), text_store, EmbeddingConfig(length=12),
+        counts={"test": 20}, lab=tmp_path,
+    )  # fmt: skip
+    assert embedded["test"].same_rows == (("b", "a"),)
 
 
 @pytest.mark.parametrize("way", ["", "-masked", "-cloze"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS, Interval
 
@@ -20,6 +20,11 @@ def signed(value: float, digits: int) -> str:
 def capital(text: str) -> str:
     """The text as the beginning of a sentence."""
     return text[:1].upper() + text[1:]
+
+
+def copies_of(same: Iterable[tuple[str, str]]) -> str:
+    """Pairs of a name and an earlier one that it is the same as: "b of a, c of a"."""
+    return ", ".join(f"{name} of {earlier}" for name, earlier in same)
 
 
 def amount_of_text(documents: int, unit: str, clusters: int | None = None) -> str:

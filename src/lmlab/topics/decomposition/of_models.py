@@ -30,7 +30,7 @@ from lmlab.lm.encoder import open_encoder
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.numerics.scatter import Scatter
 from lmlab.processes import shared_out
-from lmlab.progress import Bar, track
+from lmlab.progress import Bar, say, track
 from lmlab.results import Result
 from lmlab.topics.decomposition.decomposition import (
     Decomposition,
@@ -81,6 +81,17 @@ class Embedded:
     cluster_unit: str
     text_note: str | None
     """What the store's tokenizer lost of the text that all models read, in words."""
+
+    @property
+    def same_rows(self) -> tuple[tuple[str, str], ...]:
+        """Models with the rows of an earlier one, byte for byte, and that one: copies under other
+        names, equal towers, bodies that no training moved."""
+        first: dict[tuple[str, ...], str] = {}
+        pairs = [
+            (label, first.setdefault(tuple(store.manifest["files"].values()), label))
+            for label, store in self.stores.items()
+        ]
+        return tuple((label, earlier) for label, earlier in pairs if label != earlier)
 
     def units(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         """Rows of all models, shard after shard, and the unit of resampling of each: its document,
@@ -251,6 +262,8 @@ class ModelsDecomposition(Result, kind="decompose", views=VIEWS):
     cluster_unit: str
     text_note: str | None
     """What the store's tokenizer lost of the test text, in words."""
+    same_rows: tuple[tuple[str, str], ...] = ()
+    """Models with the same rows as an earlier one, and that one."""
 
 
 def decompose_models(
@@ -302,6 +315,8 @@ def decompose_embedded(
 
     Progress counts fits, about. Raises `UserError` as `decompose`.
     """
+    for name, earlier in embedded["test"].same_rows:
+        say(f"{name} has the same rows as {earlier}: a copy, or its body was not trained further")
     n, wanted = len(models), 1 if target is not None else len(models)
     subsets = n * (n - 1) // 2  # that a greedy path fits
     work = len(SPLITS) + len(RIDGES) + 3 + wanted * subsets + n * (n - 1) + n
@@ -378,6 +393,7 @@ def _decomposed(
         clusters=embedded["test"].clusters.clusters,
         cluster_unit=embedded["test"].cluster_unit,
         text_note=embedded["test"].text_note,
+        same_rows=embedded["test"].same_rows,
     )
     return result, fits
 

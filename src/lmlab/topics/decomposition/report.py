@@ -31,6 +31,7 @@ from lmlab.topics.decomposition.of_models import Embeddings, ModelsDecomposition
 from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
 from lmlab.topics.decomposition.tables import (
     agreement_table,
+    copies_text,
     decomposition_tables,
     embeddings_table,
     interval_text,
@@ -159,12 +160,13 @@ def group_finding(result: ModelsDecomposition) -> str:
         return (
             f"On average {_share(result.group.estimate)} of a model's variance is a linear "
             f"function of the other {f'{others} models' if others > 1 else 'one'} (group "
-            f"correlation on test {interval_text(result.group)})."
+            f"correlation on test {interval_text(result.group)}).{copies_text(result)}"
         )
     ((name, target),) = result.targets.items()
     return (
         f"{_share(target.interval.estimate)} of {name}'s variance is a linear function of "
         f"{', '.join(target.fit.basis)} (R² on test {interval_text(target.interval)})."
+        f"{copies_text(result)}"
     )
 
 

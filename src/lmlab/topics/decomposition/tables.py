@@ -6,7 +6,7 @@ from itertools import combinations
 
 from lmlab.numerics.random_effects import Interval
 from lmlab.pages.page import Table
-from lmlab.pages.wording import bounds_text, with_interval
+from lmlab.pages.wording import bounds_text, copies_of, with_interval
 from lmlab.topics.decomposition.applying import AppliedMapping
 from lmlab.topics.decomposition.of_models import Embeddings, ModelsDecomposition
 from lmlab.topics.decomposition.similarity import Null
@@ -23,6 +23,13 @@ def interval_text(interval: Interval) -> str:
 def r2_text(value: float | None) -> str:
     """An R2 with three decimals and a true minus sign."""
     return "–" if value is None else f"{value:.3f}".replace("-", "−")
+
+
+def copies_text(result: ModelsDecomposition) -> str:
+    """Which models are copies of others here, so that their R2 says nothing; empty without any."""
+    if not result.same_rows:
+        return ""
+    return f" Models with the same rows, no models of their own: {copies_of(result.same_rows)}."
 
 
 def decomposition_tables(result: ModelsDecomposition) -> list[Table]:
@@ -51,7 +58,7 @@ def target_table(result: ModelsDecomposition) -> Table:
         ["target", "R² test", "95 % interval", "R² train", "whitened, test", "noise in training",
          "null, test", "ridge"],
         rows,
-        "Each target from all other models.",
+        f"Each target from all other models.{copies_text(result)}",
     )  # fmt: skip
 
 

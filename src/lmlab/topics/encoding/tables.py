@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lmlab.numerics.frequency import decile_name
 from lmlab.numerics.random_effects import Interval
 from lmlab.pages.page import Table
-from lmlab.pages.wording import percent, with_interval
+from lmlab.pages.wording import copies_of, percent, with_interval
 from lmlab.topics.encoding.dynamics import Captured, Dynamics, Snapshot
 from lmlab.topics.encoding.encoding import DecileError, EncodingFit, Sparsity
 from lmlab.topics.encoding.of_model import EncodingResult
@@ -268,7 +268,7 @@ def snapshots_table(result: Dynamics) -> Table:
 def captured_words(result: Dynamics) -> str:
     """When frequency and when loss were there, which came first, if the checkpoints tell, and
     which of these are copies."""
-    copies = ", ".join(f"{name} of {earlier}" for name, earlier in result.same_weights)
+    copies = copies_of(result.same_weights)
     same = f" Checkpoints with the same weights, no steps of training: {copies}." if copies else ""
     return _when_captured(result) + same
 

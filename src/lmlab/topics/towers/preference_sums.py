@@ -149,7 +149,8 @@ def preference_sums(
     processes share the batches out, and each has the whole sums.
 
     Raises `UserError` for a model without towers or without a distribution for each, a store of
-    another tokenizer, a context it cannot take, and text of fewer than 5 clusters.
+    another tokenizer, a context it cannot take, text of fewer than 5 clusters, and two towers that
+    are copies of each other.
     """
     model = towers_of(lm)
     objective = lm.objective
@@ -205,6 +206,11 @@ def preference_sums(
                     )
     found = (count, nats, better, position_count, position_nats)
     count, nats, better, position_count, position_nats = map(sum_over_processes, found)
+    if np.array_equal(nats[TOWER_1], nats[TOWER_2]):
+        raise UserError(
+            f"{lm.name}: both towers give every token the same probability. They are copies of "
+            "each other, and neither prefers anything; give towers that were trained apart"
+        )
     return PreferenceSums(
         count_GV=count.reshape(groups, vocabulary),
         nats_KGV=nats.reshape(3, groups, vocabulary),
