@@ -373,6 +373,12 @@ def test_a_piece_too_long_for_one_model_is_cut_for_all(runs, zoo, text_store):
         assert before.startswith(after)
     again = encoders["long"].encode(fitted.texts)
     assert [o.ids_T.tolist() for o in prepared["long"].encoded] == [o.ids_T.tolist() for o in again]
+    # was: cut to the end of a character of which a token was too many, so nothing was cut
+    for text in ("a" * 17 + "東京" * 4, "東" * 30):
+        one = Pieces((text,), Clusters([0]), "document")
+        (cut,) = prepare_text({"short": encoders["short"]}, one, EmbeddingConfig())[0].texts
+        assert 0 < len(cut) < len(text)
+        assert text.startswith(cut)
 
 
 # Words

@@ -151,11 +151,12 @@ def _stop(piece: Encoded, encoder: Encoder) -> int:
     """Where the text has to end, so that its tokens fit together with the special ones."""
     assert encoder.limit is not None
     special = int((~piece.text_T).sum())
-    room = encoder.limit - special
-    if room < 1:
-        raise UserError(f"{encoder.name} takes {encoder.limit} positions: no room for text")
+    room = max(0, encoder.limit - special)
     ends = np.sort(piece.spans_T2[piece.text_T][:, 1])
-    return int(ends[room - 1])
+    whole = ends[ends < ends[room]]  # a character of several tokens is not cut within
+    if not len(whole):
+        raise UserError(f"{encoder.name} takes {encoder.limit} positions: no room for text")
+    return int(whole[-1])
 
 
 def _check_tokens(encoded: Mapping[str, list[Encoded]], pieces: Pieces) -> None:
