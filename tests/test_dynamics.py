@@ -28,7 +28,6 @@ from lmlab.topics.encoding.dynamics import (
     Captured,
     Dynamics,
     Watch,
-    bracket,
     captured,
     crossing,
     step_of,
@@ -43,17 +42,21 @@ from tolerances import OF_FLOAT32, near
 
 def test_a_crossing_is_found_between_checkpoints_on_a_logarithmic_scale():
     steps_K = np.array([0.0, 1, 3, 7, 15])
-    assert crossing(steps_K, np.array([0, 0, 0.9, 0.95, 1])) == pytest.approx(3)
-    assert crossing(steps_K, np.array([0, 0, 0.8, 1.0, 1])) == pytest.approx(2**2.5 - 1)
-    assert crossing(steps_K, np.array([1.0, 0, 0, 0, 1])) == 0
-    assert crossing(steps_K, np.array([0, 0, 0, 0, -0.1])) is None
+    assert crossing(steps_K, np.array([0, 0, 0.9, 0.95, 1])).step == pytest.approx(3)
+    assert crossing(steps_K, np.array([0, 0, 0.8, 1.0, 1])).step == pytest.approx(2**2.5 - 1)
+    assert crossing(steps_K, np.array([1.0, 0, 0, 0, 1])).step == 0
+    assert crossing(steps_K, np.array([0, 0, 0, 0, -0.1])).step is None
 
 
 def test_a_crossing_has_checkpoints_around_it():
     steps_K = np.array([2.0, 4, 8, 16])
-    assert bracket(steps_K, np.array([0, 0.5, 0.95, 1])) == (4, 8)
-    assert bracket(steps_K, np.array([0.9, 0.5, 0.95, 1])) == (0, 2)
-    assert bracket(steps_K, np.array([0, 0.5, 0.95, -1])) is None
+    for values, after, by in (
+        ([0, 0.5, 0.95, 1], 4, 8),
+        ([0.9, 0.5, 0.95, 1], 0, 2),
+        ([0, 0.5, 0.95, -1], None, None),
+    ):
+        captured_at = crossing(steps_K, np.array(values))
+        assert (captured_at.after, captured_at.by) == (after, by)
 
 
 def dynamics_of(frequency: Captured, loss: Captured) -> Dynamics:
@@ -91,7 +94,8 @@ def test_the_interval_covers_the_step_and_narrows_with_tokens():
         noise_KN = rng.normal(size=(7, tokens))
         return captured(steps_K, target_KN, noise_KN * np.sqrt(1 - share_K)[:, None])
 
-    expected = crossing(steps_K, share_K)
+    whole = crossing(steps_K, share_K)
+    expected = whole.step
     assert expected is not None
     few, many = made(100), made(3000)
     for found in (few, many):
@@ -101,7 +105,7 @@ def test_the_interval_covers_the_step_and_narrows_with_tokens():
         assert found.after is not None
         assert found.by is not None
         assert found.after <= found.low < found.high <= found.by
-    assert (many.after, many.by) == bracket(steps_K, share_K)
+    assert (many.after, many.by) == (whole.after, whole.by)
     assert many.high - many.low < 0.4 * (few.high - few.low)  # type: ignore[operator]
     never = captured(steps_K, np.tile(rng.normal(size=50), (7, 1)), 2 * rng.normal(size=(7, 50)))
     assert (never.step, never.low) == (None, None)

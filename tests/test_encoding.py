@@ -46,10 +46,8 @@ from lmlab.objectives.full import FullCrossEntropy
 from lmlab.objectives.masked import Masked
 from lmlab.topics.encoding import token_probability
 from lmlab.topics.encoding.encoding import (
-    encoding_statistics,
     error_by_frequency,
     fit_encoding,
-    mean_token_probability,
     null_fits,
     predict_first_order,
     predict_second_order,
@@ -57,6 +55,7 @@ from lmlab.topics.encoding.encoding import (
 )
 from lmlab.topics.encoding.of_model import EncodingResult, encode, measure
 from lmlab.topics.encoding.tables import errors_table
+from lmlab.topics.encoding.token_probability import encoding_statistics, mean_token_probability
 from lmlab.training.loop import train
 from tolerances import NATS_A_TOKEN
 

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import tiny_training
+from helpers import id_store, random_documents, tiny_training
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.topics.encoding import token_probability
 from lmlab.topics.encoding.encoding import fit_encoding
 from lmlab.topics.encoding.of_model import output_head
 from lmlab.topics.encoding.pruning import (
@@ -41,6 +42,8 @@ from lmlab.topics.encoding.pruning_curves import (
     prune,
     pruned_parameters,
 )
+from lmlab.topics.encoding.steering_effects import steering_effects
+from lmlab.topics.encoding.token_probability import read_texts
 from lmlab.training.loop import train
 from tolerances import OF_FLOAT32, near
 
@@ -66,6 +69,18 @@ def run(request, small_store, tmp_path_factory):
 @pytest.fixture
 def lm(run) -> LanguageModel:
     return open_model(run)
+
+
+@pytest.fixture(scope="module")
+def store_with_test(tmp_path_factory):
+    return id_store(
+        tmp_path_factory.mktemp("stores") / "three",
+        {
+            split: random_documents(8, 20, 40, symbols=12, seed=seed)
+            for seed, split in enumerate(("train", "validation", "test"))
+        },
+        symbols=12,
+    )
 
 
 IDS = torch.tensor([[12, 3, 4, 5, 3, 0, 7], [12, 1, 1, 8, 9, 2, 2]])
@@ -235,7 +250,7 @@ def test_a_tied_model_is_not_enlarged_unasked(small_store, tmp_path, capsys, mon
     lm = open_model(run)
     with monkeypatch.context() as patched:
         patched.setattr(
-            "lmlab.topics.encoding.pruning_curves.measure", pytest.fail
+            "lmlab.topics.encoding.pruning_curves.read_texts", pytest.fail
         )  # refused before text is read
         assert main(["prune", *options]) == 2
         with pytest.raises(UserError, match="untie=True"):
@@ -292,6 +307,32 @@ def test_narrowed_heads_are_not_kept():
     tracemalloc.stop()
     assert len(removals) == 70
     assert peak < 5 * embedding_VD.nbytes  # a head with half of the dimensions is 0.5 of it
+
+
+def test_every_text_is_read_once(lm, store_with_test, monkeypatch):
+    """`prune` and `steer` read the estimation text twice, once for the encoding."""
+    read: list[str] = []
+    states = token_probability.store_states
+
+    def counted(lm: Any, windows: Any, *, label: str, share: bool = False) -> Any:
+        read.append(label)
+        return states(lm, windows, label=label, share=share)
+
+    monkeypatch.setattr(token_probability, "store_states", counted)
+    prune(lm, store_with_test, shares=[0.5], prompts=0, max_windows=4)
+    steering_effects(lm, store_with_test, {2: 0.9}, method="bias", max_windows=4)
+    assert read == ["estimation", "in domain"] * 2
+
+
+def test_a_sample_of_a_text_that_was_read_is_that_of_fewer_windows(lm, store_with_test):
+    whole = read_texts(lm, store_with_test, max_windows=9)[0].sample(4)
+    few = read_texts(lm, store_with_test, max_windows=4)[0]
+    np.testing.assert_array_equal(whole.windows.start_M, few.windows.start_M)
+    np.testing.assert_array_equal(whole.states.start_N, few.states.start_N)
+    np.testing.assert_array_equal(whole.states.targets_N, few.states.targets_N)
+    np.testing.assert_allclose(
+        whole.states.hidden_ND.numpy(), few.states.hidden_ND.numpy(), atol=1e-5
+    )
 
 
 def test_what_cannot_be_pruned(lm, small_store, capsys):

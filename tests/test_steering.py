@@ -34,17 +34,18 @@ from lmlab.topics.encoding.edits import (
     sparse_direction,
     whitened_direction,
 )
-from lmlab.topics.encoding.encoding import fit_encoding, mean_token_probability
+from lmlab.topics.encoding.encoding import fit_encoding
 from lmlab.topics.encoding.of_model import measure
 from lmlab.topics.encoding.steering import plan, steer
 from lmlab.topics.encoding.steering_effects import (
     effect,
     jensen_shannon,
     parse_factors,
-    read_text,
     steering_effects,
+    text_with_tokens,
     write_steered,
 )
+from lmlab.topics.encoding.token_probability import mean_token_probability, read_texts
 from lmlab.training.loop import train
 from tolerances import OF_FLOAT32, near
 
@@ -276,7 +277,8 @@ def test_effects_are_those_of_the_edited_model(lm, small_store, method):
     assert made.encoding.r2_heldout == encoding.r2_heldout
     with steer(lm, {2: 3.0, 5: 0.5}, encoding, method=method) as predicted:
         after = log_probabilities(lm, small_store)
-    text = read_text(lm, small_store, (2, 5), name="again", split="validation", context=16)
+    estimation = read_texts(lm, small_store, context=16)[0]
+    text = text_with_tokens(lm, estimation, (2, 5))
     plain = effect(text, predicted, lm)
     p, q = np.exp(before[0]), np.exp(after[0])
     m = np.log((p + q) / 2)

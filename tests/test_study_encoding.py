@@ -13,6 +13,7 @@ import torch
 from helpers import sentences, symbols_tokenizer
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
+from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
 from lmlab.models.backbone import Backbone
@@ -24,7 +25,9 @@ from lmlab.objectives.causal import Causal
 from lmlab.objectives.full import FullCrossEntropy
 from lmlab.topics.encoding import study as study
 from lmlab.topics.encoding.comparison import EncodingStudy
-from lmlab.topics.encoding.written_prior import written_prior
+from lmlab.topics.encoding.of_model import regression
+from lmlab.topics.encoding.token_probability import mean_of_states, read_texts
+from lmlab.topics.encoding.written_prior import WrittenPrior, written_prior
 from tolerances import OF_FLOAT32, near
 
 
@@ -75,7 +78,7 @@ def test_the_study_has_every_part_and_is_not_done_twice(finished, capsys, monkey
     def never(*arguments: Any, **options: Any) -> None:
         raise AssertionError("done before")
 
-    monkeypatch.setattr(study, "measure", never)
+    monkeypatch.setattr(study, "described", never)
     assert main(options) == 0
     assert (out / "results.json").read_bytes() == first
     assert "cross-entropy" in capsys.readouterr().out
@@ -100,6 +103,12 @@ def test_the_page_is_drawn_again_from_the_results_alone(finished):
         assert words in page
 
 
+def heads_of(lm: LanguageModel, store: TokenStore) -> list[WrittenPrior]:
+    estimation, judged = read_texts(lm, store, context=16)
+    statistics = mean_of_states(lm, estimation.states)
+    return written_prior(lm, regression(lm, estimation.windows, statistics), judged.states)
+
+
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
 def test_a_prior_is_written_exactly_where_a_direction_is_constant(architecture, store_with_test):
     """States whose first coordinate is 1 in every context: a bias by another name."""
@@ -122,7 +131,7 @@ def test_a_prior_is_written_exactly_where_a_direction_is_constant(architecture, 
     lm = LanguageModel(
         "made", model, Backbone(model), tokenizer, objective, "untied", 20, {},
     )  # fmt: skip
-    heads = {head.head: head for head in written_prior(lm, store_with_test, context=16)}
+    heads = {head.head: head for head in heads_of(lm, store_with_test)}
     assert heads["with the bias"].difference.estimate == 0
     without = heads["without"]
     written = heads["written with least variance"]
@@ -134,7 +143,7 @@ def test_a_prior_is_written_exactly_where_a_direction_is_constant(architecture, 
     plain = model.get_output_embeddings().weight.detach()
     model.get_output_embeddings().bias.data.zero_()
     np.testing.assert_allclose(plain, model.get_output_embeddings().weight.detach())
-    zero = {head.head: head for head in written_prior(lm, store_with_test, context=16)}
+    zero = {head.head: head for head in heads_of(lm, store_with_test)}
     assert zero["written along the mean state"].difference.estimate == near(0)
 
 
@@ -166,7 +175,7 @@ def test_without_a_bias_there_is_nothing_to_write(store_with_test):
         "made", model, Backbone(model), tokenizer, objective, "untied", 20, {},
     )  # fmt: skip
     with pytest.raises(UserError, match="no output bias"):
-        written_prior(lm, store_with_test)
+        heads_of(lm, store_with_test)
 
 
 def test_settings_that_make_no_study(capsys):

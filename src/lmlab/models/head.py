@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -82,6 +82,27 @@ def untied(model: Any) -> Iterator[None]:
     finally:
         model.set_output_embeddings(tied)
         model.config.tie_word_embeddings = was
+
+
+@contextmanager
+def editable_head(model: Any, *names: Literal["weight", "bias"]) -> Iterator[Any]:
+    """The output layer, whose parameters of these names may be edited in place for the duration: a
+    tied weight is untied, a bias that is not there is one of zeros. Undone to the bit."""
+    with ExitStack() as undo:
+        if "weight" in names and is_tied(model):
+            undo.enter_context(untied(model))
+        head = model.get_output_embeddings()
+        if "bias" in names and head.bias is None:
+            attach_bias(model, torch.zeros(len(head.weight)), learnt=False)
+            undo.callback(detach_bias, model)
+        edited: list[torch.Tensor] = [getattr(head, name) for name in names]
+        saved = [parameter.detach().clone() for parameter in edited]
+        try:
+            yield head
+        finally:
+            with torch.no_grad():
+                for parameter, before in zip(edited, saved, strict=True):
+                    parameter.copy_(before)
 
 
 def is_tied(model: Any) -> bool:

@@ -142,12 +142,12 @@ class Dynamics(Result, kind="dynamics", views=VIEWS):
     @property
     def order(self) -> Order | None:
         """Which of the two came first in this run; None where one of them did not come."""
-        one, other = self.frequency, self.loss
-        if one.after is None or one.by is None or other.after is None or other.by is None:
+        frequency, loss = self.frequency, self.loss
+        if frequency.after is None or frequency.by is None or loss.after is None or loss.by is None:
             return None
-        if one.by <= other.after:
+        if frequency.by <= loss.after:
             return "frequency first"
-        return "loss first" if other.by <= one.after else "not decided"
+        return "loss first" if loss.by <= frequency.after else "not decided"
 
 
 class Watch:
@@ -253,7 +253,7 @@ class Watch:
             frequency=captured(
                 steps, np.stack([s.frequency_N for s in seen]), np.stack([s.error_N for s in seen])
             ),
-            loss=_captured(steps, losses[0] - losses),
+            loss=crossing(steps, losses[0] - losses),
             same_weights=tuple(self._same),
             film=_film(seen),
         )
@@ -271,9 +271,9 @@ def _film(seen: Sequence[_Seen]) -> tuple[FrequencySample, ...]:
     return tuple(film)
 
 
-def _equal(one: _Seen, other: _Seen) -> bool:
-    return one.weights.keys() == other.weights.keys() and all(
-        torch.equal(weight, other.weights[name]) for name, weight in one.weights.items()
+def _equal(a: _Seen, b: _Seen) -> bool:
+    return a.weights.keys() == b.weights.keys() and all(
+        torch.equal(weight, b.weights[name]) for name, weight in a.weights.items()
     )
 
 
@@ -291,34 +291,22 @@ def step_of(name: str, number: int) -> int:
     return int(steps[-1]) if steps else number
 
 
-def crossing(steps_K: Array, values_K: Array) -> float | None:
-    """The first step where the values have reached 90 % of the last one.
+def crossing(steps_K: Array, values_K: Array) -> Captured:
+    """The first step where the values have reached 90 % of the last one, and the checkpoints around
+    it; no interval.
 
     Between checkpoints in proportion to log(step + 1). None where the last value is not above zero.
     """
     wanted = _CAPTURED * values_K[-1]
     if values_K[-1] <= 0:
-        return None
+        return Captured(None, None, None, None, None)
     at = int(np.argmax(values_K >= wanted))
     if at == 0:
-        return float(steps_K[0])
-    low, high = values_K[at - 1], values_K[at]
-    part = (wanted - low) / (high - low)
-    log_step = np.log1p(steps_K[at - 1]) * (1 - part) + np.log1p(steps_K[at]) * part
-    return float(np.expm1(log_step))
-
-
-def bracket(steps_K: Array, values_K: Array) -> tuple[float, float] | None:
-    """The two checkpoints that `crossing` lies between; (0, the first) if it had come by then."""
-    if values_K[-1] <= 0:
-        return None
-    at = int(np.argmax(values_K >= _CAPTURED * values_K[-1]))
-    return (0.0 if at == 0 else float(steps_K[at - 1])), float(steps_K[at])
-
-
-def _captured(steps_K: Array, values_K: Array) -> Captured:
-    after, by = bracket(steps_K, values_K) or (None, None)
-    return Captured(crossing(steps_K, values_K), None, None, after, by)
+        return Captured(float(steps_K[0]), None, None, 0.0, float(steps_K[0]))
+    log_step = np.interp(wanted, values_K[at - 1 : at + 1], np.log1p(steps_K[at - 1 : at + 1]))
+    return Captured(
+        float(np.expm1(log_step)), None, None, float(steps_K[at - 1]), float(steps_K[at])
+    )
 
 
 def captured(steps_K: Array, target_KN: Array, error_KN: Array) -> Captured:
@@ -327,20 +315,15 @@ def captured(steps_K: Array, target_KN: Array, error_KN: Array) -> Captured:
     def at(chosen: NDArray[np.int64] | slice) -> Captured:
         target = target_KN[:, chosen]
         total_K = ((target - target.mean(1, keepdims=True)) ** 2).sum(1)
-        return _captured(steps_K, 1 - (error_KN[:, chosen] ** 2).sum(1) / total_K)
+        return crossing(steps_K, 1 - (error_KN[:, chosen] ** 2).sum(1) / total_K)
 
     rng = np.random.default_rng(_SEED)
     tokens = target_KN.shape[1]
     whole = at(slice(None))
     drawn = [at(rng.integers(0, tokens, tokens)) for _ in range(_RESAMPLES)]
-    captures = [
-        (each.step, each.after, each.by)
-        for each in drawn
-        if each.step is not None and each.after is not None and each.by is not None
-    ]
-    if whole.step is None or len(captures) < _RESAMPLES:
+    if any(each.step is None for each in (whole, *drawn)):
         return whole
-    step_R, after_R, by_R = np.array(captures).T
+    step_R, after_R, by_R = np.array([(d.step, d.after, d.by) for d in drawn], dtype=float).T
     low, high = np.quantile(step_R, [0.025, 0.975])
     after = np.quantile(after_R, 0.025, method="lower")
     by = np.quantile(by_R, 0.975, method="higher")

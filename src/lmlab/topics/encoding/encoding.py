@@ -40,29 +40,11 @@ from lmlab.numerics.folded_regression import (
 )
 from lmlab.numerics.frequency import DECILES, rank_correlation, type_deciles
 from lmlab.progress import Bar
-from lmlab.topics.encoding.token_probability import (
-    EncodingStatistics,
-    encoding_statistics,
-    mean_token_probability,
-)
-
-__all__ = [
-    "Encoding",
-    "EncodingStatistics",
-    "encoding_statistics",
-    "error_by_frequency",
-    "fit_encoding",
-    "mean_token_probability",
-    "null_fits",
-    "predict_first_order",
-    "predict_second_order",
-    "sparsity",
-]
+from lmlab.topics.encoding.token_probability import EncodingStatistics
 
 Array = NDArray[np.float64]
 VIEWS = "lmlab.topics.encoding.report"
 """Of all the topic's results."""
-_ROTATIONS = 5
 NULLS = 4
 """Fits of `null_fits` with counts."""
 _ENOUGH = 0.9
@@ -326,7 +308,7 @@ def sparsity(
     embedding_VD: ArrayLike,
     encoding: Encoding,
     *,
-    rotations: int = _ROTATIONS,
+    rotations: int = 5,
     seed: int = 0,
     bar: Bar | None = None,
 ) -> Sparsity:

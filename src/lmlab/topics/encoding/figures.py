@@ -22,7 +22,7 @@ from lmlab.topics.encoding.encoding import Sparsity
 from lmlab.topics.encoding.of_model import EncodingResult, TokenSample
 from lmlab.topics.encoding.pruning import Point
 from lmlab.topics.encoding.pruning_curves import PruneResult
-from lmlab.topics.encoding.steering_effects import TEXTS, SteeringResult
+from lmlab.topics.encoding.steering_effects import SteeringResult
 from lmlab.topics.encoding.tables import (
     captured_words,
     edit_name,
@@ -31,6 +31,7 @@ from lmlab.topics.encoding.tables import (
     rotated_range,
     share,
 )
+from lmlab.topics.encoding.token_probability import TEXTS
 
 _GROUPS = (
     (UNSEEN, (0,)),
@@ -106,13 +107,13 @@ def _error_figure(result: EncodingResult) -> list[Figure]:
 
 
 def _map_figure(result: EncodingResult) -> Figure:
-    one, two = result.map_variance
+    first, second = map(share, result.map_variance)
     x_N, y_N = result.sample.map_N2.T
     return scatter_plot(
         _groups(result.sample, x_N, y_N),
-        x_label=f"first principal component of the output embedding ({share(one)} of the variance)",
-        y_label=f"second principal component ({share(two)})",
-        finding=f"The first principal component of the output embedding has {share(one)} of its "
+        x_label=f"first principal component of the output embedding ({first} of the variance)",
+        y_label=f"second principal component ({second})",
+        finding=f"The first principal component of the output embedding has {first} of its "
         "variance; colours show where frequency lies.",
         alt="Map of output embeddings on two principal components, coloured by frequency.",
         caption="The sign of the first component is chosen so that it rises with probability.",

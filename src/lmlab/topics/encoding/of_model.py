@@ -132,9 +132,19 @@ def measure(
 
     Raises `UserError` as `token_probability.choose_windows` and `models.backbone.Backbone.head`.
     """
-    head = output_head(lm)
     windows = choose_windows(lm, store, split=split, context=context, max_windows=max_windows)
-    statistics = store_statistics(lm, windows)
+    return regression(lm, windows, store_statistics(lm, windows), ridge=ridge)
+
+
+def regression(
+    lm: LanguageModel,
+    windows: EvaluationWindows,
+    statistics: EncodingStatistics,
+    *,
+    ridge: float = 0.0,
+) -> Measured:
+    """`measure` of windows whose statistics are known."""
+    head = output_head(lm)
     with track("regression", 1.0, "fits") as bar:
         encoding = fit_encoding(
             head.embedding_VD,
@@ -220,8 +230,8 @@ def _sample(
         actual_N=encoding.target_N[rows],
         map_N2=map_N2[rows],
     )
-    one, two = variances[[-1, -2]] / variances.sum()
-    return sample, (float(one), float(two))
+    first_share, second_share = variances[[-1, -2]] / variances.sum()
+    return sample, (float(first_share), float(second_share))
 
 
 def not_text(lm: LanguageModel, rows: int) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ import torch
 from numpy.typing import NDArray
 
 from lmlab.errors import UserError
-from lmlab.models.head import attach_bias, detach_bias, is_tied, untied
+from lmlab.models.head import editable_head
 from lmlab.numerics.bounded import within
 from lmlab.numerics.log_sum_exp import log_sum_exp
 from lmlab.numerics.random_effects import Clusters, Interval
@@ -304,21 +304,8 @@ def _last(points: Sequence[Point], passed: Sequence[bool]) -> float:
 @contextmanager
 def pruned(model: Any, weights: NarrowWeights) -> Iterator[None]:
     """The model with directions of its head removed in memory; undone on leaving, to the bit."""
-    with ExitStack() as undo:
-        if is_tied(model):
-            undo.enter_context(untied(model))
-        head = model.get_output_embeddings()
-        if head.bias is None:
-            attach_bias(model, torch.zeros(len(head.weight)), learnt=False)
-            undo.callback(detach_bias, model)
-        edited: list[Any] = [head.weight, head.bias]
-        saved = [parameter.detach().clone() for parameter in edited]
+    with editable_head(model, "weight", "bias") as head:
         with torch.no_grad():
-            edited[0].copy_(torch.from_numpy(weights.weight_VD))
-            edited[1].copy_(torch.from_numpy(weights.bias_V))
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for parameter, was in zip(edited, saved, strict=True):
-                    parameter.copy_(was)
+            head.weight.copy_(torch.from_numpy(weights.weight_VD))
+            head.bias.copy_(torch.from_numpy(weights.bias_V))
+        yield

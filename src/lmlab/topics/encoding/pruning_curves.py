@@ -2,7 +2,7 @@
 
 Notable: generation agreement compares greedy continuations of the same beginnings of windows, token
 by token, by the pruned and the unpruned head; one token that differs lets the rest drift apart. One
-narrowed head exists at a time, and the states of one text besides those the orders are chosen by.
+narrowed head exists at a time.
 
 Shapes: D width, P prompts.
 """
@@ -36,7 +36,7 @@ from lmlab.numerics.random_effects import Interval
 from lmlab.progress import say, track
 from lmlab.results import Result
 from lmlab.topics.encoding.encoding import VIEWS, EncodingFit
-from lmlab.topics.encoding.of_model import measure, output_head
+from lmlab.topics.encoding.of_model import output_head, regression
 from lmlab.topics.encoding.pruning import (
     WAYS,
     NarrowWeights,
@@ -53,7 +53,7 @@ from lmlab.topics.encoding.pruning import (
     removal_order,
     singular_order,
 )
-from lmlab.topics.encoding.token_probability import all_states, choose_windows
+from lmlab.topics.encoding.token_probability import ReadText, mean_of_states, read_texts
 
 _PROMPT, _WRITTEN = 16, 24  # tokens
 _ROUNDS = 7
@@ -178,12 +178,14 @@ def prune(
     max_windows: int | None = 64,
     prompts: int = 16,
     other: TokenStore | None = None,
+    texts: Sequence[ReadText] | None = None,
 ) -> PruneResult:
     """Curves over `shares` of removed dimensions on the estimation text (validation split),
     in-domain text (test split) and, where given, the validation split of another store.
 
     With `share`, also the head that `write_pruned` writes, chosen by `way`. Generation is compared
     on the estimation text, for `replacement`, where the model is causal and `prompts` is not 0.
+    `texts` are those of `store` and `other` where they have been read already.
 
     Raises `UserError` for shares outside [0, 1), a head that is not linear, a `share` of a model
     that is tied without `untie` (`check_can_write`), and as `encode`.
@@ -195,19 +197,12 @@ def prune(
         raise UserError(f"{lm.name} scales or caps its logits; pruning knows linear heads only")
     if share is not None:
         check_can_write(lm, share, way=way, untie=untie)
-    head = output_head(lm)
-    encoding = measure(lm, store, context=context, max_windows=max_windows).encoding
-
-    def windows(source: TokenStore, split: str) -> EvaluationWindows:
-        return choose_windows(lm, source, split=split, context=context, max_windows=max_windows)
-
-    texts = [("estimation", windows(store, "validation"))]
-    if "test" in store.manifest["splits"]:
-        texts.append(("in domain", windows(store, "test")))
-    if other is not None:
-        texts.append(("out of domain", windows(other, "validation")))
-    estimation = all_states(lm, texts[0][1], label="estimation")
-    hidden_ND = estimation.hidden_ND.double().cpu().numpy()
+    if texts is None:
+        texts = read_texts(lm, store, other=other, context=context, max_windows=max_windows)
+    estimation = texts[0]
+    measured = regression(lm, estimation.windows, mean_of_states(lm, estimation.states))
+    head, encoding = measured.head, measured.encoding
+    hidden_ND = estimation.states.hidden_ND.double().cpu().numpy()
     mean_D, width = hidden_ND.mean(0), hidden_ND.shape[1]
     every: list[Way] = list(dict.fromkeys([*ways, way]))
     orders = {each: removal_order(each, encoding, head.embedding_VD, hidden_ND) for each in every}
@@ -223,19 +218,16 @@ def prune(
         for removed in numbers
     ]
     curves: list[PrunedText] = []
-    for name, chosen in texts:
-        states = estimation if name == "estimation" else all_states(lm, chosen, label=name)
+    for text in texts:
+        states = text.states
         points = compare_heads(
             states.hidden_ND.cpu().numpy(), states.targets_N.cpu().numpy(), states.clusters,
             head.embedding_VD, head.offset_V, removals, mean_D,
         )  # fmt: skip
-        if name == "estimation" and prompts and lm.objective.reading.autoregressive:
-            points = _with_generation(lm, chosen, points, narrow, replacement, prompts)
-        curves.append(
-            PrunedText(
-                name, len(states.hidden_ND), tuple(points), tuple(prunable(points, margin=margin))
-            )
-        )
+        if text is estimation and prompts and lm.objective.reading.autoregressive:
+            points = _with_generation(lm, text.windows, points, narrow, replacement, prompts)
+        passed = tuple(prunable(points, margin=margin))
+        curves.append(PrunedText(text.name, len(states.hidden_ND), tuple(points), passed))
     return PruneResult(
         model=lm.name,
         store=str(store.path),

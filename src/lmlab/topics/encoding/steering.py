@@ -1,8 +1,8 @@
 """Steering: scale the mean probability of chosen tokens by editing their output embeddings.
 
 Notable:
-- The context manager saves the rows it edits and puts them back, so that undoing is exact to the
-  bit. Only these rows change; other tokens keep their odds among each other exactly.
+- The context manager puts back what it edits, so that undoing is exact to the bit. Only the rows of
+  these tokens change; other tokens keep their odds among each other exactly.
 - With windows, the sizes of the edits are solved so that the mean probabilities over them come out
   exactly (`topics.encoding.edits`); without, they are those that the encoding predicts.
 - A tied model's input embedding would change too, so it must be untied first (`untie`).
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
 from lmlab.models.backbone import Backbone
 from lmlab.models.export import constant_direction
-from lmlab.models.head import attach_bias, detach_bias, is_tied, untied
+from lmlab.models.head import editable_head, is_tied
 from lmlab.numerics.log_sum_exp import log_sum_exp
 from lmlab.topics.encoding.edits import (
     METHODS,
@@ -111,9 +111,9 @@ def steer(
     if windows_NT is not None:
         states = torch.cat(list(window_states(model, windows_NT)))
         contexts = contexts_of(backbone_of(model), states, tokens)
-    made = plan(bare, factors, encoding, method=method, contexts=contexts, solve=True)
-    with applied(bare, made):
-        yield made
+    edit = plan(bare, factors, encoding, method=method, contexts=contexts, solve=True)
+    with applied(bare, edit):
+        yield edit
 
 
 def check_can_steer(model: Any, *, method: Method, untie: bool) -> None:
@@ -206,25 +206,15 @@ def _check_factors(factors: Mapping[int, float], vocabulary: int, encoding: Enco
 @contextmanager
 def applied(model: Any, steering: Steering) -> Iterator[None]:
     """The model with an edit, for the duration; untied where it was tied (see `steer`)."""
-    with ExitStack() as undo:
-        if is_tied(model) and steering.method != "bias":
-            undo.enter_context(untied(model))
-        head = model.get_output_embeddings()
-        rows_K = torch.tensor(steering.tokens, device=head.weight.device)
-        added = steering.size_K if steering.method == "bias" else steering.delta_KD
-        if steering.method == "bias" and head.bias is None:
-            attach_bias(model, torch.zeros(len(head.weight)), learnt=False)
-            undo.callback(detach_bias, model)
-        edited: Any = head.bias if steering.method == "bias" else head.weight
-        saved = edited.detach()[rows_K].clone()
-        with torch.no_grad():
-            change = torch.from_numpy(np.ascontiguousarray(added)).to(edited.device)
-            edited[rows_K] = (saved.double() + change).to(edited.dtype)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                edited[rows_K] = saved
+    name, added = "weight", steering.delta_KD
+    if steering.method == "bias":
+        name, added = "bias", steering.size_K
+    with editable_head(model, name) as head:
+        edited = getattr(head, name).detach()
+        rows_K = torch.tensor(steering.tokens, device=edited.device)
+        change = torch.from_numpy(np.ascontiguousarray(added)).to(edited.device)
+        edited[rows_K] = (edited[rows_K].double() + change).to(edited.dtype)
+        yield
 
 
 @torch.no_grad()

@@ -37,7 +37,7 @@ from lmlab.progress import track
 from lmlab.results import Result
 from lmlab.topics.encoding.edits import Method, shifted
 from lmlab.topics.encoding.encoding import VIEWS, EncodingFit
-from lmlab.topics.encoding.of_model import measure
+from lmlab.topics.encoding.of_model import regression
 from lmlab.topics.encoding.steering import (
     Contexts,
     Steering,
@@ -46,11 +46,9 @@ from lmlab.topics.encoding.steering import (
     contexts_of,
     plan,
 )
-from lmlab.topics.encoding.token_probability import all_states, choose_windows
+from lmlab.topics.encoding.token_probability import ReadText, mean_of_states, read_texts
 
 Array = NDArray[np.float64]
-TEXTS = ("estimation", "in domain", "out of domain")
-"""Names of the texts that edits are judged on, in their order."""
 
 
 @dataclass(frozen=True)
@@ -96,29 +94,14 @@ class Effect:
     """Most dimensions of a row that change."""
 
 
-def read_text(
-    lm: LanguageModel,
-    store: TokenStore,
-    tokens: Sequence[int],
-    *,
-    name: str,
-    split: str,
-    context: int | None = None,
-    max_windows: int | None = None,
-) -> Text:
-    """One pass over windows of a split. Raises `UserError` as `choose_windows`."""
-    windows = choose_windows(lm, store, split=split, context=context, max_windows=max_windows)
-    seen = all_states(lm, windows, label=name)
-    target_N = seen.targets_N.cpu().numpy()
+def text_with_tokens(lm: LanguageModel, text: ReadText, tokens: Sequence[int]) -> Text:
+    """What edits of these tokens need of a text."""
+    target_N = text.states.targets_N.cpu().numpy()
     number_N = np.full(len(target_N), -1, dtype=np.int64)
     for number, token in enumerate(tokens):
         number_N[target_N == token] = number
-    return Text(
-        name,
-        contexts_of(lm.backbone, seen.hidden_ND, tuple(tokens)),
-        number_N,
-        seen.clusters,
-    )
+    contexts = contexts_of(lm.backbone, text.states.hidden_ND, tuple(tokens))
+    return Text(text.name, contexts, number_N, text.states.clusters)
 
 
 def effect(text: Text, steering: Steering, lm: LanguageModel) -> Effect:
@@ -206,20 +189,10 @@ def steering_effects(
     Raises `UserError` as `steer` and `encode`.
     """
     check_can_steer(lm.model, method=method, untie=untie)
-    tokens = tuple(factors)
-    encoding = measure(lm, store, context=context, max_windows=max_windows, ridge=ridge).encoding
-
-    def read(name: str, source: TokenStore, split: str) -> Text:
-        return read_text(
-            lm, source, tokens, name=name, split=split, context=context,
-            max_windows=max_windows,
-        )  # fmt: skip
-
-    texts = [read("estimation", store, "validation")]
-    if "test" in store.manifest["splits"]:
-        texts.append(read("in domain", store, "test"))
-    if other is not None:
-        texts.append(read("out of domain", other, "validation"))
+    read = read_texts(lm, store, other=other, context=context, max_windows=max_windows)
+    statistics = mean_of_states(lm, read[0].states)
+    encoding = regression(lm, read[0].windows, statistics, ridge=ridge).encoding
+    texts = [text_with_tokens(lm, text, tuple(factors)) for text in read]
     others: tuple[Method, ...] = ("minimum_norm", "sparse", "whitened")
     methods: list[Method] = [method, *(m for m in others if m != method)]
     if constant_direction(lm.model) is not None and method != "complement":

@@ -12,6 +12,7 @@ of what decides them, so an interrupted study goes on where it stopped.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from lmlab.config import digest
 from lmlab.config.model import ModelConfig
-from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
+from lmlab.config.training import CheckpointConfig, TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
@@ -38,11 +39,12 @@ from lmlab.topics.encoding.comparison import (
 )
 from lmlab.topics.encoding.dynamics import Dynamics, Watch, watch_run
 from lmlab.topics.encoding.encoding import Encoding
-from lmlab.topics.encoding.of_model import described, measure, training_counts
+from lmlab.topics.encoding.of_model import described, measure, regression, training_counts
 from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.encoding.pruning_curves import prune
 from lmlab.topics.encoding.steering import plan
-from lmlab.topics.encoding.steering_effects import Text, effect, read_text
+from lmlab.topics.encoding.steering_effects import Text, effect, text_with_tokens
+from lmlab.topics.encoding.token_probability import ReadText, mean_of_states, read_texts
 from lmlab.topics.encoding.written_prior import written_prior
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens
@@ -138,30 +140,19 @@ def _make(
 def _request(config: EncodingStudyConfig, store: TokenStore, name: str) -> TrainConfig:
     arm = ARMS[name]
     model = ModelConfig("llama" if arm.llama else "gpt2", size=config.size, tied=arm.tied)
+    request = text_run(
+        store, config.lab, tokens=config.tokens, batch_tokens=config.batch_tokens,
+        context=config.context, learning_rate=config.learning_rate, model=model,
+        seed=config.seed, **dict(arm.options),
+    )  # fmt: skip
     if not config.dynamics:
-        return text_run(
-            store, config.lab, tokens=config.tokens, batch_tokens=config.batch_tokens,
-            context=config.context, learning_rate=config.learning_rate, model=model,
-            seed=config.seed, **dict(arm.options),
-        )  # fmt: skip
-    batch = config.batch_tokens // config.context
-    steps = max(1, round(config.tokens / (batch * config.context)))
-    request = TrainConfig(
-        store=store.path,
-        model=model,
-        context=config.context,
-        batch=batch,
-        steps=steps,
-        seed=config.seed,
-        optimizer=OptimizerConfig(learning_rate=config.learning_rate),
-        checkpoints=CheckpointConfig(
-            every=max(1, steps // 4),
-            logarithmic=True,
-            per_doubling=config.checkpoints_per_doubling,
-        ),
-        **dict(arm.options),  # pyright: ignore[reportArgumentType]
+        return request
+    checkpoints = CheckpointConfig(
+        every=max(1, request.steps // 4),
+        logarithmic=True,
+        per_doubling=config.checkpoints_per_doubling,
     )
-    return placed(request, store, config.lab)
+    return placed(replace(request, checkpoints=checkpoints, out=None), store, config.lab)
 
 
 def _kept(
@@ -180,7 +171,12 @@ def _analysed(
 ) -> AnalysedModel:
     say(f"analysing {name}{', embedding alone' if raw else ''}, vocabulary {store.vocabulary:,}")
     lm = open_model(run.checkpoint, raw_head=raw)
-    measured = measure(lm, store, max_windows=config.windows)
+    if raw:
+        texts, measured = [], measure(lm, store, max_windows=config.windows)
+    else:
+        texts = read_texts(lm, store, max_windows=config.windows)
+        statistics = mean_of_states(lm, texts[0].states)
+        measured = regression(lm, texts[0].windows, statistics)
     return AnalysedModel(
         name=name,
         label=ARMS[name].label + (", embedding alone" if raw else ""),
@@ -188,14 +184,14 @@ def _analysed(
         run=run.name,
         encoding=described(lm, store, measured, split="validation"),
         dynamics=None if raw or not config.dynamics else _dynamics(config, store, run),
-        steering=() if raw else tuple(_steering(config, lm, store, measured.encoding)),
+        steering=() if raw else tuple(_steering(config, lm, store, measured.encoding, texts)),
         pruning=None
         if raw
         else prune(
-            lm, store, shares=config.shares, replacements=("mean",),
-            max_windows=max(1, config.windows // 2), prompts=8,
+            lm, store, shares=config.shares, replacements=("mean",), prompts=8,
+            texts=[text.sample(max(1, config.windows // 2)) for text in texts],
         ),
-        written_prior=tuple(written_prior(lm, store, max_windows=config.windows))
+        written_prior=tuple(written_prior(lm, measured, texts[1].states))
         if "headless" in name and not raw
         else (),
     )  # fmt: skip
@@ -209,7 +205,11 @@ def _dynamics(config: EncodingStudyConfig, store: TokenStore, run: TrainedRun) -
 
 
 def _steering(
-    config: EncodingStudyConfig, lm: LanguageModel, store: TokenStore, encoding: Encoding
+    config: EncodingStudyConfig,
+    lm: LanguageModel,
+    store: TokenStore,
+    encoding: Encoding,
+    read: Sequence[ReadText],
 ) -> list[SteeredToken]:
     """Single tokens of all frequencies, by each factor and edit, on both texts."""
     counts_V = training_counts(lm, store, len(encoding.alpha_V))
@@ -217,10 +217,7 @@ def _steering(
     ranked = fitted[np.argsort(-counts_V[fitted], kind="stable")]
     places = np.unique(np.geomspace(1, len(ranked), _STEERED).round().astype(int)) - 1
     tokens = [int(ranked[place]) for place in places]
-    texts = [
-        read_text(lm, store, tokens, name=name, split=split, max_windows=config.windows)
-        for name, split in (("estimation", "validation"), ("in domain", "test"))
-    ]
+    texts = [text_with_tokens(lm, text, tokens) for text in read]
     steered: list[SteeredToken] = []
     for number, token in enumerate(tokens):
         alone = [_one_token(text, number) for text in texts]

@@ -32,7 +32,7 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
 from lmlab.models.backbone import Backbone, LogitHead
 from lmlab.numerics.random_effects import Clusters
-from lmlab.objectives.base import Batch, hidden_states
+from lmlab.objectives.base import hidden_states
 from lmlab.objectives.evaluate import can_pad, window_batches
 from lmlab.processes import from_all, shared_out, sum_over_processes, world
 from lmlab.progress import track
@@ -139,7 +139,7 @@ class ProbabilitySums:
         if world() == 1:
             return self
         self._finish()
-        made = ProbabilitySums(self.head, np.asarray(self._unused_rows, dtype=np.int64))
+        total = ProbabilitySums(self.head, np.asarray(self._unused_rows, dtype=np.int64))
         like = self.alpha_V
         # every process's guess of the means is moved to that of one which has some
         own = torch.zeros_like(self._sum) if self._first is None else self._first
@@ -147,8 +147,8 @@ class ProbabilitySums:
         seen = [each[:-1] for each in firsts if each[-1]]
         if not seen:
             return self
-        made._first = torch.from_numpy(seen[0]).to(like)
-        d, n = own - made._first, self.positions
+        total._first = torch.from_numpy(seen[0]).to(like)
+        d, n = own - total._first, self.positions
         outer = torch.outer(self._sum, d)
         second = self._second + outer + outer.T + n * torch.outer(d, d)
         for name, mine in (
@@ -156,9 +156,9 @@ class ProbabilitySums:
             ("_sum", self._sum + n * d),
             ("_second", second),
         ):
-            setattr(made, name, torch.from_numpy(sum_over_processes(mine.cpu().numpy())).to(like))
-        made.positions = int(sum(each[-1] for each in firsts))
-        return made
+            setattr(total, name, torch.from_numpy(sum_over_processes(mine.cpu().numpy())).to(like))
+        total.positions = int(sum(each[-1] for each in firsts))
+        return total
 
     def _finish(self) -> None:
         """Adds what waits for a whole chunk."""
@@ -289,6 +289,68 @@ class States:
     targets_N: torch.Tensor
     clusters: Clusters
     """The cluster and document of each position (`data.windows`)."""
+    start_N: NDArray[np.int64]
+    """Where the window of each position starts in the split."""
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A text that a model has read, before any edit."""
+
+    name: str
+    """One of `TEXTS`."""
+    windows: EvaluationWindows
+    states: States
+
+    def sample(self, max_windows: int) -> ReadText:
+        """The part of it that a sample of so many windows has."""
+        few = evaluation_windows(self.windows.split, self.windows.context, max_windows=max_windows)
+        states = self.states
+        rows_N = np.flatnonzero(np.isin(states.start_N, few.start_M))
+        here_N = torch.from_numpy(rows_N).to(states.hidden_ND.device)
+        return ReadText(
+            self.name,
+            few,
+            States(
+                states.hidden_ND[here_N],
+                states.targets_N[here_N],
+                states.clusters[rows_N],
+                states.start_N[rows_N],
+            ),
+        )
+
+
+TEXTS = ("estimation", "in domain", "out of domain")
+"""Names of the texts that edits are judged on, in their order."""
+
+
+def read_texts(
+    lm: LanguageModel,
+    store: TokenStore,
+    *,
+    other: TokenStore | None = None,
+    context: int | None = None,
+    max_windows: int | None = None,
+) -> list[ReadText]:
+    """The estimation text (validation split), in-domain text (test split, where there is one) and,
+    where `other` is given, text out of domain (its validation split); each is read once, and its
+    states are held.
+
+    Raises `UserError` as `choose_windows`.
+    """
+    sources = [(TEXTS[0], store, "validation")]
+    if "test" in store.manifest["splits"]:
+        sources.append((TEXTS[1], store, "test"))
+    if other is not None:
+        sources.append((TEXTS[2], other, "validation"))
+    windows = [
+        choose_windows(lm, source, split=split, context=context, max_windows=max_windows)
+        for _, source, split in sources
+    ]
+    return [
+        ReadText(name, chosen, all_states(lm, chosen, label=name))
+        for (name, _, _), chosen in zip(sources, windows, strict=True)
+    ]
 
 
 def choose_windows(
@@ -298,17 +360,11 @@ def choose_windows(
     split: str,
     context: int | None = None,
     max_windows: int | None = None,
-    seed: int = 0,
 ) -> EvaluationWindows:
-    """Evaluation windows of a split that fit the model.
-
-    Raises `UserError` if the store was made with another tokenizer, for a context the model cannot
-    take, or a model whose distribution is not that of its own logits.
-    """
-    lm.check_store(store)
+    """`LanguageModel.windows`; also raises `UserError` for a model whose distribution is not that
+    of its own logits."""
     _check_logits(lm)
-    context = lm.window(context)
-    return evaluation_windows(store.split(split), context, max_windows=max_windows, seed=seed)
+    return lm.windows(store, split, context=context, max_windows=max_windows)
 
 
 @torch.no_grad()
@@ -331,9 +387,15 @@ def store_states(
                 continue
             ids = [windows.ids(int(row)) for row in rows]
             batch = objective.batch(ids, device=backbone.device, length=length)
-            clusters_B = windows.clusters[rows]
+            clusters_B, start_B = windows.clusters[rows], windows.start_M[rows]
             for asked in objective.reading.questions(batch):
-                yield _states(backbone, asked, clusters_B)
+                assert asked.rows_N is not None
+                width = asked.targets_BT.shape[1]
+                row_N = torch.div(asked.rows_N, width, rounding_mode="floor").cpu().numpy()
+                yield States(
+                    hidden_states(backbone, asked), asked.targets_N, clusters_B[row_N],
+                    start_B[row_N],
+                )  # fmt: skip
 
 
 def all_states(lm: LanguageModel, windows: EvaluationWindows, *, label: str) -> States:
@@ -346,6 +408,7 @@ def all_states(lm: LanguageModel, windows: EvaluationWindows, *, label: str) -> 
             np.concatenate([s.clusters.cluster_N for s in seen]),
             np.concatenate([s.clusters.document_N for s in seen]),
         ),
+        np.concatenate([s.start_N for s in seen]),
     )
 
 
@@ -356,24 +419,15 @@ def mean_of_states(lm: LanguageModel, states: States) -> EncodingStatistics:
     return sums.statistics()
 
 
-def store_statistics(
-    lm: LanguageModel, windows: EvaluationWindows, *, label: str = "token probability"
-) -> EncodingStatistics:
+def store_statistics(lm: LanguageModel, windows: EvaluationWindows) -> EncodingStatistics:
     """`encoding_statistics` over the scored tokens of evaluation windows (`choose_windows`).
 
     Several processes share the text out, and each has the whole statistics.
     """
     sums = ProbabilitySums(lm.backbone.head, lm.unused_rows)
-    for states in store_states(lm, windows, label=label, share=True):
+    for states in store_states(lm, windows, label="token probability", share=True):
         sums.add(states.hidden_ND)
     return sums.all_reduce().statistics()
-
-
-def _states(backbone: Backbone, asked: Batch, clusters_B: Clusters) -> States:
-    assert asked.rows_N is not None
-    width = asked.targets_BT.shape[1]
-    row_N = torch.div(asked.rows_N, width, rounding_mode="floor").cpu().numpy()
-    return States(hidden_states(backbone, asked), asked.targets_N, clusters_B[row_N])
 
 
 def _check_logits(lm: LanguageModel) -> None:

@@ -9,8 +9,6 @@ orthogonal complement of g. Directions, all with mean d . h = 1 over the estimat
 - mean state: along E[h], the shortest.
 - least variance: along Cov(h)^-1 E[h], the nearest to 1 in mean square.
 
-Notable: directions are found on the validation split and judged on the test split.
-
 Shapes: N positions, D width, V vocabulary.
 """
 
@@ -22,20 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
 from lmlab.models.export import constant_direction
 from lmlab.numerics.random_effects import Interval
 from lmlab.objectives.cross_entropy import cross_entropy_each
-from lmlab.topics.encoding.encoding import fit_encoding
-from lmlab.topics.encoding.of_model import not_text, output_head
-from lmlab.topics.encoding.token_probability import (
-    States,
-    all_states,
-    choose_windows,
-    mean_of_states,
-)
+from lmlab.topics.encoding.of_model import Measured
+from lmlab.topics.encoding.token_probability import States
 
 Array = NDArray[np.float64]
 _RIDGE = 1e-3  # of the mean variance of a dimension
@@ -55,32 +46,17 @@ class WrittenPrior:
 
 
 @torch.no_grad()
-def written_prior(
-    lm: LanguageModel, store: TokenStore, *, context: int | None = None, max_windows: int = 64
-) -> list[WrittenPrior]:
+def written_prior(lm: LanguageModel, measured: Measured, states: States) -> list[WrittenPrior]:
     """Heads of a model with an output prior: with the bias, without, and written along directions.
 
-    Raises `UserError` for a model without an output bias, and as `choose_windows`.
+    Directions come from what was `measured` on one text, and are judged on the `states` of another.
+    Raises `UserError` for a model without an output bias.
     """
-    head = output_head(lm)
+    head, moments = measured.head, measured.statistics
     if head.offset_V is None:
         raise UserError(f"{lm.name} has no output bias that could be written into its head")
-    states_of = {
-        split: all_states(
-            lm,
-            choose_windows(lm, store, split=split, context=context, max_windows=max_windows),
-            label=f"prior, {split}",
-        )
-        for split in ("validation", "test")
-    }
-    hidden_ND = states_of["validation"].hidden_ND.double().cpu().numpy()
-    statistics = mean_of_states(lm, states_of["validation"])
-    slope_D = fit_encoding(
-        head.embedding_VD, statistics.alpha_V, offset_V=head.offset_V,
-        exclude=not_text(lm, len(head.embedding_VD)),
-    ).slope_D  # fmt: skip
     constant_D = constant_direction(lm.model)
-    mean_D, covariance_DD = hidden_ND.mean(0), np.cov(hidden_ND.T, bias=True)
+    mean_D, covariance_DD = moments.mean_hidden_D, moments.covariance_DD
     inside_DD = np.eye(len(mean_D))
     if constant_D is not None:
         g_D = constant_D.cpu().numpy()
@@ -90,11 +66,10 @@ def written_prior(
         inside_DD @ covariance_DD @ inside_DD + ridge * np.eye(len(mean_D)), inside_DD @ mean_D
     )
     directions = {
-        "written along the encoding": inside_DD @ slope_D,
+        "written along the encoding": inside_DD @ measured.encoding.slope_D,
         "written along the mean state": inside_DD @ mean_D,
         "written with least variance": white_D,
     }
-    states = states_of["test"]
     base_N = _nats(states, head.embedding_VD, head.offset_V)
     heads = [_judged("with the bias", states, base_N, base_N, None)]
     heads.append(_judged("without", states, _nats(states, head.embedding_VD, None), base_N, None))
