@@ -41,11 +41,16 @@ from lmlab.models.layers import layer_states
 from lmlab.numerics.random_effects import Clusters
 from lmlab.numerics.scatter import Scatter
 from lmlab.topics.decomposition import embedding as module
-from lmlab.topics.decomposition.applying import AppliedMapping
 from lmlab.topics.decomposition.decomposition import decompose
-from lmlab.topics.decomposition.embedding import embed, prepare_text, stream_into
+from lmlab.topics.decomposition.embedding import embed, prepare_text
 from lmlab.topics.decomposition.embedding_store import aligned_rows, open_embeddings
-from lmlab.topics.decomposition.mapping import agreement, load_mapping, mapping_file, save_mapping
+from lmlab.topics.decomposition.mapping import (
+    AppliedMapping,
+    agreement,
+    load_mapping,
+    mapping_file,
+    save_mapping,
+)
 from lmlab.topics.decomposition.of_models import (
     Embeddings,
     ModelsDecomposition,
@@ -443,7 +448,8 @@ def test_rows_are_kept_by_model_and_text_and_never_made_twice(
         pieces_of(text_store.split("test"), 12, most=30),
         config,
     )
-    stream_into(streamed, prepared, config)
+    for rows in zip(*(embed(model, config) for model in prepared.values()), strict=True):
+        streamed.update(dict(zip(prepared, rows, strict=True)))
     (kept,) = made.scatter()
     assert kept.n == streamed.n
     assert np.array_equal(kept.covariance(), streamed.covariance())

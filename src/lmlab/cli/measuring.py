@@ -94,13 +94,12 @@ def decompose(config: DecomposeConfig) -> None:
 
 
 def apply(config: ApplyConfig) -> None:
-    from lmlab.topics.decomposition.mapping import load_mapping
+    from lmlab.topics.decomposition.mapping import apply_mapping, load_mapping
 
     models = load_mapping(config.weights).models.values()
     check_models(*models)
     opening(*models)
     from lmlab.durable import packed, sealed, write_bytes
-    from lmlab.topics.decomposition.applying import apply_mapping
 
     result, mapped_NU = apply_mapping(config, device=use_device(config.device))
     mapped = show("apply", config, result) / "mapped.safetensors"

@@ -57,7 +57,7 @@ STUDIES = {
 }
 
 KINDS = {
-    "apply": "lmlab.topics.decomposition.applying:AppliedMapping",
+    "apply": "lmlab.topics.decomposition.mapping:AppliedMapping",
     "arrow": "lmlab.topics.arrow.between_models:ModelsArrow",
     "decompose": "lmlab.topics.decomposition.of_models:ModelsDecomposition",
     "decomposition": "lmlab.topics.decomposition.zoo:ZooDecomposition",

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -112,19 +113,27 @@ class Decomposition(FitSummary):
 
         Raises `UserError` for a basis model that is missing or has another width.
         """
-        total: Array | None = None
-        for name, weights_UD in self.weights.items():
-            if name not in rows:
-                raise UserError(f"no rows of the basis model '{name}'; the basis is {self.basis}")
-            rows_ND = np.asarray(rows[name], dtype=np.float64)
-            if rows_ND.ndim != 2 or rows_ND.shape[1] != weights_UD.shape[1]:
-                raise UserError(
-                    f"rows of '{name}' have shape {rows_ND.shape}, not (N, {weights_UD.shape[1]})"
-                )
-            part_NU = rows_ND @ weights_UD.T
-            total = part_NU if total is None else total + part_NU
-        assert total is not None, "a basis has at least one model"
-        return total + self.bias
+        return mapped(rows, self.weights, self.bias)
+
+
+def mapped(
+    rows: Mapping[str, ArrayLike], weights: Mapping[str, NDArray[Any]], bias: NDArray[Any]
+) -> NDArray[Any]:
+    """sum_i rows_i W_i^T + b (N, U), computed in the type of `bias`.
+
+    Raises `UserError` for a basis model that is missing or has another width.
+    """
+    total: Any = 0
+    for name, weights_UD in weights.items():
+        if name not in rows:
+            raise UserError(f"no rows of the basis model '{name}'; the basis is {tuple(weights)}")
+        rows_ND = np.asarray(rows[name], dtype=bias.dtype)
+        if rows_ND.ndim != 2 or rows_ND.shape[1] != weights_UD.shape[1]:
+            raise UserError(
+                f"rows of '{name}' have shape {rows_ND.shape}, not (N, {weights_UD.shape[1]})"
+            )
+        total = total + rows_ND @ weights_UD.T
+    return total + bias
 
 
 def decompose(

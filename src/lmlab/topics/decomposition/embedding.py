@@ -27,7 +27,6 @@ from lmlab.data.pieces import Pieces, words
 from lmlab.errors import UserError
 from lmlab.lm.encoder import Encoded, Encoder
 from lmlab.models.layers import LAST, body_states, last_states
-from lmlab.numerics.scatter import Scatter
 from lmlab.progress import Bar
 from lmlab.topics.decomposition.options import EmbeddingConfig
 
@@ -113,19 +112,6 @@ def embed(
                 f"{start + len(chunk) - 1} are not finite"
             )
         yield rows_ND
-
-
-def stream_into(
-    scatter: Scatter,
-    prepared: Mapping[str, Prepared],
-    config: EmbeddingConfig,
-    *,
-    bar: Bar | None = None,
-) -> None:
-    """Embeds with all models at once and adds the rows to `scatter`; nothing is written."""
-    streams = [embed(model, config, bar=bar) for model in prepared.values()]
-    for rows in zip(*streams, strict=True):
-        scatter.update(dict(zip(prepared, rows, strict=True)))
 
 
 def _fitted(

@@ -38,10 +38,8 @@ class DocumentSums:
         # About a fixed point near the mean, so that squares lose no digits; R2 does not depend
         # on it
         self._origin_U: Array | None = None
-        self._rows: dict[int, int] = {}
-        self._sum: dict[int, Array] = {}
-        self._square: dict[int, float] = {}
-        self._residual: dict[int, float] = {}
+        self._sums: dict[int, Array] = {}
+        """Of each document: rows, |u|^2, |u - W z - b|^2, u."""
 
     def update(self, rows: Mapping[str, ArrayLike], documents_N: ArrayLike) -> None:
         """Adds aligned rows of target and basis (others are not used), with their documents.
@@ -58,23 +56,18 @@ class DocumentSums:
         if self._origin_U is None and len(u_NU):
             self._origin_U = u_NU.mean(0)
         u_NU = u_NU - (0 if self._origin_U is None else self._origin_U)
-        square_N = (u_NU**2).sum(1)
+        values_NK = np.column_stack([np.ones(len(u_NU)), (u_NU**2).sum(1), residual_N, u_NU])
         for document in np.unique(document_N).tolist():
-            here = document_N == document
-            self._rows[document] = self._rows.get(document, 0) + int(here.sum())
-            self._sum[document] = self._sum.get(document, 0.0) + u_NU[here].sum(0)
-            self._square[document] = self._square.get(document, 0.0) + float(square_N[here].sum())
-            self._residual[document] = self._residual.get(document, 0.0) + float(
-                residual_N[here].sum()
-            )
+            sums = values_NK[document_N == document].sum(0)
+            self._sums[document] = self._sums.get(document, 0.0) + sums
 
     @property
     def documents(self) -> list[int]:
-        return sorted(self._rows)
+        return sorted(self._sums)
 
     @property
     def rows_C(self) -> Array:
-        return np.array([self._rows[d] for d in self.documents], dtype=np.float64)
+        return self._arrays()[0]
 
     @property
     def r2(self) -> float:
@@ -94,24 +87,15 @@ class DocumentSums:
             return 1 - (residual_C.sum() - residual_C) / spread_C
 
     def _arrays(self) -> tuple[Array, Array, Array, Array]:
-        names = self.documents
-        if not names:
+        if not self._sums:
             raise UserError("no test rows yet")
-        return (
-            self.rows_C,
-            np.stack([self._sum[d] for d in names]),
-            np.array([self._square[d] for d in names]),
-            np.array([self._residual[d] for d in names]),
-        )
+        sums_CK = np.stack([self._sums[document] for document in self.documents])
+        return sums_CK[:, 0], sums_CK[:, 3:], sums_CK[:, 1], sums_CK[:, 2]
 
 
-def r2_interval(sums: DocumentSums, *, level: float = 0.95) -> Interval:
-    """Interval of the test R2 over documents. None is given for fewer than five."""
-    return mean_r2_interval([sums], level=level)
-
-
-def mean_r2_interval(sums: Sequence[DocumentSums], *, level: float = 0.95) -> Interval:
-    """Interval of the mean R2 of several fits on the same documents (the group correlation).
+def r2_interval(*sums: DocumentSums) -> Interval:
+    """Interval of the test R2 over documents; of several fits on the same documents that of their
+    mean (the group correlation). None is given for fewer than five documents.
 
     Raises `UserError` where their documents differ.
     """
@@ -126,13 +110,10 @@ def mean_r2_interval(sums: Sequence[DocumentSums], *, level: float = 0.95) -> In
         sums[0].rows_C,
         documents=sums[0].from_documents,
         back=lambda value: 1 - float(np.exp(value)),
-        level=level,
     )
 
 
-def r2_difference(
-    a: Sequence[DocumentSums], b: Sequence[DocumentSums], *, level: float = 0.95
-) -> Interval:
+def r2_difference(a: Sequence[DocumentSums], b: Sequence[DocumentSums]) -> Interval:
     """Interval of the mean R2 of `a` less the mean R2 of `b`, paired by document.
 
     Raises `UserError` where their documents differ.
@@ -145,7 +126,6 @@ def r2_difference(
         without[0] - without[1],
         a[0].rows_C,
         documents=a[0].from_documents,
-        level=level,
     )
 
 

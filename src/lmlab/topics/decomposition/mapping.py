@@ -1,4 +1,5 @@
-"""A decomposition as a small model of its own: from basis embeddings to the target's.
+"""A decomposition as a small model of its own: from basis embeddings to the target's. It is applied
+to text by embedding basis and target, mapping, and comparing.
 
 Use: replace an expensive embedder by a mix of cheap ones. The file is safetensors: `bias`, and
 `weights.LABEL` for each basis model; its metadata says which models and how their rows are made.
@@ -13,7 +14,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,10 +21,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from lmlab.config import digest, from_mapping, to_mapping
+from lmlab.data.store import TokenStore
 from lmlab.durable import check_seal, from_json, metadata, packed, sealed, write_bytes
 from lmlab.errors import UserError
-from lmlab.topics.decomposition.decomposition import Decomposition
-from lmlab.topics.decomposition.options import EmbeddingConfig
+from lmlab.results import Result
+from lmlab.topics.decomposition.decomposition import Decomposition, mapped
+from lmlab.topics.decomposition.embedding_store import aligned_rows
+from lmlab.topics.decomposition.of_models import VIEWS, embed_models
+from lmlab.topics.decomposition.options import ApplyConfig, EmbeddingConfig
 
 FORMAT = "lmlab mapping 1"
 _ROWS = 512
@@ -46,17 +50,7 @@ class Mapped:
 
         Raises `UserError` for a basis model that is missing or has another width.
         """
-        total: Any = self.bias
-        for name, weights_UD in self.weights.items():
-            if name not in rows:
-                raise UserError(f"no rows of the basis model '{name}'")
-            rows_ND = np.asarray(rows[name], dtype=np.float32)
-            if rows_ND.ndim != 2 or rows_ND.shape[1] != weights_UD.shape[1]:
-                raise UserError(
-                    f"rows of '{name}' have shape {rows_ND.shape}, not (N, {weights_UD.shape[1]})"
-                )
-            total = total + rows_ND @ weights_UD.T
-        return total
+        return mapped(rows, self.weights, self.bias)
 
 
 def mapping_file(folder: Path, label: str) -> Path:
@@ -153,6 +147,48 @@ def agreement(true_NU: ArrayLike, mapped_NU: ArrayLike, *, neighbours: int = 10)
         shared_neighbours=shared / (n * neighbours),
         chance=neighbours / (n - 1),
     )
+
+
+@dataclass(frozen=True)
+class AppliedMapping(Result, kind="apply", views=VIEWS):
+    """How the rows that a mapping gives compare with the target's own."""
+
+    target: str
+    models: dict[str, str]
+    """Paths or Hub names by label, of basis and target."""
+    store: str
+    split: str
+    embedding: EmbeddingConfig
+    agreement: Agreement
+
+
+def apply_mapping(config: ApplyConfig, *, device: str) -> tuple[AppliedMapping, np.ndarray]:
+    """Maps the text of a store's split: the comparison, and the mapped rows (N, U) float32.
+
+    Raises `UserError` as `load_mapping` and `embed_models`.
+    """
+    mapping = load_mapping(config.weights)
+    embedded = embed_models(
+        mapping.models,
+        TokenStore(config.store),
+        mapping.embedding,
+        counts={config.split: config.pieces},
+        lab=config.lab,
+        device=device,
+    )[config.split]
+    pairs = [
+        (rows[mapping.target], mapping.apply(rows)) for rows, _ in aligned_rows(embedded.stores)
+    ]
+    true_NU, mapped_NU = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    result = AppliedMapping(
+        target=mapping.target,
+        models=mapping.models,
+        store=str(config.store),
+        split=config.split,
+        embedding=mapping.embedding,
+        agreement=agreement(true_NU, mapped_NU, neighbours=config.neighbours),
+    )
+    return result, mapped_NU
 
 
 def _unit(rows_NU: NDArray[np.float64]) -> NDArray[np.float64]:

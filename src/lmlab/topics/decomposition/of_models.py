@@ -30,7 +30,7 @@ from lmlab.lm.encoder import open_encoder
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.numerics.scatter import Scatter
 from lmlab.processes import shared_out
-from lmlab.progress import Bar, say, track
+from lmlab.progress import say, track
 from lmlab.results import Result
 from lmlab.topics.decomposition.decomposition import (
     Decomposition,
@@ -40,7 +40,7 @@ from lmlab.topics.decomposition.decomposition import (
 )
 from lmlab.topics.decomposition.embedding import prepare_text
 from lmlab.topics.decomposition.embedding_store import EmbeddingStore, aligned_rows, kept_embeddings
-from lmlab.topics.decomposition.intervals import DocumentSums, mean_r2_interval, r2_interval
+from lmlab.topics.decomposition.intervals import DocumentSums, r2_interval
 from lmlab.topics.decomposition.options import DecomposeConfig, EmbedConfig, EmbeddingConfig
 from lmlab.topics.decomposition.ridge import (
     RIDGES,
@@ -321,81 +321,65 @@ def decompose_embedded(
     subsets = n * (n - 1) // 2  # that a greedy path fits
     work = len(SPLITS) + len(RIDGES) + 3 + wanted * subsets + n * (n - 1) + n
     with track("decomposition", float(work), "fits") as bar:
-        return _decomposed(embedded, models, text, target, ridge, folds, shapley, bar)
-
-
-def _decomposed(
-    embedded: Mapping[str, Embedded],
-    models: Mapping[str, str],
-    text: str,
-    target: str | None,
-    ridge: float | None,
-    folds: int,
-    shapley: bool,
-    bar: Bar,
-) -> tuple[ModelsDecomposition, dict[str, Decomposition]]:
-    parts = embedded["train"].scatter(parts=folds or 1)
-    train = reduce(Scatter.merge, parts)
-    validation, test = (embedded[split].scatter()[0] for split in SPLITS[1:])
-    bar.advance(len(SPLITS), "next: ridges")
-    targets = [target] if target is not None else list(models)
-    basis = {t: [name for name in models if name != t] for t in targets}
-    paths: dict[str, RidgePath] = {}
-    ridges = (ridge,) if ridge is not None else tuple(_solvable(train))
-    if ridge is None:
-        paths = (
-            ridge_path(train, validation, ridges=ridges)
-            if target is None
-            else ridge_path(train, validation, target=target, basis=basis[target], ridges=ridges)
-        )
-    bar.advance(len(RIDGES), "next: fits and their null")
-    chosen = {t: paths[t].ridge if ridge is None else ridge for t in targets}
-    own = {t: Ridges(ridges, validation, start=chosen[t] or None) for t in targets}
-    fits = _fits(train, test, chosen, basis, whole=target is None)
-    sums = _document_sums(fits, embedded["test"])
-    nulls = _nulls(embedded, chosen, basis)
-    bar.advance(3, f"next: {targets[0]} from fewer models")
-    results: dict[str, TargetDecomposition] = {}
-    for t in targets:
-        results[t] = TargetDecomposition(
-            fit=fits[t].summary(),
-            interval=r2_interval(sums[t]),
-            ridge_path=paths.get(t),
-            null=nulls[t].summary(),
-            greedy=greedy(train, t, basis[t], ridge=own[t], test=test),
-            shares=shares(train, t, basis[t], ridge=own[t], test=test) if shapley else None,
-            folds=k_fold(parts, t, basis[t], ridge=chosen[t]) if folds else None,
-            training_uncertainty=(
-                training_uncertainty(parts, test, t, basis[t], ridge=chosen[t]) if folds else None
+        parts = embedded["train"].scatter(parts=folds or 1)
+        train = reduce(Scatter.merge, parts)
+        validation, test = (embedded[split].scatter()[0] for split in SPLITS[1:])
+        bar.advance(len(SPLITS), "next: ridges")
+        targets = [target] if target is not None else list(models)
+        basis = {t: [name for name in models if name != t] for t in targets}
+        paths: dict[str, RidgePath] = {}
+        ridges = (ridge,) if ridge is not None else tuple(_solvable(train))
+        if ridge is None:
+            of_one = () if target is None else basis[target]
+            paths = ridge_path(train, validation, target=target, basis=of_one, ridges=ridges)
+        bar.advance(len(RIDGES), "next: fits and their null")
+        chosen = {t: paths[t].ridge if ridge is None else ridge for t in targets}
+        own = {t: Ridges(ridges, validation, start=chosen[t] or None) for t in targets}
+        fits = _fits(train, test, chosen, basis)
+        sums = _document_sums(fits, embedded["test"])
+        nulls = _nulls(embedded, chosen, basis)
+        bar.advance(3, f"next: {targets[0]} from fewer models")
+        results: dict[str, TargetDecomposition] = {}
+        for t in targets:
+            results[t] = TargetDecomposition(
+                fit=fits[t].summary(),
+                interval=r2_interval(sums[t]),
+                ridge_path=paths.get(t),
+                null=nulls[t].summary(),
+                greedy=greedy(train, t, basis[t], ridge=own[t], test=test),
+                shares=shares(train, t, basis[t], ridge=own[t], test=test) if shapley else None,
+                folds=k_fold(parts, t, basis[t], ridge=chosen[t]) if folds else None,
+                training_uncertainty=training_uncertainty(parts, test, t, basis[t], ridge=chosen[t])
+                if folds
+                else None,
+            )
+            bar.advance(len(models) * (len(models) - 1) // 2, f"{t} done")
+        pairs = pairwise(train, ridge=Ridges(ridges, validation), test=test)
+        bar.advance(len(models) * (len(models) - 1), "next: similarities")
+        similarities = _similarities(embedded["test"], test, targets, list(models))
+        bar.advance(len(models))
+        result = ModelsDecomposition(
+            text=text,
+            embedding=embedded["test"].config,
+            models=dict(models),
+            widths=train.widths,
+            targets=results,
+            group=r2_interval(*sums.values()) if target is None else None,
+            group_train=(
+                float(np.mean([fit.r2_train for fit in fits.values()])) if target is None else None
             ),
+            pairs=pairs,
+            tree=_tree(pairs),
+            similarities=similarities,
+            rows={split: embedded[split].stores[targets[0]].rows for split in SPLITS},
+            shortened=sum(embedded[split].shortened for split in SPLITS),
+            documents=embedded["test"].clusters.documents,
+            clusters=embedded["test"].clusters.clusters,
+            cluster_unit=embedded["test"].cluster_unit,
+            text_note=embedded["test"].text_note,
+            same_rows=embedded["test"].same_rows,
         )
-        bar.advance(len(models) * (len(models) - 1) // 2, f"{t} done")
-    pairs = pairwise(train, ridge=Ridges(ridges, validation), test=test)
-    bar.advance(len(models) * (len(models) - 1), "next: similarities")
-    similarities = _similarities(embedded["test"], test, targets, list(models))
-    bar.advance(len(models))
-    result = ModelsDecomposition(
-        text=text,
-        embedding=embedded["test"].config,
-        models=dict(models),
-        widths=train.widths,
-        targets=results,
-        group=mean_r2_interval(list(sums.values())) if target is None else None,
-        group_train=(
-            float(np.mean([fit.r2_train for fit in fits.values()])) if target is None else None
-        ),
-        pairs=pairs,
-        tree=_tree(pairs),
-        similarities=similarities,
-        rows={split: embedded[split].stores[targets[0]].rows for split in SPLITS},
-        shortened=sum(embedded[split].shortened for split in SPLITS),
-        documents=embedded["test"].clusters.documents,
-        clusters=embedded["test"].clusters.clusters,
-        cluster_unit=embedded["test"].cluster_unit,
-        text_note=embedded["test"].text_note,
-        same_rows=embedded["test"].same_rows,
-    )
-    return result, fits
+        return result, fits
 
 
 def _tree(pairs: Pairwise) -> tuple[tuple[int, int, float], ...]:
@@ -432,11 +416,9 @@ def _fits(
     test: Scatter,
     ridges: Mapping[str, float],
     basis: Mapping[str, list[str]],
-    *,
-    whole: bool,
 ) -> dict[str, Decomposition]:
     """Every target at its ridge; of a whole set, one inverse for each different ridge."""
-    if not whole:
+    if len(basis) == 1:
         return {t: decompose(train, t, basis[t], ridge=r, test=test) for t, r in ridges.items()}
     all_fits = {r: leave_one_out(train, ridge=r, test=test) for r in set(ridges.values())}
     return {t: all_fits[r][t] for t, r in ridges.items()}
@@ -468,4 +450,4 @@ def _nulls(
             scatter.update(permuted_rows(rows, seed=zlib.crc32(f"{split} {number}".encode())))
         scatters.append(scatter.all_reduce())
     train, test = scatters
-    return _fits(train, test, ridges, basis, whole=len(basis) > 1)
+    return _fits(train, test, ridges, basis)

@@ -17,7 +17,6 @@ from lmlab.pages.report import Report
 from lmlab.pages.theme import SERIES_COLOURS
 from lmlab.pages.wording import amount_of_text
 from lmlab.studies.provenance import to_repeat
-from lmlab.topics.decomposition.applying import AppliedMapping
 from lmlab.topics.decomposition.figures import (
     TEXT_ONLY,
     greedy_curve,
@@ -27,6 +26,7 @@ from lmlab.topics.decomposition.figures import (
     pairs_tree,
     targets_forest,
 )
+from lmlab.topics.decomposition.mapping import AppliedMapping
 from lmlab.topics.decomposition.of_models import Embeddings, ModelsDecomposition
 from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
 from lmlab.topics.decomposition.tables import (

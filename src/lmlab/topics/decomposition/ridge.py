@@ -86,14 +86,9 @@ def k_fold(
     folds: Sequence[Scatter], target: str, basis: Sequence[str], *, ridge: float = 1e-6
 ) -> Folds:
     """Exact K-fold cross-validation. Raises `UserError` as `decompose`, and below two folds."""
-    scores, left, spread = [], 0.0, 0.0
-    for fold, others in _each_and_others(folds):
-        r2 = decompose(others, target, basis, ridge=ridge, test=fold).r2_test
-        assert r2 is not None
-        total = fold.n * float(np.trace(fold.covariance([target])))
-        scores.append(r2)
-        left, spread = left + (1 - r2) * total, spread + total
-    return Folds(1 - left / spread, tuple(scores))
+    scores = _without_each(folds, target, basis, ridge, None)
+    spread = [fold.n * float(np.trace(fold.covariance([target]))) for fold in folds]
+    return Folds(1 - float(np.average(np.subtract(1, scores), weights=spread)), tuple(scores))
 
 
 @dataclass(frozen=True)
@@ -116,11 +111,7 @@ def training_uncertainty(
 
     Raises `UserError` as `decompose`, and for fewer than two groups.
     """
-    scores = []
-    for _, others in _each_and_others(groups):
-        r2 = decompose(others, target, basis, ridge=ridge, test=test).r2_test
-        assert r2 is not None
-        scores.append(r2)
+    scores = _without_each(groups, target, basis, ridge, test)
     g = len(scores)
     error = float(np.sqrt((g - 1) / g * ((np.array(scores) - np.mean(scores)) ** 2).sum()))
     return TrainingUncertainty(error, tuple(scores))
@@ -135,10 +126,16 @@ def permuted_rows(
     return {name: array[rng.permutation(len(array))] for name, array in arrays.items()}
 
 
-def _each_and_others(parts: Sequence[Scatter]) -> list[tuple[Scatter, Scatter]]:
+def _without_each(
+    parts: Sequence[Scatter], target: str, basis: Sequence[str], ridge: float, test: Scatter | None
+) -> list[float]:
+    """R2 of the fit without each part, on `test` or (None) on the part itself."""
     if len(parts) < 2:
         raise UserError(f"{len(parts)} part of the training text; at least two are needed")
-    return [
-        (part, reduce(Scatter.merge, [p for j, p in enumerate(parts) if j != i]))
-        for i, part in enumerate(parts)
-    ]
+    scores: list[float] = []
+    for part in parts:
+        others = reduce(Scatter.merge, [other for other in parts if other is not part])
+        fit = decompose(others, target, basis, ridge=ridge, test=test or part)
+        assert fit.test is not None
+        scores.append(fit.test.r2)
+    return scores

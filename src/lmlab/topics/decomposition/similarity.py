@@ -4,10 +4,9 @@
   unbiased HSIC of Song et al. (2012, JMLR 13, equation 4), whose kernels leave out the diagonal.
   The plain form |S_xy|_F^2 / (|S_xx|_F |S_yy|_F) is above zero for noise: 0.20 for independent
   white features of 128 dimensions over 500 rows, 0.34 for 768 over 1,500.
-- CCA: mean squared canonical correlation over the smaller of the two ranks; with `explained` below
-  1 both are first cut to the leading directions that hold that share of their variance (SVCCA,
-  Raghu et al. 2017). Invariant to invertible maps. It is not debiased: `cca_floor` is its mean over
-  all permutations of the rows, larger rank / (n - 1).
+- CCA: mean squared canonical correlation over the smaller of the two ranks. Invariant to invertible
+  maps. It is not debiased: `cca_floor` is its mean over all permutations of the rows, larger rank /
+  (n - 1).
 - Procrustes: |S_xy|_*^2 / (tr S_xx tr S_yy), the R2 of the best rotation, reflection and scaling of
   one onto the other; widths may differ (the narrower one is padded with zeros). Not debiased.
 
@@ -121,22 +120,20 @@ class SimilarityRows:
         ], len(parts)
 
 
-def similarity(seen: SimilarityRows, a: str, b: str, *, explained: float = 1.0) -> Similarity:
+def similarity(seen: SimilarityRows, a: str, b: str) -> Similarity:
     """Similarities of models `a` and `b` over the rows of `seen` and its scatter.
 
-    `explained` is the share of variance that CCA keeps of each. Raises `UserError` for names that
-    are not there, a model that does not vary, fewer than four rows, or a share outside (0, 1].
+    Raises `UserError` for names that are not there, a model that does not vary, or fewer than four
+    rows.
     """
     scatter = seen.scatter
     check_basis(scatter, a, [b])
     check_basis(scatter, b, [a])
-    if not 0 < explained <= 1:
-        raise UserError(f"explained variance {explained} must be above 0 and at most 1")
     if scatter.n < 4:
         raise UserError(f"{scatter.n} rows; similarities need at least 4")
     xx, yy = scatter.covariance([a]), scatter.covariance([b])
     xy = scatter.covariance([a], [b])
-    white_x, white_y = _whitening(xx, explained), _whitening(yy, explained)
+    white_x, white_y = _whitening(xx), _whitening(yy)
     whitened = white_x.T @ xy @ white_y
     directions = min(whitened.shape)
     p_N, q_N = seen.norms(a), seen.norms(b)
@@ -199,11 +196,8 @@ def _nuclear(matrix_XY: NDArray[Any]) -> float:
     return float(np.linalg.norm(matrix_XY, "nuc"))
 
 
-def _whitening(covariance_DD: Array, explained: float) -> Array:
-    """(D, K): leading directions over their standard deviations."""
+def _whitening(covariance_DD: Array) -> Array:
+    """(D, K): the directions that vary over their standard deviations."""
     values_D, vectors_DD = eigh(covariance_DD)
-    values_D, vectors_DD = values_D[::-1], vectors_DD[:, ::-1]
-    rank = int((values_D > eigenvalue_cutoff(values_D)).sum())
-    held_D = np.cumsum(values_D[:rank]) / values_D[:rank].sum()
-    kept = min(rank, int(np.searchsorted(held_D, explained - 1e-12)) + 1)
-    return vectors_DD[:, :kept] / np.sqrt(values_D[:kept])
+    varies_D = values_D > eigenvalue_cutoff(values_D)
+    return vectors_DD[:, varies_D] / np.sqrt(values_D[varies_D])

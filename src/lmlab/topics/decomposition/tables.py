@@ -7,7 +7,7 @@ from itertools import combinations
 from lmlab.numerics.random_effects import Interval
 from lmlab.pages.page import Table
 from lmlab.pages.wording import bounds_text, copies_of, with_interval
-from lmlab.topics.decomposition.applying import AppliedMapping
+from lmlab.topics.decomposition.mapping import AppliedMapping
 from lmlab.topics.decomposition.of_models import Embeddings, ModelsDecomposition
 from lmlab.topics.decomposition.similarity import Null
 from lmlab.topics.decomposition.zoo import ZooDecomposition

@@ -20,7 +20,7 @@ from lmlab.numerics.random_effects import Interval
 from lmlab.numerics.scatter import Scatter
 from lmlab.results import Result
 from lmlab.topics.decomposition.decomposition import decompose
-from lmlab.topics.decomposition.intervals import DocumentSums, mean_r2_interval, r2_difference
+from lmlab.topics.decomposition.intervals import DocumentSums, r2_difference, r2_interval
 from lmlab.topics.decomposition.of_models import VIEWS, Embedded, ModelsDecomposition
 from lmlab.topics.decomposition.options import Arm, DecompositionStudyConfig
 from lmlab.topics.decomposition.shares import Pairwise
@@ -177,7 +177,7 @@ def _by_kind(
 
 
 def _means(kinds: Mapping[str, list[DocumentSums]]) -> dict[str, KindOfPairs]:
-    return {kind: KindOfPairs(mean_r2_interval(sums), len(sums)) for kind, sums in kinds.items()}
+    return {kind: KindOfPairs(r2_interval(*sums), len(sums)) for kind, sums in kinds.items()}
 
 
 def _difference(kinds: Mapping[str, list[DocumentSums]], a: str, b: str) -> Interval | None:
