@@ -53,6 +53,23 @@ def above_zero(config: Any, *names: str) -> None:
             raise UserError(f"{option} {getattr(config, name)} must be above 0")
 
 
+def check_each_once(config: Any, *names: str) -> None:
+    """`UserError` for options of these names without a value, or with one twice."""
+    for name in names:
+        values = getattr(config, name)
+        if not values or len(set(values)) != len(values):
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} needs at least one value, each once; got {values}")
+
+
+def check_fits_batch(context: int, batch_tokens: int) -> None:
+    """`UserError` unless a window of `context` tokens fits a step's batch."""
+    if context > batch_tokens:
+        raise UserError(
+            f"--context {context} does not fit a batch of --batch-tokens {batch_tokens}"
+        )
+
+
 def _as_floats(config: Any) -> None:
     for each in dataclasses.fields(config):
         value = getattr(config, each.name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lmlab.config.model import SIZES
-from lmlab.config.numbers import Options, at_least
+from lmlab.config.numbers import Options, at_least, check_each_once, check_fits_batch
 from lmlab.errors import UserError
 
 Arm = Literal["forward", "backward", "headless", "masked", "tower"]
@@ -35,10 +35,6 @@ class EmbeddingConfig(Options, prefix="embedding."):
     """Tokens a forward pass, padding included; does not change the rows beyond rounding."""
 
     def __post_init__(self) -> None:
-        if self.length < 1 or self.batch_tokens < 1:
-            raise UserError("--embedding.length and --embedding.batch-tokens must be at least 1")
-        if self.layer is not None and self.layer < 0:
-            raise UserError(f"--embedding.layer {self.layer}: layers count from 0, the input")
         if self.unit == "word" and self.pooling != "mean":
             raise UserError(
                 f"--embedding.pooling {self.pooling} is for whole pieces; the tokens of a word are "
@@ -83,9 +79,9 @@ class DecomposeConfig(Options):
     """Run folder, checkpoint, saved transformers model, or Hub name."""
     basis: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
-    pieces: int = 20_000
+    pieces: int = at_least(2, 20_000)
     """Pieces of training text, at most: a fixed random sample."""
-    held_out_pieces: int = 2_000
+    held_out_pieces: int = at_least(2, 2_000)
     """Pieces of validation text and of test text, at most."""
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     ridge: float | None = None
@@ -108,12 +104,8 @@ class DecomposeConfig(Options):
             raise UserError("give TARGET and --basis, or --models for a whole set")
         if whole and len(self.models) < 2:
             raise UserError("--models: a set needs at least two models")
-        if self.ridge is not None and not 0 <= self.ridge < float("inf"):
-            raise UserError(f"--ridge {self.ridge} must be finite and at least 0")
-        if self.folds < 0 or self.folds == 1:
-            raise UserError(f"--folds {self.folds}: give at least 2, or 0 for none")
-        if self.pieces < 2 or self.held_out_pieces < 2:
-            raise UserError("--pieces and --held-out-pieces must be at least 2")
+        if self.folds == 1:
+            raise UserError("--folds 1: give at least 2, or 0 for none")
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -157,9 +149,9 @@ class DecompositionStudyConfig(Options):
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     lengths: tuple[int, ...] = (16, 32, 64)
     """R2 is also taken at these lengths of text, besides --embedding.length."""
-    pieces: int = 20_000
+    pieces: int = at_least(2, 20_000)
     """Pieces of training text, at most."""
-    held_out_pieces: int = 2_000
+    held_out_pieces: int = at_least(2, 2_000)
     """Pieces of validation text and of test text, at most."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     lab: Path = Path("lab")
@@ -168,30 +160,18 @@ class DecompositionStudyConfig(Options):
     """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        for name in ("arms", "sizes"):
-            values = getattr(self, name)
-            if not values or len(set(values)) != len(values):
-                raise UserError(f"--{name} needs at least one value, each once; got {values}")
+        check_each_once(self, "arms", "sizes")
         for size in self.sizes:
             if size not in SIZES:
                 raise UserError(f"--sizes {size}: the sizes are {', '.join(SIZES)}")
-        if self.seeds < 1 or self.tokens < 1:
-            raise UserError("--seeds and --tokens must be at least 1")
-        if self.context > self.batch_tokens:
-            raise UserError(
-                f"--context {self.context} does not fit a batch of --batch-tokens "
-                f"{self.batch_tokens}"
-            )
+        check_fits_batch(self.context, self.batch_tokens)
         if len(self.arms) * len(self.sizes) * self.seeds + len(self.models) < 2:
             raise UserError("a set needs at least two models: more arms, sizes, seeds or --models")
         longest = max(self.embedding.length, *self.lengths, 1)
-        if min((*self.lengths, 1)) < 1 or longest >= self.context:
+        if longest >= self.context:
             raise UserError(
-                f"--lengths and --embedding.length must be at least 1 and below --context "
-                f"{self.context}"
+                f"--lengths and --embedding.length must be below --context {self.context}"
             )
-        if self.pieces < 2 or self.held_out_pieces < 2:
-            raise UserError("--pieces and --held-out-pieces must be at least 2")
 
     def all_lengths(self) -> list[int]:
         """Lengths of text, ascending, each once."""
@@ -207,7 +187,7 @@ class ApplyConfig(Options):
     """A .safetensors file of `lmlab decompose`."""
     store: Path
     split: Literal["train", "validation", "test"] = "test"
-    pieces: int = 2_000
+    pieces: int = at_least(2, 2_000)
     neighbours: int = 10
     """Retrieval agreement: how many of a row's nearest neighbours are the same."""
     lab: Path = Path("lab")
@@ -215,7 +195,3 @@ class ApplyConfig(Options):
     out: Path | None = None
     """Folder of results.json and of the mapped rows (default: below lab/results, by the digest of
     these options)."""
-
-    def __post_init__(self) -> None:
-        if self.pieces < 2 or self.neighbours < 1:
-            raise UserError("--pieces must be at least 2, --neighbours at least 1")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from lmlab.config.numbers import Options, at_least
+from lmlab.config.numbers import Options, at_least, check_each_once, check_fits_batch
 from lmlab.errors import UserError
 
 SplitName = Literal["train", "validation", "test"]
@@ -35,10 +35,6 @@ class EncodeConfig(Options):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     out: Path | None = None
     """Folder of result and page (default: below lab/results, by the digest of these options)."""
-
-    def __post_init__(self) -> None:
-        if self.rotations < 1:
-            raise UserError("--rotations must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -161,12 +157,10 @@ class DynamicsConfig(Options):
             raise UserError(f"--pause {self.pause} must be above 0")
 
 
-ARM_NAMES = (
-    "ce-untied", "ce-tied", "ce-prior", "backward", "headless", "llama", "llama-headless",
-)  # fmt: skip
 ArmName = Literal[
     "ce-untied", "ce-tied", "ce-prior", "backward", "headless", "llama", "llama-headless"
 ]
+ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
 
 
 @dataclass(frozen=True)
@@ -207,16 +201,7 @@ class EncodingStudyConfig(Options):
     """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        for name in ("vocabularies", "arms", "factors", "shares"):
-            values = getattr(self, name)
-            if not values or len(set(values)) != len(values):
-                raise UserError(f"--{name} needs at least one value, each once; got {values}")
-        if self.checkpoints_per_doubling < 1:
-            raise UserError("--checkpoints-per-doubling must be at least 1")
-        if self.context > self.batch_tokens:
-            raise UserError(
-                f"--context {self.context} does not fit a batch of --batch-tokens "
-                f"{self.batch_tokens}"
-            )
+        check_each_once(self, "vocabularies", "arms", "factors", "shares")
+        check_fits_batch(self.context, self.batch_tokens)
         if min(self.factors) <= 0 or not all(0 < share < 1 for share in self.shares):
             raise UserError("--factors must be above 0, --shares between 0 and 1")

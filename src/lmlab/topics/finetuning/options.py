@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lmlab.config.numbers import Options
+from lmlab.config.numbers import Options, check_each_once
 from lmlab.errors import UserError
 
 
@@ -52,10 +52,7 @@ class FinetuneConfig(Options):
     """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        for name in ("models", "tasks"):
-            values = getattr(self, name)
-            if not values or len(set(values)) != len(values):
-                raise UserError(f"--{name} needs at least one value, each once; got {values}")
+        check_each_once(self, "models", "tasks")
         if self.names and len(self.names) != len(self.models):
             raise UserError(f"--names has {len(self.names)} names for {len(self.models)} models")
         if self.epochs == 0:

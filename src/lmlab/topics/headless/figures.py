@@ -15,7 +15,6 @@ from lmlab.topics.headless.comparison import TaskResult, VocabularyResult
 from lmlab.topics.headless.costs import CostAtVocabulary
 from lmlab.topics.headless.curves import Curve
 from lmlab.topics.headless.tables import difference_text, perplexity, row_name, verdict
-from lmlab.training.growth import StepCost
 
 _METRICS = {"accuracy": "accuracy", "nats_per_word": "nats per last word",
             "accuracy_per_byte": "accuracy per byte"}  # fmt: skip
@@ -188,14 +187,12 @@ def growth_figures(costs: Sequence[CostAtVocabulary]) -> list[Figure]:
         return []
     vocabularies = [c.vocabulary for c in costs]
     drawn: list[Figure] = []
-    for unit, words, value in (
-        ("seconds a step", "takes {:.1f} times as long as a headless one", _seconds),
-        ("peak memory, GB", "needs {:.2f} times the memory of a headless one", _gigabytes),
+    for unit, words, name, scale in (
+        ("seconds a step", "takes {:.1f} times as long as a headless one", "seconds", 1),
+        ("peak memory, GB", "needs {:.2f} times the memory of a headless one", "bytes", 1e-9),
     ):
-        headless, cross_entropy = (
-            [value(cost) for cost in of_loss]
-            for of_loss in zip(*((c.headless, c.cross_entropy) for c in costs), strict=True)
-        )
+        headless = [scale * getattr(c.headless, name) for c in costs]
+        cross_entropy = [scale * getattr(c.cross_entropy, name) for c in costs]
         drawn.append(
             line_plot(
                 [
@@ -215,14 +212,6 @@ def growth_figures(costs: Sequence[CostAtVocabulary]) -> list[Figure]:
             )
         )
     return drawn
-
-
-def _seconds(cost: StepCost) -> float:
-    return cost.seconds
-
-
-def _gigabytes(cost: StepCost) -> float:
-    return 1e-9 * cost.bytes
 
 
 def rank_figure(part: VocabularyResult) -> Figure:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lmlab.config.model import ModelConfig
-from lmlab.config.numbers import Options
+from lmlab.config.numbers import Options, check_each_once, check_fits_batch
 from lmlab.errors import UserError
 
 HeadlessArm = Literal[
@@ -82,8 +82,7 @@ class HeadlessStudyConfig(Options):
     """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        if not self.vocabularies or len(set(self.vocabularies)) != len(self.vocabularies):
-            raise UserError(f"--vocabularies needs at least one, each once: {self.vocabularies}")
+        check_each_once(self, "vocabularies")
         missing = {"ce-tied-prior", "headless"} - set(self.arms)
         if missing or len(set(self.arms)) != len(self.arms):
             raise UserError(f"--arms needs ce-tied-prior and headless, each once: {self.arms}")
@@ -97,11 +96,7 @@ class HeadlessStudyConfig(Options):
             raise UserError(
                 f"--learning-rates needs positive numbers, each once: {self.learning_rates}"
             )
-        if self.context > self.batch_tokens:
-            raise UserError(
-                f"--context {self.context} does not fit a batch of --batch-tokens "
-                f"{self.batch_tokens}"
-            )
+        check_fits_batch(self.context, self.batch_tokens)
         if not 0 < self.fine_tune <= 1:
             raise UserError(f"--fine-tune {self.fine_tune} must be above 0 and at most 1")
         if self.model.tied or self.model.architecture == "auto":
