@@ -118,7 +118,9 @@ def scatter(folder: Path) -> array[int]:
         encoders, pieces_of(store.split("validation"), config.length), config
     )
     with sampled(Scatter, "update") as samples:
-        embedding.stream_into(Scatter(), prepared, config)
+        seen = Scatter()
+        for rows in zip(*(embedding.embed(m, config) for m in prepared.values()), strict=True):
+            seen.update(dict(zip(prepared, rows, strict=True)))
     return samples
 
 
