@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lmlab.numerics.verdicts import Evidence, family_finding, holm, power_words, reach, verdict
+from lmlab.numerics.verdicts import Evidence, holm, power_words, reach, verdict
 
 
 def evidence(estimate, error, *, df=8.0, seeds: int | None = 4, documents=9):
@@ -136,12 +136,3 @@ def test_a_family_without_any_difference_seldom_finds_one():
     adjusted = np.array([holm(family.tolist()) for family in p], dtype=float)
     assert (p < 0.05).any(1).mean() > 0.3
     assert (adjusted < 0.05).any(1).mean() < 0.065
-
-
-def test_a_member_of_a_family_is_found_by_its_adjusted_p():
-    found = evidence(1.0, 0.4)
-    assert found.finding == "above"
-    assert family_finding(found, 0.04) == "above"
-    assert family_finding(found, 0.06) == "undecided"
-    assert family_finding(evidence(0.1, 0.4), 0.04) == "undecided"
-    assert family_finding(Evidence(0.1, None, None, None, None, 1, 2), None) == "none"

@@ -405,12 +405,15 @@ def _open(path: Path, reading: Reading | None = None) -> Iterator[IO[bytes]]:
     """The content of a file, decompressed; `reading` is told the digest of the file's own bytes."""
     with _unchanged(path), open(path, "rb", buffering=0) as raw:
         hashing = _HashingFile(raw)
-        stored = io.BufferedReader(hashing, buffer_size=_CHUNK)
+        stored: Any = io.BufferedReader(hashing, buffer_size=_CHUNK)
         try:
             if path.suffix.lower() == ".gz":
                 yield cast(IO[bytes], gzip.GzipFile(fileobj=stored))
             elif path.suffix.lower() == ".zst":
-                yield io.BufferedReader(_ZstdFile(stored), buffer_size=_CHUNK)
+                import pyarrow
+
+                stored = pyarrow.CompressedInputStream(pyarrow.PythonFile(stored, mode="r"), "zstd")
+                yield io.BufferedReader(stored, buffer_size=_CHUNK)
             else:
                 yield stored
         finally:
@@ -440,41 +443,6 @@ class _HashingFile(io.RawIOBase):
         return data
 
 
-class _ZstdFile(io.RawIOBase):
-    """The content of a .zst file of any number of frames.
-
-    `zstandard.open` reads a truncated file as if it were whole, and has no lines.
-    """
-
-    def __init__(self, stored: IO[bytes]) -> None:
-        import zstandard
-
-        self._decompressor = zstandard.ZstdDecompressor()
-        self._frame = self._decompressor.decompressobj()
-        self._file = stored
-        self._ready = b""
-        self._inside = False  # a frame has begun and not ended
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            data = self._frame.unused_data if self._frame.eof else b""
-            if self._frame.eof:
-                self._frame, self._inside = self._decompressor.decompressobj(), False
-            data = data or self._file.read(_CHUNK)
-            if not data:
-                if self._inside:
-                    raise EOFError("it ends in the middle")
-                return 0
-            self._inside = True
-            self._ready = self._frame.decompress(data)
-        count = min(len(buffer), len(self._ready))
-        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
-        return count
-
-
 def _read_file(path: Path, config: CorpusConfig, name: str, reading: Reading) -> Iterator[Document]:
     """The documents of one file; `name` begins their names."""
     if path.stat().st_size == 0:
@@ -500,14 +468,10 @@ def _damage_named(path: Path) -> Iterator[None]:
     """`UserError` that names the file for what goes wrong while it is read."""
     try:
         yield
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except (OSError, zlib.error, EOFError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
         raise UserError(f"{path}: damaged file ({error}); fetch or make it again") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:
-        if type(error).__name__ == "ZstdError":
-            raise UserError(f"{path}: damaged file ({error}); fetch or make it again") from error
-        raise
 
 
 def _mark(data: bytes) -> tuple[bytes, str | None]:

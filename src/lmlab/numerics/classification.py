@@ -8,8 +8,10 @@ error, and with a row a seed the interval of `lmlab.numerics.random_effects`.
 Notable:
 - Every metric is defined for all data. A correlation, Matthews' included, of which one side is
   constant is 0, and an F1 without a true or predicted example of its class is 0.
-- F1 is that of class 1 where there are two classes, and the mean of the classes' own where there
-  are more (macro, over the classes that occur among the true or the predicted ones).
+- F1, 2 hits / (true + predicted), is that of class 1 where there are two classes, and the mean of
+  the classes' own where there are more (macro, over the classes that occur among the true or the
+  predicted ones). Matthews' correlation of more than two classes is that of Gorodkin (2004).
+  Spearman's is Pearson's of the ranks, ties at their mean rank.
 - The metrics without each one of the examples are exact. Class metrics need counts only, one
   removal for each pair of true and predicted class; Pearson's needs sums; Spearman's ranks are
   made again, O(N^2) in chunks.
@@ -49,44 +51,14 @@ def metric(
     Raises `UserError` for an unknown name, arrays that are empty or do not match, classes that are
     no whole numbers from 0 to `classes` - 1, and values that are not finite.
     """
-    match _named(name):
-        case "accuracy":
-            return accuracy(predicted_N, true_N)
-        case "f1":
-            return f1(predicted_N, true_N, classes=classes)
-        case "matthews":
-            return matthews(predicted_N, true_N)
-        case "pearson":
-            return pearson(predicted_N, true_N)
-        case "spearman":
-            return spearman(predicted_N, true_N)
-
-
-def accuracy(predicted_N: ArrayLike, true_N: ArrayLike) -> float:
-    """Share of examples whose class is predicted."""
-    predicted, true, _ = _class_numbers(predicted_N, true_N, None)
-    return float((predicted == true).mean())
-
-
-def f1(predicted_N: ArrayLike, true_N: ArrayLike, *, classes: int | None = None) -> float:
-    """F1, 2 hits / (true + predicted): of class 1 for two classes, else the mean over classes."""
-    return float(_f1(*_margins(*_class_numbers(predicted_N, true_N, classes))))
-
-
-def matthews(predicted_N: ArrayLike, true_N: ArrayLike) -> float:
-    """Matthews' correlation, for any number of classes that of Gorodkin (2004)."""
-    return float(_matthews(*_margins(*_class_numbers(predicted_N, true_N, None))))
-
-
-def pearson(predicted_N: ArrayLike, true_N: ArrayLike) -> float:
-    """Pearson's correlation."""
-    return _correlation(*_values(predicted_N, true_N))
-
-
-def spearman(predicted_N: ArrayLike, true_N: ArrayLike) -> float:
-    """Spearman's correlation: Pearson's of the ranks, ties at their mean rank."""
-    predicted, true = _values(predicted_N, true_N)
-    return _correlation(rankdata(predicted), rankdata(true))
+    name = _named(name)
+    if name not in _OF_CLASSES:
+        predicted, true = _values(predicted_N, true_N)
+        if name == "spearman":
+            predicted, true = rankdata(predicted), rankdata(true)
+        return _correlation(predicted, true)
+    margins = _margins(*_class_numbers(predicted_N, true_N, classes))
+    return float(_OF_CLASSES[name](*margins))
 
 
 def pseudo_values(
@@ -103,14 +75,13 @@ def pseudo_values(
     n = len(np.asarray(true_N))
     if n < 2:
         raise UserError("one example alone has no pseudo-value; evaluate on at least two")
-    match _named(name):
-        case "accuracy" | "f1" | "matthews" as of_classes:
-            data = _class_numbers(predicted_N, true_N, classes)
-            without_N = _class_metric_without_each(of_classes, *data)
-        case "pearson":
-            without_N = _pearson_without_each(*_values(predicted_N, true_N))
-        case "spearman":
-            without_N = _spearman_without_each(*_values(predicted_N, true_N))
+    if name == "pearson":
+        without_N = _pearson_without_each(*_values(predicted_N, true_N))
+    elif name == "spearman":
+        without_N = _spearman_without_each(*_values(predicted_N, true_N))
+    else:
+        data = _class_numbers(predicted_N, true_N, classes)
+        without_N = _class_metric_without_each(name, *data)
     return n * theta - (n - 1) * without_N
 
 
@@ -195,11 +166,11 @@ def _matthews(hits_MC: _Counts, predicted_MC: _Counts, true_MC: _Counts) -> _Flo
     return np.where(scale_M > 0, together_M / np.where(scale_M > 0, scale_M, 1), 0.0)
 
 
+_OF_CLASSES = {"accuracy": _accuracy, "f1": _f1, "matthews": _matthews}
+
+
 def _class_metric_without_each(
-    name: Literal["accuracy", "f1", "matthews"],
-    predicted_N: _Counts,
-    true_N: _Counts,
-    classes: int,
+    name: str, predicted_N: _Counts, true_N: _Counts, classes: int
 ) -> _Float:
     cells_M, cell_N = np.unique(true_N * classes + predicted_N, return_inverse=True)
     one_CC = np.eye(classes, dtype=np.int64)
@@ -207,7 +178,7 @@ def _class_metric_without_each(
     removed = (true_MC * predicted_MC, predicted_MC, true_MC)
     margins = _margins(predicted_N, true_N, classes)
     left = [whole_C - gone_MC for whole_C, gone_MC in zip(margins, removed, strict=True)]
-    return {"accuracy": _accuracy, "f1": _f1, "matthews": _matthews}[name](*left)[cell_N]
+    return _OF_CLASSES[name](*left)[cell_N]
 
 
 def _constant(values_N: _Float) -> bool:

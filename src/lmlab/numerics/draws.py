@@ -20,6 +20,8 @@ from scipy.special import stdtrit
 
 from lmlab.errors import UserError
 
+_LEVEL = 0.95
+
 
 @dataclass(frozen=True)
 class DrawnMean:
@@ -39,7 +41,7 @@ class DrawnMean:
     """Between seeds of one draw; None for one seed, whose share is then in `sd_draws`."""
 
 
-def mean_over_draws(values_DS: ArrayLike, *, level: float = 0.95) -> DrawnMean:
+def mean_over_draws(values_DS: ArrayLike) -> DrawnMean:
     """The mean of the draws' means. `UserError` for fewer than two draws or no finite values."""
     values = np.asarray(values_DS, dtype=np.float64)
     if values.ndim != 2 or len(values) < 2 or values.shape[1] < 1 or not np.isfinite(values).all():
@@ -52,14 +54,14 @@ def mean_over_draws(values_DS: ArrayLike, *, level: float = 0.95) -> DrawnMean:
     between = float(mean_D.var(ddof=1))
     within = float(values.var(axis=1, ddof=1).mean()) if seeds > 1 else None
     error = math.sqrt(between / draws)
-    half = float(stdtrit(draws - 1, (1 + level) / 2)) * error
+    half = float(stdtrit(draws - 1, (1 + _LEVEL) / 2)) * error
     estimate = float(mean_D.mean())
     return DrawnMean(
         estimate=estimate,
         low=estimate - half,
         high=estimate + half,
         standard_error=error,
-        level=level,
+        level=_LEVEL,
         draws=draws,
         seeds=seeds,
         sd_draws=math.sqrt(max(0.0, between - (within or 0.0) / seeds)),

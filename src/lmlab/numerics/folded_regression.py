@@ -73,15 +73,15 @@ def together(parts: list[Moments]) -> Moments:
     )
 
 
-def fold_numbers(rows: int, *, folds: int = FOLDS, seed: int = SEED) -> NDArray[np.int64]:
+def fold_numbers(rows: int) -> NDArray[np.int64]:
     """The fold (N,) of each row: a seeded random split into parts of equal size, give or take one.
 
     Raises `UserError` for fewer rows than folds.
     """
-    if rows < folds:
-        raise UserError(f"{rows} tokens to fit, fewer than the {folds} folds; use more text")
+    if rows < FOLDS:
+        raise UserError(f"{rows} tokens to fit, fewer than the {FOLDS} folds; use more text")
     numbers = np.empty(rows, dtype=np.int64)
-    numbers[np.random.default_rng(seed).permutation(rows)] = np.arange(rows) % folds
+    numbers[np.random.default_rng(SEED).permutation(rows)] = np.arange(rows) % FOLDS
     return numbers
 
 
@@ -105,9 +105,7 @@ class LinearFit:
         return float(np.mean(self.r2_folds))
 
 
-def fit_linear(
-    x_ND: ArrayLike, y_N: ArrayLike, *, ridge: float = 0.0, folds: int = FOLDS, seed: int = SEED
-) -> LinearFit:
+def fit_linear(x_ND: ArrayLike, y_N: ArrayLike, *, ridge: float = 0.0) -> LinearFit:
     """Ordinary least squares (ridge 0) or ridge regression with an intercept, and its folds.
 
     Raises `UserError` for shapes that disagree, values that are not finite, a y without variation,
@@ -120,15 +118,15 @@ def fit_linear(
         raise UserError("x and y must be finite")
     if ridge < 0:
         raise UserError(f"ridge is {ridge}; it must be at least 0")
-    fold_N = fold_numbers(len(x_ND), folds=folds, seed=seed)
-    parts = [moments(x_ND[fold_N == k], y_N[fold_N == k]) for k in range(folds)]
+    fold_N = fold_numbers(len(x_ND))
+    parts = [moments(x_ND[fold_N == k], y_N[fold_N == k]) for k in range(FOLDS)]
     whole = together(parts)
     if whole.scatter_y <= 1e-20 * max(1.0, whole.mean_y**2) * len(y_N):
         raise UserError("all values to be fitted are equal; there is nothing to explain")
     slope_D, intercept, rank = _solve(whole, ridge)
     held_out_N = np.empty(len(y_N))
     r2_folds: list[float] = []
-    for k in range(folds):
+    for k in range(FOLDS):
         slope, constant, _ = _solve(together(parts[:k] + parts[k + 1 :]), ridge)
         inside = fold_N == k
         held_out_N[inside] = x_ND[inside] @ slope + constant
@@ -153,31 +151,23 @@ def r2_of_prediction(y_N: ArrayLike, predicted_N: ArrayLike) -> float:
     return _r2(float(((y - predicted) ** 2).sum()), float(((y - y.mean()) ** 2).sum()))
 
 
-def fold_r2(
-    y_N: ArrayLike, predicted_N: ArrayLike, *, folds: int = FOLDS, seed: int = SEED
-) -> tuple[float, ...]:
+def fold_r2(y_N: ArrayLike, predicted_N: ArrayLike) -> tuple[float, ...]:
     """R2 of a held-out prediction in each fold of `fit_linear`, about the fold's own mean."""
     y, predicted = np.asarray(y_N, dtype=np.float64), np.asarray(predicted_N, dtype=np.float64)
-    fold_N = fold_numbers(len(y), folds=folds, seed=seed)
-    return tuple(r2_of_prediction(y[fold_N == k], predicted[fold_N == k]) for k in range(folds))
+    fold_N = fold_numbers(len(y))
+    return tuple(r2_of_prediction(y[fold_N == k], predicted[fold_N == k]) for k in range(FOLDS))
 
 
-def held_out_constant(y_N: ArrayLike, *, folds: int = FOLDS, seed: int = SEED) -> Array:
+def held_out_constant(y_N: ArrayLike) -> Array:
     """The mean (N,) of the values outside each row's fold: the fit of a constant alone."""
     y = np.asarray(y_N, dtype=np.float64)
-    fold_N = fold_numbers(len(y), folds=folds, seed=seed)
-    outside_K = np.array([y[fold_N != k].mean() for k in range(folds)])
+    fold_N = fold_numbers(len(y))
+    outside_K = np.array([y[fold_N != k].mean() for k in range(FOLDS)])
     return outside_K[fold_N]
 
 
 def sparsity_curve(
-    x_ND: ArrayLike,
-    y_N: ArrayLike,
-    sizes: list[int],
-    *,
-    rotation_DD: Array | None = None,
-    folds: int = FOLDS,
-    seed: int = SEED,
+    x_ND: ArrayLike, y_N: ArrayLike, sizes: list[int], *, rotation_DD: Array | None = None
 ) -> Array:
     """Held-out R2 with the k most important columns alone, for each k of `sizes`.
 
@@ -186,18 +176,18 @@ def sparsity_curve(
     `rotation_DD` rotates the columns first: the whole fit is the same, its sparsity is not.
     """
     x_ND, y_N = np.asarray(x_ND, dtype=np.float64), np.asarray(y_N, dtype=np.float64)
-    fold_N = fold_numbers(len(x_ND), folds=folds, seed=seed)
-    parts = [moments(x_ND[fold_N == k], y_N[fold_N == k]) for k in range(folds)]
+    fold_N = fold_numbers(len(x_ND))
+    parts = [moments(x_ND[fold_N == k], y_N[fold_N == k]) for k in range(FOLDS)]
     if rotation_DD is not None:
         parts = [part.rotated(rotation_DD) for part in parts]
-    found = np.empty((folds, len(sizes)))
+    r2_KS = np.empty((FOLDS, len(sizes)))
     for k, test in enumerate(parts):
         train = together(parts[:k] + parts[k + 1 :])
         slope_D, _, _ = _solve(train, 0.0)
         order_D = np.argsort(-importance(slope_D, train), kind="stable")
         for i, size in enumerate(sizes):
-            found[k, i] = _held_out(train, test, order_D[:size])
-    return found.mean(0)
+            r2_KS[k, i] = _held_out(train, test, order_D[:size])
+    return r2_KS.mean(0)
 
 
 def importance(slope_D: Array, of: Moments) -> Array:

@@ -13,8 +13,7 @@ Legend: N rows, D width.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,17 +56,6 @@ class RowMoments:
         self.sum_of_unit_rows_D += (x_ND / np.where(norm_N == 0, 1.0, norm_N)[:, None]).sum(0)
         self.second_DD += x_ND.T @ x_ND
 
-    def merge(self, other: RowMoments) -> RowMoments:
-        """The sums over the rows of both; neither changes. `UserError` for another width."""
-        if other.width != self.width:
-            raise UserError(f"rows of width {self.width} and {other.width} do not merge")
-        made = RowMoments(self.width)
-        for name in ("rows", "zero_rows", "sum_of_norms"):
-            setattr(made, name, getattr(self, name) + getattr(other, name))
-        for name in ("sum_D", "sum_of_unit_rows_D", "second_DD"):
-            setattr(made, name, getattr(self, name) + getattr(other, name))
-        return made
-
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -99,9 +87,6 @@ class Cloud:
     participation_ratio: float | None
     """(sum l)^2 / sum l^2 of the eigenvalues of the covariance: 1 to D, D where all are equal.
     Squares weigh the largest directions more than `effective_rank` does."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def cloud(moments: RowMoments) -> Cloud:

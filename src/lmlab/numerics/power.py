@@ -18,6 +18,7 @@ Legend: S seeds, C sections, D documents.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -72,25 +73,16 @@ def least_number(enough: Callable[[int], bool], first: int) -> int | None:
 
     None where 100,000 are not enough.
     """
-    low, high = first - 1, first
-    while not enough(high):
-        low, high = high, 2 * high
-        if low >= _MOST:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    numbers = range(first, _MOST + 1)
+    place = bisect_left(numbers, True, key=enough)
+    return numbers[place] if place < len(numbers) else None
 
 
-def deviation_interval(
-    deviation: float, degrees_of_freedom: float, *, level: float = 0.95
-) -> tuple[float, float]:
-    """Interval of a standard deviation of normal values, from the chi-squared distribution."""
-    tails = ((1 - level) / 2, (1 + level) / 2)
+def deviation_interval(deviation: float, degrees_of_freedom: float) -> tuple[float, float]:
+    """95 % interval of a standard deviation of normal values, from the chi-squared distribution."""
     low, high = (
         deviation * math.sqrt(degrees_of_freedom / float(chdtri(degrees_of_freedom, tail)))
-        for tail in tails
+        for tail in (0.025, 0.975)
     )
     return low, high
 

@@ -178,10 +178,3 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     for place, p in zip(order_T, np.maximum.accumulate(raised_T), strict=True):
         adjusted[tested[place]] = float(p)
     return adjusted
-
-
-def family_finding(evidence: Evidence, adjusted: float | None, *, level: float = 0.95) -> Finding:
-    """The finding of one comparison of a family: undecided where its adjusted p is too large."""
-    if adjusted is None or evidence.finding in ("none", "undecided"):
-        return evidence.finding
-    return evidence.finding if adjusted <= 1 - level else "undecided"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import string
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -79,12 +78,6 @@ class ManyToOne:
             )
         )
         return np.where(possible_N, self.length * math.log(self.letters), np.inf)
-
-    def target_floor(self, direction: Literal["forward", "backward"]) -> float:
-        """Entropy in nats per character on the target span: 0 forward, ln K backward."""
-        if direction not in ("forward", "backward"):
-            raise UserError(f"direction is {direction!r}; choose 'forward' or 'backward'")
-        return 0.0 if direction == "forward" else math.log(self.fan_in)
 
     @property
     def target_span(self) -> slice:

@@ -1,4 +1,4 @@
-"""What every synthetic source offers, and the helpers they share.
+"""Helpers that synthetic sources share.
 
 Notable:
 - Random numbers come from a local generator keyed by (purpose, seed): two sources or two seeds
@@ -11,49 +11,11 @@ Legend: N strings, T characters.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lmlab.errors import UserError
-
-
-@runtime_checkable
-class Source(Protocol):
-    """A distribution over strings of characters.
-
-    `sample` is a pure function of its arguments. `floor` is the entropy in nats per character, the
-    same in both directions; some sources need a `length` for it.
-    """
-
-    @property
-    def alphabet(self) -> list[str]:
-        """The characters; an id is an index into it."""
-        ...
-
-    @property
-    def floor(self) -> Callable[..., float]:
-        """A method: the entropy in nats per character."""
-        ...
-
-    @property
-    def sample(self) -> Callable[..., NDArray[np.int64]]:
-        """A method: strings as ids, int64 (N, T)."""
-        ...
-
-    def surprisal(self, ids_NT: ArrayLike) -> NDArray[np.float64]:
-        """-ln P of whole strings, nats, (N,); infinite for a string the source never makes.
-
-        Its mean over strings of the source is the floor times their length. A model's nats minus
-        these estimate its divergence from the source with far less noise than nats minus floor.
-        """
-        ...
-
-    def text(self, ids_NT: ArrayLike) -> list[str]:
-        """The strings as text, one for each row."""
-        ...
 
 
 def keyed_generator(purpose: str, *key: int) -> np.random.Generator:
