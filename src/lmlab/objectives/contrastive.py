@@ -1,8 +1,7 @@
 """Contrastive weight tying: the loss of headless language models, exact and in chunks.
 
-Each output state has to find the input embedding of its target among those of the batch's other
-targets (Godey, de la Clergerie and Sagot, "Headless Language Models", ICLR 2024, section 3). With K
-targets the published form holds K x K logits; here nothing of that size is ever formed.
+The loss is that of Godey, de la Clergerie and Sagot, "Headless Language Models", ICLR 2024, section
+3. With K targets the published form holds K x K logits; here nothing of that size is ever formed.
 
 Notable:
 - Equal candidates have equal logits. So the sum over candidates runs over the U distinct ones, with
@@ -16,9 +15,7 @@ Notable:
   dense, as dense AdamW needs it. All other rows are exactly zero.
 - A row's own target may count more often in that row than elsewhere, and candidates may count
   differently in each window (`lmlab.objectives.candidates` says what that is good for).
-- With the targets for candidates the objective depends on the micro-batch: accumulation over two
-  halves is another objective than the whole. Across devices, `gathered_targets` makes N ranks
-  of B the same as one rank of N B.
+- Across devices, `gathered_targets` makes N ranks of B the same as one rank of N B.
 - Double backward is refused (the saved gradients are constants).
 
 Shapes: N rows, K rows whose target counts, D width, V vocabulary, M candidates, U distinct

@@ -1,17 +1,13 @@
 """Headless language modelling: contrastive weight tying, causal in any order, or masked.
 
-Each output state has to find the input embedding of its target among those of the micro-batch's
-other targets (Godey, de la Clergerie and Sagot, ICLR 2024, arXiv 2309.08351); there is no softmax
-over the vocabulary while training.
+Each output state has to find the input embedding of its target among other tokens' (Godey, de la
+Clergerie and Sagot, ICLR 2024, arXiv 2309.08351; `lmlab.objectives.contrastive` computes the loss);
+there is no softmax over the vocabulary while training.
 
 Notable:
-- The optimum of the loss is log p(v | context) - log q(v) up to a constant of the context, with q
-  the law of the row's candidates. Where q is the unigram distribution, embeddings plus its
-  logarithm as output bias are a language model with no fine-tuning, and that is how this objective
-  scores text.
-- As published the candidates are the targets of the micro-batch, over all processes. A share of
-  them is of the row's own window, one over the number of windows, so q leans to what is likely in
-  that window, and the model is biased against it. `lmlab.objectives.candidates` has other laws.
+- Where the law of a row's candidates is the unigram distribution, embeddings plus its logarithm as
+  output bias are a language model with no fine-tuning, and that is how this objective scores text
+  (`lmlab.objectives.candidates` says why, and which laws there are).
 - With the micro-batch's targets for candidates gradient accumulation changes the objective; the
   number of processes does not, whatever the law: all processes make the same draws.
 - A share of full cross-entropy can be mixed in; with the same bias both have the same optimum.

@@ -62,7 +62,7 @@ def tower_nats(
                 scales[k] * model.model.output(k, rows[k]),
                 model.head_of(k).weight,
                 targets_N,
-                bias_V=scales[k] * model.head_of(k).bias,
+                scales[k] * model.head_of(k).bias,
             )
             for k in range(2)
         ]
@@ -76,19 +76,19 @@ def joint_nats(
     """Nats (N) of each target under the joint distribution, 0 where it is ignored."""
     if model.config.one_state:
         head = cast(Any, model.heads[0])
-        return cross_entropy_each(model.model.fused(rows), head.weight, targets_N, bias_V=head.bias)
-    each = [
-        cross_entropy_each(
-            model.model.own_output(k, rows[k]),
-            model.own_head(k).weight,
-            targets_N,
-            bias_V=model.own_head(k).bias,
-        )
-        for k in (0, 1)
-    ]
+        return cross_entropy_each(model.model.fused(rows), head.weight, targets_N, head.bias)
+    each = [cross_entropy_each(*_alone(model, k, rows[k], targets_N)) for k in (0, 1)]
     log_weights_NK = model.model.log_weights(rows)
     mixed_N = -torch.logaddexp(log_weights_NK[:, 0] - each[0], log_weights_NK[:, 1] - each[1])
     return mixed_N.masked_fill(targets_N == IGNORED, 0.0)
+
+
+def _alone(
+    model: TwoTower, k: int, states_ND: torch.Tensor, targets_N: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What cross-entropy takes of tower `k` itself (not of its probe)."""
+    head = model.own_head(k)
+    return model.model.own_output(k, states_ND), head.weight, targets_N, head.bias
 
 
 def _model(backbone: Backbone) -> TwoTower:
@@ -129,16 +129,10 @@ class FusedTowers(FullCrossEntropy):
         rows, targets_N = tower_rows(model, batch), batch.targets_N
         count = int((targets_N != IGNORED).sum())
         if fusion == "independent" or model.config.separate:
-            losses = [
-                cross_entropy_sum(
-                    model.model.own_output(k, rows[k]),
-                    model.own_head(k).weight,
-                    targets_N,
-                    bias_V=model.own_head(k).bias,
-                )[0]
-                for k in range(2)
-            ]
-            return (losses[0] + losses[1]) / 2, count
+            first, second = (
+                cross_entropy_sum(*_alone(model, k, rows[k], targets_N))[0] for k in (0, 1)
+            )
+            return (first + second) / 2, count
         real_N = targets_N != IGNORED
         first, second = (
             torch.nn.functional.cross_entropy(
@@ -188,7 +182,7 @@ class TowerProbes(FullCrossEntropy):
         for k in range(2):
             head = model.head_of(k)
             loss, count = cross_entropy_sum(
-                model.model.output(k, rows[k]), head.weight, batch.targets_N, bias_V=head.bias
+                model.model.output(k, rows[k]), head.weight, batch.targets_N, head.bias
             )
             total = total + loss / 2
         return total, count
