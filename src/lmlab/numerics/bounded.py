@@ -41,14 +41,11 @@ def positive_ratio_interval(
     is the inverse interval. `documents` as in `jackknife_interval`. `standard_error` is that of the
     ratio, by the slope of exp.
 
-    Raises `UserError` for shapes that differ, and values that are negative, not finite, or zero in
-    sum, also without one of the clusters.
+    Raises `UserError` for values that are negative, not finite, or zero in sum, also without one of
+    the clusters.
     """
     top_C, below_C = (np.asarray(v, dtype=np.float64) for v in (numerator_C, denominator_C))
-    if top_C.ndim != 1 or top_C.shape != below_C.shape or not len(top_C):
-        raise UserError(
-            f"numerator_C {top_C.shape} and denominator_C {below_C.shape} need one value a cluster"
-        )
+    assert top_C.shape == below_C.shape == (len(top_C),) != (0,)
     without_2C = np.stack([values_C.sum() - values_C for values_C in (top_C, below_C)])
     for values_C in (top_C, below_C):
         if not np.isfinite(values_C).all() or (values_C < 0).any() or values_C.sum() <= 0:

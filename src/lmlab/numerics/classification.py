@@ -48,8 +48,8 @@ def metric(
     `classes` is the number of classes of the task, by default as many as the highest number seen
     asks for, at least two. It matters to F1 alone (see above).
 
-    Raises `UserError` for an unknown name, arrays that are empty or do not match, classes that are
-    no whole numbers from 0 to `classes` - 1, and values that are not finite.
+    Classes are whole numbers from 0. Raises `UserError` for an unknown name, and for values that
+    are not finite.
     """
     name = _named(name)
     if name not in _OF_CLASSES:
@@ -104,27 +104,19 @@ def _named(name: str) -> MetricName:
 
 def _pair(predicted_N: ArrayLike, true_N: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     predicted, true = np.asarray(predicted_N), np.asarray(true_N)
-    if predicted.ndim != 1 or predicted.shape != true.shape or len(true) == 0:
-        raise UserError(
-            "predictions and truth have to be of one shape (N,) with at least one example; got "
-            f"{predicted.shape} and {true.shape}"
-        )
+    assert predicted.shape == true.shape == (len(true),) != (0,)
     return predicted, true
 
 
 def _class_numbers(
     predicted_N: ArrayLike, true_N: ArrayLike, classes: int | None
 ) -> tuple[_Counts, _Counts, int]:
-    pair = _pair(predicted_N, true_N)
-    for what, numbers in zip(("predicted", "true"), pair, strict=True):
-        if not np.issubdtype(numbers.dtype, np.integer):
-            raise UserError(f"{what} classes have to be whole numbers, not {numbers.dtype}")
-        if numbers.min() < 0 or (classes is not None and numbers.max() >= classes):
-            wrong = numbers.min() if numbers.min() < 0 else numbers.max()
-            most = "" if classes is None else f" to {classes - 1}"
-            raise UserError(f"{what} class {wrong}: classes are numbered from 0{most}")
-    predicted, true = pair[0].astype(np.int64), pair[1].astype(np.int64)
-    return predicted, true, max(2, classes or 1 + int(max(predicted.max(), true.max())))
+    predicted, true = _pair(predicted_N, true_N)
+    assert np.issubdtype(predicted.dtype, np.integer)
+    assert np.issubdtype(true.dtype, np.integer)
+    highest = int(max(predicted.max(), true.max()))
+    assert 0 <= min(predicted.min(), true.min()) <= highest < (classes or highest + 1)
+    return predicted.astype(np.int64), true.astype(np.int64), max(2, classes or 1 + highest)
 
 
 def _values(predicted_N: ArrayLike, true_N: ArrayLike) -> tuple[_Float, _Float]:

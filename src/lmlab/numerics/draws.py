@@ -18,8 +18,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
-from lmlab.errors import UserError
-
 _LEVEL = 0.95
 
 
@@ -42,14 +40,11 @@ class DrawnMean:
 
 
 def mean_over_draws(values_DS: ArrayLike) -> DrawnMean:
-    """The mean of the draws' means. `UserError` for fewer than two draws or no finite values."""
+    """The mean of the draws' means; at least two draws, as many seeds of each."""
     values = np.asarray(values_DS, dtype=np.float64)
-    if values.ndim != 2 or len(values) < 2 or values.shape[1] < 1 or not np.isfinite(values).all():
-        raise UserError(
-            f"values of shape {values.shape}: give finite numbers of at least two draws, as many "
-            "seeds of each"
-        )
+    assert np.isfinite(values).all()
     draws, seeds = values.shape
+    assert draws >= 2 and seeds >= 1  # noqa: PT018
     mean_D = values.mean(axis=1)
     between = float(mean_D.var(ddof=1))
     within = float(values.var(axis=1, ddof=1).mean()) if seeds > 1 else None

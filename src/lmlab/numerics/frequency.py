@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import spearmanr
 
-from lmlab.errors import UserError
-
 DECILES = 10
 UNSEEN = "not in the training split"
 """Names bin 0: tokens that the store's training text has none of, whatever a model has seen."""
@@ -70,8 +68,7 @@ def rank_correlation(x_N: ArrayLike, y_N: ArrayLike) -> float | None:
     None where one of both is constant or there are fewer than 3 values.
     """
     x, y = np.asarray(x_N), np.asarray(y_N)
-    if len(x) != len(y):
-        raise UserError(f"{len(x)} values to be correlated with {len(y)}; pair them")
+    assert len(x) == len(y)
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     return float(np.asarray(spearmanr(x, y))[0])
@@ -79,6 +76,7 @@ def rank_correlation(x_N: ArrayLike, y_N: ArrayLike) -> float | None:
 
 def _checked(counts_V: ArrayLike) -> NDArray[np.int64]:
     counts = np.asarray(counts_V)
-    if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any():
-        raise UserError("counts must be whole numbers, not negative, one for each token")
+    assert counts.ndim == 1
+    assert np.issubdtype(counts.dtype, np.integer)
+    assert (counts >= 0).all()
     return counts.astype(np.int64)

@@ -28,8 +28,6 @@ class RowMoments:
     """
 
     def __init__(self, width: int) -> None:
-        if width < 1:
-            raise UserError(f"rows of width {width}; they need at least one dimension")
         self.width = width
         self.rows = 0
         self.zero_rows = 0
@@ -41,10 +39,9 @@ class RowMoments:
         """Uncentred: the sum of x x^T."""
 
     def update(self, rows_ND: ArrayLike) -> None:
-        """Adds rows. `UserError` for another width, or a value that is not finite."""
+        """Adds rows. `UserError` for a value that is not finite."""
         x_ND = np.asarray(rows_ND, dtype=np.float64)
-        if x_ND.ndim != 2 or x_ND.shape[1] != self.width:
-            raise UserError(f"rows of shape {x_ND.shape}; pass (N, {self.width})")
+        assert x_ND.shape == (len(x_ND), self.width)
         if not np.isfinite(x_ND).all():
             n, d = np.argwhere(~np.isfinite(x_ND))[0]
             raise UserError(f"row {n} has {x_ND[n, d]} in dimension {d}; rows must be finite")

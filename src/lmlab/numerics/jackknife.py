@@ -51,13 +51,10 @@ def jackknife_interval(
         documents: how many documents the clusters are from (default: each is one).
         back: from that scale to the one wanted, monotonic; the standard error is by its slope.
 
-    Raises `UserError` for shapes that differ, or values that are not finite.
+    Raises `UserError` for values that are not finite.
     """
     values_C, size_C = np.asarray(without_C, np.float64), np.asarray(sizes_C, np.float64)
-    if values_C.ndim != 1 or values_C.shape != size_C.shape or not len(values_C):
-        raise UserError(
-            f"without_C {values_C.shape} and sizes_C {size_C.shape} need one value a cluster"
-        )
+    assert values_C.shape == size_C.shape == (len(values_C),) != (0,)
     clusters = len(values_C)
     documents = clusters if documents is None else documents
     over_texts = documents >= MINIMUM_DOCUMENTS

@@ -28,8 +28,6 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import chdtri, ncfdtr, stdtrit
 
-from lmlab.errors import UserError
-
 POWER = 0.8
 """The power that is asked for where nothing else is said."""
 
@@ -130,22 +128,16 @@ def variance_components(
     - sum u_c r_sc^2 over the residuals from both margins: (S - 1) (C - 1) residual;
     - variance of the seeds' means: seed + residual / C.
 
-    A negative estimate becomes 0. Raises `UserError` for shapes that do not fit, fewer than two
-    sections, or values that are not finite.
+    A negative estimate becomes 0. There are at least two sections, and all values are finite.
     """
     v_SC = np.asarray(values_SC, dtype=np.float64)
     names, d_C = np.unique(np.asarray(documents_C), return_inverse=True)
-    if v_SC.ndim != 2 or v_SC.shape[1] < 2 or d_C.shape != v_SC.shape[1:]:
-        raise UserError(
-            f"values_SC has shape {v_SC.shape} and documents_C {np.shape(documents_C)}; pass a row "
-            "for each seed and at least two sections, with the document of each"
-        )
     w_C = np.ones(len(d_C)) if weights_C is None else np.asarray(weights_C, dtype=np.float64)
-    if w_C.shape != d_C.shape or not (np.isfinite(w_C).all() and (w_C > 0).all()):
-        raise UserError("weights_C must have a size above 0 for each section")
-    if not np.isfinite(v_SC).all():
-        raise UserError("values_SC must be finite")
+    assert v_SC.shape[1:] == d_C.shape == w_C.shape
+    assert np.isfinite(v_SC).all()
+    assert (w_C > 0).all()
     seeds, sections = v_SC.shape
+    assert sections >= 2
     documents = len(names)
     u_C = w_C / w_C.mean()
     u_D = np.bincount(d_C, u_C)

@@ -12,8 +12,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lmlab.errors import UserError
-
 _STEPS = 30
 _CHUNK = 1 << 22
 
@@ -29,19 +27,10 @@ def fit_two_scalars(
     Newton's method from (1, 1) with halved steps where the loss does not fall. Gradient: the mean
     of (z at the target - E z), z = (s, log q); Hessian: the mean covariance of z under the softmax.
 
-    Raises `UserError` if shapes do not fit or there is no row.
+    There is at least one row.
     """
-    if (
-        hidden_ND.ndim != 2
-        or len(hidden_ND) == 0
-        or targets_N.shape != hidden_ND.shape[:1]
-        or embedding_VD.shape != (len(log_prior_V), hidden_ND.shape[1])
-    ):
-        raise UserError(
-            "calibration takes hidden (N, D), embedding (V, D), log prior (V) and targets (N) with "
-            f"at least one row; got {hidden_ND.shape}, {embedding_VD.shape}, {log_prior_V.shape}, "
-            f"{targets_N.shape}"
-        )
+    assert targets_N.shape == hidden_ND.shape[:1] != (0,)
+    assert embedding_VD.shape == (len(log_prior_V), hidden_ND.shape[1])
     data = (hidden_ND, embedding_VD, log_prior_V, targets_N)
     at_2 = np.ones(2)
     loss, gradient_2, hessian_22 = _moments(at_2, *data)

@@ -62,18 +62,15 @@ def synthesis(estimates_R: ArrayLike, variances_R: ArrayLike, *, level: float = 
         estimates_R: a value for each row.
         variances_R: the sampling variance of each, in the unit squared, above 0.
 
-    Raises `UserError` for shapes that do not fit, fewer than two rows, or numbers out of range.
+    There are at least two rows.
     """
     y_R = np.asarray(estimates_R, dtype=np.float64)
     v_R = np.asarray(variances_R, dtype=np.float64)
-    if y_R.ndim != 1 or len(y_R) < 2 or v_R.shape != y_R.shape:
-        raise UserError(
-            f"estimates_R has shape {y_R.shape} and variances_R {v_R.shape}; pass at least two "
-            "rows, with a variance for each"
-        )
-    if not (np.isfinite(y_R).all() and np.isfinite(v_R).all() and (v_R > 0).all()):
-        raise UserError("estimates_R must be finite, variances_R finite and above 0")
     rows = len(y_R)
+    assert y_R.shape == v_R.shape == (rows,)
+    assert rows >= 2
+    assert np.isfinite([y_R, v_R]).all()
+    assert (v_R > 0).all()
     between = between_variance(y_R, v_R)
     w_R = 1 / (v_R + between)
     p_R = w_R / w_R.sum()

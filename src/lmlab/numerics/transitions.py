@@ -167,8 +167,7 @@ def _curve(
     times_K: ArrayLike, losses_K: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     times, losses = (np.asarray(a, dtype=np.float64) for a in (times_K, losses_K))
-    if times.ndim != 1 or times.shape != losses.shape or not len(times):
-        raise UserError(f"a curve has {times.shape} times and {losses.shape} losses")
-    if not (np.diff(times) > 0).all() or times[0] <= 0:
-        raise UserError("the times of a curve must be above 0 and rise")
+    assert times.shape == losses.shape == (len(times),) != (0,)
+    assert times[0] > 0
+    assert (np.diff(times) > 0).all()
     return times, losses
