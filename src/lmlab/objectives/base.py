@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -57,45 +57,38 @@ class Batch:
         return targets if self.rows_N is None else targets[self.rows_N]
 
 
-class Criterion(Protocol):
+class Criterion(ABC):
     """How hidden states are held against their targets."""
 
     name: ClassVar[CriterionName]
-
-    @property
-    def depends_on_micro_batch(self) -> bool:
-        """Whether gradient accumulation changes the objective."""
-        ...
-
-    @property
-    def scores_own_logits(self) -> bool:
-        """Whether `each` is the softmax of the model's own logits, as `generate` samples them."""
-        ...
+    depends_on_micro_batch: bool = False
+    """Whether gradient accumulation changes the objective."""
+    scores_own_logits: bool = True
+    """Whether `each` is the softmax of the model's own logits, as `generate` samples them."""
 
     @classmethod
     def from_record(cls, settings: Mapping[str, Any]) -> Self:
         """From what `record` returned."""
-        ...
-
-    def check(self, backbone: Backbone) -> None:
-        """`UserError` if the model cannot serve."""
-        ...
-
-    def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
-        """Sum of nats over the targets, with gradient, and the number of targets."""
-        ...
-
-    def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
-        """Nats of each computed position (N), 0 where nothing counts; no gradient."""
-        ...
-
-    def each_and_best(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """`each`, and the likeliest id of each computed position (N), -100 where nothing counts."""
-        ...
+        return cls()
 
     def record(self) -> dict[str, Any]:
         """The settings, as plain values."""
-        ...
+        return {}
+
+    def check(self, backbone: Backbone) -> None:  # noqa: B027
+        """`UserError` if the model cannot serve; every model with a head will do here."""
+
+    @abstractmethod
+    def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
+        """Sum of nats over the targets, with gradient, and the number of targets."""
+
+    @abstractmethod
+    def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+        """Nats of each computed position (N), 0 where nothing counts; no gradient."""
+
+    @abstractmethod
+    def each_and_best(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """`each`, and the likeliest id of each computed position (N), -100 where nothing counts."""
 
 
 class Reading(ABC):

@@ -30,7 +30,7 @@ from lmlab.data.tokenizers import TextTokenizer
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.behaviour import evaluating
-from lmlab.objectives.base import Batch, Objective, Reading
+from lmlab.objectives.base import Batch, Criterion, Objective, Reading
 from lmlab.objectives.evaluate import batches_of_a_length
 
 _PAD_MULTIPLE = 16
@@ -85,12 +85,10 @@ class WholeText(Reading):
         return {"both_ways": self.both_ways}
 
 
-class LabelCriterion:
+class LabelCriterion(Criterion):
     """The nats of a text's class, or the squared error of its value."""
 
     name: ClassVar[CriterionName] = "labels"
-    depends_on_micro_batch = False
-    scores_own_logits = True
 
     def __init__(self, classes: Sequence[str], weights: Sequence[float] | None = None) -> None:
         self.classes = tuple(classes)

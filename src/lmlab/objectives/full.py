@@ -5,15 +5,14 @@ Shapes: N positions, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import torch
 
 from lmlab.config.objective import CriterionName
 from lmlab.models.backbone import Backbone
 from lmlab.numerics.log_sum_exp import nats_of_targets
-from lmlab.objectives.base import IGNORED, Batch, hidden_states
+from lmlab.objectives.base import IGNORED, Batch, Criterion, hidden_states
 from lmlab.objectives.cross_entropy import (
     cross_entropy_each,
     cross_entropy_each_and_best,
@@ -21,22 +20,10 @@ from lmlab.objectives.cross_entropy import (
 )
 
 
-class FullCrossEntropy:
+class FullCrossEntropy(Criterion):
     """The nats of each target under the softmax of the model's own logits."""
 
     name: ClassVar[CriterionName] = "softmax"
-    depends_on_micro_batch = False
-    scores_own_logits = True
-
-    @classmethod
-    def from_record(cls, settings: Mapping[str, Any]) -> Self:
-        return cls()
-
-    def record(self) -> dict[str, Any]:
-        return {}
-
-    def check(self, backbone: Backbone) -> None:
-        """Every model with a head will do."""
 
     def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
         if backbone.linear:

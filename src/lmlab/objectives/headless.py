@@ -28,7 +28,7 @@ from lmlab.config import from_mapping, to_mapping
 from lmlab.config.objective import CriterionName, HeadlessConfig
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
-from lmlab.objectives.base import IGNORED, Batch, hidden_states
+from lmlab.objectives.base import IGNORED, Batch, Criterion, hidden_states
 from lmlab.objectives.candidates import (
     Candidates,
     chosen_rows,
@@ -52,13 +52,16 @@ from lmlab.objectives.cross_entropy import (
 from lmlab.processes import world
 
 
-class Contrastive:
+class Contrastive(Criterion):
     """Contrastive weight tying as a criterion; scores by similarity and output bias."""
 
     name: ClassVar[CriterionName] = "contrastive"
 
     def __init__(self, settings: HeadlessConfig) -> None:
         self.settings = settings
+        # draws alone are of no micro-batch, if their number is not its own
+        self.depends_on_micro_batch = settings.candidates != "unigram" or settings.draws is None
+        self.scores_own_logits = settings.temperature == 1 and not settings.cosine
 
     @classmethod
     def from_record(cls, settings: Mapping[str, Any]) -> Contrastive:
@@ -66,15 +69,6 @@ class Contrastive:
 
     def record(self) -> dict[str, Any]:
         return to_mapping(self.settings)
-
-    @property
-    def depends_on_micro_batch(self) -> bool:
-        """Draws alone are of no micro-batch, if their number is not its own."""
-        return self.settings.candidates != "unigram" or self.settings.draws is None
-
-    @property
-    def scores_own_logits(self) -> bool:
-        return self.settings.temperature == 1 and not self.settings.cosine
 
     def check(self, backbone: Backbone) -> None:
         """`UserError` unless the output embedding is the input embedding."""

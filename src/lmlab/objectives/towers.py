@@ -103,7 +103,6 @@ class FusedTowers(FullCrossEntropy):
     """The loss of the fusion that the model has."""
 
     name: ClassVar[CriterionName] = "fused-towers"
-    depends_on_micro_batch = False
 
     def __init__(self, balance: float) -> None:
         self.balance = balance

@@ -103,25 +103,16 @@ def line_plot(
     """Curves, with bands where given; `horizontal` are labelled lines across (floors, chance).
     `from_zero`: y has room for zero, for amounts that are compared by their ratio.
 
-    Raises `UserError` for empty series, lengths that differ, or numbers an axis cannot show.
+    Raises `UserError` for an empty series, and for numbers that an axis cannot show.
     """
     plot = _Plot(x_label, y_label, log_x, log_y, horizontal)
-    if not series:
-        fail(finding, "there are no series; give at least one, or leave the figure out")
+    assert series, "a figure shows something"
     for s in series:
         _check(finding, plot, s)
-        if (s.low is None) != (s.high is None):
-            fail(finding, f"series '{s.label}' has one side of a band; give both or neither")
+        assert (s.low is None) == (s.high is None), "a band has two sides"
         for side, values in (("low", s.low), ("high", s.high)):
-            if values is None:
-                continue
-            if len(values) != len(s.x):
-                fail(
-                    finding,
-                    f"series '{s.label}' has {len(values)} values of {side} for {len(s.x)} of x; "
-                    "give one each",
-                )
-            check_numbers(finding, f"{side} of '{s.label}'", values, positive=log_y)
+            assert values is None or len(values) == len(s.x)
+            check_numbers(finding, f"{side} of '{s.label}'", values or (), positive=log_y)
 
     names = [s.label for s in series]
 
@@ -180,8 +171,7 @@ def scatter_plot(
     Raises `UserError` as `line_plot` does, and for more than `MOST_POINTS` points.
     """
     plot = _Plot(x_label, y_label, log_x, log_y, horizontal)
-    if not groups:
-        fail(finding, "there are no groups of points; give at least one, or leave the figure out")
+    assert groups, "a figure shows something"
     for group in groups:
         _check(finding, plot, group)
     total = sum(len(group.x) for group in groups)
@@ -214,11 +204,7 @@ def _check(finding: str, plot: _Plot, data: Series | Points) -> None:
     name = data.label
     if len(data.x) == 0:
         fail(finding, f"series '{name}' is empty; leave it out")
-    if len(data.x) != len(data.y):
-        fail(
-            finding,
-            f"series '{name}' has {len(data.x)} values of x and {len(data.y)} of y; pair them",
-        )
+    assert len(data.x) == len(data.y)
     check_numbers(finding, f"x of '{name}'", data.x, positive=plot.log_x)
     check_numbers(finding, f"y of '{name}'", data.y, positive=plot.log_y)
     check_colour(finding, name, data.colour)
@@ -279,8 +265,7 @@ def _sheet(
     axes.tick_params(axis="y", length=0, labelleft=False)
     axes.grid(axis="y", color=marker("rule"), linewidth=0.8)
     axes.set_axisbelow(True)
-    for i, line in enumerate(y_lines):
-        sheet.text(0, SIZE + i * line_height(SIZE), line)
+    sheet.lines(0, SIZE, y_lines)
     for value, text in zip(y_values, y_texts, strict=True):
         height = place(value, *y_limits, log=plot.log_y) * _PLOT_HEIGHT
         sheet.text(

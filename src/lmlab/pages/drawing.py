@@ -120,6 +120,22 @@ class Sheet:
             gid="halo" if halo else None,
         )
 
+    def lines(
+        self,
+        x: float,
+        baseline: float,
+        lines: Sequence[str],
+        *,
+        size: float = SIZE,
+        colour: str = "ink",
+        bold: bool = False,
+    ) -> float:
+        """Lines of text from `baseline` down; the baseline of the next line."""
+        for line in lines:
+            self.text(x, baseline, line, size=size, colour=colour, bold=bold)
+            baseline += line_height(size)
+        return baseline
+
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
         """Axes without any decoration at that place."""
         axes = self._drawing.add_axes(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lmlab.numerics import random_effects
-from lmlab.pages.checks import check_numbers, fail
+from lmlab.pages.checks import check_numbers
 from lmlab.pages.drawing import (
     NARROW,
     SIZE,
@@ -93,17 +93,14 @@ def forest_plot(
 
     An estimate without interval is a hollow point.
 
-    Raises `UserError` for no rows, numbers that are not finite, or half an interval.
+    Raises `UserError` for numbers that are not finite.
     """
-    if not rows:
-        fail(finding, "there are no rows; give at least one, or leave the figure out")
+    assert rows, "a figure shows something"
     for row in rows:
-        if (row.low is None) != (row.high is None):
-            fail(finding, f"row '{row.label}' has one end of an interval; give both or neither")
+        assert (row.low is None) == (row.high is None), "an interval has two ends"
         ends = [] if row.low is None or row.high is None else [row.low, row.high]
         check_numbers(finding, f"row '{row.label}'", [row.estimate, *ends])
-        if ends and ends[0] > ends[1]:
-            fail(finding, f"row '{row.label}': low {ends[0]} is above high {ends[1]}; swap them")
+        assert ends == sorted(ends)
     check_numbers(finding, "the reference", [] if reference is None else [reference])
     with sheet_settings():
         return Figure(
@@ -163,9 +160,9 @@ def _forest_wide(rows: Sequence[Interval], x_label: str, reference: float | None
     sheet.text(WIDE, SMALL, head, size=SMALL, colour="muted", align="right")
     centres = []
     for row, (start, texts) in zip(laid_out, places, strict=True):
-        _lines(sheet, 0, start - 4, row.heading_lines, upwards=True, bold=True)
-        below = _lines(sheet, 0, start + SIZE, row.label_lines)
-        _lines(sheet, 0, below - SIZE + SMALL, row.note_lines, size=SMALL, colour="muted")
+        _heading(sheet, row, start)
+        below = sheet.lines(0, start + SIZE, row.label_lines)
+        sheet.lines(0, below - SIZE + SMALL, row.note_lines, size=SMALL, colour="muted")
         centre = start + texts / 2
         centres.append(centre)
         _numbers(sheet, row, WIDE, interval_width, centre + SIZE * 0.36)
@@ -189,17 +186,23 @@ def _forest_narrow(rows: Sequence[Interval], x_label: str, reference: float | No
         y += texts + 27
     sheet = Sheet(NARROW, y + horizontal_axis_height(x_label, NARROW))
     for row, (start, beside, _) in zip(laid_out, places, strict=True):
-        _lines(sheet, 0, start - 4, row.heading_lines, upwards=True, bold=True)
-        below = _lines(sheet, 0, start + SIZE, row.label_lines)
+        _heading(sheet, row, start)
+        below = sheet.lines(0, start + SIZE, row.label_lines)
         if not beside:
             below += line_height(SIZE)
         _numbers(sheet, row, NARROW, interval_width, below - line_height(SIZE))
-        _lines(sheet, 0, below - SIZE + SMALL, row.note_lines, size=SMALL, colour="muted")
+        sheet.lines(0, below - SIZE + SMALL, row.note_lines, size=SMALL, colour="muted")
     centres = [centre for *_, centre in places]
     # The reference line is interrupted where it would cross the texts.
     pieces = [(centre - 7, centre + 7) for centre in centres[:-1]] + [(centres[-1] - 7, y)]
     _intervals(sheet, rows, centres, x_label, reference, pieces, 0, NARROW, y)
     return sheet.svg()
+
+
+def _heading(sheet: Sheet, row: _Row, start: float) -> None:
+    """The heading's lines, above the row that begins at `start`."""
+    above = (len(row.heading_lines) - 1) * line_height(SIZE)
+    sheet.lines(0, start - 4 - above, row.heading_lines, bold=True)
 
 
 def _numbers_widths(rows: Sequence[_Row]) -> tuple[float, float]:
@@ -212,26 +215,6 @@ def _numbers_widths(rows: Sequence[_Row]) -> tuple[float, float]:
 def _numbers(sheet: Sheet, row: _Row, right: float, interval_width: float, baseline: float) -> None:
     sheet.text(right - interval_width, baseline, row.estimate, align="right")
     sheet.text(right, baseline, row.interval, align="right")
-
-
-def _lines(
-    sheet: Sheet,
-    x: float,
-    baseline: float,
-    lines: Sequence[str],
-    *,
-    size: float = SIZE,
-    colour: str = "ink",
-    bold: bool = False,
-    upwards: bool = False,
-) -> float:
-    """Lines of text from (or, `upwards`, down to) `baseline`; the baseline of the next line."""
-    if upwards:
-        baseline -= (len(lines) - 1) * line_height(size)
-    for line in lines:
-        sheet.text(x, baseline, line, size=size, colour=colour, bold=bold)
-        baseline += line_height(size)
-    return baseline
 
 
 def _intervals(

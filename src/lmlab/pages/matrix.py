@@ -48,17 +48,16 @@ def heat_map(
 ) -> Figure:
     """A square matrix; `values[row][column]`, None where there is none.
 
-    Values outside `low` to `high` have the colour of that end. Raises `UserError` for a matrix that
-    is not square, has other sizes than `names`, or more than `MOST_ROWS` rows.
+    Values outside `low` to `high` have the colour of that end. Raises `UserError` for more than
+    `MOST_ROWS` rows, or a value that is not finite.
     """
-    if not names or len(values) != len(names) or any(len(row) != len(names) for row in values):
-        fail(finding, f"{len(names)} names need as many rows and columns of values")
+    assert len(values) == len(names) > 0
+    assert all(len(row) == len(names) for row in values)
     if len(names) > MOST_ROWS:
         fail(finding, f"{len(names)} rows are too many for a page; draw {MOST_ROWS} of them")
     for name, row in zip(names, values, strict=True):
         check_numbers(finding, f"row '{name}'", [v for v in row if v is not None])
-    if not low < high:
-        fail(finding, f"the ends {low} and {high} of the colours must differ")
+    assert low < high
     with sheet_settings():
         drawn = [
             _drawing(names, values, row_label, column_label, (low, high), width)
@@ -87,8 +86,7 @@ def _drawing(
     head_lines = wrap(heading, SMALL, width)
     top = len(head_lines) * line_height(SMALL) + 6 + line_height(SIZE)
     sheet = Sheet(width, top + cell_height * len(names) + 2)
-    for i, line in enumerate(head_lines):
-        sheet.text(0, SMALL + i * line_height(SMALL), line, size=SMALL, colour="muted")
+    sheet.lines(0, SMALL, head_lines, size=SMALL, colour="muted")
     axes = sheet.axes(left, top, width - left, cell_height * len(names))
     axes.set(xlim=(0, len(names)), ylim=(len(names), 0), xticks=[], yticks=[])
     decimals = 2
@@ -97,8 +95,7 @@ def _drawing(
     for i, row in enumerate(values):
         y = top + cell_height * i
         first = y + cell_height / 2 - (len(lines[i]) - 1) * line_height(SIZE) / 2 + SIZE * 0.36
-        for k, line in enumerate(lines[i]):
-            sheet.text(0, first + k * line_height(SIZE), line)
+        sheet.lines(0, first, lines[i])
         centre = left + cell_width * (i + 0.5)
         sheet.text(centre, top - 4, str(i + 1), size=SMALL, colour="muted", align="center")
         for j, value in enumerate(row):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmlab.pages.checks import check_numbers, fail
+from lmlab.pages.checks import check_numbers
 from lmlab.pages.drawing import (
     NARROW,
     SIZE,
@@ -45,14 +45,10 @@ def dendrogram(
 ) -> Figure:
     """A tree over `names`; merge k joins two nodes at a distance and makes node len(names) + k.
 
-    Raises `UserError` unless the merges make one tree of all names.
+    Raises `UserError` for a distance that is not finite.
     """
-    n = len(names)
-    if n < 2 or len(merges) != n - 1:
-        fail(finding, f"{n} names need {max(1, n - 1)} merges; got {len(merges)}")
-    used = sorted(node for a, b, _ in merges for node in (a, b))
-    if used != list(range(2 * n - 2)):
-        fail(finding, "every node but the last must be merged exactly once")
+    merged = sorted(node for a, b, _ in merges for node in (a, b))
+    assert merged == list(range(2 * len(names) - 2)), "every node but the last is merged once"
     check_numbers(finding, "a distance", [distance for *_, distance in merges])
     with sheet_settings():
         drawn = [_drawing(names, merges, x_label, width) for width in (WIDE, NARROW)]
@@ -76,8 +72,7 @@ def _drawing(
     sheet = Sheet(width, y + horizontal_axis_height(x_label, plot_width))
     for leaf, of_leaf in zip(order, lines, strict=True):
         first = centres[leaf] - (len(of_leaf) - 1) * line_height(SIZE) / 2 + SIZE * 0.36
-        for k, line in enumerate(of_leaf):
-            sheet.text(0, first + k * line_height(SIZE), line)
+        sheet.lines(0, first, of_leaf)
     high = max(distance for *_, distance in merges) * 1.06 or 1.0
     axes = sheet.axes(left, 0, plot_width, y)
     axes.set(xlim=(0, high), ylim=(y, 0), yticks=[])
