@@ -9,7 +9,6 @@ Notable:
   written beside the target, and one rename publishes it.
 - Each system operation passes `operation(name, path)` first. Tests replace `on_operation` to kill,
   fail or record at that point; in production it does nothing.
-- This room is on the ground floor, not in `runs/`: the token store below `runs/` needs it too.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from lmlab.errors import UserError
 
@@ -187,9 +186,9 @@ def _header_and_body(data: bytes) -> tuple[dict[str, Any], memoryview]:
 
 def _seal(header: dict[str, Any], body: memoryview) -> str:
     whole = {"__metadata__": {}, **header}
-    made = hashlib.sha256(json.dumps(whole, sort_keys=True).encode("utf-8"))
-    made.update(body)
-    return made.hexdigest()
+    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode("utf-8"))
+    digest.update(body)
+    return digest.hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -279,7 +278,12 @@ class StagedFolder:
         with disk_errors(self.target / name):
             operation("write", path)
             with open(path, "wb") as file:
-                yield _hashing_writer(file, digest)
+
+                def write(data: bytes) -> None:
+                    file.write(data)
+                    digest.update(data)
+
+                yield write
                 file.flush()
                 operation("sync", path)
                 os.fsync(file.fileno())
@@ -312,14 +316,6 @@ class StagedFolder:
                 ) from error
             raise
         sync_folder(self.target.parent)
-
-
-def _hashing_writer(file: BinaryIO, digest: Any) -> Callable[[bytes], None]:
-    def write(data: bytes) -> None:
-        file.write(data)
-        digest.update(data)
-
-    return write
 
 
 def file_sha256(path: Path) -> str:

@@ -35,9 +35,9 @@ def say(message: str) -> None:
 class Bar:
     """One task's progress; `advance` after each piece of work."""
 
-    def __init__(self, label: str, total: float | None, unit: str, start: float = 0) -> None:
+    def __init__(self, label: str, total: float | None, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done = self._start = float(start)
+        self.done = self._start = 0.0
         self._began = time.monotonic()
         self._last_line = self._began
 
@@ -72,8 +72,8 @@ class Bar:
 
 
 class _TerminalBar(Bar):
-    def __init__(self, label: str, total: float | None, unit: str, start: float = 0) -> None:
-        super().__init__(label, total, unit, start)
+    def __init__(self, label: str, total: float | None, unit: str) -> None:
+        super().__init__(label, total, unit)
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -86,9 +86,7 @@ class _TerminalBar(Bar):
             TextColumn("{task.fields[note]}"),
             console=Console(stderr=True),
         )
-        self._task = self._progress.add_task(
-            label, total=total or 0, unit=unit, note="", completed=int(start)
-        )
+        self._task = self._progress.add_task(label, total=total or 0, unit=unit, note="")
         self._progress.start()
 
     def advance(self, amount: float = 1, note: str = "") -> None:
@@ -108,8 +106,8 @@ class _TerminalBar(Bar):
 class _NotebookBar(Bar):
     """A bar of HTML below the cell, drawn anew at most four times a second."""
 
-    def __init__(self, label: str, total: float | None, unit: str, start: float = 0) -> None:
-        super().__init__(label, total, unit, start)
+    def __init__(self, label: str, total: float | None, unit: str) -> None:
+        super().__init__(label, total, unit)
         shown = import_module("IPython.display")  # there is one wherever there is a notebook
         self._html = shown.HTML
         self._handle = shown.display(shown.HTML(self._drawn("")), display_id=True)
@@ -138,14 +136,14 @@ def _in_notebook() -> bool:
 
 
 @contextmanager
-def track(label: str, total: float | None, unit: str, start: float = 0) -> Iterator[Bar]:
-    """A bar for `total` pieces of work (None if unknown), of which `start` were done before."""
+def track(label: str, total: float | None, unit: str) -> Iterator[Bar]:
+    """A bar for `total` pieces of work (None if unknown)."""
     kind = Bar
     if is_first() and _in_notebook():
         kind = _NotebookBar
     elif is_first() and sys.stderr.isatty():
         kind = _TerminalBar
-    bar = kind(label, total, unit, start)
+    bar = kind(label, total, unit)
     try:
         yield bar
     finally:

@@ -1,4 +1,5 @@
-"""The default corpus: docstrings of Python's standard library and of what lmlab itself installs.
+"""The default corpus, docstrings of Python's standard library and of what lmlab itself installs;
+and the corpus `code`.
 
 `docstrings:python` is the standard library's alone: little text, but the same on every machine with
 one version of Python.
@@ -165,8 +166,25 @@ def _installed_packages() -> list[tuple[str, Path]]:
     return found
 
 
+def read_code() -> Iterator[tuple[str, str]]:
+    """Names and texts of the corpus `code`: the standard library's modules, tests and files that
+    are not UTF-8 left out. A text that is no natural language."""
+    left_out = {"test", "tests", "site-packages", "dist-packages", "__pycache__", "idle_test"}
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(root.rglob("*.py")):
+        inside = path.relative_to(root)
+        if left_out & set(inside.parts[:-1]):
+            continue
+        try:
+            text = path.read_text("utf-8")
+        except UnicodeDecodeError:
+            continue
+        if text.strip():
+            yield inside.as_posix(), text
+
+
 def docstrings_version(*, packages: bool = True) -> dict[str, str]:
-    """What decides this corpus: versions of Python and of every package read."""
+    """What decides these corpora: versions of Python and of every package read."""
     read = sorted(_requirements("lmlab") - {"lmlab"}) if packages else []
     return {"python": platform.python_version(), **{p: metadata.version(p) for p in read}}
 

@@ -6,7 +6,7 @@ A document is the unit of splitting. Sources are
   or as `.gz` / `.zst`;
 - `hf:NAME`, `hf:NAME:CONFIG`, `hf:NAME:CONFIG:SPLIT`: a data set of the Hugging Face Hub, streamed;
 - `docstrings`, the default corpus, and `docstrings:python`, a part of it (`lmlab.data.docstrings`);
-- `code`, the source of Python's standard library (`lmlab.data.code`).
+- `code`, the source of Python's standard library.
 
 Notable:
 - Text is taken as it is (no stripping, no normalisation), but for what is about the file and not
@@ -231,15 +231,12 @@ def check_sources(config: CorpusConfig) -> None:
 def _read_source(
     source: str, index: int, config: CorpusConfig, prefix: str, reading: Reading
 ) -> Iterator[Document]:
-    if source in DOCSTRINGS:
-        from lmlab.data.docstrings import read_docstrings
+    if not is_local(source) and not source.startswith("hf:"):
+        from lmlab.data.docstrings import read_code, read_docstrings
 
-        for name, text in read_docstrings(packages=DOCSTRINGS[source]):
-            yield Document(prefix + name, text)
-    elif source == "code":
-        from lmlab.data.code import read_code
-
-        for name, text in read_code():
+        python = source == "code"
+        texts = read_code() if python else read_docstrings(packages=DOCSTRINGS[source])
+        for name, text in texts:
             yield Document(prefix + name, text)
     elif source.startswith("hf:"):
         yield from _read_hub(source, config, reading)
@@ -654,40 +651,33 @@ def valid_text(value: Any, what: str) -> str:
 def _read_parquet(
     path: Path, config: CorpusConfig, name: str, reading: Reading
 ) -> Iterator[Document]:
-    with _unchanged(path):
-        yield from _parquet_documents(path, config, name, reading)
-
-
-def _parquet_documents(
-    path: Path, config: CorpusConfig, name: str, reading: Reading
-) -> Iterator[Document]:
     import pyarrow.parquet
 
-    source: Any = str(path)
-    if path.suffix.lower() in COMPRESSIONS:
-        with _open(path, reading) as file:
-            source = io.BytesIO(file.read())
-    else:  # read from its end, and of its columns one: nothing to hash along
-        reading.hashed(path, file_sha256(path))
-    try:
-        table = pyarrow.parquet.ParquetFile(source)
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{path}: not a parquet file: {error}") from error
-    names, column = table.schema_arrow.names, config.text_column
-    if column not in names:
-        column = column.partition(".")[0]
-    if column not in names:
-        raise UserError(
-            f"{path}: no column '{column}' (found: {', '.join(names)}). Name the text with "
-            "--corpus.text-column."
-        )
-    row = 0
-    for batch in table.iter_batches(columns=[column], batch_size=1024):
-        for value in batch.column(0).to_pylist():
+    with _unchanged(path):
+        source: Any = str(path)
+        if path.suffix.lower() in COMPRESSIONS:
+            with _open(path, reading) as file:
+                source = io.BytesIO(file.read())
+        else:  # read from its end, and of its columns one: nothing to hash along
+            reading.hashed(path, file_sha256(path))
+        try:
+            table = pyarrow.parquet.ParquetFile(source)
+        except pyarrow.ArrowInvalid as error:
+            raise UserError(f"{path}: not a parquet file: {error}") from error
+        names, column = table.schema_arrow.names, config.text_column
+        if column not in names:
+            column = column.partition(".")[0]
+        if column not in names:
+            raise UserError(
+                f"{path}: no column '{column}' (found: {', '.join(names)}). Name the text with "
+                "--corpus.text-column."
+            )
+        batches = table.iter_batches(columns=[column], batch_size=1024)
+        values = (value for batch in batches for value in batch.column(0).to_pylist())
+        for row, value in enumerate(values):
             text = _text({column: value}, config, f"{path}, row {row}", reading)
             if text is not None:
                 yield Document(f"{name}#{row}", text)
-            row += 1
 
 
 def _read_hub(source: str, config: CorpusConfig, reading: Reading) -> Iterator[Document]:

@@ -215,14 +215,10 @@ def _settings(config: PrepareConfig) -> dict[str, Any]:
 
 def _version(source: str) -> dict[str, Any]:
     """What decides the content of a source that is no file here."""
-    if source in DOCSTRINGS:
+    if not source.startswith("hf:"):
         from lmlab.data.docstrings import docstrings_version
 
-        return {source: docstrings_version(packages=DOCSTRINGS[source])}
-    if source == "code":
-        from lmlab.data.code import code_version
-
-        return {"code": code_version()}
+        return {source: docstrings_version(packages=DOCSTRINGS.get(source, False))}
     return {"hub": source, "revision": _hub_revision(source)}
 
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -208,7 +208,7 @@ class _SplitWriter:
             "documents": len(self._table),
             "text_bytes": int(sum(row[2] for row in self._table)),
             "shards": self._shards,
-            **({"loss": sum(self._losses, TextLoss()).to_json()} if loss_known else {}),
+            **({"loss": asdict(sum(self._losses, TextLoss()))} if loss_known else {}),
             **({"sources": self._by_source} if len(self._by_source) > 1 else {}),
         }
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,17 +87,11 @@ class TextLoss:
     """Tokens that stand for whatever the vocabulary lacks (<unk>)."""
 
     def __add__(self, other: TextLoss) -> TextLoss:
-        return TextLoss(
-            self.documents + other.documents,
-            self.bytes + other.bytes,
-            self.unknown + other.unknown,
-        )
+        sums = (getattr(self, name) + getattr(other, name) for name in asdict(self))
+        return TextLoss(*sums)
 
     def __bool__(self) -> bool:
         return bool(self.documents or self.unknown)
-
-    def to_json(self) -> dict[str, int]:
-        return asdict(self)
 
 
 def loss_note(
@@ -174,12 +168,9 @@ class TextTokenizer:
                 "without gaps, or give it a mask token of its own"
             )
         return TextTokenizer(
-            backend,
-            bos_id=self.bos_id,
-            end_of_text_id=self.end_of_text_id,
-            mask_id=mask_id,
+            backend, bos_id=self.bos_id, end_of_text_id=self.end_of_text_id, mask_id=mask_id,
             reversed_text=self.reversed_text,
-        )
+        )  # fmt: skip
 
     @property
     def special_ids(self) -> list[int]:
@@ -206,7 +197,7 @@ class TextTokenizer:
     def encode_with_spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Ids (n,) as `encode_batch`, and the characters [start, stop) of each, (n, 2) int64."""
         read = [text[::-1] for text in texts] if self.reversed_text else list(texts)
-        made = []
+        encoded = []
         for text, encoding in zip(
             texts, self.backend.encode_batch(read, add_special_tokens=False), strict=True
         ):
@@ -214,8 +205,8 @@ class TextTokenizer:
             spans = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
             if self.reversed_text:
                 ids, spans = ids[::-1], len(text) - spans[::-1, ::-1]
-            made.append((ids, spans))
-        return made
+            encoded.append((ids, spans))
+        return encoded
 
     def encode(self, text: str) -> np.ndarray:
         """Ids (int64) of one text in reading order, without special tokens."""
@@ -247,16 +238,16 @@ class TextTokenizer:
         )
         if self.reversed_text:
             spelt = [text[::-1] for text in spelt]
-        made: list[TextLoss] = []
+        losses: list[TextLoss] = []
         for text, back, of_text, kept in zip(texts, spelt, ids, known, strict=True):
             gone = len(of_text) - len(kept)
             if text == back and not gone:
-                made.append(TextLoss())
+                losses.append(TextLoss())
                 continue
             lost = (Counter(text) - Counter(back)).items()
             size = sum(len(c.encode("utf-8")) * count for c, count in lost)
-            made.append(TextLoss(1, size, gone))
-        return made
+            losses.append(TextLoss(1, size, gone))
+        return losses
 
     @property
     def begins_with(self) -> str:
@@ -393,14 +384,16 @@ def build_tokenizer(config: TokenizerConfig, training_texts: Iterable[str]) -> T
     if config.kind == "characters":
         return character_tokenizer(sorted({c for text in training_texts for c in text}))
     if config.kind == "bytes":
-        return _with_ids(_byte_level([]))
+        vocabulary = {token: i for i, token in enumerate(_ALPHABET)}
+        return _with_ids(_byte_level(models.BPE(vocab=vocabulary, merges=[])))
     return train_bpe(training_texts, config.vocabulary, reversed_text=config.reversed_text)
 
 
-def _byte_level(special: list[str]) -> Tokenizer:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate([*special, *alphabet])}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+_ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def _byte_level(model: models.BPE) -> Tokenizer:
+    backend = Tokenizer(model)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return backend
@@ -418,21 +411,15 @@ def train_bpe(
     texts: Iterable[str], vocabulary: int, *, reversed_text: bool = False
 ) -> TextTokenizer:
     """Byte-level BPE of `vocabulary` ids in all (fewer where the text has no more merges)."""
-
-    def pieces() -> Iterator[str]:
-        for text in texts:
-            yield text[::-1] if reversed_text else text
-
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
+    backend = _byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=[BOS, END_OF_TEXT],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        initial_alphabet=_ALPHABET,
         show_progress=False,
     )
-    backend.train_from_iterator(pieces(), trainer=trainer)
+    read = (text[::-1] if reversed_text else text for text in texts)
+    backend.train_from_iterator(read, trainer=trainer)
     return _with_ids(backend, reversed_text=reversed_text)
 
 

@@ -21,7 +21,7 @@ def token_counts(split: Split, vocabulary: int) -> np.ndarray:
     return counts_V
 
 
-def log_unigram(counts_V: np.ndarray, *, alpha: float = 1.0) -> np.ndarray:
-    """log((count + alpha) / (N + alpha V)), (V,) float64: add-alpha smoothing, in nats."""
-    smoothed = counts_V + alpha
+def log_unigram(counts_V: np.ndarray) -> np.ndarray:
+    """log((count + 1) / (N + V)), (V,) float64: add-one smoothing, in nats."""
+    smoothed = counts_V + 1.0
     return np.log(smoothed / smoothed.sum())
