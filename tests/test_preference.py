@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models
 
+import lmlab
 from helpers import random_documents, tiny_training
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
@@ -21,9 +21,18 @@ from lmlab.lm.language_model import open_model
 from lmlab.objectives.base import IGNORED
 from lmlab.topics.decomposition.of_models import embed_models
 from lmlab.topics.decomposition.options import EmbeddingConfig
+from lmlab.topics.registry import read_result
 from lmlab.topics.scoring.score import score
+from lmlab.topics.towers.of_model import ModelPreference
 from lmlab.topics.towers.passage import passage
-from lmlab.topics.towers.preference import CLASSES, Vocabulary, preference, runs_agree
+from lmlab.topics.towers.preference import (
+    CLASSES,
+    Vocabulary,
+    kinds_of_token,
+    preference,
+    runs_agree,
+    strongest_types,
+)
 from lmlab.topics.towers.preference_sums import (
     JOINT,
     TOWER_1,
@@ -134,7 +143,8 @@ def test_sums_are_kept(trained, text_store, tmp_path):
 def test_one_tower_twice_has_no_preference_with_the_same_probe(trained, text_store):
     vocabulary = Vocabulary.of(text_store)
     sums = preference_sums(open_model(trained[""]), text_store, context=16)
-    found = preference(same_tower_twice(sums, sums), vocabulary)
+    twice = same_tower_twice(sums, sums)
+    found = preference(twice, vocabulary)
     assert found.dominance.estimate == 0
     assert found.between_variance == 0
     assert found.adjusted_between_variance == 0
@@ -144,8 +154,9 @@ def test_one_tower_twice_has_no_preference_with_the_same_probe(trained, text_sto
     assert found.oracle_gain is None
     assert found.p_swapped == 1
     assert found.p_labels == 1
-    assert found.top == ((), ())
-    assert all(group.deviation.estimate == 0 for group in found.what)
+    assert strongest_types(twice, vocabulary) == ((), ())
+    kinds = kinds_of_token(twice, vocabulary)
+    assert all(group.deviation.estimate == 0 for group in kinds)
     other = preference_sums(open_model(trained["again"]), text_store, context=16)
     noise = same_tower_twice(sums, other)
     np.testing.assert_array_equal(noise.delta_GV, other.nats_KGV[TOWER_1] - sums.nats_KGV[TOWER_1])
@@ -183,7 +194,7 @@ def test_a_constructed_advantage_is_recovered(text_store):
         n_V = sums.count_GV.sum(0)
         deviation = truth_V[begins_V] @ n_V[begins_V] / n_V[begins_V].sum()
         deviation -= truth_V @ n_V / n_V.sum()
-        group = next(g for g in found.what if g.name == BEGINS)
+        group = next(g for g in kinds_of_token(sums, vocabulary) if g.name == BEGINS)
         assert group.p is not None
         assert group.p < 0.05
         low, high = group.deviation.low, group.deviation.high
@@ -206,7 +217,8 @@ def test_a_constructed_advantage_is_recovered(text_store):
         total = truth_V @ n_V
         gain = (min(0.0, total) - np.minimum(truth_V, 0) @ n_V) / n_V.sum()
         assert found.router_gain == pytest.approx(gain, rel=0.15)
-        assert {t.id for t in found.top[0][:5]} <= set(np.flatnonzero(begins_V))
+        for_1, _ = strongest_types(sums, vocabulary)
+        assert {t.id for t in for_1[:5]} <= set(np.flatnonzero(begins_V))
     assert inside >= 8
 
 
@@ -217,8 +229,8 @@ def test_types_never_seen_are_neither_counted_nor_shown(text_store):
         array[..., gone] = 0.0
     found = preference(sums, vocabulary)
     assert found.types == (sums.count_GV.sum(0) > 0).sum() < len(begins_V)
-    assert gone not in [t.id for side in found.top for t in side]
-    group = next(g for g in found.what if g.name == BEGINS)
+    assert gone not in [t.id for side in strongest_types(sums, vocabulary) for t in side]
+    group = next(g for g in kinds_of_token(sums, vocabulary) if g.name == BEGINS)
     assert group.types == (begins_V & (sums.count_GV.sum(0) > 0)).sum()
 
 
@@ -284,10 +296,19 @@ def test_the_command_prints_and_keeps_what_it_found(trained, text_store, tmp_pat
     out = tmp_path / "out"
     arguments = [str(trained[""]), "--store", str(text_store.path), "--context", "16"]
     assert main(["prefer", *arguments, "--out", str(out)]) == 0
-    values = json.loads((out / "results.json").read_text())
-    sums = PreferenceSums.load(out / "sums.safetensors")
-    expected = preference(sums, Vocabulary.of(text_store))
-    assert values["adjusted_between_variance"] == expected.adjusted_between_variance
+    result = read_result(out)
+    assert isinstance(result, ModelPreference)
+    sums = preference_sums(open_model(trained[""]), text_store, context=16)
+    assert result.overall == preference(sums, Vocabulary.of(text_store))
+    again = lmlab.prefer(trained[""], text_store, context=16)
+    assert again == result
+    page = (out / "report.html").read_text("utf-8")
+    assert page == again.page()
+    for words in ("Preference and frequency have", "A passage, token by token", "What is preferred",
+                  "Measured on", "lmlab study towers"):  # fmt: skip
+        assert words in page
+    assert len(result.figures()) == 1
+    assert result.frame(1)["tokens"].iloc[0].startswith("class: ")
     said = capsys.readouterr().out
     assert "gain of a router by type" in said
     assert f"class: {BEGINS}" in said

@@ -18,8 +18,9 @@ from lmlab.pages.page import Passage, Section, render_page
 from lmlab.topics.redraw import redraw, result_rows
 from lmlab.topics.towers import study as study
 from lmlab.topics.towers.arms import arms, request, single, weights
+from lmlab.topics.towers.of_model import ModelPreference
 from lmlab.topics.towers.options import TowersStudyConfig
-from lmlab.topics.towers.preference import Vocabulary, preference
+from lmlab.topics.towers.preference import Vocabulary, preference, strongest_types
 from lmlab.topics.towers.preference_sums import preference_sums
 from lmlab.topics.towers.report import towers_page, verdict
 
@@ -80,11 +81,13 @@ def test_a_run_of_the_result_is_what_the_analysis_finds(finished, text_store):
         and json.loads(next(path.rglob("lmlab.json")).read_text())["training"]["seed"] == 1000
     )
     sums = preference_sums(open_model(child), text_store, context=16)
-    found = preference(sums, Vocabulary.of(text_store)).to_json()
+    found = preference(sums, Vocabulary.of(text_store))
     run = part["arms"]["cooperative"]["runs"][0]
-    assert run["adjusted_between_variance"] == pytest.approx(found["adjusted_between_variance"])
-    assert run["router_gain"] == pytest.approx(found["router_gain"])
-    assert part["first"]["top"] == json.loads(json.dumps(found["top"]))
+    assert run["adjusted_between_variance"] == pytest.approx(found.adjusted_between_variance)
+    assert run["router_gain"] == pytest.approx(found.router_gain)
+    first = ModelPreference.from_json(part["first"])
+    assert first.overall == found
+    assert first.strongest == strongest_types(sums, Vocabulary.of(text_store))
     for null in ("separate", "independent"):
         values = [
             np.array([r["adjusted_between_variance"] for r in part["arms"][key]["runs"]])

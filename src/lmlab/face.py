@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lmlab.topics.encoding.steering_effects import SteeringResult
     from lmlab.topics.geometry.geometry import Geometry
     from lmlab.topics.scoring.score import Score
-    from lmlab.topics.towers.preference import Preference
+    from lmlab.topics.towers.of_model import ModelPreference
 
     AnyModel: TypeAlias = "LanguageModel | Run | str | Path"
     AnyStore: TypeAlias = "TokenStore | str | Path"
@@ -274,21 +274,18 @@ def prefer(
     windows: int | None = None,
     seed: int = 0,
     device: Device = "auto",
-) -> Preference:
+) -> ModelPreference:
     """Which types of token each of two towers predicts better.
 
     Arguments as for `score`; `seed` decides the random halves of the types. Raises `UserError` too
     for a model without towers.
     """
-    from lmlab.topics.towers.preference import Vocabulary, preference
-    from lmlab.topics.towers.preference_sums import preference_sums
+    from lmlab.topics.towers.of_model import prefer as measure
 
-    opened = _store(store)
-    sums = preference_sums(
-        load(model, device=device), opened, split=split, context=context, max_windows=windows,
-        held_out=_other_split(split),
+    return measure(
+        load(model, device=device), _store(store), split=split, context=context,
+        max_windows=windows, held_out=_other_split(split), seed=seed,
     )  # fmt: skip
-    return preference(sums, Vocabulary.of(opened), seed=seed)
 
 
 def decompose(

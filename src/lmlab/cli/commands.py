@@ -140,7 +140,7 @@ _ALL = (
     ),
     Command(
         "prefer", "which types of token each of two towers predicts better",
-        "lmlab.topics.towers.options:PreferConfig", "lmlab.cli.measuring:prefer",
+        "lmlab.topics.towers.options:PreferConfig", "lmlab.face:prefer",
         positional=("model",), processes=True,
     ),
     Command(

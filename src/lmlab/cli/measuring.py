@@ -14,7 +14,6 @@ from lmlab.errors import UserError
 from lmlab.processes import is_first
 from lmlab.topics.decomposition.options import ApplyConfig, DecomposeConfig, EmbedConfig
 from lmlab.topics.scoring.options import EvalConfig
-from lmlab.topics.towers.options import PreferConfig
 
 if TYPE_CHECKING:
     from lmlab.topics.decomposition.of_models import Embeddings
@@ -105,28 +104,3 @@ def apply(config: ApplyConfig) -> None:
     mapped = show("apply", config, result) / "mapped.safetensors"
     write_bytes(mapped, sealed(packed({"rows": mapped_NU})))
     print(f"mapped rows: {mapped}")
-
-
-def prefer(config: PreferConfig) -> None:
-    from lmlab.data.store import TokenStore
-    from lmlab.face import load
-    from lmlab.topics.towers.preference import Vocabulary, preference
-    from lmlab.topics.towers.preference_sums import preference_sums
-    from lmlab.topics.towers.tables import preference_tables
-
-    store = TokenStore(config.store)
-    sums = preference_sums(
-        load(config.model, device=config.device),
-        store,
-        split=config.split,
-        held_out="test" if config.split == "validation" else "validation",
-        context=config.context,
-        max_windows=config.windows,
-    )
-    values = preference(sums, Vocabulary.of(store), seed=config.seed).to_json()
-    out = write_results("prefer", config, values)
-    if is_first():
-        sums.save(out / "sums.safetensors")
-    for table in preference_tables(values):
-        print(f"\n{table.caption}")
-        print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])

@@ -69,6 +69,7 @@ KINDS = {
     "geometry": "lmlab.topics.geometry.geometry:Geometry",
     "headless": "lmlab.topics.headless.comparison:Headless",
     "plan": "lmlab.topics.planning.plan:Plan",
+    "prefer": "lmlab.topics.towers.of_model:ModelPreference",
     "prune": "lmlab.topics.encoding.pruning_curves:PruneResult",
     "score": "lmlab.topics.scoring.score:Score",
     "steer": "lmlab.topics.encoding.steering_effects:SteeringResult",

@@ -34,7 +34,8 @@ class PreferConfig(Options):
     """Of splits into halves and of permutations."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     out: Path | None = None
-    """Folder of results.json (default: below lab/results, by the digest of these options)."""
+    """Folder of results.json and report.html (default: below lab/results, by the digest of these
+    options)."""
 
 
 @dataclass(frozen=True)

@@ -29,34 +29,43 @@ class Passage:
 
 @torch.no_grad()
 def passage(
-    lm: LanguageModel, store: TokenStore, *, split: str, context: int, windows: int, seed: int = 0
+    lm: LanguageModel,
+    store: TokenStore,
+    *,
+    split: str,
+    context: int,
+    windows: int,
+    scales: tuple[float, float] = (1.0, 1.0),
 ) -> list[Passage]:
     """Passages of `context` tokens, a keyed random sample of the whole windows of a split.
+
+    `scales` are the towers' inverse temperatures, as `PreferenceSums` has them.
 
     Raises `UserError` as `preference_sums`.
     """
     model = towers_of(lm)
     source = store.split(split)
-    everything = lm.windows(store, split, context=context, max_windows=16 * windows, seed=seed)
+    everything = lm.windows(store, split, context=context, max_windows=16 * windows)
     longest = np.argsort(-everything.length_M, kind="stable")[:windows]
-    made = []
+    passages = []
     for row in longest:
         ids = everything.ids(int(row))
         batch = lm.objective.batch([ids], device=lm.backbone.device)
         delta_N = np.zeros(batch.targets_BT.numel())
         for asked in lm.objective.reading.questions(batch):
             assert asked.rows_N is not None
-            nats_KN = tower_nats(model, tower_rows(model, asked), asked.targets_N).cpu().numpy()
+            states = tower_rows(model, asked)
+            nats_KN = tower_nats(model, states, asked.targets_N, scales=scales).cpu().numpy()
             delta_N[asked.rows_N.cpu().numpy()] = nats_KN[1] - nats_KN[0]
         real_N = (batch.targets_BT.flatten() != IGNORED).cpu().numpy()
         delta_n = np.empty(len(ids))
         delta_n[reading_order(lm.order, len(ids))] = delta_N[real_N]
         start = int(np.searchsorted(source.documents_M3[:, 0], everything.start_M[row], "right"))
-        made.append(
+        passages.append(
             Passage(
                 source.names[start - 1],
                 tuple(store.tokenizer.token(int(i)) for i in ids),
                 tuple(delta_n.tolist()),
             )
         )
-    return made
+    return passages

@@ -17,21 +17,22 @@ type v. What is reported, from `PreferenceSums` alone:
   makes positive;
 - what is preferred, by class of token, frequency and position.
 
-Legend: G groups, V types, K covariates.
+Legend: G groups, V types, K covariates, P types that a figure draws.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmlab.data.store import TokenStore
 from lmlab.data.unigram import token_counts
 from lmlab.numerics.frequency import DECILES, decile_name, occurrence_deciles, octaves
 from lmlab.numerics.preference import (
     Halves,
+    TypeMeans,
     adjusted_p_values,
     agreement,
     class_tests,
@@ -63,6 +64,7 @@ PERMUTATIONS = 999
 FALSE_DISCOVERIES = 0.05
 TOP = 30
 _LEAST_TOKENS = 5  # of a type that is shown by name
+_LEAST_DRAWN, _DRAWN = 20, 600  # tokens of a type that is drawn, and how many types
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,27 @@ class Type:
     """Adjusted p-value; None where it was not tested."""
 
 
+Strongest = tuple[tuple[Type, ...], tuple[Type, ...]]
+"""Types that tower 1, tower 2 are better at, the strongest first."""
+
+
+@dataclass(frozen=True)
+class TypePoints:
+    """Types to be drawn, the most frequent first: evenly over frequency where they are many."""
+
+    count_P: NDArray[np.int64]
+    """In the training split."""
+    class_P: NDArray[np.int64]
+    """Number in `CLASSES`."""
+    deviation_P: NDArray[np.float64]
+    """Adjusted and shrunken, nats per token; positive: tower 1."""
+
+
 @dataclass(frozen=True)
 class Preference:
-    """What `preference` finds."""
+    """The figures of one pair of towers."""
+
+    derived = ("spread",)
 
     tokens: int
     types: int
@@ -147,35 +167,23 @@ class Preference:
     p_labels: float
     router_gain: float
     oracle_gain: float | None
-    what: tuple[Group, ...]
-    top: tuple[tuple[Type, ...], tuple[Type, ...]]
-    """Types that tower 1, tower 2 are better at, the strongest first."""
 
     @property
     def spread(self) -> float:
         """Adjusted standard deviation between types, nats; 0 where its variance is below."""
         return max(0.0, self.adjusted_between_variance) ** 0.5
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "spread": self.spread}
-
 
 def preference(sums: PreferenceSums, vocabulary: Vocabulary, *, seed: int = 0) -> Preference:
-    """All that this file's docstring lists; `seed` decides splits and permutations."""
+    """The figures that this file's docstring lists; `seed` decides splits and permutations."""
     count_GV, delta_GV = sums.count_GV, sums.delta_GV
     groups, tokens = len(count_GV), count_GV.sum()
     n_V = count_GV.sum(0)
     plain, adjusted = (halves_of(sums, vocabulary, adjusted=a, seed=seed) for a in (False, True))
     plain_reliability, between = reliability(plain)
     adjusted_reliability, adjusted_between = reliability(adjusted)
-    mean = delta_GV.sum() / tokens
-    deviations = type_means(count_GV, delta_GV - mean * count_GV, minimum_groups=MINIMUM_GROUPS)
-    q_V = adjusted_p_values(deviations.p_V)
+    deviations, q_V = _tested_types(sums)
     found_V = q_V <= FALSE_DISCOVERIES
-    shrunken_V = shrunken(
-        deviations.mean_V, n_V, between=between, per_token=error_per_token(count_GV, delta_GV)
-    )
     best = min(sums.nats_KGV[TOWER_1].sum(), sums.nats_KGV[TOWER_2].sum())
     together = not np.isnan(sums.better_G).any()
     count_1G = count_GV.sum(1)[None]
@@ -202,9 +210,15 @@ def preference(sums: PreferenceSums, vocabulary: Vocabulary, *, seed: int = 0) -
         p_labels=label_test(plain, octaves(vocabulary.counts_V), times=PERMUTATIONS, seed=seed),
         router_gain=router_gain(count_GV, delta_GV, random_halves(groups, SPLITS, seed)),
         oracle_gain=float((best - sums.better_G.sum()) / tokens) if together else None,
-        what=_what(sums, vocabulary, seed),
-        top=_top(vocabulary, n_V, shrunken_V, q_V),
     )
+
+
+def _tested_types(sums: PreferenceSums) -> tuple[TypeMeans, np.ndarray]:
+    """The types' deviations from dominance with their tests, and adjusted p-values (V,)."""
+    count_GV, delta_GV = sums.count_GV, sums.delta_GV
+    mean = delta_GV.sum() / count_GV.sum()
+    deviations = type_means(count_GV, delta_GV - mean * count_GV, minimum_groups=MINIMUM_GROUPS)
+    return deviations, adjusted_p_values(deviations.p_V)
 
 
 def _over_groups(sums: PreferenceSums, numerator_G: np.ndarray, count_G: np.ndarray) -> Interval:
@@ -240,20 +254,40 @@ def runs_agree(one: PreferenceSums, other: PreferenceSums, vocabulary: Vocabular
     return agreement(*(halves_of(sums, vocabulary, adjusted=True) for sums in (one, other)))
 
 
-def type_deviations(sums: PreferenceSums, vocabulary: Vocabulary, *, adjusted: bool) -> np.ndarray:
-    """Shrunken deviations of the types (V); 0 for types not seen. For drawing."""
+def type_deviations(sums: PreferenceSums, vocabulary: Vocabulary) -> np.ndarray:
+    """Adjusted and shrunken deviations of the types (V); 0 for types not seen. For drawing."""
     count_GV, delta_GV = sums.count_GV, sums.delta_GV
-    halves = halves_of(sums, vocabulary, adjusted=adjusted)
     n_V = count_GV.sum(0)
     mean_V = np.where(n_V > 0, delta_GV.sum(0) / np.maximum(n_V, 1), 0.0)
-    if adjusted:
-        mean_V = residuals(mean_V[None], n_V[None], covariates(sums, vocabulary))[0]
-    return shrunken(
-        mean_V, n_V, between=reliability(halves)[1], per_token=error_per_token(count_GV, delta_GV)
+    adjusted_V = residuals(mean_V[None], n_V[None], covariates(sums, vocabulary))[0]
+    _, between = reliability(halves_of(sums, vocabulary, adjusted=True))
+    return shrunken(adjusted_V, n_V, between=between, per_token=error_per_token(count_GV, delta_GV))
+
+
+def drawn_types(sums: PreferenceSums) -> np.ndarray:
+    """Ids (P,) of the types that figures draw, the same for all sums of a text."""
+    n_V = sums.count_GV.sum(0)
+    drawn_P = np.flatnonzero(n_V >= _LEAST_DRAWN)
+    drawn_P = drawn_P[np.argsort(-n_V[drawn_P], kind="stable")]
+    if len(drawn_P) > _DRAWN:  # evenly over frequency, the most frequent all the same
+        drawn_P = drawn_P[np.unique(np.geomspace(1, len(drawn_P), _DRAWN).astype(int) - 1)]
+    return drawn_P
+
+
+def type_points(sums: PreferenceSums, vocabulary: Vocabulary) -> TypePoints:
+    """The types of one pair of towers, to be drawn."""
+    drawn_P = drawn_types(sums)
+    return TypePoints(
+        vocabulary.counts_V[drawn_P].astype(np.int64),
+        vocabulary.class_V[drawn_P],
+        type_deviations(sums, vocabulary)[drawn_P],
     )
 
 
-def _what(sums: PreferenceSums, vocabulary: Vocabulary, seed: int) -> tuple[Group, ...]:
+def kinds_of_token(
+    sums: PreferenceSums, vocabulary: Vocabulary, *, seed: int = 0
+) -> tuple[Group, ...]:
+    """What is preferred, by class of token, frequency and position."""
     count_GV, delta_GV = sums.count_GV, sums.delta_GV
     mean = delta_GV.sum() / count_GV.sum()
     n_V = count_GV.sum(0)
@@ -294,9 +328,14 @@ def _what(sums: PreferenceSums, vocabulary: Vocabulary, seed: int) -> tuple[Grou
     return tuple(made)
 
 
-def _top(
-    vocabulary: Vocabulary, n_V: np.ndarray, shrunken_V: np.ndarray, q_V: np.ndarray
-) -> tuple[tuple[Type, ...], tuple[Type, ...]]:
+def strongest_types(sums: PreferenceSums, vocabulary: Vocabulary, *, seed: int = 0) -> Strongest:
+    """The types that each tower is better at, by name."""
+    n_V = sums.count_GV.sum(0)
+    deviations, q_V = _tested_types(sums)
+    _, between = reliability(halves_of(sums, vocabulary, adjusted=False, seed=seed))
+    per_token = error_per_token(sums.count_GV, sums.delta_GV)
+    shrunken_V = shrunken(deviations.mean_V, n_V, between=between, per_token=per_token)
+
     def of(sign: int) -> tuple[Type, ...]:
         order = np.argsort(-sign * shrunken_V)
         chosen = [v for v in order if sign * shrunken_V[v] > 0 and n_V[v] >= _LEAST_TOKENS][:TOP]

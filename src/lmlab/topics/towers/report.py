@@ -12,19 +12,17 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from lmlab.numerics.frequency import rank_correlation
 from lmlab.numerics.verdicts import Evidence, holm, power_words, reach
-from lmlab.pages.figures import Interval, Points, forest_plot, scatter_plot
-from lmlab.pages.page import Figure, Passage, Section, Table, render_page
-from lmlab.pages.wording import amount_of_text, capital, signed
+from lmlab.pages.figures import Interval, forest_plot, scatter_plot
+from lmlab.pages.page import Figure, Section, Table, render_page
+from lmlab.pages.wording import capital, signed
 from lmlab.results import made_by
 from lmlab.studies.provenance import to_repeat
+from lmlab.topics.towers.model_report import ROUTER, clouds, measured, preference_sections
+from lmlab.topics.towers.of_model import ModelPreference
 from lmlab.topics.towers.options import TowersStudyConfig
-from lmlab.topics.towers.tables import preference_tables
 
-_KINDS = {"words of the closed class": (0,), "other words": (1,), "pieces": (2,)}
-_OTHER = "all else (punctuation, digits, space)"
-_STRONG = 1.0  # nats of difference at which a token has its full colour
+_FIRST = "the first cooperative run"
 
 
 def towers_page(results: dict[str, Any]) -> str:
@@ -52,12 +50,7 @@ def towers_sections(results: dict[str, Any]) -> list[Section]:
                 tables=[_measures(part), _losses(part)],
             ),
             Section(f"The same types in every run?{name}", figures=_scatters(part)),
-            _passages(part, name),
-            Section(
-                f"What is preferred{name}",
-                ["Of the first cooperative run. Which tower is called 1 is arbitrary."],
-                tables=preference_tables(part["first"]),
-            ),
+            *preference_sections(_first(part), _FIRST, name),
         ]
     repeat = to_repeat("lmlab study towers", TowersStudyConfig, results["config"])
     return [*made, Section("Methods", [*_methods(results), repeat])]
@@ -294,7 +287,7 @@ def _scatters(part: dict[str, Any]) -> list[Figure]:
         agreement = part["arms"][key]["agreement"]
         figures.append(
             scatter_plot(
-                _clouds(arm, "first", "second"),
+                clouds(*(np.array(arm[name]) for name in ("first", "second", "class"))),
                 x_label="preference for tower 1 in the first run, nats",
                 y_label="preference in the second run, nats",
                 finding=f"{capital(label)}: the preferences of two runs correlate by "
@@ -305,67 +298,11 @@ def _scatters(part: dict[str, Any]) -> list[Figure]:
                 "correlation above zero in this drawing; the figure in the sentence is free of it.",
             )
         )
-    cooperative = part["points"]["cooperative"]
-    figures.append(
-        scatter_plot(
-            _clouds(cooperative, "count", "first"),
-            x_label="occurrences in the training text",
-            y_label="preference for tower 1, nats",
-            finding=_against_frequency(cooperative),
-            alt="Preference of each type against how often it occurs.",
-            caption="A point a type, adjusted: what is linear in the logarithm of frequency is "
-            "taken out.",
-            log_x=True,
-        )
-    )
     return figures
 
 
-def _against_frequency(points: dict[str, Any]) -> str:
-    size = np.abs(points["first"])
-    signed_, of_size = (rank_correlation(points["count"], y) for y in (points["first"], size))
-    if signed_ is None or of_size is None:
-        return "Preference against frequency, first cooperative run."
-    return (
-        f"Preference and frequency have a rank correlation of {signed(signed_, 2)}, the size of "
-        f"preference and frequency one of {signed(of_size, 2)} (first cooperative run)."
-    )
-
-
-def _clouds(points: dict[str, Any], x: str, y: str) -> list[Points]:
-    classes = np.array(points["class"])
-    named = sum(_KINDS.values(), ())
-    kinds = [(name, np.isin(classes, which)) for name, which in _KINDS.items()]
-    kinds.append((_OTHER, ~np.isin(classes, named)))
-    xs, ys = np.maximum(points[x], 1) if x == "count" else np.array(points[x]), np.array(points[y])
-    return [
-        Points(name, xs[inside].tolist(), ys[inside].tolist(), colour=colour)
-        for colour, (name, inside) in enumerate(kinds)
-        if inside.any()
-    ]
-
-
-def _passages(part: dict[str, Any], name: str) -> Section:
-    dominance = part["first"]["dominance"]["estimate"]
-    made = []
-    for passage in part["passages"]:
-        delta = np.array(passage["delta"]) - dominance
-        strength = np.clip(delta / _STRONG, -1, 1)
-        share = float((delta > 0).mean())
-        made.append(
-            Passage(
-                f"Tower 1 takes {100 * share:.0f} % of these tokens.",
-                list(zip(passage["tokens"], strength.tolist(), strict=True)),
-                f"From {passage['document']}.",
-            )
-        )
-    text = (
-        "Held-out text, first cooperative run. Blue: tower 1 predicts the token better than tower "
-        "2 does, beyond what it is better at altogether; red and dotted: tower 2. Full colour is a "
-        f"difference of {_STRONG:g} nat or more. A single token is mostly chance; what is "
-        "reliable is in the tables."
-    )
-    return Section(f"A passage, token by token{name}", [text], passages=made)
+def _first(part: dict[str, Any]) -> ModelPreference:
+    return ModelPreference.from_json(part["first"])
 
 
 def _corpora_section(parts: Sequence[dict[str, Any]]) -> Section:
@@ -400,7 +337,6 @@ def _corpora_section(parts: Sequence[dict[str, Any]]) -> Section:
 
 def _methods(results: dict[str, Any]) -> list[str]:
     config, part = results["config"], results["parts"][0]
-    first = part["first"]
     return [
         f"A tower is {results['tower']}; the embedding, twice as wide, is shared and tied. "
         f"Cooperative towers are joined by {config['fusion']}. {config['tokens']:,} training "
@@ -412,19 +348,12 @@ def _methods(results: dict[str, Any]) -> list[str]:
         f"{config['probe_tokens']:,} tokens over the frozen towers, which are in evaluation mode. "
         "Both probes of a pair start at the same weights and see the same states in the same "
         "order, so that nothing but the tower differs.",
-        f"Measured on {first['tokens']:,} tokens of the {config['evaluation']} split, "
-        f"{first['groups']} groups of "
-        f"{amount_of_text(first['documents'], first['cluster_unit'])}, never split. "
-        "A type's difference is the mean over its tokens of tower 2's loss less tower 1's. "
-        "Adjusted: less what is linear in the type's mean difficulty and log frequency. The "
-        "spread is the square root of the variance between types, estimated without bias from the "
-        "covariance of halves of the text, weighted by tokens; the verdict permutes the "
+        f"{measured(_first(part))} The verdict permutes the "
         "variances of cooperative runs and of those with separate losses exactly. It is the one "
         "test of a corpus that decides; the p-values of its other five (of router gain, agreement, "
         "and independent towers) are adjusted together (Holm 1979). Towers with "
         "separate losses (N3) have the weights, the embeddings and the initial values of the "
         "cooperative ones; only the loss differs. Independent ones (N0) differ in all of these. "
         "Towers that do not cooperate have reliable preferences too, and so do probes that differ: "
-        "that is what the nulls are for. A router "
-        "by type knows the token to be predicted: its gain is a measure, not a model.",
+        f"that is what the nulls are for. {ROUTER}",
     ]

@@ -40,7 +40,7 @@ from lmlab.numerics.preference import (
 )
 from lmlab.numerics.verdicts import Evidence
 from lmlab.progress import Bar, say
-from lmlab.results import environment
+from lmlab.results import environment, plain
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, carry_out
@@ -59,11 +59,12 @@ from lmlab.topics.towers.arms import (
     weights,
     work,
 )
+from lmlab.topics.towers.of_model import model_preference
 from lmlab.topics.towers.options import TowersStudyConfig
-from lmlab.topics.towers.passage import passage
 from lmlab.topics.towers.preference import (
     Preference,
     Vocabulary,
+    drawn_types,
     halves_of,
     preference,
     runs_agree,
@@ -72,10 +73,6 @@ from lmlab.topics.towers.preference import (
 from lmlab.topics.towers.preference_sums import PreferenceSums, groups_of_text, same_tower_twice
 from lmlab.topics.towers.report import towers_page
 from lmlab.training.loop import TrainedRun, train
-
-_POINTS = 600
-_LEAST_TOKENS = 20
-_PASSAGE_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -212,36 +209,33 @@ def _result(
             key: {
                 "label": arm.label,
                 "weights": weights(request(config, store, arm, 0), store),
-                "runs": [_run(one) for one in found[key]],
-                "own_heads": [_run(one) for one in own[key]],
+                "runs": [plain(one) for one in found[key]],
+                "own_heads": [plain(one) for one in own[key]],
                 "agreement": _agreement(sums[key], vocabulary),
             }
             for key, arm in arms(config).items()
         },
         "noise": {
             "label": "one tower, probed twice (N2)",
-            "runs": [_run(one) for one in found["noise"]],
+            "runs": [plain(one) for one in found["noise"]],
         },
         "single_nats_per_token": single,
         "tests": {
             null: _tests(found, sums, vocabulary, null, documents)
             for null in (SEPARATE, INDEPENDENT)
         },
-        "first": found[COOPERATIVE][0].to_json(),
+        "first": model_preference(
+            open_model(probed.checkpoint),
+            store,
+            sums[COOPERATIVE][0],
+            vocabulary,
+            split=config.evaluation,
+            context=config.context,
+        ).to_json(),
         "points": {
             key: _points(sums[key][0], sums[key][1], vocabulary)
             for key in (COOPERATIVE, SEPARATE, INDEPENDENT)
         },
-        "passages": [
-            asdict(one)
-            for one in passage(
-                open_model(probed.checkpoint),
-                store,
-                split=config.evaluation,
-                context=min(config.context, _PASSAGE_TOKENS),
-                windows=2,
-            )
-        ],
     }
 
 
@@ -251,12 +245,6 @@ def _score(config: TowersStudyConfig, store: TokenStore, run: TrainedRun, bar: B
         order="forward", bar=bar,
     )  # fmt: skip
     return made.nats_per_token
-
-
-def _run(found: Preference) -> dict[str, Any]:
-    """One run's figures; what is preferred is kept for the first run only."""
-    values = found.to_json()
-    return {name: value for name, value in values.items() if name not in ("what", "top")}
 
 
 def _tests(
@@ -308,12 +296,8 @@ def _agreement(sums: list[PreferenceSums], vocabulary: Vocabulary) -> float | No
 
 def _points(one: PreferenceSums, other: PreferenceSums, vocabulary: Vocabulary) -> dict[str, Any]:
     """Types of two runs to be drawn: frequency, and adjusted deviations with signs that agree."""
-    n_V = np.minimum(one.count_GV.sum(0), other.count_GV.sum(0))
-    kept = np.flatnonzero(n_V >= _LEAST_TOKENS)
-    kept = kept[np.argsort(-n_V[kept], kind="stable")]
-    if len(kept) > _POINTS:  # evenly over frequency, the most frequent all the same
-        kept = kept[np.unique(np.geomspace(1, len(kept), _POINTS).astype(int) - 1)]
-    first_V, second_V = (type_deviations(s, vocabulary, adjusted=True) for s in (one, other))
+    kept = drawn_types(one)
+    first_V, second_V = (type_deviations(s, vocabulary) for s in (one, other))
     halves = [halves_of(s, vocabulary, adjusted=True) for s in (one, other)]
     same_way = weighted_correlation(
         halves[0].first_RV[0], halves[1].first_RV[0], halves[0].weight_RV[0]
