@@ -31,7 +31,7 @@ def report(result: ModelPreference) -> Report:
         f"Preference of two towers: {result.model}",
         _summary(result.overall),
         [
-            *preference_sections(result, result.model),
+            *preference_sections(result, "this pair"),
             Section("Methods", [f"{measured(result)} {ROUTER}"]),
         ],
     )
