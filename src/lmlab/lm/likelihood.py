@@ -402,7 +402,7 @@ def _batches(
     """Rows of equal padded length, the longest first, and that length."""
 
     def size(length: int) -> int:
-        return batch or evaluation_batch(length, lm.backbone.device)
+        return batch or evaluation_batch(length, lm.model)
 
     return batches_of_a_length(_row_lengths(lm, length_R), size)
 

@@ -122,7 +122,7 @@ def continuations(
     length_M = np.array([len(start) for start in starts])
 
     def size(length: int) -> int:
-        return evaluation_batch(length + tokens, lm.backbone.device)
+        return evaluation_batch(length + tokens, lm.model)
 
     progress = nullcontext(bar) if bar else track("writing", float(len(prompts)), "texts")
     with progress as shown:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from torch import nn
 
 from lmlab.data.order import reading_order
 from lmlab.data.windows import EvaluationWindows, repeated
@@ -29,6 +29,7 @@ from lmlab.processes import shared_out, sum_over_processes
 from lmlab.progress import Bar
 
 _PAD_MULTIPLE = 32
+_PRODUCTS = 1 << 35  # a few seconds of one core
 _SINGLE_UP_TO, _SINGLE_AT_FIRST = 64, 8
 
 
@@ -141,7 +142,15 @@ def evaluate(
     return WindowNats(nats_Mb, windows.length_M.copy(), nats_M, repeated_M.astype(np.int64))
 
 
-def evaluation_batch(context: int, device: torch.device) -> int:
-    """Windows a batch that keep a processor busy without using much memory."""
-    tokens = 1 << 16 if device.type == "cuda" else 1 << 12
-    return max(1, tokens // context)
+def batch_tokens(model: nn.Module) -> int:
+    """Tokens a pass that keep a processor busy without using much memory. On a CPU, of a large
+    model no more than it reads in a few seconds, so that progress is seen."""
+    parameters = list(model.parameters())
+    if parameters[0].is_cuda:
+        return 1 << 16
+    return max(1, min(1 << 12, _PRODUCTS // sum(p.numel() for p in parameters)))
+
+
+def evaluation_batch(context: int, model: nn.Module) -> int:
+    """Windows a batch."""
+    return max(1, batch_tokens(model) // context)

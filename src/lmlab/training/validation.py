@@ -56,7 +56,7 @@ class TextValidation:
         )
 
     def measure(self, backbone: Backbone) -> dict[str, float]:
-        batch = evaluation_batch(self.context, backbone.device)
+        batch = evaluation_batch(self.context, backbone.model)
         scored = evaluate(
             self.objective,
             backbone,

@@ -27,6 +27,7 @@ from lmlab.data.pieces import Pieces, words
 from lmlab.errors import UserError
 from lmlab.lm.encoder import Encoded, Encoder
 from lmlab.models.layers import LAST, body_states, last_states
+from lmlab.objectives.evaluate import batch_tokens
 from lmlab.progress import Bar
 from lmlab.topics.decomposition.options import EmbeddingConfig
 
@@ -92,12 +93,13 @@ def embed(
     encoded = prepared.encoded
     longest = max(len(piece.ids_T) for piece in encoded)
     starts = range(0, len(encoded), CHUNK)
+    at_once = min(config.batch_tokens, batch_tokens(prepared.encoder.body))
     for start in starts if chunks is None else [starts[number] for number in chunks]:
         chunk = encoded[start : start + CHUNK]
         rows: list[np.ndarray | None] = [None] * len(chunk)
         lengths = [len(piece.ids_T) for piece in chunk]
         mixed = prepared.encoder.takes_padding
-        for numbers in _batches(lengths, config.batch_tokens, mixed=mixed):
+        for numbers in _batches(lengths, at_once, mixed=mixed):
             batch = [chunk[i] for i in numbers]
             states_BTD = _states(prepared.encoder, batch, config)
             for b, i in enumerate(numbers):

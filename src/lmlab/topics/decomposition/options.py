@@ -32,7 +32,7 @@ class EmbeddingConfig(Options, prefix="embedding."):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: autocast, faster where the processor has it; about three digits."""
     batch_tokens: int = 8192
-    """Tokens a forward pass, padding included; does not change the rows beyond rounding."""
+    """Tokens a forward pass at most, padding included; does not change the rows beyond rounding."""
 
     def __post_init__(self) -> None:
         if self.unit == "word" and self.pooling != "mean":

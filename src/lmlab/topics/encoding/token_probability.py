@@ -33,14 +33,13 @@ from lmlab.lm.language_model import LanguageModel
 from lmlab.models.backbone import Backbone, LogitHead
 from lmlab.numerics.random_effects import Clusters
 from lmlab.objectives.base import hidden_states
-from lmlab.objectives.evaluate import can_pad, window_batches
+from lmlab.objectives.evaluate import can_pad, evaluation_batch, window_batches
 from lmlab.processes import from_all, shared_out, sum_over_processes, world
 from lmlab.progress import track
 
 _CHUNK_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 27}
 _BLOCK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 27}
 _MOST_CONTEXTS = {"cpu": 128, "cuda": 1 << 14}
-_BATCH_TOKENS = {"cpu": 1 << 12, "cuda": 1 << 16}
 
 
 @dataclass(frozen=True)
@@ -257,7 +256,7 @@ def window_states(
             mask_id = model.tokenizer.mask_id
         if mask_id is None:
             raise UserError("a masked model asks each position once as a mask; give mask_id")
-    at_once = batch or max(1, _BATCH_TOKENS[backbone.device.type] // length)
+    at_once = batch or evaluation_batch(length, backbone.model)
     was_training = backbone.model.training
     backbone.model.eval()
     try:
@@ -377,7 +376,7 @@ def store_states(
     With `share`, several processes take batches in turn, and each sees those of its own.
     """
     backbone, objective = lm.backbone, lm.objective
-    at_once = max(1, _BATCH_TOKENS[backbone.device.type] // windows.context)
+    at_once = evaluation_batch(windows.context, backbone.model)
     with track(label, float(windows.length_M.sum()), "tokens") as bar:
         padded = can_pad(backbone, objective, windows)
         batches = window_batches(windows, at_once, padded=padded)

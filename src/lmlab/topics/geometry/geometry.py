@@ -39,11 +39,11 @@ from lmlab.numerics.frequency import (
 from lmlab.numerics.geometry import Cloud, RowMoments, cloud
 from lmlab.numerics.random_effects import Interval, two_way_ratio
 from lmlab.objectives.base import IGNORED, Batch
-from lmlab.objectives.evaluate import can_pad, window_batches
+from lmlab.objectives.evaluate import batch_tokens, can_pad, window_batches
 from lmlab.progress import Bar, track
 from lmlab.results import Result
 
-_BATCH_TOKENS = 1 << 12  # the states of all layers are held for as many
+_BATCH_TOKENS = 1 << 12  # at most: the states of all layers are held for as many
 _ROWS = 1 << 13
 _TOKENS_PER_DIMENSION = 10
 
@@ -219,7 +219,7 @@ def _read(
     shape = (len(names), DECILES + 1)
     nats_CK, tokens_CK = np.zeros(shape), np.zeros(shape)
     moments: dict[str, RowMoments] = {}
-    at_once = max(1, _BATCH_TOKENS // windows.context)
+    at_once = max(1, min(_BATCH_TOKENS, batch_tokens(lm.model)) // windows.context)
     padded = can_pad(backbone, objective, windows)
     for rows, length in window_batches(windows, at_once, padded=padded):
         ids = [windows.ids(int(row)) for row in rows]

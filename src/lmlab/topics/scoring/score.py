@@ -174,7 +174,7 @@ def score(
             lm.objective,
             lm.backbone,
             windows,
-            batch=batch or evaluation_batch(context, lm.backbone.device),
+            batch=batch or evaluation_batch(context, lm.model),
             padded=can_pad(lm.backbone, lm.objective, windows),
             bar=counted,
         )

@@ -170,7 +170,7 @@ def preference_sums(
     device = lm.backbone.device
     total = float(windows.length_M.sum())
     with nullcontext(bar) if bar else track("preference", total, "tokens") as counted:
-        batches = window_batches(windows, evaluation_batch(context, device))
+        batches = window_batches(windows, evaluation_batch(context, model))
         for (chosen, length), is_mine in shared_out(batches):
             counted.advance(float(windows.length_M[chosen].sum()))
             if not is_mine:
