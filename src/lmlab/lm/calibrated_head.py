@@ -25,6 +25,8 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.head import attach_bias, with_untied_head
 from lmlab.numerics.softmax_calibration import fit_two_scalars
 from lmlab.objectives.base import IGNORED, hidden_states
+from lmlab.objectives.evaluate import evaluation_batch
+from lmlab.progress import track
 
 Head = Literal["own", "raw", "calibrated"]
 
@@ -88,24 +90,28 @@ def calibrate(
         )
     hidden: list[np.ndarray] = []
     targets: list[np.ndarray] = []
-    for start in range(0, len(windows), _WINDOWS_AT_ONCE):
-        rows = range(start, min(len(windows), start + _WINDOWS_AT_ONCE))
-        batch = lm.objective.batch(
-            [windows.ids(row) for row in rows],
-            device=lm.backbone.device,
-            keys=row_keys(rows, _KEY),
+    at_once = min(_WINDOWS_AT_ONCE, evaluation_batch(windows.context, lm.model))
+    with track("calibration", None, "tokens") as bar:
+        for start in range(0, len(windows), at_once):
+            rows = range(start, min(len(windows), start + at_once))
+            batch = lm.objective.batch(
+                [windows.ids(row) for row in rows],
+                device=lm.backbone.device,
+                keys=row_keys(rows, _KEY),
+            )
+            with torch.no_grad():
+                hidden_ND = hidden_states(lm.backbone, batch)
+            real_N = batch.targets_N != IGNORED
+            hidden.append(hidden_ND[real_N].float().cpu().numpy())
+            targets.append(batch.targets_N[real_N].cpu().numpy())
+            bar.advance(float(len(targets[-1])))
+        a, b, nats = fit_two_scalars(
+            np.concatenate(hidden),
+            lm.backbone.weight_VD.detach().float().cpu().numpy(),
+            bias_V.detach().float().cpu().numpy(),
+            np.concatenate(targets),
+            seen=bar.advance,
         )
-        with torch.no_grad():
-            hidden_ND = hidden_states(lm.backbone, batch)
-        real_N = batch.targets_N != IGNORED
-        hidden.append(hidden_ND[real_N].float().cpu().numpy())
-        targets.append(batch.targets_N[real_N].cpu().numpy())
-    a, b, nats = fit_two_scalars(
-        np.concatenate(hidden),
-        lm.backbone.weight_VD.detach().float().cpu().numpy(),
-        bias_V.detach().float().cpu().numpy(),
-        np.concatenate(targets),
-    )
     fitted = Calibration(a, b, nats, sum(map(len, targets)), split)
     return _with_head(lm, bias_V, fitted), fitted
 

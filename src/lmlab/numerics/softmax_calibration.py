@@ -9,6 +9,8 @@ Legend: N rows, D width, V vocabulary, R rows of a chunk; index 2 is (a, b).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +23,12 @@ def fit_two_scalars(
     embedding_VD: NDArray[np.float32],
     log_prior_V: NDArray[np.float32],
     targets_N: NDArray[np.int64],
+    *,
+    seen: Callable[[float], None] = lambda rows: None,
 ) -> tuple[float, float, float]:
     """(a, b, mean nats per row) with the least mean of -log p(target).
+
+    `seen` is told of rows as they are read, each several times.
 
     Newton's method from (1, 1) with halved steps where the loss does not fall. Gradient: the mean
     of (z at the target - E z), z = (s, log q); Hessian: the mean covariance of z under the softmax.
@@ -31,7 +37,7 @@ def fit_two_scalars(
     """
     assert targets_N.shape == hidden_ND.shape[:1] != (0,)
     assert embedding_VD.shape == (len(log_prior_V), hidden_ND.shape[1])
-    data = (hidden_ND, embedding_VD, log_prior_V, targets_N)
+    data = (hidden_ND, embedding_VD, log_prior_V, targets_N, seen)
     at_2 = np.ones(2)
     loss, gradient_2, hessian_22 = _moments(at_2, *data)
     for _ in range(_STEPS):
@@ -56,6 +62,7 @@ def _moments(
     embedding_VD: NDArray[np.float32],
     log_prior_V: NDArray[np.float32],
     targets_N: NDArray[np.int64],
+    seen: Callable[[float], None],
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
     """Mean loss, its gradient (2) and Hessian (2, 2) at (a, b)."""
     rows = max(1, _CHUNK // len(log_prior_V))
@@ -80,5 +87,6 @@ def _moments(
         ])  # fmt: skip
         second_22[1, 0] = second_22[0, 1]
         hessian_22 += second_22 - mean_R2.T @ mean_R2
+        seen(float(len(wanted_R)))
     n = len(hidden_ND)
     return total / n, gradient_2 / n, hessian_22 / n

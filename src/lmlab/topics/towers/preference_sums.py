@@ -158,7 +158,8 @@ def preference_sums(
     context = windows.context
     scales = (1.0, 1.0)
     if not model.config.probed:
-        scales = _temperatures(objective, model, store.split(held_out), context)
+        with track("calibration", None, "tokens") as read:
+            scales = _temperatures(objective, model, store.split(held_out), context, read)
     group_C = groups_of_text(store, split, context)
     groups, vocabulary = int(group_C.max()) + 1, store.vocabulary
     size = groups * vocabulary
@@ -248,9 +249,10 @@ def groups_of_clusters(clusters: int) -> np.ndarray:
 
 
 def _temperatures(
-    objective: Any, model: TwoTower, split: Split, context: int
+    objective: Any, model: TwoTower, split: Split, context: int, bar: Bar
 ) -> tuple[float, float]:
-    """Inverse temperatures of the towers' logits with the least loss on a sample of `split`."""
+    """Inverse temperatures of the towers' logits with the least loss on a sample of `split`, whose
+    tokens the bar counts each time that they are read."""
     windows = evaluation_windows(split, context, max_windows=_CALIBRATION_WINDOWS)
     device = next(model.parameters()).device
     read: list[list[np.ndarray]] = [[], []]
@@ -263,6 +265,7 @@ def _temperatures(
             for k in range(2):
                 z_ND = model.model.output(k, states[k])
                 read[k].append(z_ND.float().cpu().numpy())
+        bar.advance(float(windows.length_M[row]))
     found = []
     for k in range(2):
         head: Any = model.head_of(k)
@@ -271,5 +274,6 @@ def _temperatures(
         hidden_ND = np.concatenate([np.concatenate(read[k]), one_N1], axis=1)
         weight_VD = torch.cat([head.weight, head.bias[:, None]], 1).float().cpu().numpy()
         nothing_V = np.zeros(len(weight_VD), dtype=np.float32)
-        found.append(fit_two_scalars(hidden_ND, weight_VD, nothing_V, np.concatenate(targets))[0])
+        data = (hidden_ND, weight_VD, nothing_V, np.concatenate(targets))
+        found.append(fit_two_scalars(*data, seen=bar.advance)[0])
     return found[0], found[1]
