@@ -16,7 +16,8 @@ from lmlab.data.windows import evaluation_windows
 from lmlab.durable import to_json
 from lmlab.errors import UserError
 from lmlab.topics.arrow.counting_baseline import STRENGTHS, ngram_baselines
-from lmlab.topics.counting.ngram import DIRECTIONS, SMOOTHINGS, WITH_STRENGTH, NGram
+from lmlab.topics.counting.ngram import DIRECTIONS, SMOOTHINGS, WITH_STRENGTH
+from ngram_model import NGram
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ where `left(c)` is what `seen` leaves of 1. Where c was never seen, p(x | c) = p
 Notable:
 - A backward model is the forward model of the reversed text, to the bit. So its arrow is that of
   one smoothing, not of counts: the two directions of "additive" have equal sums on any ring (see
-  `NGram.score_ring`), and those of the others need not.
+  `WindowContexts.nats`), and those of the others need not.
 - A window starts cold. Where fewer than n - 1 tokens are known, the longest k-gram that fits has
   its counts discounted, as in a model of that order, and not the numbers of tokens to its left.
 - A unigram's discount is 0.5 for every smoothing. Almost every type of a vocabulary is in its
@@ -34,7 +34,6 @@ Legend: T tokens scored, M windows, K = order + 1 (ranks) or order (models), U d
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -83,90 +82,19 @@ def estimated_discounts(numbers_U: ArrayLike, *, modified: bool) -> Discounts:
     return y, y, y
 
 
-class NGram:
-    """N-gram models of every order up to one, with one smoothing, in one direction.
-
-    Args:
-        ids_N: the text to count, a ring.
-        vocabulary: V; ids are below it.
-        order: n of the longest k-gram.
-        smoothing: see the top of this file.
-        strength: s; needed by "MacKay-Peto" and "additive", refused by the others.
-        direction: "backward" predicts each token from those after it.
-
-    Raises `UserError` as `NGramCounts`, for an unknown smoothing or direction, and for a strength
-    that is missing, superfluous, not positive or not finite.
-    """
-
-    def __init__(
-        self,
-        ids_N: ArrayLike,
-        *,
-        vocabulary: int,
-        order: int,
-        smoothing: Smoothing = "modified Kneser-Ney",
-        strength: float | None = None,
-        direction: Direction = "forward",
-    ) -> None:
-        if smoothing not in SMOOTHINGS:
-            raise UserError(f"smoothing is {smoothing!r}; choose one of {', '.join(SMOOTHINGS)}")
-        if direction not in DIRECTIONS:
-            raise UserError(f"direction is {direction!r}; choose 'forward' or 'backward'")
-        if (strength is not None) != (smoothing in WITH_STRENGTH):
-            raise UserError(
-                f"strength is {strength}; {smoothing} "
-                f"{'needs one' if strength is None else 'has none, leave it out'}"
-            )
-        if strength is not None and not 0 < strength < math.inf:
-            raise UserError(
-                f"strength is {strength}; it must be positive and finite, or k-grams that "
-                "were never seen would cost infinitely many nats"
-            )
-        self.smoothing: Smoothing = smoothing
-        self.direction: Direction = direction
-        self.strength = strength
-        self.counts = NGramCounts(
-            in_direction(np.asarray(ids_N), direction), vocabulary=vocabulary, order=order
-        )
-
-    def score(self, ids_T: ArrayLike, length_M: ArrayLike) -> NDArray[np.float64]:
-        """Nats (order, T) of each token of windows, in the positions of the text as given.
-
-        Row k - 1 is the model of order k. A window starts cold: its first token (backward: its
-        last) is predicted from no context, the next from one token, and so on up to k - 1. No
-        window sees another.
-
-        Args:
-            ids_T: the windows, one after the other.
-            length_M: tokens of each, at least 1.
-
-        Raises `UserError` for ids outside the vocabulary and lengths that do not fit.
-        """
-        context = WindowContexts(self.counts, ids_T, length_M, self.direction)
-        return context.nats(self.smoothing, self.strength)
-
-    def score_ring(self, ids_T: ArrayLike) -> NDArray[np.float64]:
-        """Nats (order, T) of each token of a ring, row k - 1 from k - 1 tokens of context.
-
-        The two directions of "additive" have equal sums, on any ring. Forward, a token costs
-        log(count(c) + s) - log(count(c x) + s / V), where c x is the n-gram that ends at it;
-        backward, x c is the n-gram that begins at it. Round a ring, the n-grams that end at its
-        tokens and those that begin at them are one multiset, and so are their contexts, the ring's
-        (n - 1)-grams. Both sums therefore add the same terms in another order. Where the rest goes
-        to shorter contexts, it depends on which end is predicted, and the sums may differ.
-        """
-        context = WindowContexts(self.counts, ids_T, None, self.direction)
-        return context.nats(self.smoothing, self.strength)
-
-
 class WindowContexts:
     """Windows looked up in counts once, to be scored with several smoothings and strengths.
+
+    A window starts cold: its first token (backward: its last) is predicted from no context, the
+    next from one token, and so on up to k - 1 for a model of order k. No window sees another.
 
     Args:
         counts: of the text in `direction` (see `in_direction`).
         ids_T: the windows, one after the other, as written.
         length_M: tokens of each; None if `ids_T` is a ring.
         direction: the direction of `counts`.
+
+    Raises `UserError` for ids outside the vocabulary and lengths that do not fit.
     """
 
     def __init__(
@@ -186,7 +114,16 @@ class WindowContexts:
             self._room_T = _room(in_direction(np.asarray(length_M), direction), tokens)
 
     def nats(self, smoothing: Smoothing, strength: float | None = None) -> NDArray[np.float64]:
-        """Nats (order, T) of each token under the models of every order (see `NGram.score`)."""
+        """Nats (order, T) of each token, in the positions of the text as given; row k - 1 is of the
+        model of order k. `strength` is for "MacKay-Peto" and "additive".
+
+        The two directions of "additive" have equal sums, on any ring. Forward, a token costs
+        log(count(c) + s) - log(count(c x) + s / V), where c x is the n-gram that ends at it;
+        backward, x c is the n-gram that begins at it. Round a ring, the n-grams that end at its
+        tokens and those that begin at them are one multiset, and so are their contexts, the ring's
+        (n - 1)-grams. Both sums therefore add the same terms in another order. Where the rest goes
+        to shorter contexts, it depends on which end is predicted, and the sums may differ.
+        """
         if strength is None:
             p_KT = self._discounted(smoothing)
         else:
