@@ -38,6 +38,7 @@ from lmlab.lm.language_model import open_model
 from lmlab.lm.sampling import sample
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
+from lmlab.models.files import load_pretrained
 from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.full import FullCrossEntropy
@@ -309,6 +310,8 @@ def test_what_cannot_be_masked(hub_folder, tmp_path):
     ).save_pretrained(hub_folder)
     with pytest.raises(UserError, match=r"is a causal language model \(gpt2: .* and cannot be"):
         open_model(hub_folder, objective="masked")
+    with pytest.raises(UserError, match=r"GPT2Config'> for this kind of AutoModel: \w*MaskedLM\.$"):
+        load_pretrained(str(hub_folder), masked=True)
     causal = Backbone(GPT2LMHeadModel.from_pretrained(hub_folder))
     with pytest.raises(UserError, match="has not learnt to fill in masks"):
         Masked(tokenizer=TOKENIZER, settings=MaskingConfig()).check(causal)

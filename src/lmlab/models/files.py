@@ -96,7 +96,9 @@ def _load(kind: Any, name: str, **settings: Any) -> tuple[Any, set[str]]:
         )
     except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
         hint = _PICKLED if ".safetensors" in str(error) and ".bin" in str(error) else ""
-        raise UserError(f"{name}: the model cannot be loaded: {error}{hint}") from error
+        # a list of every architecture there is follows
+        said = str(error).partition("\nModel type should be one of")[0]
+        raise UserError(f"{name}: the model cannot be loaded: {said}{hint}") from error
     finally:
         transformers_logging.set_verbosity(level)
         if bars:

@@ -91,8 +91,9 @@ def child_model(config: TrainConfig, parent: Parent, tokenizer: TextTokenizer) -
     rows = len(model.get_input_embeddings().weight)
     if rows == tokenizer.vocabulary - 1 == tokenizer.mask_id:
         model = with_one_more_token(model)
-        say(f"{name} has no mask token: its embedding of {rows:,} rows gets one more, their mean")
     check_fit(model, parent, config, tokenizer)
+    if len(model.get_input_embeddings().weight) > rows:
+        say(f"{name} has no mask token: its embedding of {rows:,} rows gets one more, their mean")
     if config.is_probe:
         return with_probes(model, seed=key(config.seed, _PROBE_KEY))
     tied = is_tied(model)
