@@ -48,8 +48,10 @@ def _power_of_ten(exponent: int) -> str:
     return "10" + str(exponent).translate(_SUPERSCRIPTS)
 
 
-def fixed(value: float, decimals: int) -> str:
-    """`value` with that many decimals; what rounds to zero has no sign."""
+def fixed(value: float | None, decimals: int, none: str = "none") -> str:
+    """`value` with that many decimals, or `none`; what rounds to zero has no sign."""
+    if value is None:
+        return none
     text = f"{value:,.{decimals}f}"
     return text.lstrip("-") if float(text.replace(",", "")) == 0 else _true_minus(text)
 

@@ -119,15 +119,22 @@ def is_synthetic(specification: str) -> bool:
 
 
 def open_corpus(
-    specification: str, *, label: str, lab: Path, tokenizer: str, vocabulary: int, tokens: int
+    specification: str,
+    *,
+    lab: Path,
+    vocabulary: int,
+    tokens: int,
+    label: str | None = None,
+    tokenizer: str = "bpe",
 ) -> Corpus:
     """The corpus as a store below `lab`/stores, made if it is not there yet.
 
-    `label` is what it is called (`corpus_labels`). `tokenizer` is bpe, bpe-reversed or bytes (text
-    only). `tokens` bounds the number of synthetic training strings. Where several processes ask for
-    it at once, one makes it and the others wait. Raises `UserError` for a specification that names
-    nothing.
+    `label` is what it is called (default: its own, as by `corpus_labels`). `tokenizer` is bpe,
+    bpe-reversed or bytes (text only). `tokens` bounds the number of synthetic training strings.
+    Where several processes ask for it at once, one makes it and the others wait. Raises `UserError`
+    for a specification that names nothing.
     """
+    label = label or _label(specification)
     with alone(lab, f"preparing {label}"):
         return _open(
             specification, label=label, lab=lab, tokenizer=tokenizer, vocabulary=vocabulary,

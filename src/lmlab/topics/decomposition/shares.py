@@ -188,46 +188,20 @@ class Pairwise:
 def pairwise(
     train: Scatter, *, ridge: float | Ridges = 1e-6, test: Scatter | None = None
 ) -> Pairwise:
-    """The matrix of one-model bases; one factorisation a basis model and ridge serves all targets.
+    """The matrix of one-model bases.
 
     Of several ridges each pair takes its own, the best on validation, the larger of equals. Raises
     `UserError` as `decompose`.
     """
-    ridges = _ridges(ridge)
-    names = train.names
+    ridges, names = _ridges(ridge), train.names
     if len(names) < 2:
         raise UserError("pairs need at least two models")
-    for name in names:
-        check_basis(train, name, [other for other in names if other != name])
-        if test is not None:
-            check_varies(test, name, "test")
-    scored: dict[tuple[str, str], _Value] = {}
-    for column in names:
-        targets = [name for name in names if name != column]
-        zz, zu = train.covariance([column]), train.covariance([column], targets)
-        every_Z = np.arange(train.widths[column])
-        tests, validations = (
-            [] if split is None else [_Scored.of(split, train, t, [column]) for t in targets]
-            for split in (test, ridges.validation)
-        )
-        for value in sorted(ridges.values):
-            weights = solve_ridge(zz, zu, value).weights_UZ
-            start = 0
-            for number, target in enumerate(targets):
-                stop = start + train.widths[target]
-                weights_UZ, own_zu = weights[start:stop], zu[:, start:stop]
-                start = stop
-                if test is None:
-                    explained = (weights_UZ.T * own_zu).sum() + value * (weights_UZ**2).sum()
-                    r2 = float(explained / np.trace(train.covariance([target])))
-                else:
-                    r2 = tests[number].r2(weights_UZ, every_Z)
-                validated = 0.0  # of one ridge there is nothing to choose
-                if validations:
-                    validated = validations[number].r2(weights_UZ, every_Z)
-                best = scored.get((target, column))
-                if best is None or validated >= best.validated:
-                    scored[target, column] = _Value(r2, validated, value)
+    scored = {
+        (target, basis): _Values(train, target, [basis], ridges, test).value([basis])
+        for target in names
+        for basis in names
+        if basis != target
+    }
     of_pairs = [[scored.get((row, column)) for column in names] for row in names]
     return Pairwise(
         names,

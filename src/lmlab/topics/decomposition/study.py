@@ -24,7 +24,7 @@ from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.progress import Bar, say
 from lmlab.run_folders.journal import read_journal
-from lmlab.studies.corpora import Corpus, corpus_labels, open_corpus
+from lmlab.studies.corpora import Corpus, open_corpus
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
 from lmlab.studies.run_requests import text_run
@@ -110,12 +110,7 @@ def run_decomposition(
     """
     keep_freed_memory()
     corpus = open_corpus(
-        config.corpus,
-        label=corpus_labels([config.corpus])[0],
-        lab=config.lab,
-        tokenizer="bpe",
-        vocabulary=config.vocabulary,
-        tokens=config.tokens,
+        config.corpus, lab=config.lab, vocabulary=config.vocabulary, tokens=config.tokens
     )
     zoo = members(config)
     requests = {m.label: request(config, corpus.store, m) for m in zoo}

@@ -6,6 +6,7 @@ from itertools import combinations
 
 from lmlab.numerics.random_effects import Interval
 from lmlab.pages.page import Table
+from lmlab.pages.text import fixed
 from lmlab.pages.wording import bounds_text, copies_of, with_interval
 from lmlab.topics.decomposition.mapping import AppliedMapping
 from lmlab.topics.decomposition.of_models import Embeddings, ModelsDecomposition
@@ -22,7 +23,7 @@ def interval_text(interval: Interval) -> str:
 
 def r2_text(value: float | None) -> str:
     """An R2 with three decimals and a true minus sign."""
-    return "–" if value is None else f"{value:.3f}".replace("-", "−")
+    return fixed(value, 3, none="–")
 
 
 def copies_text(result: ModelsDecomposition) -> str:

@@ -21,7 +21,7 @@ Shapes: N contexts, K edited tokens, D width.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from lmlab.errors import UserError
 
 Method = Literal["minimum_norm", "sparse", "whitened", "complement", "bias"]
-METHODS: tuple[Method, ...] = ("minimum_norm", "sparse", "whitened", "complement", "bias")
+METHODS: tuple[Method, ...] = get_args(Method)
 Array = NDArray[np.float64]
 
 _SPARSE_LIMIT = 2.0  # standard deviations of a dimension

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.stats import gmean
 
 from lmlab.numerics import random_effects
 from lmlab.numerics.frequency import UNSEEN
@@ -164,13 +165,9 @@ def steered(
     return dict(sorted(realised.items()))
 
 
-def geometric(values: Sequence[float]) -> float:
-    return math.exp(float(np.mean(np.log(values))))
-
-
 def steered_words(rows: Sequence[SteeredToken]) -> str:
     realised = steered(rows, "minimum_norm", False, "estimation")
-    said = ", ".join(f"{geometric(v):.2f} for {factor:g}" for factor, v in realised.items())
+    said = ", ".join(f"{gmean(v):.2f} for {factor:g}" for factor, v in realised.items())
     return f"Minimum-norm edits as the encoding predicts them scale a token by {said} (mean)."
 
 
@@ -182,7 +179,7 @@ def single_tokens_figure(label: str, rows: Sequence[SteeredToken]) -> Figure:
         if realised := steered(rows, method, solved, "in domain"):
             series.append(
                 Series(
-                    name, list(realised), [geometric(v) for v in realised.values()],
+                    name, list(realised), [float(gmean(v)) for v in realised.values()],
                     [min(v) for v in realised.values()], [max(v) for v in realised.values()],
                     colour=colour,
                 )

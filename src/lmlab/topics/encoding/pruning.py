@@ -27,7 +27,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ from lmlab.progress import track
 from lmlab.topics.encoding.encoding import Encoding
 
 Way = Literal["encoding", "variance", "hidden", "svd", "random"]
-WAYS: tuple[Way, ...] = ("encoding", "variance", "hidden", "svd", "random")
+WAYS: tuple[Way, ...] = get_args(Way)
 Replacement = Literal["zero", "mean"]
 Array = NDArray[np.float64]
 

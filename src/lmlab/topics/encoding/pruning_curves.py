@@ -128,14 +128,13 @@ class ChosenHead:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of the old and the new form over rounds that alternate; and their ratio."""
+    """How many times as fast the new form is: seconds of the old one over those of the new, median
+    over rounds that alternate."""
 
     head_ratio: float
-    """Old over new, median over rounds: of the head alone."""
+    """Of the head alone."""
     forward_ratio: float
     """Of the whole model: of its body, which is the same, and a head."""
-    head_range: tuple[float, float]
-    forward_range: tuple[float, float]
     positions: int
     head_multiplications: float
     """New over old, per position."""
@@ -359,8 +358,6 @@ def measure_speed(lm: LanguageModel, narrow: Any, weights: NarrowWeights) -> Spe
     return Speed(
         head_ratio=statistics.median(ratios["head"]),
         forward_ratio=statistics.median(ratios["forward"]),
-        head_range=(min(ratios["head"]), max(ratios["head"])),
-        forward_range=(min(ratios["forward"]), max(ratios["forward"])),
         positions=ids_BT.numel(),
         head_multiplications=(kept * vocabulary + extra) / (width * vocabulary),
     )

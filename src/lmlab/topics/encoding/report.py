@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from scipy.stats import gmean
+
 from lmlab.config import to_mapping
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
@@ -26,7 +28,6 @@ from lmlab.topics.encoding.figures import (
     edits_figures,
     encoding_figures,
     film_figure,
-    geometric,
     pruning_figures,
     single_tokens_figure,
     steered,
@@ -325,9 +326,7 @@ def _steering_table(models: Sequence[AnalysedModel]) -> Table:
             row = [model.label, name]
             for factor in factors:
                 got = realised.get(factor)
-                row.append(
-                    f"{geometric(got):.2f} ({min(got):.2f}–{max(got):.2f})" if got else "none"
-                )
+                row.append(f"{gmean(got):.2f} ({min(got):.2f}–{max(got):.2f})" if got else "none")
             kl = [
                 r.kl
                 for r in model.steering

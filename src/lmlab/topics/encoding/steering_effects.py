@@ -69,7 +69,6 @@ class TokenEffect:
     token: int
     text: str
     requested: float
-    mean_before: float
     realised: Interval
 
 
@@ -88,8 +87,6 @@ class Effect:
     """Mean Jensen-Shannon divergence, nats."""
     nats: Interval
     """Change of the nats per token of the text; perplexity changes by its exponential."""
-    norm: float
-    """Largest norm of what is added to a row; 0 for a bias."""
     dimensions: int
     """Most dimensions of a row that change."""
 
@@ -118,7 +115,6 @@ def effect(text: Text, steering: Steering, lm: LanguageModel) -> Effect:
     def mean(values_N: Array) -> Interval:
         return text.clusters.ratio(values_N, np.ones(len(values_N)))
 
-    delta_KD = steering.delta_KD
     return Effect(
         method=steering.method,
         solved=steering.solved,
@@ -128,7 +124,6 @@ def effect(text: Text, steering: Steering, lm: LanguageModel) -> Effect:
                 token,
                 lm.tokenizer.token(token),
                 factor,
-                float(p_NK[:, k].mean()),
                 positive_ratio_interval(
                     *(units.sums(v_NK[:, k])[0] for v_NK in (new_NK, p_NK)),
                     documents=text.clusters.documents,
@@ -139,8 +134,7 @@ def effect(text: Text, steering: Steering, lm: LanguageModel) -> Effect:
         kl=within(mean(log_ratio_N - (p_NK * shift_NK).sum(1)), 0, math.inf),
         js=within(mean(jensen_shannon(log_p_NK, log_new_NK, log_ratio_N)), 0, math.log(2)),
         nats=mean(log_ratio_N - own_N),
-        norm=float(np.linalg.norm(delta_KD, axis=1).max(initial=0)),
-        dimensions=int((delta_KD != 0).sum(1).max(initial=0)),
+        dimensions=int((steering.delta_KD != 0).sum(1).max(initial=0)),
     )
 
 

@@ -25,7 +25,7 @@ from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.progress import Bar, say
-from lmlab.studies.corpora import corpus_labels, open_corpus
+from lmlab.studies.corpora import open_corpus
 from lmlab.studies.kept import kept
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
@@ -81,14 +81,11 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
     Writes `results.json` and `report.html` to `config.out`. A `worker` shares it with others
     (`studies.parts`).
     """
-    label = corpus_labels([config.corpus])[0]
-    stores = {
-        v: open_corpus(
-            config.corpus, label=label, lab=config.lab, tokenizer="bpe", vocabulary=v,
-            tokens=config.tokens,
-        ).store
+    corpora = {
+        v: open_corpus(config.corpus, lab=config.lab, vocabulary=v, tokens=config.tokens)
         for v in config.vocabularies
-    }  # fmt: skip
+    }
+    stores = {v: corpus.store for v, corpus in corpora.items()}
     work = sum(
         planned_tokens(_request(config, store, name))
         for store in stores.values()
@@ -108,7 +105,7 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
     def result(models: dict[tuple[int, str], list[AnalysedModel]]) -> EncodingStudy:
         return EncodingStudy(
             title="How output embeddings hold token probability",
-            corpus=label,
+            corpus=corpora[config.vocabularies[0]].label,
             config=config,
             parts=tuple(
                 OneVocabulary(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from lmlab.data.labelled_store import LabelledSplit, read_labels
 from lmlab.data.splits import TEST
@@ -24,10 +23,8 @@ from lmlab.run_folders.checkpoint import read_json_file, usable_checkpoint
 _BATCH = 64
 
 
-def reported_outputs(
-    path: Path, store: TokenStore, *, split: str = TEST, device: str = "cpu"
-) -> np.ndarray:
-    """A classifier's outputs (N, C) float64 for the texts of a labelled store's split, in float32.
+def reported_outputs(path: Path, store: TokenStore) -> np.ndarray:
+    """A classifier's outputs (N, C) float64 for the reported texts of a labelled store, in float32.
 
     `path` is a run folder or a checkpoint. Raises `UserError` where it is no classifier of lmlab,
     is damaged, or has another tokenizer than the store.
@@ -41,6 +38,5 @@ def reported_outputs(
     if not isinstance(objective.criterion, LabelCriterion):
         raise UserError(f"{path} is a language model, not a classifier")
     model = load_classifier(str(folder), fresh=None)
-    torch.nn.Module.to(model, device)
-    texts = LabelledSplit(store.split(split), read_labels(store).by_split[split])
+    texts = LabelledSplit(store.split(TEST), read_labels(store).by_split[TEST])
     return outputs_for(objective, Backbone(model), texts, batch=_BATCH)

@@ -13,7 +13,7 @@ from lmlab.numerics.geometry import Cloud
 from lmlab.pages.figures import Series, line_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
-from lmlab.pages.text import number
+from lmlab.pages.text import fixed, number
 from lmlab.pages.wording import amount_of_text, bounds_text, capital, signed
 from lmlab.topics.geometry.geometry import Geometry, Norms
 
@@ -66,24 +66,19 @@ def _embedding_name(result: Geometry) -> str:
 
 
 def _named(result: Geometry) -> list[tuple[str, Cloud]]:
-    """The layers with their names, in order."""
-    shown: dict[str, str] = {
-        "embeddings": "input of block 1"
-    }  # the embedding itself is another row of the table
-    layers = result.layers
-    return [(shown.get(name, name), cloud) for name, cloud in layers.items()]
+    """The layers with their names, in order; the embedding itself is another row of the table."""
+    return [
+        ("input of block 1" if name == "embeddings" else name, cloud)
+        for name, cloud in result.layers.items()
+    ]
 
 
 def _rank(cloud: Cloud) -> str:
-    return _number(cloud.centred.effective_rank, 1)
+    return fixed(cloud.centred.effective_rank, 1)
 
 
 def _cosine(cloud: Cloud) -> str:
-    return _number(cloud.mean_cosine, 3)
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "none" if value is None else f"{value:,.{digits}f}".replace("-", "−")
+    return fixed(cloud.mean_cosine, 3)
 
 
 def _cloud_table(result: Geometry) -> Table:
@@ -125,61 +120,65 @@ def _layer_figures(result: Geometry) -> list[Figure]:
         f"0: {layers[0][0]}; {len(layers) - 1}: {layers[-1][0]}, what the head reads; between them "
         "the output of each block."
     )
-    ranks = [
-        _layer_series(f"about {'zero' if form == 'uncentred' else 'the mean'}", colour, [
-            getattr(cloud, form).effective_rank for _, cloud in layers
-        ])
-        for colour, form in enumerate(("centred", "uncentred"))
-    ]  # fmt: skip
-    cosines = _layer_series("", 0, [cloud.mean_cosine for _, cloud in layers])
-    figures = []
-    if ranks := [series for series in ranks if series is not None]:
-        figures.append(
+
+    def drawn(
+        what: str,
+        digits: int,
+        curves: dict[str, list[float | None]],
+        caption: str,
+        *,
+        y_label: str,
+        alt: str,
+    ) -> list[Figure]:
+        series = [
+            Series(label, *zip(*points, strict=True), colour=colour)
+            for colour, (label, values) in enumerate(curves.items())
+            if (points := [(i, v) for i, v in enumerate(values) if v is not None])
+        ]
+        if not series:
+            return []
+        values = next(iter(curves.values()))
+        return [
             line_plot(
-                ranks,
+                series,
                 x_label="layer, in the order of computation",
-                y_label="effective rank",
-                finding=_course(
-                    "The effective rank about the mean",
-                    [(name, cloud.centred.effective_rank) for name, cloud in layers],
-                    1,
-                ),
-                alt="Effective rank of the hidden states of each layer, centred and uncentred.",
-                caption=f"{where} The most there could be: {layers[-1][1].dimensions:,}.",
+                finding=_course(what, [name for name, _ in layers], values, digits),
+                y_label=y_label,
+                alt=alt,
+                caption=caption,
             )
-        )
-    if cosines is not None:
-        figures.append(
-            line_plot(
-                [cosines],
-                x_label="layer, in the order of computation",
-                y_label="mean cosine of two states",
-                finding=_course(
-                    "The mean cosine",
-                    [(name, cloud.mean_cosine) for name, cloud in layers],
-                    3,
-                ),
-                alt="Mean cosine of the hidden states of each layer.",
-                caption=where,
-            )
-        )
-    return figures
+        ]
+
+    return [
+        *drawn(
+            "The effective rank about the mean",
+            1,
+            {
+                "about the mean": [cloud.centred.effective_rank for _, cloud in layers],
+                "about zero": [cloud.uncentred.effective_rank for _, cloud in layers],
+            },
+            f"{where} The most there could be: {layers[-1][1].dimensions:,}.",
+            y_label="effective rank",
+            alt="Effective rank of the hidden states of each layer, centred and uncentred.",
+        ),
+        *drawn(
+            "The mean cosine",
+            3,
+            {"": [cloud.mean_cosine for _, cloud in layers]},
+            where,
+            y_label="mean cosine of two states",
+            alt="Mean cosine of the hidden states of each layer.",
+        ),
+    ]
 
 
-def _layer_series(label: str, colour: int, values: Sequence[float | None]) -> Series | None:
-    points = [(i, v) for i, v in enumerate(values) if v is not None]
-    if not points:
-        return None
-    return Series(label, [i for i, _ in points], [v for _, v in points], colour=colour)
-
-
-def _course(what: str, values: Sequence[tuple[str, float | None]], digits: int) -> str:
+def _course(what: str, names: Sequence[str], values: Sequence[float | None], digits: int) -> str:
     """Where it is lowest and highest, and where it ends."""
-    known = [(value, name) for name, value in values if value is not None]
+    known = [(v, name) for name, v in zip(names, values, strict=True) if v is not None]
     (low, lowest), (high, highest) = min(known), max(known)
     return (
-        f"{what} is lowest at {lowest} ({_number(low, digits)}), highest at {highest} "
-        f"({_number(high, digits)}), and {_number(known[-1][0], digits)} where the head reads."
+        f"{what} is lowest at {lowest} ({fixed(low, digits)}), highest at {highest} "
+        f"({fixed(high, digits)}), and {fixed(known[-1][0], digits)} where the head reads."
     )
 
 

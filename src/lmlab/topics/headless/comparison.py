@@ -62,8 +62,6 @@ class VocabularyResult:
     text_note: str
     """What must be said of the held-out text; empty otherwise."""
     training_tokens_available: int
-    unigram_entropy: float
-    """Nats per token."""
     step_times: StepTimes
     weights: dict[str, int]
     """Of each arm's model."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import entropy
 
 from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
@@ -41,13 +42,13 @@ class Curve:
 
 
 def curve(
-    run: TrainedRun, form: tuple[str, bool, int], seconds_per_step: float, entropy: float
+    run: TrainedRun, form: tuple[str, bool, int], seconds_per_step: float, unigram_nats: float
 ) -> Curve:
-    """The curve of a run, whose arm, length and seed are its `form`, from its journal; `entropy` is
-    that of the unigram distribution."""
+    """The curve of a run, whose arm, length and seed are its `form`, from its journal;
+    `unigram_nats` is the entropy of the unigram distribution."""
     journal = read_journal(run.path / "journal.jsonl")
     measured = [record for record in journal if "validation_nats_per_token" in record]
-    equivalent = equivalent_nats(journal, entropy) if form[0] == HEADLESS else []
+    equivalent = equivalent_nats(journal, unigram_nats) if form[0] == HEADLESS else []
     return Curve(
         *form,
         run.name,
@@ -61,12 +62,12 @@ def curve(
 
 def unigram_entropy(store: TokenStore) -> float:
     """Entropy of the training split's token distribution, in nats."""
-    counts_V = token_counts(store.split(TRAIN), store.vocabulary).astype(np.float64)
-    share_V = counts_V[counts_V > 0] / counts_V.sum()
-    return float(-(share_V * np.log(share_V)).sum())
+    return float(entropy(token_counts(store.split(TRAIN), store.vocabulary)))
 
 
-def equivalent_nats(journal: Sequence[dict[str, Any]], entropy: float) -> list[tuple[int, float]]:
+def equivalent_nats(
+    journal: Sequence[dict[str, Any]], unigram_nats: float
+) -> list[tuple[int, float]]:
     """What the training loss of a headless run says of cross-entropy: tokens, nats per token.
 
     H(unigram) + loss - log K, K the negatives of a step (papers' headless perplexity estimate:
@@ -76,7 +77,7 @@ def equivalent_nats(journal: Sequence[dict[str, Any]], entropy: float) -> list[t
     gain_T = np.array([r["loss"] - math.log(r["targets_per_micro_batch"]) for r in journal])
     blocks = np.array_split(np.arange(len(journal)), max(1, min(_POINTS, len(journal))))
     return [
-        (journal[block[-1]]["tokens"], entropy + float(gain_T[block].mean()))
+        (journal[block[-1]]["tokens"], unigram_nats + float(gain_T[block].mean()))
         for block in blocks
         if len(block)
     ]

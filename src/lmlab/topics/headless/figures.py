@@ -9,6 +9,7 @@ import numpy as np
 
 from lmlab.pages.figures import Interval, Series, forest_plot, line_plot
 from lmlab.pages.page import Figure
+from lmlab.pages.text import fixed
 from lmlab.pages.theme import SERIES_COLOURS
 from lmlab.topics.headless.arms import ARMS, HEADLESS, REFERENCE
 from lmlab.topics.headless.comparison import TaskResult, VocabularyResult
@@ -220,8 +221,8 @@ def rank_figure(part: VocabularyResult) -> Figure:
     for colour, arm in enumerate((HEADLESS, REFERENCE)):
         geometry = part.geometry[arm]
         ranks = [cloud.centred.effective_rank for cloud in geometry.layers.values()]
-        states[arm] = _rank(ranks[-1])
-        embeddings[arm] = _rank(geometry.input_embedding.centred.effective_rank)
+        states[arm] = fixed(ranks[-1], 1)
+        embeddings[arm] = fixed(geometry.input_embedding.centred.effective_rank, 1)
         points = [(layer, rank) for layer, rank in enumerate(ranks) if rank is not None]
         label, dashed = ARMS[arm].label, arm == REFERENCE
         if points:
@@ -237,10 +238,6 @@ def rank_figure(part: VocabularyResult) -> Figure:
         caption="First seed of each. Effective rank: exp of the entropy of the singular values' "
         "shares, about the mean.",
     )
-
-
-def _rank(value: float | None) -> str:
-    return "none" if value is None else f"{value:.1f}"
 
 
 def _per_cent(nats: float) -> float:

@@ -112,15 +112,10 @@ def _tasks(config: HeadlessStudyConfig) -> list[Task]:
 def _open(
     config: HeadlessStudyConfig, vocabulary: int, rows: list[Row], tasks: list[Task]
 ) -> _Vocabulary:
-    corpus = open_corpus(
-        config.corpus,
-        label=corpus_labels([config.corpus])[0],
-        lab=config.lab,
-        tokenizer="bpe",
-        vocabulary=vocabulary,
-        tokens=config.tokens,
-    )
-    return _Vocabulary(config, corpus.store, step_times(config, corpus.store), rows, tasks)
+    store = open_corpus(
+        config.corpus, lab=config.lab, vocabulary=vocabulary, tokens=config.tokens
+    ).store
+    return _Vocabulary(config, store, step_times(config, store), rows, tasks)
 
 
 @dataclass(frozen=True)
@@ -247,7 +242,6 @@ class _Vocabulary:
             store=store.fingerprint[:12],
             text_note=store.split(config.split).text_note,
             training_tokens_available=store.split("train").tokens,
-            unigram_entropy=entropy,
             step_times=self.times,
             weights={arm: trained_weights(runs[arm, False, 0].run) for arm in config.arms},
             rates={arm: tried_rates(config, store, arm) for arm in several},

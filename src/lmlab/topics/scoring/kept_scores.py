@@ -10,8 +10,7 @@ from lmlab.data.windows import evaluation_windows
 from lmlab.lm.calibrated_head import Head, open_with_head
 from lmlab.progress import Bar
 from lmlab.studies.kept import kept_arrays
-from lmlab.topics.scoring.score import Score, score, scored_bytes
-from lmlab.topics.scoring.window_sources import window_sources
+from lmlab.topics.scoring.score import Score, score, scored_bytes, window_sources
 from lmlab.training.loop import TrainedRun
 
 _ARRAYS = ("nats_Mb", "tokens_M", "repeated_nats_M", "repeated_M")

@@ -9,9 +9,10 @@ Notable:
 - The interval is over text (documents), for this one model.
 - Bits per byte are of another text where the tokenizer loses some (<unk>, small letters): then
   `loss_note` says how much.
-- Where the store knows its sources (languages), each has its own score (`by_source`).
+- Where the store knows its sources (languages), each has its own score (`by_source`): a window, and
+  so a cluster, lies in one document and so in one source.
 
-Shapes: M windows, b bins of positions.
+Shapes: M windows, b bins of positions, C sources.
 """
 
 from __future__ import annotations
@@ -34,7 +35,17 @@ from lmlab.objectives.evaluate import (
 )
 from lmlab.progress import Bar, track
 from lmlab.results import Result
-from lmlab.topics.scoring.window_sources import WindowSources, window_sources
+
+
+@dataclass(frozen=True)
+class WindowSources:
+    """Which source each window of a score is of, and what a source holds in the whole split."""
+
+    name_C: tuple[str, ...]
+    tokens_C: tuple[int, ...]
+    """End-of-text left out, as they are scored."""
+    text_bytes_C: tuple[int, ...]
+    source_M: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -201,3 +212,21 @@ def scored_bytes(source: Split, tokens_M: np.ndarray) -> int | None:
     """UTF-8 bytes of the scored text; None unless every token of the split was scored."""
     everything = int(tokens_M.sum()) == int(source.documents_M3[:, 1].sum())
     return source.text_bytes if everything else None
+
+
+def window_sources(split: Split, start_M: np.ndarray) -> WindowSources | None:
+    """The sources of windows that start there; None where the store does not know its sources."""
+    if not split.sources:
+        return None
+    tables = [
+        split.documents_M3[part.first_document : part.first_document + part.documents]
+        for part in split.sources
+    ]
+    # Of an empty source and the next, which start at the same token, this takes the last
+    starts_C = [part.first_token for part in split.sources]
+    return WindowSources(
+        name_C=tuple(part.name for part in split.sources),
+        tokens_C=tuple(int(table[:, 1].sum()) for table in tables),
+        text_bytes_C=tuple(int(table[:, 2].sum()) for table in tables),
+        source_M=np.searchsorted(starts_C, start_M, side="right") - 1,
+    )
