@@ -114,7 +114,7 @@ def test_a_headless_study_gives_the_seeds_of_its_paired_differences(tmp_path):
         if row.key in nats
     )
     part = VocabularyResult(
-        300, "store", "", training_tokens_available=10, unigram_entropy=5.0,
+        300, "store", "", training_tokens_available=10,
         step_times=StepTimes({}), weights={}, rates={}, tokens_scored=10, repeated_share=0.5,
         documents=9, clusters=9, cluster_unit="documents", rows=rows, curves=(), tasks=(),
         geometry={},

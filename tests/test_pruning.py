@@ -23,7 +23,7 @@ from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.topics.encoding import token_probability
 from lmlab.topics.encoding.encoding import fit_encoding
-from lmlab.topics.encoding.of_model import output_head
+from lmlab.topics.encoding.of_model import Head, output_head
 from lmlab.topics.encoding.pruning import (
     WAYS,
     Point,
@@ -106,7 +106,7 @@ def test_removed_terms_in_memory_and_in_the_smaller_model(lm, way, replace):
     hidden_ND = states.reshape(-1, WIDTH)
     embedding_VD = output_head(lm).embedding_VD
     order = order_of(lm, way, hidden_ND)
-    weights = narrowed(order, 3, embedding_VD, None, hidden_ND.mean(0), replace)
+    weights = narrowed(Removal(order, 3, replace), output_head(lm), hidden_ND.mean(0))
     gone_DR = order.basis_DD[:, :3]
     removed = (states - hidden_ND.mean(0) * (replace == "mean")) @ gone_DR @ gone_DR.T
     expected = logits - removed @ embedding_VD.T
@@ -152,9 +152,10 @@ def test_metrics_are_those_of_both_distributions(way):
     offset_V, targets_N = rng.normal(size=30), rng.integers(0, 30, 40)
     alpha_V = rng.dirichlet(np.ones(30))
     order = removal_order(way, fit_encoding(embedding_VD, alpha_V), embedding_VD, hidden_ND)
-    weights = narrowed(order, 2, embedding_VD, offset_V, hidden_ND.mean(0), "mean")
+    head = Head(embedding_VD, offset_V, False)
+    weights = narrowed(Removal(order, 2, "mean"), head, hidden_ND.mean(0))
     points = compare_heads(
-        hidden_ND, targets_N, Clusters(np.arange(40) % 8), embedding_VD, offset_V,
+        hidden_ND, targets_N, Clusters(np.arange(40) % 8), head,
         [Removal(order, 2, "mean"), Removal(order, 0, "zero")], hidden_ND.mean(0),
     )  # fmt: skip
 
@@ -276,7 +277,7 @@ def test_a_tied_model_is_not_enlarged_unasked(small_store, tmp_path, capsys, mon
 def test_parameters_are_those_of_the_written_model(lm, way):
     head = output_head(lm)
     order = order_of(lm, way, np.random.default_rng(0).normal(size=(20, WIDTH)))
-    weights = narrowed(order, 2, head.embedding_VD, head.offset_V, np.zeros(WIDTH), "zero")
+    weights = narrowed(Removal(order, 2, "zero"), head, np.zeros(WIDTH))
     made = pruned_parameters(lm, 0.25, way=way)
     assert made.before == sum(p.numel() for p in lm.model.parameters())
     assert made.after == sum(p.numel() for p in narrow_model(lm, weights).parameters())
@@ -299,9 +300,8 @@ def test_narrowed_heads_are_not_kept():
     ]
     tracemalloc.start()
     compare_heads(
-        hidden_ND, np.zeros(16, dtype=np.int64), Clusters(np.arange(16)), embedding_VD, None,
-        removals,
-        hidden_ND.mean(0),
+        hidden_ND, np.zeros(16, dtype=np.int64), Clusters(np.arange(16)),
+        Head(embedding_VD, None, False), removals, hidden_ND.mean(0),
     )  # fmt: skip
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -344,6 +344,6 @@ def test_what_cannot_be_pruned(lm, small_store, capsys):
     lm.model.config.model_type = "unheard_of"
     head = output_head(lm)
     order = order_of(lm, "random", np.ones((4, WIDTH)))
-    weights = narrowed(order, 2, head.embedding_VD, None, np.zeros(WIDTH), "zero")
+    weights = narrowed(Removal(order, 2, "zero"), head, np.zeros(WIDTH))
     with pytest.raises(UserError, match="'unheard_of' cannot be written"):
         narrow_model(lm, weights)

@@ -84,7 +84,7 @@ def embed(
     chunks: Sequence[int] | None = None,
     bar: Bar | None = None,
 ) -> Iterator[np.ndarray]:
-    """Rows (N, D) float32 of a chunk of `CHUNK` pieces after the other, in their order.
+    """Rows (N, D) float32, one chunk of `CHUNK` pieces after the other, in their order.
 
     `chunks` are the numbers of those that are wanted (default: all). `bar` counts positions.
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from scipy.cluster.hierarchy import linkage
@@ -63,6 +64,7 @@ from lmlab.topics.decomposition.shares import (
 )
 from lmlab.topics.decomposition.similarity import Similarity, SimilarityRows, similarity
 
+K = TypeVar("K")
 SPLITS = ("train", "validation", "test")
 VIEWS = "lmlab.topics.decomposition.report"
 
@@ -192,7 +194,7 @@ class Embeddings(Result, kind="embed", views=VIEWS):
 
 
 def embeddings(config: EmbedConfig, *, device: str) -> Embeddings:
-    """What `lmlab embed` is asked for. Raises `UserError` as `embed_models`."""
+    """The rows that `config` asks for. Raises `UserError` as `embed_models`."""
     embedded = embed_models(
         labels(config.models),
         TokenStore(config.store),
@@ -234,7 +236,7 @@ class TargetDecomposition:
 
 @dataclass(frozen=True)
 class ModelsDecomposition(Result, kind="decompose", views=VIEWS):
-    """What one pass over a text tells of a target, or of every model of a set."""
+    """How much of a target, or of every model of a set, is a linear function of the others."""
 
     text: str
     """Where the text is from."""
@@ -269,7 +271,7 @@ class ModelsDecomposition(Result, kind="decompose", views=VIEWS):
 def decompose_models(
     config: DecomposeConfig, *, device: str
 ) -> tuple[ModelsDecomposition, dict[str, Decomposition]]:
-    """What `lmlab decompose` is asked for, and the fits with their weights, by target.
+    """The decomposition that `config` asks for, and the fits with their weights, by target.
 
     Raises `UserError` as `embed_models` and `decompose_embedded`.
     """
@@ -336,7 +338,7 @@ def decompose_embedded(
         chosen = {t: paths[t].ridge if ridge is None else ridge for t in targets}
         own = {t: Ridges(ridges, validation, start=chosen[t] or None) for t in targets}
         fits = _fits(train, test, chosen, basis)
-        sums = _document_sums(fits, embedded["test"])
+        sums = document_sums(fits, embedded["test"])
         nulls = _nulls(embedded, chosen, basis)
         bar.advance(3, f"next: {targets[0]} from fewer models")
         results: dict[str, TargetDecomposition] = {}
@@ -424,14 +426,13 @@ def _fits(
     return {t: all_fits[r][t] for t, r in ridges.items()}
 
 
-def _document_sums(
-    fits: Mapping[str, Decomposition], embedded: Embedded
-) -> dict[str, DocumentSums]:
+def document_sums(fits: Mapping[K, Decomposition], embedded: Embedded) -> dict[K, DocumentSums]:
+    """Sums of every fit over the documents of `embedded`, from one pass over its rows."""
     documents = embedded.clusters.documents
     sums = {target: DocumentSums(fit, documents=documents) for target, fit in fits.items()}
     for rows, unit_N in embedded.units():
-        for document_sums in sums.values():
-            document_sums.update(rows, unit_N)
+        for of_fit in sums.values():
+            of_fit.update(rows, unit_N)
     return sums
 
 

@@ -71,7 +71,7 @@ class Similarity:
 
 
 class SimilarityRows:
-    """Of the rows behind a scatter, what similarities need beside it; filled by `update`."""
+    """What similarities need of the rows behind a scatter, beside it; filled by `update`."""
 
     def __init__(self, scatter: Scatter) -> None:
         self.scatter = scatter

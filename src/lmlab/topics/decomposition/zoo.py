@@ -21,7 +21,7 @@ from lmlab.numerics.scatter import Scatter
 from lmlab.results import Result
 from lmlab.topics.decomposition.decomposition import decompose
 from lmlab.topics.decomposition.intervals import DocumentSums, r2_difference, r2_interval
-from lmlab.topics.decomposition.of_models import VIEWS, Embedded, ModelsDecomposition
+from lmlab.topics.decomposition.of_models import VIEWS, Embedded, ModelsDecomposition, document_sums
 from lmlab.topics.decomposition.options import Arm, DecompositionStudyConfig
 from lmlab.topics.decomposition.shares import Pairwise
 
@@ -148,20 +148,13 @@ def kinds_of_pairs(
 def _pair_sums(embedded: Mapping[str, Embedded], pairs: Pairwise) -> dict[Pair, DocumentSums]:
     """Sums over test documents of every model regressed on every other alone."""
     train = reduce(Scatter.merge, embedded["train"].scatter())
-    documents = embedded["test"].clusters.documents
-    sums = {
-        (target, basis): DocumentSums(
-            decompose(train, target, [basis], ridge=pairs.ridge(target, basis)),
-            documents=documents,
-        )
+    fits = {
+        (target, basis): decompose(train, target, [basis], ridge=pairs.ridge(target, basis))
         for target in train.names
         for basis in train.names
         if basis != target
     }
-    for rows, unit_N in embedded["test"].units():
-        for document_sums in sums.values():
-            document_sums.update(rows, unit_N)
-    return sums
+    return document_sums(fits, embedded["test"])
 
 
 def _by_kind(
@@ -169,10 +162,10 @@ def _by_kind(
 ) -> dict[str, list[DocumentSums]]:
     """Pairs gathered by `kind_of(target, basis)`; those of kind None are left out."""
     kinds: dict[str, list[DocumentSums]] = {}
-    for (target, basis), document_sums in sums.items():
+    for (target, basis), of_pair in sums.items():
         kind = kind_of(target, basis)
         if kind is not None:
-            kinds.setdefault(kind, []).append(document_sums)
+            kinds.setdefault(kind, []).append(of_pair)
     return kinds
 
 

@@ -121,7 +121,7 @@ class FrequencySample:
 
 @dataclass(frozen=True)
 class Dynamics(Result, kind="dynamics", views=VIEWS):
-    """What `Watch.result` gives."""
+    """The output embedding of a model over the checkpoints of its training."""
 
     model: str
     store: str
@@ -151,7 +151,7 @@ class Dynamics(Result, kind="dynamics", views=VIEWS):
 
 
 class Watch:
-    """Looks at checkpoints as they come; what was looked at is kept, not looked at again."""
+    """Measures checkpoints as they come, each once."""
 
     def __init__(
         self,
@@ -228,7 +228,7 @@ class Watch:
         )  # fmt: skip
 
     def result(self, model: str) -> Dynamics:
-        """All that was looked at, by step. `UserError` before two different checkpoints were."""
+        """The result over all checkpoints so far. `UserError` for fewer than two different ones."""
         seen = sorted(self._seen.values(), key=lambda s: s.snapshot.step)
         if len(seen) < 2:
             raise UserError(

@@ -51,9 +51,14 @@ class Head:
     offset_V: NDArray[np.float64] | None
     capped: bool
 
+    @property
+    def bias_V(self) -> NDArray[np.float64]:
+        """The bias; zeros without one."""
+        return np.zeros(len(self.embedding_VD)) if self.offset_V is None else self.offset_V
+
 
 def output_head(lm: LanguageModel) -> Head:
-    """`UserError` for a head whose output embedding is not known (`models.logits`)."""
+    """`UserError` for a head whose output embedding is not known (`Backbone.head`)."""
     head = lm.backbone.head
     bias = head.bias_V
     return Head(
@@ -89,7 +94,7 @@ class TokenSample:
 
 @dataclass(frozen=True)
 class EncodingResult(Result, kind="encode", views=VIEWS):
-    """What `encode` measures."""
+    """How a model's output embedding encodes the mean probability of its tokens on a split."""
 
     model: str
     order: str
@@ -128,7 +133,7 @@ def measure(
     max_windows: int | None = 256,
     ridge: float = 0.0,
 ) -> Measured:
-    """The regression of `encode`, without what it is compared with.
+    """The regression of -log mean probability on the output embedding, on a split of a store.
 
     Raises `UserError` as `token_probability.choose_windows` and `models.backbone.Backbone.head`.
     """

@@ -40,6 +40,7 @@ from lmlab.numerics.log_sum_exp import log_sum_exp
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.progress import track
 from lmlab.topics.encoding.encoding import Encoding
+from lmlab.topics.encoding.of_model import Head
 
 Way = Literal["encoding", "variance", "hidden", "svd", "random"]
 WAYS: tuple[Way, ...] = get_args(Way)
@@ -121,32 +122,24 @@ def singular_order(embedding_VD: Array) -> Order:
     return Order("svd", np.linalg.eigh(embedding_VD.T @ embedding_VD)[1], None)
 
 
-def narrowed(
-    order: Order,
-    removed: int,
-    embedding_VD: Array,
-    offset_V: Array | None,
-    mean_hidden_D: Array,
-    replace: Replacement,
-) -> NarrowWeights:
-    """The head without the first `removed` directions of `order`."""
+def narrowed(removal: Removal, head: Head, mean_hidden_D: Array) -> NarrowWeights:
+    """The head without the first directions of an order."""
+    order, removed = removal.order, removal.removed
     kept_DE = order.basis_DD[:, removed:]
-    bias_V = _constant(Removal(order, removed, replace), embedding_VD, offset_V, mean_hidden_D)
+    bias_V = _constant(removal, head, mean_hidden_D)
     if order.axes_D is None:
-        return NarrowWeights(removed, None, kept_DE, embedding_VD @ kept_DE, bias_V)
+        return NarrowWeights(removed, None, kept_DE, head.embedding_VD @ kept_DE, bias_V)
     axes = np.sort(order.axes_D[removed:])
     basis_DE = np.eye(len(order.axes_D))[:, axes]
-    return NarrowWeights(removed, axes, basis_DE, embedding_VD[:, axes], bias_V)
+    return NarrowWeights(removed, axes, basis_DE, head.embedding_VD[:, axes], bias_V)
 
 
-def _constant(
-    removal: Removal, embedding_VD: Array, offset_V: Array | None, mean_hidden_D: Array
-) -> Array:
-    """The bias (V,) of the head: its own, and the mean of what was removed."""
-    bias_V = np.zeros(len(embedding_VD)) if offset_V is None else offset_V.copy()
+def _constant(removal: Removal, head: Head, mean_hidden_D: Array) -> Array:
+    """The bias (V,) of the narrow head: its own, and the mean of what was removed."""
+    bias_V = head.bias_V.copy()
     if removal.replace == "mean":
         gone_DR = removal.order.basis_DD[:, : removal.removed]
-        bias_V += embedding_VD @ (gone_DR @ (gone_DR.T @ mean_hidden_D))
+        bias_V += head.embedding_VD @ (gone_DR @ (gone_DR.T @ mean_hidden_D))
     return bias_V
 
 
@@ -175,8 +168,7 @@ def compare_heads(
     hidden_ND: Array,
     targets_N: NDArray[np.int64],
     clusters: Clusters,
-    embedding_VD: Array,
-    offset_V: Array | None,
+    head: Head,
     removals: Sequence[Removal],
     mean_hidden_D: Array,
 ) -> list[Point]:
@@ -186,13 +178,10 @@ def compare_heads(
     directions, so that what is held does not grow with the number of removals but for their biases.
     Removals of one way must have one order.
     """
-    weight = torch.from_numpy(embedding_VD).float()
-    bias = torch.zeros(len(weight)) if offset_V is None else torch.from_numpy(offset_V).float()
+    weight = torch.from_numpy(head.embedding_VD).float()
+    bias = torch.from_numpy(head.bias_V).float()
     bases = {each.order.way: torch.from_numpy(each.order.basis_DD).float() for each in removals}
-    biases = [
-        torch.from_numpy(_constant(each, embedding_VD, offset_V, mean_hidden_D)).float()
-        for each in removals
-    ]
+    biases = [torch.from_numpy(_constant(each, head, mean_hidden_D)).float() for each in removals]
     # replacements of one removal differ in the bias alone
     products: dict[tuple[Way, int], list[int]] = {}
     for number, each in enumerate(removals):
@@ -229,7 +218,7 @@ def compare_heads(
                     metrics_HN4[number, start : start + len(part)] = columns.numpy()
             bar.advance(float(len(part)))
     ones_N = np.ones(len(states))
-    width = embedding_VD.shape[1]
+    width = head.embedding_VD.shape[1]
     points: list[Point] = []
     for each, metrics_N4 in zip(removals, metrics_HN4, strict=True):
         kl, js, nats, best_same = (clusters.ratio(metrics_N4[:, k], ones_N) for k in range(4))

@@ -78,7 +78,7 @@ class Parameters:
 
 
 def pruned_parameters(lm: LanguageModel, share: float, *, way: Way) -> Parameters:
-    """The parameters of the transformers model, and of that which `write_pruned` would write."""
+    """How many parameters the model has, and how many the one that `write_pruned` would write."""
     head = lm.model.get_output_embeddings()
     vocabulary, width = head.weight.shape
     kept = width - round(share * width)
@@ -115,7 +115,7 @@ def check_can_write(lm: LanguageModel, share: float, *, way: Way, untie: bool) -
 
 @dataclass(frozen=True)
 class ChosenHead:
-    """What decides a smaller head; `chosen_weights` makes it of the model's own again."""
+    """What decides a smaller head; `chosen_weights` makes the head from it and the model's own."""
 
     way: Way
     replace: Replacement
@@ -142,7 +142,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class PruneResult(Result, kind="prune", views=VIEWS):
-    """What `prune` measures."""
+    """What removing dimensions of a model's output embedding does, on up to three texts."""
 
     model: str
     store: str
@@ -206,8 +206,8 @@ def prune(
     every: list[Way] = list(dict.fromkeys([*ways, way]))
     orders = {each: removal_order(each, encoding, head.embedding_VD, hidden_ND) for each in every}
 
-    def narrow(which: Way, how: Replacement, removed: int) -> NarrowWeights:
-        return narrowed(orders[which], removed, head.embedding_VD, head.offset_V, mean_D, how)
+    def narrow(point: Point) -> NarrowWeights:
+        return narrowed(Removal(orders[point.way], point.removed, point.replace), head, mean_D)
 
     numbers = sorted({round(each * width) for each in shares})
     removals = [
@@ -221,7 +221,7 @@ def prune(
         states = text.states
         points = compare_heads(
             states.hidden_ND.cpu().numpy(), states.targets_N.cpu().numpy(), states.clusters,
-            head.embedding_VD, head.offset_V, removals, mean_D,
+            head, removals, mean_D,
         )  # fmt: skip
         if text is estimation and prompts and lm.objective.reading.autoregressive:
             points = _with_generation(lm, text.windows, points, narrow, replacement, prompts)
@@ -246,7 +246,7 @@ def _with_generation(
     lm: LanguageModel,
     windows: EvaluationWindows,
     points: list[Point],
-    narrow: Callable[[Way, Replacement, int], NarrowWeights],
+    narrow: Callable[[Point], NarrowWeights],
     replacement: Replacement,
     prompts: int,
 ) -> list[Point]:
@@ -261,7 +261,7 @@ def _with_generation(
     expected_PT = _continued(lm, ids_PT)
 
     def agreement(point: Point) -> Interval:
-        with pruned(lm.model, narrow(point.way, point.replace, point.removed)):
+        with pruned(lm.model, narrow(point)):
             same_PT = _continued(lm, ids_PT) == expected_PT
         sums = (same_PT.sum(1, dtype=np.float64), np.full(len(rows), float(_WRITTEN)))
         return within(clusters.ratio(*sums), 0, 1)
@@ -304,10 +304,7 @@ def chosen_weights(lm: LanguageModel, chosen: ChosenHead) -> NarrowWeights:
         if chosen.axes_D is None
         else axes_order(chosen.way, chosen.axes_D)
     )
-    return narrowed(
-        order, chosen.removed, head.embedding_VD, head.offset_V, chosen.mean_hidden_D,
-        chosen.replace,
-    )  # fmt: skip
+    return narrowed(Removal(order, chosen.removed, chosen.replace), head, chosen.mean_hidden_D)
 
 
 def narrow_model(lm: LanguageModel, weights: NarrowWeights) -> Any:
@@ -328,7 +325,7 @@ def narrow_model(lm: LanguageModel, weights: NarrowWeights) -> Any:
 
 @torch.no_grad()
 def measure_speed(lm: LanguageModel, narrow: Any, weights: NarrowWeights) -> Speed:
-    """Times the body, its head and that of `narrow`, which is `weights`, on one batch here."""
+    """Times the model's body, its head and that of `narrow` (made of `weights`) on one batch."""
     length = min(lm.context, 256)
     windows = 8 if lm.backbone.device.type == "cuda" else 1  # enough to fill the device
     ids_BT = torch.arange(windows * length, device=lm.backbone.device).view(windows, length)

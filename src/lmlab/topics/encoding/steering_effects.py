@@ -92,7 +92,7 @@ class Effect:
 
 
 def text_with_tokens(lm: LanguageModel, text: ReadText, tokens: Sequence[int]) -> Text:
-    """What edits of these tokens need of a text."""
+    """A text as edits of these tokens see it: their probabilities, and where they stand."""
     target_N = text.states.targets_N.cpu().numpy()
     number_N = np.full(len(target_N), -1, dtype=np.int64)
     for number, token in enumerate(tokens):
@@ -139,7 +139,8 @@ def effect(text: Text, steering: Steering, lm: LanguageModel) -> Effect:
 
 
 def jensen_shannon(log_p_NK: Array, log_new_NK: Array, log_ratio_N: Array) -> Array:
-    """Of each context, from the edited tokens alone: all others are scaled by one factor."""
+    """The divergence at each context (N,), from the edited tokens alone: all others are scaled by
+    one factor."""
     rest_N = np.maximum(0.0, 1 - np.exp(log_p_NK).sum(1))
     log_p = np.column_stack([log_p_NK, np.log(np.maximum(rest_N, 1e-300))])
     log_q = np.column_stack([log_new_NK, log_p[:, -1] - log_ratio_N])
@@ -149,7 +150,7 @@ def jensen_shannon(log_p_NK: Array, log_new_NK: Array, log_ratio_N: Array) -> Ar
 
 @dataclass(frozen=True)
 class SteeringResult(Result, kind="steer", views=VIEWS):
-    """What `steering_effects` measures; the chosen edit is the first of `effects`."""
+    """What edits do to up to three texts; the chosen edit is the first of `effects`."""
 
     model: str
     store: str

@@ -88,7 +88,7 @@ class LossBin:
 
 @dataclass(frozen=True)
 class Geometry(Result, kind="geometry", views="lmlab.topics.geometry.report"):
-    """What `geometry` finds."""
+    """The geometry of a model's embeddings and hidden states, and its loss by frequency."""
 
     model: str
     objective: str

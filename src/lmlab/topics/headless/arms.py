@@ -74,11 +74,8 @@ class Row:
 
 
 ROWS = (
-    Row("ce-tied", "cross-entropy, tied", "ce-tied"),
-    Row(REFERENCE, "cross-entropy, tied, prior bias", REFERENCE),
-    Row("ce-untied", "cross-entropy, untied", "ce-untied"),
-    Row("ce-untied-prior", "cross-entropy, untied, prior bias", "ce-untied-prior"),
-    Row("mixed", "headless and cross-entropy, half each", "mixed"),
+    *(Row(arm, ARMS[arm].label, arm)
+      for arm in ("ce-tied", REFERENCE, "ce-untied", "ce-untied-prior", "mixed")),
     Row("headless-raw", "headless, embedding alone", HEADLESS, "raw"),
     Row("headless", "headless, with the prior", HEADLESS),
     Row("headless-unigram", "headless, unigram draws, with the prior", "headless-unigram"),

@@ -97,7 +97,7 @@ class Score(Result, kind="score", views="lmlab.topics.scoring.score_report"):
 
     @property
     def nats_per_token_b(self) -> np.ndarray:
-        """Of each bin of positions; nan where no window reaches."""
+        """Nats per token of each bin of positions; nan where no window reaches it."""
         tokens_b = self.tokens_Mb.sum(axis=0)
         return np.where(tokens_b > 0, self.nats_Mb.sum(axis=0) / np.maximum(tokens_b, 1), np.nan)
 

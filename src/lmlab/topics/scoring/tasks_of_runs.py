@@ -28,7 +28,7 @@ from lmlab.training.loop import TrainedRun
 def item_values(
     run: TrainedRun, task: Task, *, head: Head, store: TokenStore, held_out: str
 ) -> dict[str, np.ndarray]:
-    """Of each metric that is a mean over items, the value of each item (N); kept with the run.
+    """The value of each item (N), for every metric that is a mean over items; kept with the run.
 
     `head` is that of `open_with_head`, calibrated on the split `held_out` of `store`.
     """
