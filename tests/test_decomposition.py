@@ -653,9 +653,8 @@ def test_the_jackknife_of_a_mean_is_the_standard_error():
     assert made.high is not None
     assert doubled.standard_error == pytest.approx(2 * made.standard_error)
     assert doubled.low == pytest.approx(-2 * made.high)
-    for values, sizes in ((np.ones(3), np.ones(4)), (np.array([1.0] * 9 + [np.nan]), np.ones(10))):
-        with pytest.raises(UserError):
-            jackknife_interval(1.0, values, sizes)
+    with pytest.raises(UserError, match="not finite"):
+        jackknife_interval(1.0, np.array([1.0] * 9 + [np.nan]), np.ones(10))
 
 
 def test_too_few_documents_give_no_interval(train, test, test_rows):
