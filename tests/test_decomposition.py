@@ -446,19 +446,19 @@ def test_sampled_shares_are_near_the_exact_ones(monkeypatch):
 
 def test_the_ridge_is_the_best_on_validation(train, test):
     ridges = [1e-4, 1.0, 1e-2, 1e4]
-    paths = ridge_path(train, test, ridges=ridges)
-    for name, path in paths.items():
-        basis = [other for other in WIDTHS if other != name]
+    others = {name: [other for other in WIDTHS if other != name] for name in WIDTHS}
+    for name, path in ridge_path(train, test, others, ridges=ridges).items():
+        basis = others[name]
         scores = {r: decompose(train, name, basis, ridge=r, test=test).r2_test for r in ridges}
         assert path.ridges == tuple(sorted(ridges))
         assert path.ridge == max(scores, key=lambda r: scores[r] or 0)
         assert path.r2_validation == pytest.approx([scores[r] for r in path.ridges], abs=1e-9)
         assert list(path.r2_train) == sorted(path.r2_train, reverse=True)
-    (one,) = ridge_path(train, test, target="a", basis=["b"], ridges=[1e3, 1e4]).values()
+    (one,) = ridge_path(train, test, {"a": ["b"]}, ridges=[1e3, 1e4]).values()
     assert one.ridge == 1e3
     assert "end of the path" in one.note
     with pytest.raises(UserError, match="at least one ridge"):
-        ridge_path(train, test, ridges=[])
+        ridge_path(train, test, others, ridges=[])
 
 
 def test_k_fold_is_that_of_the_rows(rows):

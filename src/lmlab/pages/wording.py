@@ -12,6 +12,11 @@ def percent(value: float) -> str:
     return f"{signed(100 * value, 2)} %"
 
 
+def share_text(share: float) -> str:
+    """A share in whole per cent."""
+    return f"{100 * share:.0f} %"
+
+
 def signed(value: float, digits: int) -> str:
     """A number with its sign, a minus as long as the plus."""
     return f"{value:+.{digits}f}".replace("-", "−")

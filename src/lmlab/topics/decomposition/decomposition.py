@@ -189,6 +189,21 @@ def leave_one_out(
     return fits
 
 
+def decompose_each(
+    train: Scatter,
+    basis: Mapping[str, Sequence[str]],
+    ridges: Mapping[str, float],
+    *,
+    test: Scatter | None = None,
+) -> dict[str, Decomposition]:
+    """Every target of `basis` at its ridge: one target on its basis, or each model of a whole set
+    on all others, by one inverse for each different ridge. Raises `UserError` as `decompose`."""
+    if len(basis) == 1:
+        return {t: decompose(train, t, basis[t], ridge=r, test=test) for t, r in ridges.items()}
+    fits = {r: leave_one_out(train, ridge=r, test=test) for r in set(ridges.values())}
+    return {t: fits[r][t] for t, r in ridges.items()}
+
+
 def check_basis(train: Scatter, target: str, basis: Sequence[str]) -> None:
     """`UserError` unless `target` varies and `basis` names other models, each once."""
     for name in (target, *basis):

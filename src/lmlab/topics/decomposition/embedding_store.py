@@ -52,11 +52,11 @@ class EmbeddingStore:
 
     @property
     def rows(self) -> int:
-        return int(self.manifest["rows"])
+        return sum(rows for rows, _ in self.manifest["shards"].values())
 
     @property
     def width(self) -> int:
-        return int(self.manifest["width"])
+        return next(iter(self.manifest["shards"].values()))[1]
 
     def shards(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Rows (N, D) and their clusters (N,), shard after shard.
@@ -100,8 +100,6 @@ def kept_embeddings(
             "format": FORMAT,
             **described,
             "name": prepared.encoder.name,
-            "rows": sum(rows for rows, _ in shards.values()),
-            "width": next(iter(shards.values()))[1],
             "shards": shards,
             "files": {name: sha256 for name, _, sha256 in written},
         }
@@ -146,23 +144,19 @@ def open_embeddings(path: Path) -> EmbeddingStore:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{file}: no embeddings of this lmlab. Remove {path}")
     if not _is_whole(manifest):
-        raise UserError(f"{file}: damaged: rows, width or shards are not as written. Remove {path}")
+        raise UserError(f"{file}: damaged: its shards are not as written. Remove {path}")
     return EmbeddingStore(path, manifest)
 
 
 def _is_whole(manifest: dict[str, Any]) -> bool:
-    rows, width, shards, files = (
-        manifest.get(name) for name in ("rows", "width", "shards", "files")
-    )
-    if not isinstance(shards, dict) or not all(map(is_member, shards)):
+    shards, files = manifest.get("shards"), manifest.get("files")
+    if not isinstance(shards, dict) or not shards or not all(map(is_member, shards)):
         return False
     if not isinstance(files, dict) or not shards.keys() <= files.keys():
         return False
-    for shape in shards.values():
-        whole = isinstance(shape, list) and [type(size) for size in shape] == [int, int]
-        if not whole or shape[1] != width:
-            return False
-    return type(rows) is int and rows == sum(shape[0] for shape in shards.values())
+    shapes = list(shards.values())
+    pairs = all(isinstance(s, list) and [type(size) for size in s] == [int, int] for s in shapes)
+    return pairs and len({width for _, width in shapes}) == 1
 
 
 def aligned_rows(

@@ -36,8 +36,7 @@ from lmlab.results import Result
 from lmlab.topics.decomposition.decomposition import (
     Decomposition,
     FitSummary,
-    decompose,
-    leave_one_out,
+    decompose_each,
 )
 from lmlab.topics.decomposition.embedding import prepare_text
 from lmlab.topics.decomposition.embedding_store import EmbeddingStore, aligned_rows, kept_embeddings
@@ -332,12 +331,11 @@ def decompose_embedded(
         paths: dict[str, RidgePath] = {}
         ridges = (ridge,) if ridge is not None else tuple(_solvable(train))
         if ridge is None:
-            of_one = () if target is None else basis[target]
-            paths = ridge_path(train, validation, target=target, basis=of_one, ridges=ridges)
+            paths = ridge_path(train, validation, basis, ridges=ridges)
         bar.advance(len(RIDGES), "next: fits and their null")
         chosen = {t: paths[t].ridge if ridge is None else ridge for t in targets}
         own = {t: Ridges(ridges, validation, start=chosen[t] or None) for t in targets}
-        fits = _fits(train, test, chosen, basis)
+        fits = decompose_each(train, basis, chosen, test=test)
         sums = document_sums(fits, embedded["test"])
         nulls = _nulls(embedded, chosen, basis)
         bar.advance(3, f"next: {targets[0]} from fewer models")
@@ -413,19 +411,6 @@ def _solvable(train: Scatter) -> list[float]:
     return [ridge for ridge in RIDGES if ridge > floor]
 
 
-def _fits(
-    train: Scatter,
-    test: Scatter,
-    ridges: Mapping[str, float],
-    basis: Mapping[str, list[str]],
-) -> dict[str, Decomposition]:
-    """Every target at its ridge; of a whole set, one inverse for each different ridge."""
-    if len(basis) == 1:
-        return {t: decompose(train, t, basis[t], ridge=r, test=test) for t, r in ridges.items()}
-    all_fits = {r: leave_one_out(train, ridge=r, test=test) for r in set(ridges.values())}
-    return {t: all_fits[r][t] for t, r in ridges.items()}
-
-
 def document_sums(fits: Mapping[K, Decomposition], embedded: Embedded) -> dict[K, DocumentSums]:
     """Sums of every fit over the documents of `embedded`, from one pass over its rows."""
     documents = embedded.clusters.documents
@@ -451,4 +436,4 @@ def _nulls(
             scatter.update(permuted_rows(rows, seed=zlib.crc32(f"{split} {number}".encode())))
         scatters.append(scatter.all_reduce())
     train, test = scatters
-    return _fits(train, test, ridges, basis)
+    return decompose_each(train, basis, ridges, test=test)

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lmlab.errors import UserError
 from lmlab.numerics.scatter import Scatter
-from lmlab.topics.decomposition.decomposition import Decomposition, decompose, leave_one_out
+from lmlab.topics.decomposition.decomposition import decompose, decompose_each
 
 RIDGES = tuple(float(f"1e{e}") for e in range(-8, 3))
 
@@ -46,26 +46,23 @@ class RidgePath:
 def ridge_path(
     train: Scatter,
     validation: Scatter,
+    basis: Mapping[str, Sequence[str]],
     *,
-    target: str | None = None,
-    basis: Sequence[str] = (),
     ridges: Sequence[float] = RIDGES,
 ) -> dict[str, RidgePath]:
-    """The ridge path of `target` on `basis`, or of every leave-one-out fit without a target.
+    """The ridge path of every target of `basis` (`decompose_each`).
 
     Raises `UserError` as `decompose`, and for no ridges.
     """
     if not ridges:
         raise UserError("give at least one ridge")
     ordered = tuple(sorted(ridges))
-    fits: list[dict[str, Decomposition]] = []
-    for ridge in ordered:
-        if target is None:
-            fits.append(leave_one_out(train, ridge=ridge, test=validation))
-        else:
-            fits.append({target: decompose(train, target, basis, ridge=ridge, test=validation)})
+    fits = [
+        decompose_each(train, basis, dict.fromkeys(basis, ridge), test=validation)
+        for ridge in ordered
+    ]
     paths = {}
-    for name in fits[0]:
+    for name in basis:
         scores = [fit[name].r2_test for fit in fits]
         validated = tuple(score for score in scores if score is not None)
         best = max(range(len(ordered)), key=lambda i: (validated[i], i))

@@ -15,7 +15,7 @@ from lmlab.numerics import random_effects
 from lmlab.numerics.frequency import UNSEEN
 from lmlab.pages.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
 from lmlab.pages.page import Figure
-from lmlab.pages.wording import capital, percent
+from lmlab.pages.wording import capital, percent, share_text
 from lmlab.topics.encoding.comparison import EDITS, AnalysedModel, SteeredToken
 from lmlab.topics.encoding.dynamics import Dynamics, Snapshot
 from lmlab.topics.encoding.edits import Method
@@ -30,7 +30,6 @@ from lmlab.topics.encoding.tables import (
     pruned_words,
     realised_words,
     rotated_range,
-    share,
 )
 from lmlab.topics.encoding.token_probability import TEXTS
 
@@ -108,7 +107,7 @@ def _error_figure(result: EncodingResult) -> list[Figure]:
 
 
 def _map_figure(result: EncodingResult) -> Figure:
-    first, second = map(share, result.map_variance)
+    first, second = map(share_text, result.map_variance)
     x_N, y_N = result.sample.map_N2.T
     return scatter_plot(
         _groups(result.sample, x_N, y_N),
@@ -274,10 +273,12 @@ def _generation_words(points: Sequence[Point]) -> str:
     """How much of the greedy text stays the same at the share nearest to 30 %."""
     known = [(p, p.same_generation) for p in points if p.same_generation is not None]
     near = min((p.share for p, _ in known), key=lambda at: abs(at - 0.3))
-    said = ", ".join(f"{share(same.estimate)} by {p.way}" for p, same in known if p.share == near)
+    said = ", ".join(
+        f"{share_text(same.estimate)} by {p.way}" for p, same in known if p.share == near
+    )
     return (
-        f"With {share(near)} of the dimensions removed, greedy continuations share this much of "
-        f"their tokens with the unpruned model: {said}."
+        f"With {share_text(near)} of the dimensions removed, greedy continuations share this much "
+        f"of their tokens with the unpruned model: {said}."
     )
 
 

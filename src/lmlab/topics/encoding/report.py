@@ -14,7 +14,7 @@ from scipy.stats import gmean
 from lmlab.config import to_mapping
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
-from lmlab.pages.wording import capital
+from lmlab.pages.wording import capital, share_text
 from lmlab.studies.provenance import to_repeat
 from lmlab.topics.encoding.comparison import (
     EDITS,
@@ -47,7 +47,6 @@ from lmlab.topics.encoding.tables import (
     pruned_words,
     pruning_table,
     rotated_range,
-    share,
     snapshots_table,
     steering_table,
     steering_words,
@@ -347,7 +346,7 @@ def _steering_table(models: Sequence[AnalysedModel]) -> Table:
 def _prunable(result: PruneResult | None, way: str) -> str:
     if result is None:
         return "not done"
-    return next(share(p.within_margin) for p in result.texts[0].prunable if p.way == way)
+    return next(share_text(p.within_margin) for p in result.texts[0].prunable if p.way == way)
 
 
 def _dynamics_table(models: Sequence[tuple[str, Dynamics]]) -> Table:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lmlab.numerics.frequency import decile_name
 from lmlab.numerics.random_effects import Interval
 from lmlab.pages.page import Table
-from lmlab.pages.wording import copies_of, percent, with_interval
+from lmlab.pages.wording import copies_of, percent, share_text, with_interval
 from lmlab.topics.encoding.dynamics import Captured, Dynamics, Snapshot
 from lmlab.topics.encoding.encoding import DecileError, EncodingFit, Sparsity
 from lmlab.topics.encoding.of_model import EncodingResult
@@ -23,11 +23,6 @@ METHOD_NAMES = {
     "complement": "complement of g",
     "bias": "logit bias (yardstick)",
 }
-
-
-def share(value: float) -> str:
-    """A share in whole per cent."""
-    return f"{100 * value:.0f} %"
 
 
 def encoding_table(result: EncodingResult) -> Table:
@@ -194,8 +189,8 @@ def pruning_table(result: PruneResult) -> Table:
                     text.text,
                     largest.way,
                     largest.replace,
-                    share(largest.within_margin),
-                    share(largest.not_significant),
+                    share_text(largest.within_margin),
+                    share_text(largest.not_significant),
                     near.kl.estimate,
                     percent(math.expm1(near.nats.estimate)),
                     f"{near.same_best.estimate:.1%}",
@@ -215,7 +210,7 @@ def pruned_words(result: PruneResult) -> str:
     """How many dimensions can go, for each way to choose them."""
     of_text = result.texts[0].prunable
     said = ", ".join(
-        f"{share(largest.within_margin)} by {largest.way}"
+        f"{share_text(largest.within_margin)} by {largest.way}"
         for largest in of_text
         if largest.replace == of_text[0].replace
     )

@@ -78,14 +78,12 @@ def _parts(config: FinetuneConfig, model: str, task: LabelledTask) -> list[Part[
         store = labelled_store(
             task, parent.tokenizer, length=length, folder=config.lab / "labelled"
         )
-    requests = [
-        _request(config, store, model, parent.order, length, s) for s in range(config.seeds)
-    ]
-    labels = [f"{task.name}, {model}, seed {seed}" for seed in range(config.seeds)]
-    return [
-        Part(label, asked, partial(_make, store, asked, label))
-        for label, asked in zip(labels, requests, strict=True)
-    ]
+    parts: list[Part[Classifier]] = []
+    for seed in range(config.seeds):
+        label = f"{task.name}, {model}, seed {seed}"
+        asked = _request(config, store, model, parent.order, length, seed)
+        parts.append(Part(label, asked, partial(_make, store, asked, label)))
+    return parts
 
 
 def _request(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lmlab.pages.figures import Series, line_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
+from lmlab.pages.wording import share_text
 from lmlab.topics.planning.plan import Plan
 
 _MOST_DRAWN = 6  # colours
@@ -33,7 +34,7 @@ def _summary(result: Plan) -> str:
     noise = measured.noise
     rests = f"from {measured.seed_df} degrees of freedom" if measured.seed_df else "as typed"
     lines = [
-        f"To see a difference of {effect} with {_percent(result.power)} on the given text "
+        f"To see a difference of {effect} with {share_text(result.power)} on the given text "
         f"takes {_count(result.seeds_for_this_text, 'seeds')} of each side. Seeds differ by a "
         f"standard deviation of {_difference(result, noise.seed)} ({rests})."
     ]
@@ -73,7 +74,7 @@ def _detectable_table(result: Plan) -> Table:
             [seeds, *(detectable[seeds, documents] for documents in texts)]
             for seeds in dict.fromkeys(d.seeds for d in result.designs)
         ],
-        f"The difference, in {result.measured.unit}, that is seen with {_percent(result.power)}.",
+        f"The difference, in {result.measured.unit}, that is seen with {share_text(result.power)}.",
     )
 
 
@@ -112,8 +113,8 @@ def _figure(result: Plan) -> Figure:
         x_label="seeds of each side",
         y_label="power, %",
         finding=f"{first.seeds} seeds see a difference of "
-        f"{_difference(result, result.effect)} with {_percent(first.power)} on the given "
-        f"text, {last.seeds} with {_percent(last.power)}.",
+        f"{_difference(result, result.effect)} with {share_text(first.power)} on the given "
+        f"text, {last.seeds} with {share_text(last.power)}.",
         alt="Probability that the difference is seen, against the number of seeds.",
         caption="Seen: the 95 % interval excludes zero.",
         horizontal=[("asked for", 100 * result.power)],
@@ -151,7 +152,3 @@ def _count(number: int | None, what: str) -> str:
 def _difference(result: Plan, value: float) -> str:
     unit = result.measured.unit
     return f"{value:.3g} {unit}" if unit in ("%", "nats per token") else f"{value:.3g}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
