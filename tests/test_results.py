@@ -181,3 +181,13 @@ def test_bins_where_nothing_is_lost_have_no_arrow_and_no_point():
     np.testing.assert_allclose(forward.nats_per_token_b, [1.5, 0.0, 1.5, 1.5])
     assert forward.nats_per_token_at([each.first for each in bins]).tolist() == [1.5, 1.5, 1.5]
     assert len(pair.figures()) == 1
+
+
+def test_a_line_of_a_result_has_its_values_and_no_array():
+    result = a_score(3)
+    line = repr(result)
+    assert f"nats_per_token={result.nats_per_token:.6g}" in line
+    assert f"interval={result.nats_per_token:.6g} [" in line
+    assert "array" not in line
+    assert "\n" not in line
+    assert len(line) < 700

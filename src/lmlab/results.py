@@ -85,12 +85,20 @@ class Result:
 
     def __init_subclass__(cls, *, kind: str, views: str, schema: int = 1) -> None:
         cls.kind, cls.views, cls.schema = kind, views, schema
-        cls.__eq__ = Result.__eq__  # dataclass would compare arrays by `==`, which has no truth
+        # dataclass would compare arrays by `==`, which has no truth, and show all of their numbers
+        cls.__eq__, cls.__repr__ = Result.__eq__, Result.__repr__
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
         return self.to_json() == cast(Result, other).to_json()
+
+    def __repr__(self) -> str:
+        """Its plain values and intervals in a line; arrays and parts are left out."""
+        names = [*self.derived, *(f.name for f in dataclasses.fields(self))]
+        shown = {name: value_text(getattr(self, name)) for name in names}
+        values = ", ".join(f"{name}={text}" for name, text in shown.items() if text)
+        return f"{type(self).__name__}({values})"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `json` can write, with the result's kind and schema."""
@@ -204,6 +212,15 @@ def made_by(environment: Mapping[str, str]) -> str:
     """The line at the end of a page."""
     versions = ", ".join(f"{k} {v}" for k, v in environment.items())
     return f"Made by lmlab from results.json beside this page. {versions}."
+
+
+def value_text(value: object) -> str:
+    """A value in a line of a result; empty for what is left out there."""
+    if isinstance(value, str | bool | int):
+        return repr(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value) if hasattr(value, "bounds") else ""  # of an interval
 
 
 def plain(value: Any) -> Any:

@@ -74,6 +74,11 @@ class Interval:
         """`low` and `high`, or None without an interval."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
+    def __str__(self) -> str:
+        """The estimate with its bounds, in a line."""
+        bounds = "no interval" if self.bounds is None else f"{self.low:.6g}, {self.high:.6g}"
+        return f"{self.estimate:.6g} [{bounds}]"
+
 
 class Clusters:
     """The cluster of each of N windows (or positions, or pieces) and the document it lies in.
