@@ -9,7 +9,9 @@ import sys
 import types
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 import lmlab
 from helpers import sentences
@@ -142,25 +144,40 @@ def test_a_model_object_of_transformers_is_read_as_its_folder_is(trained_folder,
         lmlab.load(model.bfloat16(), tokenizer)
 
 
-def test_the_script_of_the_guide(tmp_path):
-    """docs/python.md, with less of everything."""
+def test_the_script_of_the_guide_and_its_notebook(tmp_path):
+    """docs/python.md has the code of the notebook, which runs here with less of everything."""
     folder = tmp_path / "novels"
     folder.mkdir()
     for number, text in enumerate(sentences(60, seed=1)):
         (folder / f"{number}.txt").write_text(text, "utf-8")
-    guide = (Path(__file__).parent.parent / "docs" / "python.md").read_text("utf-8")
-    script = guide.split("```python\n")[1].split("```")[0]
-    assert len([line for line in script.splitlines() if line.strip()]) <= 15
-    for large, small in (
-        ("vocabulary=4096", "vocabulary=300"),
-        ("steps=500", "steps=3, layers=1, heads=1, width=16, context=16, batch=4"),
-    ):
-        assert large in script
-        script = script.replace(large, small)
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    docs = Path(__file__).parent.parent / "docs"
+    guide = (docs / "python.md").read_text("utf-8")
+    script = [line for line in guide.split("```python\n")[1].split("```")[0].splitlines() if line]
+    notebook = nbformat.read(docs / "notebooks" / "first-look.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(script) <= 15
+    code = [line for cell in cells for line in cell.source.splitlines() if line]
+    shown = {"arrow", "encoding", "frame"}  # what stands alone in a cell is shown
+    assert [line for line in code if line not in shown] == script[:-1]
+    assert script[-1] == "print(frame)"
+    for cell in cells:
+        assert cell.outputs, "the notebook was not run"
+        for large, small in (
+            ('"docstrings"', '"novels"'),
+            ("vocabulary=4096", "vocabulary=300"),
+            ("steps=150", "steps=3, layers=1, heads=1, width=16, context=16, batch=4"),
+        ):
+            cell.source = cell.source.replace(large, small)
+        cell.outputs = []
+    client = NotebookClient(
+        notebook, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
-    assert done.returncode == 0, done.stderr
-    assert "nats_per_token" in done.stdout  # a column of the journal
+    client.execute()
+    outputs = [output for cell in cells for output in cell.outputs]
+    printed = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert "validation_nats_per_token" in printed  # a column of the journal
+    drawn = [output.get("data", {}).get("text/html", "") for output in outputs]
+    assert sum("srcdoc" in html for html in drawn) == 2  # the pages of arrow and encoding
+    assert any(html.startswith("training forward: ") for html in drawn)  # a bar at its end
     for file in ("arrow/report.html", "encoding/report.html"):
         assert "<figure>" in (tmp_path / "results" / file).read_text("utf-8")
