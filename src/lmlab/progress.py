@@ -124,9 +124,9 @@ class _NotebookBar(Bar):
             self._handle.update(self._html(self._drawn(note)))
 
     def finish(self) -> None:
-        elapsed = duration(time.monotonic() - self._began)
-        done = f"{self.label}: {self.done:,.0f} {self.unit} in {elapsed}"
-        self._handle.update(self._html(escape(done)))
+        elapsed = time.monotonic() - self._began
+        done = f"{self.label}: {self.done:,.0f} {self.unit} in {duration(elapsed)}"
+        self._handle.update(self._html(escape(done) if elapsed >= 1 else ""))
 
 
 def _in_notebook() -> bool:

@@ -94,11 +94,8 @@ class Result:
         return self.to_json() == cast(Result, other).to_json()
 
     def __repr__(self) -> str:
-        """Its plain values and intervals in a line; arrays and parts are left out."""
-        names = [*self.derived, *(f.name for f in dataclasses.fields(self))]
-        shown = {name: value_text(getattr(self, name)) for name in names}
-        values = ", ".join(f"{name}={text}" for name, text in shown.items() if text)
-        return f"{type(self).__name__}({values})"
+        """Its plain values and intervals in a line, and those of its parts; arrays are left out."""
+        return value_text(self)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `json` can write, with the result's kind and schema."""
@@ -214,13 +211,20 @@ def made_by(environment: Mapping[str, str]) -> str:
     return f"Made by lmlab from results.json beside this page. {versions}."
 
 
-def value_text(value: object) -> str:
-    """A value in a line of a result; empty for what is left out there."""
+def value_text(value: Any, *, depth: int = 2) -> str:
+    """A value in a line, dataclasses down to a depth; empty for arrays."""
     if isinstance(value, str | bool | int):
         return repr(value)
     if isinstance(value, float):
         return f"{value:.6g}"
-    return str(value) if hasattr(value, "bounds") else ""  # of an interval
+    if hasattr(value, "bounds"):  # an interval
+        return str(value)
+    if depth == 0 or not dataclasses.is_dataclass(value):
+        return ""
+    names = [*getattr(value, "derived", ()), *(f.name for f in dataclasses.fields(value))]
+    texts = {name: value_text(getattr(value, name), depth=depth - 1) for name in names}
+    values = ", ".join(f"{name}={text}" for name, text in texts.items() if text)
+    return f"{type(value).__name__}({values})"
 
 
 def plain(value: Any) -> Any:
