@@ -16,7 +16,7 @@ import lmlab
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "contributing.md").read_text("utf-8")
-BLOCKS = re.findall(r"```(?:python|toml)\n(.*?)```", PAGE, flags=re.DOTALL)
+BLOCKS = re.findall(r"```(?:python|toml|text)\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
