@@ -121,7 +121,7 @@ def test_a_notebook_gets_a_bar_of_its_own(monkeypatch):
     with track("a <b>", 4, "tokens") as bar:
         bar.advance(2)
     assert drawn[1].startswith('<progress value="2" max="4"></progress> a &lt;b&gt;: 2 of 4 tokens')
-    assert drawn[-1] == "a &lt;b&gt;: 2 tokens in 0:00"
+    assert drawn[-1] == ""  # it took less than a second
 
 
 def test_a_model_object_of_transformers_is_read_as_its_folder_is(trained_folder, text_store):
