@@ -60,6 +60,13 @@ EYES = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def one_thread(two_threads):
+    """Models as small as these only wait for a second thread: 20 s of processor time with two, 12 s
+    with one."""
+    torch.set_num_threads(1)
+
+
 def causal(config: Any) -> Any:
     return tf.AutoModelForCausalLM.from_config(config)
 
