@@ -27,7 +27,7 @@ from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.lm.likelihood import Request, log_likelihoods
 from lmlab.lm.sampling import continuations, sample
 from lmlab.models.behaviour import Table, behaviour, input_length
-from lmlab.run_folders.checkpoint import Found
+from lmlab.run_folders.checkpoint import Newest
 from lmlab.topics.encoding.of_model import encode, measure
 from lmlab.topics.encoding.tables import encoding_table
 from lmlab.topics.encoding.token_probability import mean_token_probability
@@ -393,7 +393,7 @@ def test_what_is_trained_is_tried_out_as_what_is_loaded(tmp_path, text_store):
         )  # fmt: skip
         with pytest.raises(UserError, match=message):
             initial_model(
-                wanted, text_store, training_tokenizer(wanted, text_store), Found(None, 0, ())
+                wanted, text_store, training_tokenizer(wanted, text_store), Newest(None, 0, ())
             )
 
     offset = tf.CamembertConfig(**{**BERT, "pad_token_id": 1}, is_decoder=True)

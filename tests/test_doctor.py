@@ -30,7 +30,7 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.head import attach_bias
 from lmlab.objectives import from_record
-from lmlab.run_folders.checkpoint import Found
+from lmlab.run_folders.checkpoint import Newest
 from lmlab.training import cost, doctor
 from lmlab.training.doctor import Diagnosis, Memory, Targets, Timing, diagnose, measure_targets
 from lmlab.training.doctor_words import byte_size, find_warnings, table
@@ -179,7 +179,7 @@ def test_memory_is_what_training_holds(small_store, tmp_path, monkeypatch, name,
         small_store, tmp_path, model=TIED, objective=objective, optimizer=OptimizerConfig(name)
     )
     memory = diagnose(config, rounds=0).memory
-    trainer = Trainer(resolve(config), small_store, tmp_path / "x", {}, Found(None, 0, ()))
+    trainer = Trainer(resolve(config), small_store, tmp_path / "x", {}, Newest(None, 0, ()))
     gradients = []
     step = trainer.optimizers.step
 

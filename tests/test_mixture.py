@@ -11,12 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lmlab
-from helpers import id_store, journal, mixed_store, run_folder, tiny_training
+from helpers import journal, mixed_store, run_folder, tiny_training
 from lmlab.cli import main
-from lmlab.config import digest
 from lmlab.config.model import ModelConfig
 from lmlab.data.mixture import LONGEST_PERIOD, PERIOD, MixedWindows, slots, source_shares
-from lmlab.data.store import TokenStore
 from lmlab.data.windows import key, keyed_bijection
 from lmlab.errors import UserError
 from lmlab.lm.language_model import open_model
@@ -246,23 +244,11 @@ def test_the_borders_of_sources_decide_a_run_only_where_they_are_used(tmp_path):
     assert values[0][1] == values[1][1]
 
 
-def test_stores_that_do_not_know_their_sources(small_store, tmp_path):
+def test_stores_of_one_source_have_none_to_draw(small_store, tmp_path):
     config = tiny_training(small_store, tmp_path / "run", source_temperature=1.0)
     with pytest.raises(UserError, match=r"one source.*prepare --corpus\.source A B"):
         train(config)
     assert not run_folder(config).exists()
-    # prepared of two sources by an lmlab that did not record them
-    old = id_store(tmp_path / "old", {"train": [[1] * 30], "validation": [[2] * 9]}, symbols=9)
-    manifest = json.loads((old.path / "manifest.json").read_text())
-    del manifest["manifest_sha256"]
-    manifest["request"]["sources"] = [[], []]
-    manifest["manifest_sha256"] = digest(manifest)
-    (old.path / "manifest.json").write_text(json.dumps(manifest))
-    again = TokenStore(old.path)
-    assert again.fingerprint == old.fingerprint
-    with pytest.raises(UserError, match=r"before lmlab recorded.*Prepare it again"):
-        train(tiny_training(again, tmp_path / "run", source_temperature=1.0))
-    train(tiny_training(again, tmp_path / "run"))
 
 
 def test_a_source_without_a_window_is_named(tmp_path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from html import escape
 from importlib import import_module
 
@@ -133,6 +133,11 @@ def _in_notebook() -> bool:
     """Whether IPython runs with a kernel: it is loaded, and draws more than text."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and getattr(shell, "kernel", None) is not None
+
+
+def shown(bar: Bar | None, label: str, total: float, unit: str) -> AbstractContextManager[Bar]:
+    """The caller's bar, or one of its own."""
+    return nullcontext(bar) if bar else track(label, total, unit)
 
 
 @contextmanager

@@ -149,7 +149,7 @@ def _standard_library() -> list[tuple[str, Path]]:
 
 
 def _installed_packages() -> list[tuple[str, Path]]:
-    found: list[tuple[str, Path]] = []
+    modules: list[tuple[str, Path]] = []
     for name in sorted(_requirements("lmlab") - {"lmlab"}):
         distribution = metadata.distribution(name)
         for entry in sorted(distribution.files or [], key=str):
@@ -162,8 +162,8 @@ def _installed_packages() -> list[tuple[str, Path]]:
                 and not _is_test(path)
                 and path.is_file()
             ):
-                found.append((str(entry), path))
-    return found
+                modules.append((str(entry), path))
+    return modules
 
 
 def read_code() -> Iterator[tuple[str, str]]:

@@ -255,16 +255,18 @@ def _set_files(folder: Path, kind: str) -> dict[str, Path]:
         raise UserError(f"{folder}: no such file or folder")
     files: dict[str, Path] = {}
     for name, stems in _SETS.items():
-        found = [
+        existing = [
             path
             for stem in stems
             for suffix in ("", *COMPRESSIONS)
             if (path := folder / f"{stem}.{kind}{suffix}").is_file()
         ]
-        if len(found) > 1:
-            raise UserError(f"{folder}: {found[0].name} and {found[1].name}; keep one of both")
-        if found:
-            files[name] = found[0]
+        if len(existing) > 1:
+            raise UserError(
+                f"{folder}: {existing[0].name} and {existing[1].name}; keep one of both"
+            )
+        if existing:
+            files[name] = existing[0]
     if "train" not in files:
         raise UserError(
             f"{folder}: no train.{kind} in this folder (beside it, test.{kind}, and one of "

@@ -15,13 +15,12 @@ Shapes: N texts, B rows of a batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from lmlab.config import digest
+from lmlab.config import digest, from_mapping
 from lmlab.data.labelled import Example, LabelledTask
 from lmlab.data.splits import TEST, TRAIN, VALIDATION
 from lmlab.data.store import EncodedDocument, Split, TokenStore, write_store
@@ -124,33 +123,23 @@ def read_labels(store: TokenStore) -> Labels:
             "(`lmlab finetune` makes their store)"
         )
     try:
-        made: dict[str, Any] = from_json(file.read_bytes())
-        labels = _checked_labels(made["classes"], made["metrics"], made["by_split"])
-        by_split = labels.by_split
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        labels = from_mapping(Labels, from_json(file.read_bytes()), where="labels")
+        for name, label_N in labels.by_split.items():
+            if labels.classes and not (
+                label_N.dtype == np.int64
+                and np.all((label_N >= 0) & (label_N < len(labels.classes)))
+            ):
+                raise ValueError(f"a label of '{name}' is the number of no class")
+            if label_N.dtype == bool or not np.isfinite(label_N).all():
+                raise ValueError(f"a label of '{name}' is no finite number")
+            if label_N.shape != (store.split(name).documents,):
+                raise ValueError(f"labels of '{name}' of another number of texts")
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{file}: damaged: {error}; remove the folder and make it again") from error
-    for name, values in by_split.items():
-        if len(values) != len(store.split(name).documents_M3):
-            raise UserError(f"{file}: damaged: {len(values)} labels of another number of texts")
+    if labels.regression:
+        values = {name: label_N.astype(np.float64) for name, label_N in labels.by_split.items()}
+        return replace(labels, by_split=values)
     return labels
-
-
-def _checked_labels(classes: Any, metrics: Any, by_split: Any) -> Labels:
-    """`ValueError` for what `labelled_store` would not write."""
-    for names in (classes, metrics):
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("'classes' and 'metrics' are lists of names")
-    kinds: tuple[type, ...] = (int,) if classes else (int, float)
-    made: dict[str, np.ndarray] = {}
-    for name, values in by_split.items():
-        if not isinstance(values, list) or not all(type(value) in kinds for value in values):
-            raise ValueError(f"the labels of '{name}' are no list of numbers")
-        if classes and not all(0 <= value < len(classes) for value in values):
-            raise ValueError(f"a label of '{name}' is the number of no class")
-        made[name] = np.array(values, np.int64 if classes else np.float64)
-        if not np.isfinite(made[name]).all():
-            raise ValueError(f"a label of '{name}' is not finite")
-    return Labels(tuple(classes), tuple(metrics), made)
 
 
 class LabelledSplit:

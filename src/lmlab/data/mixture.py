@@ -39,21 +39,12 @@ _window_key = lru_cache(maxsize=1 << 14)(key)
 
 
 def training_sources(split: Split) -> tuple[SourcePart, ...]:
-    """The sources of a split, to be sampled from.
-
-    Raises `UserError` where the store has one source, or does not know them.
-    """
+    """The sources of a split, to be sampled from. `UserError` where the store has one source."""
     if split.sources:
         return split.sources
-    path, request = split.store.path, split.store.manifest["request"]
-    if len(request.get("sources", ())) > 1:
-        raise UserError(
-            f"{path} was prepared before lmlab recorded which text is of which source. Prepare it "
-            "again (another --out), or leave out --source-temperature."
-        )
     raise UserError(
-        f"{path} has one source, and --source-temperature is for several. Prepare a store of "
-        "several (lmlab prepare --corpus.source A B), or leave it out."
+        f"{split.store.path} has one source, and --source-temperature is for several. Prepare a "
+        "store of several (lmlab prepare --corpus.source A B), or leave it out."
     )
 
 

@@ -155,7 +155,8 @@ def _say_losses(store: TokenStore) -> None:
         documents, text_bytes = (
             sum(getattr(split, what) for split in splits) for what in ("documents", "text_bytes")
         )
-        say(loss_note(loss, documents=documents, text_bytes=text_bytes))
+        meaning = "bits per byte are those of another text"
+        say(loss_note(loss, documents=documents, text_bytes=text_bytes, meaning=meaning))
 
 
 def _reuse(path: Path, request: dict[str, Any]) -> TokenStore:

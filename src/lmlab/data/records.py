@@ -97,11 +97,11 @@ def _files(path: Path) -> list[Path]:
         raise UserError(
             f"{path}: no such file or folder. A data set of the Hub is named hf:NAME[:CONFIG]"
         )
-    found = [file for file in files_below(path, Counter()) if file_suffix(file) == ".jsonl"]
-    found = sorted(file for file in found if not _hidden(file.relative_to(path)))
-    if not found:
+    files = [file for file in files_below(path, Counter()) if file_suffix(file) == ".jsonl"]
+    files = sorted(file for file in files if not _hidden(file.relative_to(path)))
+    if not files:
         raise UserError(f"{path}: no .jsonl file in this folder")
-    return found
+    return files
 
 
 def _zip_values(path: Path) -> Iterator[tuple[str, Any]]:

@@ -398,7 +398,7 @@ class Split:
         self.loss = None if loss is None else TextLoss(**{k: loss[k] for k in _LOSS_FIELDS})
         """What the tokenizer lost of the text; None where that was not recorded."""
         self.sources = tuple(parts)
-        """Empty where the store has one source, or was made before they were recorded."""
+        """Empty where the store has one source."""
         self._shards = [
             np.memmap(store.path / s["file"], dtype=store.dtype, mode="r")
             for s in described["shards"]
@@ -430,32 +430,19 @@ class Split:
 
     @property
     def loss_note(self) -> str | None:
-        """A sentence on what the tokenizer lost of the text, or that nothing is known of it; None
-        where it lost nothing."""
-        if self.loss is not None:
-            return (
-                loss_note(self.loss, documents=self.documents, text_bytes=self.text_bytes)
-                if self.loss
-                else None
-            )
-        made_by = self.store.manifest["request"].get("tokenizer", {})
-        if isinstance(made_by, dict) and made_by.get("kind") == "pretrained":
-            return (
-                "this store was prepared before it was recorded whether the tokenizer loses text; "
-                "prepare it again to know whether bits per byte are those of this text"
-            )
-        return None
+        """A sentence on what the tokenizer lost of the text; None where it lost nothing."""
+        return self._loss_note("bits per byte are those of another text")
 
     @property
     def copied_note(self) -> str | None:
         """As `loss_note`, where other models read the text that the store's tokens spell."""
+        return self._loss_note("every model reads what is left")
+
+    def _loss_note(self, meaning: str) -> str | None:
         if not self.loss:
             return None
         return loss_note(
-            self.loss,
-            documents=self.documents,
-            text_bytes=self.text_bytes,
-            meaning="every model reads what is left",
+            self.loss, documents=self.documents, text_bytes=self.text_bytes, meaning=meaning
         )
 
     @property

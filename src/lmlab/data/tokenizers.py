@@ -100,7 +100,7 @@ def loss_note(
     documents: int,
     text_bytes: int,
     unit: str = "documents",
-    meaning: str = "bits per byte are those of another text",
+    meaning: str,
 ) -> str:
     """A sentence on what was lost of so many documents (or another `unit`) and bytes, and what that
     means."""

@@ -118,9 +118,9 @@ def open_encoder(path_or_hub_id: str | Path, *, device: str = "cpu") -> Encoder:
     body.eval()
     tokenizer = pretrained_tokenizer(name)
     check_tokenizer(name, body, tokenizer)
-    found = behaviour(body)
-    limit = input_length(body, found.table).tokens
-    return Encoder(name, body, tokenizer, None, limit, found.takes_padding)
+    tried = behaviour(body)
+    limit = input_length(body, tried.table).tokens
+    return Encoder(name, body, tokenizer, None, limit, tried.takes_padding)
 
 
 def encoder_of(lm: LanguageModel) -> Encoder:
@@ -132,14 +132,7 @@ def encoder_of(lm: LanguageModel) -> Encoder:
     if body is lm.model:
         raise UserError(f"{lm.name}: its hidden states cannot be read")
     limit = lm.context + lm.objective.reading.ends
-    whole = Encoder(
-        lm.name,
-        body,
-        lm.tokenizer,
-        lm.objective,
-        limit,
-        lm.backbone.takes_padding,
-    )
+    whole = Encoder(lm.name, body, lm.tokenizer, lm.objective, limit, lm.backbone.takes_padding)
     if isinstance(body, TowersModel) and body.view is not None:
         return _of_tower(whole, lm.name, body.view)
     return whole

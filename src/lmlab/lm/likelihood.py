@@ -27,7 +27,6 @@ scored token), K tokens, B batch, T positions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -48,7 +47,7 @@ from lmlab.lm.shared_prefixes import (
 from lmlab.models.activations import fused_gelu
 from lmlab.objectives.base import Criterion, Reading
 from lmlab.objectives.evaluate import batches_of_a_length, evaluation_batch
-from lmlab.progress import Bar, track
+from lmlab.progress import Bar, shown
 
 Method = Literal["log-likelihood", "difference of joint log-likelihoods", "pseudo-log-likelihood"]
 
@@ -347,13 +346,12 @@ def _causal_batches(
 ) -> Iterator[Scored]:
     """All sequences; what several begin with once, where the model can be read so."""
     backbone, filler, ids = lm.backbone, lm.tokenizer.bos_id, sequences.ids
-    made = trees(ids, longest=lm.context)
-    most = lm.context
-    if not can_read_trees(criterion, backbone, made, filler=filler, most=most):
-        made = [lone_tree(s, ids[s]) for s in range(len(ids))]
+    found = trees(ids, longest=lm.context)
+    if not can_read_trees(criterion, backbone, found, filler=filler, most=lm.context):
+        found = [lone_tree(s, ids[s]) for s in range(len(ids))]
     # apart, since a tree without branches needs no mask of its own, which costs time
-    parts = [[tree for tree in made if tree.branched is branched] for branched in (False, True)]
-    with _shown(bar, len(sequences)) as shown:
+    parts = [[tree for tree in found if tree.branched is branched] for branched in (False, True)]
+    with shown(bar, "scoring", len(sequences), "sequences") as progress:
         for part in parts:
             size_M = np.array([tree.size for tree in part], dtype=np.int64)
             for rows_B, length in _batches(lm, size_M, batch):
@@ -362,7 +360,7 @@ def _causal_batches(
                     chosen, ids, sequences.scored,
                     length=length, filler=filler, device=backbone.device,
                 )  # fmt: skip
-                shown.advance(float(sum(len(tree.sequences) for tree in chosen)))
+                progress.advance(float(sum(len(tree.sequences) for tree in chosen)))
 
 
 def _masked_batches(
@@ -378,22 +376,15 @@ def _masked_batches(
     sequence_R = np.repeat(np.arange(len(sequences)), scored_S)
     first_R = np.repeat(np.cumsum(scored_S) - scored_S, scored_S)
     position_R = np.arange(len(sequence_R)) - first_R + (length_S - scored_S)[sequence_R]
-    with _shown(bar, len(sequence_R)) as shown:
+    with shown(bar, "scoring", len(sequence_R), "sequences") as progress:
         for rows_B, length in _batches(lm, length_S[sequence_R], batch):
-            made = reading.batch(
-                [sequences.ids[s] for s in sequence_R[rows_B]],
-                device=lm.backbone.device,
-                length=length,
-            )
+            ids = [sequences.ids[s] for s in sequence_R[rows_B]]
+            whole = reading.batch(ids, device=lm.backbone.device, length=length)
             # a window stands behind BOS
-            at = np.arange(len(rows_B)) * made.inputs_BT.shape[1] + position_R[rows_B] + 1
+            at = np.arange(len(rows_B)) * whole.inputs_BT.shape[1] + position_R[rows_B] + 1
             at_B = torch.from_numpy(at).to(lm.backbone.device)
-            yield Scored(reading.hidden_at(made, at_B), sequence_R[rows_B], np.arange(len(rows_B)))
-            shown.advance(float(len(rows_B)))
-
-
-def _shown(bar: Bar | None, sequences: int) -> AbstractContextManager[Bar]:
-    return nullcontext(bar) if bar else track("scoring", float(sequences), "sequences")
+            yield Scored(reading.hidden_at(whole, at_B), sequence_R[rows_B], np.arange(len(rows_B)))
+            progress.advance(float(len(rows_B)))
 
 
 def _batches(

@@ -12,7 +12,6 @@ Shapes: B prompts of equal length, T tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +23,7 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
 from lmlab.lm.likelihood import leading_ids
 from lmlab.objectives.evaluate import batches_of_a_length, evaluation_batch
-from lmlab.progress import Bar, track
+from lmlab.progress import Bar, shown
 
 
 @dataclass(frozen=True)
@@ -124,15 +123,14 @@ def continuations(
     def size(length: int) -> int:
         return evaluation_batch(length + tokens, lm.model)
 
-    progress = nullcontext(bar) if bar else track("writing", float(len(prompts)), "texts")
-    with progress as shown:
+    with shown(bar, "writing", len(prompts), "texts") as progress:
         for rows, _ in batches_of_a_length(length_M, size):
             start_BT = torch.from_numpy(np.stack([starts[row] for row in rows]))
             written = _write(lm, start_BT.to(lm.backbone.device), settings)
             for row, new in zip(rows, written, strict=True):
                 text = lm.tokenizer.decode(new)
                 texts[row] = text[: min((text.find(s) for s in stop if s in text), default=None)]
-            shown.advance(float(len(rows)))
+            progress.advance(float(len(rows)))
     return texts
 
 

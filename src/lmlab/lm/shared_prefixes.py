@@ -64,7 +64,7 @@ def trees(ids_S: Sequence[np.ndarray], *, longest: int) -> list[Tree]:
     A tree has at most 128 positions, or twice its longest sequence where one shares half of itself
     with its neighbour (the choices of a question), and at most `longest`.
     """
-    made: list[Tree] = []
+    rows: list[Tree] = []
     before = np.empty(0, dtype=np.int64)
     for s in sorted(range(len(ids_S)), key=lambda s: ids_S[s].tolist()):
         inputs = ids_S[s][:-1]
@@ -72,10 +72,10 @@ def trees(ids_S: Sequence[np.ndarray], *, longest: int) -> list[Tree]:
         room = _ROW
         if 2 * shared >= len(inputs):
             room = max(room, 2 * len(inputs), 2 * len(before))
-        if not made or made[-1].size + len(inputs) - shared > min(room, longest):
-            made.append(Tree([], [], 0))
+        if not rows or rows[-1].size + len(inputs) - shared > min(room, longest):
+            rows.append(Tree([], [], 0))
             shared = 0
-        tree = made[-1]
+        tree = rows[-1]
         path = np.arange(tree.size - shared, tree.size - shared + len(inputs))
         if shared:
             path[:shared] = tree.nodes[-1][:shared]
@@ -83,7 +83,7 @@ def trees(ids_S: Sequence[np.ndarray], *, longest: int) -> list[Tree]:
         tree.nodes.append(path)
         tree.size += len(inputs) - shared
         before = inputs
-    return made
+    return rows
 
 
 def _agreeing(a: np.ndarray, b: np.ndarray) -> int:

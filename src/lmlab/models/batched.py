@@ -50,12 +50,12 @@ def _joined(modules: Sequence[nn.Module]) -> nn.Module:
         raise _NotStackableError
     if next(first.parameters(), None) is None:
         return first
-    made: Any = copy.copy(first)
-    made._modules = {
+    joined: Any = copy.copy(first)
+    joined._modules = {
         name: child and _joined([module._modules[name] for module in modules])  # pyright: ignore[reportArgumentType]
         for name, child in first._modules.items()
     }
-    return made
+    return joined
 
 
 class _Stacked(nn.Module):
@@ -78,10 +78,10 @@ class _Linear(_Stacked):
         x_KND = x.reshape(len(self.of), -1, x.shape[-1])
         bias_KO = self.stacked("bias")
         if bias_KO is None:
-            made_KNO = torch.bmm(x_KND, weight_KDO)
+            output_KNO = torch.bmm(x_KND, weight_KDO)
         else:
-            made_KNO = torch.baddbmm(bias_KO[:, None], x_KND, weight_KDO)
-        return made_KNO.view(*x.shape[:-1], -1)
+            output_KNO = torch.baddbmm(bias_KO[:, None], x_KND, weight_KDO)
+        return output_KNO.view(*x.shape[:-1], -1)
 
 
 class _Norm(_Stacked):

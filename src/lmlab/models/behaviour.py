@@ -195,8 +195,8 @@ def _reader(model: Any) -> Read:
 
     def read(ids_BT: torch.Tensor, attention_BT: torch.Tensor | None = None) -> torch.Tensor:
         mask = {} if attention_BT is None else {"attention_mask": attention_BT}
-        made = model(input_ids=ids_BT, **mask, **uncached)
-        output_BTV = made.logits if "logits" in made else made.last_hidden_state
+        output = model(input_ids=ids_BT, **mask, **uncached)
+        output_BTV = output.logits if "logits" in output else output.last_hidden_state
         # a token may be impossible: a logit of minus infinity
         lowest = torch.finfo(output_BTV.dtype).min / 4
         return output_BTV.masked_fill(output_BTV == -torch.inf, lowest)

@@ -34,11 +34,11 @@ class OutputEmbedding(nn.Linear):
 @torch.no_grad()
 def with_untied_head(model: Any, weight_VD: torch.Tensor) -> Any:
     """A copy of `model` whose head is `weight_VD` (V, D), untied; an output bias of ours goes."""
-    made = copy.deepcopy(model)
+    untied_model = copy.deepcopy(model)
     native_V = None if own_bias(model) is not None else model.get_output_embeddings().bias
-    made.config.tie_word_embeddings = False
-    made.set_output_embeddings(_linear(weight_VD, native_V, model.get_output_embeddings()))
-    return made
+    untied_model.config.tie_word_embeddings = False
+    untied_model.set_output_embeddings(_linear(weight_VD, native_V, model.get_output_embeddings()))
+    return untied_model
 
 
 def with_settings(kind: Any, config: Any, **settings: Any) -> Any:

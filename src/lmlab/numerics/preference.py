@@ -124,8 +124,8 @@ def split_means(
         ]
     if covariates_KV is None:
         covariates_KV = np.empty((0, count_GV.shape[1]))
-    made = [residuals(each, weight_RV, covariates_KV) for each in means]
-    return Halves(made[0], made[1], weight_RV)
+    halves = [residuals(each, weight_RV, covariates_KV) for each in means]
+    return Halves(halves[0], halves[1], weight_RV)
 
 
 def weighted_correlation(x_RV: Array, y_RV: Array, weight_RV: Array) -> Array:
@@ -156,10 +156,10 @@ def error_per_token(count_GV: Array, sum_GV: Array) -> float:
 
     Mean over types of n times their clustered variance, weighted by their groups less one.
     """
-    made = type_means(count_GV, sum_GV, minimum_groups=2)
+    means = type_means(count_GV, sum_GV, minimum_groups=2)
     weight_V = np.maximum((count_GV > 0).sum(0) - 1, 0).astype(np.float64)
     known_V = weight_V > 0
-    scaled_V = count_GV.sum(0)[known_V] * made.standard_error_V[known_V] ** 2
+    scaled_V = count_GV.sum(0)[known_V] * means.standard_error_V[known_V] ** 2
     return float(scaled_V @ weight_V[known_V] / max(weight_V.sum(), 1.0))
 
 
@@ -252,10 +252,10 @@ def permuted_within(
     rng = np.random.default_rng(seed)
     order_V = np.argsort(bins_V, kind="stable")
     for _ in range(times):
-        made_V = np.empty(len(bins_V), dtype=np.int64)
+        permuted_V = np.empty(len(bins_V), dtype=np.int64)
         # sorted by bin, then by a random number: each bin's places get its types in random order
-        made_V[order_V] = np.lexsort((rng.random(len(bins_V)), bins_V))
-        yield made_V
+        permuted_V[order_V] = np.lexsort((rng.random(len(bins_V)), bins_V))
+        yield permuted_V
 
 
 def label_test(halves: Halves, bins_V: NDArray[np.int64], *, times: int, seed: int) -> float:
@@ -332,8 +332,8 @@ def exact_permutation_of_pairs(values_NN: Array, ours: int) -> float:
         ]
         return float(means[0] - means[1])
 
-    found = np.array([statistic(chosen) for chosen in combinations(range(runs), ours)])
-    return float((found >= found[0] - _ROUNDING).mean())
+    statistics = np.array([statistic(chosen) for chosen in combinations(range(runs), ours)])
+    return float((statistics >= statistics[0] - _ROUNDING).mean())
 
 
 def exact_permutation(ours: NDArray[np.float64], null: NDArray[np.float64]) -> float:

@@ -114,12 +114,12 @@ class Scatter:
             )
         self._fold()
         other._fold()
-        made = self._copy()
+        merged = self._copy()
         a, b = self._n, other._n
         difference_P = other._mean_P - self._mean_P
         weight = a * b / (a + b)
         for start, strip, lost, theirs, also_lost in zip(
-            made._starts(), made._strips, made._lost, other._strips, other._lost, strict=True
+            merged._starts(), merged._strips, merged._lost, other._strips, other._lost, strict=True
         ):
             width = len(strip)
             for rows in _tiles(0, width, _TILE_ROWS):
@@ -128,9 +128,9 @@ class Scatter:
                 _accumulate(strip[rows], lost[rows], theirs[rows])
                 _accumulate(strip[rows], lost[rows], outer)
             lost += also_lost
-        made._n = a + b
-        made._mean_P = self._mean_P + difference_P * (b / (a + b))
-        return made
+        merged._n = a + b
+        merged._mean_P = self._mean_P + difference_P * (b / (a + b))
+        return merged
 
     def all_reduce(self) -> Scatter:
         """The merge over all processes of `torch.distributed`'s default group, in each of them; of
@@ -138,21 +138,23 @@ class Scatter:
         if not torch.distributed.is_initialized():
             return self
         self._fold()
-        made = self._copy()
+        reduced = self._copy()
         total_1 = torch.tensor([self._n], dtype=torch.float64)
         mean_P = self._mean_P * self._n
         torch.distributed.all_reduce(total_1)
         torch.distributed.all_reduce(mean_P)
         mean_P /= total_1
         difference_P = self._mean_P - mean_P
-        for start, strip, lost in zip(made._starts(), made._strips, made._lost, strict=True):
+        for start, strip, lost in zip(
+            reduced._starts(), reduced._strips, reduced._lost, strict=True
+        ):
             strip -= lost
             lost.zero_()
             stop = start + len(strip)
             strip += torch.outer(difference_P[start:stop], difference_P[start:]) * self._n
             torch.distributed.all_reduce(strip)
-        made._n, made._mean_P = int(total_1), mean_P
-        return made
+        reduced._n, reduced._mean_P = int(total_1), mean_P
+        return reduced
 
     def mean(self, names: Sequence[str] | None = None) -> NDArray[np.float64]:
         """Mean of the features of these models (default: all), one after the other."""
@@ -170,17 +172,17 @@ class Scatter:
             raise UserError("a scatter without rows has no covariance")
         down = self.names if rows is None else self._known(rows)
         across = down if columns is None else self._known(columns)
-        made = np.empty([sum(self._widths[name] for name in side) for side in (down, across)])
+        covariance = np.empty([sum(self._widths[name] for name in side) for side in (down, across)])
         i = 0
         for a in down:
             j = 0
             for b in across:
                 block = self._block(a, b)
-                made[i : i + len(block), j : j + block.shape[1]] = block.numpy()
+                covariance[i : i + len(block), j : j + block.shape[1]] = block.numpy()
                 j += block.shape[1]
             i += self._widths[a]
-        made /= self._n
-        return made
+        covariance /= self._n
+        return covariance
 
     def save(self, path: Path) -> None:
         """Writes the scatter as safetensors, all or nothing."""
@@ -205,19 +207,19 @@ class Scatter:
             described = metadata(data)
             if described["format"] != FORMAT:
                 raise ValueError(f"its format is {described['format']!r}")
-            made = cls(products=described["products"])
+            scatter = cls(products=described["products"])
             widths = from_json(described["widths"])
             if sum(widths.values()) != len(tensors["mean"]) or min(widths.values()) < 1:
                 raise ValueError("its widths are not those of its means")
-            made._fix({name: int(width) for name, width in widths.items()})
-            made._n = int(described["n"])
-            for place, kept in (("mean", made._mean_P), *_numbered(made._strips)):
+            scatter._fix({name: int(width) for name, width in widths.items()})
+            scatter._n = int(described["n"])
+            for place, kept in (("mean", scatter._mean_P), *_numbered(scatter._strips)):
                 if tensors[place].shape != kept.shape:
                     raise ValueError(f"{place} has another shape")
                 kept.copy_(tensors[place])
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: cannot be read as a scatter: {error}") from error
-        return made
+        return scatter
 
     def _fix(self, widths: dict[str, int]) -> None:
         if self._widths:
@@ -256,11 +258,15 @@ class Scatter:
 
     def _copy(self) -> Scatter:
         self._fold()
-        made = Scatter(products=self.products)
-        made._widths, made._n, made._mean_P = dict(self._widths), self._n, self._mean_P.clone()
-        made._strips = [strip.clone() for strip in self._strips]
-        made._lost = [lost.clone() for lost in self._lost]
-        return made
+        copied = Scatter(products=self.products)
+        copied._widths, copied._n, copied._mean_P = (
+            dict(self._widths),
+            self._n,
+            self._mean_P.clone(),
+        )
+        copied._strips = [strip.clone() for strip in self._strips]
+        copied._lost = [lost.clone() for lost in self._lost]
+        return copied
 
     def _fold(self) -> None:
         """Adds the pending block."""
@@ -332,9 +338,9 @@ def _add_products(block_BP: torch.Tensor, strip: torch.Tensor, lost: torch.Tenso
 def _accumulate(total: torch.Tensor, lost: torch.Tensor, addend: torch.Tensor) -> None:
     """total += addend in place; `lost` holds what rounding has added too much so far (Kahan)."""
     addend = addend.to(torch.float64) - lost
-    made = total + addend
-    lost.copy_(made).sub_(total).sub_(addend)
-    total.copy_(made)
+    sums = total + addend
+    lost.copy_(sums).sub_(total).sub_(addend)
+    total.copy_(sums)
 
 
 def _tiles(start: int, stop: int, size: int) -> list[slice]:

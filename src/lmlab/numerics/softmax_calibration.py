@@ -46,13 +46,13 @@ def fit_two_scalars(
         if np.abs(step_2).max() < 1e-7:
             break
         for _ in range(_STEPS):
-            made = _moments(at_2 + step_2, *data)
-            if made[0] <= loss:
+            moved = _moments(at_2 + step_2, *data)
+            if moved[0] <= loss:
                 break
             step_2 = step_2 / 2
         else:
             break  # no smaller loss along the step: rounding
-        at_2, (loss, gradient_2, hessian_22) = at_2 + step_2, made
+        at_2, (loss, gradient_2, hessian_22) = at_2 + step_2, moved
     return float(at_2[0]), float(at_2[1]), loss
 
 

@@ -176,13 +176,13 @@ def outputs_for(
     labels = label_criterion(objective)
     padded_N = -(-texts.length_N // _PAD_MULTIPLE) * _PAD_MULTIPLE
     longest = int(texts.length_N.max())
-    made = np.empty((len(texts), labels.outputs))
+    outputs_NC = np.empty((len(texts), labels.outputs))
     with evaluating(backbone.model):
         for rows, length in batches_of_a_length(np.minimum(padded_N, longest), lambda _: batch):
             texts_B = [texts.text(int(row)) for row in rows]
             given = objective.batch(texts_B, device=backbone.device, length=length)
-            made[rows] = labels.outputs_of(backbone, given).double().cpu().numpy()
-    return made
+            outputs_NC[rows] = labels.outputs_of(backbone, given).double().cpu().numpy()
+    return outputs_NC
 
 
 def predictions(classes: Sequence[str], outputs_NC: np.ndarray) -> np.ndarray:

@@ -127,8 +127,8 @@ def evaluate(
         for (rows, length), is_mine in shared_out(batches):
             if is_mine or not share:
                 ids = [windows.ids(int(row)) for row in rows]
-                made = objective.batch(ids, device=backbone.device, length=length)
-                nats_BT = objective.score(backbone, made).double().cpu().numpy()
+                asked = objective.batch(ids, device=backbone.device, length=length)
+                nats_BT = objective.score(backbone, asked).double().cpu().numpy()
                 starts = edges[:-1][edges[:-1] < length]
                 nats_Mb[rows, : len(starts)] = np.add.reduceat(nats_BT, starts, axis=1)
                 for row, window, nats_T in zip(rows, ids, nats_BT, strict=True):

@@ -41,13 +41,13 @@ def _rename(root: ET.Element, name: Callable[[str], str]) -> None:
 
 
 def _references(root: ET.Element) -> set[str]:
-    found: set[str] = set()
+    names: set[str] = set()
     for element in root.iter():
         for key, value in element.attrib.items():
             if key == "href":
-                found.add(value.removeprefix("#"))
-            found.update(_REFERENCE.findall(value))
-    return found
+                names.add(value.removeprefix("#"))
+            names.update(_REFERENCE.findall(value))
+    return names
 
 
 def _without(root: ET.Element, unwanted: Callable[[ET.Element], bool]) -> None:

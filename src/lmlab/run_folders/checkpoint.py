@@ -87,7 +87,7 @@ def verify_checkpoint(path: Path) -> int:
 
 
 @dataclass(frozen=True)
-class Found:
+class Newest:
     """The newest checkpoint that verifies, and why newer ones were skipped."""
 
     path: Path | None
@@ -103,15 +103,15 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and _NAME.fullmatch(p.name))
 
 
-def newest_checkpoint(run: Path) -> Found:
+def newest_checkpoint(run: Path) -> Newest:
     """The newest checkpoint of a run whose manifest verifies (`path` None if there is none)."""
     skipped: list[str] = []
     for path in reversed(checkpoints(run)):
         try:
-            return Found(path, verify_checkpoint(path), tuple(skipped))
+            return Newest(path, verify_checkpoint(path), tuple(skipped))
         except UserError as error:
             skipped.append(str(error))
-    return Found(None, 0, tuple(skipped))
+    return Newest(None, 0, tuple(skipped))
 
 
 def usable_checkpoint(path: Path) -> Path:
@@ -121,11 +121,11 @@ def usable_checkpoint(path: Path) -> Path:
     Raises `UserError` for a run without a usable checkpoint, and for a damaged checkpoint.
     """
     if (path / "checkpoints").is_dir():
-        found = newest_checkpoint(path)
-        if found.path is None:
-            why = "; ".join(found.skipped) or "it has none yet"
+        newest = newest_checkpoint(path)
+        if newest.path is None:
+            why = "; ".join(newest.skipped) or "it has none yet"
             raise UserError(f"{path}: no usable checkpoint ({why})")
-        return found.path
+        return newest.path
     if (path / "lmlab.json").is_file() and (path / "manifest.json").is_file():
         verify_checkpoint(path)
     return path
@@ -140,14 +140,14 @@ def prune_checkpoints(
     A run that went on from before a damaged checkpoint still has it, as a later step: what is later
     than `newest`, the step that is known to be the newest, is left alone and does not count.
     """
-    found = checkpoints(run)
+    folders = checkpoints(run)
     if newest is not None:
-        found = [path for path in found if path.name <= checkpoint_folder(run, newest).name]
-    if len(found) <= keep:
+        folders = [path for path in folders if path.name <= checkpoint_folder(run, newest).name]
+    if len(folders) <= keep:
         return
-    verify_checkpoint(found[-1])
+    verify_checkpoint(folders[-1])
     spared = {checkpoint_folder(run, step) for step in spare}
-    _remove([path for path in found[:-keep] if path not in spared])
+    _remove([path for path in folders[:-keep] if path not in spared])
 
 
 def finish_with(run: Path, step: int) -> None:

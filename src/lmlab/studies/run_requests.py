@@ -27,7 +27,7 @@ def text_run(
 ) -> TrainConfig:
     """A run on running text for so many tokens, in its place below `lab`."""
     batch = max(1, batch_tokens // context)
-    made = TrainConfig(
+    request = TrainConfig(
         store=store.path,
         context=context,
         batch=batch,
@@ -38,7 +38,7 @@ def text_run(
         evaluation_windows=max(64, _VALIDATION_TOKENS // context),
         **options,
     )
-    return placed(validated_seldom(made), store, lab)
+    return placed(validated_seldom(request), store, lab)
 
 
 def validated_seldom(request: TrainConfig) -> TrainConfig:

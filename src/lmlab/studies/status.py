@@ -139,12 +139,12 @@ def _plan(out: Path) -> list[dict[str, Any]]:
 
 def _children(runs: Path) -> dict[str, list[str]]:
     """Names of run folders by that of their parent run's."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for file in sorted(runs.glob("*/config.toml")):
         parent = read_toml(file).get("parent", {}).get("path")
         if parent is not None and (runs / Path(parent).name).is_dir():
-            found.setdefault(Path(parent).name, []).append(file.parent.name)
-    return found
+            names.setdefault(Path(parent).name, []).append(file.parent.name)
+    return names
 
 
 def _run(path: Path, part: dict[str, Any], *, child: bool) -> RunStatus:

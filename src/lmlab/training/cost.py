@@ -67,8 +67,8 @@ def count_parameters(model: Any) -> Parameters:
 
 def _embedding_weights(model: nn.Module) -> dict[int, int]:
     """Number of weights by identity of the parameter."""
-    found = (m for m in model.modules() if isinstance(m, nn.Embedding))
-    return {id(p): p.numel() for m in found for p in m.parameters()}
+    layers = (m for m in model.modules() if isinstance(m, nn.Embedding))
+    return {id(p): p.numel() for m in layers for p in m.parameters()}
 
 
 def _head_weights(model: Any) -> dict[int, int]:
@@ -79,13 +79,13 @@ def _head_weights(model: Any) -> dict[int, int]:
 def _body_matrices(model: Any) -> list[torch.Tensor]:
     """The weights of linear and recurrent layers, embeddings and head left out."""
     head = model.get_output_embeddings()
-    found: list[torch.Tensor] = []
+    matrices: list[torch.Tensor] = []
     for module in model.modules():
         if isinstance(module, nn.Linear | Conv1D) and module is not head:
-            found.append(module.weight)
+            matrices.append(module.weight)
         elif isinstance(module, nn.RNNBase):
-            found += [p for name, p in module.named_parameters() if name.startswith("weight")]
-    return found
+            matrices += [p for name, p in module.named_parameters() if name.startswith("weight")]
+    return matrices
 
 
 def uncounted_weights(model: Any) -> int:

@@ -78,8 +78,8 @@ def step_cost(
             f"a step with a vocabulary of {vocabulary:,} could not be measured (exit status "
             f"{done.returncode}): {done.stderr.strip()[-300:]}"
         )
-    made = json.loads(done.stdout)
-    return StepCost(made["seconds"], made["bytes"])
+    measured = json.loads(done.stdout)
+    return StepCost(measured["seconds"], measured["bytes"])
 
 
 def _measure(asked: dict[str, Any]) -> StepCost:

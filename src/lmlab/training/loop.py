@@ -45,7 +45,7 @@ from lmlab.processes import (
 )
 from lmlab.progress import Bar, say, track
 from lmlab.run_folders.checkpoint import (
-    Found,
+    Newest,
     checkpoint_folder,
     final_step,
     finish_with,
@@ -143,11 +143,11 @@ def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> Tra
     return TrainedRun(path, identity, checkpoint_folder(path, final_step(path, config.steps)))
 
 
-def _found_by_first(path: Path) -> Found:
+def _found_by_first(path: Path) -> Newest:
     """The newest checkpoint, which the first process verifies for all."""
-    found = newest_checkpoint(path) if is_first() else Found(None, 0, ())
+    found = newest_checkpoint(path) if is_first() else Newest(None, 0, ())
     told = from_first([found.path and str(found.path), found.step, found.skipped])
-    return Found(told[0] and Path(told[0]), told[1], tuple(told[2]))
+    return Newest(told[0] and Path(told[0]), told[1], tuple(told[2]))
 
 
 def _ended(config: TrainConfig, path: Path, step: int) -> bool:
@@ -166,7 +166,7 @@ class Trainer:
         store: TokenStore,
         path: Path,
         deciding: dict[str, Any],
-        found: Found,
+        found: Newest,
     ) -> None:
         assert config.device in ("cpu", "cuda")
         assert config.threads is not None

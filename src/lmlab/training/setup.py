@@ -36,7 +36,7 @@ from lmlab.models.head import attach_bias, read_bias
 from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
 from lmlab.progress import say
-from lmlab.run_folders.checkpoint import Found
+from lmlab.run_folders.checkpoint import Newest
 from lmlab.training.classifier import classification_record, classifier_of
 from lmlab.training.hardware import available_cores, resolve_device, resolve_dtype
 from lmlab.training.parent import Parent, check_model, child_model, find_parent
@@ -153,7 +153,7 @@ def training_windows(config: TrainConfig, store: TokenStore) -> TrainingWindows:
 
 
 def initial_model(
-    config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer, found: Found
+    config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer, found: Newest
 ) -> Any:
     """The model to start or go on from, with its output bias, on the CPU; of a checkpoint that was
     `found`, the bias only: its weights are loaded over these.
@@ -182,7 +182,7 @@ def _initial_bias(
     config: TrainConfig,
     store: TokenStore,
     tokenizer: TextTokenizer,
-    found: Found,
+    found: Newest,
     parent: Parent | None,
 ) -> torch.Tensor:
     """The checkpoint's, else the parent's, else the log-unigram distribution of the text (V)."""

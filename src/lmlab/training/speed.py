@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
-from lmlab.run_folders.checkpoint import Found
+from lmlab.run_folders.checkpoint import Newest
 from lmlab.training.loop import Trainer
 from lmlab.training.setup import resolve
 
@@ -31,7 +31,7 @@ def seconds_per_step(
     with tempfile.TemporaryDirectory() as folder:
         trainers = {
             name: Trainer(
-                resolve(request), TokenStore(request.store), Path(folder), {}, Found(None, 0, ())
+                resolve(request), TokenStore(request.store), Path(folder), {}, Newest(None, 0, ())
             )
             for name, request in requests.items()
         }
