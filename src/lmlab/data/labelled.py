@@ -11,7 +11,7 @@ at once; no text of the reported set is ever put into the selection set here.
 
 Notable:
 - Sets that are not given are made by a keyed choice among the distinct texts (or pairs) of each
-  class, so equal texts stay on one side, and every machine makes the same sets.
+  class: equal texts stay on one side.
 - What a source gives is never dropped. Where its sets share texts, the notes say how many.
 - Examples are in the order of their source, and so sorted by class in some: shuffle them.
 """

@@ -143,8 +143,7 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
     def forward(self, input_ids: torch.Tensor, **arguments: Any) -> CausalLMOutputWithPast:
         output = self.model(input_ids, **arguments)
         return CausalLMOutputWithPast(
-            logits=self.lm_head(output.last_hidden_state),
-            past_key_values=output.past_key_values,
+            logits=self.lm_head(output.last_hidden_state), past_key_values=output.past_key_values
         )
 
 

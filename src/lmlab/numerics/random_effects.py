@@ -12,13 +12,10 @@ Notable:
 - With fewer documents there is no interval over texts. The one given is over sections, for these
   documents only, and its basis and note say so.
 - Clusters have unequal sizes. The mean is weighted; variances come from linearised residuals with
-  the leverage correction of Bell and McCaffrey (2002).
-- Satterthwaite's degrees of freedom fail here: with 2 seeds the seed variance has one degree of
-  freedom, is often far too small by chance, and a nominal 95 % interval covers as little as 87 %.
-  Ours are Satterthwaite's with the seed share pushed towards one (see `sum_degrees_of_freedom`).
-  docs/notes-intervals.md has the measured coverage and the command that repeats it.
-- A variance component is never negative, and the variance of the mean is never below that of the
-  seeds' means alone or of the clusters' means alone.
+  the leverage correction of Bell and McCaffrey (2002). No variance component is negative.
+- Satterthwaite's degrees of freedom fail with few seeds: a nominal 95 % interval covers as little
+  as 87 %. `sum_degrees_of_freedom` has ours; docs/notes-intervals.md has the measured coverage and
+  the command that repeats it.
 
 Legend: S seeds, C clusters (a section, or a whole short document), N windows. Arrays only; nothing
 here knows of models or text.

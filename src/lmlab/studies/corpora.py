@@ -204,7 +204,7 @@ def _parse(specification: str) -> tuple[str, list[int], int]:
 
 @dataclass(frozen=True)
 class _Synthetic:
-    alphabet: list[str]
+    alphabet: Sequence[str]
     sample: Callable[[int, int], np.ndarray]
     known: Known
 

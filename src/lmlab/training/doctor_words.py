@@ -150,10 +150,7 @@ def table(made: Diagnosis) -> list[list[str]]:
         if made.other_form is not None and timing.other_seconds is not None:
             with_bias = " with prior bias" if config.is_headless else ""
             rows.append(
-                [
-                    f"time, {made.other_form}{with_bias}",
-                    _times(timing.other_seconds, config.steps),
-                ],
+                [f"time, {made.other_form}{with_bias}", _times(timing.other_seconds, config.steps)]
             )
     rows.append(["speed-up by headless, ideal", f"{made.ideal_speed_up:.2f} x (by FLOPs)"])
     if made.measured_speed_up is not None and timing is not None:

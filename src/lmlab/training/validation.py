@@ -9,7 +9,7 @@ Shapes: N labelled texts, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from lmlab.config.training import TrainConfig
 from lmlab.data.labelled_store import LabelledSplit, Labels, read_labels
@@ -23,18 +23,6 @@ from lmlab.objectives.classification import label_criterion, outputs_for, predic
 from lmlab.objectives.evaluate import evaluate, evaluation_batch
 
 
-class Validation(Protocol):
-    """Measures a model on the validation split."""
-
-    def measure(self, backbone: Backbone) -> dict[str, float]:
-        """Fields of the journal, each beginning with `validation_`."""
-        ...
-
-    def goodness(self, record: Mapping[str, Any]) -> tuple[float, ...] | None:
-        """What early stopping compares, larger is better; None for a step without validation."""
-        ...
-
-
 def make_validation(config: TrainConfig, store: TokenStore, objective: Objective) -> Validation:
     """The validation of a run. Raises `UserError` for a store without labels where they are
     needed."""
@@ -46,7 +34,11 @@ def make_validation(config: TrainConfig, store: TokenStore, objective: Objective
 
 
 class TextValidation:
-    """Nats per token of a fixed random sample of windows."""
+    """Nats per token of a fixed random sample of windows.
+
+    As every validation, `measure` gives fields of the journal that begin with `validation_`, and
+    `goodness` what early stopping compares of a record, larger is better; None for a step without.
+    """
 
     def __init__(self, config: TrainConfig, store: TokenStore, objective: Objective) -> None:
         self.objective, self.context = objective, config.context
@@ -97,6 +89,9 @@ class LabelledValidation:
     def goodness(self, record: Mapping[str, Any]) -> tuple[float, ...] | None:
         value = record.get(f"validation_{self.labels.metrics[0]}")
         return None if value is None else (value, -record["validation_loss"])
+
+
+Validation: TypeAlias = TextValidation | LabelledValidation
 
 
 class Patience:

@@ -13,10 +13,4 @@ from lmlab.data.synthetic.many_to_one import ManyToOne
 from lmlab.data.synthetic.markov import MarkovChain
 from lmlab.data.synthetic.primes import PrimeProducts
 
-__all__ = [
-    "LinearLanguage",
-    "ManyToOne",
-    "MarkovChain",
-    "PrimeProducts",
-    "linear_floor",
-]
+__all__ = ["LinearLanguage", "ManyToOne", "MarkovChain", "PrimeProducts", "linear_floor"]

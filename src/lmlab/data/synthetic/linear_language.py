@@ -22,7 +22,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmlab.data.synthetic.source import check_ids, check_integer, entropy, keyed_generator, to_text
+from lmlab.data.synthetic.source import (
+    Spelt,
+    check_ids,
+    check_integer,
+    entropy,
+    keyed_generator,
+    sampling,
+)
 from lmlab.errors import UserError
 
 SEPARATORS = 7
@@ -31,7 +38,7 @@ _ATTEMPTS = 10_000
 _BLOCK = 1 << 18
 
 
-class LinearLanguage:
+class LinearLanguage(Spelt):
     """Strings x, `|||||||`, A x with flipped bits; ids 0 and 1 are bits, 2 the separator.
 
     Args:
@@ -53,10 +60,7 @@ class LinearLanguage:
         self.matrix, self.inverse = _invertible(bits, extra, seed)
         """A and its inverse over F2: (bits, bits), entries 0 and 1."""
 
-    @property
-    def alphabet(self) -> list[str]:
-        """The two bits and the separator."""
-        return ["0", "1", "|"]
+    alphabet = ("0", "1", "|")
 
     @property
     def inverse_density(self) -> float:
@@ -65,9 +69,7 @@ class LinearLanguage:
 
     def sample(self, n: int, seed: int) -> NDArray[np.int64]:
         """`n` independent strings as ids, int64 (n, 2 bits + 7), without BOS."""
-        check_integer("n", n, 0)
-        check_integer("seed", seed, 0)
-        rng = keyed_generator("linear language: sample", seed)
+        rng = sampling("linear language: sample", n, seed)
         x_Nm = rng.integers(2, size=(n, self.bits))
         y_Nm = x_Nm @ self.matrix.T % 2
         flips_N2m = rng.random((n, 2, self.bits)) < self.flip
@@ -101,10 +103,6 @@ class LinearLanguage:
     @cached_property
     def _noise(self) -> NDArray[np.float64]:
         return noise_distribution(self.matrix, self.flip)
-
-    def text(self, ids_NT: ArrayLike) -> list[str]:
-        """Strings as text."""
-        return to_text(ids_NT, self.alphabet)
 
 
 def linear_floor(matrix: ArrayLike, flip: float) -> float:

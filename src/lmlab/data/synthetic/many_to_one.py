@@ -16,11 +16,11 @@ import string
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmlab.data.synthetic.source import check_ids, check_integer, keyed_generator, to_text
+from lmlab.data.synthetic.source import Spelt, check_ids, check_integer, keyed_generator, sampling
 from lmlab.errors import UserError
 
 
-class ManyToOne:
+class ManyToOne(Spelt):
     """`length` random letters, `|`, and their images under a random `fan_in`-to-1 map.
 
     Args:
@@ -44,7 +44,7 @@ class ManyToOne:
                 "source letters, choose smaller numbers"
             )
         self.images, self.fan_in, self.length, self.letters = images, fan_in, length, letters
-        self.alphabet: list[str] = [
+        self.alphabet = [
             *string.ascii_lowercase[:letters],
             *string.ascii_uppercase[:images],
             "|",
@@ -55,9 +55,7 @@ class ManyToOne:
 
     def sample(self, n: int, seed: int) -> NDArray[np.int64]:
         """`n` strings as ids, int64 (n, 2 length + 1)."""
-        check_integer("n", n, 0)
-        check_integer("seed", seed, 0)
-        rng = keyed_generator("many to one: sample", seed)
+        rng = sampling("many to one: sample", n, seed)
         source_NL = rng.integers(self.letters, size=(n, self.length))
         separator = np.full((n, 1), self.letters + self.images)
         return np.concatenate([source_NL, separator, self.letters + self.map[source_NL]], axis=1)
@@ -83,7 +81,3 @@ class ManyToOne:
     def target_span(self) -> slice:
         """The half that is read last, in reading order: the same slice for both directions."""
         return slice(self.length + 1, 2 * self.length + 1)
-
-    def text(self, ids_NT: ArrayLike) -> list[str]:
-        """Strings as text."""
-        return to_text(ids_NT, self.alphabet)

@@ -20,13 +20,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmlab.data.synthetic.source import check_ids, check_integer, entropy, keyed_generator, to_text
+from lmlab.data.synthetic.source import (
+    Spelt,
+    check_ids,
+    check_integer,
+    entropy,
+    keyed_generator,
+    sampling,
+)
 from lmlab.errors import UserError
 
 _LETTERS = string.ascii_lowercase + string.ascii_uppercase
 
 
-class MarkovChain:
+class MarkovChain(Spelt):
     """A random chain of first order; each row of `transitions` is a Dirichlet draw.
 
     Args:
@@ -43,7 +50,7 @@ class MarkovChain:
         if not 0.01 <= concentration < np.inf:
             raise UserError(f"concentration is {concentration}; it must be at least 0.01")
         self.states = states
-        self.alphabet: list[str] = list(_LETTERS[:states])
+        self.alphabet = list(_LETTERS[:states])
         rng = keyed_generator("markov chain: transitions", seed)
         rows_VV = rng.dirichlet(np.full(states, concentration), size=states)
         # A trace of the uniform keeps every transition possible: irreducible, aperiodic, and no
@@ -61,10 +68,8 @@ class MarkovChain:
 
     def sample(self, n: int, seed: int, length: int = 256) -> NDArray[np.int64]:
         """`n` independent stationary windows as ids, int64 (n, length)."""
-        check_integer("n", n, 0)
-        check_integer("seed", seed, 0)
         check_integer("length", length, 1)
-        rng = keyed_generator("markov chain: sample", seed)
+        rng = sampling("markov chain: sample", n, seed)
         cumulative_VV = np.cumsum(self.transitions, axis=1)
         uniform_NT = rng.random((n, length))
         ids = np.empty((n, length), dtype=np.int64)
@@ -111,10 +116,6 @@ class MarkovChain:
     def surprisal(self, ids_NT: ArrayLike) -> NDArray[np.float64]:
         """-ln P of whole windows, nats, (N,); the same from either end."""
         return self.score(ids_NT).sum(axis=1)
-
-    def text(self, ids_NT: ArrayLike) -> list[str]:
-        """Windows as text."""
-        return to_text(ids_NT, self.alphabet)
 
 
 def _stationary(transitions_VV: NDArray[np.float64]) -> NDArray[np.float64]:

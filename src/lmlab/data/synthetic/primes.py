@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmlab.data.synthetic.source import check_ids, check_integer, keyed_generator, to_text
+from lmlab.data.synthetic.source import Spelt, check_ids, sampling
 
 LINE = 30
 _LIMIT = 100_000
@@ -24,13 +24,10 @@ _P, _Q = slice(0, 5), slice(8, 13)
 _POWERS_5 = 10 ** np.arange(4, -1, -1)
 
 
-class PrimeProducts:
+class PrimeProducts(Spelt):
     """Lines of 30 characters: prime, ` * `, larger prime, `   =   `, product reversed."""
 
-    @property
-    def alphabet(self) -> list[str]:
-        """Ten digits, space, `*`, `=`."""
-        return [*"0123456789", " ", "*", "="]
+    alphabet = (*"0123456789", " ", "*", "=")
 
     @cached_property
     def primes(self) -> NDArray[np.int64]:
@@ -49,9 +46,7 @@ class PrimeProducts:
 
     def sample(self, n: int, seed: int) -> NDArray[np.int64]:
         """`n` lines as ids, int64 (n, 30), drawn independently and uniformly."""
-        check_integer("n", n, 0)
-        check_integer("seed", seed, 0)
-        rng = keyed_generator("prime products", seed)
+        rng = sampling("prime products", n, seed)
         count = len(self.primes)
         # A uniform unordered pair: the second index skips the first.
         first_N = rng.integers(count, size=n)
@@ -76,10 +71,6 @@ class PrimeProducts:
             & np.all(ids == _lines(p_N, q_N), axis=1)
         )
         return np.where(possible_N, math.log(self.pairs), np.inf)
-
-    def text(self, ids_NT: ArrayLike) -> list[str]:
-        """Lines as text."""
-        return to_text(ids_NT, self.alphabet)
 
 
 def _lines(p_N: NDArray[np.int64], q_N: NDArray[np.int64]) -> NDArray[np.int64]:

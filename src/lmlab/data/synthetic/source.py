@@ -11,6 +11,7 @@ Legend: N strings, T characters.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +24,7 @@ def keyed_generator(purpose: str, *key: int) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(purpose.encode()), *key])
 
 
-def check_ids(ids_NT: ArrayLike, alphabet: list[str], length: int | None) -> NDArray[np.int64]:
+def check_ids(ids_NT: ArrayLike, alphabet: Sequence[str], length: int | None) -> NDArray[np.int64]:
     """`ids_NT` as int64; `UserError` for another shape or an id that is not in the alphabet."""
     ids = np.asarray(ids_NT)
     if ids.ndim != 2 or ids.dtype.kind not in "iu" or ids.shape[1] != (length or ids.shape[1]):
@@ -38,10 +39,22 @@ def check_ids(ids_NT: ArrayLike, alphabet: list[str], length: int | None) -> NDA
     return ids.astype(np.int64)
 
 
-def to_text(ids_NT: ArrayLike, alphabet: list[str]) -> list[str]:
-    """Rows of ids as strings; `UserError` for an id that is not in the alphabet."""
-    letters = np.array(alphabet)
-    return ["".join(row) for row in letters[check_ids(ids_NT, alphabet, None)]]
+class Spelt:
+    """A source whose ids are indices into its alphabet."""
+
+    alphabet: Sequence[str]
+
+    def text(self, ids_NT: ArrayLike) -> list[str]:
+        """Rows of ids as strings; `UserError` for an id that is not in the alphabet."""
+        letters = np.array(self.alphabet)
+        return ["".join(row) for row in letters[check_ids(ids_NT, self.alphabet, None)]]
+
+
+def sampling(purpose: str, n: int, seed: int) -> np.random.Generator:
+    """The generator of `n` strings for a seed; `UserError` for numbers that mean nothing."""
+    check_integer("n", n, 0)
+    check_integer("seed", seed, 0)
+    return keyed_generator(purpose, seed)
 
 
 def check_integer(name: str, value: int, low: int, high: int | None = None) -> None:
