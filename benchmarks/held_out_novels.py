@@ -22,7 +22,7 @@ import numpy as np
 
 from lmlab.data.store import TokenStore
 from lmlab.topics.arrow.arrow import Arrow, arrow_of_time
-from lmlab.topics.arrow.counting_baseline import NGramBaseline, ngram_baselines
+from lmlab.topics.arrow.counting import NGramBaseline, ngram_baselines
 
 
 def arrows_of_novels(baseline: NGramBaseline) -> list[Arrow]:
@@ -58,7 +58,7 @@ def main() -> None:
         errors_D = np.array([100 * (arrow.standard_error or np.nan) for arrow in arrows])
         others_D = np.array([np.delete(values_D, d).mean() for d in range(len(values_D))])
         covers_D = (bounds_D2[:, 0] <= others_D) & (others_D <= bounds_D2[:, 1])
-        print(f"{baseline.smoothing}, order {baseline.order}: {len(arrows)} novels")
+        print(f"{baseline.fit.smoothing}, order {baseline.fit.order}: {len(arrows)} novels")
         for arrow, value, (low, high) in zip(arrows, values_D, bounds_D2, strict=True):
             print(f"  {value:+.2f} % [{low:+.2f}, {high:+.2f}] over {arrow.clusters} sections")
         print(

@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from lmlab.numerics.random_effects import Clusters
-from lmlab.topics.arrow import study as study
-from lmlab.topics.arrow.arrow import arrow_components, arrow_of_time
-from lmlab.topics.arrow.comparison import transition
-from lmlab.topics.arrow.family import mean_words, means_over_corpora, with_adjusted
-from lmlab.topics.arrow.findings import verdict
+from lmlab.numerics.random_effects import Clusters, two_way_interval
+from lmlab.topics.arrow.arrow import PositionArrow, arrow_components, arrow_of_time
+from lmlab.topics.arrow.comparison import Comparison, Curve, Excess, Floor, ModelResult, transition
+from lmlab.topics.arrow.family import ArrowStudy, means_over_corpora, with_adjusted
 from lmlab.topics.arrow.options import ArrowConfig
-from lmlab.topics.arrow.report import arrow_page, summary
+from lmlab.topics.arrow.study import run_arrow
+from lmlab.topics.arrow.tables import comparison_words, mean_words
 from test_synthesis import ARROWS, BY_SEED, ERRORS
 from test_transitions import TIMES, jump_at
 
 
-def logged_cell(corpus, relative, error, by_seed):
-    """A comparison of the log as `results.json` would hold it."""
+def logged(corpus: str, relative: float, error: float, by_seed: list[float]) -> Comparison:
+    """A comparison of the log, whose figures are per cent."""
     half = float(stats.t.ppf(0.975, 2)) * error
-    return {
-        "corpus": corpus,
-        "label": "gpt2 micro, context 256",
-        "tokenizer": "bpe",
-        "order": "backward",
-        "floor": None,
-        "transition": None,
-        "by_position": [],
-        "arrow": {
-            "relative": relative / 100,
-            "interval": [(relative - half) / 100, (relative + half) / 100],
-            "standard_error": error / 100,
-            "relative_by_seed": [each / 100 for each in by_seed],
-            "seeds": 3,
-            "documents": 5,
-            "p_value": float(2 * stats.t.sf(abs(relative) / error, 2)),
-            "verdict": "not decided",
-            "basis": "seeds and text",
-        },
-    }
+    arrow = replace(
+        arrow_of_time(np.ones((3, 5)), np.ones((3, 5)), np.arange(5)),
+        relative=relative / 100,
+        interval=((relative - half) / 100, (relative + half) / 100),
+        standard_error=error / 100,
+        degrees_of_freedom=2.0,
+        relative_by_seed=tuple(each / 100 for each in by_seed),
+    )
+    model = ModelResult("m", 5.0, None, (5.0,), Curve((1, 2), (6.0, 5.0)))
+    return Comparison(
+        corpus, "bpe", "gpt2 micro, context 256", "backward", 256, "document", 5, arrow, None,
+        (PositionArrow(0, 0, arrow),), (model,), (model,), None, None,
+    )  # fmt: skip
 
 
 LANGUAGES = ("English", "French", "German", "Italian", "Spanish")
@@ -51,7 +43,7 @@ LANGUAGES = ("English", "French", "German", "Italian", "Spanish")
 @pytest.fixture
 def languages():
     rows = zip(LANGUAGES, ARROWS, ERRORS.tolist(), BY_SEED, strict=True)
-    return [logged_cell(*row) for row in rows]
+    return [logged(*row) for row in rows]
 
 
 def test_five_languages_undecided_alone_are_one_finding_together(languages):
@@ -59,47 +51,51 @@ def test_five_languages_undecided_alone_are_one_finding_together(languages):
     # -0.69 from figures that were not rounded
     said = "backward is easier (−0.41 %, 95 % interval −0.68 % to −0.14 %;"
     assert mean_words(mean).startswith(said)
-    assert (mean["seed_df"], mean["corpora"]) == (10, list(LANGUAGES))
-    assert mean["seed_sd"] == pytest.approx(0.00325, abs=5e-6)
-    said = summary(with_adjusted(languages), [mean])
+    assert (mean.seed_df, mean.corpora) == (10, LANGUAGES)
+    assert mean.seed_sd == pytest.approx(0.00325, abs=5e-6)
+    assert mean.finding == "below"
+    study = ArrowStudy("title", ArrowConfig(), (), with_adjusted(languages), (), (mean,))
+    said = study.summary()
     assert said.startswith("Mean over 5 corpora (gpt2 micro, context 256): backward is easier")
     assert "seen in 0 of 5 comparisons, p-values adjusted for so many (Holm)." in said
 
 
 def test_a_mean_needs_three_corpora_and_leaves_out_jumps(languages):
-    assert means_over_corpora(languages[:2]) == []
-    languages[0]["transition"] = {"inside": True}
+    assert means_over_corpora(languages[:2]) == ()
+    jumps = transition(curves([3e5]), curves([8e5]))
+    assert jumps is not None
+    languages[0] = replace(languages[0], transition=replace(jumps, inside=True))
     (mean,) = means_over_corpora(languages)
-    assert (mean["rows"], mean["left_out"]) == (4, ["English"])
-    for cell in languages[:3]:
-        cell["floor"] = {}
-    assert means_over_corpora(languages) == []
+    assert (mean.mean.rows, mean.left_out) == (4, ("English",))
+    excess = Excess(two_way_interval(np.eye(5)), ())
+    known = [replace(each, floor=Floor(1.0, None, excess, excess)) for each in languages[:3]]
+    assert means_over_corpora([*known, *languages[3:]]) == ()
 
 
 def test_p_values_of_a_study_are_adjusted_together(languages):
     p = [0.01, 0.02, 0.03, 0.2, 0.5]
-    for cell, value in zip(languages, p, strict=True):
-        cell["arrow"]["p_value"] = value
-        cell["by_position"] = [{"p_value": value}, {"p_value": None}, {"p_value": 0.04}]
-    adjusted = with_adjusted(languages)
-    found = [cell["arrow"]["p_adjusted"] for cell in adjusted]
-    assert found == pytest.approx([0.05, 0.08, 0.09, 0.4, 0.5])
-    assert [b["p_adjusted"] for b in adjusted[0]["by_position"]] == pytest.approx(
-        [0.02, None, 0.04]
+    tested = [
+        replace(
+            c, arrow=replace(c.arrow, relative=c.arrow.standard_error * stats.t.isf(each / 2, 2))
+        )
+        for c, each in zip(languages, p, strict=True)
+    ]
+    assert [c.p_adjusted for c in with_adjusted(tested)] == pytest.approx(
+        [0.05, 0.08, 0.09, 0.4, 0.5]
     )
 
 
 def curves(times):
-    return [[[t, y] for t, y in zip(TIMES, jump_at(time), strict=True)] for time in times]
+    return [Curve(tuple(TIMES), tuple(jump_at(time))) for time in times]
 
 
 def test_a_budget_that_ends_among_jumps_leaves_final_losses_undecided(languages):
     found = transition(curves([3e5, 4e5, 3.5e5]), curves([8e5, 5e6, 5e6]))
     assert found is not None
-    assert found["inside"]
-    assert [t is None for t in found["second"]] == [False, True, True]
-    assert found["p"] == found["least_p"] == pytest.approx(0.1)
-    said = verdict({**languages[0], "transition": found})
+    assert found.inside
+    assert [t is None for t in found.times.second] == [False, True, True]
+    assert found.times.p == found.times.least_p == pytest.approx(0.1)
+    said = comparison_words(replace(languages[0], transition=found))
     assert said.startswith("final losses decide nothing here (−0.41 %")
     assert "forward falls below 0.3" in said
     assert "in 3 of 3 runs" in said
@@ -110,11 +106,12 @@ def test_a_budget_that_ends_among_jumps_leaves_final_losses_undecided(languages)
 def test_jumps_long_before_the_end_leave_the_verdict_as_it_is(languages):
     found = transition(curves([2e5, 3e5]), curves([4e5, 3.5e5]))
     assert found is not None
-    assert not found["inside"]
-    assert verdict({**languages[0], "transition": found}) == verdict(languages[0])
-    smooth = [[[t, 5 - np.log(t / 1e6)] for t in TIMES]] * 2
+    assert not found.inside
+    first = languages[0]
+    assert comparison_words(replace(first, transition=found)) == comparison_words(first)
+    smooth = [Curve(tuple(TIMES), tuple(5 - np.log(TIMES / 1e6)))] * 2
     assert transition(smooth, smooth) is None
-    assert transition([[]], [[]]) is None
+    assert transition([Curve((), ())], [Curve((), ())]) is None
 
 
 def test_variance_components_of_an_arrow_are_those_of_its_windows():
@@ -143,25 +140,31 @@ def test_the_page_draws_the_mean_as_a_diamond(tmp_path, text_folder):
         corpora=(str(text_folder),), sizes=("nano",), contexts=(16,), seeds=2, vocabulary=300,
         tokens=600, batch_tokens=64, lab=tmp_path, out=tmp_path / "study",
     )  # fmt: skip
-    report = study.run_arrow(config)
-    results = json.loads((report.parent / "results.json").read_text())
-    (cell,) = results["cells"]
-    assert results["means"] == []
-    assert cell["components"]["seed_df"] == 1
-    cells = []
+    result = run_arrow(config)
+    (comparison,) = result.comparisons
+    assert result.means == ()
+    assert comparison.components is not None
+    assert comparison.components.seed_df == 1
+    of_corpora = []
     for corpus, relative in (("a", 0.01), ("b", 0.012), ("c", 0.009), ("d", 0.013)):
-        arrow = {**cell["arrow"], "relative": relative, "standard_error": 0.002, "p_value": 0.2}
-        arrow |= {"interval": [relative - 0.02, relative + 0.02], "documents": 9}
-        arrow |= {"relative_by_seed": [relative - 0.001, relative + 0.001]}
+        arrow = replace(
+            comparison.arrow,
+            relative=relative,
+            standard_error=0.002,
+            degrees_of_freedom=4.0,
+            interval=(relative - 0.02, relative + 0.02),
+            documents=9,
+            relative_by_seed=(relative - 0.001, relative + 0.001),
+        )
         times = transition(curves([3e5, 5e6]), curves([9e5, 5e6])) if corpus == "d" else None
-        cells.append({**cell, "corpus": corpus, "arrow": arrow, "transition": times})
-    cells = with_adjusted(cells)
-    page = arrow_page({**results, "cells": cells, "means": means_over_corpora(cells)})
+        of_corpora.append(replace(comparison, corpus=corpus, arrow=arrow, transition=times))
+    of_corpora = with_adjusted(of_corpora)
+    study = replace(result, comparisons=of_corpora, means=means_over_corpora(of_corpora))
+    page = study.page()
     assert "Mean over 3 corpora" in page
     assert "When the curves jump" in page
     assert "The budget ends among the jumps of d" in page
-    plain = arrow_page({**results, "cells": cells, "means": []})
-    assert "Mean over 3 corpora" not in plain
+    assert "Mean over 3 corpora" not in replace(study, means=()).page()
 
 
 def test_one_pair_is_no_verdict_about_directions():

@@ -5,7 +5,6 @@ Shapes: D draws, S seeds.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from dataclasses import replace
 
@@ -14,10 +13,10 @@ import pytest
 from scipy import stats
 
 from lmlab.numerics.draws import mean_over_draws
-from lmlab.topics.arrow.linear_languages import ONE_MATRIX, level_words, levels
 from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.arrow.report import ONE_MATRIX
 from lmlab.topics.arrow.study import run_arrow
-from lmlab.topics.redraw import result_rows
+from lmlab.topics.arrow.tables import level_words
 
 
 def test_the_interval_is_student_t_over_the_means_of_the_draws():
@@ -65,29 +64,25 @@ def finished(tmp_path_factory):
         corpora=("linear:3:1:1-3", "linear:3:2:4"), sizes=("nano",), seeds=2, tokens=260,
         batch_tokens=130, contexts=(16,), lab=lab, out=lab / "study",
     )  # fmt: skip
-    report = run_arrow(config)
-    return report, json.loads((report.parent / "results.json").read_text())
+    return run_arrow(config)
 
 
 def test_several_matrices_of_a_level_are_one_row_over_matrices(finished):
-    report, results = finished
-    (level,) = levels(results["cells"])
-    assert results["levels"] == json.loads(json.dumps([level.to_json()]))
+    (level,) = finished.levels
     assert level.matrices == (1, 2, 3)
-    cells = results["cells"][:3]
-    assert len(results["cells"]) == 4
-    runs = [run["run"] for cell in cells for side in ("forward", "other") for run in cell[side]]
-    assert len(set(runs)) == 12
+    assert len(finished.comparisons) == 4
+    of_level = finished.comparisons[:3]
+    runs = {model.name for c in of_level for _, models in c.sides for model in models}
+    assert len(runs) == 12
     difference_D = [
-        np.mean(cell["floor"]["other"]["by_seed"]) - np.mean(cell["floor"]["forward"]["by_seed"])
-        for cell in cells
+        np.mean(c.floor.other.by_seed) - np.mean(c.floor.forward.by_seed) for c in of_level
     ]
     low, high = stats.t.interval(0.95, 2, loc=np.mean(difference_D), scale=stats.sem(difference_D))
     found = level.difference
     assert (found.estimate, found.low, found.high) == pytest.approx(
         (np.mean(difference_D), low, high)
     )
-    page, rows = report.read_text(), result_rows(report.parent)[1]
+    page, rows = finished.page(), finished.tables()[0].rows
     assert "Matrices as they come" in page
     assert rows[-1][1] == level_words(level)
     assert "95 % over 3 matrices as they come, seeds 1 to 3" in rows[-1][1]
@@ -96,7 +91,7 @@ def test_several_matrices_of_a_level_are_one_row_over_matrices(finished):
 
 def test_a_level_has_the_verdict_of_every_other_comparison(finished):
     """Was words of its own: no bound where nothing was decided, and a verdict from two matrices."""
-    (level,) = levels(finished[1]["cells"])
+    (level,) = finished.levels
 
     def said(values):
         return level_words(replace(level, difference=mean_over_draws(np.array(values)[:, None])))
@@ -112,9 +107,8 @@ def test_a_level_has_the_verdict_of_every_other_comparison(finished):
 
 
 def test_matrices_of_a_level_share_no_seed(finished):
-    report, _ = finished
     seeds: dict[str, set[int]] = {}
-    for path in (report.parent.parent / "runs").rglob("config.toml"):
+    for path in (finished.config.lab / "runs").rglob("config.toml"):
         training = tomllib.loads(path.read_text())
         seeds.setdefault(training["store"], set()).add(training["seed"])
     assert sorted(map(sorted, seeds.values())) == [[0, 1], [0, 1], [2, 3], [4, 5]]

@@ -5,17 +5,14 @@ Legend: M windows, K orders, S seeds.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 from helpers import id_store, random_documents
 from lmlab.data.synthetic import MarkovChain
 from lmlab.data.windows import evaluation_windows
-from lmlab.durable import to_json
 from lmlab.errors import UserError
-from lmlab.topics.arrow.counting_baseline import STRENGTHS, ngram_baselines
+from lmlab.topics.arrow.counting import STRENGTHS, ngram_baselines
 from lmlab.topics.counting.ngram import DIRECTIONS, SMOOTHINGS, WITH_STRENGTH
 from ngram_model import NGram
 
@@ -38,17 +35,17 @@ def chain_baselines(chain_store):
 def test_a_markov_chain_is_counted_to_its_floor_both_ways(chain_store, chain_baselines):
     chain, _ = chain_store
     ids_MT = chain.sample(40, 3, 600).reshape(120, 200)
-    assert [each.smoothing for each in chain_baselines.of_smoothings] == list(SMOOTHINGS)
+    assert [each.fit.smoothing for each in chain_baselines.of_smoothings] == list(SMOOTHINGS)
     for made in chain_baselines.of_smoothings:
         # The chain's memory is one token: longer contexts only cost
-        assert made.order == 2
+        assert made.fit.order == 2
         for direction in DIRECTIONS:
-            got = getattr(made, f"nats_per_token_{direction}")
+            got = getattr(made.fit, f"nats_per_token_{direction}")
             # Paired with the exact model on the same text, and near its expectation on any text
             assert got == pytest.approx(chain.score(ids_MT, direction).mean(), abs=1e-3)
             assert got == pytest.approx(chain.floor(200), abs=0.03)
-        assert abs(made.arrow.relative) < 1e-3
-        assert made.validation_nats[0] > made.validation_nats[1] + 0.2
+        assert abs(made.fit.arrow.relative) < 1e-3
+        assert made.fit.validation_nats[0] > made.fit.validation_nats[1] + 0.2
 
 
 @pytest.mark.parametrize("smoothing", ["modified Kneser-Ney", "MacKay-Peto"])
@@ -63,16 +60,16 @@ def test_baseline_scores_the_windows_that_models_are_scored_on(small_store, smoo
     train = small_store.split("train")
     for direction in DIRECTIONS:
         fitted = NGram(
-            train.read(0, train.tokens), vocabulary=small_store.vocabulary, order=made.order,
-            smoothing=smoothing, strength=made.strength, direction=direction,
+            train.read(0, train.tokens), vocabulary=small_store.vocabulary, order=made.fit.order,
+            smoothing=smoothing, strength=made.fit.strength, direction=direction,
         )  # fmt: skip
         for row in range(10):
             ids = windows.ids(row)
             want = fitted.score(ids, [len(ids)])[-1].sum()
             got = getattr(made, f"nats_{direction}_M")[row]
             assert got == pytest.approx(want, rel=1e-12)
-    assert made.fitted_tokens == train.tokens
-    assert made.arrow.windows == 10
+    assert made.fit.fitted_tokens == train.tokens
+    assert made.fit.arrow.windows == 10
 
 
 def test_order_and_strength_have_the_least_loss_of_both_directions(chain_store, chain_baselines):
@@ -93,18 +90,18 @@ def test_order_and_strength_have_the_least_loss_of_both_directions(chain_store, 
         ], axis=0)  # fmt: skip
 
     for made in chain_baselines.of_smoothings:
-        expected = losses(made.smoothing, made.strength)
-        np.testing.assert_allclose(made.validation_nats, expected, rtol=1e-12)
-        assert made.order == expected.argmin() + 1
-        if made.smoothing in WITH_STRENGTH:
+        expected = losses(made.fit.smoothing, made.fit.strength)
+        np.testing.assert_allclose(made.fit.validation_nats, expected, rtol=1e-12)
+        assert made.fit.order == expected.argmin() + 1
+        if made.fit.smoothing in WITH_STRENGTH:
             for strength in STRENGTHS[::3]:
-                assert losses(made.smoothing, strength).min() >= expected.min()
+                assert losses(made.fit.smoothing, strength).min() >= expected.min()
             # Order 1 hardly depends on it: the choice of order 2 decides
-            assert made.strength < 64
+            assert made.fit.strength < 64
         else:
-            assert made.strength is None
-    least = min(min(each.validation_nats) for each in chain_baselines.of_smoothings)
-    assert min(chain_baselines.best.validation_nats) == least
+            assert made.fit.strength is None
+    least = min(min(each.fit.validation_nats) for each in chain_baselines.of_smoothings)
+    assert min(chain_baselines.best.fit.validation_nats) == least
 
 
 def many_to_one_documents(count, seed):
@@ -131,10 +128,12 @@ def test_reversing_a_store_swaps_the_directions_and_keeps_the_choice(tmp_path):
         for store in (written, flipped)
     )
     for here, there in zip(first.of_smoothings, second.of_smoothings, strict=True):
-        assert (here.order, here.strength) == (there.order, there.strength)
+        assert (here.fit.order, here.fit.strength) == (there.fit.order, there.fit.strength)
         np.testing.assert_allclose(here.nats_forward_M, there.nats_backward_M[::-1], rtol=1e-12)
         np.testing.assert_allclose(here.nats_backward_M, there.nats_forward_M[::-1], rtol=1e-12)
-        assert here.arrow.relative == pytest.approx(-there.arrow.relative, rel=1e-9, abs=1e-12)
+        assert here.fit.arrow.relative == pytest.approx(
+            -there.fit.arrow.relative, rel=1e-9, abs=1e-12
+        )
 
     ids, lengths = splits["validation"].ravel(), np.full(20, 60)
 
@@ -163,18 +162,6 @@ def test_a_model_is_compared_with_the_direction_that_it_reads(chain_baselines):
         assert above.seeds == 3
     with pytest.raises(UserError, match="score the same windows"):
         made.above(np.ones((3, 4)), "forward")
-
-
-def test_json_holds_plain_values(chain_baselines):
-    plain = json.loads(to_json(chain_baselines.to_json()))
-    assert plain["best"] == chain_baselines.best.smoothing
-    for each, made in zip(plain["of_smoothings"], chain_baselines.of_smoothings, strict=True):
-        assert each["nats_per_token_forward"] == made.nats_per_token_forward
-        assert each["arrow"]["relative"] == made.arrow.relative
-        assert each["tokens"] == 24000
-        assert (each["smoothing"], each["order"]) == (made.smoothing, made.order)
-        assert each["strength"] == made.strength
-        assert each["validation_nats_per_token"] == list(made.validation_nats)
 
 
 def test_stores_without_the_text_it_takes_are_refused(small_store, tmp_path):

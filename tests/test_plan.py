@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,12 @@ from lmlab.cli import main
 from lmlab.durable import write_json
 from lmlab.errors import UserError
 from lmlab.numerics.plan import Noise
+from lmlab.numerics.power import VarianceComponents
 from lmlab.numerics.random_effects import two_way_interval
+from lmlab.topics.arrow.arrow import arrow_of_time
+from lmlab.topics.arrow.comparison import Comparison
+from lmlab.topics.arrow.family import ArrowStudy
+from lmlab.topics.arrow.options import ArrowConfig
 from lmlab.topics.headless.arms import REFERENCE, ROWS
 from lmlab.topics.headless.comparison import Headless, RowResult, VocabularyResult
 from lmlab.topics.headless.costs import StepTimes
@@ -57,22 +62,28 @@ def test_planned_power_is_the_share_of_simulated_intervals_without_zero():
     assert seen / times == pytest.approx(0.8, abs=0.07)
 
 
-def results_of(tmp_path, study, rows):
-    body = {"study": study, "config": {"tokens": 1_000_000}, **rows}
-    (tmp_path / "results.json").write_text(json.dumps(body))
-    return tmp_path
+def arrow_study(folder, *components: VarianceComponents | None):
+    """The results of a study whose comparisons have these components; returns its folder."""
+    nats_M = np.arange(1.0, 10)
+    arrow = arrow_of_time(nats_M, nats_M, np.arange(9))
+    comparison = Comparison(
+        "c", "bpe", "gpt2", "backward", 16, "document", 9 * 9000, arrow, None, (), (), (), None,
+        None,
+    )  # fmt: skip
+    comparisons = tuple(replace(comparison, components=each) for each in components)
+    study = ArrowStudy("title", ArrowConfig(tokens=1_000_000), (), comparisons, (), ())
+    write_json(folder / "results.json", study.to_json())
+    return folder
 
 
-def components(**changes):
-    return {
-        "seed": 1e-5, "document": 4e-6, "section": 2e-6, "residual": 1e-6, "seed_df": 2,
-        "document_df": 9, "section_df": 20, "sections_per_document": 3.0, "document_tokens": 9000.0,
-    } | changes  # fmt: skip
+COMPONENTS = VarianceComponents(
+    seed=1e-5, document=4e-6, section=2e-6, residual=1e-6, seed_df=2, document_df=9,
+    section_df=20, sections_per_document=3.0,
+)  # fmt: skip
 
 
 def test_a_finished_study_gives_its_noise_pooled_over_its_comparisons(tmp_path):
-    cells = [{"components": components()}, {"components": components(seed=4e-5, seed_df=4)}]
-    folder = results_of(tmp_path, "arrow", {"cells": cells})
+    folder = arrow_study(tmp_path, COMPONENTS, replace(COMPONENTS, seed=4e-5, seed_df=4))
     result = plan(PlanConfig(folder, effect=0.5))
     measured, interval = result.measured, result.seed_interval
     # per cent; (2 * 1e-5 + 4 * 4e-5) / 6
@@ -93,8 +104,8 @@ def test_a_finished_study_gives_its_noise_pooled_over_its_comparisons(tmp_path):
 
 
 def test_few_documents_leave_other_texts_open(tmp_path):
-    cells = [{"components": components(document_df=1)}]
-    result = plan(PlanConfig(results_of(tmp_path, "arrow", {"cells": cells}), effect=0.5))
+    folder = arrow_study(tmp_path, replace(COMPONENTS, document_df=1))
+    result = plan(PlanConfig(folder, effect=0.5))
     assert result.measured.noise.document is None
     assert result.enough == ()
 
@@ -138,10 +149,10 @@ def test_plans_that_make_no_sense(tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             PlanConfig(**options)
-    with pytest.raises(UserError, match="arrow or a headless"):
-        plan(PlanConfig(results_of(tmp_path, "towers", {}), effect=1))
     with pytest.raises(UserError, match="without variance components"):
-        plan(PlanConfig(results_of(tmp_path, "arrow", {"cells": [{}]}), effect=1))
-    one = [{"components": components(seed=None, seed_df=0)}]
+        plan(PlanConfig(arrow_study(tmp_path, None), effect=1))
     with pytest.raises(UserError, match="give --seed-sd"):
-        plan(PlanConfig(results_of(tmp_path, "arrow", {"cells": one}), effect=1))
+        plan(PlanConfig(arrow_study(tmp_path, replace(COMPONENTS, seed=None, seed_df=0)), effect=1))
+    plan(PlanConfig(effect=1, seed_sd=1)).save(tmp_path)
+    with pytest.raises(UserError, match=r"a result of kind 'plan'; .* an arrow or a headless"):
+        plan(PlanConfig(tmp_path, effect=1))

@@ -21,6 +21,8 @@ from lmlab.objectives.evaluate import position_edges
 from lmlab.results import Result
 from lmlab.topics.arrow.arrow import Arrow, arrow_by_position, arrow_of_time
 from lmlab.topics.arrow.between_models import ModelsArrow
+from lmlab.topics.arrow.comparison import Scored, compare
+from lmlab.topics.arrow.options import ArrowConfig
 from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
 from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.finetuning.options import FinetuneConfig
@@ -31,6 +33,7 @@ from lmlab.topics.scoring.score import Score
 
 RESULTS = sorted(KINDS)
 CONFIGS = (
+    ArrowConfig(lab=Path("a"), orders=("permutation:1",)),
     DecompositionStudyConfig(models=("gpt2",), embedding=EmbeddingConfig(32, layer=2)),
     EmbeddingConfig(unit="word"),
     EncodingStudyConfig(out=Path("a")),
@@ -148,6 +151,21 @@ def test_what_cannot_be_read_rightly_is_refused_by_name():
         Toy.from_json({**values, "numbers_N": ["x"]})
 
 
+@dataclass(frozen=True)
+class Several(Result, kind="several", views="nowhere"):
+    by_name: dict[str, Toy]
+
+
+def test_a_result_within_a_result_is_refused_by_its_own_schema():
+    """Only the outer one said its schema, so one of before was read as if it were of now."""
+    several = Several({"a": Toy(np.zeros(2), Inner((), {}, {}), [])})
+    values = several.to_json()
+    assert Several.from_json(values) == several
+    values["by_name"]["a"]["schema"] = 0
+    with pytest.raises(UserError, match=r"by_name: a: schema 0 of a 'toy' result"):
+        Several.from_json(values)
+
+
 def test_results_with_other_values_are_not_equal():
     inner = Inner((1.0,), {}, {})
     assert Toy(np.zeros(2), inner, []) == Toy(np.zeros(2), inner, [])
@@ -176,11 +194,13 @@ def test_bins_where_nothing_is_lost_have_no_arrow_and_no_point():
         forward.nats_Mb, backward.nats_Mb, forward.cluster_M, forward.position_edges
     )
     assert len(bins) == forward.nats_Mb.shape[1] - 1
-    arrow = arrow_of_time(forward.nats_M, backward.nats_M, forward.cluster_M)
-    pair = ModelsArrow(arrow, bins, forward, backward)
+    pair = [[Scored(each.model, each)] for each in (forward, backward)]
+    comparison = compare(*pair, corpus="c", label="m")
+    assert comparison.by_position == bins
+    result = ModelsArrow(comparison, forward, backward)
     np.testing.assert_allclose(forward.nats_per_token_b, [1.5, 0.0, 1.5, 1.5])
     assert forward.nats_per_token_at([each.first for each in bins]).tolist() == [1.5, 1.5, 1.5]
-    assert len(pair.figures()) == 1
+    assert [len(section.figures) for section in result.report.sections] == [0, 1, 1, 0]
 
 
 def test_a_line_of_a_result_has_its_values_and_no_array():

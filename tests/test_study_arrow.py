@@ -14,22 +14,21 @@ import pytest
 from lmlab.config import from_command_line
 from lmlab.data.store import TokenStore
 from lmlab.data.synthetic import LinearLanguage
-from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
 from lmlab.lm.language_model import open_model
 from lmlab.numerics.random_effects import Clusters
-from lmlab.run_folders.checkpoint import checkpoints
 from lmlab.studies.corpora import Draw, corpus_labels, expanded, open_corpus
 from lmlab.topics.arrow import study as study
-from lmlab.topics.arrow.comparison import cell_result
-from lmlab.topics.arrow.counting import Above, AboveCounting, counting_summary
-from lmlab.topics.arrow.figures import position_section
+from lmlab.topics.arrow.comparison import Scored, compare
+from lmlab.topics.arrow.counting import Above, AboveCounting
+from lmlab.topics.arrow.figures import position_figures
 from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.arrow.tables import comparison_words, counting_words
 from lmlab.topics.counting.ngram import SMOOTHINGS
 from lmlab.topics.redraw import redraw, result_rows
+from lmlab.topics.registry import read_result
 from lmlab.topics.scoring.difference import difference_per_token
 from lmlab.topics.scoring.score import score
-from lmlab.training.loop import TrainedRun
 
 
 @pytest.fixture(scope="module")
@@ -51,48 +50,51 @@ def finished(tmp_path_factory, text_folder):
 
 
 def test_results_agree_with_scoring_by_hand(finished):
-    config, report = finished
-    results = json.loads((report.parent / "results.json").read_text())
-    cell = results["cells"][0]
+    config, result = finished
+    comparison = result.comparisons[0]
     sums = {}
-    for side in ("forward", "other"):
+    for side, models in comparison.sides:
         total = 0.0
-        for run in cell[side]:
-            lm = open_model(config.lab / "runs" / run["run"])
+        for model in models:
+            lm = open_model(config.lab / "runs" / model.name)
             store = next(
                 s
                 for s in map(TokenStore, (config.lab / "stores").iterdir())
                 if s.manifest["tokenizer_fingerprint"] == lm.tokenizer.fingerprint
             )
             made = score(lm, store, split="test", context=16, batch=1)
-            assert math.isclose(made.nats_per_token, run["nats_per_token"], rel_tol=1e-6)
+            assert math.isclose(made.nats_per_token, model.nats_per_token, rel_tol=1e-6)
             total += made.nats_M.sum()
         sums[side] = total
-    relative = 2 * (sums["other"] - sums["forward"]) / (sums["other"] + sums["forward"])
-    assert math.isclose(relative, cell["arrow"]["relative"], abs_tol=1e-6)
-    assert cell["arrow"]["seeds"] == 2
+    f, b = sums["forward"], sums["backward"]
+    assert math.isclose(2 * (b - f) / (b + f), comparison.arrow.relative, abs_tol=1e-6)
+    assert comparison.arrow.seeds == 2
 
 
 def test_models_are_told_from_the_best_of_counting_in_their_direction(finished):
-    _, report = finished
-    results = json.loads((report.parent / "results.json").read_text())
-    text, synthetic = results["cells"]
-    assert synthetic["above_counting"] is None
-    (counted,) = results["ngrams"]
-    assert [n["smoothing"] for n in counted["of_smoothings"]] == list(SMOOTHINGS)
-    best = min(counted["of_smoothings"], key=lambda n: min(n["validation_nats_per_token"]))
-    assert counted["best"] == best["smoothing"] == text["above_counting"]["smoothing"]
-    assert best["order"] == text["above_counting"]["order"]
-    assert best["tokens"] == text["tokens_scored"]
-    for side, direction in (("forward", "forward"), ("other", "backward")):
-        above = text["above_counting"][side]
-        models = np.mean([run["nats_per_token"] for run in text[side]])
-        assert above["estimate"] == pytest.approx(models - best[f"nats_per_token_{direction}"])
-        assert (above["low"], above["verdict"]) == (None, "no interval")
-    page = html.unescape(report.read_text())
+    _, result = finished
+    text, synthetic = result.comparisons
+    assert synthetic.above_counting is None
+    above = text.above_counting
+    (counted,) = result.counted
+    assert [fit.smoothing for fit in counted.fits] == list(SMOOTHINGS)
+    best = min(counted.fits, key=lambda fit: min(fit.validation_nats))
+    assert counted.best == best.smoothing == above.smoothing
+    assert best.order == above.order
+    assert counted.tokens == text.tokens_scored
+    for models, of_side, nats in (
+        (text.forward, above.forward, best.nats_per_token_forward),
+        (text.other, above.other, best.nats_per_token_backward),
+    ):
+        mean = np.mean([model.nats_per_token for model in models])
+        assert of_side.interval.estimate == pytest.approx(mean - nats)
+        # two seeds of six documents: far above counting
+        assert of_side.interval.low > 1
+        assert of_side.verdict == "worse than counting, for these models on this text"
+    page = html.unescape(result.page())
     assert "Models of text against counted n-grams" in page
-    assert all(f"{n['smoothing']}, {n['order']}-grams" in page for n in counted["of_smoothings"])
-    assert f"{best['smoothing']} *" in page
+    assert all(f"{fit.smoothing}, {fit.order}-grams" in page for fit in counted.fits)
+    assert f"{best.smoothing} *" in page
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_models_are_told_from_the_best_of_counting_in_their_direction(finished):
     ],
 )
 def test_a_model_is_better_than_counting_only_beyond_its_interval(
-    seeds, over_seeds, these, verdict
+    finished, seeds, over_seeds, these, verdict
 ):
     intervals = [
         replace(
@@ -120,52 +122,43 @@ def test_a_model_is_better_than_counting_only_beyond_its_interval(
         )
         for low, high in (over_seeds, these)
     ]  # fmt: skip
-    above = AboveCounting("Kneser-Ney", 3, Above(*intervals), None).to_json()
-    assert above["forward"]["verdict"] == verdict
-    assert above["other"] is None
-    (said,) = counting_summary([{"above_counting": above}])
+    above = AboveCounting("Kneser-Ney", 3, Above(*intervals), None)
+    assert above.forward.verdict == verdict
+    (said,) = counting_words([replace(finished[1].comparisons[0], above_counting=above)])
     assert f"1 {verdict}" in said
     assert ("early training" in said) == verdict.startswith("worse than counting")
 
 
 def test_positions_that_cost_nothing_are_left_out(finished):
-    config, report = finished
-    cell = json.loads((report.parent / "results.json").read_text())["cells"][0]
+    config, result = finished
+    comparison = result.comparisons[0]
     stores = {
         s.manifest["tokenizer_fingerprint"]: s
         for s in map(TokenStore, (config.lab / "stores").iterdir())
     }
-    sides, split = [], None
-    for side in ("forward", "other"):
-        found = []
-        for run in cell[side]:
-            path = config.lab / "runs" / run["run"]
-            lm = open_model(path)
-            store = stores[lm.tokenizer.fingerprint]
-            split = store.split("test")
-            made = score(lm, store, split="test", context=16)
+    sides = []
+    for _, models in comparison.sides:
+        scored = []
+        for model in models:
+            lm = open_model(config.lab / "runs" / model.name)
+            made = score(lm, stores[lm.tokenizer.fingerprint], split="test", context=16)
             made.nats_Mb[:, [1, 5]] = 0.0
-            trained = TrainedRun(path, run["run"], checkpoints(path)[-1])
-            found.append((trained, made))
-        sides.append(found)
-    assert split is not None
-    windows = evaluation_windows(split, 16)
-    again = cell_result({"methods": {}}, None, windows, *sides)
-    drawn = [each["first"] for each in again["by_position"]]
-    assert drawn == [k for k in range(16) if k not in (1, 5)]
-    for run in [*again["forward"], *again["other"]]:
-        assert len(run["by_position"]) == 14
-    assert position_section([{**cell, **again, "methods": cell["methods"]}]).figures
+            scored.append(Scored(model.name, made))
+        sides.append(scored)
+    again = compare(*sides, corpus="c", label="m")
+    assert [each.first for each in again.by_position] == [k for k in range(16) if k not in (1, 5)]
+    for model in [*again.forward, *again.other]:
+        assert len(model.by_position) == 14
+    assert position_figures(again)
 
 
 def test_a_pair_has_the_same_start_and_the_same_data(finished):
-    config, report = finished
-    results = json.loads((report.parent / "results.json").read_text())
-    for cell in results["cells"]:
-        for forward, other in zip(cell["forward"], cell["other"], strict=True):
+    config, result = finished
+    for comparison in result.comparisons:
+        for pair in zip(comparison.forward, comparison.other, strict=True):
             records = [
-                json.loads(next((config.lab / "runs" / r["run"]).rglob("lmlab.json")).read_text())
-                for r in (forward, other)
+                json.loads(next((config.lab / "runs" / m.name).rglob("lmlab.json")).read_text())
+                for m in pair
             ]
             assert [r["order"] for r in records] == ["forward", "backward"]
             a, b = ({**r["training"], "order": ""} for r in records)
@@ -173,18 +166,17 @@ def test_a_pair_has_the_same_start_and_the_same_data(finished):
 
 
 def test_a_finished_study_trains_and_scores_nothing_again(finished, monkeypatch):
-    config, report = finished
-    before = (report.parent / "results.json").read_bytes()
-    page = report.read_bytes()
+    config, result = finished
+    files = [config.out / name for name in ("results.json", "report.html")]
+    before = [file.read_bytes() for file in files]
     monkeypatch.setattr("lmlab.training.loop.Trainer.run", pytest.fail)
     monkeypatch.setattr("lmlab.topics.scoring.kept_scores.score", pytest.fail)
-    assert study.run_arrow(config) == report
-    assert (report.parent / "results.json").read_bytes() == before
-    assert report.read_bytes() == page
+    assert study.run_arrow(config) == result
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_an_interrupted_study_ends_with_the_same_results(finished, tmp_path, monkeypatch):
-    config, report = finished
+    config, result = finished
     fresh = replace(config, lab=tmp_path, out=tmp_path / "study")
     calls = 0
     real = study.train
@@ -200,11 +192,7 @@ def test_an_interrupted_study_ends_with_the_same_results(finished, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         study.run_arrow(fresh)
     assert not (tmp_path / "study" / "results.json").exists()
-    again = study.run_arrow(fresh)
-    ours, theirs = (
-        json.loads((r.parent / "results.json").read_text())["cells"] for r in (again, report)
-    )
-    assert ours == theirs
+    assert study.run_arrow(fresh).comparisons == result.comparisons
 
 
 def test_a_pair_that_differs_in_more_than_direction_is_refused(finished, monkeypatch):
@@ -221,21 +209,32 @@ def test_a_pair_that_differs_in_more_than_direction_is_refused(finished, monkeyp
 
 
 def test_the_report_is_drawn_again_from_results_alone(finished):
-    _, report = finished
-    page = report.read_text()
+    config, result = finished
+    report = config.out / "report.html"
+    page = report.read_bytes()
     report.unlink()
-    assert redraw(report.parent) == report
-    assert report.read_text() == page
-    columns, rows = result_rows(report.parent)
-    assert len(columns) == 2
+    assert read_result(config.out) == result
+    assert redraw(config.out) == report
+    assert report.read_bytes() == page
+    columns, rows = result_rows(config.out)
+    assert columns == ["comparison", "verdict"]
     assert len(rows) == 2
     for row in rows:
-        assert row[1].split(" (")[0] in page
+        assert row[1].split(" (")[0] in page.decode()
+
+
+def test_the_tables_of_a_study_are_data_frames(finished):
+    _, result = finished
+    for number, table in enumerate(result.tables()):
+        assert result.frame(number).shape == (len(table.rows), len(table.columns)), table.caption
+    of_floor = next(n for n, t in enumerate(result.tables()) if t.columns[0] == "run")
+    losses = [m.nats_per_token for _, models in result.comparisons[1].sides for m in models]
+    assert result.frame(of_floor)["loss"].tolist() == losses
 
 
 def test_the_command_in_the_report_has_the_same_settings(finished):
-    config, report = finished
-    page = html.unescape(report.read_text())
+    config, result = finished
+    page = html.unescape(result.page())
     line = next(line for line in page.splitlines() if "To repeat it: " in line)
     words = shlex.split(line.partition("To repeat it: ")[2].removesuffix("</p>"))
     assert words[:3] == ["lmlab", "study", "arrow"]
@@ -243,30 +242,19 @@ def test_the_command_in_the_report_has_the_same_settings(finished):
     assert replace(again, lab=config.lab, out=config.out) == config
 
 
-def test_a_report_of_hostile_names_stays_text(finished, tmp_path):
-    _, report = finished
-    results = json.loads((report.parent / "results.json").read_text())
-    results["cells"][0]["corpus"] = "<script>alert(1)</script>"
-    (tmp_path / "results.json").write_text(json.dumps(results))
-    page = redraw(tmp_path).read_text()
-    assert "<script" not in page
-    assert "&lt;script&gt;" in page
-
-
 def test_folders_without_results_are_named(tmp_path):
     with pytest.raises(UserError, match="run the study first"):
         redraw(tmp_path)
-    (tmp_path / "results.json").write_text('{"study": "arrow", "cells": [{}]}')
-    with pytest.raises(UserError, match="another version"):
+    (tmp_path / "results.json").write_text('{"kind": "arrow study", "schema": 1, "levels": []}')
+    with pytest.raises(UserError, match="missing key 'title'"):
         redraw(tmp_path)
 
 
 def test_no_difference_is_said_where_the_interval_covers_zero(finished):
-    _, report = finished
-    results = json.loads((report.parent / "results.json").read_text())
-    for cell, (_, said) in zip(results["cells"], result_rows(report.parent)[1], strict=True):
-        interval = cell["arrow"]["interval"]
-        if interval and interval[0] <= 0 <= interval[1]:
+    _, result = finished
+    for comparison in result.comparisons:
+        if comparison.arrow.finding == "undecided":
+            said = comparison_words(comparison)
             assert said.startswith("not decided for these 2 pairs of models on this text")
 
 

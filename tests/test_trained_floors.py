@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from lmlab.topics.arrow.options import ArrowConfig
@@ -21,9 +19,9 @@ def test_a_trained_model_reaches_the_floor_and_does_not_pass_it(tmp_path):
         initializer_range=0.2,
         lab=tmp_path,
     )
-    results = json.loads((run_arrow(config).parent / "results.json").read_text())
-    floor = results["cells"][0]["floor"]
-    for side in ("forward", "other"):
-        excess = floor[side]
-        assert excess["estimate"] < 0.001
-        assert excess["estimate"] > -3 * excess["standard_error"]
+    floor = run_arrow(config).comparisons[0].floor
+    assert floor is not None
+    for excess in (floor.forward.interval, floor.other.interval):
+        assert excess.estimate < 0.001
+        assert excess.standard_error is not None
+        assert excess.estimate > -3 * excess.standard_error

@@ -99,14 +99,20 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `json` can write, with the result's kind and schema."""
-        return {"kind": self.kind, "schema": self.schema, **plain(self)}
+        return {"kind": self.kind, "schema": self.schema, **_fields(self)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], *, where: str = "result") -> Self:
         """The result that `to_json` wrote; the `command` and `options` of a file are left out.
 
-        Raises `UserError` for another kind or schema, an unknown, missing or mistyped field.
+        Raises `UserError` for another kind or schema, there or in a result that is a field of this
+        one, an unknown, missing or mistyped field.
         """
+        return from_mapping(cls, values, where=where)
+
+    @classmethod
+    def stored_fields(cls, values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+        """What is to be read of a stored result. Raises `UserError` for another kind or schema."""
         if values.get("kind") != cls.kind:
             raise UserError(f"{where}: a result of kind {values.get('kind')!r}, not {cls.kind!r}")
         if values.get("schema") != cls.schema:
@@ -115,7 +121,7 @@ class Result:
                 f"reads schema {cls.schema}; measure it again"
             )
         about = ("kind", "schema", "command", "options")
-        return from_mapping(cls, {k: v for k, v in values.items() if k not in about}, where=where)
+        return {key: value for key, value in values.items() if key not in about}
 
     def tables(self) -> list[Table]:
         """The result in tables, as the command prints them."""
@@ -123,7 +129,8 @@ class Result:
 
     def figures(self) -> list[Figure]:
         """All figures of the page."""
-        return [figure for s in self.report.sections for figure in s.figures]
+        parts = [section for part in self.report.parts for section in part.sections]
+        return [figure for s in (*self.report.sections, *parts) for figure in s.figures]
 
     def frame(self, table: int = 0) -> pd.DataFrame:
         """One of `tables()` as a pandas data frame (the first, unless another is asked for).
@@ -145,9 +152,12 @@ class Result:
 
     def page(self) -> str:
         """The whole page as HTML text: no script, no request."""
-        from lmlab.pages.report import render_report
+        from lmlab.pages.page import render_page
 
-        return render_report(self.report, footer=made_by(self.environment))
+        report, footer = self.report, made_by(self.environment)
+        return render_page(
+            report.title, report.summary, report.sections, parts=report.parts, footer=footer
+        )
 
     def save(
         self,
@@ -229,11 +239,12 @@ def value_text(value: Any, *, depth: int = 2) -> str:
 
 def plain(value: Any) -> Any:
     """A value of a result as JSON has it. Dataclasses become dictionaries of all their fields."""
+    if isinstance(value, Result):
+        return value.to_json()
     if to_plain := getattr(value, "to_plain", None):  # what is no dataclass
         return plain(to_plain())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [*getattr(value, "derived", ()), *(f.name for f in dataclasses.fields(value))]
-        return {name: plain(getattr(value, name)) for name in names}
+        return _fields(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -246,3 +257,8 @@ def plain(value: Any) -> Any:
         return str(value)
     assert value is None or isinstance(value, bool | int | float | str), type(value)
     return value
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    names = [*getattr(value, "derived", ()), *(f.name for f in dataclasses.fields(value))]
+    return {name: plain(getattr(value, name)) for name in names}

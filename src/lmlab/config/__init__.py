@@ -46,6 +46,8 @@ def _filled(kind: type, values: Mapping[str, Any], where: str) -> tuple[dict[str
     """The arguments of dataclass `kind` that `values` give, and the names of those they lack."""
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
+    if of_result := getattr(kind, "stored_fields", None):
+        values = of_result(values, where=where)
     derived = getattr(kind, "derived", ())  # what a result stores for other readers only
     filled: dict[str, Any] = {}
     for key, value in values.items():

@@ -20,8 +20,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -102,10 +101,6 @@ class VarianceComponents:
     document_df: int
     section_df: int
     sections_per_document: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for `results.json`."""
-        return asdict(self)
 
 
 def variance_components(

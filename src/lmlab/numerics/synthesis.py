@@ -19,8 +19,7 @@ Legend: R rows, S seeds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,9 +49,10 @@ class Synthesis:
     weights: tuple[float, ...]
     """Share of each row in the mean."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for `results.json`."""
-        return {**asdict(self), "weights": list(self.weights)}
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """`low` and `high`, or None without an interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 def synthesis(estimates_R: ArrayLike, variances_R: ArrayLike, *, level: float = 0.95) -> Synthesis:

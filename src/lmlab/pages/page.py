@@ -156,18 +156,21 @@ def _template() -> Template:
     return environment.get_template("page.html.jinja")
 
 
-def render_page(title: str, summary: str, sections: Sequence[Section], *, footer: str = "") -> str:
+def render_page(
+    title: str,
+    summary: str,
+    sections: Sequence[Section] = (),
+    *,
+    parts: Sequence[Part] = (),
+    footer: str = "",
+) -> str:
     """The page as text, to be written in UTF-8.
 
     `summary` holds the main finding; a blank line starts a new paragraph, there and in sections.
+    Several sections, and any parts, get a table of contents.
 
     Raises `UserError` for a table whose rows do not fit its columns or hold no plain values.
     """
     return _template().render(
-        title=title, summary=summary, sections=sections, parts=(), footer=footer
+        title=title, summary=summary, sections=sections, parts=parts, footer=footer
     )
-
-
-def render_parts(title: str, summary: str, parts: Sequence[Part], *, footer: str = "") -> str:
-    """The page of several parts, with a table of contents; otherwise as `render_page`."""
-    return _template().render(title=title, summary=summary, sections=(), parts=parts, footer=footer)

@@ -13,28 +13,16 @@ from typing import Any, cast
 
 from lmlab.durable import write_text
 from lmlab.errors import UserError
-from lmlab.pages.page import Part, Section, render_parts
+from lmlab.pages.page import Part, Section, render_page
 from lmlab.pages.text import cell
 from lmlab.pages.wording import capital
 from lmlab.results import PAGE, RESULTS, Result, made_by, read_values
-from lmlab.topics.arrow.family import mean_name, mean_words
-from lmlab.topics.arrow.findings import comparison_name, verdict
-from lmlab.topics.arrow.linear_languages import level_words, levels
-from lmlab.topics.arrow.report import arrow_page, arrow_sections, summary
 from lmlab.topics.registry import KINDS, from_values
 from lmlab.topics.towers.report import summary as towers_summary
 from lmlab.topics.towers.report import towers_page, towers_rows, towers_sections
 from lmlab.topics.towers.report import verdict as towers_verdict
 
 Rows = tuple[Sequence[str], list[list[str]]]
-
-
-def _arrow_rows(results: dict[str, Any]) -> Rows:
-    return ["comparison", "verdict"], [
-        *([comparison_name(cell), verdict(cell)] for cell in results["cells"]),
-        *([level.name, level_words(level)] for level in levels(results["cells"])),
-        *([mean_name(mean), mean_words(mean)] for mean in results["means"]),
-    ]
 
 
 @dataclass(frozen=True)
@@ -56,11 +44,6 @@ class _InTour(_Study):
 
 
 _IN_TOUR = {
-    "arrow": _InTour(
-        arrow_page, _arrow_rows, arrow_sections,
-        lambda r: summary(r["cells"], r["means"]),
-        lambda r: " ".join(f"{capital(verdict(cell))}." for cell in r["cells"]),
-    ),
     "towers": _InTour(
         towers_page, towers_rows, towers_sections,
         lambda r: towers_summary(r["parts"]),
@@ -72,10 +55,10 @@ _IN_TOUR = {
 def tour_page(results: dict[str, Any]) -> str:
     """The page of a tour: its parts one after the other, their findings in short at the top."""
     findings = [" ".join(row) for row in _tour_findings(results)]
-    return render_parts(
+    return render_page(
         results["title"],
         "\n\n".join([_TOUR, *findings]),
-        [_tour_part(part) for part in results["parts"]],
+        parts=[_tour_part(part) for part in results["parts"]],
         footer=made_by(results["environment"]),
     )
 

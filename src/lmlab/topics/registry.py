@@ -59,6 +59,7 @@ STUDIES = {
 KINDS = {
     "apply": "lmlab.topics.decomposition.mapping:AppliedMapping",
     "arrow": "lmlab.topics.arrow.between_models:ModelsArrow",
+    "arrow study": "lmlab.topics.arrow.family:ArrowStudy",
     "decompose": "lmlab.topics.decomposition.of_models:ModelsDecomposition",
     "decomposition": "lmlab.topics.decomposition.zoo:ZooDecomposition",
     "dynamics": "lmlab.topics.encoding.dynamics:Dynamics",

@@ -17,11 +17,11 @@ Legend: S seeds, N windows, C clusters.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import false_discovery_control
 
 from lmlab.errors import UserError
 from lmlab.numerics.power import VarianceComponents, variance_components
@@ -61,7 +61,7 @@ class Arrow:
     difference: tuple[float, ...]
     relative_by_seed: tuple[float, ...]
 
-    derived = ("verdict", "finding")
+    derived = ("verdict", "finding", "p_value", "bound", "detectable")
 
     @property
     def evidence(self) -> Evidence:
@@ -78,36 +78,27 @@ class Arrow:
         return self.evidence.finding
 
     @property
+    def p_value(self) -> float | None:
+        """Two-sided, of the t test that belongs to the interval."""
+        return self.evidence.p_value
+
+    @property
+    def bound(self) -> float | None:
+        """The arrow's size is below this with 95 %."""
+        return self.evidence.bound
+
+    @property
+    def detectable(self) -> float | None:
+        """The arrow that would have been seen with 80 %."""
+        return self.evidence.detectable
+
+    @property
     def verdict(self) -> str:
         """The finding in words: a difference only where the interval excludes zero, and of these
         models or documents only where there are few (`numerics.verdicts`)."""
         return verdict(
-            self.evidence, above="forward is easier", below="backward is easier", size=_per_cent
+            self.evidence, above="forward is easier", below="backward is easier", size=per_cent
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for `results.json`; an infinite ratio becomes None."""
-        return {
-            "relative": self.relative,
-            "interval": _listed(self.interval),
-            "standard_error": self.standard_error,
-            "degrees_of_freedom": self.degrees_of_freedom,
-            "ratio": self.ratio if math.isfinite(self.ratio) else None,
-            "ratio_interval": _listed(self.ratio_interval),
-            "verdict": self.verdict,
-            "finding": self.finding,
-            "p_value": self.evidence.p_value,
-            "bound": self.evidence.bound,
-            "detectable": self.evidence.detectable,
-            "basis": self.basis,
-            "note": self.note,
-            "seeds": self.seeds,
-            "clusters": self.clusters,
-            "documents": self.documents,
-            "windows": self.windows,
-            "difference": list(self.difference),
-            "relative_by_seed": list(self.relative_by_seed),
-        }
 
 
 def arrow_of_time(
@@ -197,10 +188,13 @@ class PositionArrow:
     first: int
     last: int
     arrow: Arrow
+    p_adjusted: float | None = None
+    """For the false discovery rate of all bins (Benjamini and Hochberg); None without a test."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for `results.json`."""
-        return {"first": self.first, "last": self.last, **self.arrow.to_json()}
+    @property
+    def middle(self) -> float:
+        """Where the bin is drawn; positions count from 1 there."""
+        return (self.first + self.last) / 2 + 1
 
 
 def arrow_by_position(
@@ -233,7 +227,7 @@ def arrow_by_position(
             f"must be the {len(bounds) - 1} bins of positions"
         )
     clusters = Clusters(clusters_N, documents_N)
-    return tuple(
+    bins = [
         PositionArrow(
             int(bounds[b]),
             int(bounds[b + 1]) - 1,
@@ -245,6 +239,12 @@ def arrow_by_position(
         )
         for b in range(len(bounds) - 1)
         if any(nll[..., b].any() for nll in both)
+    ]
+    tested = [p for each in bins if (p := each.arrow.p_value) is not None]
+    adjusted = iter(false_discovery_control(tested).tolist() if tested else [])
+    return tuple(
+        each if each.arrow.p_value is None else replace(each, p_adjusted=next(adjusted))
+        for each in bins
     )
 
 
@@ -270,17 +270,14 @@ def arrow_components(
     )
 
 
-def _per_cent(value: float) -> str:
+def per_cent(value: float) -> str:
+    """The size of an arrow, without sign."""
     return f"{100 * value:.2f} %"
 
 
 def _ratio(relative: float) -> float:
     """sum b / sum f - 1 from 2 (sum b - sum f) / (sum b + sum f)."""
     return relative / (1 - relative / 2) if relative < 2 else math.inf
-
-
-def _listed(pair: tuple[float, float] | None) -> list[float] | None:
-    return None if pair is None else list(pair)
 
 
 def _checked(name: str, nll: ArrayLike) -> NDArray[np.float64]:

@@ -14,18 +14,23 @@ from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
 from lmlab.results import Result
-from lmlab.topics.arrow.arrow import Arrow, PositionArrow, arrow_by_position, arrow_of_time
+from lmlab.topics.arrow.arrow import Arrow
+from lmlab.topics.arrow.comparison import Comparison, Scored, compare
 from lmlab.topics.scoring.score import Score, score
 
 
 @dataclass(frozen=True)
-class ModelsArrow(Result, kind="arrow", views="lmlab.topics.arrow.pair_report"):
+class ModelsArrow(Result, kind="arrow", views="lmlab.topics.arrow.report", schema=2):
     """The arrow between two models, and their scores on the same windows."""
 
-    arrow: Arrow
-    by_position: tuple[PositionArrow, ...]
+    comparison: Comparison
     forward: Score
     backward: Score
+
+    @property
+    def arrow(self) -> Arrow:
+        """The arrow over all positions."""
+        return self.comparison.arrow
 
 
 def arrow_of_models(
@@ -47,14 +52,8 @@ def arrow_of_models(
         score(lm, store, split=split, context=context, max_windows=max_windows)
         for lm in (forward, backward)
     )
-    return ModelsArrow(
-        arrow_of_time(f.nats_M, b.nats_M, f.cluster_M, f.clusters.document_N),
-        arrow_by_position(
-            f.nats_Mb, b.nats_Mb, f.cluster_M, f.position_edges, f.clusters.document_N
-        ),
-        f,
-        b,
-    )
+    sides = ([Scored(each.model, each)] for each in (f, b))
+    return ModelsArrow(compare(*sides, corpus=store.path.name, label="these two models"), f, b)
 
 
 def check_pair(forward: LanguageModel, backward: LanguageModel) -> None:

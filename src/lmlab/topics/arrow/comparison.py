@@ -1,44 +1,158 @@
-"""One comparison of the arrow study: from runs and scores to the plain values of `results.json`."""
+"""One comparison of two directions: of the runs of the arrow study, or of two existing models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from safetensors import safe_open
 
+from lmlab.data.order import FORWARD
 from lmlab.data.windows import EvaluationWindows
-from lmlab.numerics.transitions import compare_times, find_jump, time_below
-from lmlab.run_folders.journal import read_journal
-from lmlab.studies.corpora import Known
+from lmlab.numerics.power import VarianceComponents
+from lmlab.numerics.random_effects import Interval
+from lmlab.numerics.transitions import TimesCompared, compare_times, find_jump, time_below
+from lmlab.studies.corpora import Draw, Known
 from lmlab.topics.arrow.arrow import (
+    Arrow,
     PositionArrow,
     arrow_by_position,
     arrow_components,
     arrow_of_time,
 )
+from lmlab.topics.arrow.counting import AboveCounting
 from lmlab.topics.scoring.floor import excess_over_floor
 from lmlab.topics.scoring.score import Score
-from lmlab.training.loop import TrainedRun
-
-Scored = tuple[TrainedRun, Score]
 
 
-def cell_result(
-    description: dict[str, Any],
-    known: Known | None,
-    windows: EvaluationWindows,
+@dataclass(frozen=True)
+class Curve:
+    """Validation losses of a run while it trained."""
+
+    tokens: tuple[int, ...]
+    losses: tuple[float, ...]
+    """Nats per token."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model and its score; `curve` is empty of a model whose training is not known."""
+
+    name: str
+    score: Score
+    curve: Curve = Curve((), ())
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model of a comparison."""
+
+    name: str
+    nats_per_token: float
+    bits_per_byte: float | None
+    by_position: tuple[float, ...]
+    """Nats per token in the bins of the comparison."""
+    curve: Curve
+
+
+@dataclass(frozen=True)
+class Training:
+    """What was equal in the training of both directions."""
+
+    parameters: int
+    vocabulary: int
+    store: str
+    text_note: str
+    """What must be said of the held-out text; empty otherwise."""
+    tokens_available: int
+    steps: int
+    batch: int
+    """Windows a step."""
+    learning_rate: float
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Excess:
+    """Loss of one direction above the entropy of its source, nats per token."""
+
+    interval: Interval
+    by_seed: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Both directions against a source whose entropy is known."""
+
+    nats_per_token: float
+    inverse_density: float | None
+    """Share of ones in the inverse of a linear language's matrix."""
+    forward: Excess
+    other: Excess
+
+
+@dataclass(frozen=True)
+class Transition:
+    """When the runs of both directions make the largest jump of any validation curve."""
+
+    times: TimesCompared
+    threshold: float
+    """Nats per token, half-way down."""
+    inside: bool
+    """The budget ends among the jumps, since a run has not made it, or only in the last third; then
+    final losses have two values and their interval says nothing (`numerics.transitions`)."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Forward models and those of another order, equal in all else, on the same windows.
+
+    What stands by model is in the order of the seeds.
+    """
+
+    corpus: str
+    tokenizer: str | None
+    """Its kind; None of existing models."""
+    label: str
+    """What the models are."""
+    order: str
+    """Of the others: backward, or a permutation."""
+    context: int
+    cluster_unit: str
+    tokens_scored: int
+    arrow: Arrow
+    p_adjusted: float | None
+    """p of the arrow for as many comparisons as a study has (Holm); None without a test."""
+    by_position: tuple[PositionArrow, ...]
+    forward: tuple[ModelResult, ...]
+    other: tuple[ModelResult, ...]
+    components: VarianceComponents | None
+    """Of the relative arrow; None for a single cluster."""
+    transition: Transition | None
+    """None where no curve jumps."""
+    training: Training | None = None
+    draw: Draw | None = None
+    """Which matrix of its level a linear language has; None of one that was named by itself."""
+    floor: Floor | None = None
+    """None of a source whose entropy is not known."""
+    above_counting: AboveCounting | None = None
+
+    @property
+    def sides(self) -> tuple[tuple[str, tuple[ModelResult, ...]], ...]:
+        """The name of each direction, and its models."""
+        return (FORWARD, self.forward), (self.order, self.other)
+
+
+def compare(
     forward: Sequence[Scored],
     other: Sequence[Scored],
-) -> dict[str, Any]:
-    """Everything the report shows of one comparison, as plain values.
-
-    `description` says what is compared; `windows` are those scored; `forward` and `other` have an
-    entry a seed.
-    """
-    f, o = ([scored for _, scored in side] for side in (forward, other))
+    *,
+    corpus: str,
+    label: str,
+    tokenizer: str | None = None,
+) -> Comparison:
+    """Compares the models of both directions, one a seed, by their scores on the same windows."""
+    f, o = ([each.score for each in side] for side in (forward, other))
     first = f[0]
     by_position = arrow_by_position(
         np.stack([s.nats_Mb for s in f]),
@@ -49,98 +163,70 @@ def cell_result(
     )
     nats_f, nats_o = (np.stack([s.nats_M for s in side]) for side in (f, o))
     arrow = arrow_of_time(nats_f, nats_o, first.cluster_M, first.clusters.document_N)
-    components = arrow_components(nats_f, nats_o, first.clusters)
-    runs = [[_run_result(*scored, by_position) for scored in side] for side in (forward, other)]
-    return {
-        **description,
-        "methods": {"parameters": _parameters(forward[0][0]), **description["methods"]},
-        "arrow": arrow.to_json(),
-        "by_position": [bin.to_json() for bin in by_position],
-        "floor": None if known is None else _floor_result(known, windows, f, o),
-        "components": None
-        if components is None
-        else {
-            **components.to_json(),
-            "document_tokens": first.tokens / first.clusters.documents,
-        },
-        "transition": transition(*([run["curve"] for run in side] for side in runs)),
-        "forward": runs[0],
-        "other": runs[1],
-        "cluster": first.cluster_unit,
-        "tokens_scored": first.tokens,
-    }
+
+    def results(side: Sequence[Scored]) -> tuple[ModelResult, ...]:
+        return tuple(
+            ModelResult(
+                each.name,
+                each.score.nats_per_token,
+                each.score.bits_per_byte,
+                # the same bins as the arrow's, which has none where all losses are exactly zero
+                tuple(each.score.nats_per_token_at([b.first for b in by_position]).tolist()),
+                each.curve,
+            )
+            for each in side
+        )
+
+    return Comparison(
+        corpus=corpus,
+        tokenizer=tokenizer,
+        label=label,
+        order=o[0].order,
+        context=first.context,
+        cluster_unit=first.cluster_unit,
+        tokens_scored=first.tokens,
+        arrow=arrow,
+        p_adjusted=arrow.p_value,
+        by_position=by_position,
+        forward=results(forward),
+        other=results(other),
+        components=arrow_components(nats_f, nats_o, first.clusters),
+        transition=transition(*([each.curve for each in side] for side in (forward, other))),
+    )
 
 
 _LATE = 2 / 3  # of the budget: a run that jumps after it may as well not have jumped yet
 
 
-def transition(
-    forward: Sequence[Sequence[Sequence[float]]], other: Sequence[Sequence[Sequence[float]]]
-) -> dict[str, Any] | None:
-    """When runs make the largest jump of any validation curve; None where no curve jumps.
-
-    A curve is [tokens, loss] at each validation. `inside`: the budget ends among the jumps, since
-    a run has not made it, or only in the last third; then final losses have two values and their
-    interval says nothing (`numerics.transitions`).
-    """
-    sides = [[np.array(curve, dtype=np.float64).T for curve in side] for side in (forward, other)]
-    curves = [curve for side in sides for curve in side]
-    if len(curves) > 20 or any(curve.size < 2 for curve in curves):
+def transition(forward: Sequence[Curve], other: Sequence[Curve]) -> Transition | None:
+    """When runs make the largest jump of any validation curve; None where no curve jumps."""
+    curves = [*forward, *other]
+    if len(curves) > 20 or not all(curve.tokens for curve in curves):
         return None
-    jumps = [jump for jump in (find_jump(*curve) for curve in curves) if jump is not None]
+    jumps = [jump for c in curves if (jump := find_jump(c.tokens, c.losses)) is not None]
     if not jumps:
         return None
     largest = max(jumps, key=lambda jump: jump.before - jump.after)
-    budget = float(max(curve[0, -1] for curve in curves))
-    times = [
-        [time_below(tokens, loss, largest.threshold) for tokens, loss in side] for side in sides
-    ]
-    late = [t is None or t > _LATE * budget for side in times for t in side]
-    return {
-        **asdict(compare_times(times[0], times[1], budget)),
-        "threshold": largest.threshold,
-        "inside": any(late),
-    }
+    budget = float(max(curve.tokens[-1] for curve in curves))
+    first, second = (
+        [time_below(c.tokens, c.losses, largest.threshold) for c in side]
+        for side in (forward, other)
+    )
+    late = any(t is None or t > _LATE * budget for t in (*first, *second))
+    return Transition(compare_times(first, second, budget), largest.threshold, late)
 
 
-def _floor_result(
+def above_floor(
     known: Known, windows: EvaluationWindows, forward: Sequence[Score], other: Sequence[Score]
-) -> dict[str, Any]:
+) -> Floor:
+    """How far both directions stay above the entropy of their source; a score a seed."""
     surprisal_M = known.surprisal(np.stack([windows.ids(row) for row in range(len(windows))]))
 
-    def excess(scores: Sequence[Score]) -> dict[str, Any]:
-        made = excess_over_floor(
+    def excess(scores: Sequence[Score]) -> Excess:
+        interval = excess_over_floor(
             np.stack([s.nats_M for s in scores]), surprisal_M, windows.length_M, windows.clusters
         )
-        by_seed = [float((s.nats_M - surprisal_M).sum() / s.tokens) for s in scores]
-        return {**asdict(made), "by_seed": by_seed}
+        by_seed = tuple(float((s.nats_M - surprisal_M).sum() / s.tokens) for s in scores)
+        return Excess(interval, by_seed)
 
-    return {
-        "nats_per_token": known.floor,
-        "inverse_density": known.inverse_density,
-        "forward": excess(forward),
-        "other": excess(other),
-    }
-
-
-def _parameters(run: TrainedRun) -> int:
-    with safe_open(run.checkpoint / "model.safetensors", framework="np") as file:
-        return sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
-
-
-def _run_result(
-    run: TrainedRun, scored: Score, by_position: Sequence[PositionArrow]
-) -> dict[str, Any]:
-    journal = read_journal(run.path / "journal.jsonl")
-    return {
-        "run": run.name,
-        "nats_per_token": scored.nats_per_token,
-        "bits_per_byte": scored.bits_per_byte,
-        "curve": [
-            [record["tokens"], record["validation_nats_per_token"]]
-            for record in journal
-            if "validation_nats_per_token" in record
-        ],
-        # the same bins as the arrow's, which has none where all losses are exactly zero
-        "by_position": scored.nats_per_token_at([each.first for each in by_position]).tolist(),
-    }
+    return Floor(known.floor, known.inverse_density, excess(forward), excess(other))

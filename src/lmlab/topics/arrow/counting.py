@@ -1,43 +1,130 @@
-"""Counting beside the models of the arrow study: its arrow by smoothing, and who is better.
+"""What counting alone makes of the windows that models are scored on, and whether a model beats it.
 
-Percentages are of the relative arrow, positive where forward is easier.
+For each smoothing, the order is chosen on validation text, and the strength where there is one. The
+baseline that a model must beat is the smoothing that is best on validation text.
 
-Legend: S seeds, M windows.
+Legend: M windows, T tokens, K orders, S seeds.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from lmlab.data.order import BACKWARD
-from lmlab.numerics.random_effects import Interval
-from lmlab.numerics.verdicts import MINIMUM_SEEDS, Evidence, on_text, reach
-from lmlab.pages.figures import Interval as Bar
-from lmlab.pages.figures import forest_plot
-from lmlab.pages.page import Section, Table
-from lmlab.pages.wording import percent, signed
+from lmlab.data.store import TokenStore
+from lmlab.data.windows import EvaluationWindows, evaluation_windows
+from lmlab.errors import UserError
+from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.numerics.verdicts import MINIMUM_SEEDS, Evidence, on_text, reach, verdict
 from lmlab.progress import track
 from lmlab.studies.corpora import Corpus
-from lmlab.topics.arrow.counting_baseline import (
-    LONGEST,
-    NGramBaseline,
-    NGramBaselines,
-    ngram_baselines,
-)
-from lmlab.topics.arrow.findings import comparison_name
+from lmlab.topics.arrow.arrow import Arrow, arrow_of_time, per_cent
 from lmlab.topics.arrow.options import ArrowConfig
-from lmlab.topics.counting.ngram import Direction, Smoothing
+from lmlab.topics.counting.counts import NGramCounts
+from lmlab.topics.counting.ngram import (
+    DIRECTIONS,
+    SMOOTHINGS,
+    WITH_STRENGTH,
+    Direction,
+    Smoothing,
+    WindowContexts,
+    in_direction,
+)
+from lmlab.topics.scoring.difference import difference_per_token
 from lmlab.topics.scoring.score import Score
 
+STRENGTHS = tuple(2.0**power for power in range(-3, 19))
+"""What a strength is chosen from. The loss is flat near its least, so steps of 2 suffice."""
+VALIDATION_TOKENS = 1 << 18
+"""About as many tokens of validation text choose the order and the strength."""
+LONGEST = 6
+"""Orders go up to this."""
 Text = tuple[Corpus, str, int]
 """What is counted and scored: corpus, tokenizer, context."""
 
-_WORSE = "worse than counting"
+WORSE = "worse than counting"
+
+
+@dataclass(frozen=True)
+class NGramFit:
+    """The n-gram model of one smoothing, and its loss on the windows that models are scored on."""
+
+    smoothing: Smoothing
+    order: int
+    """With the least loss on validation text, both directions together."""
+    strength: float | None
+    """Likewise; None of a smoothing without one."""
+    validation_nats: tuple[float, ...]
+    """Nats per token there, mean of both directions, for order 1, 2 and so on."""
+    fitted_tokens: int
+    nats_per_token_forward: float
+    nats_per_token_backward: float
+    arrow: Arrow
+    """Of these counts. There are no seeds."""
+
+    derived = ("verdict",)
+
+    @property
+    def nats_per_token(self) -> float:
+        """Mean of both directions."""
+        return (self.nats_per_token_forward + self.nats_per_token_backward) / 2
+
+    @property
+    def verdict(self) -> str:
+        """The finding on these counts in words. Counts have no seeds: they are what they are."""
+        return verdict(
+            replace(self.arrow.evidence, seeds=None),
+            above="forward is easier for these counts",
+            below="backward is easier for these counts",
+            size=per_cent,
+        )
+
+
+@dataclass(frozen=True)
+class NGramBaseline:
+    """The n-gram model of one smoothing, with its nats on each window."""
+
+    fit: NGramFit
+    nats_forward_M: NDArray[np.float64]
+    nats_backward_M: NDArray[np.float64]
+    tokens_M: NDArray[np.int64]
+    clusters: Clusters
+
+    def above(self, nats_SM: ArrayLike, direction: Direction) -> Interval:
+        """Nats per token of models above this baseline's, with its 95 % interval.
+
+        Args:
+            nats_SM: nats of each window, a row a seed, of models that give each token a
+                probability from the tokens before it in `direction`. A masked model's
+                pseudo-likelihood is another quantity, and no such sum.
+
+        Raises `UserError` for other windows than these.
+        """
+        nats = np.atleast_2d(np.asarray(nats_SM, dtype=np.float64))
+        own_M = self.nats_forward_M if direction == "forward" else self.nats_backward_M
+        if nats.ndim != 2 or nats.shape[1:] != own_M.shape:
+            raise UserError(
+                f"nats_SM has shape {nats.shape}, but the baseline scored {len(own_M)} windows; "
+                "score the same windows"
+            )
+        own_SM = np.broadcast_to(own_M, nats.shape)
+        return difference_per_token(nats, own_SM, self.tokens_M, self.clusters)
+
+
+@dataclass(frozen=True)
+class NGramBaselines:
+    """The baselines of several smoothings, on the same windows."""
+
+    of_smoothings: tuple[NGramBaseline, ...]
+
+    @property
+    def best(self) -> NGramBaseline:
+        """The one with the least loss on validation text: what counting can do."""
+        return min(self.of_smoothings, key=lambda each: min(each.fit.validation_nats))
 
 
 @dataclass(frozen=True)
@@ -55,14 +142,28 @@ class AboveCounting:
     forward: Above
     other: Above | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for `results.json`."""
-        return {
-            "smoothing": self.smoothing,
-            "order": self.order,
-            "forward": self.forward.to_json(),
-            "other": self.other and self.other.to_json(),
-        }
+    @property
+    def sides(self) -> tuple[Above, ...]:
+        """Of the directions that are counted."""
+        return (self.forward,) if self.other is None else (self.forward, self.other)
+
+
+@dataclass(frozen=True)
+class CountedText:
+    """What counting makes of one text: the n-gram model of each smoothing."""
+
+    corpus: str
+    tokenizer: str
+    context: int
+    tokens: int
+    """Scored."""
+    fits: tuple[NGramFit, ...]
+    best: Smoothing
+    """With the least loss on validation text: the baseline."""
+
+    @property
+    def baseline(self) -> NGramFit:
+        return next(fit for fit in self.fits if fit.smoothing == self.best)
 
 
 @dataclass(frozen=True)
@@ -77,6 +178,8 @@ class Above:
     interval: Interval
     these: Interval
 
+    derived = ("verdict",)
+
     @property
     def verdict(self) -> str:
         """Over seeds where there are enough of them and they decide; else, of these models."""
@@ -90,12 +193,103 @@ class Above:
         said = _SAID.get(these.finding, "not decided")
         return f"{said}, for these models {on_text(these.documents)}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self.interval), "these": asdict(self.these), "verdict": self.verdict}
+
+_SAID = {"above": WORSE, "below": "better than counting"}
 
 
-_SAID = {"above": _WORSE, "below": "better than counting"}
+def ngram_baselines(
+    store: TokenStore,
+    *,
+    split: str,
+    context: int,
+    longest: int = LONGEST,
+    smoothings: tuple[Smoothing, ...] = SMOOTHINGS,
+    max_windows: int | None = None,
+) -> NGramBaselines:
+    """Fits n-grams to a store's train split and scores the evaluation windows of `split`.
+
+    The train split is counted as one ring, end-of-text tokens included. One order and strength
+    serve both directions, those with the least sum of both losses on a fixed sample of validation
+    windows, so that neither direction is favoured. Where `split` is "validation", they were chosen
+    on text that is scored here.
+
+    `context` is the window in tokens and `max_windows` a fixed random sample of windows, as in
+    `topics.scoring.score`.
+
+    Raises `UserError` if a split is missing or empty.
+    """
+    train = store.split("train")
+    if train.tokens == 0:
+        raise UserError(f"{store.path}: split train has no tokens to fit n-grams to")
+    windows = _filled(evaluation_windows(store.split(split), context, max_windows=max_windows))
+    sample = _filled(
+        evaluation_windows(
+            store.split("validation"), context, max_windows=max(1, VALIDATION_TOKENS // context)
+        )
+    )
+    stream = train.read(0, train.tokens)
+    ids_T = np.concatenate([_ids(sample), _ids(windows)])
+    length_M = np.concatenate([sample.length_M, windows.length_M])
+    start_M = np.cumsum(length_M) - length_M
+    candidates: list[tuple[Smoothing, float | None]] = [
+        (smoothing, strength)
+        for smoothing in smoothings
+        for strength in (STRENGTHS if smoothing in WITH_STRENGTH else (None,))
+    ]
+    nats_KM: dict[tuple[Smoothing, float | None, Direction], NDArray[np.float64]] = {}
+    for direction in DIRECTIONS:
+        # One direction's counts at a time: they are the memory this takes
+        counts = NGramCounts(
+            in_direction(stream, direction), vocabulary=store.vocabulary, order=longest
+        )
+        looked_up = WindowContexts(counts, ids_T, length_M, direction)
+        for smoothing, strength in candidates:
+            nats_KT = looked_up.nats(smoothing, strength)
+            nats_KM[smoothing, strength, direction] = np.add.reduceat(nats_KT, start_M, axis=1)
+    first = len(sample)
+    tokens = int(sample.length_M.sum())
+    validation_K = {
+        each: np.sum([nats_KM[*each, d][:, :first] for d in DIRECTIONS], axis=(0, 2)) / (2 * tokens)
+        for each in candidates
+    }
+    baselines = []
+    for smoothing in smoothings:
+        _, strength = min(
+            (each for each in candidates if each[0] == smoothing),
+            key=lambda each: validation_K[each].min(),
+        )
+        losses_K = validation_K[smoothing, strength]
+        row = int(losses_K.argmin())
+        forward_M, backward_M = (nats_KM[smoothing, strength, d][row, first:] for d in DIRECTIONS)
+        fit = NGramFit(
+            smoothing=smoothing,
+            order=row + 1,
+            strength=strength,
+            validation_nats=tuple(losses_K.tolist()),
+            fitted_tokens=train.tokens,
+            nats_per_token_forward=float(forward_M.sum() / windows.length_M.sum()),
+            nats_per_token_backward=float(backward_M.sum() / windows.length_M.sum()),
+            arrow=arrow_of_time(
+                forward_M, backward_M, windows.cluster_M, windows.clusters.document_N
+            ),
+        )
+        baselines.append(
+            NGramBaseline(fit, forward_M, backward_M, windows.length_M, windows.clusters)
+        )
+    return NGramBaselines(tuple(baselines))
+
+
+def _ids(windows: EvaluationWindows) -> NDArray[np.int64]:
+    return np.concatenate([windows.ids(row) for row in range(len(windows))])
+
+
+def _filled(windows: EvaluationWindows) -> EvaluationWindows:
+    if len(windows) == 0:
+        raise UserError(
+            f"{windows.split.store.path}: split {windows.split.name} has no documents; n-grams "
+            "need validation text to choose their order, and text to be scored on"
+        )
+    return windows
 
 
 def above_counting(
@@ -103,8 +297,8 @@ def above_counting(
 ) -> AboveCounting:
     """Compares the models of one comparison, a score a seed, with counting in their direction."""
     return AboveCounting(
-        smoothing=baseline.smoothing,
-        order=baseline.order,
+        smoothing=baseline.fit.smoothing,
+        order=baseline.fit.order,
         forward=_above_baseline(baseline, forward, "forward"),
         other=_above_baseline(baseline, other, "backward") if order == BACKWARD else None,
     )
@@ -135,151 +329,10 @@ def counted(config: ArrowConfig, texts: Iterable[Text]) -> dict[Text, NGramBasel
     return baselines
 
 
-def counted_results(baselines: dict[Text, NGramBaselines]) -> list[dict[str, Any]]:
-    """Plain values of `counted`, an entry a text."""
-    return [
-        {"corpus": corpus.label, "tokenizer": tokenizer, "context": context, **each.to_json()}
-        for (corpus, tokenizer, context), each in baselines.items()
-    ]
-
-
-def counting_summary(cells: Sequence[dict[str, Any]]) -> list[str]:
-    """For a page's head: how many models are better than counting; none without baselines."""
-    verdicts = [above["verdict"] for cell in cells for above in _sides(cell).values()]
-    if not verdicts:
-        return []
-    counts = Counter(verdicts)
-    said = "Models of text against counted n-grams, each direction of a comparison by itself: "
-    said += ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) + "."
-    if any(verdict.startswith(_WORSE) for verdict in counts):
-        said += (
-            " Where counting predicts better, the models have not learnt what counting gives, and "
-            "their arrow is one of early training."
-        )
-    return [said]
-
-
-def _sides(cell: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    above = cell.get("above_counting") or {}
-    return {side: above[side] for side in ("forward", "other") if above.get(side)}
-
-
-def counting_section(ngrams: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]]) -> Section:
-    """What n-grams, which have no training and no seeds, make of the same windows."""
-    rows = [
-        Bar(
-            f"{_model(n)}: {_loss(n):.3f} nats",
-            100 * n["arrow"]["relative"],
-            *([100 * end for end in n["arrow"]["interval"] or ()] or [None, None]),
-            note="" if n["arrow"]["interval"] else n["arrow"]["note"],
-            group=_of_text(text),
-        )
-        for text in ngrams
-        for n in text["of_smoothings"]
-    ]
-    bases = {n["arrow"]["basis"] for text in ngrams for n in text["of_smoothings"]}
-    figure = forest_plot(
-        rows,
-        x_label="relative arrow of n-gram counts, % (positive: forward is easier)",
-        finding=_finding(ngrams),
-        alt="Relative arrow of n-gram models of each smoothing with intervals; zero is marked.",
-        caption=f"Bars: 95 % intervals ({', '.join(sorted(bases))}); counts have no seeds. Beside "
-        "each smoothing its loss in nats per token, mean of both directions.",
+def counted_text(text: Text, baselines: NGramBaselines) -> CountedText:
+    """What the result has of the baselines of a text."""
+    corpus, tokenizer, context = text
+    fits, best = tuple(each.fit for each in baselines.of_smoothings), baselines.best
+    return CountedText(
+        corpus.label, tokenizer, context, int(best.tokens_M.sum()), fits, best.fit.smoothing
     )
-    by_smoothing = Table(
-        ["text", "smoothing", "order", "forward", "backward", "relative arrow [95 % interval]",
-         "validation", "strength"],
-        [_row(text, n) for text in ngrams for n in text["of_smoothings"]],
-        "Nats per token of n-gram models on the windows that the trained models were scored on. "
-        "Order and strength are those with the least loss on validation text (mean of both "
-        f"directions); orders up to {LONGEST} were tried. Where the smoothing is marked *, it is "
-        "the best of its text on validation text, and the baseline.",
-    )  # fmt: skip
-    against = Table(
-        ["comparison", "baseline", "forward models", "backward models"],
-        [
-            [
-                comparison_name(cell),
-                _model(cell["above_counting"]),
-                *(_above(cell["above_counting"][side]) for side in ("forward", "other")),
-            ]
-            for cell in cells
-            if cell.get("above_counting")
-        ],
-        "Nats per token of the trained models above the baseline, on the same windows, each "
-        "direction against the n-grams of that direction; negative: the model is better. First "
-        "interval: over seeds and text; below three seeds also that of just these models, over "
-        "text.",
-    )
-    text = (
-        "Baselines without training: k-grams of the whole training split, counted as a ring. The "
-        "backward n-gram model is the forward model of the reversed text. A window starts cold, as "
-        "for the models: its first tokens have shorter contexts. The same counts have another "
-        "arrow under another smoothing, so an arrow of counts is no finding about the text; look "
-        "at the smoothing that predicts best. Additive smoothing, scored round a ring, has no "
-        "arrow at all, whatever the text."
-    )
-    return Section(
-        "What counting alone sees", [text], figures=[figure], tables=[against, by_smoothing]
-    )
-
-
-def _finding(ngrams: Sequence[dict[str, Any]]) -> str:
-    arrows = [[n["arrow"]["relative"] for n in text["of_smoothings"]] for text in ngrams]
-    widest = max(arrows, key=lambda each: max(each) - min(each))
-    best = [_best(text)["arrow"]["relative"] for text in ngrams]
-    said = (
-        f"The arrow of one text's counts depends on the smoothing: from {percent(min(widest))} to "
-        f"{percent(max(widest))}"
-    )
-    if len(ngrams) == 1:
-        return f"{said}; {percent(best[0])} with the one that predicts best."
-    return (
-        f"{said} in the text where it depends most; with the smoothing that predicts best it is "
-        f"{percent(min(best))} to {percent(max(best))} over {len(ngrams)} texts."
-    )
-
-
-def _best(text: dict[str, Any]) -> dict[str, Any]:
-    return next(n for n in text["of_smoothings"] if n["smoothing"] == text["best"])
-
-
-def _row(text: dict[str, Any], n: dict[str, Any]) -> list[str | float | int]:
-    arrow, interval = n["arrow"], ""
-    if arrow["interval"]:
-        low, high = (percent(value).removesuffix(" %") for value in arrow["interval"])
-        interval = f" [{low}, {high}]"
-    return [
-        _of_text(text),
-        n["smoothing"] + (" *" if n["smoothing"] == text["best"] else ""),
-        n["order"],
-        f"{n['nats_per_token_forward']:.4f}",
-        f"{n['nats_per_token_backward']:.4f}",
-        f"{percent(arrow['relative'])}{interval}",
-        f"{min(n['validation_nats_per_token']):.4f}",
-        "–" if n["strength"] is None else f"{n['strength']:g}",
-    ]
-
-
-def _above(above: dict[str, Any] | None) -> str:
-    if above is None:
-        return "nothing counted in this order"
-    said = signed(above["estimate"], 3)
-    for over, interval in (("", above), ("; these models ", above["these"])):
-        if interval["low"] is not None and (not over or above["seeds"] < MINIMUM_SEEDS):
-            said += f"{over or ' '}[{signed(interval['low'], 3)}, {signed(interval['high'], 3)}]"
-    return f"{said}, {above['verdict']}"
-
-
-def _model(ngram: dict[str, Any]) -> str:
-    return f"{ngram['smoothing']}, {ngram['order']}-grams"
-
-
-def _loss(ngram: dict[str, Any]) -> float:
-    return (ngram["nats_per_token_forward"] + ngram["nats_per_token_backward"]) / 2
-
-
-def _of_text(text: dict[str, Any]) -> str:
-    tokenizer = text["tokenizer"]
-    with_tokenizer = "" if tokenizer in ("bpe", "characters") else f", {tokenizer}"
-    return f"{text['corpus']}, context {text['context']}{with_tokenizer}"

@@ -1,207 +1,219 @@
-"""The report of the arrow study, from its `results.json` alone (so it can be drawn again).
+"""The pages of the arrow of time: of the study, and of two models, whose page has its sections.
 
-Every figure stands under its finding in words. Percentages are of the relative arrow,
-2 (b - f) / (b + f), positive where forward is easier.
+Every figure stands under its finding in words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from lmlab.numerics.verdicts import reach
-from lmlab.pages.figures import Interval, forest_plot
-from lmlab.pages.page import Section, Table, render_page
-from lmlab.pages.wording import amount_of_text, capital, percent
-from lmlab.results import made_by
+from lmlab.config import to_mapping
+from lmlab.pages.page import Figure, Section, Table
+from lmlab.pages.report import Report
+from lmlab.pages.wording import capital
 from lmlab.studies.provenance import to_repeat
-from lmlab.topics.arrow.counting import counting_section, counting_summary
-from lmlab.topics.arrow.family import mean_name, mean_words
+from lmlab.topics.arrow.between_models import ModelsArrow
+from lmlab.topics.arrow.comparison import Comparison
+from lmlab.topics.arrow.family import ArrowStudy, CorporaMean
 from lmlab.topics.arrow.figures import (
-    floor_section,
-    learning_section,
-    position_section,
-    times_section,
+    arrow_figure,
+    counting_figure,
+    floor_figures,
+    learning_figures,
+    levels_figure,
+    position_figures,
 )
-from lmlab.topics.arrow.findings import comparison_name, verdict
-from lmlab.topics.arrow.linear_languages import level_words, levels, levels_section
 from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.arrow.tables import (
+    above_counting_table,
+    arrow_table,
+    comparison_name,
+    comparison_words,
+    counting_words,
+    family_words,
+    findings_table,
+    floor_table,
+    level_words,
+    levels_table,
+    losses_table,
+    mean_name,
+    mean_words,
+    over_words,
+    power_table,
+    smoothings_table,
+    times_table,
+    times_words,
+    training_table,
+)
 
 
-def arrow_page(results: dict[str, Any]) -> str:
-    """The HTML page of `results` (see `lmlab.topics.arrow.study`)."""
-    return render_page(
-        results["title"],
-        summary(results["cells"], results["means"]),
-        arrow_sections(results),
-        footer=made_by(results["environment"]),
-    )
+def report(result: ArrowStudy | ModelsArrow) -> Report:
+    """Title, finding and sections of the page."""
+    if isinstance(result, ModelsArrow):
+        return _of_two_models(result)
+    every = result.comparisons
+    sections = [_arrow_section(every, result.means)]
+    if levels := result.levels:
+        of_levels = [levels_table(levels)]
+        sections.append(Section("Matrices as they come", [], [levels_figure(levels)], of_levels))
+    if with_floor := [c for c in every if c.floor is not None]:
+        sections.append(_floor_section(with_floor))
+    if counted := result.counted:
+        of_texts = [above_counting_table(every), smoothings_table(counted)]
+        sections.append(
+            Section("What counting alone sees", [_COUNTING], [counting_figure(counted)], of_texts)
+        )
+    sections.append(Section("Learning curves", [_LEARNING], _each(learning_figures, every)))
+    if jumping := [c for c in every if c.transition is not None]:
+        sections.append(_times_section(jumping))
+    sections += [
+        _position_section(every),
+        Section("Methods", _methods(result), tables=[training_table(every)]),
+    ]
+    return Report(result.title, _finding(result), sections)
 
 
-def arrow_sections(results: dict[str, Any]) -> list[Section]:
-    """What the study shows, as sections of a page."""
-    cells = results["cells"]
-    with_floor = [c for c in cells if c["floor"] is not None]
+def tables(result: ArrowStudy | ModelsArrow) -> list[Table]:
+    """What was found, the arrow of each comparison, and what it could show; of a study also its
+    levels of linear languages, sources with a floor, and counts, where it has any."""
+    if isinstance(result, ModelsArrow):
+        of_pair = [result.comparison]
+        return [losses_table(result), arrow_table(of_pair), power_table(of_pair)]
+    every = result.comparisons
     return [
-        _arrow_section(cells, results["means"]),
-        *([levels_section(cells)] if levels(cells) else []),
-        *([floor_section(with_floor)] if with_floor else []),
-        *([counting_section(results["ngrams"], cells)] if results["ngrams"] else []),
-        learning_section(cells),
-        *times_section(cells),
-        position_section(cells),
-        _methods_section(results),
+        findings_table(result),
+        arrow_table(every),
+        power_table(every),
+        *([levels_table(result.levels)] if result.levels else []),
+        *([floor_table(every)] if any(c.floor is not None for c in every) else []),
+        *(
+            [above_counting_table(every), smoothings_table(result.counted)]
+            if result.counted
+            else []
+        ),
     ]
 
 
-def summary(cells: Sequence[dict[str, Any]], means: Sequence[dict[str, Any]]) -> str:
-    """The finding of the whole study in a few sentences, the means over corpora first."""
-    lines = [f"{capital(mean_name(mean))}: {mean_words(mean)}." for mean in means]
-    lines += [f"{level.name}: {level_words(level)}." for level in levels(cells)]
-    single = [cell for cell in cells if not cell.get("level")]
-    lines += [f"{comparison_name(cell)}: {verdict(cell)}." for cell in single[:8]]
-    if len(single) > 1:
-        lines.append(_family(single))
-    lines += counting_summary(cells)
-    return "\n\n".join(lines)
+def headline(result: ArrowStudy) -> str:
+    """The finding of each comparison."""
+    return " ".join(f"{capital(comparison_words(c))}." for c in result.comparisons)
 
 
-def _family(cells: Sequence[dict[str, Any]]) -> str:
-    """How many comparisons show a difference, with 5 % for a false one among all of them."""
-    tested = [cell["arrow"] for cell in cells if cell["arrow"]["p_adjusted"] is not None]
-    clear = sum(arrow["p_adjusted"] <= 0.05 for arrow in tested)
-    seeds, documents = (min(c["arrow"][n] for c in cells) for n in ("seeds", "documents"))
-    return (
-        f"A difference is seen in {clear} of {len(cells)} comparisons, p-values adjusted for so "
-        f"many (Holm){reach(seeds, documents)}."
+def _of_two_models(result: ModelsArrow) -> Report:
+    comparison, score = result.comparison, result.forward
+    note = "" if score.loss_note is None else f"\n\nNote: {score.loss_note}."
+    methods = (
+        f"Both models score the same {score.windows:,} windows of up to {score.context:,} tokens: "
+        f"forward {score.conditions}. The interval is over {over_words(comparison)}, and over no "
+        "seeds: it speaks of these two models. What other trainings of the same models would show, "
+        "a study says (lmlab study arrow)."
     )
-
-
-def _arrow_section(cells: Sequence[dict[str, Any]], means: Sequence[dict[str, Any]]) -> Section:
-    rows = [
-        Interval(
-            label=comparison_name(cell).removeprefix(f"{cell['corpus']} (").removesuffix(")"),
-            estimate=100 * cell["arrow"]["relative"],
-            low=100 * cell["arrow"]["interval"][0] if cell["arrow"]["interval"] else None,
-            high=100 * cell["arrow"]["interval"][1] if cell["arrow"]["interval"] else None,
-            note=cell["arrow"]["note"],
-            group=cell["corpus"],
-        )
-        for cell in cells
-    ]
-    rows += [
-        Interval(
-            mean["label"], 100 * mean["estimate"], 100 * mean["low"], 100 * mean["high"],
-            group=f"Mean over {mean['rows']} corpora", summary=True,
-        )
-        for mean in means
-    ]  # fmt: skip
-    if means:
-        finding = f"{capital(mean_name(means[0]))}: {mean_words(means[0])}."
-    else:
-        finding = f"{comparison_name(cells[0])}: {verdict(cells[0])}."
-        finding = finding if len(cells) == 1 else _family(cells)
-    figure = forest_plot(
-        rows,
-        x_label="relative arrow, % (positive: forward is easier)",
-        finding=finding,
-        alt="Relative arrow of each comparison with its 95 % interval; zero is marked.",
-        caption="Points: relative difference of summed losses, 2 (b − f) / (b + f). Bars: 95 % "
-        "intervals over seeds and text (two-way random effects), each for its row alone."
-        + " Diamonds: means over corpora with their 95 % interval (random effects between corpora, "
-        "Paule and Mandel, Hartung and Knapp; one seed variance for all rows)." * bool(means),
-    )
-    columns, table_rows = _rows(cells)
-    table = Table(
-        columns,
-        table_rows,
-        "Losses (nats per token) and bits per byte: forward, other direction; means over seeds.",
-    )
-    return Section("The arrow", figures=[figure], tables=[table, _power_table(cells)])
-
-
-def _power_table(cells: Sequence[dict[str, Any]]) -> Table:
-    """What each comparison could show, whatever it did."""
-    rows = [
+    return Report(
+        f"Arrow of time: {score.model} and {result.backward.model}",
+        f"{capital(comparison_words(comparison))}.{note}",
         [
-            comparison_name(cell),
-            "–" if arrow["p_adjusted"] is None else f"{arrow['p_adjusted']:.2g}",
-            "–" if arrow["bound"] is None else percent(arrow["bound"]).lstrip("+"),
-            "–" if arrow["detectable"] is None else percent(arrow["detectable"]).lstrip("+"),
-        ]
-        for cell in cells
-        for arrow in [cell["arrow"]]
-    ]
-    return Table(
-        ["comparison", "p, adjusted", "difference is below (95 %)", "seen with 80 %"],
-        rows,
-        "What each comparison could show. p is adjusted for the number of comparisons (Holm). Seen "
-        "with 80 %: the difference that so many seeds and so much text would have shown.",
+            Section("Both directions", tables=[losses_table(result)]),
+            _arrow_section([comparison]),
+            _position_section([comparison]),
+            Section("Methods", [methods]),
+        ],
     )
 
 
-def _rows(
-    cells: Sequence[dict[str, Any]],
-) -> tuple[list[str], list[list[str | float | int]]]:
-    """Columns and rows of the study's main table."""
-    columns = ["comparison", "relative arrow [95 % interval]", "b / f − 1", "losses"]
-    columns += ["bits per byte", "seeds × documents"]
-    return columns, [_row(cell) for cell in cells]
+def _finding(result: ArrowStudy) -> str:
+    """The finding of the whole study in a few sentences, the means over corpora first."""
+    lines = [f"{capital(mean_name(mean))}: {mean_words(mean)}." for mean in result.means]
+    lines += [f"{level.name}: {level_words(level)}." for level in result.levels]
+    single = [c for c in result.comparisons if c.draw is None]
+    lines += [f"{comparison_name(c)}: {comparison_words(c)}." for c in single[:8]]
+    if len(single) > 1:
+        lines.append(family_words(single))
+    return "\n\n".join([*lines, *counting_words(result.comparisons)])
 
 
-def _row(cell: dict[str, Any]) -> list[str | float | int]:
-    arrow = cell["arrow"]
-    interval = "no interval"
-    if arrow["interval"]:
-        low, high = (percent(value).removesuffix(" %") for value in arrow["interval"])
-        interval = f"[{low}, {high}]"
-    losses = [_mean(cell[side], "nats_per_token") for side in ("forward", "other")]
-    return [
-        comparison_name(cell),
-        f"{percent(arrow['relative'])} {interval}",
-        percent(arrow["ratio"]) if arrow["ratio"] is not None else "infinite",
-        ", ".join(f"{loss:.4f}" for loss in losses),
-        _bits(cell),
-        f"{arrow['seeds']} × {arrow['documents']}",
-    ]
+def _arrow_section(comparisons: Sequence[Comparison], means: Sequence[CorporaMean] = ()) -> Section:
+    figure = arrow_figure(comparisons, means)
+    return Section(
+        "The arrow", figures=[figure], tables=[arrow_table(comparisons), power_table(comparisons)]
+    )
 
 
-def _bits(cell: dict[str, Any]) -> str:
-    # bits per byte of a synthetic string are bits per character, and say nothing new
-    if cell["floor"] or cell["forward"][0]["bits_per_byte"] is None:
-        return "–"
-    forward, other = (_mean(cell[side], "bits_per_byte") for side in ("forward", "other"))
-    return f"{forward:.4f}, {other:.4f}"
+def _floor_section(comparisons: Sequence[Comparison]) -> Section:
+    floors = [c.floor for c in comparisons if c.draw is None and c.floor is not None]
+    alone = any(floor.inverse_density is not None for floor in floors)
+    return Section(
+        "Sources with a known floor",
+        [ONE_MATRIX] if alone else [],
+        figures=floor_figures(comparisons),
+        tables=[floor_table(comparisons)],
+    )
 
 
-def _mean(runs: Sequence[dict[str, Any]], key: str) -> float:
-    return float(np.mean([run[key] for run in runs]))
+def _times_section(jumping: Sequence[Comparison]) -> Section:
+    """When runs make their jump, where a validation curve jumps."""
+    said = [f"{comparison_name(c)}: {times_words(c)}." for c in jumping]
+    inside = [comparison_name(c) for c in jumping if c.transition and c.transition.inside]
+    if inside:
+        said.append(
+            f"The budget ends among the jumps of {'; '.join(inside)}: some runs have made theirs, "
+            "others have not or only just. Final losses then have two values rather than a mean "
+            "with noise: an interval from 3 seeds covers 61 to 77 %, one from 2 seeds 39 to 93 %."
+        )
+    return Section("When the curves jump", [_JUMP, *said], tables=[times_table(jumping)])
 
 
-def _methods_section(results: dict[str, Any]) -> Section:
-    config = results["config"]
-    rows: list[list[str | float | int]] = []
-    for cell in results["cells"]:
-        m = cell["methods"]
-        rows.append([
-            comparison_name(cell), m["parameters"], m["vocabulary"], m["training_tokens_available"],
-            m["steps"], m["batch"], cell["context"], f"{m['learning_rate']:g}", m["dtype"],
-            cell["tokens_scored"],
-            amount_of_text(cell["arrow"]["documents"], cell["cluster"], cell["arrow"]["clusters"]),
-            m["store"],
-        ])  # fmt: skip
-    held_out = config["split"]
+def _position_section(comparisons: Sequence[Comparison]) -> Section:
+    figures = _each(position_figures, comparisons)
+    return Section("By position in the window", [_POSITIONS], figures)
+
+
+def _each(
+    figures: Callable[[Comparison], list[Figure]], comparisons: Sequence[Comparison]
+) -> list[Figure]:
+    return [figure for comparison in comparisons for figure in figures(comparison)]
+
+
+ONE_MATRIX = (
+    "A linear language that is named by one seed is one matrix, and it may have been selected: its "
+    "figures are of that matrix and say nothing of others of its level. For a level give several "
+    "as they come, for example linear:12:6:1-8."
+)
+_LEARNING = (
+    "Loss on a fixed sample of validation windows while training, one line a seed. The comparison "
+    "above uses other text, held out from this too."
+)
+_JUMP = (
+    "A jump: within a factor of 1.5 of training time the validation loss falls by at least 3 times "
+    "as much as within the factor before it, by 1 % of itself, and by 8 times the curve's noise. "
+    "The threshold is half-way down the largest one."
+)
+_POSITIONS = (
+    "A token at position k is predicted from BOS and k tokens: those before it for the forward "
+    "model, those after it for the backward one. Tokens near one direction's start are near the "
+    "other's end, so the curves compare equal amounts of context, not equal tokens; only the sum "
+    "over all positions scores the same text in both directions."
+)
+_COUNTING = (
+    "Baselines without training: k-grams of the whole training split, counted as a ring. The "
+    "backward n-gram model is the forward model of the reversed text. A window starts cold, as for "
+    "the models: its first tokens have shorter contexts. The same counts have another arrow under "
+    "another smoothing, so an arrow of counts is no finding about the text; look at the smoothing "
+    "that predicts best. Additive smoothing, scored round a ring, has no arrow at all, whatever "
+    "the text."
+)
+
+
+def _methods(result: ArrowStudy) -> list[str]:
+    config = result.config
     text = (
-        f"For each comparison, {config['seeds']} seed(s) of each direction were trained for "
-        f"{config['tokens']:,} tokens. Both directions of a seed have the same initial weights, "
+        f"For each comparison, {config.seeds} seed(s) of each direction were trained for "
+        f"{config.tokens:,} tokens. Both directions of a seed have the same initial weights, "
         "the same windows in the same order, the same steps and learning rates, and one tokenizer; "
         "only the order inside the window differs: backward flips the window's ids and then puts "
         "the same beginning-of-sequence token in front. Text is split by document, by a hash of "
         "its content. Training windows are contiguous, non-overlapping runs of the training "
-        f"split. Losses are those of the last checkpoint on the {held_out} split, in float32, in "
-        "windows that never cross a document; every token is scored, the first of each window "
+        f"split. Losses are those of the last checkpoint on the {config.split} split, in float32, "
+        "in windows that never cross a document; every token is scored, the first of each window "
         "from the beginning-of-sequence token alone. AdamW with weight decay 0.1 on matrices, "
         "betas 0.9 and 0.95, gradient clipped at 1, linear warm-up over 5 % of the steps, cosine "
         "to a tenth. Intervals are two-way random effects over seeds and documents (sections of "
@@ -209,16 +221,6 @@ def _methods_section(results: dict[str, Any]) -> Section:
         "Student t; with one seed they cover the text only. The numbers of this "
         "page, and digests of runs and stores, are in results.json."
     )
-    notes = dict.fromkeys(
-        cell["methods"]["text"] for cell in results["cells"] if "text" in cell["methods"]
-    )
-    text = " ".join([text, *notes])
-    repeat = to_repeat("lmlab study arrow", ArrowConfig, config)
-    table = Table(
-        ["comparison", "parameters", "vocabulary", "training tokens available", "steps",
-         "windows a step", "context", "learning rate", "products in", "tokens scored",
-         "intervals over", "store"],
-        rows,
-        "What was equal in both directions.",
-    )  # fmt: skip
-    return Section("Methods", [text, repeat], tables=[table])
+    trainings = [c.training for c in result.comparisons if c.training is not None]
+    text = " ".join([text, *dict.fromkeys(training.text_note for training in trainings)])
+    return [text, to_repeat("lmlab study arrow", ArrowConfig, to_mapping(config))]

@@ -12,34 +12,49 @@ interrupted study goes on where it stopped, and studies share runs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
-from lmlab.config import to_mapping
+import numpy as np
+from safetensors import safe_open
+
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
 from lmlab.progress import Bar, say
-from lmlab.results import environment
+from lmlab.run_folders.journal import read_journal
 from lmlab.studies.corpora import Corpus, Draw, corpus_labels, expanded, is_synthetic, open_corpus
 from lmlab.studies.options import study_folder
-from lmlab.studies.parts import Part, carry_out
+from lmlab.studies.parts import Part, run_parts
 from lmlab.studies.run_requests import text_run
-from lmlab.topics.arrow.comparison import cell_result
-from lmlab.topics.arrow.counting import Text, above_counting, counted, counted_results
-from lmlab.topics.arrow.family import means_over_corpora, with_adjusted
-from lmlab.topics.arrow.linear_languages import levels
+from lmlab.topics.arrow.comparison import (
+    Comparison,
+    Curve,
+    Scored,
+    Training,
+    above_floor,
+    compare,
+)
+from lmlab.topics.arrow.counting import (
+    NGramBaselines,
+    Text,
+    above_counting,
+    counted,
+    counted_text,
+)
+from lmlab.topics.arrow.family import ArrowStudy, levels, means_over_corpora, with_adjusted
 from lmlab.topics.arrow.options import ArrowConfig
-from lmlab.topics.arrow.report import arrow_page
 from lmlab.topics.scoring.kept_scores import cached_score
 from lmlab.topics.scoring.score import Score
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import planned_tokens, resolve
+
+_Scored: TypeAlias = tuple[TrainedRun, Score]
 
 
 @dataclass(frozen=True)
@@ -64,8 +79,8 @@ class Cell:
 
 def run_arrow(
     config: ArrowConfig, *, title: str = "The arrow of time", worker: bool = False
-) -> Path:
-    """Runs the study, or what is missing of it; returns the path of the HTML report.
+) -> ArrowStudy:
+    """Runs the study, or what is missing of it, and returns its result.
 
     Writes `results.json` and `report.html` to `config.out`. A `worker` shares it with others
     (`studies.parts`).
@@ -84,29 +99,29 @@ def run_arrow(
     work += sum(int(w.length_M.sum()) for w in windows) * len(seeds) * len(orders)
     say(f"{len(requests)} runs, {work:,} tokens to train on and to score; stopping is safe")
 
-    def results(made: dict[tuple[int, str, int], tuple[TrainedRun, Score]]) -> dict[str, Any]:
+    def result(scored: dict[tuple[int, str, int], _Scored]) -> ArrowStudy:
         baselines = counted(config, [cell.text for cell in cells if cell.corpus.known is None])
-        compared: list[dict[str, Any]] = []
-        for (i, cell), order in product(enumerate(cells), orders[1:]):
-            forward, other = ([made[i, each, s] for s in seeds] for each in (FORWARD, order))
-            described = _describe(cell, order, config.split, requests[i, FORWARD, 0])
-            result = cell_result(described, cell.corpus.known, windows[i], forward, other)
-            above = None
-            if cell.text in baselines:
-                scores = ([scored for _, scored in side] for side in (forward, other))
-                above = above_counting(baselines[cell.text].best, order, *scores).to_json()
-            compared.append({**result, "above_counting": above})
-        compared = with_adjusted(compared)
-        return {
-            "study": "arrow",
-            "title": title,
-            "config": to_mapping(config),
-            "environment": environment(),
-            "ngrams": counted_results(baselines),
-            "cells": compared,
-            "levels": [level.to_json() for level in levels(compared)],
-            "means": means_over_corpora(compared),
-        }
+        comparisons = with_adjusted(
+            [
+                _compare(
+                    cell,
+                    requests[i, FORWARD, 0],
+                    windows[i],
+                    baselines.get(cell.text),
+                    [scored[i, FORWARD, seed] for seed in seeds],
+                    [scored[i, order, seed] for seed in seeds],
+                )
+                for (i, cell), order in product(enumerate(cells), orders[1:])
+            ]
+        )
+        return ArrowStudy(
+            title=title,
+            config=config,
+            counted=tuple(counted_text(*each) for each in baselines.items()),
+            comparisons=comparisons,
+            levels=levels(comparisons),
+            means=means_over_corpora(comparisons),
+        )
 
     parts = {
         (i, order, seed): Part(
@@ -116,8 +131,8 @@ def run_arrow(
         )
         for (i, order, seed), request in requests.items()
     }
-    return carry_out(
-        "arrow of time", parts, results, arrow_page,
+    return run_parts(
+        "arrow of time", parts, ArrowStudy, result,
         out=study_folder("arrow", config), work=float(work), worker=worker,
     )  # fmt: skip
 
@@ -178,11 +193,9 @@ def _windows(config: ArrowConfig, cell: Cell) -> EvaluationWindows:
     return evaluation_windows(split, cell.context, max_windows=config.windows)
 
 
-def _run_and_score(
-    config: ArrowConfig, cell: Cell, request: TrainConfig, bar: Bar
-) -> tuple[TrainedRun, Score]:
+def _run_and_score(config: ArrowConfig, cell: Cell, request: TrainConfig, bar: Bar) -> _Scored:
     run = train(request, bar=bar, note=f"{cell.label}, {request.order}, seed {request.seed},")
-    scored = cached_score(
+    return run, cached_score(
         run,
         cell.corpus.store,
         split=config.split,
@@ -191,29 +204,57 @@ def _run_and_score(
         order=request.order,
         bar=bar,
     )
-    return run, scored
 
 
-def _describe(cell: Cell, order: str, split: str, request: TrainConfig) -> dict[str, Any]:
-    """What a comparison is of, and what was equal in both directions."""
-    store = cell.corpus.store
-    return {
-        "corpus": cell.corpus.label,
-        "tokenizer": cell.tokenizer,
-        "label": cell.label,
-        "order": order,
-        "level": None
-        if cell.draw is None
-        else {"name": cell.draw.level, "matrix": cell.draw.matrix},
-        "context": cell.context,
-        "methods": {
-            "vocabulary": store.vocabulary,
-            "store": store.fingerprint[:12],
-            "text": store.split(split).text_note,
-            "training_tokens_available": store.split("train").tokens,
-            "steps": request.steps,
-            "batch": request.batch,
-            "learning_rate": request.optimizer.learning_rate,
-            "dtype": request.dtype,
-        },
-    }
+def _with_curve(run: TrainedRun, score: Score) -> Scored:
+    """A score beside the run's losses on validation text."""
+    journal = read_journal(run.path / "journal.jsonl")
+    validated = [record for record in journal if "validation_nats_per_token" in record]
+    curve = Curve(
+        tuple(record["tokens"] for record in validated),
+        tuple(record["validation_nats_per_token"] for record in validated),
+    )
+    return Scored(run.name, score, curve)
+
+
+def _parameters(run: TrainedRun) -> int:
+    with safe_open(run.checkpoint / "model.safetensors", framework="np") as file:
+        return sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
+
+
+def _compare(
+    cell: Cell,
+    request: TrainConfig,
+    windows: EvaluationWindows,
+    baselines: NGramBaselines | None,
+    forward: Sequence[_Scored],
+    other: Sequence[_Scored],
+) -> Comparison:
+    """A comparison, with what was equal in the training of both directions."""
+    store, known = cell.corpus.store, cell.corpus.known
+    comparison = compare(
+        *([_with_curve(*each) for each in side] for side in (forward, other)),
+        corpus=cell.corpus.label,
+        label=cell.label,
+        tokenizer=cell.tokenizer,
+    )
+    f, o = ([score for _, score in side] for side in (forward, other))
+    return replace(
+        comparison,
+        training=Training(
+            parameters=_parameters(forward[0][0]),
+            vocabulary=store.vocabulary,
+            store=store.fingerprint[:12],
+            text_note=windows.split.text_note,
+            tokens_available=store.split("train").tokens,
+            steps=request.steps,
+            batch=request.batch,
+            learning_rate=request.optimizer.learning_rate,
+            dtype=request.dtype,
+        ),
+        draw=cell.draw,
+        floor=None if known is None else above_floor(known, windows, f, o),
+        above_counting=None
+        if baselines is None
+        else above_counting(baselines.best, comparison.order, f, o),
+    )

@@ -9,23 +9,20 @@ Legend: S seeds, D documents.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from lmlab.errors import UserError
 from lmlab.numerics.plan import Noise
-from lmlab.numerics.power import deviation_interval
+from lmlab.numerics.power import VarianceComponents, deviation_interval
 from lmlab.results import Result
+from lmlab.topics.arrow.family import ArrowStudy
 from lmlab.topics.headless.arms import REFERENCE
 from lmlab.topics.headless.comparison import Headless
 from lmlab.topics.planning.options import PlanConfig
-from lmlab.topics.redraw import read_results
-
-_UNITS = {"arrow": "%", "headless": "nats per token"}
-_SCALES = {"arrow": 100.0, "headless": 1.0}
+from lmlab.topics.registry import read_result
 
 
 @dataclass(frozen=True)
@@ -171,72 +168,79 @@ def _measured(config: PlanConfig) -> Measured:
 
 def _of_study(config: PlanConfig) -> Measured:
     assert config.study is not None
-    results = read_results(config.study)
-    study = results.get("study") or results["kind"]
-    if study not in _UNITS:
+    study = read_result(config.study)
+    if isinstance(study, ArrowStudy):
+        unit, scale, components = "%", 100.0, _of_arrow(study)
+    elif isinstance(study, Headless):
+        unit, scale, components = "nats per token", 1.0, _of_headless(study)
+    else:
         raise UserError(
-            f"{config.study}: a {study} study; a plan is made from an arrow or a headless study, "
-            "or from --seed-sd"
+            f"{config.study}: a result of kind {study.kind!r}; a plan is made from an arrow or a "
+            "headless study, or from --seed-sd"
         )
-    try:
-        components = _components(results)
-        tokens = results["config"]["tokens"]
-    except (KeyError, TypeError) as error:
+    if not components:
         raise UserError(
-            f"{config.study}: without variance components ({error!r}); run the study again with "
-            "this version (its runs are kept), or give --seed-sd"
-        ) from error
-    seeds = [c for c in components if c["seed"] is not None]
+            f"{config.study}: without variance components, for lack of text; give --seed-sd"
+        )
+    variances, tokens = zip(*components, strict=True)
+    seeds = [(c.seed, c.seed_df) for c in variances if c.seed is not None]
     if not seeds and config.seed_sd is None:
         raise UserError(f"{config.study}: one seed tells nothing of others; give --seed-sd")
-    scale = _SCALES[study]
-    texts = [c for c in components if c["document"] is not None and c["document_df"] >= 4]
-    sections = sum(c["sections_per_document"] for c in components) / len(components)
+    texts = [
+        (c.document, c.document_df)
+        for c in variances
+        if c.document is not None and c.document_df >= 4
+    ]
     noise = Noise(
-        seed=scale * math.sqrt(_pooled(seeds, "seed", "seed_df")) if seeds else 0.0,
-        document=scale * math.sqrt(_pooled(texts, "document", "document_df")) if texts else None,
-        section=scale * math.sqrt(_pooled(components, "section", "section_df")),
-        residual=scale * math.sqrt(_pooled(components, "residual", "section_df")),
-        sections=sections,
+        seed=scale * math.sqrt(_pooled(seeds)) if seeds else 0.0,
+        document=scale * math.sqrt(_pooled(texts)) if texts else None,
+        section=scale * math.sqrt(_pooled([(c.section, c.section_df) for c in variances])),
+        residual=scale * math.sqrt(_pooled([(c.residual, c.section_df) for c in variances])),
+        sections=sum(c.sections_per_document for c in variances) / len(variances),
     )
     return Measured(
-        str(config.study), _UNITS[study], noise, sum(c["seed_df"] for c in seeds),
-        sum(c["document_df"] for c in texts), tokens,
-        round(sum(c["document_tokens"] for c in components) / len(components)),
+        str(config.study), unit, noise, sum(df for _, df in seeds), sum(df for _, df in texts),
+        study.config.tokens, round(sum(tokens) / len(tokens)),
     )  # fmt: skip
 
 
-def _components(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if "cells" in results:
-        return [cell["components"] for cell in results["cells"] if cell["components"] is not None]
-    study = Headless.from_json(results)
+_Components = list[tuple[VarianceComponents, float]]
+"""The variance components of each comparison, and its scored tokens of a document."""
+
+
+def _of_arrow(study: ArrowStudy) -> _Components:
     return [
-        _seeds_alone(row.nats_per_token, part.by_key[REFERENCE].nats_per_token, part.tokens_scored)
+        (c.components, c.tokens_scored / c.arrow.documents)
+        for c in study.comparisons
+        if c.components is not None
+    ]
+
+
+def _of_headless(study: Headless) -> _Components:
+    """Those of paired differences on one text, of which results keep the seeds' only."""
+    return [
+        (_seeds_alone(np.subtract(row.nats_per_token, baseline)), part.tokens_scored)
         for part in study.parts
+        for baseline in [part.by_key[REFERENCE].nats_per_token]
         for row in part.rows
         if row.difference is not None
     ]
 
 
-def _seeds_alone(
-    row_S: Sequence[float], reference_S: Sequence[float], tokens: int
-) -> dict[str, Any]:
-    """The components of a paired difference on one text, of which results keep the seeds' only."""
-    paired_S = np.subtract(row_S, reference_S)
+def _seeds_alone(paired_S: np.ndarray) -> VarianceComponents:
     seeds = len(paired_S)
-    return {
-        "seed": float(paired_S.var(ddof=1)) if seeds > 1 else None,
-        "seed_df": seeds - 1,
-        "document": None,
-        "document_df": 0,
-        "section": 0.0,
-        "residual": 0.0,
-        "section_df": 1,
-        "sections_per_document": 1.0,
-        "document_tokens": tokens,
-    }
+    return VarianceComponents(
+        seed=float(paired_S.var(ddof=1)) if seeds > 1 else None,
+        document=None,
+        section=0.0,
+        residual=0.0,
+        seed_df=seeds - 1,
+        document_df=0,
+        section_df=1,
+        sections_per_document=1.0,
+    )
 
 
-def _pooled(components: Sequence[Mapping[str, Any]], name: str, df: str) -> float:
+def _pooled(variances: Sequence[tuple[float, int]]) -> float:
     """Mean of variances weighted by their degrees of freedom."""
-    return sum(c[name] * c[df] for c in components) / sum(c[df] for c in components)
+    return sum(v * df for v, df in variances) / sum(df for _, df in variances)
