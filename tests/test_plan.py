@@ -130,7 +130,7 @@ def test_a_headless_study_gives_the_seeds_of_its_paired_differences(tmp_path):
         documents=9, clusters=9, cluster_unit="documents", rows=rows, curves=(), tasks=(),
         geometry={},
     )  # fmt: skip
-    study = Headless("title", "corpus", HeadlessStudyConfig(), (part,), ())
+    study = Headless("corpus", HeadlessStudyConfig(), (part,), ())
     write_json(tmp_path / "results.json", study.to_json())
     result = plan(PlanConfig(tmp_path, effect=0.1))
     assert result.measured.noise.seed == pytest.approx(np.std([-0.1, 0.1, -0.2], ddof=1))

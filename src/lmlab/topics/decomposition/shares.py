@@ -33,6 +33,7 @@ from lmlab.topics.decomposition.decomposition import check_basis, check_varies
 Array = NDArray[np.float64]
 
 EXACT_MODELS = 8
+_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -277,7 +278,6 @@ def shares(
     ridge: float | Ridges = 1e-6,
     test: Scatter | None = None,
     orders: int = 64,
-    seed: int = 0,
 ) -> Shares:
     """Shapley shares, unique and shared parts of the R2 of `target` on `basis`.
 
@@ -296,7 +296,7 @@ def shares(
         shapley = _exact(value, basis)
         errors, count = None, math.factorial(len(basis))
     else:
-        shapley, errors = _sampled(value, basis, orders // 2, seed)
+        shapley, errors = _sampled(value, basis, orders // 2)
         count = orders // 2 * 2
     return Shares(
         target=target,
@@ -324,9 +324,9 @@ def _exact(value: Callable[[Sequence[str]], float], basis: Sequence[str]) -> dic
 
 
 def _sampled(
-    value: Callable[[Sequence[str]], float], basis: Sequence[str], pairs: int, seed: int
+    value: Callable[[Sequence[str]], float], basis: Sequence[str], pairs: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_SEED)
     gains_Km = np.empty((pairs, len(basis)))
     for k in range(pairs):
         order = rng.permutation(len(basis))

@@ -75,7 +75,6 @@ class OneVocabulary:
 class EncodingStudy(Result, kind="encoding", views=VIEWS):
     """How output embeddings hold token probability, in models of different objectives."""
 
-    title: str
     corpus: str
     config: EncodingStudyConfig
     parts: tuple[OneVocabulary, ...]

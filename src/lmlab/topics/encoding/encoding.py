@@ -48,6 +48,7 @@ VIEWS = "lmlab.topics.encoding.report"
 NULLS = 4
 """Fits of `null_fits` with counts."""
 _ENOUGH = 0.9
+_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,6 @@ def null_fits(
     encoding: Encoding,
     *,
     counts_V: ArrayLike | None = None,
-    seed: int = 0,
     bar: Bar | None = None,
 ) -> dict[str, float]:
     """Held-out R2 of what should explain little, and of what explains without the embedding; all of
@@ -270,7 +270,7 @@ def null_fits(
     dealt out anew. `norm alone`: the embedding's norm. `log counts`: log(count + 1) in the training
     text, where `counts_V` are given. `bar` counts fits.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_SEED)
     x_ND = np.asarray(embedding_VD, dtype=np.float64)[encoding.tokens]
     y_N = encoding.target_N
     values, vectors = np.linalg.eigh(np.cov(x_ND.T, bias=True).reshape(x_ND.shape[1], -1))
@@ -309,7 +309,6 @@ def sparsity(
     encoding: Encoding,
     *,
     rotations: int = 5,
-    seed: int = 0,
     bar: Bar | None = None,
 ) -> Sparsity:
     """How few dimensions predict -log alpha as well as all do, without the bias, against random
@@ -321,7 +320,7 @@ def sparsity(
     curves: list[Array] = []
     for number in range(1 + rotations):
         curves.append(sparsity_curve(x_ND, encoding.target_N, sizes, rotation_DD=rotation_DD))
-        rotation_DD = random_rotation(width, seed + number) if number < rotations else None
+        rotation_DD = random_rotation(width, _SEED + number) if number < rotations else None
         if bar is not None:
             bar.advance()
     needed = [_needed(sizes, curve) for curve in curves]

@@ -48,6 +48,7 @@ Replacement = Literal["zero", "mean"]
 Array = NDArray[np.float64]
 
 _CHUNK_LOGITS = 1 << 21
+_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,14 @@ class NarrowWeights:
         return weight_VD
 
 
-def removal_order(
-    way: Way, encoding: Encoding, embedding_VD: Array, hidden_ND: Array, *, seed: int = 0
-) -> Order:
+def removal_order(way: Way, encoding: Encoding, embedding_VD: Array, hidden_ND: Array) -> Order:
     """Which directions go first. `UserError` for an unknown way."""
     text_ND = embedding_VD[encoding.tokens]
     width = embedding_VD.shape[1]
     if way == "svd":
         return singular_order(embedding_VD)
     if way == "random":
-        axes = np.random.default_rng(seed).permutation(width)
+        axes = np.random.default_rng(_SEED).permutation(width)
     else:
         key = {
             "encoding": lambda: np.abs(encoding.slope_D) * text_ND.std(0),

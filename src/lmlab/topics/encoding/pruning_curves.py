@@ -166,7 +166,6 @@ def prune(
     store: TokenStore,
     *,
     shares: Sequence[float],
-    ways: Sequence[Way] = WAYS,
     replacements: Sequence[Replacement] = ("mean", "zero"),
     share: float | None = None,
     way: Way = "encoding",
@@ -203,8 +202,7 @@ def prune(
     head, encoding = measured.head, measured.encoding
     hidden_ND = estimation.states.hidden_ND.double().cpu().numpy()
     mean_D, width = hidden_ND.mean(0), hidden_ND.shape[1]
-    every: list[Way] = list(dict.fromkeys([*ways, way]))
-    orders = {each: removal_order(each, encoding, head.embedding_VD, hidden_ND) for each in every}
+    orders = {each: removal_order(each, encoding, head.embedding_VD, hidden_ND) for each in WAYS}
 
     def narrow(point: Point) -> NarrowWeights:
         return narrowed(Removal(orders[point.way], point.removed, point.replace), head, mean_D)
@@ -212,7 +210,7 @@ def prune(
     numbers = sorted({round(each * width) for each in shares})
     removals = [
         Removal(orders[each], removed, how)
-        for each in ways
+        for each in WAYS
         for how in replacements
         for removed in numbers
     ]

@@ -186,7 +186,7 @@ def _study(result: EncodingStudy) -> Report:
         sections += _sections(part, title)
     repeat = to_repeat("lmlab study encoding", EncodingStudyConfig, to_mapping(result.config))
     return Report(
-        result.title,
+        "How output embeddings hold token probability",
         _summary(result),
         [*sections, Section("Methods", [_methods(result), repeat])],
     )

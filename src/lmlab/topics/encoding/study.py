@@ -104,7 +104,6 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
 
     def result(models: dict[tuple[int, str], list[AnalysedModel]]) -> EncodingStudy:
         return EncodingStudy(
-            title="How output embeddings hold token probability",
             corpus=corpora[config.vocabularies[0]].label,
             config=config,
             parts=tuple(

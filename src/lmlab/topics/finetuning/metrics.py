@@ -68,7 +68,6 @@ class TaskResult:
 class Finetuning(Result, kind="finetune", views="lmlab.topics.finetuning.report"):
     """Language models fine-tuned on labelled tasks, and compared with the first of them."""
 
-    title: str
     config: FinetuneConfig
     tasks: tuple[TaskResult, ...]
 

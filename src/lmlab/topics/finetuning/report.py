@@ -18,7 +18,7 @@ def report(result: Finetuning) -> Report:
     """Title, findings and sections of the page: the headline metric of every model, in words, and
     a section for each task."""
     return Report(
-        result.title,
+        "Fine-tuned on labelled texts",
         "\n\n".join(_finding(task, task.metrics[0]) for task in result.tasks),
         [*map(_section, result.tasks), _methods(result.config)],
     )

@@ -51,7 +51,6 @@ def run_finetune(config: FinetuneConfig, *, worker: bool = False) -> Finetuning:
 
     def result(classifiers: dict[tuple[int, str, int], Classifier]) -> Finetuning:
         return Finetuning(
-            title="Fine-tuned on labelled texts",
             config=config,
             tasks=tuple(
                 task_result(

@@ -89,7 +89,6 @@ class VocabularyResult:
 class Headless(Result, kind="headless", views="lmlab.topics.headless.report"):
     """What the headless study finds."""
 
-    title: str
     corpus: str
     config: HeadlessStudyConfig
     parts: tuple[VocabularyResult, ...]

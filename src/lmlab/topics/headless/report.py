@@ -36,7 +36,7 @@ def report(result: Headless) -> Report:
     """Title, finding and sections of the page."""
     parts = result.parts
     return Report(
-        result.title,
+        "Learning without a softmax",
         "\n\n".join(map(_finding, parts)),
         [
             Section("Models and heads", figures=[heads_figure(parts)], tables=[heads_table(parts)]),

@@ -61,9 +61,7 @@ Form = tuple[str, bool, int]
 """What tells the runs of one vocabulary apart: arm, whether it trains longer, seed."""
 
 
-def run_headless(
-    config: HeadlessStudyConfig, *, title: str = "Learning without a softmax", worker: bool = False
-) -> Headless:
+def run_headless(config: HeadlessStudyConfig, *, worker: bool = False) -> Headless:
     """Runs the study, or what is missing of it, and returns its result.
 
     Writes `results.json` and `report.html` to `config.out`. A `worker` shares it with others
@@ -81,7 +79,6 @@ def run_headless(
 
     def result(runs: dict[tuple[int, Form], _Measured]) -> Headless:
         return Headless(
-            title=title,
             corpus=corpus_labels([config.corpus])[0],
             config=config,
             parts=tuple(
