@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from typing import Any
 
-from lmlab.config import to_command_line
+from lmlab.config import to_command_line, to_mapping
 
 
-def to_repeat(command: str, kind: type, config: Mapping[str, Any]) -> str:
+def to_repeat(command: str, config: Any) -> str:
     """How to make the report's study again, wherever its lab may be."""
-    asked = {key: value for key, value in config.items() if key not in ("lab", "out")}
-    return f"To repeat it: {command} {shlex.join(to_command_line(kind, asked))}".rstrip()
+    asked = {key: value for key, value in to_mapping(config).items() if key not in ("lab", "out")}
+    return f"To repeat it: {command} {shlex.join(to_command_line(type(config), asked))}".rstrip()

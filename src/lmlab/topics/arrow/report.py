@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lmlab.config import to_mapping
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.wording import capital
@@ -23,7 +22,6 @@ from lmlab.topics.arrow.figures import (
     levels_figure,
     position_figures,
 )
-from lmlab.topics.arrow.options import ArrowConfig
 from lmlab.topics.arrow.tables import (
     above_counting_table,
     arrow_table,
@@ -223,4 +221,4 @@ def _methods(result: ArrowStudy) -> list[str]:
     )
     trainings = [c.training for c in result.comparisons if c.training is not None]
     text = " ".join([text, *dict.fromkeys(training.text_note for training in trainings)])
-    return [text, to_repeat("lmlab study arrow", ArrowConfig, to_mapping(config))]
+    return [text, to_repeat("lmlab study arrow", config)]

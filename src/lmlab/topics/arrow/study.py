@@ -86,7 +86,12 @@ def run_arrow(
     (`studies.parts`).
     """
     cells = _cells(config)
-    windows = [_windows(config, cell) for cell in cells]
+    windows = [
+        evaluation_windows(
+            cell.corpus.store.split(config.split), cell.context, max_windows=config.windows
+        )
+        for cell in cells
+    ]
     orders, seeds = [FORWARD, BACKWARD, *config.orders], range(config.seeds)
     requests = {
         (i, order, seed): resolve(_request(config, cell, order, seed))
@@ -186,11 +191,6 @@ def _check_pairs(requests: dict[tuple[int, str, int], TrainConfig]) -> None:
         forward = requests[cell, FORWARD, seed]
         if replace(request, order=FORWARD, out=forward.out) != forward:
             raise UserError(f"the {order} run differs from the forward run in more than direction")
-
-
-def _windows(config: ArrowConfig, cell: Cell) -> EvaluationWindows:
-    split = cell.corpus.store.split(config.split)
-    return evaluation_windows(split, cell.context, max_windows=config.windows)
 
 
 def _run_and_score(config: ArrowConfig, cell: Cell, request: TrainConfig, bar: Bar) -> _Scored:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lmlab.config import to_mapping
 from lmlab.numerics.verdicts import Evidence, verdict
 from lmlab.pages.matrix import MOST_ROWS
 from lmlab.pages.page import Figure, Section, Table
@@ -28,7 +27,7 @@ from lmlab.topics.decomposition.figures import (
 )
 from lmlab.topics.decomposition.mapping import AppliedMapping
 from lmlab.topics.decomposition.of_models import Embeddings, ModelsDecomposition
-from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
+from lmlab.topics.decomposition.options import EmbeddingConfig
 from lmlab.topics.decomposition.tables import (
     agreement_table,
     copies_text,
@@ -256,9 +255,7 @@ def _zoo(result: ZooDecomposition) -> Report:
             Section("Length of text", figures=[length_curve(result)], tables=[length_table(result)])
         )
     methods = _methods(main, f"Corpus: {main.text}.", " (the text that the zoo was trained on)")
-    repeat = to_repeat(
-        "lmlab study decomposition", DecompositionStudyConfig, to_mapping(result.config)
-    )
+    repeat = to_repeat("lmlab study decomposition", result.config)
     return Report(
         "How much of a model is in others",
         "\n\n".join(text for text in (headline(result), _asked(result), seeds) if text),

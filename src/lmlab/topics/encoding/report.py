@@ -11,7 +11,6 @@ from typing import TypeAlias
 
 from scipy.stats import gmean
 
-from lmlab.config import to_mapping
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.wording import capital, share_text
@@ -35,7 +34,6 @@ from lmlab.topics.encoding.figures import (
     written_figure,
 )
 from lmlab.topics.encoding.of_model import EncodingResult
-from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.encoding.pruning_curves import PruneResult
 from lmlab.topics.encoding.steering_effects import SteeringResult
 from lmlab.topics.encoding.tables import (
@@ -184,7 +182,7 @@ def _study(result: EncodingStudy) -> Report:
     for part in result.parts:
         title = f"Vocabulary {part.vocabulary:,}: " if len(result.parts) > 1 else ""
         sections += _sections(part, title)
-    repeat = to_repeat("lmlab study encoding", EncodingStudyConfig, to_mapping(result.config))
+    repeat = to_repeat("lmlab study encoding", result.config)
     return Report(
         "How output embeddings hold token probability",
         _summary(result),

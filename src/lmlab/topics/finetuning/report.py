@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lmlab.config import to_mapping
 from lmlab.numerics.verdicts import Evidence, verdict
 from lmlab.pages.figures import Interval, forest_plot
 from lmlab.pages.page import Figure, Section, Table
@@ -93,5 +92,5 @@ def _methods(config: FinetuneConfig) -> Section:
         "(jackknife pseudo-values where a metric is no mean), Student t. Seeds are of the head, "
         "the order of the texts and dropout; the pretrained weights are one draw."
     )
-    repeat = to_repeat("lmlab finetune", FinetuneConfig, to_mapping(config))
+    repeat = to_repeat("lmlab finetune", config)
     return Section("Methods", [text, repeat])

@@ -22,7 +22,6 @@ from lmlab.topics.headless.figures import (
     repeats_figure,
     task_figures,
 )
-from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.topics.headless.tables import (
     cost_table,
     geometry_table,
@@ -194,7 +193,7 @@ def _methods(result: Headless) -> Section:
     )
     weights = "; ".join(f"{ARMS[arm].label} {n:,}" for arm, n in parts[0].weights.items())
     backbone = f"Backbone: {model}." + (f" Weights: {weights}." if len(parts) == 1 else "")
-    repeat = to_repeat("lmlab study headless", HeadlessStudyConfig, to_mapping(config))
+    repeat = to_repeat("lmlab study headless", config)
     return Section("Methods", [text, backbone, repeat])
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from lmlab.config import from_mapping
 from lmlab.numerics.verdicts import Evidence, holm, power_words, reach
 from lmlab.pages.figures import Interval, forest_plot, scatter_plot
 from lmlab.pages.page import Figure, Section, Table, render_page
@@ -52,7 +53,9 @@ def towers_sections(results: dict[str, Any]) -> list[Section]:
             Section(f"The same types in every run?{name}", figures=_scatters(part)),
             *preference_sections(_first(part), _FIRST, name),
         ]
-    repeat = to_repeat("lmlab study towers", TowersStudyConfig, results["config"])
+    repeat = to_repeat(
+        "lmlab study towers", from_mapping(TowersStudyConfig, results["config"], where="towers")
+    )
     return [*made, Section("Methods", [*_methods(results), repeat])]
 
 
