@@ -200,7 +200,7 @@ def main() -> None:
     store = prepare(
         PrepareConfig(
             out=options.lab / "stores" / "candidate-laws",
-            corpus=CorpusConfig(source=(options.text,)),
+            corpus=CorpusConfig(text=(options.text,)),
             tokenizer=TokenizerConfig(vocabulary=1024),
             split=SplitConfig(validation=0.05, test=0.2),
         )

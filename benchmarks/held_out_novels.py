@@ -1,6 +1,6 @@
 """How far do held-out novels differ in their arrow of time, and what do sections say of that?
 
-    lmlab prepare --corpus.source 'eltec_eng/*.txt' --tokenizer.vocabulary 4096
+    lmlab prepare --text 'eltec_eng/*.txt' --tokenizer.vocabulary 4096
         --split.test-documents 10 --out stores/ten
     python benchmarks/held_out_novels.py stores/ten
 

@@ -56,7 +56,7 @@ def text_store(text_folder, tmp_path_factory) -> TokenStore:
     return prepare(
         PrepareConfig(
             out=tmp_path_factory.mktemp("stores") / "text",
-            corpus=CorpusConfig(source=(str(text_folder),)),
+            corpus=CorpusConfig(text=(str(text_folder),)),
             tokenizer=TokenizerConfig(vocabulary=300),
             split=SplitConfig(validation=0.2, test=0.1),
         )

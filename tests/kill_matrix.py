@@ -69,7 +69,7 @@ def study(folder: Path) -> None:
     """The smallest of studies, from text files to its page."""
     run_arrow(
         ArrowConfig(
-            corpora=(str(folder / "texts"),), sizes=("nano",), contexts=(16,), seeds=1,
+            text=(str(folder / "texts"),), size=("nano",), context=(16,), seeds=1,
             vocabulary=300, tokens=600, batch_tokens=64, windows=20,
             lab=folder, out=folder / "study",
         )

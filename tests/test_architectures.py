@@ -300,7 +300,7 @@ def test_a_model_without_a_limit_says_what_is_assumed(tmp_path, capsys):
     assert lm.window(None) == 1024
     assert lm.window(5000) == 5000
     bounded = open_model(saved(tmp_path / "b", causal(CAUSAL["gpt2"]())))
-    with pytest.raises(UserError, match=r"--context 65: .* at most 64"):
+    with pytest.raises(UserError, match=r"`context` 65: .* at most 64"):
         bounded.window(65)
 
 

@@ -137,7 +137,7 @@ def test_variance_components_of_an_arrow_are_those_of_its_windows():
 
 def test_the_page_draws_the_mean_as_a_diamond(tmp_path, text_folder):
     config = ArrowConfig(
-        corpora=(str(text_folder),), sizes=("nano",), contexts=(16,), seeds=2, vocabulary=300,
+        text=(str(text_folder),), size=("nano",), context=(16,), seeds=2, vocabulary=300,
         tokens=600, batch_tokens=64, lab=tmp_path, out=tmp_path / "study",
     )  # fmt: skip
     result = run_arrow(config)

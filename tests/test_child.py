@@ -161,10 +161,10 @@ def test_parents_that_do_not_fit(small_store, tmp_path, parent):
     how = ParentConfig(str(tmp_path / "hub"))
     with pytest.raises(UserError, match=r"has a vocabulary of 42, but .* embeds only 20 tokens"):
         train(tiny_training(other, tmp_path / "d", model=ModelConfig(), parent=how))
-    with pytest.raises(UserError, match=r"add --parent\.untie"):
+    with pytest.raises(UserError, match=r"add `parent\.untie`"):
         train(child(small_store, tmp_path / "e", parent, untie=False, freeze_body=True))
     untied = train(tiny_training(small_store, tmp_path / "u"))
-    with pytest.raises(UserError, match=r"--parent\.untie: .* is not tied"):
+    with pytest.raises(UserError, match=r"`parent\.untie`: .* is not tied"):
         train(child(small_store, tmp_path / "f", untied))
     with pytest.raises(UserError, match="cannot be loaded"):
         train(
@@ -173,7 +173,7 @@ def test_parents_that_do_not_fit(small_store, tmp_path, parent):
                 parent=ParentConfig(str(tmp_path / "nowhere")),
             )
         )  # fmt: skip
-    with pytest.raises(UserError, match="leave --model out"):
+    with pytest.raises(UserError, match="leave `model` out"):
         TrainConfig(store=tmp_path, model=TIED, parent=ParentConfig("x"))
-    with pytest.raises(UserError, match=r"need --parent\.path"):
+    with pytest.raises(UserError, match=r"need `parent\.path`"):
         ParentConfig(untie=True)

@@ -134,11 +134,9 @@ def test_files_that_are_none(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--stesp", "--inner.rte"])
-def test_an_unknown_option_ends_with_usage(option, capsys):
-    with pytest.raises(SystemExit) as ended:
+def test_an_unknown_option_names_the_nearest(option):
+    with pytest.raises(UserError, match=rf"`{option[2:]}`; did you mean `(steps|inner_rate)`"):
         resolve("--out", "x", option, "3")
-    assert ended.value.code == 2
-    assert option in capsys.readouterr().err
 
 
 EXAMPLES = [
@@ -161,7 +159,7 @@ EXAMPLES = [
         TokenizerConfig(kind="pretrained", name="gpt2"),
         SplitConfig(0.1, 0.0, 3),
     ),
-    ArrowConfig(sizes=("nano", "1x256"), architectures=("gpt2", "gru"), out=Path("o")),
+    ArrowConfig(size=("nano", "1x256"), architecture=("gpt2", "gru"), out=Path("o")),
 ]
 
 
@@ -181,7 +179,7 @@ STUDIES = [
     HeadlessStudyConfig(
         model=ModelConfig("llama", "nano"), equal_time=False, cost_vocabularies=(), windows=3
     ),
-    TowersStudyConfig(corpora=("shuffled:a'b",), split=False, cloze=False, learning_rate=3e-5),
+    TowersStudyConfig(text=("shuffled:a'b",), split=False, cloze=False, learning_rate=3e-5),
     DecompositionStudyConfig(models=("x", "y"), embedding=EmbeddingConfig(length=8), lengths=()),
     EncodingStudyConfig(factors=(3.0,), dynamics=False),
     FinetuneConfig(("m",), ("glue=rte",), ("-m",), epochs=5.0, freeze_body=True, limit=4),
@@ -196,12 +194,12 @@ def test_the_command_line_of_a_configuration_makes_it_again(config):
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_numbers_that_are_not_finite_are_refused(value):
-    with pytest.raises(UserError, match=r"--inner\.rate .*: give a finite number"):
+    with pytest.raises(UserError, match=r"`inner\.rate` .*: give a finite number"):
         resolve("--out", "x", f"--inner.rate={value}")
 
 
 def test_text_that_is_not_utf8_is_refused():
-    with pytest.raises(UserError, match=r"--out .*: not UTF-8"):
+    with pytest.raises(UserError, match=r"`out` .*: not UTF-8"):
         resolve("--out", "caf\udce9.jsonl")
 
 
@@ -315,7 +313,7 @@ def test_sampling_by_source_decides_a_run_only_where_it_is_asked_for():
     ],
 )
 def test_settings_that_cannot_train(changes):
-    with pytest.raises(UserError, match="|".join(c.replace("_", "-") for c in changes)):
+    with pytest.raises(UserError, match="|".join(changes)):
         TrainConfig(Path("s"), **changes)
 
 
@@ -395,22 +393,22 @@ def test_a_number_below_its_bound_is_refused_by_its_configuration(kind, each):
             **{**needed, each.name: (value,) if "tuple" in str(hints[each.name]) else value}
         )
 
-    name = each.name.replace("_", "-")
+    name = each.name
     real = "float" in str(hints[each.name])
     for wrong in (-2, *([float("nan"), float("inf"), -1e-9] if real else [])):
-        with pytest.raises(UserError, match=rf"--([a-z]+\.)?{name} {wrong}"):
+        with pytest.raises(UserError, match=rf"`([a-z]+\.)?{name}` {wrong}"):
             made(wrong)
     if not real and each.metadata.get("least", 1) > 0:
-        with pytest.raises(UserError, match=rf"--([a-z]+\.)?{name} 0 must be at least [12]"):
+        with pytest.raises(UserError, match=rf"`([a-z]+\.)?{name}` 0 must be at least [12]"):
             made(0)
 
 
 def test_seeds_and_what_may_be_none_take_zero():
     assert TrainConfig(store=Path("s"), seed=0).seed == 0
     assert EmbeddingConfig(layer=0).layer == 0
-    with pytest.raises(UserError, match=r"--seed -1 must be at least 0"):
+    with pytest.raises(UserError, match=r"`seed` -1 must be at least 0"):
         TrainConfig(store=Path("s"), seed=-1)
-    with pytest.raises(UserError, match=r"--optimizer.learning-rate -1.0 must be at least 0"):
+    with pytest.raises(UserError, match=r"`optimizer.learning_rate` -1.0 must be at least 0"):
         from_mapping(
             TrainConfig, {"store": "s", "optimizer": {"learning_rate": -1.0}}, where="a.toml"
         )

@@ -115,7 +115,7 @@ def test_a_study_opens_controls_by_name(text_folder, tmp_path):
 
 
 def test_code_is_the_standard_library():
-    made = {d.name: d.text for d in read_corpus(CorpusConfig(source=("code",), max_documents=200))}
+    made = {d.name: d.text for d in read_corpus(CorpusConfig(text=("code",), max_documents=200))}
     assert len(made) == 200
     assert "def literal_eval(" in made["ast.py"]
     assert not any("test/" in name or "site-packages" in name for name in made)

@@ -252,7 +252,7 @@ def test_an_untied_model_has_no_other_form(small_store, tmp_path, monkeypatch):
     made = diagnose(config, rounds=3)
     assert asked == [["this"], ["this"]]
     assert (made.other_form, made.measured_speed_up, made.not_timed) == (None, None, None)
-    with pytest.raises(UserError, match=r"--model\.tied"):
+    with pytest.raises(UserError, match=r"`model\.tied`"):
         diagnose(dataclasses.replace(config, objective="headless"), rounds=0)
 
 
@@ -414,7 +414,7 @@ def test_the_options_are_those_of_train(small_store):
     asked = DoctorConfig(small_store.path, seed=3, objective="headless", rounds=0)
     assert asked.run() == TrainConfig(small_store.path, seed=3, objective="headless")
     assert type(asked.run()) is TrainConfig
-    with pytest.raises(UserError, match="--rounds -1"):
+    with pytest.raises(UserError, match="`rounds` -1"):
         DoctorConfig(small_store.path, rounds=-1)
 
 

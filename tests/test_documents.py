@@ -20,7 +20,7 @@ TEXTS = ["first line\nsecond line", "naïve 東京 \U0001f600", "  spaces stay  
 
 
 def read(*sources, reading=None, **settings):
-    return list(read_corpus(CorpusConfig(source=tuple(map(str, sources)), **settings), reading))
+    return list(read_corpus(CorpusConfig(text=tuple(map(str, sources)), **settings), reading))
 
 
 def compress(data: bytes, kind: str) -> bytes:
@@ -48,7 +48,7 @@ def test_a_file_that_is_written_while_it_is_read_is_refused(tmp_path, make, kind
     path = tmp_path / f"a.{make.__name__}{kind}"
     content = compress(make(["one", "two"]), kind)
     path.write_bytes(content)
-    documents = read_corpus(CorpusConfig(source=(str(path),)))
+    documents = read_corpus(CorpusConfig(text=(str(path),)))
     assert next(documents).text == "one"
     with path.open("ab") as file:
         file.write(content)
@@ -154,7 +154,7 @@ def test_several_sources_keep_their_names_apart(tmp_path):
 def test_max_documents_stops_early(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(jsonl(["a", "b", "c"]) + b"this line is never parsed\n")
     assert [d.text for d in read(tmp_path, max_documents=2)] == ["a", "b"]
-    with pytest.raises(UserError, match="max-documents 0"):
+    with pytest.raises(UserError, match="max_documents` 0"):
         CorpusConfig(max_documents=0)
 
 
@@ -199,17 +199,17 @@ def test_not_utf8_names_file_line_and_remedy(tmp_path, kind):
     ("line", "message"),
     [
         (b"{not json}", "not JSON"),
-        (b'{"txt": "a"}', r"no key 'text' \(found: txt\).*--corpus.text-column"),
+        (b'{"txt": "a"}', r"no key 'text' \(found: txt\).*`corpus.text_column`"),
         (b'["text"]', "a list, where lmlab reads one object a line"),
         (b'"text"', r"no key 'text' \(found: str\)"),
-        (b'{"text": null}', "'text' is null.*--corpus.skip-empty"),
+        (b'{"text": null}', "'text' is null.*`corpus.skip_empty`"),
         (
             b'{"text": {"en": "a"}}',
-            r"'text' holds keys \(en\).*text-column, as in text.en",
+            r"'text' holds keys \(en\).*text_column`, as in text.en",
         ),
         (b'{"text": ["a"]}', "'text' holds list; it has to be text"),
         (b'{"text": "\\ud800"}', "half a surrogate pair"),
-        (b'{"text": " \\n"}', "empty.*skip-empty"),
+        (b'{"text": " \\n"}', "empty.*skip_empty"),
     ],
 )
 def test_a_bad_line_names_file_and_line(tmp_path, line, message):
@@ -239,11 +239,11 @@ def test_bad_parquet_names_file_row_and_column(tmp_path):
 def test_empty_files_and_documents(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "empty.txt").touch()
-    with pytest.raises(UserError, match=r"empty\.txt: the file is empty.*--corpus\.skip-empty"):
+    with pytest.raises(UserError, match=r"empty\.txt: the file is empty.*`corpus\.skip_empty`"):
         read(tmp_path)
     (tmp_path / "blank.txt").write_text(" \n")
     assert [d.name for d in read(tmp_path, skip_empty=True)] == ["a.txt"]
-    with pytest.raises(UserError, match=r"blank\.txt: the document is empty.*skip-empty"):
+    with pytest.raises(UserError, match=r"blank\.txt: the document is empty.*skip_empty"):
         read(tmp_path)
 
 
@@ -321,7 +321,7 @@ def test_a_byte_order_mark_says_the_encoding_and_is_no_text(tmp_path, encoding, 
 def test_other_encodings_are_named(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("Ein Büro – “gut”".encode("cp1252"))
-    with pytest.raises(UserError, match=r"0xfc at byte offset 5.*--corpus\.encoding cp1252"):
+    with pytest.raises(UserError, match=r"0xfc at byte offset 5.*`corpus\.encoding` cp1252"):
         read(path)
     assert read(path, encoding="cp1252")[0].text == "Ein Büro – “gut”"
     (tmp_path / "b.jsonl").write_bytes('{"text": "Büro"}\n\n{"text": "für"}'.encode("utf-16-le"))
@@ -334,7 +334,7 @@ def test_other_encodings_are_named(tmp_path):
     path.write_bytes(marked("a mark wins", "utf-8"))
     assert read(path, encoding="utf-16-le")[0].text == "a mark wins"
     for unknown in ("latin-99", "rot13", "base64"):
-        with pytest.raises(UserError, match=f"--corpus.encoding {unknown}: no encoding"):
+        with pytest.raises(UserError, match=f"`corpus.encoding` {unknown}: no encoding"):
             CorpusConfig(encoding=unknown)
 
 
@@ -356,7 +356,7 @@ def test_line_ends_of_windows_are_those_of_the_file_not_of_the_text(tmp_path):
 def test_a_separator_that_no_file_has_is_refused(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one\n\ntwo")
-    with pytest.raises(UserError, match=r"is in none of the 1 text files.*separator \$'\\n\\n'"):
+    with pytest.raises(UserError, match=r"is in none of the 1 text files.*separator` \$'\\n\\n'"):
         read(path, separator=r"\n\n")
     with pytest.raises(UserError, match=r"'###' is in none.*leave the option out"):
         read(path, separator="###")
@@ -371,7 +371,7 @@ def test_null_rows_are_left_out_and_counted(tmp_path, make):
     reading = Reading()
     assert [d.text for d in read(path, skip_empty=True, reading=reading)] == ["a", "b"]
     assert reading.to_json() == {"empty": 1, "null": 2}
-    with pytest.raises(UserError, match=r"'text' is null.*--corpus\.skip-empty"):
+    with pytest.raises(UserError, match=r"'text' is null.*`corpus\.skip_empty`"):
         read(path)
 
 
@@ -426,12 +426,12 @@ def test_endings_in_capitals_are_read_and_others_are_counted(tmp_path):
 def test_files_of_other_endings_are_text_where_that_is_said(tmp_path):
     for name in ("childes.train", "childes.dev", "switchboard.TRAIN"):
         (tmp_path / name).write_text(f"{name}\nline")
-    with pytest.raises(UserError, match=r"left out: \.dev, \.train\).*--corpus\.text-suffixes"):
+    with pytest.raises(UserError, match=r"left out: \.dev, \.train\).*`corpus\.text_suffixes`"):
         read(tmp_path)
-    with pytest.raises(UserError, match=r"unknown format.*--corpus\.text-suffixes \.train"):
+    with pytest.raises(UserError, match=r"unknown format.*`corpus\.text_suffixes` \.train"):
         read(tmp_path / "childes.train")
     names = [d.name for d in read(tmp_path, text_suffixes=(".train",))]
     assert names == ["childes.train", "switchboard.TRAIN"]
     for wrong in ("train", ".txt"):
-        with pytest.raises(UserError, match=f"--corpus.text-suffixes {wrong}"):
+        with pytest.raises(UserError, match=f"`corpus.text_suffixes` {wrong}"):
             CorpusConfig(text_suffixes=(wrong,))

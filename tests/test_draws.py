@@ -61,8 +61,8 @@ def test_variance_between_draws_is_told_from_that_of_seeds():
 def finished(tmp_path_factory):
     lab = tmp_path_factory.mktemp("lab")
     config = ArrowConfig(
-        corpora=("linear:3:1:1-3", "linear:3:2:4"), sizes=("nano",), seeds=2, tokens=260,
-        batch_tokens=130, contexts=(16,), lab=lab, out=lab / "study",
+        text=("linear:3:1:1-3", "linear:3:2:4"), size=("nano",), seeds=2, tokens=260,
+        batch_tokens=130, context=(16,), lab=lab, out=lab / "study",
     )  # fmt: skip
     return run_arrow(config)
 

@@ -216,7 +216,7 @@ def test_a_log_grows_by_lines(tmp_path):
 def test_what_may_not_be_written_names_the_remedy(tmp_path, number):
     with (
         failing_at(0, OSError(number, os.strerror(number))),
-        pytest.raises(UserError, match=r"cannot write .*file: .*--out"),
+        pytest.raises(UserError, match=r"cannot write .*file: .*`out`"),
     ):
         write_bytes(tmp_path / "file", b"")
     with failing_at(0, OSError(errno.EIO, "I/O error")), pytest.raises(OSError, match="I/O error"):

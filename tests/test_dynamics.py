@@ -189,7 +189,7 @@ def test_the_command_and_what_it_refuses(run, small_store, text_store, tmp_path,
     results = json.loads((tmp_path / "a" / "results.json").read_text())
     assert [s["step"] for s in results["snapshots"]] == [0, 1, 2, 4, 8]
     first, *others = [str(checkpoint_folder(run, step)) for step in (0, 4, 8)]
-    assert main(["dynamics", first, "--more", *others, *store, "--out", str(tmp_path / "b")]) == 0
+    assert main(["dynamics", first, *others, *store, "--out", str(tmp_path / "b")]) == 0
     again = json.loads((tmp_path / "b" / "results.json").read_text())["snapshots"]
     assert [s["r2_alpha"] for s in again] == [
         s["r2_alpha"] for s in results["snapshots"] if s["step"] in (0, 4, 8)
@@ -198,7 +198,7 @@ def test_the_command_and_what_it_refuses(run, small_store, text_store, tmp_path,
         ([str(tmp_path)], "neither a run"),
         ([str(run), "--store", str(text_store.path)], "another tokenizer"),
     ):
-        assert main(["dynamics", *store, *arguments[1:], "--model", arguments[0]]) == 2
+        assert main(["dynamics", arguments[0], *store, *arguments[1:]]) == 2
         assert message in capsys.readouterr().err
     watch = Watch(small_store, max_windows=2)
     watch.look(run)
@@ -223,10 +223,10 @@ def test_revisions_of_the_hub(text_store, text_folder, tmp_path):
         (cache / "refs" / f"step{step}").write_text(sha)
     store, out = str(tmp_path / "store"), tmp_path / "out"
     commands = [
-        ["prepare", "--corpus.source", str(text_folder), "--out", store,
+        ["prepare", "--text", str(text_folder), "--out", store,
          "--split.validation", "0.2", "--split.test", "0.1",
          "--tokenizer.kind", "pretrained", "--tokenizer.name", "some/model@step2"],
-        ["dynamics", "some/model@step2", "--more", "some/model@step4", "--store", store,
+        ["dynamics", "some/model@step2", "some/model@step4", "--store", store,
          "--context", "8", "--windows", "4", "--out", str(out)],
     ]  # fmt: skip
     script = f"from lmlab.cli import main; [exit(1) for c in {commands!r} if main(c)]"
@@ -247,9 +247,9 @@ def test_copies_of_one_checkpoint_are_no_trajectory(run, small_store, tmp_path, 
     first, last = (checkpoint_folder(run, step) for step in (0, 8))
     copies = [shutil.copytree(last, tmp_path / name) for name in ("step-00000009", "step-00000010")]
     options = ["--store", str(small_store.path), "--out", str(tmp_path / "out")]
-    assert main(["dynamics", str(last), "--more", *map(str, copies), *options]) == 2
+    assert main(["dynamics", str(last), *map(str, copies), *options]) == 2
     assert "all 3 checkpoints have the same weights" in capsys.readouterr().err
-    assert main(["dynamics", str(first), "--more", str(last), str(copies[0]), *options]) == 0
+    assert main(["dynamics", str(first), str(last), str(copies[0]), *options]) == 0
     printed = capsys.readouterr()
     assert f"{copies[0]} has the same weights as {last}" in printed.err
     assert "Checkpoints with the same weights" in printed.out

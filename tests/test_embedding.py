@@ -637,14 +637,14 @@ def test_embed_says_where_the_rows_are(runs, text_store, tmp_path, capsys):
 def test_settings_that_make_no_sense(tmp_path):
     changes: dict[str, Any]
     for changes, said in (
-        ({"target": "a"}, "give TARGET and --basis"),
-        ({"basis": ("a",)}, "give TARGET and --basis"),
-        ({}, "give TARGET and --basis"),
-        ({"target": "a", "basis": ("b",), "models": ("c", "d")}, "give TARGET and --basis"),
+        ({"target": "a"}, "give TARGET and `basis`"),
+        ({"basis": ("a",)}, "give TARGET and `basis`"),
+        ({}, "give TARGET and `basis`"),
+        ({"target": "a", "basis": ("b",), "models": ("c", "d")}, "give TARGET and `basis`"),
         ({"models": ("a",)}, "at least two models"),
-        ({"models": ("a", "b"), "ridge": -1.0}, "--ridge"),
-        ({"models": ("a", "b"), "folds": 1}, "--folds"),
-        ({"models": ("a", "b"), "pieces": 1}, "--pieces"),
+        ({"models": ("a", "b"), "ridge": -1.0}, "`ridge`"),
+        ({"models": ("a", "b"), "folds": 1}, "`folds`"),
+        ({"models": ("a", "b"), "pieces": 1}, "`pieces`"),
     ):
         with pytest.raises(UserError, match=said):
             DecomposeConfig(tmp_path, **changes)
@@ -655,7 +655,7 @@ def test_settings_that_make_no_sense(tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             EmbeddingConfig(**changes)
-    with pytest.raises(UserError, match="--neighbours"):
+    with pytest.raises(UserError, match="`neighbours`"):
         ApplyConfig(tmp_path, tmp_path, neighbours=0)
 
 

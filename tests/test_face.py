@@ -97,12 +97,12 @@ def test_keywords_fill_sections_where_that_is_clear():
         TrainConfig, {"store": "s", "seed": 3, "learning_rate": 0.1, "layers": 2}, where="train"
     )
     assert (training.seed, training.optimizer.learning_rate, training.model.layers) == (3, 0.1, 2)
-    with pytest.raises(UserError, match="train: unknown option 'learnin_rate'; did you mean"):
+    with pytest.raises(UserError, match="train: unknown option `learnin_rate`; did you mean"):
         from_keywords(TrainConfig, {"store": "s", "learnin_rate": 1.0}, where="train")
     with pytest.raises(UserError, match="train: steps: expected int"):
         from_keywords(TrainConfig, {"store": "s", "steps": "many"}, where="train")
     for number in (float("nan"), "inf"):
-        with pytest.raises(UserError, match=r"--optimizer.learning-rate .* must be finite"):
+        with pytest.raises(UserError, match=r"`optimizer.learning_rate` .* must be finite"):
             from_keywords(TrainConfig, {"store": "s", "learning_rate": number}, where="train")
     with pytest.raises(UserError, match=r"could be .* or .*; write which"):
         from_keywords(TrainConfig, {"store": "s", "name": "x", "path": "y"}, where="train")

@@ -387,7 +387,7 @@ def test_mistakes_are_named(text_store, tmp_path, parents):
     parent, store = parents("gpt2"), toy_store(text_store, tmp_path)
     with pytest.raises(UserError, match="starts from a language model"):
         TrainConfig(store=store.path, objective="classification")
-    with pytest.raises(UserError, match="--class-balanced is for"):
+    with pytest.raises(UserError, match="`class_balanced` is for"):
         TrainConfig(store=store.path, class_balanced=True)
     with pytest.raises(UserError, match="store of plain text"):
         train(classifier(text_store, tmp_path / "a", parent))

@@ -240,11 +240,11 @@ def test_identities_of_plain_runs_know_nothing_of_it(small_store, tmp_path):
 
 def test_what_cannot_be_headless(small_store, tmp_path):
     untied = tiny_training(small_store, tmp_path / "u", objective="headless")
-    with pytest.raises(UserError, match=r"--model\.tied"):
+    with pytest.raises(UserError, match=r"`model\.tied`"):
         train(untied)
     with pytest.raises(UserError, match="has no gradient"):
         TrainConfig(tmp_path, objective="headless", output_bias="learnt")
-    with pytest.raises(UserError, match="are for --objective headless"):
+    with pytest.raises(UserError, match="are for `objective` headless"):
         TrainConfig(tmp_path, headless=HeadlessConfig(temperature=2.0))
     for make in (
         lambda: HeadlessConfig(temperature=0.0),

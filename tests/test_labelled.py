@@ -150,9 +150,9 @@ def test_a_limit_is_a_fixed_sample_of_training(tmp_path):
     assert task.notes[-1] == f"trained on a sample of 20 of {len(whole.train)} examples"
     assert read_labelled(f"tsv={path}", limit=20) == task
     assert read_labelled(f"tsv={path}", limit=1000) == whole
-    with pytest.raises(UserError, match=r"sample of --limit 1 \(take more\) has no example"):
+    with pytest.raises(UserError, match=r"sample of `limit` 1 \(take more\) has no example"):
         read_labelled(f"tsv={path}", limit=1)
-    with pytest.raises(UserError, match="--limit 0 must be at least 1"):
+    with pytest.raises(UserError, match="`limit` 0 must be at least 1"):
         read_labelled(f"tsv={path}", limit=0)
 
 

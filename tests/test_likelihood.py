@@ -454,7 +454,7 @@ def test_what_cannot_be_asked(lms, foreign):
         log_likelihoods(permuted, asked())
     with pytest.raises(UserError, match=r"item 0: '' is no token of its own"):
         log_likelihoods(lm, asked([(chr(0x4E00), "")]))
-    with pytest.raises(UserError, match="--batch 0"):
+    with pytest.raises(UserError, match="`batch` 0"):
         log_likelihoods(lm, asked(), batch=0)
     with pytest.raises(UserError, match=r"item 0: \d+ tokens .* context of 100; remove the item"):
         log_likelihoods(open_model(foreign / "gpt2"), asked([("", "small windows " * 60)]))

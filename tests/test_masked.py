@@ -319,16 +319,16 @@ def test_what_cannot_be_masked(hub_folder, tmp_path):
         Causal(order="forward", bos_id=0).check(Backbone(small_model()))
     options: dict[str, Any]
     for options, message in (
-        ({"objective": "masked"}, "cannot train --model.architecture gpt2; use bert"),
-        ({"model": ModelConfig("bert")}, "cannot train --model.architecture bert; use gpt2"),
-        ({"masking": MaskingConfig(rate=0.2)}, "--masking.* settings are for"),
+        ({"objective": "masked"}, "cannot train `model.architecture` gpt2; use bert"),
+        ({"model": ModelConfig("bert")}, "cannot train `model.architecture` bert; use gpt2"),
+        ({"masking": MaskingConfig(rate=0.2)}, "`masking` settings are for"),
         ({"objective": "masked", "model": ModelConfig("bert"), "order": "backward"}, "both ways"),
     ):
         with pytest.raises(UserError, match=message.replace("*", r"\*")):
             TrainConfig(store=tmp_path, **options)
     wrong: dict[str, Any]
     for wrong in ({"rate": 0.0}, {"rate": 1.5}, {"mask": 0.9, "random": 0.2}, {"random": -0.1}):
-        with pytest.raises(UserError, match="--masking"):
+        with pytest.raises(UserError, match="`masking`"):
             MaskingConfig(**wrong)
 
 

@@ -246,7 +246,7 @@ def test_the_borders_of_sources_decide_a_run_only_where_they_are_used(tmp_path):
 
 def test_stores_of_one_source_have_none_to_draw(small_store, tmp_path):
     config = tiny_training(small_store, tmp_path / "run", source_temperature=1.0)
-    with pytest.raises(UserError, match=r"one source.*prepare --corpus\.source A B"):
+    with pytest.raises(UserError, match=r"one source.*prepare --text A B"):
         train(config)
     assert not run_folder(config).exists()
 
@@ -262,7 +262,7 @@ def test_a_source_without_a_window_is_named(tmp_path):
     )
     config = tiny_training(store, tmp_path / "run", source_temperature=1.0)
     with pytest.raises(
-        UserError, match=r"source sw has 6 tokens .*shorter --context, give it more"
+        UserError, match=r"source sw has 6 tokens .*shorter `context`, give it more"
     ):
         train(config)
     with pytest.raises(UserError, match=r"source fr has 0 tokens"):
@@ -382,7 +382,7 @@ def test_the_commands_of_the_guide(tmp_path, capsys):
     store, run, out = tmp_path / "three", tmp_path / "three-33", tmp_path / "score"
     folders = [str(tmp_path / "text" / name) for name in ("en", "fr", "sw")]
     vocabulary = ["--tokenizer.vocabulary", "300", "--split.validation", "0.3"]
-    assert main(["prepare", "--corpus.source", *folders, "--out", str(store), *vocabulary]) == 0
+    assert main(["prepare", "--text", *folders, "--out", str(store), *vocabulary]) == 0
     assert "tokens of validation" in capsys.readouterr().out
     model = ["--model.layers", "1", "--model.heads", "2", "--model.width", "16"]
     short = ["--steps", "3", "--batch", "2", "--context", "16", "--threads", "1", *model]

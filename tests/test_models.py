@@ -355,7 +355,7 @@ def test_auto_takes_the_shape_from_a_folder_and_the_vocabulary_from_the_store(tm
     config.max_position_embeddings = 11
     with pytest.raises(UserError, match=r"allows 11 positions .*fewer than the 12 needed"):
         build("auto", path=save_config(config, tmp_path / "b"))
-    with pytest.raises(UserError, match=r"--model\.path .*nothing: no usable"):
+    with pytest.raises(UserError, match=r"`model\.path` .*nothing: no usable"):
         build("auto", path=str(tmp_path / "nothing"))
     from transformers import T5Config
 

@@ -37,7 +37,7 @@ def test_every_module_is_imported_and_a_run_trained_without_what_only_linux_has(
         "        importlib.import_module(module.name)\n"
         "from lmlab.cli import main\n"
         f"store, run = {str(tmp_path / 'store')!r}, {str(tmp_path / 'run')!r}\n"
-        f"source = ['--corpus.source', {str(text_folder)!r}]\n"
+        f"source = ['--text', {str(text_folder)!r}]\n"
         "prepared = main(['prepare', *source, '--out', store, '--tokenizer.vocabulary', '300'])\n"
         "trained = main(['train', '--store', store, '--out', run, '--steps', '2',\n"
         "    '--batch', '2', '--context', '16', '--model.size', 'nano'])\n"

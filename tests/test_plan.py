@@ -141,17 +141,17 @@ def test_plans_that_make_no_sense(tmp_path):
     options: dict[str, Any]
     for options, said in (
         ({"effect": 0.0, "seed_sd": 1.0}, "above 0"),
-        ({"effect": 0.2}, "finished study, or --seed-sd"),
+        ({"effect": 0.2}, "finished study, or `seed_sd`"),
         ({"effect": 0.2, "seed_sd": 0.0}, "nothing to plan"),
-        ({"effect": 0.2, "seed_sd": 1.0, "section_sd": 1.0}, "--document-sd"),
+        ({"effect": 0.2, "seed_sd": 1.0, "section_sd": 1.0}, "`document_sd`"),
         ({"effect": 0.2, "seed_sd": 1.0, "seeds": (2, 3)}, "from 3 on"),
-        ({"effect": 0.2, "seed_sd": 1.0, "power": 1.0}, "--power"),
+        ({"effect": 0.2, "seed_sd": 1.0, "power": 1.0}, "`power`"),
     ):
         with pytest.raises(UserError, match=said):
             PlanConfig(**options)
     with pytest.raises(UserError, match="without variance components"):
         plan(PlanConfig(arrow_study(tmp_path, None), effect=1))
-    with pytest.raises(UserError, match="give --seed-sd"):
+    with pytest.raises(UserError, match="give `seed_sd`"):
         plan(PlanConfig(arrow_study(tmp_path, replace(COMPONENTS, seed=None, seed_df=0)), effect=1))
     plan(PlanConfig(effect=1, seed_sd=1)).save(tmp_path)
     with pytest.raises(UserError, match=r"a result of kind 'plan'; .* an arrow or a headless"):

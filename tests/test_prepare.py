@@ -31,7 +31,7 @@ def config(text_folder, tmp_path):
     """What made `text_store`, towards another folder."""
     return PrepareConfig(
         out=tmp_path / "out" / "store",
-        corpus=CorpusConfig(source=(str(text_folder),)),
+        corpus=CorpusConfig(text=(str(text_folder),)),
         tokenizer=TokenizerConfig(vocabulary=300),
         split=SplitConfig(validation=0.2, test=0.1),
     )
@@ -87,10 +87,10 @@ def test_the_same_inputs_make_the_same_store_and_reuse_it(config, text_store, mo
 def test_a_moved_folder_is_the_same_input(config, text_folder, tmp_path):
     prepare(config)
     moved = shutil.copytree(text_folder, tmp_path / "moved")
-    prepare(replace(config, corpus=CorpusConfig(source=(str(moved),))))
+    prepare(replace(config, corpus=CorpusConfig(text=(str(moved),))))
     (moved / "003.txt").write_text("changed, with the same name")
     with pytest.raises(UserError, match="different: sources"):
-        prepare(replace(config, corpus=CorpusConfig(source=(str(moved),))))
+        prepare(replace(config, corpus=CorpusConfig(text=(str(moved),))))
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,10 @@ def test_other_inputs_are_refused_and_nothing_is_harmed(config, text_folder, cha
     if change.get("corpus") == "separator":
         change = {"corpus": replace(config.corpus, separator="\n")}
     elif change.get("corpus") == "more":
-        change = {"corpus": CorpusConfig(source=(str(text_folder), str(text_folder / "000.txt")))}
+        change = {"corpus": CorpusConfig(text=(str(text_folder), str(text_folder / "000.txt")))}
     store = prepare(config)
     before = tree(store.path)
-    with pytest.raises(UserError, match=rf"other inputs \(different: {named}\).*another --out"):
+    with pytest.raises(UserError, match=rf"other inputs \(different: {named}\).*another `out`"):
         prepare(replace(config, **change))
     assert tree(store.path) == before
 
@@ -125,7 +125,7 @@ def test_a_folder_that_holds_something_else(config):
 def test_a_place_that_cannot_be_written(config, tmp_path):
     (tmp_path / "file").write_text("precious")
     for out in (tmp_path / "file" / "store", tmp_path / "file" / "a" / "store"):
-        with pytest.raises(UserError, match=r"cannot write .*store.*--out"):
+        with pytest.raises(UserError, match=r"cannot write .*store.*`out`"):
             prepare(replace(config, out=out))
     assert (tmp_path / "file").read_text() == "precious"
 
@@ -136,7 +136,7 @@ def test_bad_text_leaves_nothing_behind(config, tmp_path):
     (folder / "a.txt").write_bytes(b"good")
     (folder / "b.txt").write_bytes(b"bad \xff")
     with pytest.raises(UserError, match=r"b\.txt, line 1: not UTF-8"):
-        prepare(replace(config, corpus=CorpusConfig(source=(str(folder),))))
+        prepare(replace(config, corpus=CorpusConfig(text=(str(folder),))))
     assert list(config.out.parent.iterdir()) == []
 
 
@@ -170,14 +170,14 @@ def test_a_hub_data_set_is_recognised_by_revision_and_offline_by_name(config, mo
     documents = [Document(f"d{i}", text) for i, text in enumerate(TEXTS)]
     monkeypatch.setattr(prepare_module, "read_corpus", lambda *_: iter(documents))
     monkeypatch.setattr(prepare_module, "_hub_revision", lambda source: revision[0])
-    hub = replace(config, corpus=CorpusConfig(source=("hf:org/set",)))
+    hub = replace(config, corpus=CorpusConfig(text=("hf:org/set",)))
     made = prepare(hub)
     monkeypatch.setattr(prepare_module, "read_corpus", None)
     assert prepare(hub).fingerprint == made.fingerprint
     revision[0] = None  # offline
     assert prepare(hub).fingerprint == made.fingerprint
     with pytest.raises(UserError, match="different: sources"):
-        prepare(replace(config, corpus=CorpusConfig(source=("hf:org/other",))))
+        prepare(replace(config, corpus=CorpusConfig(text=("hf:org/other",))))
     revision[0] = "def"
     with pytest.raises(UserError, match="different: sources"):
         prepare(hub)
@@ -191,7 +191,7 @@ def test_several_sources_are_recorded(config, text_folder, tmp_path, monkeypatch
         for i, text in enumerate(TEXTS):
             if (i % 7 > 1) == (number == 1):  # the first and the last hold the same texts
                 (folder / f"{i:03d}.txt").write_text(text)
-    three = CorpusConfig(source=(str(folders[0]), str(folders[1] / "*.txt"), str(folders[2])))
+    three = CorpusConfig(text=(str(folders[0]), str(folders[1] / "*.txt"), str(folders[2])))
     store = prepare(replace(config, corpus=three))
     documents = 0
     for name in ("train", "validation", "test"):
@@ -270,7 +270,7 @@ def test_copies_of_a_document_share_a_split(config, tmp_path):
     for i, text in enumerate(TEXTS):
         (folder / f"{i}.txt").write_text(text)
         (folder / f"copy-{i}.txt").write_text(text)
-    store = prepare(replace(config, corpus=CorpusConfig(source=(str(folder),))))
+    store = prepare(replace(config, corpus=CorpusConfig(text=(str(folder),))))
     for name in ("train", "validation", "test"):
         names = store.split(name).names
         numbers = [n.removeprefix("copy-") for n in names]
@@ -285,7 +285,7 @@ def test_a_file_that_changes_after_it_was_read_is_known_by_what_was_read(
     config, text_folder, text_store, tmp_path, monkeypatch
 ):
     folder = shutil.copytree(text_folder, tmp_path / "moving")
-    changing = replace(config, corpus=CorpusConfig(source=(str(folder),)))
+    changing = replace(config, corpus=CorpusConfig(text=(str(folder),)))
     real = prepare_module.read_corpus
 
     def read(*corpus):
@@ -303,16 +303,16 @@ def test_a_file_that_changes_after_it_was_read_is_known_by_what_was_read(
 @pytest.mark.parametrize(
     ("corpus", "advice", "not_said"),
     [
-        ({}, "--corpus.separator", "max-documents"),
-        ({"separator": "||"}, "another --corpus.separator than '||'", "blank line"),
-        ({"max_documents": 1}, "Raise --corpus.max-documents 1", "separator"),
-        ({"max_documents": 9}, "--corpus.separator", "max-documents"),
+        ({}, "`corpus.separator`", "max-documents"),
+        ({"separator": "||"}, "another `corpus.separator` than '||'", "blank line"),
+        ({"max_documents": 1}, "Raise `corpus.max_documents` 1", "separator"),
+        ({"max_documents": 9}, "`corpus.separator`", "max-documents"),
     ],
 )
 def test_what_was_done_already_is_not_advised(tmp_path, corpus, advice, not_said):
     """A user who had given --corpus.separator was told to give --corpus.separator."""
     (tmp_path / "one.txt").write_text("All of it is one document.||")
-    source = CorpusConfig(source=(str(tmp_path / "one.txt"),), **corpus)
+    source = CorpusConfig(text=(str(tmp_path / "one.txt"),), **corpus)
     with pytest.raises(UserError, match="too few to hold out") as refused:
         prepare(PrepareConfig(tmp_path / "store", source))
     assert advice in str(refused.value)
@@ -321,7 +321,7 @@ def test_what_was_done_already_is_not_advised(tmp_path, corpus, advice, not_said
 
 def test_no_separator_is_advised_for_rows(tmp_path):
     (tmp_path / "one.jsonl").write_text('{"text": "a row"}\n')
-    source = CorpusConfig(source=(str(tmp_path / "one.jsonl"),))
+    source = CorpusConfig(text=(str(tmp_path / "one.jsonl"),))
     with pytest.raises(UserError, match="too few to hold out") as refused:
         prepare(PrepareConfig(tmp_path / "store", source))
     assert "separator" not in str(refused.value)
@@ -341,7 +341,7 @@ def lossy_config(folder, documents):
     (folder / "a.jsonl").write_text("\n".join(lines))
     return PrepareConfig(
         out=folder / "store",
-        corpus=CorpusConfig(source=(str(folder / "a.jsonl"),), skip_empty=True),
+        corpus=CorpusConfig(text=(str(folder / "a.jsonl"),), skip_empty=True),
         tokenizer=TokenizerConfig("pretrained", name=str(folder / "tokenizer")),
         split=SplitConfig(validation=0.3, test=0.2),
     )
@@ -412,7 +412,7 @@ def test_intervals_over_text_from_one_novel_are_foretold():
     assert documents(SplitConfig())["test"] == 1
     note = few_test_documents(documents(SplitConfig()))
     assert note is not None
-    least = re.search(r"--split.test-documents (\d+) holds out", note)
+    least = re.search(r"`split.test_documents` (\d+) holds out", note)
     assert least is not None
     asked = documents(SplitConfig(test_documents=int(least[1])))
     assert asked == {"train": 6, "validation": 1, "test": 5}

@@ -122,7 +122,7 @@ def test_errors(tmp_path, monkeypatch, capsys, small_store):
     with pytest.raises(UserError, match="torchrun"):
         train(tiny_training(small_store, out=tmp_path / "run", fsdp=True))
     for settings in ({"optimizer": OptimizerConfig("muon")}, {"compile": True}):
-        with pytest.raises(UserError, match="--fsdp"):
+        with pytest.raises(UserError, match="`fsdp`"):
             tiny_training(small_store, out=tmp_path / "run", fsdp=True, **settings)
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("MASTER_ADDR", "localhost")):
         monkeypatch.setenv(name, value)

@@ -254,7 +254,7 @@ def test_a_tied_model_is_not_enlarged_unasked(small_store, tmp_path, capsys, mon
             "lmlab.topics.encoding.pruning_curves.read_texts", pytest.fail
         )  # refused before text is read
         assert main(["prune", *options]) == 2
-        with pytest.raises(UserError, match="untie=True"):
+        with pytest.raises(UserError, match="`untie`"):
             prune(lm, small_store, shares=[0.5], share=0.25)
     refused = capsys.readouterr().err
     before = sum(p.numel() for p in lm.model.parameters())
@@ -338,8 +338,7 @@ def test_a_sample_of_a_text_that_was_read_is_that_of_fewer_windows(lm, store_wit
 def test_what_cannot_be_pruned(lm, small_store, capsys):
     with pytest.raises(UserError, match=r"share 1"):
         prune(lm, small_store, shares=[1.0])
-    with pytest.raises(SystemExit):
-        main(["prune", "x", "--store", "y", "--share", "0.5"])
+    assert main(["prune", "x", "--store", "y", "--share", "0.5"]) == 2
     assert "--share needs --out" in capsys.readouterr().err
     lm.model.config.model_type = "unheard_of"
     head = output_head(lm)

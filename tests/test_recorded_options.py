@@ -42,7 +42,7 @@ GIVEN = {
 """Of each command that measures: options of a tiny use of it, without --out."""
 
 STUDIES = {name for name in COMMANDS if name.startswith("study ")} | {"finetune", "tour"}
-WRITE_NONE = {"prepare", "train", "export", "report"}
+WRITE_NONE = {"prepare", "train", "runs", "export", "report"}
 """A store has a manifest, a run its config.toml; a model's folder and a page are no measurement."""
 
 

@@ -33,7 +33,7 @@ from lmlab.topics.scoring.score import Score
 
 RESULTS = sorted(KINDS)
 CONFIGS = (
-    ArrowConfig(lab=Path("a"), orders=("permutation:1",)),
+    ArrowConfig(lab=Path("a"), order=("permutation:1",)),
     DecompositionStudyConfig(models=("gpt2",), embedding=EmbeddingConfig(32, layer=2)),
     EmbeddingConfig(unit="word"),
     EncodingStudyConfig(out=Path("a")),

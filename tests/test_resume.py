@@ -220,7 +220,7 @@ def test_other_settings_are_said_or_refused(small_store, tmp_path, monkeypatch, 
     train_until(monkeypatch, config, 5)
     before = exact_part(run_folder(config))
     with pytest.raises(
-        UserError, match=r"--strict, and settings differ \(threads: 1 then, 2 now\)"
+        UserError, match=r"`strict`, and settings differ \(threads: 1 then, 2 now\)"
     ):
         train(dataclasses.replace(config, threads=2, strict=True))
     assert exact_part(run_folder(config)) == before

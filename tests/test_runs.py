@@ -220,7 +220,7 @@ def test_a_run_folder_is_made_locked_and_found_again(tmp_path):
     path = tmp_path / "deep" / "run"
     with (
         RunDirectory(path, identity="abc", config=CONFIG),
-        pytest.raises(UserError, match=r"another process is training in .*another --out"),
+        pytest.raises(UserError, match=r"another process is training in .*another `out`"),
     ):
         RunDirectory(path, identity="abc", config=CONFIG)
     text = (path / "config.toml").read_text()
@@ -249,19 +249,19 @@ def test_another_run_is_refused_with_what_differs(tmp_path):
     other = {**CONFIG, "seed": 2, "model": {"width": 9}, "store": "b", "threads": 1}
     with pytest.raises(UserError, match=r"holds another run \(different: model\.width, seed\)"):
         RunDirectory(tmp_path, identity="xyz", config=other)
-    with pytest.raises(UserError, match=r"different: the text\).*another --out"):
+    with pytest.raises(UserError, match=r"different: the text\).*another `out`"):
         RunDirectory(tmp_path, identity="xyz", config=CONFIG)
     assert tree(tmp_path) == before
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(UserError, match=r"is not a run folder \(it holds thesis\.tex\).*--out"):
+    with pytest.raises(UserError, match=r"is not a run folder \(it holds thesis\.tex\).*`out`"):
         RunDirectory(tmp_path, identity="abc", config=CONFIG)
     assert tree(tmp_path) == {"thesis.tex": b"precious"}
-    with pytest.raises(UserError, match="is a file; give another --out"):
+    with pytest.raises(UserError, match="is a file; give another `out`"):
         RunDirectory(tmp_path / "thesis.tex", identity="abc", config=CONFIG)
-    with pytest.raises(UserError, match=r"cannot write .*--out"):
+    with pytest.raises(UserError, match=r"cannot write .*`out`"):
         RunDirectory(tmp_path / "thesis.tex" / "run", identity="abc", config=CONFIG)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.toml").write_text("= nonsense")

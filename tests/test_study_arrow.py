@@ -36,9 +36,9 @@ def finished(tmp_path_factory, text_folder):
     """A study of a text and a linear language, as small as it can be."""
     lab = tmp_path_factory.mktemp("lab")
     config = ArrowConfig(
-        corpora=(str(text_folder), "linear:3:1"),
-        sizes=("nano",),
-        contexts=(16,),
+        text=(str(text_folder), "linear:3:1"),
+        size=("nano",),
+        context=(16,),
         seeds=2,
         vocabulary=300,
         tokens=600,
@@ -314,11 +314,11 @@ def test_synthetic_corpora_that_make_no_sense(name, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sizes": ("huge",)}, "--sizes huge"),
-        ({"architectures": ("gru",)}, "--architectures gru needs --sizes"),
-        ({"contexts": (9999,)}, "does not fit a batch"),
-        ({"orders": ("sideways",)}, "permutation:SEED"),
-        ({"corpora": ("a", "a")}, "each once"),
+        ({"size": ("huge",)}, "`size` huge"),
+        ({"architecture": ("gru",)}, "`architecture` gru needs `size`"),
+        ({"context": (9999,)}, "does not fit a batch"),
+        ({"order": ("sideways",)}, "permutation:SEED"),
+        ({"text": ("a", "a")}, "each once"),
         ({"seeds": 0}, "at least 1"),
     ],
 )

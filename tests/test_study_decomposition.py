@@ -38,9 +38,9 @@ def finished(tmp_path_factory, text_folder):
     """A study as small as it can be: four arms, two seeds."""
     lab = tmp_path_factory.mktemp("lab")
     config = DecompositionStudyConfig(
-        corpus=str(text_folder),
+        text=str(text_folder),
         arms=("forward", "backward", "headless", "masked"),
-        sizes=("nano",),
+        size=("nano",),
         vocabulary=300,
         context=16,
         tokens=160,
@@ -207,7 +207,7 @@ def test_other_models_join_and_a_single_arm_has_no_difference(finished, capsys):
     run = config.lab / "runs" / result.zoo[2].run
     out = config.lab / "joined"
     options: dict[str, Any] = {
-        "corpus": config.corpus, "sizes": "nano", "vocabulary": 300, "context": 16, "tokens": 160,
+        "text": config.text, "size": "nano", "vocabulary": 300, "context": 16, "tokens": 160,
         "batch-tokens": 32, "embedding.length": 10, "lengths": 10, "pieces": 200,
         "held-out-pieces": 60, "device": "cpu", "lab": config.lab, "out": out, "arms": "forward",
         "models": run,
@@ -227,14 +227,14 @@ def test_settings_that_make_no_study():
     assert base.all_lengths() == [16, 32, 64, 128]
     changes: dict[str, Any]
     for changes, said in (
-        ({"arms": ()}, "--arms"),
-        ({"sizes": ("huge",)}, "--sizes huge"),
-        ({"seeds": 0}, "--seeds"),
+        ({"arms": ()}, "`arms`"),
+        ({"size": ("huge",)}, "`size` huge"),
+        ({"seeds": 0}, "`seeds`"),
         ({"context": 4096}, "does not fit a batch"),
         ({"arms": ("forward",), "seeds": 1}, "at least two models"),
-        ({"lengths": (256,)}, "below --context"),
+        ({"lengths": (256,)}, "below `context`"),
         ({"lengths": (0,)}, "at least 1"),
-        ({"pieces": 1}, "--pieces"),
+        ({"pieces": 1}, "`pieces`"),
     ):
         with pytest.raises(UserError, match=said):
             replace(base, **changes)

@@ -55,8 +55,8 @@ def finished(tmp_path_factory, text_folder):
         )
     )
     config = HeadlessStudyConfig(
-        corpus=str(text_folder),
-        vocabularies=(300,),
+        text=str(text_folder),
+        vocabulary=(300,),
         arms=get_args(HeadlessArm),
         model=ModelConfig(layers=1, heads=2, width=16),
         context=16,
@@ -322,10 +322,10 @@ def test_the_report_and_its_table(finished):
 def test_settings_that_make_no_study():
     changes: dict[str, Any]
     for changes, said in (
-        ({"vocabularies": ()}, "at least one"),
-        ({"seeds": 0}, "--seeds"),
+        ({"vocabulary": ()}, "at least one"),
+        ({"seeds": 0}, "`seeds`"),
         ({"context": 4096}, "does not fit a batch"),
-        ({"fine_tune": 0.0}, "--fine-tune"),
+        ({"fine_tune": 0.0}, "`fine_tune`"),
         ({"model": ModelConfig(tied=True)}, "itself decides on tying"),
     ):
         with pytest.raises(UserError, match=said):

@@ -38,7 +38,7 @@ TINY = {
 def finished(tmp_path_factory, text_store):
     lab = tmp_path_factory.mktemp("lab")
     config = TowersStudyConfig(
-        corpora=(str(text_store.path),), seeds=2, other_seeds=1, lab=lab, out=lab / "study", **TINY
+        text=(str(text_store.path),), seeds=2, other_seeds=1, lab=lab, out=lab / "study", **TINY
     )
     report = study.run_towers(config)
     return config, report, json.loads((report.parent / "results.json").read_text())
@@ -179,20 +179,20 @@ def test_requests_of_other_ways_of_reading(text_store, tmp_path, architecture, r
 
 
 def test_what_cannot_be_studied_is_said(tmp_path, capsys, text_folder, monkeypatch):
-    few = TowersStudyConfig(corpora=(str(text_folder),), lab=tmp_path, **TINY)
+    few = TowersStudyConfig(text=(str(text_folder),), lab=tmp_path, **TINY)
     monkeypatch.setattr(study, "train", pytest.fail)
     with pytest.raises(UserError, match="has 3 clusters of text, and at least 5"):
         study.run_towers(few)
     with pytest.raises(UserError, match="must be at least 2"):
         TowersStudyConfig(seeds=1)
-    with pytest.raises(UserError, match=r"is for --model\.architecture lstm"):
+    with pytest.raises(UserError, match=r"is for `model\.architecture` lstm"):
         TowersStudyConfig(cloze=True)
     with pytest.raises(UserError, match="towers are tied as it is"):
         TowersStudyConfig(model=ModelConfig(tied=True))
     with pytest.raises(UserError, match="does not fit a batch"):
         TowersStudyConfig(context=128, batch_tokens=64)
     assert TowersStudyConfig().fusion == TowersConfig().fusion
-    assert main(["study", "towers", "--corpora", str(tmp_path / "none")]) == 2
+    assert main(["study", "towers", "--text", str(tmp_path / "none")]) == 2
     assert "no such file or folder" in capsys.readouterr().err
 
 

@@ -268,7 +268,7 @@ def test_a_store_made_with_another_tokenizer_is_refused(runs, small_store):
 
 def test_scorings_that_make_no_sense(runs, text_store):
     lm = open_model(runs["forward"])
-    with pytest.raises(UserError, match=r"--context 17: .* at most 16"):
+    with pytest.raises(UserError, match=r"`context` 17: .* at most 16"):
         score(lm, text_store, context=17)
     with pytest.raises(UserError, match="no split 'nothing'"):
         score(lm, text_store, split="nothing")
@@ -284,7 +284,7 @@ def test_the_remedy_of_another_tokenizer_works(runs, text_folder, tmp_path):
     store = prepare(
         PrepareConfig(
             out=tmp_path / "s",
-            corpus=CorpusConfig(source=(str(text_folder),)),
+            corpus=CorpusConfig(text=(str(text_folder),)),
             tokenizer=TokenizerConfig(kind="pretrained", name=lm.model.name_or_path),
         )
     )

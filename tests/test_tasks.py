@@ -186,7 +186,7 @@ def test_tasks_are_named_kind_and_source(tmp_path):
             read_tasks([wrong])
     with pytest.raises(UserError, match="at least one task"):
         read_tasks([])
-    with pytest.raises(UserError, match="--limit 0"):
+    with pytest.raises(UserError, match="`limit` 0"):
         read_tasks([f"lambada={path}"], limit=0)
 
 

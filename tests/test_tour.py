@@ -28,25 +28,25 @@ def parts(text_store):
     """The parts of the tour, smaller still."""
     text, nano = str(text_store.path), ModelConfig(size="nano")
     few: dict[str, Any] = {"tokens": 640, "batch_tokens": 64}
-    arrow: dict[str, Any] = {**few, "sizes": ("nano",), "contexts": (16,), "vocabulary": 300}
+    arrow: dict[str, Any] = {**few, "size": ("nano",), "context": (16,), "vocabulary": 300}
     changes: dict[str, dict[str, Any]] = {
-        "arrow": {**arrow, "corpora": (text,)},
+        "arrow": {**arrow, "text": (text,)},
         "headless": {
-            **few, "corpus": text, "vocabularies": (300,), "context": 16, "model": nano,
+            **few, "text": text, "vocabulary": (300,), "context": 16, "model": nano,
             "fine_tune": 0.3, "cost_vocabularies": (),
         },
         "linear": arrow,
         "towers": {
-            **few, "corpora": (text,), "context": 16, "model": nano, "vocabulary": 300, "seeds": 2,
+            **few, "text": (text,), "context": 16, "model": nano, "vocabulary": 300, "seeds": 2,
             "probe_tokens": 320,
         },
         "decomposition": {
-            **few, "corpus": text, "sizes": ("nano",), "context": 16, "vocabulary": 300,
+            **few, "text": text, "size": ("nano",), "context": 16, "vocabulary": 300,
             "embedding": EmbeddingConfig(length=10), "lengths": (5,), "pieces": 100,
             "held_out_pieces": 50,
         },
         "encoding": {
-            **few, "corpus": text, "vocabularies": (300,), "context": 16, "size": "nano",
+            **few, "text": text, "vocabulary": (300,), "context": 16, "size": "nano",
             "windows": 16, "factors": (2.0,), "shares": (0.3,),
         },
     }  # fmt: skip
@@ -66,11 +66,9 @@ def toured(tmp_path_factory, parts):
 
 def test_every_study_but_one_is_in_the_tour_and_reads_the_same_text():
     configs = {name: part.config for name, part in tour.PARTS.items()}
-    assert configs["linear"].corpora[0].startswith("linear:")
-    texts = {
-        getattr(c, "corpora", None) or (c.corpus,) for n, c in configs.items() if n != "linear"
-    }
-    assert texts == {("docstrings:python",)}
+    assert configs["linear"].text[0].startswith("linear:")
+    texts = {c.text for n, c in configs.items() if n != "linear"}
+    assert texts == {("docstrings:python",), "docstrings:python"}
     assert {type(c) for c in configs.values()} == {
         ArrowConfig, HeadlessStudyConfig, TowersStudyConfig, DecompositionStudyConfig,
         EncodingStudyConfig,

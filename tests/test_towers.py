@@ -444,11 +444,11 @@ def test_what_cannot_be_trained_is_said(small_store, tmp_path):
         train(
             tiny_training(small_store, tmp_path / "a", parent=ParentConfig(str(plain.path)), **how)
         )
-    with pytest.raises(UserError, match=r"it needs --parent\.path"):
+    with pytest.raises(UserError, match=r"it needs `parent\.path`"):
         TrainConfig(store=tmp_path, objective="probe")
-    with pytest.raises(UserError, match="are for --objective towers"):
+    with pytest.raises(UserError, match="are for `objective` towers"):
         TrainConfig(store=tmp_path, towers=TowersConfig("product"))
-    with pytest.raises(UserError, match=r"cannot train --model\.architecture bert"):
+    with pytest.raises(UserError, match=r"cannot train `model\.architecture` bert"):
         TrainConfig(store=tmp_path, objective="towers", model=ModelConfig("bert"))
     with pytest.raises(UserError, match="recurrent"):
         train(tiny_training(small_store, tmp_path / "b", objective="towers-cloze"))

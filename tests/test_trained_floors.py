@@ -12,7 +12,7 @@ from lmlab.topics.arrow.study import run_arrow
 def test_a_trained_model_reaches_the_floor_and_does_not_pass_it(tmp_path):
     """Twelve bits copied (k = 0): within 0.001 nats per character, in both directions."""
     config = ArrowConfig(
-        corpora=("linear:12:0",),
+        text=("linear:12:0",),
         seeds=1,
         tokens=500 * 128 * 31,
         batch_tokens=128 * 31,

@@ -270,7 +270,7 @@ def test_another_run_in_the_folder_is_refused(small_store, tmp_path):
     config = tiny_training(small_store, tmp_path / "run", steps=2)
     train(config)
     before = tree(tmp_path / "run")
-    with pytest.raises(UserError, match=r"another run \(different: seed, steps\).*another --out"):
+    with pytest.raises(UserError, match=r"another run \(different: seed, steps\).*another `out`"):
         train(dataclasses.replace(config, steps=3, seed=1))
     other = id_store(tmp_path / "other", {"train": [[1] * 50], "validation": [[1, 2]]}, symbols=12)
     with pytest.raises(UserError, match=r"different: store_fingerprint"):
@@ -328,7 +328,7 @@ def test_a_non_finite_value_stops_before_the_update(
     windows = TrainingWindows(small_store.split("train"), 8, batch=4, seed=0)
     for name in windows.documents(int(affected[0])):
         assert name in message
-    assert "--optimizer.learning-rate" in message
+    assert "`optimizer.learning_rate`" in message
     assert len(snapshots) == 4
     for p, q in zip(models[-1].parameters(), snapshots[-1], strict=True):
         assert torch.equal(p, q)
@@ -374,7 +374,7 @@ def test_hardware_choices():
     assert resolve_device("cpu") == "cpu"
     if not torch.cuda.is_available():
         assert resolve_device("auto") == "cpu"
-        with pytest.raises(UserError, match="no CUDA device here; use --device cpu"):
+        with pytest.raises(UserError, match="no CUDA device here; use `device` cpu"):
             resolve_device("cuda")
     assert resolve_dtype("bfloat16", "cpu") == "bfloat16"
     assert resolve_dtype("auto", "cpu") in ("float32", "bfloat16")

@@ -308,7 +308,7 @@ def test_a_sample_of_windows_is_a_fixed_part(small_store):
 
 def test_windows_that_make_no_sense(small_store):
     split = small_store.split("validation")
-    with pytest.raises(UserError, match=r"not one window of 100000.*shorter --context"):
+    with pytest.raises(UserError, match=r"not one window of 100000.*shorter `context`"):
         TrainingWindows(split, 100_000, batch=1, seed=0)
     with pytest.raises(UserError, match="at least 1"):
         TrainingWindows(split, 0, batch=1, seed=0)

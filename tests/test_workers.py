@@ -373,7 +373,7 @@ def test_slurm_gets_the_parameters_and_plain_commands(tmp_path, monkeypatch):
         },
         where="slurm.toml",
     )  # fmt: skip
-    asked = ["study", "arrow", "--corpora", "my novels/", "--worker"]
+    asked = ["study", "arrow", "--text", "my novels/", "--worker"]
     with pytest.raises(UserError, match="no Slurm here"):
         submit_workers(how, asked, out=tmp_path / "arrow-1")
     for name in ("srun", "sbatch"):

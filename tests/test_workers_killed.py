@@ -31,7 +31,7 @@ SECONDS = 900
 def command(text_folder: Path, lab: Path, *more: object) -> list[str]:
     """Four seeds in both directions; the runs are long enough for one to be killed in its midst."""
     options = [
-        "--corpora", text_folder, "--sizes", "nano", "--contexts", 16, "--seeds", 4,
+        "--text", text_folder, "--size", "nano", "--context", 16, "--seeds", 4,
         "--vocabulary", 300, "--tokens", 6_400, "--batch-tokens", 64,
         "--lab", lab, "--out", lab / "study", *more,
     ]  # fmt: skip

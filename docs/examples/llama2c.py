@@ -1,7 +1,7 @@
 """Converts a model of llama2.c (version 0 files) into a transformers folder that lmlab opens.
 
     python docs/examples/llama2c.py MODEL.bin TOKENIZER.bin OUT
-    lmlab sample --model OUT
+    lmlab sample OUT
     lmlab encode OUT --store STORE
 
 An example of how to bring in a model of another format: make its weights and tokenizer what

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
         arrow,
         decompose,
         dynamics,
+        embed,
         encoding,
+        evaluate,
         export,
+        finetune,
         geometry,
         load,
         prefer,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
         sample,
         score,
         steer,
+        study,
         train,
     )
     from lmlab.lm.language_model import LanguageModel
@@ -53,8 +57,11 @@ __all__ = [
     "arrow",
     "decompose",
     "dynamics",
+    "embed",
     "encoding",
+    "evaluate",
     "export",
+    "finetune",
     "functional",
     "geometry",
     "load",
@@ -66,6 +73,7 @@ __all__ = [
     "sample",
     "score",
     "steer",
+    "study",
     "train",
 ]
 _ELSEWHERE = {

@@ -56,7 +56,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in _NOT_WRITABLE:
             raise UserError(
-                f"cannot write {path}: {error.strerror}. Choose a folder you may write to (--out)."
+                f"cannot write {path}: {error.strerror}. Choose a folder you may write to (`out`)."
             ) from error
         raise
 
@@ -239,7 +239,7 @@ def write_member(path: Path, data: bytes) -> str:
 def check_absent(out: Path) -> None:
     """`UserError` if a folder that is to be written is there already."""
     if out.exists():
-        raise UserError(f"{out} exists; give another --out, or remove it first")
+        raise UserError(f"{out} exists; give another `out`, or remove it first")
 
 
 class StagedFolder:

@@ -12,19 +12,17 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from lmlab.config import from_keywords
 from lmlab.errors import UserError
 from lmlab.topics.encoding.options import PruneConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
 
     from lmlab.config.training import TrainConfig
@@ -32,13 +30,15 @@ if TYPE_CHECKING:
     from lmlab.lm.language_model import LanguageModel
     from lmlab.results import Result
     from lmlab.topics.arrow.between_models import ModelsArrow
-    from lmlab.topics.decomposition.of_models import ModelsDecomposition
+    from lmlab.topics.decomposition.of_models import Embeddings, ModelsDecomposition
     from lmlab.topics.encoding.dynamics import Dynamics
     from lmlab.topics.encoding.of_model import EncodingResult
     from lmlab.topics.encoding.pruning_curves import PruneResult
     from lmlab.topics.encoding.steering_effects import SteeringResult
+    from lmlab.topics.finetuning.metrics import Finetuning
     from lmlab.topics.geometry.geometry import Geometry
     from lmlab.topics.scoring.score import Score
+    from lmlab.topics.scoring.zero_shot import ZeroShot
     from lmlab.topics.towers.of_model import ModelPreference
 
     AnyModel: TypeAlias = "LanguageModel | Run | str | Path"
@@ -78,13 +78,11 @@ class Run:
         return load(self.path, device=device)
 
 
-def prepare(
-    source: str | Path | Sequence[str | Path], out: str | Path, **options: Any
-) -> TokenStore:
+def prepare(text: str | Path | Sequence[str | Path], out: str | Path, **options: Any) -> TokenStore:
     """Prepares text as a token store, or opens the one that was made of the same text.
 
     Args:
-        source: files, folders or globs; a Hub data set; or "docstrings", the default corpus.
+        text: files, folders or globs; a Hub data set; or "docstrings", the default corpus.
         out: folder of the store.
         **options: fields of `CorpusConfig`, `TokenizerConfig` and `SplitConfig`, such as
             `vocabulary=4096`, `kind="bytes"`, `test_documents=5`.
@@ -98,8 +96,8 @@ def prepare(
     from lmlab.data.prepare import PrepareConfig
     from lmlab.data.prepare import prepare as prepare_store
 
-    sources = [source] if isinstance(source, str | Path) else list(source)
-    asked = {"out": Path(out), "source": [str(each) for each in sources], **options}
+    texts = [text] if isinstance(text, str | Path) else list(text)
+    asked = {"out": Path(out), "text": [str(each) for each in texts], **options}
     return prepare_store(from_keywords(PrepareConfig, asked, where="prepare"))
 
 
@@ -216,6 +214,107 @@ def score(
     return score_store(lm, opened, split=split, context=context, batch=batch, max_windows=windows)
 
 
+def evaluate(
+    model: AnyModel,
+    tasks: str | Sequence[str],
+    *,
+    limit: int | None = None,
+    include: str | Path | None = None,
+    head: Head = "own",
+    store: AnyStore | None = None,
+    objective: Objective = "auto",
+    batch: int | None = None,
+    device: Device = "auto",
+) -> list[ZeroShot]:
+    """Zero-shot tasks, with standard errors, a result for each.
+
+    Args:
+        tasks: KIND=SOURCE each (lambada, blimp or choices, and a file, a folder or hf:NAME), or the
+            name of a task of lm-eval (needs the extra `eval`).
+        limit: a fixed sample of so many items a task.
+        include: folder with lm-eval tasks of your own.
+        batch: sequences at a time; does not change the result.
+        head, store, objective, device: how a model is opened that is given by its name (`load`).
+
+    Raises `UserError` for a task that cannot be read.
+
+    >>> import json, pathlib
+    >>> _ = pathlib.Path("items.jsonl").write_text(json.dumps({"text": "one two three"}))
+    >>> [task] = lmlab.evaluate(lm, "lambada=items.jsonl")
+    >>> task.metrics["accuracy"].items
+    1
+    """
+    from lmlab.data.tasks import read_tasks
+    from lmlab.topics.scoring.zero_shot import zero_shot
+
+    given = [tasks] if isinstance(tasks, str) else list(tasks)
+    own = [task for task in given if "=" in task]
+    names = [task for task in given if "=" not in task]
+    if include is not None and not names:
+        raise UserError("`include` is where lm-eval tasks are looked for; name one of them")
+    read = read_tasks(own, limit=limit) if own or not names else []
+    if names:
+        import lmlab.integrations.lm_eval  # noqa: F401 - before the model: the extra may be missing
+    lm = load(model, device=device, objective=objective, head=head, store=store)
+    results = [zero_shot(lm, task, batch=batch) for task in read]
+    if names:
+        from lmlab.integrations.lm_eval import harness
+
+        folder = None if include is None else Path(include)
+        results += harness(lm, names, include=folder, limit=limit, batch=batch)
+    return results
+
+
+def finetune(
+    models: AnyModel | Sequence[AnyModel], tasks: str | Sequence[str], **options: Any
+) -> Finetuning:
+    """Fine-tunes models on labelled texts, over several seeds, and compares them with the first.
+
+    Args:
+        tasks: KIND=SOURCE each: polarity=FOLDER, glue=NAME, xnli=LANGUAGE, tsv=FILE, jsonl=FILE.
+        **options: fields of `FinetuneConfig`, such as `seeds=5`, `epochs=3`, `learning_rate=3e-4`,
+            `lab="lab"`.
+
+    Interrupted, the same call goes on. Raises `UserError` for a model or task that cannot be read.
+    """
+    names = _names(models)
+    return cast("Finetuning", _run("finetune", {"models": names, "tasks": tasks, **options}))
+
+
+def study(name: str, **options: Any) -> Result:
+    """Runs a study, or what is missing of it, and returns its result.
+
+    Args:
+        name: arrow, headless, towers, decomposition or encoding.
+        **options: fields of its configuration, such as `text="novels/"`, `size="micro"`,
+            `seeds=3`, and one of `tokens`, `steps` and `epochs`; `lab` is where stores, runs and
+            results are kept (default "lab").
+
+    Interrupted, the same call goes on. Raises `UserError` for another name, or options that do not
+    go together.
+
+    >>> tiny = dict(size="nano", context=16, batch_tokens=64, windows=4, dynamics=False)
+    >>> result = lmlab.study(
+    ...     "encoding", text="novels", vocabulary=300, arms="ce-untied", factors=2.0, shares=0.5,
+    ...     steps=2, **tiny,
+    ... )
+    >>> len(result.parts[0].models)
+    1
+    """
+    return _run(name, options)
+
+
+def _run(name: str, options: Mapping[str, Any]) -> Result:
+    """The result of a study, which is run where it is not there."""
+    from lmlab.studies.corpora import in_tokens
+    from lmlab.topics.registry import STUDIES, find
+
+    if name not in STUDIES:
+        raise UserError(f"study {name!r}: the studies are {', '.join(STUDIES)}")
+    config = from_keywords(find(STUDIES[name].options), options, where=f"study {name}")
+    return find(STUDIES[name].function)(in_tokens(config))
+
+
 def geometry(
     model: AnyModel,
     store: AnyStore,
@@ -322,6 +421,27 @@ def decompose(
     config = from_keywords(DecomposeConfig, asked, where="decompose")
     result, _ = decompose_models(config, device=resolve_device(config.device))
     return result
+
+
+def embed(models: AnyModel | Sequence[AnyModel], store: AnyStore, **options: Any) -> Embeddings:
+    """Rows of hidden states of any models for one text, kept on disk.
+
+    Args:
+        models: they are opened by their names.
+        store: its text is what the models read; its tokenizer only cuts it into pieces.
+        **options: fields of `EmbedConfig`, such as `split="test"`, `pieces=2000`, `length=64`.
+
+    >>> lmlab.embed([run, backward], store, pieces=8, length=8).pieces
+    8
+    """
+    from lmlab.topics.decomposition.of_models import embeddings
+    from lmlab.topics.decomposition.options import EmbedConfig
+    from lmlab.training.hardware import resolve_device
+
+    names = _names(models)
+    asked = {"models": names, "store": _store(store).path, **options}
+    config = from_keywords(EmbedConfig, asked, where="embed")
+    return embeddings(config, device=resolve_device(config.device))
 
 
 def encoding(
@@ -488,15 +608,15 @@ def runs(folder: str | Path = "lab") -> pd.DataFrame:
         journal = file.with_name("journal.jsonl")
         if not journal.is_file():
             continue
-        run = Run(file.parent)
+        run, last = Run(file.parent), last_record(journal) or {}
         rows.append(
             {
                 "run": str(run.path),
                 "objective": run.config.objective,
                 "order": run.config.order,
                 "seed": run.config.seed,
-                "finished": is_finished(run.path),
-                **(last_record(journal) or {}),
+                "finished": is_finished(run.path) or last.get("step") == run.config.steps,
+                **last,
             }
         )
     return pd.DataFrame(rows)
@@ -522,6 +642,12 @@ def _name(model: AnyModel) -> str:
 def _other_split(split: str) -> str:
     """The held-out split that calibration may see where `split` is scored."""
     return "test" if split == "validation" else "validation"
+
+
+def _names(models: AnyModel | Sequence[AnyModel]) -> list[str]:
+    if isinstance(models, Sequence) and not isinstance(models, str):
+        return [_name(each) for each in models]
+    return [_name(models)]
 
 
 def _store(store: AnyStore) -> TokenStore:

@@ -57,7 +57,7 @@ def join(device: str) -> None:
         if mine >= there:
             raise UserError(
                 f"{local_world()} processes and {there} CUDA devices on this machine: give "
-                f"torchrun --nproc-per-node {there}, or use --device cpu"
+                f"torchrun --nproc-per-node {there}, or use `device` cpu"
             )
         torch.cuda.set_device(mine)
     if not distributed.is_initialized():
@@ -80,7 +80,7 @@ def rows_of_this(rows: range) -> range:
     if len(rows) < world():
         raise UserError(
             f"{world()} processes share the windows of a micro-batch, which has {len(rows)}: use a "
-            "larger --micro-batch (or --batch), or fewer processes"
+            "larger `micro_batch` (or `batch`), or fewer processes"
         )
     first, last = (len(rows) * (rank() + k) // world() for k in (0, 1))
     return rows[first:last]

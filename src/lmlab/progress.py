@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from html import escape
 from importlib import import_module
 
@@ -29,7 +30,20 @@ def duration(seconds: float) -> str:
 def say(message: str) -> None:
     """One line of information on standard error."""
     if is_first():
-        print(message, file=sys.stderr, flush=True)
+        print(_SHOWN.get()(message), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def shown(how: Callable[[str], str]) -> Iterator[None]:
+    """What is said inside is shown as `how` gives it back."""
+    token = _SHOWN.set(how)
+    try:
+        yield
+    finally:
+        _SHOWN.reset(token)
+
+
+_SHOWN: ContextVar[Callable[[str], str]] = ContextVar("shown", default=str)
 
 
 class Bar:

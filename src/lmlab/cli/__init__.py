@@ -12,9 +12,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 
-from lmlab.cli.commands import COMMANDS, usage
+from lmlab.cli.commands import COMMANDS, ELSEWHERE, usage
+from lmlab.cli.printing import with_dashes
 from lmlab.errors import UserError
 from lmlab.processes import is_first, leave, rank, world
+from lmlab.progress import shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         try:
-            return _run(arguments)
+            with shown(with_dashes):
+                return _run(arguments)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -54,9 +57,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     name = " ".join(given[:2]) if given[0] == "study" else given[0]
     command = COMMANDS.get(name)
     if command is None:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean 'lmlab {near[0]}'?" if near else ""
-        print(f"lmlab: unknown command '{name}'{hint}\n\n{usage()}", file=sys.stderr)
+        near = ELSEWHERE.get(name) or next(iter(difflib.get_close_matches(name, COMMANDS, n=1)), "")
+        hint = f"; did you mean 'lmlab {near}'?" if near else ""
+        print(f"lmlab: unknown command '{name}'{hint or chr(10) * 2 + usage()}", file=sys.stderr)
         return 2
     from lmlab.cli.running import run
 
@@ -71,7 +74,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             run(command, given[len(name.split()) :])
     except UserError as error:
         where = "" if is_first() else f" (process {rank()})"
-        print(f"lmlab {name}{where}: {error}", file=sys.stderr)
+        print(f"lmlab {name}{where}: {with_dashes(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

@@ -40,6 +40,9 @@ class Command:
     """Options that may be given without their names, in this order."""
     example: str = ""
     """What could stand behind its name."""
+    usual: tuple[str, ...] = ()
+    """Options that `--help` shows; the others need `--help all` (none: all that are in no section).
+    """
     processes: bool = False
     """Whether several processes (torchrun) may do it together."""
     any_tokenizer: bool = False
@@ -53,111 +56,130 @@ class Command:
 
 def _study(name: str, study: Study) -> Command:
     return Command(
-        f"study {name}", study.help, study.options, study.function,
-        example=study.example, study=True,
+        study.command or f"study {name}", study.help, study.options, study.function,
+        positional=study.positional, example=study.example, usual=study.usual, study=True,
     )  # fmt: skip
 
+
+_TRAIN = (
+    "size", "architecture", "objective", "order", "context", "batch", "steps", "tokens", "epochs",
+    "learning_rate", "seed", "out",
+)  # fmt: skip
 
 _ALL = (
     Command(
         "prepare", "text to a token store",
         "lmlab.data.prepare:PrepareConfig", "lmlab.cli.training:prepare",
+        positional=("text",), example="novels/ --vocabulary 4096 --out lab/novels",
+        usual=("tokenizer.kind", "vocabulary", "separator", "split.test", "split.validation"),
     ),
     Command(
         "train", "train a model on a store; the same command resumes",
         "lmlab.config.training:TrainConfig", "lmlab.cli.training:train",
-        processes=True,
+        example="--store lab/novels --size micro --steps 500 --out lab/forward",
+        usual=_TRAIN, processes=True,
     ),
     Command(
         "doctor", "what a training run will cost here; options as for train",
         "lmlab.config.doctor:DoctorConfig", "lmlab.cli.training:doctor",
+        example="--store lab/novels --size small --tokens 10000000",
+        usual=(*_TRAIN, "rounds", "results"),
+    ),
+    Command(
+        "runs", "the training runs below a folder",
+        "lmlab.run_folders.options:RunsConfig", "lmlab.cli.training:runs",
+        positional=("folder",),
     ),
     Command(
         "score", "nats per token and bits per byte of a model on a store",
         "lmlab.topics.scoring.options:ScoreConfig", "lmlab.face:score",
-        positional=("model",), processes=True,
+        positional=("model",), example="lab/forward --store lab/novels", processes=True,
     ),
     Command(
         "geometry", "shape of embeddings and hidden states, loss by frequency",
         "lmlab.topics.geometry.options:GeometryConfig", "lmlab.face:geometry",
-        positional=("model",),
+        positional=("model",), example="lab/forward --store lab/novels",
     ),
     Command(
         "encode", "how the output embedding encodes token probability",
         "lmlab.topics.encoding.options:EncodeConfig", "lmlab.face:encoding",
-        positional=("model",), processes=True,
+        positional=("model",), example="lab/forward --store lab/novels", processes=True,
     ),
     Command(
         "steer", "scale tokens' probabilities by editing output embeddings",
         "lmlab.topics.encoding.options:SteerConfig", "lmlab.cli.encoding:steer",
         positional=("model",), check="lmlab.cli.refusals:check_steering",
+        example='lab/forward --store lab/novels --token " the=0.5" " of=2" --out lab/steered',
     ),
     Command(
         "prune", "remove dimensions of the output embedding; a smaller head",
         "lmlab.topics.encoding.options:PruneConfig", "lmlab.cli.encoding:prune",
         positional=("model",), check="lmlab.cli.refusals:check_pruning",
+        example="lab/forward --store lab/novels --share 0.3 --out lab/pruned",
     ),
     Command(
         "dynamics", "when in training the output embedding encodes frequency",
         "lmlab.topics.encoding.options:DynamicsConfig", "lmlab.cli.encoding:dynamics",
-        positional=("model",),
+        positional=("models",), example="lab/forward --store lab/novels",
     ),
     Command(
         "eval", "LAMBADA, BLiMP, multiple choice and lm-eval's tasks, zero-shot",
         "lmlab.topics.scoring.options:EvalConfig", "lmlab.cli.measuring:evaluate",
         positional=("model",), check="lmlab.cli.refusals:check_head",
-    ),
-    Command(
-        "finetune", "classifiers on labelled texts, from any model, with intervals",
-        "lmlab.topics.finetuning.options:FinetuneConfig",
-        "lmlab.topics.finetuning.study:run_finetune",
-        study=True,
+        example="lab/forward --tasks lambada=lambada.jsonl blimp=blimp/",
     ),
     Command(
         "sample", "text from a model",
         "lmlab.lm.options:SampleConfig", "lmlab.cli.training:sample",
         positional=("model",), check="lmlab.cli.refusals:check_continues",
+        example='lab/forward --prompt "Once upon a time"',
     ),
     Command(
         "export", "a model as a standard transformers folder",
         "lmlab.lm.options:ExportConfig", "lmlab.cli.training:export",
         positional=("model",), check="lmlab.cli.refusals:check_export",
+        example="lab/forward --out lab/exported",
     ),
     Command(
         "embed", "text to rows of hidden states, any models",
         "lmlab.topics.decomposition.options:EmbedConfig", "lmlab.cli.measuring:embed",
+        positional=("models",), example="lab/forward gpt2 --store lab/novels",
         processes=True, any_tokenizer=True,
     ),
     Command(
         "decompose", "how much of a model is a linear combination of others",
         "lmlab.topics.decomposition.options:DecomposeConfig", "lmlab.cli.measuring:decompose",
-        positional=("target",), processes=True, any_tokenizer=True,
+        positional=("target",),
+        example="lab/forward --basis lab/backward lab/other --store lab/novels",
+        processes=True, any_tokenizer=True,
     ),
     Command(
         "apply", "map cheap embeddings to an expensive model's",
         "lmlab.topics.decomposition.options:ApplyConfig", "lmlab.cli.measuring:apply",
         positional=("weights",), any_tokenizer=True,
+        example="lab/results/decompose-1a2b3c4d/forward.safetensors --store lab/novels",
     ),
     Command(
         "prefer", "which types of token each of two towers predicts better",
         "lmlab.topics.towers.options:PreferConfig", "lmlab.face:prefer",
-        positional=("model",), processes=True,
+        positional=("model",), example="lab/probe --store lab/novels", processes=True,
     ),
     Command(
         "arrow", "compare a forward and a backward model on a store",
         "lmlab.topics.arrow.options:ArrowPairConfig", "lmlab.face:arrow",
         positional=("forward", "backward"),
+        example="lab/forward lab/backward --store lab/novels",
     ),
     Command(
         "plan", "seeds, documents and tokens that it takes to see a difference",
         "lmlab.topics.planning.options:PlanConfig", "lmlab.topics.planning.plan:plan",
-        positional=("study",),
+        positional=("study",), example="lab/arrow-1a2b3c4d --effect 0.2",
     ),
     *(_study(name, study) for name, study in STUDIES.items()),
     Command(
         "report", "draw the report of a finished study again",
         "lmlab.studies.options:ReportConfig", "lmlab.cli.studies:report",
-        positional=("study",),
+        positional=("study",), example="lab/arrow-1a2b3c4d",
     ),
     Command(
         "tour", "a small edition of the studies, in a few minutes",
@@ -166,6 +188,27 @@ _ALL = (
 )  # fmt: skip
 
 COMMANDS = {command.name: command for command in _ALL}
+
+ELSEWHERE = {
+    name: ours
+    for ours, names in {
+        "runs": "ls list show status history",
+        "sample": "generate complete chat infer predict text",
+        "eval": "evaluate lm_eval lm-eval benchmark test zero-shot zeroshot",
+        "score": "perplexity ppl loss bpb surprisal",
+        "finetune": "fine-tune fine_tune classify glue",
+        "prepare": "tokenize preprocess data dataset build",
+        "train": "pretrain fit resume run",
+        "doctor": "estimate flops cost memory profile",
+        "export": "convert save push upload",
+        "embed": "embeddings embedding encode-text features",
+        "encode": "encoding",
+        "report": "plot draw redraw page",
+        "study arrow": "study",
+    }.items()
+    for name in names.split()
+}
+"""What others call a command of ours."""
 
 
 def usage() -> str:

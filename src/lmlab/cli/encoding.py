@@ -66,6 +66,7 @@ def prune(config: PruneConfig) -> PruneResult | None:
 
 
 def dynamics(config: DynamicsConfig) -> Dynamics:
+    first = config.models[0]
     watch = Watch(
         TokenStore(config.store),
         context=config.context,
@@ -73,10 +74,10 @@ def dynamics(config: DynamicsConfig) -> Dynamics:
         device=resolve_device(config.device),
     )
     seen = (
-        map(watch.look, [config.model, *config.more])
-        if config.more
-        else watch_run(Path(config.model), watch, follow=config.follow, pause=config.pause)
+        map(watch.look, config.models)
+        if config.models != (first,)
+        else watch_run(Path(first), watch, follow=config.follow, pause=config.pause)
     )
     for snapshot in seen:
         print(snapshot_row(snapshot), flush=True)
-    return watch.result(config.model)
+    return watch.result(first)

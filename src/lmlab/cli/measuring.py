@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from lmlab.cli.printing import as_text, print_table, show, use_device, write_results
 from lmlab.cli.refusals import check_models, opening
-from lmlab.errors import UserError
 from lmlab.processes import is_first
 from lmlab.topics.decomposition.options import ApplyConfig, DecomposeConfig, EmbedConfig
 from lmlab.topics.scoring.options import EvalConfig
@@ -20,31 +19,18 @@ if TYPE_CHECKING:
 
 
 def evaluate(config: EvalConfig) -> None:
-    from lmlab.data.tasks import read_tasks
+    from lmlab import face
 
-    own = [task for task in config.tasks if "=" in task]
-    names = [task for task in config.tasks if "=" not in task]
-    if config.include is not None and not names:
-        raise UserError("--include is where lm-eval tasks are looked for; name one of them")
-    tasks = read_tasks(own, limit=config.limit) if own or not names else []
-    if names:
-        import lmlab.integrations.lm_eval  # noqa: F401 - before the model: the extra may be missing
-    from lmlab.face import load
-    from lmlab.topics.scoring.zero_shot import zero_shot
-
-    lm = load(
+    lm = face.load(
         config.model,
         device=config.device,
         objective=config.objective,
         head=config.head,
         store=config.store,
     )
-    made = [zero_shot(lm, task, batch=config.batch) for task in tasks]
-    if names:
-        from lmlab.integrations.lm_eval import harness
-
-        include, limit = config.include, config.limit
-        made += harness(lm, names, include=include, limit=limit, batch=config.batch)
+    made = face.evaluate(
+        lm, config.tasks, limit=config.limit, include=config.include, batch=config.batch
+    )
     values = {
         "model": lm.name,
         "order": lm.order,

@@ -5,6 +5,7 @@ Torch is imported inside, so that `lmlab --help` answers at once.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,11 @@ def end_of_study(folder: Path) -> None:
     columns, rows = result_rows(folder)
     print_table(columns, rows)
     print(f"report: {(folder / PAGE).resolve()}")
+
+
+def with_dashes(message: str) -> str:
+    """What the library calls `batch_tokens` is typed as --batch-tokens."""
+    return re.sub(r"`([a-z][a-z0-9_.]*)`", lambda m: f"--{m[1].replace('_', '-')}", message)
 
 
 def use_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:

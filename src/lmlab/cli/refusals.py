@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmlab.config.hub import check_folder, where_from
 from lmlab.data.store import TokenStore
 from lmlab.durable import check_absent
 from lmlab.errors import UserError
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
     from lmlab.topics.encoding.options import PruneConfig, SteerConfig
     from lmlab.topics.scoring.options import EvalConfig
 
-_HUB = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(@[\w./-]+)?")
 _TOKENIZER_FILES = ("tokenizer*", "*vocab*", "*.model", "*.tiktoken")
 
 
-_MODELS = ("model", "models", "forward", "backward", "target", "basis", "more")
+_MODELS = ("model", "models", "forward", "backward", "target", "basis")
 _STORES = ("store", "other")
 
 
@@ -59,22 +59,15 @@ def check_models(*names: str) -> None:
     for name in names:
         path = _place(name)
         if path is None:
-            if not _HUB.fullmatch(name):
-                raise UserError(
-                    f"{name}: {_NOTHING} here, and no name of the Hub (NAME or OWNER/NAME)"
-                )
+            where_from(name)
         elif not path.is_dir():
             raise UserError(f"{name} is a file; give the folder of a model")
         elif not ((path / "checkpoints").is_dir() or (path / "lmlab.json").is_file()):
             _check_files(name, path)
 
 
-_NOTHING = "neither a run, a checkpoint, nor a transformers model"
-
-
 def _check_files(name: str, path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise UserError(f"{name}: {_NOTHING}: it has no config.json")
+    check_folder(name, path)
     if not any(path.glob("*.safetensors*")):
         pickled = any(path.glob("*.bin"))
         raise UserError(
@@ -145,10 +138,10 @@ def check_untie(name: str, *, untie: bool, why: str) -> None:
     if tied and not untie:
         raise UserError(
             f"{name} is tied: its output embedding is its input embedding. {why}; where that is "
-            "wanted: --untie"
+            "wanted: `untie`"
         )
     if tied is False and untie:
-        raise UserError(f"--untie: {name} is not tied; leave it out")
+        raise UserError(f"`untie`: {name} is not tied; leave it out")
 
 
 def _is_tied(folder: Path) -> bool | None:
@@ -204,7 +197,7 @@ def check_pruning(config: PruneConfig) -> None:
 def check_head(config: EvalConfig | ExportConfig) -> None:
     """`UserError` for a store that no head is fitted to."""
     if config.store is not None and config.head != "calibrated":
-        raise UserError("--store is what a calibrated head is fitted to; add --head calibrated")
+        raise UserError("`store` is what a calibrated head is fitted to; add `head` calibrated")
 
 
 def check_export(config: ExportConfig) -> None:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from lmlab.cli.commands import Command
+from lmlab.cli.help import command_help
 from lmlab.cli.printing import show, use_device
 from lmlab.cli.refusals import check_options, models_of, opening
-from lmlab.cli.studies import run_study
+from lmlab.cli.studies import WORKERS, run_study
 from lmlab.config import from_command_line
 from lmlab.results import Result
 from lmlab.topics.registry import find
@@ -21,13 +22,16 @@ from lmlab.topics.registry import find
 def run(command: Command, arguments: Sequence[str]) -> None:
     """Runs a command with what stands behind its name. Raises `UserError`."""
     kind = find(command.options)
+    if {"-h", "--help"} & set(arguments):
+        more = WORKERS if command.study else ""
+        print(command_help(command, kind, everything="all" in arguments, more=more))
+        return
     if command.study:
-        run_study(command.name, kind, command.function, arguments)
+        run_study(command, kind, arguments)
         return
     config = from_command_line(
-        kind, arguments, program=f"lmlab {command.name}",
-        leading=[f"--{name}" for name in command.positional],
-    )  # fmt: skip
+        kind, arguments, program=f"lmlab {command.name}", positional=command.positional
+    )
     check_options(config, any_tokenizer=command.any_tokenizer)
     if command.check:
         find(command.check)(config)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lmlab.cli.commands import Command
 from lmlab.cli.printing import end_of_study, print_table
 from lmlab.config import from_command_line, from_mapping, read_toml
 from lmlab.errors import UserError
@@ -15,7 +16,7 @@ from lmlab.studies.options import ReportConfig, SubmitConfig, study_folder
 from lmlab.topics.registry import find
 from lmlab.topics.tour.options import TourConfig
 
-_HELP = """
+WORKERS = """
 
 --worker: share the study with other processes that were given the same command; start any number,
 and more at any time.
@@ -23,16 +24,20 @@ and more at any time.
 --submit FILE: start workers, on Slurm or here, as the TOML file says (docs/scale.md)."""
 
 
-def run_study(command: str, kind: type[Any], function: str, arguments: Sequence[str]) -> None:
-    """The command `lmlab COMMAND ARGUMENTS` of a study whose options are `kind`, and which the
-    `function` (MODULE:NAME) runs."""
+def run_study(command: Command, kind: type[Any], arguments: Sequence[str]) -> None:
+    """Runs a study whose options are `kind`, shares it, or says how far it is."""
     rest = list(arguments)
     worker, status = _taken(rest, "--worker"), _taken(rest, "--status")
     submit = _value_taken(rest, "--submit")
     if worker + status + (submit is not None) > 1:
         raise UserError("--worker, --status and --submit are three different things; give one")
-    config = from_command_line(kind, rest, program=f"lmlab {command}", more_help=_HELP)
-    out = study_folder(command.split()[-1], config)
+    config = from_command_line(
+        kind, rest, program=f"lmlab {command.name}", positional=command.positional
+    )
+    from lmlab.studies.corpora import in_tokens
+
+    config = in_tokens(config)
+    out = study_folder(command.name.split()[-1], config)
     if status:
         _print_status(out, config.lab)
         return
@@ -40,14 +45,14 @@ def run_study(command: str, kind: type[Any], function: str, arguments: Sequence[
         from lmlab.integrations.slurm import submit_workers
 
         how = from_mapping(SubmitConfig, read_toml(submit), where=str(submit))
-        jobs = submit_workers(how, [*command.split(), *rest, "--worker"], out=out)
+        jobs = submit_workers(how, [*command.name.split(), *rest, "--worker"], out=out)
         print(f"{len(jobs)} workers: {', '.join(jobs)}; their logs: {out / 'workers'}")
         print("how far they are: the same command with --status in place of --submit")
         return
     from lmlab.studies.parts import LeftToOthers
 
     try:
-        find(function)(config, worker=worker)
+        find(command.function)(config, worker=worker)
     except LeftToOthers as left:
         print(left)
     else:

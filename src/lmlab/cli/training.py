@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmlab.cli.printing import print_table, write_results
+from lmlab.cli.printing import as_text, print_table, with_dashes, write_results
 from lmlab.config.doctor import DoctorConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.prepare import PrepareConfig
+from lmlab.errors import UserError
 from lmlab.lm.options import ExportConfig, SampleConfig
+from lmlab.run_folders.options import RunsConfig
 
 
 def prepare(config: PrepareConfig) -> None:
@@ -33,7 +35,7 @@ def prepare(config: PrepareConfig) -> None:
 
     note = few_test_documents({n: s["documents"] for n, s in store.manifest["splits"].items()})
     if note:
-        print(f"note: {note}")
+        print(f"note: {with_dashes(note)}")
     print(f"store: {store.path} (vocabulary {store.vocabulary:,}, {store.fingerprint[:12]})")
 
 
@@ -49,6 +51,20 @@ def train(config: TrainConfig) -> None:
         if name.startswith("validation_")
     )
     print(f"step {last['step']:,}, {last['tokens']:,} targets, {measured}\nrun: {run.path}")
+
+
+def runs(config: RunsConfig) -> None:
+    from lmlab import face
+
+    frame = face.runs(config.folder)
+    if frame.empty:
+        raise UserError(f"{config.folder}: no training run below it")
+    shown = [name for name in _OF_RUNS if name in frame]
+    rows = [[as_text(v) for v in row] for row in frame[shown].itertuples(index=False)]
+    print_table([name.replace("_", " ") for name in shown], rows)
+
+
+_OF_RUNS = ("run", "objective", "order", "seed", "finished", "step", "validation_nats_per_token")
 
 
 def doctor(config: DoctorConfig) -> None:

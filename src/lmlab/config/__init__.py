@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-import itertools
 import json
 import math
 import tomllib
@@ -22,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from lmlab.config.spelling import names_of, spelled, takes
 from lmlab.errors import UserError
 
 T = TypeVar("T")
@@ -36,6 +36,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     Raises `UserError` for an unknown key (naming the nearest known), a missing one, or a value of
     the wrong type.
     """
+    _check_one_of(kind, [k for k, v in values.items() if v is not None], where=f"{where}: ")
     filled, missing = _filled(kind, values, where)
     if missing:
         raise UserError(f"{where}: missing key '{missing[0]}'")
@@ -74,38 +75,27 @@ def from_keywords(kind: type[T], keywords: Mapping[str, Any], *, where: str) -> 
     Raises `UserError` for an unknown keyword (naming the nearest), one that several sections have,
     or a value of the wrong type.
     """
-    places = _places(kind)
-    known: dict[str, list[tuple[str, ...]]] = {}
-    for *sections, last in places:
-        found = known.setdefault(last, [])
-        if (last,) not in found:  # a field of its own hides those of its sections
-            found.append((*sections, last))
-    own = list(known)
-    known |= {"_".join(place): [place] for place in places if len(place) > 1}
+    names = names_of(kind)
     nested: dict[str, Any] = {}
     for name, value in keywords.items():
-        found = known.get(name, [])
-        if not found:
-            hint = did_you_mean(name, known) or f"known: {', '.join(own)}"
-            raise UserError(f"{where}: unknown option '{name}'; {hint}")
-        if len(found) > 1:
-            ways = " or ".join("_".join(place) for place in found)
-            raise UserError(f"{where}: option '{name}' could be {ways}; write which")
-        *sections, last = found[0]
+        try:
+            *sections, last = names.find(name)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
         inner = nested
         for section in sections:
             inner = inner.setdefault(section, {})
-        inner[last] = _plain(value)
+        plain = _plain(value)
+        several = takes(names.hints[*sections, last]) > 2  # one value stands for a list of it
+        inner[last] = [plain] if several and not isinstance(plain, list) else plain
     return from_mapping(kind, nested, where=where)
 
 
-def _places(kind: type) -> list[tuple[str, ...]]:
-    """The fields of a configuration, those of its sections after its own."""
-    hints = typing.get_type_hints(kind)
-    names = [f.name for f in dataclasses.fields(kind) if f.init]
-    sections = [name for name in names if dataclasses.is_dataclass(hints[name])]
-    of_sections = [(name, *place) for name in sections for place in _places(hints[name])]
-    return [(name,) for name in names if name not in sections] + of_sections
+def _check_one_of(kind: type, names: Iterable[str], *, where: str = "") -> None:
+    """`UserError` for more than one of the options that say the same in different words."""
+    exclusive = getattr(kind, "one_of", ())
+    if len(given := [f"`{name}`" for name in exclusive if name in names]) > 1:
+        raise UserError(f"{where}{' and '.join(given)}: give one of them")
 
 
 def _convert(hint: Any, value: Any, *, where: str) -> Any:
@@ -250,65 +240,63 @@ def to_toml(values: Mapping[str, Any]) -> str:
 
 
 def from_command_line(
-    kind: type[T],
-    arguments: Sequence[str],
-    *,
-    program: str,
-    leading: Sequence[str] = (),
-    more_help: str = "",
+    kind: type[T], arguments: Sequence[str], *, program: str, positional: Sequence[str] = ()
 ) -> T:
     """Defaults < `--config FILE` (TOML) < options: the resolved configuration.
 
-    `leading` names options that may be given without their name before all others, in this order;
-    `more_help` is shown with the help.
+    `positional` names options that may be given without their names, in this order.
 
-    Ends the process with a usage message where an option is unknown or malformed (`tyro`), and
-    raises `UserError` where the TOML file is wrong.
+    Ends the process with a usage message where an option is malformed (`tyro`), and raises
+    `UserError` where it is unknown or its value cannot be, or the TOML file is wrong.
     """
     import tyro
 
+    from lmlab.config.numbers import checked, unchecked
+
     rest = [
         part
-        for argument in _named(arguments, leading)
+        for argument in arguments
         for part in (argument.split("=", 1) if argument.startswith("--config=") else [argument])
     ]
     default: T | Any = tyro.MISSING_NONPROP
+    path = None
     if "--config" in rest:
         at = rest.index("--config")
         if at + 1 >= len(rest):
             raise UserError("--config needs the path of a TOML file")
         path = Path(rest[at + 1])
         del rest[at : at + 2]
+    words = spelled(kind, rest, positional)
+    asked, exclusive = {word[2:].partition("=")[0] for word in words}, getattr(kind, "one_of", ())
+    _check_one_of(kind, asked)
+    if path is not None:
         values = {k: v for k, v in read_toml(path).items() if k != NOT_OPTIONS}
+        _check_one_of(kind, values, where=f"{path}: ")
+        if asked & {*exclusive}:  # the same in other words
+            values = {k: v for k, v in values.items() if k not in exclusive}
         filled, missing = _filled(kind, values, str(path))
         # what is required may still come from the command line
         default = kind(**filled, **dict.fromkeys(missing, tyro.MISSING))
-    description = (kind.__doc__ or "") + "\n\n--config FILE reads any of these from TOML first."
-    description += more_help
-    config = tyro.cli(kind, args=rest, prog=program, default=default, description=description)
-    _check_plain(to_mapping(config), "--")
-    return config
+    # only tyro is to speak of words, so what is asked for is checked after it
+    with unchecked():
+        made = tyro.cli(kind, args=words, prog=program, default=default)
+    made = checked(made)
+    _check_plain(to_mapping(made), "")
+    return made
 
 
 def _check_plain(values: Mapping[str, Any], start: str) -> None:
     """`UserError` for what JSON, and so results and identities of runs, cannot hold."""
     for key, value in values.items():
-        name = start + key.replace("_", "-")
+        name = start + key
         if isinstance(value, Mapping):
             _check_plain(value, f"{name}.")
             continue
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, float) and not math.isfinite(each):
-                raise UserError(f"{name} {each}: give a finite number")
+                raise UserError(f"`{name}` {each}: give a finite number")
             if isinstance(each, str) and any("\ud800" <= c <= "\udfff" for c in each):
-                raise UserError(f"{name} {each!r}: not UTF-8; give the file another name")
-
-
-def _named(arguments: Sequence[str], leading: Sequence[str]) -> list[str]:
-    """The arguments with the names of leading words put before them."""
-    words = list(itertools.takewhile(lambda a: not a.startswith("-"), arguments))[: len(leading)]
-    named = [part for name, word in zip(leading, words, strict=False) for part in (name, word)]
-    return named + list(arguments[len(words) :])
+                raise UserError(f"`{name}` {each!r}: not UTF-8; give the file another name")
 
 
 def digest(values: Any) -> str:

@@ -58,19 +58,19 @@ class ModelConfig(Options, prefix="model."):
 
     def __post_init__(self) -> None:
         if (self.architecture == "auto") != (self.path is not None):
-            raise UserError("--model.architecture auto and --model.path go together")
+            raise UserError("`model.architecture` auto and `model.path` go together")
         if self.dropout >= 1:
-            raise UserError(f"--model.dropout {self.dropout} must be at least 0 and below 1")
+            raise UserError(f"`model.dropout` {self.dropout} must be at least 0 and below 1")
         scale = self.initializer_range
         if scale is not None and not 0 < scale < 1:
-            raise UserError(f"--model.initializer-range {scale} must be above 0 and below 1")
+            raise UserError(f"`model.initializer_range` {scale} must be above 0 and below 1")
         if self.architecture != "auto":
             self.dimensions()
         elif (self.size, self.layers, self.heads, self.width, scale) != (None,) * 5 or (
             self.tied or self.dropout
         ):
             raise UserError(
-                f"--model.architecture auto takes size, tying, dropout and initial weights from "
+                f"`model.architecture` auto takes size, tying, dropout and initial weights from "
                 f"{self.path}; change them in its config.json"
             )
 
@@ -81,7 +81,7 @@ class ModelConfig(Options, prefix="model."):
         size = self.size or ("1x256" if recurrent else "micro")
         if size not in known:
             raise UserError(
-                f"--model.size {size}: {self.architecture} has the sizes {', '.join(known)}"
+                f"`model.size` {size}: {self.architecture} has the sizes {', '.join(known)}"
             )
         base = known[size]
         chosen = Size(

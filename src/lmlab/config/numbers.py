@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from lmlab.errors import UserError
+
+T = TypeVar("T")
 
 
 def at_least(least: int, default: Any) -> Any:
@@ -31,12 +35,16 @@ class Options:
     """
 
     _prefix = ""
+    one_of: ClassVar[tuple[str, ...]] = ()
+    """Options of which at most one is given."""
 
     def __init_subclass__(cls, *, prefix: str = "") -> None:
         cls._prefix = prefix or cls._prefix
         further: Callable[[Any], None] | None = getattr(cls, "__post_init__", None)
 
         def __post_init__(self: Any) -> None:
+            if _UNCHECKED.get():
+                return
             _as_floats(self)
             check_numbers(self, cls._prefix)
             if further is not None:
@@ -49,8 +57,27 @@ def above_zero(config: Any, *names: str) -> None:
     """`UserError` for a number of a configuration that is 0; None is none."""
     for name in names:
         if getattr(config, name) == 0:
-            option = f"--{config._prefix}{name.replace('_', '-')}"
-            raise UserError(f"{option} {getattr(config, name)} must be above 0")
+            raise UserError(f"`{config._prefix}{name}` {getattr(config, name)} must be above 0")
+
+
+_UNCHECKED = ContextVar("unchecked", default=False)
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Configurations that are made inside are not checked; `checked` does that."""
+    token = _UNCHECKED.set(True)
+    try:
+        yield
+    finally:
+        _UNCHECKED.reset(token)
+
+
+def checked(config: T) -> T:
+    """The configuration, and those in it, checked."""
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(cast(Any, config))}
+    made = {k: checked(v) if dataclasses.is_dataclass(v) else v for k, v in values.items()}
+    return type(config)(**made)
 
 
 def check_each_once(config: Any, *names: str) -> None:
@@ -58,15 +85,14 @@ def check_each_once(config: Any, *names: str) -> None:
     for name in names:
         values = getattr(config, name)
         if not values or len(set(values)) != len(values):
-            option = name.replace("_", "-")
-            raise UserError(f"--{option} needs at least one value, each once; got {values}")
+            raise UserError(f"`{name}` needs at least one value, each once; got {values}")
 
 
 def check_fits_batch(context: int, batch_tokens: int) -> None:
     """`UserError` unless a window of `context` tokens fits a step's batch."""
     if context > batch_tokens:
         raise UserError(
-            f"--context {context} does not fit a batch of --batch-tokens {batch_tokens}"
+            f"`context` {context} does not fit a batch of `batch_tokens` {batch_tokens}"
         )
 
 
@@ -87,7 +113,7 @@ def check_numbers(config: Any, prefix: str) -> None:
             # texts and switches, and what only the command line will give
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
-            name = f"--{prefix}{each.name.replace('_', '-')}"
+            name = f"`{prefix}{each.name}`"
             if not math.isfinite(number):
                 raise UserError(f"{name} {number} must be finite")
             least = each.metadata.get("least", 0 if "float" in str(each.type) else 1)

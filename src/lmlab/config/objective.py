@@ -93,18 +93,18 @@ class HeadlessConfig(Options, prefix="headless."):
         above_zero(self, "temperature")
         if self.draws is not None and self.candidates == "other-windows":
             raise UserError(
-                "--headless.draws: the candidates other-windows are all targets of those; leave it "
-                "out, or use --headless.candidates batch, unigram or mixture"
+                "`headless.draws`: the candidates other-windows are all targets of those; leave it "
+                "out, or use `headless.candidates` batch, unigram or mixture"
             )
         if self.duplicates == "unique" and not self.is_published_law:
             raise UserError(
-                "--headless.duplicates unique is for --headless.candidates batch without draws: "
+                "`headless.duplicates` unique is for `headless.candidates` batch without draws: "
                 "other laws need every candidate counted"
             )
         if self.cross_entropy >= 1:
             raise UserError(
-                f"--headless.cross-entropy {self.cross_entropy} must be at least 0 and below 1; "
-                "for cross-entropy alone use --objective causal or masked"
+                f"`headless.cross_entropy` {self.cross_entropy} must be at least 0 and below 1; "
+                "for cross-entropy alone use `objective` causal or masked"
             )
 
     @property
@@ -137,9 +137,9 @@ class MaskingConfig(Options, prefix="masking."):
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1:
-            raise UserError(f"--masking.rate {self.rate} must be above 0 and at most 1")
+            raise UserError(f"`masking.rate` {self.rate} must be above 0 and at most 1")
         if self.mask + self.random > 1:
             raise UserError(
-                f"--masking.mask {self.mask} and --masking.random {self.random} are shares of the "
+                f"`masking.mask` {self.mask} and `masking.random` {self.random} are shares of the "
                 "predicted tokens: not negative, and at most 1 together"
             )

@@ -33,19 +33,19 @@ class TowersConfig(Options, prefix="towers."):
 
     def __post_init__(self) -> None:
         if self.gate != "fixed" and self.fusion != "mixture":
-            raise UserError("--towers.gate learnt is for --towers.fusion mixture")
+            raise UserError("`towers.gate` learnt is for `towers.fusion` mixture")
         if self.balance != 1 and self.fusion != "minimum":
-            raise UserError("--towers.balance is for --towers.fusion minimum")
+            raise UserError("`towers.balance` is for `towers.fusion` minimum")
         if self.losses == "separate":
             if self.fusion in ("minimum", "independent"):
                 raise UserError(
-                    f"--towers.losses separate: the loss of {self.fusion} looks at each tower "
-                    "alone as it is; use --towers.fusion concat, product or mixture"
+                    f"`towers.losses` separate: the loss of {self.fusion} looks at each tower "
+                    "alone as it is; use `towers.fusion` concat, product or mixture"
                 )
             if self.gate == "learnt":
                 raise UserError(
-                    "--towers.losses separate gives the weights of a mixture no gradient; "
-                    "use --towers.gate fixed"
+                    "`towers.losses` separate gives the weights of a mixture no gradient; "
+                    "use `towers.gate` fixed"
                 )
         if self.split and self.fusion == "independent":
-            raise UserError("--towers.split: halves of one model cannot be independent towers")
+            raise UserError("`towers.split`: halves of one model cannot be independent towers")

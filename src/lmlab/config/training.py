@@ -28,6 +28,16 @@ from lmlab.config.towers import TowersConfig
 from lmlab.errors import UserError
 
 
+def whole_steps(tokens: int, step: int) -> int:
+    """Steps of `step` tokens that come nearest to so many. `UserError` for less than one step."""
+    if tokens < step:
+        raise UserError(
+            f"`tokens` {tokens:,} is less than one step of {step:,} tokens: give more, or smaller "
+            "steps"
+        )
+    return round(tokens / step)
+
+
 @dataclass(frozen=True)
 class OptimizerConfig(Options, prefix="optimizer."):
     """Weight decay applies to the matrices of linear and recurrent layers only: not to embeddings,
@@ -82,7 +92,7 @@ class CheckpointConfig(Options, prefix="checkpoints."):
 
     def __post_init__(self) -> None:
         if self.per_doubling > 1 and not self.logarithmic:
-            raise UserError("--checkpoints.per-doubling needs --checkpoints.logarithmic")
+            raise UserError("`checkpoints.per_doubling` needs `checkpoints.logarithmic`")
 
     def due(self, step: int, last: int) -> bool:
         """Whether a checkpoint belongs after `step` updates."""
@@ -110,17 +120,19 @@ class ParentConfig(Options):
 
     def __post_init__(self) -> None:
         if self.path is None and (self.untie or self.freeze_body):
-            raise UserError("--parent.untie and --parent.freeze-body need --parent.path")
+            raise UserError("`parent.untie` and `parent.freeze_body` need `parent.path`")
 
 
 @dataclass(frozen=True)
 class TrainConfig(Options):
     """Train a model on a token store. An interrupted run resumes with the same command."""
 
+    one_of = ("steps", "tokens", "epochs")
+
     store: Path
     """Folder made by `lmlab prepare`."""
     out: Path | None = None
-    """Run folder; runs/<identity> by default."""
+    """Run folder (default: below runs, by its name and the digest of what decides it)."""
     order: str = "forward"
     """forward, backward, or permutation:SEED."""
     objective: ObjectiveName = "causal"
@@ -150,6 +162,10 @@ class TrainConfig(Options):
     expectation; large: all equally. Usual for languages: 1 / 0.7 (multilingual BERT; Conneau and
     Lample 2019, also 1 / 0.5) to 1 / 0.3 (Conneau et al. 2020)."""
     steps: int = 1000
+    tokens: int | None = None
+    """In place of steps: training tokens, to the nearest step of batch x context."""
+    epochs: float | None = None
+    """In place of steps: times that the training split is read, to the next step."""
     seed: int = at_least(0, 0)
     """Decides initial weights, data order and dropout."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -176,80 +192,84 @@ class TrainConfig(Options):
     """Refuse to resume where a setting differs that could change bits."""
 
     def __post_init__(self) -> None:
-        above_zero(self, "source_temperature")
+        above_zero(self, "source_temperature", "epochs")
+        if self.tokens is not None:
+            step = self.batch * self.context
+            object.__setattr__(self, "steps", whole_steps(self.tokens, step))
+            object.__setattr__(self, "tokens", None)
         self._check_objective()
         if self.fsdp and (self.optimizer.name == "muon" or self.compile or self.is_towers):
             raise UserError(
-                "--fsdp shares weights out, which --optimizer.name muon, --compile and towers need "
+                "`fsdp` shares weights out, which `optimizer.name` muon, `compile` and towers need "
                 "whole; leave one of them out"
             )
         if self.micro_batch is not None and self.batch % self.micro_batch:
             raise UserError(
-                f"--micro-batch {self.micro_batch} must divide the batch of {self.batch} windows"
+                f"`micro_batch` {self.micro_batch} must divide the batch of {self.batch} windows"
             )
 
     def _check_objective(self) -> None:
         if self.is_headless and self.output_bias == "learnt" and not self.headless.cross_entropy:
             raise UserError(
-                "--output-bias learnt has no gradient in a headless loss; mix in some "
-                "--headless.cross-entropy, or leave it fixed"
+                "`output_bias` learnt has no gradient in a headless loss; mix in some "
+                "`headless.cross_entropy`, or leave it fixed"
             )
         if self.is_headless and self.output_bias == "learnt" and self.headless.needs_prior:
             raise UserError(
-                f"--headless.candidates {self.headless.candidates} draws from the prior that the "
-                "model scores with, which --output-bias learnt would move; leave it fixed"
+                f"`headless.candidates` {self.headless.candidates} draws from the prior that the "
+                "model scores with, which `output_bias` learnt would move; leave it fixed"
             )
         if self.headless.candidates == "other-windows" and (self.micro_batch or self.batch) < 2:
             raise UserError(
-                "--headless.candidates other-windows needs at least 2 windows a micro-batch: use a "
-                "larger --batch or --micro-batch, or the candidates unigram"
+                "`headless.candidates` other-windows needs at least 2 windows a micro-batch: use a "
+                "larger `batch` or `micro_batch`, or the candidates unigram"
             )
         for options, part in OPTIONS_OF.items():
             values = getattr(self, options)
             if part not in self.pair and values != type(values)():
                 fitting = ", ".join(name for name, pair in OBJECTIVES.items() if part in pair)
-                raise UserError(f"--{options}.* settings are for --objective {fitting}")
+                raise UserError(f"`{options}` settings are for `objective` {fitting}")
         if self.is_classification:
             self._check_classification()
         elif self.class_balanced:
-            raise UserError("--class-balanced is for --objective classification")
+            raise UserError("`class_balanced` is for `objective` classification")
         if self.reads_both_sides and self.order != "forward":
-            raise UserError(f"--order {self.order}: a masked model reads both ways; leave it out")
+            raise UserError(f"`order` {self.order}: a masked model reads both ways; leave it out")
         if self.is_probe and (
             self.parent.path is None or self.parent != ParentConfig(self.parent.path)
         ):
             raise UserError(
-                f"--objective {self.objective} trains heads on frozen towers: it needs "
-                "--parent.path, and neither --parent.untie nor --parent.freeze-body"
+                f"`objective` {self.objective} trains heads on frozen towers: it needs "
+                "`parent.path`, and neither `parent.untie` nor `parent.freeze_body`"
             )
         if self.parent.path is not None:
             if self.model != ModelConfig():
                 raise UserError(
-                    "--model settings and --parent.path: the parent decides the architecture; "
-                    "leave --model out"
+                    "`model` settings and `parent.path`: the parent decides the architecture; "
+                    "leave `model` out"
                 )
             if self.towers != TowersConfig():
-                raise UserError("--towers settings and --parent.path: the parent decides on fusion")
+                raise UserError("`towers` settings and `parent.path`: the parent decides on fusion")
             return
         architecture = self.model.architecture
         if architecture != "auto" and self.is_masked != (architecture in MASKED):
             fitting = ", ".join(MASKED) if self.is_masked else "gpt2, neox, llama, gru, lstm"
             raise UserError(
-                f"--objective {self.objective} cannot train --model.architecture {architecture}; "
+                f"`objective` {self.objective} cannot train `model.architecture` {architecture}; "
                 f"use {fitting} or auto"
             )
         if self.is_towers and architecture == "auto":
-            raise UserError("--model.architecture auto: towers need one that lmlab builds")
+            raise UserError("`model.architecture` auto: towers need one that lmlab builds")
 
     def _check_classification(self) -> None:
         if self.parent.path is None:
             raise UserError(
-                "--objective classification starts from a language model: --parent.path"
+                "`objective` classification starts from a language model: `parent.path`"
             )
         if self.parent.untie or self.output_bias != "none" or self.source_temperature is not None:
             raise UserError(
-                "--parent.untie, --output-bias and --source-temperature are for language models, "
-                "not for --objective classification"
+                "`parent.untie`, `output_bias` and `source_temperature` are for language models, "
+                "not for `objective` classification"
             )
 
     @property

@@ -68,7 +68,7 @@ class Document:
 class CorpusConfig(Options, prefix="corpus."):
     """Which text is read, and how files are cut into documents."""
 
-    source: tuple[str, ...] = ("docstrings",)
+    text: tuple[str, ...] = ("docstrings",)
     """Files, folders, patterns, `hf:NAME[:CONFIG[:SPLIT]]`, `docstrings`, `docstrings:python` (the
     standard library's only), or `code` (the standard library itself)."""
     text_column: str = "text"
@@ -95,13 +95,13 @@ class CorpusConfig(Options, prefix="corpus."):
                 known = False
             if not known:
                 raise UserError(
-                    f"--corpus.encoding {self.encoding}: no encoding of text that Python knows; "
+                    f"`corpus.encoding` {self.encoding}: no encoding of text that Python knows; "
                     "for example cp1252, latin-1, utf-16-le, gb18030"
                 )
         for suffix in self.text_suffixes or ():
             if not suffix.startswith(".") or suffix.lower() in (*FORMATS, *COMPRESSIONS):
                 raise UserError(
-                    f"--corpus.text-suffixes {suffix}: give endings of file names that are not "
+                    f"`corpus.text_suffixes` {suffix}: give endings of file names that are not "
                     "read already, with their dot (.train .dev)"
                 )
 
@@ -156,7 +156,7 @@ def reading_notes(values: Mapping[str, Any]) -> list[str]:
         parts = ", ".join(f"{count:,} {why}" for why, count in left_out.items())
         notes.append(
             f"left out: {parts}. Files of another ending are read as text with "
-            "--corpus.text-suffixes"
+            "`corpus.text_suffixes`"
         )
     if count := values.get("empty"):
         notes.append(f"left out: {_counted(count, 'text')} without a character but white space")
@@ -186,23 +186,23 @@ def read_corpus(config: CorpusConfig, reading: Reading | None = None) -> Iterato
                 continue
             raise UserError(
                 f"{document.name}: the document is empty. Remove it, or leave such documents out "
-                "with --corpus.skip-empty."
+                "with `corpus.skip_empty`."
             )
         yield document
         count += 1
         if config.max_documents is not None and count >= config.max_documents:
             return
     if count == 0:
-        raise UserError(f"no document with text in {', '.join(config.source) or 'no source'}")
+        raise UserError(f"no document with text in {', '.join(config.text) or 'no source'}")
     if config.separator is not None and reading.texts and not reading.separated:
         typed = config.separator.encode("unicode_escape").decode()
         plain = config.separator
         for escape, character in ((r"\n", "\n"), (r"\r", "\r"), (r"\t", "\t")):
             plain = plain.replace(escape, character)
         raise UserError(
-            f"--corpus.separator '{typed}' is in none of the {reading.texts:,} text files. "
+            f"`corpus.separator` '{typed}' is in none of the {reading.texts:,} text files. "
             + (
-                f"A line end is $'\\n' in bash: --corpus.separator $'{config.separator}'"
+                f"A line end is $'\\n' in bash: `corpus.separator` $'{config.separator}'"
                 if plain != config.separator
                 else "Name the string that stands between two documents, or leave the option out"
             )
@@ -210,9 +210,9 @@ def read_corpus(config: CorpusConfig, reading: Reading | None = None) -> Iterato
 
 
 def _documents(config: CorpusConfig, reading: Reading) -> Iterator[Document]:
-    for index, source in enumerate(config.source):
+    for index, source in enumerate(config.text):
         # Two sources may hold files of the same name
-        prefix = f"{index}/" if len(config.source) > 1 else ""
+        prefix = f"{index}/" if len(config.text) > 1 else ""
         for document in _read_source(source, index, config, prefix, reading):
             yield replace(document, source=index)
 
@@ -224,7 +224,7 @@ def is_local(source: str) -> bool:
 
 def check_sources(config: CorpusConfig) -> None:
     """`UserError` for a source whose files are not there; reads nothing."""
-    for source in filter(is_local, config.source):
+    for source in filter(is_local, config.text):
         corpus_files(source, config.text_suffixes or ())
 
 
@@ -308,7 +308,7 @@ def corpus_files(
             f"{source}: no file matches this pattern{rest}"
             if root != Path(source)
             else f"{source}: no {', '.join(formats)} file (or .gz / .zst of one) in this folder"
-            f"{rest}. Files of another ending are read as text with --corpus.text-suffixes"
+            f"{rest}. Files of another ending are read as text with `corpus.text_suffixes`"
         )
     for path in found:
         _format(path, formats)
@@ -382,7 +382,7 @@ def _format(path: Path, formats: Sequence[str]) -> str:
         raise UserError(
             f"{path}: unknown format '{suffix}'; lmlab reads {', '.join(formats)}, also as .gz "
             "and .zst"
-            + (f"; read it as text with --corpus.text-suffixes {suffix}" if suffix else "")
+            + (f"; read it as text with `corpus.text_suffixes` {suffix}" if suffix else "")
         )
     return suffix
 
@@ -448,7 +448,7 @@ def _read_file(path: Path, config: CorpusConfig, name: str, reading: Reading) ->
             return
         raise UserError(
             f"{path}: the file is empty. Remove it, or leave such files out with "
-            "--corpus.skip-empty."
+            "`corpus.skip_empty`."
         )
     kind = file_suffix(path)
     with _damage_named(path):
@@ -504,7 +504,7 @@ def _is_wide(encoding: str) -> bool:
     return encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32"))
 
 
-_NAME_ENCODING = "Name its encoding, for example --corpus.encoding cp1252 (or utf-16-le). "
+_NAME_ENCODING = "Name its encoding, for example `corpus.encoding` cp1252 (or utf-16-le). "
 
 
 def _read_text(path: Path, config: CorpusConfig, name: str, reading: Reading) -> Iterator[Document]:
@@ -524,7 +524,7 @@ def _read_text(path: Path, config: CorpusConfig, name: str, reading: Reading) ->
         return
     separator = config.separator.replace("\r\n", "\n")
     if not separator:
-        raise UserError("--corpus.separator is empty; name the string between two documents")
+        raise UserError("`corpus.separator` is empty; name the string between two documents")
     reading.separated += separator in text
     pieces = [piece for piece in text.split(separator) if piece.strip()]
     for index, piece in enumerate(pieces):
@@ -612,7 +612,7 @@ def _text(record: Any, config: CorpusConfig, where: str, reading: Reading) -> st
             have = ", ".join(map(str, value)) if isinstance(value, dict) else type(value).__name__
             raise UserError(
                 f"{where}: no key '{column}' (found: {have}). Name the text with "
-                "--corpus.text-column; of a nested row with dots, as in meta.text."
+                "`corpus.text_column`; of a nested row with dots, as in meta.text."
             )
         value = None if value is None else value[key]
     if value is None:
@@ -620,12 +620,12 @@ def _text(record: Any, config: CorpusConfig, where: str, reading: Reading) -> st
             reading.null += 1
             return None
         raise UserError(
-            f"{where}: '{column}' is null. Leave such rows out with --corpus.skip-empty."
+            f"{where}: '{column}' is null. Leave such rows out with `corpus.skip_empty`."
         )
     if isinstance(value, dict):
         raise UserError(
             f"{where}: '{column}' holds keys ({', '.join(map(str, value))}), not text. Name one "
-            f"with --corpus.text-column, as in {column}.{next(iter(value), 'text')}."
+            f"with `corpus.text_column`, as in {column}.{next(iter(value), 'text')}."
         )
     return valid_text(value, f"{where}: '{column}'")
 
@@ -670,7 +670,7 @@ def _read_parquet(
         if column not in names:
             raise UserError(
                 f"{path}: no column '{column}' (found: {', '.join(names)}). Name the text with "
-                "--corpus.text-column."
+                "`corpus.text_column`."
             )
         batches = table.iter_batches(columns=[column], batch_size=1024)
         values = (value for batch in batches for value in batch.column(0).to_pylist())

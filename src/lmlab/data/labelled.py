@@ -82,7 +82,7 @@ def read_labelled(specification: str, *, limit: int | None = None) -> LabelledTa
             f"{', '.join(_KINDS)}, for example glue=rte or tsv=FILE"
         )
     if limit is not None and limit < 1:
-        raise UserError(f"--limit {limit} must be at least 1")
+        raise UserError(f"`limit` {limit} must be at least 1")
     source = _KINDS[kind](name)
     _check_classes(source.train, source, "training set")
     train, selection, reported, notes = source.train, source.selection, source.reported, []
@@ -99,7 +99,7 @@ def read_labelled(specification: str, *, limit: int | None = None) -> LabelledTa
     if limit is not None and limit < len(train):
         notes.append(f"trained on a sample of {limit} of {len(train)} examples")
         train = sample(train, limit)
-        _check_classes(train, source, f"sample of --limit {limit} (take more)")
+        _check_classes(train, source, f"sample of `limit` {limit} (take more)")
     if len({example.label for example in reported}) == 1:
         notes.append("the reported set has one class only: no metric but accuracy says anything")
     return LabelledTask(

@@ -43,8 +43,8 @@ def training_sources(split: Split) -> tuple[SourcePart, ...]:
     if split.sources:
         return split.sources
     raise UserError(
-        f"{split.store.path} has one source, and --source-temperature is for several. Prepare a "
-        "store of several (lmlab prepare --corpus.source A B), or leave it out."
+        f"{split.store.path} has one source, and `source_temperature` is for several. Prepare a "
+        "store of several (lmlab prepare --text A B), or leave it out."
     )
 
 
@@ -104,7 +104,7 @@ class MixedWindows(TrainingWindows):
             if source.tokens < context:
                 raise UserError(
                     f"{split.store.path}: source {source.name} has {source.tokens} tokens in split "
-                    f"{split.name}, not one window of {context}. Use a shorter --context, give it "
+                    f"{split.name}, not one window of {context}. Use a shorter `context`, give it "
                     "more text, or prepare the store without it."
                 )
         self.count = int(self.windows_C.sum())

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.config import to_mapping
+from lmlab.config.numbers import Options
 from lmlab.data.documents import (
     DOCSTRINGS,
     CorpusConfig,
@@ -52,7 +53,7 @@ _BATCH_CHARACTERS = 4_000_000
 
 
 @dataclass(frozen=True)
-class PrepareConfig:
+class PrepareConfig(Options):
     """Turn text into a token store: documents, splits, tokenizer, ids."""
 
     out: Path
@@ -94,7 +95,7 @@ def _prepare(config: PrepareConfig, settings: dict[str, Any]) -> TokenStore:
         )
     try:
         reading = Reading()
-        versions = [None if is_local(s) else _version(s) for s in config.corpus.source]
+        versions = [None if is_local(s) else _version(s) for s in config.corpus.text]
         spool = Spool(spool_folder / "documents.jsonl", read_corpus(config.corpus, reading))
         for note in reading_notes(reading.to_json()):
             say(note)
@@ -124,7 +125,7 @@ def _prepare(config: PrepareConfig, settings: dict[str, Any]) -> TokenStore:
                 [TRAIN, VALIDATION, *([TEST] if config.split.test else [])],
                 encoded(),
                 request={"sources": sources, **settings},
-                sources=source_names(config.corpus.source),
+                sources=source_names(config.corpus.text),
                 reading=reading.to_json(),
             )
         _say_losses(store)
@@ -136,15 +137,15 @@ def _prepare(config: PrepareConfig, settings: dict[str, Any]) -> TokenStore:
 def _more_documents(corpus: CorpusConfig, count: int) -> str:
     """How to have more documents than the `count` that were read, by what is not done yet."""
     if corpus.max_documents == count:
-        return f"Raise --corpus.max-documents {corpus.max_documents}, or leave it out"
+        return f"Raise `corpus.max_documents` {corpus.max_documents}, or leave it out"
     if corpus.separator is not None:
-        return f"Give more files, or another --corpus.separator than {corpus.separator!r}"
+        return f"Give more files, or another `corpus.separator` than {corpus.separator!r}"
     named = ("hf:", "docstrings", "code")
-    if all(s.startswith(named) or ".jsonl" in s or ".parquet" in s for s in corpus.source):
+    if all(s.startswith(named) or ".jsonl" in s or ".parquet" in s for s in corpus.text):
         return "Give more documents"
     return (
         "Give more files, or say where documents in a text file end, for a blank line: "
-        "--corpus.separator $'\\n\\n'"
+        "`corpus.separator` $'\\n\\n'"
     )
 
 
@@ -166,7 +167,7 @@ def _reuse(path: Path, request: dict[str, Any]) -> TokenStore:
         changed = sorted(k for k in {*have, *request} if have.get(k) != request.get(k))
         raise UserError(
             f"{path} holds a store made from other inputs (different: {', '.join(changed)}). Give "
-            "another --out, or remove that folder first."
+            "another `out`, or remove that folder first."
         )
     say(f"{path}: the same inputs were prepared before; reusing it")
     for note in reading_notes(store.manifest.get("reading", {})):
@@ -191,7 +192,7 @@ def describe_request(config: PrepareConfig) -> dict[str, Any]:
     return {
         "sources": [
             _files(config.corpus, number, Reading()) if is_local(source) else _version(source)
-            for number, source in enumerate(config.corpus.source)
+            for number, source in enumerate(config.corpus.text)
         ],
         **_settings(config),
     }
@@ -200,7 +201,7 @@ def describe_request(config: PrepareConfig) -> dict[str, Any]:
 def _settings(config: PrepareConfig) -> dict[str, Any]:
     """What `describe_request` says beside the sources."""
     corpus = to_mapping(config.corpus)
-    corpus.pop("source")
+    corpus.pop("text")
     split = to_mapping(config.split)
     for name in ("test_documents", "validation_documents"):
         if split[name] == 1:  # as in stores from before there was this option
@@ -227,7 +228,7 @@ def _files(corpus: CorpusConfig, number: int, reading: Reading) -> list[dict[str
     """The files of a source with their sha256: as they were read, or hashed now."""
     files = reading.files.get(number)
     if files is None:
-        files = corpus_files(corpus.source[number], corpus.text_suffixes or ())
+        files = corpus_files(corpus.text[number], corpus.text_suffixes or ())
     return [
         {"file": name, "sha256": reading.sha256.get(path) or file_sha256(path)}
         for name, path in files

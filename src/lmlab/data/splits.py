@@ -143,7 +143,7 @@ def few_test_documents(documents: Mapping[str, int]) -> str | None:
         return f"{said}; give more documents ({whole} are here)"
     missing, train = MINIMUM_DOCUMENTS - test, documents.get(TRAIN, 0)
     return (
-        f"{said}. --split.test-documents {MINIMUM_DOCUMENTS} holds out so many of these {whole}; "
+        f"{said}. `split.test_documents` {MINIMUM_DOCUMENTS} holds out so many of these {whole}; "
         f"it takes {missing} of the {train} training documents, about {missing / train:.0%} of the "
         "training text"
     )

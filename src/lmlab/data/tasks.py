@@ -99,7 +99,7 @@ def read_tasks(specifications: Sequence[str], *, limit: int | None = None) -> li
     Raises `UserError` for an unknown kind, and as `read_task`.
     """
     if not specifications:
-        raise UserError("name at least one task, for example --tasks lambada=FILE")
+        raise UserError("name at least one task, for example `tasks` lambada=FILE")
     tasks: list[Task] = []
     for specification in specifications:
         kind, equals, source = specification.partition("=")
@@ -118,7 +118,7 @@ def read_task(kind: TaskKind, source: str, *, limit: int | None = None) -> Task:
     Raises `UserError`, naming file and line, for what cannot be read or is no item.
     """
     if limit is not None and limit < 1:
-        raise UserError(f"--limit {limit} must be at least 1")
+        raise UserError(f"`limit` {limit} must be at least 1")
     if kind == "lambada":
         words = [_last_word(r) for r in read_records(source, hub_split="test")]
         return Task(kind, source, sample(words, limit), len(words))

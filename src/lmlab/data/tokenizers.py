@@ -58,16 +58,16 @@ class TokenizerConfig(Options, prefix="tokenizer."):
     def __post_init__(self) -> None:
         if self.kind == "pretrained" and not self.name:
             raise UserError(
-                "--tokenizer.kind pretrained needs --tokenizer.name (folder or Hub name)"
+                "`tokenizer.kind` pretrained needs `tokenizer.name` (folder or Hub name)"
             )
         if self.kind != "pretrained" and self.name:
             raise UserError(
-                f"--tokenizer.name is for --tokenizer.kind pretrained, not for {self.kind}"
+                f"`tokenizer.name` is for `tokenizer.kind` pretrained, not for {self.kind}"
             )
         if self.kind == "bpe" and self.vocabulary < 258:
             raise UserError(
-                f"--tokenizer.vocabulary {self.vocabulary}: byte-level BPE needs at least 258 (256 "
-                "bytes and 2 special tokens); use --tokenizer.kind bytes for no merges"
+                f"`tokenizer.vocabulary` {self.vocabulary}: byte-level BPE needs at least 258 (256 "
+                "bytes and 2 special tokens); use `tokenizer.kind` bytes for no merges"
             )
 
 

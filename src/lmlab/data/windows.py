@@ -105,7 +105,7 @@ class TrainingWindows:
         if self.count == 0:
             raise UserError(
                 f"{split.store.path}: split {split.name} has {split.tokens} tokens, not one window "
-                f"of {context}. Use a shorter --context or more text."
+                f"of {context}. Use a shorter `context` or more text."
             )
 
     def indices(self, step: int) -> np.ndarray:

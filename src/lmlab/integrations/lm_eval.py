@@ -156,7 +156,7 @@ def harness(
     the Hub), and for one that the model cannot do.
     """
     if limit is not None and limit < 1:
-        raise UserError(f"--limit {limit} must be at least 1")
+        raise UserError(f"`limit` {limit} must be at least 1")
     with _as_lm_eval_is_run():
         loaded = _load(tasks, include)
         for name, task in loaded["tasks"].items():
@@ -177,7 +177,7 @@ def harness(
 def _load(names: Sequence[str], include: Path | None) -> Any:
     if include is not None:
         if not include.is_dir():
-            raise UserError(f"--include {include}: no such folder")
+            raise UserError(f"`include` {include}: no such folder")
         # lm-eval's own list of tasks takes seconds to read
         local = TaskManager(include_path=str(include), include_defaults=False)
         if all(name in local.task_index for name in names):
@@ -190,7 +190,7 @@ def _load(names: Sequence[str], include: Path | None) -> Any:
             hint = f"; near it: {', '.join(near)}" if near else ""
             raise UserError(
                 f"task '{name}': lm-eval {version('lm_eval')} has none of this name{hint}. Your "
-                "own are found with --include FOLDER; lmlab's are named KIND=SOURCE"
+                "own are found with `include` FOLDER; lmlab's are named KIND=SOURCE"
             )
     return _loaded(manager, names)
 

@@ -67,7 +67,7 @@ def open_with_head(
     if head != "calibrated":
         return lm
     if store is None:
-        raise UserError("a calibrated head needs held-out text to be fitted to; give --store")
+        raise UserError("a calibrated head needs held-out text to be fitted to; give `store`")
     return calibrate(lm, store, split=held_out)[0]
 
 

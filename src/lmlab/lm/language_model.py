@@ -22,7 +22,7 @@ import torch
 from transformers import AutoConfig
 
 import lmlab.models  # noqa: F401 - registers lmlab's own classes
-from lmlab.config.hub import where_from
+from lmlab.config.hub import check_folder, where_from
 from lmlab.config.objective import MaskingConfig, pair_of
 from lmlab.data.order import FORWARD
 from lmlab.data.store import TokenStore
@@ -92,7 +92,7 @@ class LanguageModel:
         """
         if context is not None and context > self.context and self.bounded:
             raise UserError(
-                f"--context {context}: {self.name} takes windows of at most {self.context} tokens"
+                f"`context` {context}: {self.name} takes windows of at most {self.context} tokens"
             )
         return context or min(self.context, _LONGEST_BY_DEFAULT)
 
@@ -147,7 +147,7 @@ def open_model(
         if objective not in ("auto", reads):
             raise UserError(
                 f"{path_or_hub_id} is a {reads} model of lmlab and cannot be scored as a "
-                f"{objective} one; leave --objective out"
+                f"{objective} one; leave `objective` out"
             )
         return lm
     return _foreign(str(path_or_hub_id), device=device, objective=objective)
@@ -210,8 +210,11 @@ def _own(path: Path, name: str, tower: int | None, *, device: str, raw_head: boo
 
 
 def _foreign(name: str, *, device: str, objective: str) -> LanguageModel:
+    place = where_from(name)
+    if Path(name).is_dir():
+        check_folder(name, Path(name))
     try:
-        config = AutoConfig.from_pretrained(**where_from(name), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(**place, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{name}: neither a run, a checkpoint, nor a transformers model here or on the Hub: "
@@ -297,7 +300,7 @@ def _check_reading(name: str, backbone: Backbone, config: Any, objective: str) -
         raise UserError(
             f"{name} is a {'masked' if found else 'causal'} language model ({kind}: a later token "
             f"{'moves' if found else 'does not move'} an earlier logit) and cannot be scored as a "
-            f"{objective} one; leave --objective out"
+            f"{objective} one; leave `objective` out"
         )
     if found and not fills:
         raise UserError(
@@ -335,7 +338,7 @@ def _context(name: str, length: InputLength, *, masked: bool) -> int:
     if length.tokens is None:
         say(
             f"{name}: nothing bounds the length of its input ({length.basis}); windows of "
-            f"{ASSUMED_LENGTH:,} tokens are assumed, and --context may ask for longer ones"
+            f"{ASSUMED_LENGTH:,} tokens are assumed, and `context` may ask for longer ones"
         )
         return ASSUMED_LENGTH
     fits = length.tokens - 2 if masked else length.tokens  # a masked model reads an id at each end

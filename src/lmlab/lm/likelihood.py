@@ -184,7 +184,7 @@ def _check(lm: LanguageModel, batch: int | None) -> None:
             "have no common likelihood; tasks need a forward, a backward or a masked model"
         )
     if batch is not None and batch < 1:
-        raise UserError(f"--batch {batch} must be at least 1")
+        raise UserError(f"`batch` {batch} must be at least 1")
 
 
 def _of_continuations(lm: LanguageModel) -> Literal["log-likelihood", "pseudo-log-likelihood"]:

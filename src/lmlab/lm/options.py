@@ -28,8 +28,7 @@ class SampleConfig(Options):
 
 @dataclass(frozen=True)
 class ExportConfig(Options):
-    """Write a model of lmlab as a standard transformers folder, its output bias included:
-    lmlab export MODEL --out FOLDER"""
+    """Write a model of lmlab as a standard transformers folder, its output bias included."""
 
     model: str
     """Run folder or checkpoint."""

@@ -118,12 +118,12 @@ def _auto_config(path: str, changes: dict[str, Any], context: int) -> PreTrained
             **where_from(path), trust_remote_code=False, **changes
         )
     except Exception as error:
-        raise UserError(f"--model.path {path}: no usable transformers config: {error}") from error
+        raise UserError(f"`model.path` {path}: no usable transformers config: {error}") from error
     declared = declared_length(loaded)
     if declared is not None and declared[1] < context:
         raise UserError(
-            f"--model.path {path} allows {declared[1]} positions ({declared[0]} of its "
-            f"configuration), fewer than the {context} needed; give a shorter --context"
+            f"`model.path` {path} allows {declared[1]} positions ({declared[0]} of its "
+            f"configuration), fewer than the {context} needed; give a shorter `context`"
         )
     return loaded
 

@@ -107,9 +107,9 @@ def towers_config(
         raise UserError(f"no towers of '{backbone.model_type}'; use one of {', '.join(_KNOWN)}")
     recurrent = backbone.model_type == "lmlab_recurrent"
     if how.get("cloze") and not recurrent:
-        raise UserError("towers that read from both ends are recurrent: --model.architecture lstm")
+        raise UserError("towers that read from both ends are recurrent: `model.architecture` lstm")
     if how.get("cloze") and how.get("split"):
-        raise UserError("--towers.split: one model cannot read forward and backward")
+        raise UserError("`towers.split`: one model cannot read forward and backward")
     if backbone.model_type == "gpt2":
         backbone = copy.deepcopy(backbone)
         cast(Any, backbone).embd_pdrop = 0.0  # there is dropout on the shared embeddings

@@ -48,7 +48,7 @@ class Cloze(Reading):
         if not (isinstance(backbone.model, TwoTower) and backbone.model.config.cloze):
             raise UserError(
                 f"{type(backbone.model).__name__} has no towers that read from both ends; train "
-                "some: --objective towers-cloze --model.architecture lstm"
+                "some: `objective` towers-cloze `model.architecture` lstm"
             )
 
     def arrays(

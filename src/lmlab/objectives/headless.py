@@ -75,17 +75,17 @@ class Contrastive(Criterion):
         if not backbone.linear:
             raise UserError(
                 f"{type(backbone.model).__name__} scales or caps its logits, so that a headless "
-                "loss is not that of its output embedding: use another --model.architecture"
+                "loss is not that of its output embedding: use another `model.architecture`"
             )
         if backbone.weight_VD is not backbone.embedding_VD:
             raise UserError(
                 "a headless model has its input embedding for output embedding: train with "
-                "--model.tied"
+                "`model.tied`"
             )
         if self.settings.candidates == "batch" and self.settings.draws and world() > 1:
             raise UserError(
-                "--headless.draws of the candidates batch works in one process only: leave it out, "
-                "or use --headless.candidates unigram or mixture"
+                "`headless.draws` of the candidates batch works in one process only: leave it out, "
+                "or use `headless.candidates` unigram or mixture"
             )
 
     def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:

@@ -66,7 +66,7 @@ class Masked(Reading):
         if not backbone.bidirectional:
             raise UserError(
                 f"{type(backbone.model).__name__} is a causal model; it has not learnt to fill in "
-                "masks. Use --objective causal, or a masked model (bert, modernbert, distilbert)"
+                "masks. Use `objective` causal, or a masked model (bert, modernbert, distilbert)"
             )
 
     def arrays(

@@ -94,7 +94,7 @@ def _alone(
 def _model(backbone: Backbone) -> TwoTower:
     if not isinstance(backbone.model, TwoTower):
         raise UserError(
-            f"{type(backbone.model).__name__} has no towers; train some: --objective towers"
+            f"{type(backbone.model).__name__} has no towers; train some: `objective` towers"
         )
     return backbone.model
 
@@ -171,7 +171,7 @@ class TowerProbes(FullCrossEntropy):
     def check(self, backbone: Backbone) -> None:
         """`UserError` for a model without probes."""
         if not _model(backbone).config.probed:
-            raise UserError("these towers have no probes; train them with --objective probe")
+            raise UserError("these towers have no probes; train them with `objective` probe")
 
     def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
         model = _model(backbone)

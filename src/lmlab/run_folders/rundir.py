@@ -34,13 +34,13 @@ class RunDirectory:
         about = {NOT_OPTIONS: {"identity": identity, "store_fingerprint": store_fingerprint}}
         config_file = path / "config.toml"
         if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file; give another --out")
+            raise UserError(f"{path} is a file; give another `out`")
         if path.is_dir() and not config_file.exists():
             strangers = [p.name for p in path.iterdir() if not p.name.startswith(".")]
             if strangers:
                 raise UserError(
                     f"{path} is not a run folder (it holds {', '.join(sorted(strangers)[:3])}); "
-                    "give another --out"
+                    "give another `out`"
                 )
         if config_file.exists():
             check_identity(path, identity, {**config, **about})
@@ -49,7 +49,7 @@ class RunDirectory:
         except Held as held:
             raise Held(
                 f"another process is training in {path} ({held.by}); wait for it, or give another "
-                "--out",
+                "`out`",
                 held.by,
             ) from held
         try:
@@ -85,7 +85,7 @@ def check_identity(path: Path, identity: str, config: dict[str, Any]) -> None:
     differing = sorted(_differences(held, config))
     raise UserError(
         f"{path} holds another run (different: {', '.join(differing) or 'the text'}). Give another "
-        "--out, or remove that folder first."
+        "`out`, or remove that folder first."
     )
 
 

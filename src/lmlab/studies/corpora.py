@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from lmlab.data.synthetic.primes import LINE
 from lmlab.data.tokenizers import TokenizerConfig, character_tokenizer
 from lmlab.errors import UserError
 from lmlab.locks import alone
+from lmlab.studies.options import StudyLength
 
 _HELD_OUT_STRINGS = 2048
 _USAGE = {
@@ -165,6 +166,27 @@ def _open(
     config = PrepareConfig(lab, CorpusConfig((specification,)), kinds[tokenizer])
     folder = _folder(lab, label, describe_request(config))
     return Corpus(label, prepare(PrepareConfig(folder, config.corpus, config.tokenizer)))
+
+
+def in_tokens(config: Any) -> Any:
+    """The options of a study with its length in tokens, where they say it in epochs of its text."""
+    if not isinstance(config, StudyLength) or config.epochs is None:
+        return config
+    asked: Any = config
+    values = [asked.text, asked.vocabulary, getattr(config, "tokenizer", "bpe")]
+    singles = [value if isinstance(value, tuple) else (value,) for value in values]
+    if any(len(each) != 1 for each in singles):
+        raise UserError(
+            "`epochs` of several texts, vocabularies or tokenizers have different lengths; give "
+            "`tokens` or `steps`"
+        )
+    ((text,), (vocabulary,), (tokenizer,)) = singles
+    corpus = open_corpus(
+        text, label=corpus_labels([text])[0], lab=asked.lab, tokenizer=tokenizer,
+        vocabulary=vocabulary, tokens=asked.tokens,
+    )  # fmt: skip
+    tokens = round(config.epochs * corpus.store.split(TRAIN).tokens)
+    return replace(asked, tokens=tokens, epochs=None)
 
 
 def corpus_labels(specifications: Sequence[str]) -> list[str]:

@@ -7,18 +7,40 @@ the same results either way.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from lmlab.config import digest, to_mapping
 from lmlab.config.numbers import Options
+from lmlab.config.training import whole_steps
 from lmlab.errors import UserError
+
+
+@dataclass(frozen=True)
+class StudyLength(Options):
+    """How long each run of a study is: its `tokens`, or one of these in their place."""
+
+    one_of = ("tokens", "steps", "epochs")
+
+    steps: int | None = field(default=None, kw_only=True)
+    """In place of tokens: steps of batch_tokens."""
+    epochs: float | None = field(default=None, kw_only=True)
+    """In place of tokens: times that the training split is read (of one text and vocabulary)."""
+
+    def set_tokens(self) -> None:
+        """Counts `steps` in tokens. `UserError` for tokens that are not one step."""
+        asked: Any = self
+        if self.steps is not None:
+            object.__setattr__(self, "tokens", self.steps * asked.batch_tokens)
+            object.__setattr__(self, "steps", None)
+        whole_steps(asked.tokens, asked.batch_tokens)
 
 
 def study_folder(study: str, config: Any) -> Path:
     """The folder of a study's result: `config.out`, or in `config.lab` by the digest of what
     decides the result, that is the settings without their places and the device."""
+    assert getattr(config, "epochs", None) is None or study == "finetune", "in_tokens comes first"
     if config.out is not None:
         return config.out
     decided = {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out", "device")}

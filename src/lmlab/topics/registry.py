@@ -26,33 +26,125 @@ class Study:
     """MODULE:NAME of a function of the options and `worker`, which writes the result."""
     example: str = ""
     """What could stand behind the command's name."""
+    usual: tuple[str, ...] = ()
+    """Options that `--help` shows."""
+    positional: tuple[str, ...] = ()
+    """Options that may be given without their names."""
+    command: str = ""
+    """The name of its command, where that is not `study NAME`."""
 
+
+_LENGTH = ("tokens", "steps", "epochs", "batch_tokens", "learning_rate", "out")
 
 STUDIES = {
     "arrow": Study(
         "train both directions and measure the arrow of time",
         "lmlab.topics.arrow.options:ArrowConfig",
         "lmlab.topics.arrow.study:run_arrow",
+        example="--text novels/ --size micro --tokens 4000000",
+        usual=(
+            "text",
+            "size",
+            "architecture",
+            "context",
+            "seeds",
+            "order",
+            "vocabulary",
+            "tokens",
+            "steps",
+            "epochs",
+            "batch_tokens",
+            "learning_rate",
+            "out",
+        ),
     ),
     "headless": Study(
         "train with and without a softmax, and compare the heads",
         "lmlab.topics.headless.options:HeadlessStudyConfig",
         "lmlab.topics.headless.study:run_headless",
+        example="--text novels/ --vocabulary 8192 32768 --seeds 3",
+        usual=(
+            "text",
+            "arms",
+            "size",
+            "context",
+            "seeds",
+            "vocabulary",
+            "tokens",
+            "steps",
+            "epochs",
+            "batch_tokens",
+            "learning_rate",
+            "out",
+        ),
     ),
     "towers": Study(
         "which tokens two towers with one prediction take",
         "lmlab.topics.towers.options:TowersStudyConfig",
         "lmlab.topics.towers.study:run_towers",
+        example="--text novels/ --size micro --seeds 4",
+        usual=(
+            "text",
+            "size",
+            "fusion",
+            "context",
+            "seeds",
+            "vocabulary",
+            "tokens",
+            "steps",
+            "epochs",
+            "batch_tokens",
+            "learning_rate",
+            "out",
+        ),
     ),
     "decomposition": Study(
         "how much of each of a zoo of models is in the others",
         "lmlab.topics.decomposition.options:DecompositionStudyConfig",
         "lmlab.topics.decomposition.study:run_decomposition",
+        example="--text novels/ --size nano micro --seeds 2",
+        usual=(
+            "text",
+            "arms",
+            "size",
+            "models",
+            "context",
+            "seeds",
+            "vocabulary",
+            "tokens",
+            "steps",
+            "epochs",
+            "batch_tokens",
+            "learning_rate",
+            "out",
+        ),
     ),
     "encoding": Study(
         "train models and see how their embeddings hold probability",
         "lmlab.topics.encoding.options:EncodingStudyConfig",
         "lmlab.topics.encoding.study:run_encoding",
+        example="--text novels/ --vocabulary 4096",
+        usual=(
+            "text",
+            "arms",
+            "size",
+            "context",
+            "vocabulary",
+            "tokens",
+            "steps",
+            "epochs",
+            "batch_tokens",
+            "learning_rate",
+            "out",
+        ),
+    ),
+    "finetune": Study(
+        "classifiers on labelled texts, from any model, with intervals",
+        "lmlab.topics.finetuning.options:FinetuneConfig",
+        "lmlab.topics.finetuning.study:run_finetune",
+        example="lab/forward lab/headless --tasks polarity=reviews/",
+        positional=("models",),
+        command="finetune",
     ),
 }
 

@@ -76,12 +76,12 @@ def classification_record(config: TrainConfig, labels: Labels) -> dict[str, Any]
     weights = None
     if config.class_balanced:
         if labels.regression:
-            raise UserError("--class-balanced: these labels are values, not classes")
+            raise UserError("`class_balanced`: these labels are values, not classes")
         train_N = labels.by_split[TRAIN].astype(np.int64)
         absent = sorted({*range(len(labels.classes))} - {*train_N.tolist()})
         if absent:
             raise UserError(
-                f"--class-balanced: no training text of class '{labels.classes[absent[0]]}'"
+                f"`class_balanced`: no training text of class '{labels.classes[absent[0]]}'"
             )
         weights = class_weights(train_N, len(labels.classes)).tolist()
     return {
@@ -118,12 +118,12 @@ def classifier_of(
     labels = read_labels(store)
     if parent.record and parent.record["order"] != config.order:
         raise UserError(
-            f"--order {config.order}: {parent.name} reads in the order {parent.record['order']}"
+            f"`order` {config.order}: {parent.name} reads in the order {parent.record['order']}"
         )
     longest = int(max(store.split(name).documents_M3[:, 1].max() for name in labels.by_split))
     if longest > config.context:
         raise UserError(
-            f"--context {config.context}: the store holds texts of {longest} tokens; raise it"
+            f"`context` {config.context}: the store holds texts of {longest} tokens; raise it"
         )
     settings: dict[str, Any] = {}
     if not reads_both_ways(parent):

@@ -171,7 +171,7 @@ def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
     Raises `UserError` as `loop.train`.
     """
     if config.is_classification:
-        raise UserError("the doctor looks at language models, not at --objective classification")
+        raise UserError("the doctor looks at language models, not at `objective` classification")
     config = resolve(config)
     assert config.micro_batch is not None
     store = TokenStore(config.store)
@@ -189,7 +189,7 @@ def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
     head_VD = model.get_output_embeddings().weight
     tied = is_tied(model)
     if config.is_headless and not tied:
-        raise UserError("a headless model is tied: give --model.tied")
+        raise UserError("a headless model is tied: give `model.tied`")
     other = other_form(config, tied=tied)
     body, attention = cost.body_flops(model), cost.attention_flops(model.config, config.context)
     vocabulary, width = head_VD.shape

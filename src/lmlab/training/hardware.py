@@ -75,7 +75,7 @@ def peak_memory(device: str) -> int | None:
 def resolve_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
     """cuda where there is one, else cpu. `UserError` if cuda is asked for and absent."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch sees no CUDA device here; use --device cpu")
+        raise UserError("`device` cuda: PyTorch sees no CUDA device here; use `device` cpu")
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return wanted

@@ -233,7 +233,7 @@ class Trainer:
         if differing:
             what = ", ".join(f"{n}: {old} then, {new} now" for n, (old, new) in differing.items())
             if self.config.strict:
-                raise UserError(f"{checkpoint}: --strict, and settings differ ({what})")
+                raise UserError(f"{checkpoint}: `strict`, and settings differ ({what})")
             say(f"resuming equivalently, not bitwise: {what}")
         self.optimizers.load(checkpoint / "optimizer.safetensors")
         self.tokens = state["tokens"]
@@ -354,14 +354,14 @@ class Trainer:
     def _non_finite(self, what: str, value: float, indices: Any) -> NonFiniteError:
         return NonFiniteError(
             f"{self.path}: the {what} is {value} at step {self.step + 1}; nothing was updated. "
-            f"{self._named(indices)}. Lower --optimizer.learning-rate, or look at that text."
+            f"{self._named(indices)}. Lower `optimizer.learning_rate`, or look at that text."
         )
 
     def _no_targets(self, targets: int, indices: Any) -> UserError:
         what = "one target has no negatives" if targets else "there is nothing to predict"
         return UserError(
             f"{self.path}: {what} in a micro-batch of step {self.step + 1}. "
-            f"{self._named(indices)}. Use a larger --micro-batch or --context."
+            f"{self._named(indices)}. Use a larger `micro_batch` or `context`."
         )
 
     def _named(self, indices: Any) -> str:

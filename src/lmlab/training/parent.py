@@ -59,7 +59,7 @@ def find_parent(config: ParentConfig) -> Parent | None:
     folder = usable_checkpoint(Path(name))
     run, at, tower = name.rpartition("@")
     if at and tower in ("1", "2") and not folder.exists() and Path(run).is_dir():
-        raise UserError(f"--parent.path {name}: a tower alone is no parent; give {run}")
+        raise UserError(f"`parent.path` {name}: a tower alone is no parent; give {run}")
     if not folder.is_dir():
         return Parent(name, None, {})
     own = (folder / "lmlab.json").is_file()
@@ -70,10 +70,10 @@ def check_reading(config: TrainConfig, model: Any, name: str) -> None:
     """`UserError` unless the objective reads text as the parent's towers do, where it has any."""
     if not isinstance(model, TwoTower):
         if config.is_probe:
-            raise UserError(f"{name} has no towers to be probed; train some: --objective towers")
+            raise UserError(f"{name} has no towers to be probed; train some: `objective` towers")
     elif model.config.cloze != config.is_cloze:
         other = "probe-cloze" if model.config.cloze else "probe or probe-masked"
-        raise UserError(f"--objective {config.objective}: probes of {name} are {other}")
+        raise UserError(f"`objective` {config.objective}: probes of {name} are {other}")
 
 
 def child_model(config: TrainConfig, parent: Parent, tokenizer: TextTokenizer) -> Any:
@@ -99,11 +99,11 @@ def child_model(config: TrainConfig, parent: Parent, tokenizer: TextTokenizer) -
     tied = is_tied(model)
     if config.parent.untie:
         if not tied:
-            raise UserError(f"--parent.untie: {name} is not tied")
+            raise UserError(f"`parent.untie`: {name} is not tied")
         model = with_untied_head(model, model.get_output_embeddings().weight.detach())
     elif tied and config.parent.freeze_body:
         raise UserError(
-            "--parent.freeze-body: a tied head is the input embedding; add --parent.untie"
+            "`parent.freeze_body`: a tied head is the input embedding; add `parent.untie`"
         )
     if config.parent.freeze_body:
         model.requires_grad_(False)
@@ -134,19 +134,19 @@ def check_model(model: Any, name: str, config: TrainConfig) -> None:
     found = behaviour(model)
     if found.bidirectional and config.pair.reading == "causal":
         raise UserError(
-            f"--objective {config.objective}: in {name} ({type(model).__name__}) a later token "
+            f"`objective` {config.objective}: in {name} ({type(model).__name__}) a later token "
             "moves an earlier logit, so it sees what it would have to predict; take another model, "
             "or a masked objective"
         )
     if config.is_masked and not found.bidirectional:
         raise UserError(
-            f"--objective {config.objective}: in {name} ({type(model).__name__}) no later token "
+            f"`objective` {config.objective}: in {name} ({type(model).__name__}) no later token "
             "moves an earlier logit, so it cannot fill in masks from both sides; take another "
             "model, or a causal objective"
         )
     length = input_length(model, found.table)
     if length.tokens is not None and length.tokens < config.positions:
         raise UserError(
-            f"--context {config.context}: {name} takes {length.tokens} positions ({length.basis}), "
+            f"`context` {config.context}: {name} takes {length.tokens} positions ({length.basis}), "
             f"and {config.positions} are needed"
         )

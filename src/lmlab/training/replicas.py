@@ -117,9 +117,9 @@ def _shards(model: nn.Module) -> Any:
     from torch.distributed.fsdp import fully_shard
 
     if world() == 1:
-        raise UserError("--fsdp shards a model over processes: start lmlab with torchrun")
+        raise UserError("`fsdp` shards a model over processes: start lmlab with torchrun")
     if isinstance(model, TwoTower):
-        raise UserError("--fsdp cannot shard two towers, which run as one; leave it out")
+        raise UserError("`fsdp` cannot shard two towers, which run as one; leave it out")
     asked = _Asked(model)
     for block in _blocks(model):
         fully_shard(block)

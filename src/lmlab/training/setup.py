@@ -12,7 +12,9 @@ Shapes: V vocabulary.
 from __future__ import annotations
 
 import json
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,14 @@ from lmlab.training.parent import Parent, check_model, child_model, find_parent
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """`config` with device, dtype, threads and defaults decided for this machine."""
+    """`config` with its length in steps, and device, dtype, threads and defaults decided for this
+    machine."""
+    if config.epochs is not None:
+        split = TokenStore(config.store).split(TRAIN)
+        texts = len(split.documents_M3)
+        rows = texts if config.is_classification else split.tokens // config.context
+        steps = max(1, math.ceil(config.epochs * rows / config.batch))
+        config = replace(config, steps=steps, epochs=None)
     device = resolve_device(config.device)
     return config.resolved(
         device=device,
@@ -169,7 +178,7 @@ def initial_model(
             backbone_config(config, store), seed=key(config.seed, 0x1217), masked=config.is_masked
         )
         if config.model.path is not None and not config.is_towers:
-            check_model(model, f"--model.path {config.model.path}", config)
+            check_model(model, f"`model.path` {config.model.path}", config)
     else:
         model = child_model(config, parent, tokenizer)
     if prior := config.output_prior():

@@ -9,12 +9,12 @@ from typing import Literal
 from lmlab.config.model import RECURRENT, RECURRENT_SIZES, SIZES
 from lmlab.config.numbers import Options
 from lmlab.errors import UserError
+from lmlab.studies.options import StudyLength
 
 
 @dataclass(frozen=True)
 class ArrowPairConfig(Options):
-    """Compare two models, one forward and one backward, on the same windows of a store:
-    lmlab arrow FORWARD BACKWARD --store STORE"""
+    """Compare two models, one forward and one backward, on the same windows of a store."""
 
     forward: str
     backward: str
@@ -34,26 +34,26 @@ TokenizerKind = Literal["bpe", "bpe-reversed", "bytes"]
 
 
 @dataclass(frozen=True)
-class ArrowConfig(Options):
+class ArrowConfig(StudyLength):
     """Is text easier to predict forwards than backwards? Trains both directions, everything else
     equal, for every combination of the lists below, and compares them on held-out text.
 
     Interrupted, it goes on with the same command; runs that other studies made are shared.
     """
 
-    corpora: tuple[str, ...] = ("docstrings",)
+    text: tuple[str, ...] = ("docstrings",)
     """Files, folders, patterns (novels/*.txt), hf:NAME, docstrings, or a synthetic source
     (linear:BITS:EXTRA[:SEED], primes, markov:STATES[:SEED], map:IMAGES:FAN_IN[:SEED]); a row of the
     result each. linear:BITS:EXTRA:FIRST-LAST: several matrices as they come, with a mean over them.
     """
-    tokenizers: tuple[TokenizerKind, ...] = ("bpe",)
+    tokenizer: tuple[TokenizerKind, ...] = ("bpe",)
     """bpe-reversed: BPE learnt on reversed text, the paper's control."""
-    architectures: tuple[Architecture, ...] = ("gpt2",)
-    sizes: tuple[str, ...] = ("micro",)
+    architecture: tuple[Architecture, ...] = ("gpt2",)
+    size: tuple[str, ...] = ("micro",)
     """nano, micro, mini, small, gpt1, medium, xl; for gru and lstm 1x256, 3x512, 5x768."""
-    contexts: tuple[int, ...] = (256,)
+    context: tuple[int, ...] = (256,)
     seeds: int = 2
-    orders: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
     """Further orders to compare with forward: permutation:SEED."""
     vocabulary: int = 8192
     tokens: int = 4_000_000
@@ -75,39 +75,40 @@ class ArrowConfig(Options):
     """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        for name in ("corpora", "tokenizers", "architectures", "sizes", "contexts"):
+        self.set_tokens()
+        for name in ("text", "tokenizer", "architecture", "size", "context"):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
-                raise UserError(f"--{name} needs at least one value, each once; got {values}")
+                raise UserError(f"`{name}` needs at least one value, each once; got {values}")
         if self.seeds < 1 or self.tokens < 1 or self.batch_tokens < 1:
-            raise UserError("--seeds, --tokens and --batch-tokens must be at least 1")
-        if max(self.contexts) > self.batch_tokens:
+            raise UserError("`seeds`, `tokens` and `batch_tokens` must be at least 1")
+        if max(self.context) > self.batch_tokens:
             raise UserError(
-                f"--contexts {max(self.contexts)} does not fit a batch of --batch-tokens "
+                f"`context` {max(self.context)} does not fit a batch of `batch_tokens` "
                 f"{self.batch_tokens}"
             )
         combinations = self.models()
         known = [*SIZES, *RECURRENT_SIZES]
-        for size in self.sizes:
+        for size in self.size:
             if size not in known:
-                raise UserError(f"--sizes {size}: the sizes are {', '.join(known)}")
-        for architecture in self.architectures:
+                raise UserError(f"`size` {size}: the sizes are {', '.join(known)}")
+        for architecture in self.architecture:
             if not any(a == architecture for a, _ in combinations):
                 own = RECURRENT_SIZES if architecture in RECURRENT else SIZES
-                raise UserError(f"--architectures {architecture} needs --sizes of {', '.join(own)}")
-        for size in self.sizes:
+                raise UserError(f"`architecture` {architecture} needs `size` of {', '.join(own)}")
+        for size in self.size:
             if not any(s == size for _, s in combinations):
-                raise UserError(f"--sizes {size}: no architecture asked for has this size")
-        for order in self.orders:
+                raise UserError(f"`size` {size}: no architecture asked for has this size")
+        for order in self.order:
             kind, _, seed = order.partition(":")
             if kind != "permutation" or not seed.isdigit():
-                raise UserError(f"--orders {order}: give permutation:SEED")
+                raise UserError(f"`order` {order}: give permutation:SEED")
 
     def models(self) -> list[tuple[Architecture, str]]:
         """The combinations of architecture and size that exist."""
         return [
             (architecture, size)
-            for architecture in self.architectures
-            for size in self.sizes
+            for architecture in self.architecture
+            for size in self.size
             if size in (RECURRENT_SIZES if architecture in RECURRENT else SIZES)
         ]

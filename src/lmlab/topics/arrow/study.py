@@ -92,7 +92,7 @@ def run_arrow(
         )
         for cell in cells
     ]
-    orders, seeds = [FORWARD, BACKWARD, *config.orders], range(config.seeds)
+    orders, seeds = [FORWARD, BACKWARD, *config.order], range(config.seeds)
     requests = {
         (i, order, seed): resolve(_request(config, cell, order, seed))
         for i, cell in enumerate(cells)
@@ -144,10 +144,10 @@ def run_arrow(
 
 def _cells(config: ArrowConfig) -> list[Cell]:
     cells: list[Cell] = []
-    corpora = expanded(config.corpora)
+    corpora = expanded(config.text)
     labels = corpus_labels(list(corpora))
     for (specification, draw), label in zip(corpora.items(), labels, strict=True):
-        tokenizers = ("characters",) if is_synthetic(specification) else config.tokenizers
+        tokenizers = ("characters",) if is_synthetic(specification) else config.tokenizer
         for tokenizer in tokenizers:
             corpus = open_corpus(
                 specification,
@@ -157,7 +157,7 @@ def _cells(config: ArrowConfig) -> list[Cell]:
                 vocabulary=config.vocabulary,
                 tokens=config.tokens,
             )
-            contexts = (corpus.known.length,) if corpus.known else config.contexts
+            contexts = (corpus.known.length,) if corpus.known else config.context
             for (architecture, size), context in product(config.models(), contexts):
                 model = ModelConfig(
                     architecture,

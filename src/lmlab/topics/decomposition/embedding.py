@@ -132,7 +132,7 @@ def _fitted(
             _check_tokens(encoded, pieces)
             return pieces, encoded
         pieces = pieces.cut(stops)
-    raise UserError("pieces could not be cut to fit all models; use a shorter --embedding.length")
+    raise UserError("pieces could not be cut to fit all models; use a shorter `embedding.length`")
 
 
 def _stop(piece: Encoded, encoder: Encoder) -> int:

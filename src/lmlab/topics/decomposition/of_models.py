@@ -117,7 +117,7 @@ class Embedded:
         scatters = [scatter.all_reduce() for scatter in scatters]
         if any(scatter.n == 0 for scatter in scatters):
             fewer = "use fewer folds" if parts > 2 else "leave it out, or give more text"
-            raise UserError(f"--folds {parts}: there are fewer documents; {fewer}")
+            raise UserError(f"`folds` {parts}: there are fewer documents; {fewer}")
         return scatters
 
 

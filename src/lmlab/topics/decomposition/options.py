@@ -9,6 +9,7 @@ from typing import Literal
 from lmlab.config.model import SIZES
 from lmlab.config.numbers import Options, at_least, check_each_once, check_fits_batch
 from lmlab.errors import UserError
+from lmlab.studies.options import StudyLength
 
 Arm = Literal["forward", "backward", "headless", "masked", "tower"]
 Pooling = Literal["mean", "first", "last", "published"]
@@ -37,15 +38,14 @@ class EmbeddingConfig(Options, prefix="embedding."):
     def __post_init__(self) -> None:
         if self.unit == "word" and self.pooling != "mean":
             raise UserError(
-                f"--embedding.pooling {self.pooling} is for whole pieces; the tokens of a word are "
+                f"`embedding.pooling` {self.pooling} is for whole pieces; the tokens of a word are "
                 "averaged"
             )
 
 
 @dataclass(frozen=True)
 class EmbedConfig(Options):
-    """Embed text with any models, lab or Hub, and keep the rows:
-    lmlab embed --models A B --store STORE"""
+    """Embed text with any models, lab or Hub, and keep the rows."""
 
     models: tuple[str, ...]
     """Run folders, checkpoints, saved transformers models, or Hub names."""
@@ -63,14 +63,13 @@ class EmbedConfig(Options):
 
     def __post_init__(self) -> None:
         if not self.models:
-            raise UserError("--models: name at least one model to embed the text with")
+            raise UserError("`models`: name at least one model to embed the text with")
 
 
 @dataclass(frozen=True)
 class DecomposeConfig(Options):
-    """How much of one model is a linear combination of others:
-    lmlab decompose TARGET --basis A B C --store STORE
-    or of each model of a set, of all others: lmlab decompose --models A B C --store STORE"""
+    """How much of one model is a linear combination of others; or of each model of a set, of all
+    others, which are then given as --models."""
 
     store: Path
     """Its text is what the models read; its tokenizer only cuts it into pieces. Fitted on the
@@ -101,11 +100,11 @@ class DecomposeConfig(Options):
     def __post_init__(self) -> None:
         single, whole = self.target is not None or self.basis, bool(self.models)
         if bool(single) == whole or (single and (self.target is None or not self.basis)):
-            raise UserError("give TARGET and --basis, or --models for a whole set")
+            raise UserError("give TARGET and `basis`, or `models` for a whole set")
         if whole and len(self.models) < 2:
-            raise UserError("--models: a set needs at least two models")
+            raise UserError("`models`: a set needs at least two models")
         if self.folds == 1:
-            raise UserError("--folds 1: give at least 2, or 0 for none")
+            raise UserError("`folds` 1: give at least 2, or 0 for none")
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -119,7 +118,7 @@ class DecomposeConfig(Options):
 
 
 @dataclass(frozen=True)
-class DecompositionStudyConfig(Options):
+class DecompositionStudyConfig(StudyLength):
     """How much of a language model is in others? Trains a small zoo (forward, backward, headless
     and masked models and pairs of towers, several seeds of each) on one corpus and decomposes each
     into all others.
@@ -127,12 +126,12 @@ class DecompositionStudyConfig(Options):
     Interrupted, it goes on with the same command; runs that other studies made are shared.
     """
 
-    corpus: str = "docstrings"
+    text: str = "docstrings"
     """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
     arms: tuple[Arm, ...] = ("forward", "backward", "headless", "masked", "tower")
     """forward, backward: GPT-2 by cross-entropy; headless: GPT-2 by contrastive weight tying;
     masked: ModernBERT; tower: each of two GPT-2 towers that share one prediction."""
-    sizes: tuple[str, ...] = ("micro",)
+    size: tuple[str, ...] = ("micro",)
     """nano, micro, mini, small, gpt1, medium, xl."""
     seeds: int = 2
     models: tuple[str, ...] = ()
@@ -160,17 +159,18 @@ class DecompositionStudyConfig(Options):
     """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        check_each_once(self, "arms", "sizes")
-        for size in self.sizes:
+        self.set_tokens()
+        check_each_once(self, "arms", "size")
+        for size in self.size:
             if size not in SIZES:
-                raise UserError(f"--sizes {size}: the sizes are {', '.join(SIZES)}")
+                raise UserError(f"`size` {size}: the sizes are {', '.join(SIZES)}")
         check_fits_batch(self.context, self.batch_tokens)
-        if len(self.arms) * len(self.sizes) * self.seeds + len(self.models) < 2:
-            raise UserError("a set needs at least two models: more arms, sizes, seeds or --models")
+        if len(self.arms) * len(self.size) * self.seeds + len(self.models) < 2:
+            raise UserError("a set needs at least two models: more arms, sizes, seeds or `models`")
         longest = max(self.embedding.length, *self.lengths, 1)
         if longest >= self.context:
             raise UserError(
-                f"--lengths and --embedding.length must be below --context {self.context}"
+                f"`lengths` and `embedding.length` must be below `context` {self.context}"
             )
 
     def all_lengths(self) -> list[int]:
@@ -181,7 +181,7 @@ class DecompositionStudyConfig(Options):
 @dataclass(frozen=True)
 class ApplyConfig(Options):
     """Map basis embeddings to the target's by weights that `lmlab decompose` wrote, and compare
-    with the true target: lmlab apply WEIGHTS --store STORE"""
+    with the true target."""
 
     weights: Path
     """A .safetensors file of `lmlab decompose`."""

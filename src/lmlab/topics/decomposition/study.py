@@ -55,7 +55,7 @@ from lmlab.training.setup import planned_tokens
 
 def members(config: DecompositionStudyConfig) -> list[Member]:
     """The zoo: every arm, size and seed."""
-    several = len(config.sizes) > 1
+    several = len(config.size) > 1
     letter = {None: "", 1: "a", 2: "b"}
     return [
         Member(
@@ -63,7 +63,7 @@ def members(config: DecompositionStudyConfig) -> list[Member]:
             arm, size, seed, tower,
         )
         for arm in config.arms
-        for size in config.sizes
+        for size in config.size
         for seed in range(config.seeds)
         for tower in ((1, 2) if arm == "tower" else (None,))
     ]  # fmt: skip
@@ -110,7 +110,7 @@ def run_decomposition(
     """
     keep_freed_memory()
     corpus = open_corpus(
-        config.corpus, lab=config.lab, vocabulary=config.vocabulary, tokens=config.tokens
+        config.text, lab=config.lab, vocabulary=config.vocabulary, tokens=config.tokens
     )
     zoo = members(config)
     requests = {m.label: request(config, corpus.store, m) for m in zoo}

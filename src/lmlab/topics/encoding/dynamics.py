@@ -233,7 +233,7 @@ class Watch:
         if len(seen) < 2:
             raise UserError(
                 f"{model}: {len(seen)} checkpoint; dynamics needs at least two. Train with "
-                "--checkpoints.logarithmic --checkpoints.per-doubling 4, or give several folders"
+                "`checkpoints.logarithmic` `checkpoints.per_doubling` 4, or give several folders"
             )
         if len(self._same) == len(seen) - 1:
             raise UserError(

@@ -57,7 +57,7 @@ def sparse_direction(slope_D: Array, deviation_D: Array, factor: float) -> Array
     if needed > len(slope_D):
         raise UserError(
             f"a factor of {factor:g} needs more than {_SPARSE_LIMIT:g} standard deviations in "
-            "every dimension; use --method minimum_norm, or a factor nearer to 1"
+            "every dimension; use `method` minimum_norm, or a factor nearer to 1"
         )
     chosen = order_D[:needed]
     direction_D: Array = np.zeros(len(slope_D))
@@ -125,7 +125,7 @@ def exact_sizes(log_p_NK: Array, along_NK: Array, factors_K: Array) -> Array:
     raise UserError(
         f"no size of edit along this direction scales token number {worst + 1} by "
         f"{factors_K[worst]:g} in this text (nearest: "
-        f"{factors_K[worst] * np.exp(error_K[worst]):.4g}); use another --method, or a factor "
+        f"{factors_K[worst] * np.exp(error_K[worst]):.4g}); use another `method`, or a factor "
         "nearer to 1"
     )
 

@@ -9,14 +9,14 @@ from typing import Literal, get_args
 
 from lmlab.config.numbers import Options, at_least, check_each_once, check_fits_batch
 from lmlab.errors import UserError
+from lmlab.studies.options import StudyLength
 
 SplitName = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
 class EncodeConfig(Options):
-    """How the output embedding encodes the mean probability of tokens:
-    lmlab encode MODEL --store STORE"""
+    """How the output embedding encodes the mean probability of tokens."""
 
     model: str
     """Run folder, checkpoint, saved transformers model, or Hub name."""
@@ -40,7 +40,7 @@ class EncodeConfig(Options):
 @dataclass(frozen=True)
 class SteerConfig(Options):
     """Scale the mean probability of tokens by editing their output embeddings, and say what else
-    changes: lmlab steer MODEL --store STORE --token " the=0.5" " of=2" --out FOLDER"""
+    changes."""
 
     model: str
     """Run folder, checkpoint, saved transformers model, or Hub name."""
@@ -72,15 +72,15 @@ class SteerConfig(Options):
     def __post_init__(self) -> None:
         for each in self.token:
             if not re.fullmatch(r"(?s).+=\s*[+\d.].*", each):
-                raise UserError(f"--token {each!r}: give TOKEN=FACTOR with a factor above 0")
+                raise UserError(f"`token` {each!r}: give TOKEN=FACTOR with a factor above 0")
         if self.untie and self.method == "bias":
-            raise UserError("--untie: method bias leaves the embedding as it is; leave it out")
+            raise UserError("`untie`: method bias leaves the embedding as it is; leave it out")
 
 
 @dataclass(frozen=True)
 class PruneConfig(Options):
     """Remove dimensions of the output embedding, say what it does to the distribution, and write a
-    model whose head is smaller: lmlab prune MODEL --store STORE --share 0.3 --out FOLDER"""
+    model whose head is smaller."""
 
     model: str
     """Run folder, checkpoint, saved transformers model, or Hub name."""
@@ -115,29 +115,26 @@ class PruneConfig(Options):
 
     def __post_init__(self) -> None:
         if self.share is not None and self.out is None:
-            raise UserError("--share needs --out, the folder of the pruned model")
+            raise UserError("`share` needs `out`, the folder of the pruned model")
         for each in [*self.shares, *([] if self.share is None else [self.share])]:
             if not 0 <= each < 1:
                 raise UserError(
                     f"share {each:g} of the dimensions: give one of at least 0, below 1"
                 )
         if self.untie and self.share is None:
-            raise UserError("--untie is for the model that --share and --out write")
+            raise UserError("`untie` is for the model that `share` and `out` write")
         if not self.shares:
-            raise UserError("--shares needs at least one share to compare")
+            raise UserError("`shares` needs at least one share to compare")
 
 
 @dataclass(frozen=True)
 class DynamicsConfig(Options):
-    """When in training the output embedding comes to encode frequency, over a run's checkpoints:
-    lmlab dynamics RUN --store STORE [--follow]"""
+    """When in training the output embedding comes to encode frequency, over a run's checkpoints."""
 
-    model: str
-    """Run folder (train with --checkpoints.logarithmic --checkpoints.per-doubling 4)."""
+    models: tuple[str, ...]
+    """A run (train with --checkpoints.logarithmic --checkpoints.per-doubling 4), or several
+    checkpoints, folders or Hub names in their order."""
     store: Path
-    more: tuple[str, ...] = ()
-    """Further checkpoints, in their order, where `model` is not a run but the first of several
-    folders or Hub names."""
     follow: bool = False
     """Go on while the run trains, until its last step."""
     pause: float = 5.0
@@ -151,10 +148,10 @@ class DynamicsConfig(Options):
     """Folder of result and page (default: below lab/results, by the digest of these options)."""
 
     def __post_init__(self) -> None:
-        if self.follow and self.more:
-            raise UserError("--follow watches a run; it goes without --more")
+        if self.follow and len(self.models) > 1:
+            raise UserError("`follow` watches one run")
         if self.pause <= 0:
-            raise UserError(f"--pause {self.pause} must be above 0")
+            raise UserError(f"`pause` {self.pause} must be above 0")
 
 
 ArmName = Literal[
@@ -164,16 +161,16 @@ ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
 
 
 @dataclass(frozen=True)
-class EncodingStudyConfig(Options):
+class EncodingStudyConfig(StudyLength):
     """How do output embeddings hold token probability, under different objectives? Trains small
     models, everything else equal, and encodes, steers, prunes and watches each.
 
     Interrupted, it goes on with the same command; runs that other studies made are shared.
     """
 
-    corpus: str = "docstrings"
+    text: str = "docstrings"
     """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
-    vocabularies: tuple[int, ...] = (8192,)
+    vocabulary: tuple[int, ...] = (8192,)
     arms: tuple[ArmName, ...] = ARM_NAMES
     """ce-untied, ce-tied, ce-prior (a learnt log-unigram bias), backward, headless: GPT-2; llama,
     llama-headless: RMSNorm."""
@@ -201,7 +198,8 @@ class EncodingStudyConfig(Options):
     """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        check_each_once(self, "vocabularies", "arms", "factors", "shares")
+        self.set_tokens()
+        check_each_once(self, "vocabulary", "arms", "factors", "shares")
         check_fits_batch(self.context, self.batch_tokens)
         if min(self.factors) <= 0 or not all(0 < share < 1 for share in self.shares):
-            raise UserError("--factors must be above 0, --shares between 0 and 1")
+            raise UserError("`factors` must be above 0, `shares` between 0 and 1")

@@ -101,10 +101,10 @@ def check_can_write(lm: LanguageModel, share: float, *, way: Way, untie: bool) -
             f"{lm.name} is tied: its output embedding is its input embedding, which stays. "
             f"Without {share:.0%} of the dimensions it gets a head of its own beside it, and "
             f"{count.after:,} parameters in place of {count.before:,}. Where that is wanted, as "
-            "for a faster head: untie=True, --untie"
+            "for a faster head: `untie`"
         )
     if untie and not tied:
-        raise UserError(f"--untie: {lm.name} is not tied; leave it out")
+        raise UserError(f"`untie`: {lm.name} is not tied; leave it out")
     width = lm.model.get_output_embeddings().weight.shape[1]
     if not 0 < round(share * width) < width:
         raise UserError(

@@ -124,13 +124,13 @@ def check_can_steer(model: Any, *, method: Method, untie: bool) -> None:
             f"{type(model).__name__} scales or caps its logits; steering knows linear heads only"
         )
     if untie and method == "bias":
-        raise UserError("--untie: method bias leaves the embedding as it is; leave it out")
+        raise UserError("`untie`: method bias leaves the embedding as it is; leave it out")
     if untie and not is_tied(model):
-        raise UserError(f"--untie: {type(model).__name__} is not tied; leave it out")
+        raise UserError(f"`untie`: {type(model).__name__} is not tied; leave it out")
     if is_tied(model) and not (untie or method == "bias"):
         raise UserError(
             f"{type(model).__name__} is tied: an edit of its output embedding would change what it "
-            "reads too. Untie it first (untie=True, --untie): the model gets a head of its own"
+            "reads too. Untie it first (`untie`): the model gets a head of its own"
         )
 
 

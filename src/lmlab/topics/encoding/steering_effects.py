@@ -231,7 +231,7 @@ def parse_factors(lm: LanguageModel, given: Sequence[str]) -> dict[int, float]:
     token named twice.
     """
     if not given:
-        raise UserError("--token: no token to steer; give at least one with its factor")
+        raise UserError("`token`: no token to steer; give at least one with its factor")
     factors: dict[int, float] = {}
     for each in given:
         text, equals, number = each.rpartition("=")
@@ -240,16 +240,16 @@ def parse_factors(lm: LanguageModel, given: Sequence[str]) -> dict[int, float]:
         except ValueError:
             factor = float("nan")
         if not equals or not text or not (0 < factor < float("inf")):
-            raise UserError(f"--token {each!r}: give TOKEN=FACTOR with a factor above 0")
+            raise UserError(f"`token` {each!r}: give TOKEN=FACTOR with a factor above 0")
         ids = lm.tokenizer.encode(text)
         if len(ids) != 1:
             pieces = ", ".join(repr(lm.tokenizer.token(int(i))) for i in ids)
             raise UserError(
-                f"--token {each!r}: {text!r} is {len(ids)} tokens of {lm.name} ({pieces}); "
+                f"`token` {each!r}: {text!r} is {len(ids)} tokens of {lm.name} ({pieces}); "
                 "steer one of them (a leading space often belongs to a token)"
             )
         if int(ids[0]) in factors:
-            raise UserError(f"--token {each!r}: this token is named twice")
+            raise UserError(f"`token` {each!r}: this token is named twice")
         factors[int(ids[0])] = factor
     return factors
 

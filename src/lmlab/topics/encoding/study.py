@@ -82,8 +82,8 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
     (`studies.parts`).
     """
     corpora = {
-        v: open_corpus(config.corpus, lab=config.lab, vocabulary=v, tokens=config.tokens)
-        for v in config.vocabularies
+        v: open_corpus(config.text, lab=config.lab, vocabulary=v, tokens=config.tokens)
+        for v in config.vocabulary
     }
     stores = {v: corpus.store for v, corpus in corpora.items()}
     work = sum(
@@ -104,7 +104,7 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
 
     def result(models: dict[tuple[int, str], list[AnalysedModel]]) -> EncodingStudy:
         return EncodingStudy(
-            corpus=corpora[config.vocabularies[0]].label,
+            corpus=corpora[config.vocabulary[0]].label,
             config=config,
             parts=tuple(
                 OneVocabulary(

@@ -12,8 +12,7 @@ from lmlab.errors import UserError
 
 @dataclass(frozen=True)
 class FinetuneConfig(Options):
-    """Fine-tune language models on labelled texts, over several seeds, and compare them:
-    lmlab finetune --models MODEL... --tasks polarity=FOLDER glue=rte
+    """Fine-tune language models on labelled texts, over several seeds, and compare them.
 
     Interrupted, it goes on with the same command. The first model is the one that the others are
     compared with."""
@@ -54,6 +53,6 @@ class FinetuneConfig(Options):
     def __post_init__(self) -> None:
         check_each_once(self, "models", "tasks")
         if self.names and len(self.names) != len(self.models):
-            raise UserError(f"--names has {len(self.names)} names for {len(self.models)} models")
+            raise UserError(f"`names` has {len(self.names)} names for {len(self.models)} models")
         if self.epochs == 0:
-            raise UserError("--epochs must be above 0")
+            raise UserError("`epochs` must be above 0")

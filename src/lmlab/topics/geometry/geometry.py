@@ -148,7 +148,7 @@ def geometry(
     layers = {name: cloud(seen) for name, seen in moments.items() if seen.rows}
     if not layers:
         raise UserError(
-            f"--context {windows.context}: no token stands after another; use longer windows"
+            f"`context` {windows.context}: no token stands after another; use longer windows"
         )
     input_VD = _weights(lm.model.get_input_embeddings(), store.vocabulary)
     assert input_VD is not None, "a language model has an input embedding"

@@ -11,8 +11,7 @@ from lmlab.config.numbers import Options
 
 @dataclass(frozen=True)
 class GeometryConfig(Options):
-    """Shape of a model's embeddings and hidden states; norms and loss by token frequency:
-    lmlab geometry MODEL --store STORE"""
+    """Shape of a model's embeddings and hidden states; norms and loss by token frequency."""
 
     model: str
     """Run folder, checkpoint, saved transformers model, or Hub name."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from lmlab.config.model import ModelConfig
-from lmlab.config.numbers import Options, check_each_once, check_fits_batch
+from lmlab.config.numbers import check_each_once, check_fits_batch
 from lmlab.errors import UserError
+from lmlab.studies.options import StudyLength
 
 HeadlessArm = Literal[
     "ce-tied",
@@ -23,7 +24,7 @@ HeadlessArm = Literal[
 
 
 @dataclass(frozen=True)
-class HeadlessStudyConfig(Options):
+class HeadlessStudyConfig(StudyLength):
     """Can a language model learn without a softmax over its vocabulary? Trains cross-entropy models
     (tied and untied, each with a log-unigram bias or without), headless ones (whose candidates are
     the micro-batch's targets, or unigram draws) and mixed ones, everything else equal, gives the
@@ -32,9 +33,9 @@ class HeadlessStudyConfig(Options):
     Interrupted, it goes on with the same command; runs that other studies made are shared.
     """
 
-    corpus: str = "docstrings"
+    text: str = "docstrings"
     """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
-    vocabularies: tuple[int, ...] = (8192,)
+    vocabulary: tuple[int, ...] = (8192,)
     arms: tuple[HeadlessArm, ...] = (
         "ce-tied",
         "ce-tied-prior",
@@ -82,25 +83,26 @@ class HeadlessStudyConfig(Options):
     """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        check_each_once(self, "vocabularies")
+        self.set_tokens()
+        check_each_once(self, "vocabulary")
         missing = {"ce-tied-prior", "headless"} - set(self.arms)
         if missing or len(set(self.arms)) != len(self.arms):
-            raise UserError(f"--arms needs ce-tied-prior and headless, each once: {self.arms}")
+            raise UserError(f"`arms` needs ce-tied-prior and headless, each once: {self.arms}")
         if len(self.task_limits) not in (0, 1, len(self.tasks)):
             raise UserError(
-                f"--task-limits has {len(self.task_limits)} numbers for {len(self.tasks)} tasks"
+                f"`task_limits` has {len(self.task_limits)} numbers for {len(self.tasks)} tasks"
             )
         if any(v < 2 for v in self.cost_vocabularies):
-            raise UserError(f"--cost-vocabularies must be at least 2: {self.cost_vocabularies}")
+            raise UserError(f"`cost_vocabularies` must be at least 2: {self.cost_vocabularies}")
         if len(set(self.learning_rates)) != len(self.learning_rates) or 0 in self.learning_rates:
             raise UserError(
-                f"--learning-rates needs positive numbers, each once: {self.learning_rates}"
+                f"`learning_rates` needs positive numbers, each once: {self.learning_rates}"
             )
         check_fits_batch(self.context, self.batch_tokens)
         if not 0 < self.fine_tune <= 1:
-            raise UserError(f"--fine-tune {self.fine_tune} must be above 0 and at most 1")
+            raise UserError(f"`fine_tune` {self.fine_tune} must be above 0 and at most 1")
         if self.model.tied or self.model.architecture == "auto":
-            raise UserError("--model.tied and architecture auto: the study itself decides on tying")
+            raise UserError("`model.tied` and architecture auto: the study itself decides on tying")
 
     @property
     def rates(self) -> tuple[float, ...]:

@@ -68,7 +68,7 @@ def run_headless(config: HeadlessStudyConfig, *, worker: bool = False) -> Headle
     (`studies.parts`).
     """
     tasks, rows = _tasks(config), rows_of(config)
-    texts = [_open(config, vocabulary, rows, tasks) for vocabulary in config.vocabularies]
+    texts = [_open(config, vocabulary, rows, tasks) for vocabulary in config.vocabulary]
     work = sum(text.work for text in texts)
     say(f"{work:,} tokens to train on and to score; stopping is safe")
     forms = [
@@ -79,7 +79,7 @@ def run_headless(config: HeadlessStudyConfig, *, worker: bool = False) -> Headle
 
     def result(runs: dict[tuple[int, Form], _Measured]) -> Headless:
         return Headless(
-            corpus=corpus_labels([config.corpus])[0],
+            corpus=corpus_labels([config.text])[0],
             config=config,
             parts=tuple(
                 text.compare({form: runs[i, form] for form in forms})
@@ -110,7 +110,7 @@ def _open(
     config: HeadlessStudyConfig, vocabulary: int, rows: list[Row], tasks: list[Task]
 ) -> _Vocabulary:
     store = open_corpus(
-        config.corpus, lab=config.lab, vocabulary=vocabulary, tokens=config.tokens
+        config.text, lab=config.lab, vocabulary=vocabulary, tokens=config.tokens
     ).store
     return _Vocabulary(config, store, step_times(config, store), rows, tasks)
 

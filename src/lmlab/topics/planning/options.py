@@ -11,8 +11,7 @@ from lmlab.errors import UserError
 
 @dataclass(frozen=True)
 class PlanConfig(Options):
-    """How many seeds, documents and tokens it takes to see a difference:
-    lmlab plan STUDY --effect 0.2, or lmlab plan --effect 0.2 --seed-sd 0.325
+    """How many seeds, documents and tokens it takes to see a difference.
 
     The noise is that of a finished study (arrow: differences in per cent of the loss; headless: in
     nats per token), or typed in the unit of the effect. A difference is seen where its 95 %
@@ -47,16 +46,16 @@ class PlanConfig(Options):
 
     def __post_init__(self) -> None:
         if self.effect == 0:
-            raise UserError("--effect: the difference to be seen, above 0, such as --effect 0.2")
+            raise UserError("`effect`: the difference to be seen, above 0, such as `effect` 0.2")
         if self.study is None and self.seed_sd is None:
-            raise UserError("give the folder of a finished study, or --seed-sd")
+            raise UserError("give the folder of a finished study, or `seed_sd`")
         if self.seed_sd == 0:
-            raise UserError("--seed-sd must be above 0; without seeds there is nothing to plan")
+            raise UserError("`seed_sd` must be above 0; without seeds there is nothing to plan")
         if self.document_sd is None and self.section_sd is not None:
-            raise UserError("--section-sd needs --document-sd beside it")
+            raise UserError("`section_sd` needs `document_sd` beside it")
         for name, least in (("seeds", 3), ("documents", 5)):
             values = getattr(self, name)
             if not values or min(values) < least or sorted(set(values)) != list(values):
-                raise UserError(f"--{name} must be rising numbers from {least} on, not {values}")
+                raise UserError(f"`{name}` must be rising numbers from {least} on, not {values}")
         if not 0.05 < self.power < 1:
-            raise UserError(f"--power must be between 0.05 and 1, not {self.power}")
+            raise UserError(f"`power` must be between 0.05 and 1, not {self.power}")

@@ -176,16 +176,16 @@ def _of_study(config: PlanConfig) -> Measured:
     else:
         raise UserError(
             f"{config.study}: a result of kind {study.kind!r}; a plan is made from an arrow or a "
-            "headless study, or from --seed-sd"
+            "headless study, or from `seed_sd`"
         )
     if not components:
         raise UserError(
-            f"{config.study}: without variance components, for lack of text; give --seed-sd"
+            f"{config.study}: without variance components, for lack of text; give `seed_sd`"
         )
     variances, tokens = zip(*components, strict=True)
     seeds = [(c.seed, c.seed_df) for c in variances if c.seed is not None]
     if not seeds and config.seed_sd is None:
-        raise UserError(f"{config.study}: one seed tells nothing of others; give --seed-sd")
+        raise UserError(f"{config.study}: one seed tells nothing of others; give `seed_sd`")
     texts = [
         (c.document, c.document_df)
         for c in variances

@@ -11,8 +11,7 @@ from lmlab.config.numbers import Options
 
 @dataclass(frozen=True)
 class EvalConfig(Options):
-    """Zero-shot tasks, with standard errors:
-    lmlab eval MODEL --tasks lambada=FILE blimp=FILE choices=FILE"""
+    """Zero-shot tasks, with standard errors."""
 
     model: str
     """Run folder, checkpoint, saved transformers model, or Hub name."""

@@ -56,7 +56,7 @@ PARTS = {
         "Is text easier to predict forwards than backwards?",
         run_arrow,
         ArrowConfig(
-            corpora=(_TEXT,), contexts=(128,), sizes=(_SIZE,), vocabulary=4096, seeds=2,
+            text=(_TEXT,), context=(128,), size=(_SIZE,), vocabulary=4096, seeds=2,
             tokens=_TOKENS, windows=_WINDOWS, **_TRAINING,
         ),
     ),
@@ -64,7 +64,7 @@ PARTS = {
         "Is a made-up language, whose floor is known, easier forwards?",
         run_arrow,
         ArrowConfig(
-            corpora=("linear:6:4:1",), seeds=2, tokens=140_000, batch_tokens=1216,
+            text=("linear:6:4:1",), seeds=2, tokens=140_000, batch_tokens=1216,
             initializer_range=0.2,
         ),
     ),
@@ -72,7 +72,7 @@ PARTS = {
         "Can a model learn without a softmax?",
         run_headless,
         HeadlessStudyConfig(
-            corpus=_TEXT, vocabularies=(4096,), arms=("ce-tied-prior", "ce-untied", "headless"),
+            text=_TEXT, vocabulary=(4096,), arms=("ce-tied-prior", "ce-untied", "headless"),
             model=ModelConfig(size=_SIZE), context=128, seeds=2, tokens=_TOKENS, equal_time=False,
             cost_vocabularies=(4096, 8192), windows=_WINDOWS, **_TRAINING,
         ),
@@ -81,7 +81,7 @@ PARTS = {
         "Do two towers with one prediction divide it?",
         run_towers,
         TowersStudyConfig(
-            corpora=(_TEXT,), model=ModelConfig(size="nano"), split=False, single=False,
+            text=(_TEXT,), model=ModelConfig(size="nano"), split=False, single=False,
             vocabulary=4096, context=128, seeds=2, other_seeds=1, tokens=_TOWER_TOKENS,
             probe_tokens=_TOWER_TOKENS // 2, probe_learning_rate=2e-3, windows=_WINDOWS,
             **_TRAINING,
@@ -91,7 +91,7 @@ PARTS = {
         "How much of a model is in others?",
         run_decomposition,
         DecompositionStudyConfig(
-            corpus=_TEXT, arms=("forward", "backward", "headless"), sizes=(_SIZE,), seeds=2,
+            text=_TEXT, arms=("forward", "backward", "headless"), size=(_SIZE,), seeds=2,
             vocabulary=4096, context=128, tokens=_TOKENS, embedding=EmbeddingConfig(length=64),
             lengths=(16,), pieces=3000, held_out_pieces=600, **_TRAINING,
         ),
@@ -100,7 +100,7 @@ PARTS = {
         "Where is a token's probability in the output embedding?",
         run_encoding,
         EncodingStudyConfig(
-            corpus=_TEXT, vocabularies=(4096,), arms=("ce-untied", "backward", "headless"),
+            text=_TEXT, vocabulary=(4096,), arms=("ce-untied", "backward", "headless"),
             size=_SIZE, context=128, tokens=_TOKENS, dynamics=False, windows=24,
             factors=(2.0, 20.0), shares=(0.1, 0.3, 0.5, 0.7, 0.9), **_TRAINING,
         ),

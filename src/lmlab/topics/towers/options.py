@@ -10,11 +10,12 @@ from lmlab.config.model import MASKED, RECURRENT, ModelConfig
 from lmlab.config.numbers import Options, at_least
 from lmlab.config.objective import ReadingName
 from lmlab.errors import UserError
+from lmlab.studies.options import StudyLength
 
 
 @dataclass(frozen=True)
 class PreferConfig(Options):
-    """Which types of token each of two towers predicts better: lmlab prefer MODEL --store STORE
+    """Which types of token each of two towers predicts better.
 
     MODEL holds probes (lmlab train --objective probe --parent.path TOWERS), or towers whose fusion
     gives each a distribution, which is then calibrated by a temperature.
@@ -39,7 +40,7 @@ class PreferConfig(Options):
 
 
 @dataclass(frozen=True)
-class TowersStudyConfig(Options):
+class TowersStudyConfig(StudyLength):
     """If two models share one prediction, which tokens does each take? Trains cooperative towers
     the same towers with separate losses, and independent ones; probes all alike; and asks whether
     cooperative towers' preferences among types of token are larger than the others', and of use.
@@ -47,7 +48,7 @@ class TowersStudyConfig(Options):
     Interrupted, it goes on with the same command; runs that other studies made are shared.
     """
 
-    corpora: tuple[str, ...] = ("docstrings",)
+    text: tuple[str, ...] = ("docstrings",)
     """Files, folders, patterns, hf:NAME, docstrings, code, or a store of `lmlab prepare`; with
     shuffled:, unigrams: or bigrams: before it, a text without that much of its order. A part of the
     result each."""
@@ -87,21 +88,22 @@ class TowersStudyConfig(Options):
     """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        if not self.corpora or len(set(self.corpora)) != len(self.corpora):
-            raise UserError(f"--corpora needs at least one, each once: {self.corpora}")
+        self.set_tokens()
+        if not self.text or len(set(self.text)) != len(self.text):
+            raise UserError(f"`text` needs at least one, each once: {self.text}")
         if self.seeds < 2 or self.other_seeds < 1:
-            raise UserError("--seeds must be at least 2, --other-seeds at least 1")
+            raise UserError("`seeds` must be at least 2, `other_seeds` at least 1")
         if min(self.tokens, self.probe_tokens) < 1:
-            raise UserError("--tokens and --probe-tokens must be at least 1")
+            raise UserError("`tokens` and `probe_tokens` must be at least 1")
         if self.context > self.batch_tokens:
             raise UserError(
-                f"--context {self.context} does not fit a batch of --batch-tokens "
+                f"`context` {self.context} does not fit a batch of `batch_tokens` "
                 f"{self.batch_tokens}"
             )
         if self.model.tied or self.model.architecture == "auto":
-            raise UserError("--model: towers are tied as it is, and of an architecture with a name")
+            raise UserError("`model`: towers are tied as it is, and of an architecture with a name")
         if self.cloze and self.model.architecture not in RECURRENT:
-            raise UserError("--cloze is for --model.architecture lstm and gru")
+            raise UserError("`cloze` is for `model.architecture` lstm and gru")
 
     @property
     def reading(self) -> ReadingName:

@@ -96,13 +96,13 @@ def run_towers(config: TowersStudyConfig, *, worker: bool = False) -> Path:
     (`studies.parts`). Raises `UserError` for a corpus that cannot be read, or too short to be
     measured on.
     """
-    labels = corpus_labels(config.corpora)
+    labels = corpus_labels(config.text)
     stores = {
         label: open_corpus(
             corpus, label=label, lab=config.lab, tokenizer="bpe", vocabulary=config.vocabulary,
             tokens=config.tokens,
         ).store
-        for corpus, label in zip(config.corpora, labels, strict=True)
+        for corpus, label in zip(config.text, labels, strict=True)
     }  # fmt: skip
     for store in stores.values():
         groups_of_text(store, config.evaluation, config.context)  # before hours of training

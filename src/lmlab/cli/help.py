@@ -1,0 +1,128 @@
+"""`lmlab COMMAND --help`: an example and the usual options; `--help all` shows every option.
+
+Imports no torch. What an option is for is the docstring below its field.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import shutil
+import textwrap
+import types
+import typing
+from typing import Any
+
+from lmlab.cli.commands import Command
+from lmlab.config.spelling import Place, names_of, takes
+
+_COLUMN = 26
+
+
+def command_help(command: Command, kind: type, *, everything: bool, more: str = "") -> str:
+    """The help of a command whose options are `kind`."""
+    names = names_of(kind)
+    own = [place for place in names.hints if len(place) == 1]
+    usual = [names.find(name) for name in command.usual] or own
+    shown = list(names.hints) if everything else list(dict.fromkeys([*_needed(kind), *usual]))
+    first = [names.find(name) for name in command.positional]
+    several = ["..." if takes(names.hints[place]) > 1 else "" for place in first]
+    capitals = [_capital(place) + more for place, more in zip(first, several, strict=True)]
+    words = " ".join([f"lmlab {command.name}", *capitals])
+    lines = [f"{words} [options]", "", inspect.cleandoc(kind.__doc__ or ""), ""]
+    if command.example:
+        lines += [f"Example: lmlab {command.name} {command.example}", ""]
+    lines += [
+        line
+        for place in [*first, *(place for place in shown if place not in first)]
+        for line in _option(
+            _capital(place) if place in first else _dashed(names.short(place)),
+            kind, place, names.hints[place], described=place not in first,
+        )
+    ]  # fmt: skip
+    if left := len(set(names.hints) - set(shown) - set(first)):
+        lines += ["", f"{left} more options: lmlab {command.name} --help all"]
+    lines += ["", "--config FILE reads any of these from TOML first." + more]
+    return "\n".join(lines)
+
+
+def _dashed(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _capital(place: Place) -> str:
+    return place[-1].removesuffix("s").upper()
+
+
+def _needed(kind: type) -> list[Place]:
+    missing = dataclasses.MISSING
+    return [
+        (f.name,)
+        for f in dataclasses.fields(kind)
+        if f.default is missing and f.default_factory is missing
+    ]
+
+
+def _option(name: str, kind: type, place: Place, hint: Any, *, described: bool) -> list[str]:
+    """The lines of one option: its name and what it takes, what it is for, its default."""
+    for section in place[:-1]:
+        kind = typing.get_type_hints(kind)[section]
+    field = next(f for f in dataclasses.fields(kind) if f.name == place[-1])
+    default = "needed" if (place[-1],) in _needed(kind) else _words(_default(field))
+    # what stands for "as it is best", says so in its text
+    said = f"({default})" if default and (described or default != "needed") else ""
+    text = " ".join([*_texts(kind).get(place[-1], "").split(), *([said] if said else [])])
+    if default == "on":
+        name = f"--[no-]{name[2:]}"
+    left = "  " + " ".join([name, *([_takes(hint)] if described and _takes(hint) else [])])
+    wide = max(60, shutil.get_terminal_size((100, 24)).columns)
+    right = textwrap.wrap(text, wide - _COLUMN) or [""]
+    if len(left) >= _COLUMN:
+        right = ["", *right]
+    lines = [f"{left:<{_COLUMN}}{right[0]}", *(" " * _COLUMN + line for line in right[1:])]
+    return [line.rstrip() for line in lines]
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
+
+
+def _words(default: Any) -> str:
+    if default is None or default == () or default is dataclasses.MISSING:
+        return ""
+    if isinstance(default, bool):
+        return "on" if default else ""
+    if isinstance(default, tuple):
+        return " ".join(map(str, default))
+    return str(default)
+
+
+def _takes(hint: Any) -> str:
+    """What an option of this type takes, in a word."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(each for each in typing.get_args(hint) if each is not type(None))
+    items = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        return f"{_takes(items[0])}..." if Ellipsis in items else " ".join(map(_takes, items))
+    if typing.get_origin(hint) is typing.Literal:
+        return "|".join(map(str, items))
+    return {"int": "N", "float": "NUMBER", "Path": "PATH", "bool": ""}.get(hint.__name__, "TEXT")
+
+
+def _texts(kind: type) -> dict[str, str]:
+    """The docstrings that stand below the fields of a dataclass and of those it is made of."""
+    texts: dict[str, str] = {}
+    for each in kind.__mro__:
+        if not dataclasses.is_dataclass(each):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+        assert isinstance(tree, ast.ClassDef)
+        for field, below in zip(tree.body, tree.body[1:], strict=False):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                    value=ast.Constant(value=str() as text)
+                ):
+                    texts.setdefault(name, text)
+    return texts

@@ -1,0 +1,188 @@
+"""How options are written on a command line: names, their order, and what users type instead.
+
+An option of a section may be written with its section (`--optimizer.learning-rate`) or, where only
+one section has it, without (`--learning-rate`), as the keywords of Python are (`from_keywords`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from lmlab.errors import UserError
+
+Place = tuple[str, ...]
+
+ELSEWHERE: Mapping[str, Sequence[str]] = {
+    name: (words,) if isinstance(words, str) else words
+    for names, words in {
+        "lr max_lr": "learning_rate",
+        "batch_size bs train_batch_size per_device_train_batch_size": "batch",
+        "per_device_eval_batch_size eval_batch_size": "batch",
+        "gradient_accumulation_steps": "micro_batch",
+        "num_train_epochs n_epochs num_epochs epoch": "epochs",
+        "max_steps max_iters num_steps n_steps iters iterations step": "steps",
+        "max_tokens num_tokens n_tokens max_new_tokens": "tokens",
+        "n_layer n_layers num_layers num_hidden_layers depth layer": "layers",
+        "n_head n_heads num_heads num_attention_heads head_count": "heads",
+        "n_embd d_model hidden_size hidden dim embedding_dim": "width",
+        "block_size seq_len seq_length sequence_length max_length max_seq_length n_positions "
+        "n_ctx ctx context_length context_size": "context",
+        "vocab_size vocab n_vocab": "vocabulary",
+        "model_size model_name": "size",
+        "output_dir out_dir output outdir save_dir o": "out",
+        "data dataset dataset_name data_dir train_file input file files corpus corpora source "
+        "texts": ("text", "store"),
+        "model_name_or_path model_path checkpoint ckpt init_from pretrained run name_or_path":
+            ("model", "path"),
+        "seed num_seeds n_seeds seeds": ("seeds", "seed"),
+        "warmup_ratio warmup_steps warmup_iters": "warmup",
+        "lr_scheduler_type scheduler lr_schedule": "kind",
+        "optim": "optimizer.name",
+        "wd": "weight_decay",
+        "grad_clip max_grad_norm clip_grad": "clip",
+        "adam_beta1 adam_beta2 beta1 beta2": "betas",
+        "adam_epsilon eps": "epsilon",
+        "eval_steps eval_interval eval_every logging_steps log_interval": "evaluate_every",
+        "eval_iters": "evaluation_windows",
+        "save_steps save_every save_interval": "every",
+        "save_total_limit": "keep",
+        "bf16 fp16 precision torch_dtype": "dtype",
+        "torch_compile": "compile",
+        "num_return_sequences num_samples n_samples n": "count",
+        "temp": "temperature",
+        "topk": "top_k",
+        "use_cpu no_cuda gpu cuda": "device",
+        "num_workers num_threads n_threads": "threads",
+        "max_samples max_train_samples num_fewshot": "limit",
+        "task": "tasks",
+        "arch model_type": "architecture",
+        "direction reverse backward": "order",
+        "loss": "objective",
+        "tie_word_embeddings tie_weights": "tied",
+        "resume resume_from_checkpoint": (),
+    }.items()
+    for name in names.split()
+}  # fmt: skip
+"""What the Hugging Face Trainer, nanoGPT and others call an option of ours, or used to."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of a configuration's options."""
+
+    hints: Mapping[Place, Any]
+    """The type of every option by its place, those of sections after the configuration's own."""
+    known: Mapping[str, Sequence[Place]]
+    """Places by name, one for a name that is clear."""
+
+    def find(self, name: str) -> Place:
+        """The place of a name with underscores. Raises `UserError` if there is none or several."""
+        dotted = tuple(name.split("."))
+        if dotted in self.hints:
+            return dotted
+        places = self.known.get(name, ())
+        if len(places) == 1:
+            return places[0]
+        if places:
+            ways = " or ".join(f"`{'.'.join(place)}`" for place in places)
+            raise UserError(f"option `{name}` could be {ways}; write which")
+        raise UserError(f"unknown option `{name}`{self._hint(name)}")
+
+    def switched(self, name: str) -> tuple[Place, bool]:
+        """As `find`, and whether the name says `no_` before that of a switch."""
+        section, dot, last = name.rpartition(".")
+        if last.startswith("no_"):
+            with suppress(UserError):
+                place = self.find(section + dot + last.removeprefix("no_"))
+                if takes(self.hints[place]) == 0:
+                    return place, True
+        return self.find(name), False
+
+    def short(self, place: Place) -> str:
+        """The shortest name of a place."""
+        return place[-1] if self.known[place[-1]] == [place] else ".".join(place)
+
+    def _hint(self, name: str) -> str:
+        last = name.rpartition(".")[2]
+        if last.startswith("resume"):
+            return "; the same command goes on with a run that was stopped"
+        spoken = [each for each in ELSEWHERE.get(last, ()) if self._has(each)]
+        near = spoken or difflib.get_close_matches(name, [*self.known], n=1, cutoff=0.6)
+        return f"; did you mean `{near[0]}`?" if near else ""
+
+    def _has(self, name: str) -> bool:
+        return name in self.known or tuple(name.split(".")) in self.hints
+
+
+def names_of(kind: type) -> Names:
+    """The names of the options of a dataclass."""
+    hints = _hints(kind)
+    known: dict[str, list[Place]] = {}
+    for place in hints:
+        same = known.setdefault(place[-1], [])
+        if place[-1:] not in same:  # a field of its own hides those of its sections
+            same.append(place)
+    for place in hints:
+        if len(place) > 1:
+            known.setdefault("_".join(place), [place])
+    return Names(hints, known)
+
+
+def _hints(kind: type) -> dict[Place, Any]:
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in fields(kind) if f.init]
+    sections = [name for name in names if is_dataclass(hints[name])]
+    return {(name,): hints[name] for name in names if name not in sections} | {
+        (name, *place): hint for name in sections for place, hint in _hints(hints[name]).items()
+    }
+
+
+def spelled(kind: type, words: Sequence[str], positional: Sequence[str]) -> list[str]:
+    """The words of a command line with every option by its full name, also those of `positional`,
+    which may stand without a name, in this order, wherever no option takes them.
+
+    Raises `UserError` for an unknown option (naming the nearest) and a word too many.
+    """
+    names = names_of(kind)
+    rest, named, bare, given = list(words), [], [], set()
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            bare.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        place, negated = names.switched(name.replace("-", "_"))
+        given.add(place)
+        section = "--" + "".join(f"{each}." for each in place[:-1])
+        option = section + "no-" * negated + place[-1].replace("_", "-")
+        named.append(option + equals + value)
+        count = 0 if equals else takes(names.hints[place])
+        while rest and count and not rest[0].startswith("--"):
+            named.append(rest.pop(0))
+            count -= 1
+    for name in positional:
+        place = names.find(name)
+        count = 0 if place in given else min(len(bare), takes(names.hints[place]))
+        if count:
+            named += ["--" + ".".join(place).replace("_", "-"), *bare[:count]]
+            del bare[:count]
+    if bare:
+        raise UserError(f"{bare[0]!r}: no option takes this word")
+    return named
+
+
+def takes(hint: Any) -> int:
+    """How many words an option of this type takes at most."""
+    options = [hint]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        options = [each for each in typing.get_args(hint) if each is not type(None)]
+    if typing.get_origin(options[0]) is tuple:
+        items = typing.get_args(options[0])
+        return 1 << 30 if Ellipsis in items else len(items)
+    return 0 if options[0] is bool else 1
