@@ -34,7 +34,7 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def shown(how: Callable[[str], str]) -> Iterator[None]:
+def said_as(how: Callable[[str], str]) -> Iterator[None]:
     """What is said inside is shown as `how` gives it back."""
     token = _SHOWN.set(how)
     try:

@@ -16,7 +16,7 @@ from lmlab.cli.commands import COMMANDS, ELSEWHERE, usage
 from lmlab.cli.printing import with_dashes
 from lmlab.errors import UserError
 from lmlab.processes import is_first, leave, rank, world
-from lmlab.progress import shown
+from lmlab.progress import said_as
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         try:
-            with shown(with_dashes):
+            with said_as(with_dashes):
                 return _run(arguments)
         finally:
             sys.stdout.flush()

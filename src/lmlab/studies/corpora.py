@@ -182,7 +182,7 @@ def in_tokens(config: Any) -> Any:
         )
     ((text,), (vocabulary,), (tokenizer,)) = singles
     corpus = open_corpus(
-        text, label=corpus_labels([text])[0], lab=asked.lab, tokenizer=tokenizer,
+        text, lab=asked.lab, tokenizer=tokenizer,
         vocabulary=vocabulary, tokens=asked.tokens,
     )  # fmt: skip
     tokens = round(config.epochs * corpus.store.split(TRAIN).tokens)
