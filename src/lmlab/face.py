@@ -296,7 +296,7 @@ def study(name: str, **options: Any) -> Result:
     >>> tiny = dict(size="nano", context=16, batch_tokens=64, windows=4, dynamics=False)
     >>> result = lmlab.study(
     ...     "encoding", text="novels", vocabulary=300, arms="ce-untied", factors=2.0, shares=0.5,
-    ...     steps=2, **tiny,
+    ...     steps=2, lab="other", **tiny,
     ... )
     >>> len(result.parts[0].models)
     1
