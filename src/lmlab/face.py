@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lmlab.topics.finetuning.metrics import Finetuning
     from lmlab.topics.geometry.geometry import Geometry
     from lmlab.topics.scoring.score import Score
-    from lmlab.topics.scoring.zero_shot import ZeroShot
+    from lmlab.topics.scoring.zero_shot import Evaluation
     from lmlab.topics.towers.of_model import ModelPreference
 
     AnyModel: TypeAlias = "LanguageModel | Run | str | Path"
@@ -225,8 +225,8 @@ def evaluate(
     objective: Objective = "auto",
     batch: int | None = None,
     device: Device = "auto",
-) -> list[ZeroShot]:
-    """Zero-shot tasks, with standard errors, a result for each.
+) -> Evaluation:
+    """Zero-shot tasks: how well a model does what it was not trained for, with intervals.
 
     Args:
         tasks: KIND=SOURCE each (lambada, blimp or choices, and a file, a folder or hf:NAME), or the
@@ -240,12 +240,12 @@ def evaluate(
 
     >>> import json, pathlib
     >>> _ = pathlib.Path("items.jsonl").write_text(json.dumps({"text": "one two three"}))
-    >>> [task] = lmlab.evaluate(lm, "lambada=items.jsonl")
-    >>> task.metrics["accuracy"].items
+    >>> result = lmlab.evaluate(lm, "lambada=items.jsonl")
+    >>> result.tasks[0].metrics["accuracy"].items
     1
     """
     from lmlab.data.tasks import read_tasks
-    from lmlab.topics.scoring.zero_shot import zero_shot
+    from lmlab.topics.scoring.zero_shot import Evaluation, zero_shot
 
     given = [tasks] if isinstance(tasks, str) else list(tasks)
     own = [task for task in given if "=" in task]
@@ -256,13 +256,13 @@ def evaluate(
     if names:
         import lmlab.integrations.lm_eval  # noqa: F401 - before the model: the extra may be missing
     lm = load(model, device=device, objective=objective, head=head, store=store)
-    results = [zero_shot(lm, task, batch=batch) for task in read]
+    scores = [zero_shot(lm, task, batch=batch) for task in read]
     if names:
         from lmlab.integrations.lm_eval import harness
 
         folder = None if include is None else Path(include)
-        results += harness(lm, names, include=folder, limit=limit, batch=batch)
-    return results
+        scores += harness(lm, names, include=folder, limit=limit, batch=batch)
+    return Evaluation(lm.name, lm.order, lm.head, tuple(scores))
 
 
 def finetune(

@@ -124,7 +124,7 @@ _ALL = (
     ),
     Command(
         "eval", "LAMBADA, BLiMP, multiple choice and lm-eval's tasks, zero-shot",
-        "lmlab.topics.scoring.options:EvalConfig", "lmlab.cli.measuring:evaluate",
+        "lmlab.topics.scoring.options:EvalConfig", "lmlab.face:evaluate",
         positional=("model",), check="lmlab.cli.refusals:check_head",
         example="lab/forward --tasks lambada=lambada.jsonl blimp=blimp/",
     ),

@@ -8,57 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmlab.cli.printing import as_text, print_table, show, use_device, write_results
+from lmlab.cli.printing import show, use_device
 from lmlab.cli.refusals import check_models, opening
 from lmlab.processes import is_first
 from lmlab.topics.decomposition.options import ApplyConfig, DecomposeConfig, EmbedConfig
-from lmlab.topics.scoring.options import EvalConfig
 
 if TYPE_CHECKING:
     from lmlab.topics.decomposition.of_models import Embeddings
-
-
-def evaluate(config: EvalConfig) -> None:
-    from lmlab import face
-
-    lm = face.load(
-        config.model,
-        device=config.device,
-        objective=config.objective,
-        head=config.head,
-        store=config.store,
-    )
-    made = face.evaluate(
-        lm, config.tasks, limit=config.limit, include=config.include, batch=config.batch
-    )
-    values = {
-        "model": lm.name,
-        "order": lm.order,
-        "head": lm.head,
-        "tasks": [one.to_json() for one in made],
-    }
-    write_results("eval", config, values)
-    print_table(
-        ["task", "part", "metric", "", "95 % interval", "items", "sets"],
-        [
-            [
-                one.task,
-                part,
-                name,
-                as_text(e.value),
-                "–" if e.interval is None else "[{}, {}]".format(*map(as_text, e.interval)),
-                as_text(e.items),
-                "" if e.sets is None else as_text(e.sets),
-            ]
-            for one in made
-            for part, name, e in one.rows()
-        ],
-    )
-    for one in made:
-        for note in one.notes:
-            print(f"{one.task}: {note}")
-        if one.truncated:
-            print(f"{one.task}: {one.truncated:,} contexts were cut to fit the model")
 
 
 def embed(config: EmbedConfig) -> Embeddings:

@@ -41,7 +41,7 @@ from lmlab.lm.likelihood import (
 )
 from lmlab.lm.sampling import check_continues, continuations
 from lmlab.progress import say
-from lmlab.topics.scoring.zero_shot import Estimate, Metrics, Scale, ZeroShot
+from lmlab.topics.scoring.zero_shot import Estimate, Metrics, Scale, TaskScore
 
 try:
     from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
@@ -146,7 +146,7 @@ def harness(
     include: Path | None = None,
     limit: int | None = None,
     batch: int | None = None,
-) -> list[ZeroShot]:
+) -> list[TaskScore]:
     """lm-eval's tasks, groups and tags, and those of YAML files in the folder `include`.
 
     `limit` asks the first items of each task, as lm-eval's own limit does. A group has the figures
@@ -226,12 +226,12 @@ def _as_lm_eval_is_run() -> Iterator[None]:
             os.environ[variable] = value
 
 
-def _results(lm: LanguageModel, model: HarnessModel, loaded: Any, found: Any) -> list[ZeroShot]:
+def _results(lm: LanguageModel, model: HarnessModel, loaded: Any, found: Any) -> list[TaskScore]:
     groups, tasks = loaded.get("groups", {}), loaded["tasks"]
     leaves = {name: [t.task_name for t in group.get_all_tasks()] for name, group in groups.items()}
     inner = {child for group in groups.values() for child in group.child_names}
     inner |= {name for of_group in leaves.values() for name in of_group}
-    made: list[ZeroShot] = []
+    made: list[TaskScore] = []
     for name in [*groups, *tasks]:
         if name in inner:
             continue
@@ -254,8 +254,7 @@ def _results(lm: LanguageModel, model: HarnessModel, loaded: Any, found: Any) ->
             notes.append("pseudo-log-likelihoods: not comparable with those of causal models")
         shots = sorted({found["n-shot"][m] for m in members})
         made.append(
-            ZeroShot(
-                model=lm.name,
+            TaskScore(
                 task=name,
                 source=f"lm-eval {version('lm_eval')}, version {found['versions'].get(name)}, "
                 f"{' or '.join(map(str, shots))}-shot",
@@ -264,7 +263,6 @@ def _results(lm: LanguageModel, model: HarnessModel, loaded: Any, found: Any) ->
                 parts={"task": {m: metrics[m] for m in members}} if name in groups else {},
                 method=likelihood_method(lm),
                 truncated=sum(model.truncated[m] for m in members),
-                values={},  # lm-eval keeps them to itself
                 notes=(
                     *notes,
                     *reading_notes(lm, [t for m in members for t in model.texts[m]]),

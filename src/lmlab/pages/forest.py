@@ -4,6 +4,7 @@ Notable:
 - The wide form has three columns: label, interval, estimate as text. The narrow form gives the
   interval the whole width, below its label and estimate.
 - The height follows from the rows; labels and notes wrap.
+- Ratios and factors belong on a logarithmic axis, where 2 and 1/2 are as far from 1.
 """
 
 from __future__ import annotations
@@ -70,6 +71,15 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class _Axis:
+    """The scale that all rows share."""
+
+    label: str
+    reference: float | None
+    log: bool
+
+
+@dataclass(frozen=True)
 class _Row:
     """The texts of a row, in lines."""
 
@@ -88,32 +98,36 @@ def forest_plot(
     alt: str,
     caption: str = "",
     reference: float | None = 0.0,
+    log: bool = False,
 ) -> Figure:
     """Estimates below one another, each with its interval; `reference` is a vertical line.
 
-    An estimate without interval is a hollow point.
+    An estimate without interval is a hollow point. With `log` the axis is logarithmic; the
+    reference of a ratio is 1.
 
-    Raises `UserError` for numbers that are not finite.
+    Raises `UserError` for numbers that are not finite, or with `log` not positive.
     """
     assert rows, "a figure shows something"
     for row in rows:
         assert (row.low is None) == (row.high is None), "an interval has two ends"
         ends = [] if row.low is None or row.high is None else [row.low, row.high]
-        check_numbers(finding, f"row '{row.label}'", [row.estimate, *ends])
+        check_numbers(finding, f"row '{row.label}'", [row.estimate, *ends], positive=log)
         assert ends == sorted(ends)
-    check_numbers(finding, "the reference", [] if reference is None else [reference])
+    lines = [] if reference is None else [reference]
+    check_numbers(finding, "the reference", lines, positive=log)
+    axis = _Axis(x_label, reference, log)
     with sheet_settings():
         return Figure(
             finding=finding,
-            svg_wide=_forest_wide(rows, x_label, reference),
-            svg_narrow=_forest_narrow(rows, x_label, reference),
+            svg_wide=_forest_wide(rows, axis),
+            svg_narrow=_forest_narrow(rows, axis),
             alt=alt,
             caption=caption,
         )
 
 
-def _forest_rows(rows: Sequence[Interval], width: float) -> list[_Row]:
-    shown = estimates([(row.estimate, row.low, row.high) for row in rows])
+def _forest_rows(rows: Sequence[Interval], width: float, *, log: bool) -> list[_Row]:
+    shown = estimates([(row.estimate, row.low, row.high) for row in rows], alike=not log)
     laid_out = []
     group = ""
     for row, (estimate, interval) in zip(rows, shown, strict=True):
@@ -131,7 +145,7 @@ def _forest_rows(rows: Sequence[Interval], width: float) -> list[_Row]:
     return laid_out
 
 
-def _forest_wide(rows: Sequence[Interval], x_label: str, reference: float | None) -> str:
+def _forest_wide(rows: Sequence[Interval], axis: _Axis) -> str:
     """Columns: label, interval, and estimate with interval as text."""
     longest = max(
         [text_width(label(row.label), SIZE) for row in rows]
@@ -139,7 +153,7 @@ def _forest_wide(rows: Sequence[Interval], x_label: str, reference: float | None
         + [text_width(label(row.group), SIZE, bold=True) for row in rows]
     )
     label_width = min(longest, 170.0) + 1
-    laid_out = _forest_rows(rows, label_width)
+    laid_out = _forest_rows(rows, label_width, log=axis.log)
     estimate_width, interval_width = _numbers_widths(laid_out)
     head = "estimate [interval]" if interval_width else "estimate"
     numbers_width = max(estimate_width + interval_width, text_width(head, SMALL))
@@ -156,7 +170,7 @@ def _forest_wide(rows: Sequence[Interval], x_label: str, reference: float | None
         texts += len(row.note_lines) * line_height(SMALL)
         places.append((y, texts))
         y += texts + 9
-    sheet = Sheet(WIDE, y + 4 + horizontal_axis_height(x_label, width))
+    sheet = Sheet(WIDE, y + 4 + horizontal_axis_height(axis.label, width))
     sheet.text(WIDE, SMALL, head, size=SMALL, colour="muted", align="right")
     centres = []
     for row, (start, texts) in zip(laid_out, places, strict=True):
@@ -166,13 +180,13 @@ def _forest_wide(rows: Sequence[Interval], x_label: str, reference: float | None
         centre = start + texts / 2
         centres.append(centre)
         _numbers(sheet, row, WIDE, interval_width, centre + SIZE * 0.36)
-    _intervals(sheet, rows, centres, x_label, reference, [(top, y + 4)], left, width, y + 4)
+    _intervals(sheet, rows, centres, axis, [(top, y + 4)], left, width, y + 4)
     return sheet.svg()
 
 
-def _forest_narrow(rows: Sequence[Interval], x_label: str, reference: float | None) -> str:
+def _forest_narrow(rows: Sequence[Interval], axis: _Axis) -> str:
     """One column: label and estimate on a line where both fit, the interval below them."""
-    laid_out = _forest_rows(rows, NARROW)
+    laid_out = _forest_rows(rows, NARROW, log=axis.log)
     estimate_width, interval_width = _numbers_widths(laid_out)
     y = 0.0
     places = []
@@ -184,7 +198,7 @@ def _forest_narrow(rows: Sequence[Interval], x_label: str, reference: float | No
         texts += len(row.note_lines) * line_height(SMALL)
         places.append((y, beside, y + texts + 10))
         y += texts + 27
-    sheet = Sheet(NARROW, y + horizontal_axis_height(x_label, NARROW))
+    sheet = Sheet(NARROW, y + horizontal_axis_height(axis.label, NARROW))
     for row, (start, beside, _) in zip(laid_out, places, strict=True):
         _heading(sheet, row, start)
         below = sheet.lines(0, start + SIZE, row.label_lines)
@@ -195,7 +209,7 @@ def _forest_narrow(rows: Sequence[Interval], x_label: str, reference: float | No
     centres = [centre for *_, centre in places]
     # The reference line is interrupted where it would cross the texts.
     pieces = [(centre - 7, centre + 7) for centre in centres[:-1]] + [(centres[-1] - 7, y)]
-    _intervals(sheet, rows, centres, x_label, reference, pieces, 0, NARROW, y)
+    _intervals(sheet, rows, centres, axis, pieces, 0, NARROW, y)
     return sheet.svg()
 
 
@@ -221,27 +235,27 @@ def _intervals(
     sheet: Sheet,
     rows: Sequence[Interval],
     centres: Sequence[float],
-    x_label: str,
-    reference: float | None,
+    axis: _Axis,
     reference_pieces: Sequence[tuple[float, float]],
     left: float,
     width: float,
     bottom: float,
 ) -> None:
     """The part of a forest plot that has a scale; all heights are those on the sheet."""
-    ends = [v for row in rows for v in (row.estimate, row.low, row.high, reference)]
-    low, high = limits([v for v in ends if v is not None], log=False, margin=0.08)
+    ends = [v for row in rows for v in (row.estimate, row.low, row.high, axis.reference)]
+    low, high = limits([v for v in ends if v is not None], log=axis.log, margin=0.08)
     axes = sheet.axes(left, 0, width, bottom)
+    axes.set_xscale("log" if axis.log else "linear")
     axes.set(xlim=(low, high), ylim=(bottom, 0), yticks=[])
     # A tick label may stick out as far as it has a column or nothing beside it.
     room = (min(left, _GAP), min(sheet.width - left - width, _GAP))
-    values, labels = fitting_ticks(low, high, log=False, width=width, room=room)
+    values, labels = fitting_ticks(low, high, log=axis.log, width=width, room=room)
     horizontal_axis(
-        sheet, axes, x_label, left=left, width=width, bottom=bottom, values=values, labels=labels
+        sheet, axes, axis.label, left=left, width=width, bottom=bottom, values=values, labels=labels
     )
-    if reference is not None:
+    if axis.reference is not None:
         for piece in reference_pieces:
-            axes.plot([reference] * 2, piece, color=marker("muted"), linewidth=1, zorder=1)
+            axes.plot([axis.reference] * 2, piece, color=marker("muted"), linewidth=1, zorder=1)
     for row, y in zip(rows, centres, strict=True):
         if row.summary and row.low is not None and row.high is not None:
             corners = [row.low, row.estimate, row.high, row.estimate]

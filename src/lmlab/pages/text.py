@@ -96,10 +96,12 @@ def cell(value: object, *, where: str) -> tuple[str, bool]:
     raise UserError(f"{where}: {value!r} is neither a text nor a number; format it first")
 
 
-def estimates(rows: Sequence[tuple[float, float | None, float | None]]) -> list[tuple[str, str]]:
-    """Estimates and their intervals ("" for none), all with the same decimals for comparison.
-
-    The narrowest interval is shown with two digits of its half-width.
+def estimates(
+    rows: Sequence[tuple[float, float | None, float | None]], *, alike: bool = True
+) -> list[tuple[str, str]]:
+    """Estimates and their intervals ("" for none): `alike`, all with the same decimals for
+    comparison, those that give the narrowest interval two digits of its half-width; else three
+    digits each, for what spans orders of magnitude.
     """
     widths = [(high - low) / 2 for _, low, high in rows if low is not None and high is not None]
     finest = min((w for w in widths if w > 0), default=0.0)
@@ -108,7 +110,7 @@ def estimates(rows: Sequence[tuple[float, float | None, float | None]]) -> list[
     decimals = max(0, 1 - math.floor(math.log10(unit)))
 
     def show(value: float) -> str:
-        plain = decimals <= 6 and largest < 1e6
+        plain = alike and decimals <= 6 and largest < 1e6
         return fixed(value, decimals) if plain else number(value, 3)
 
     return [

@@ -158,6 +158,7 @@ KINDS = {
     "embed": "lmlab.topics.decomposition.of_models:Embeddings",
     "encode": "lmlab.topics.encoding.of_model:EncodingResult",
     "encoding": "lmlab.topics.encoding.comparison:EncodingStudy",
+    "eval": "lmlab.topics.scoring.zero_shot:Evaluation",
     "finetune": "lmlab.topics.finetuning.metrics:Finetuning",
     "geometry": "lmlab.topics.geometry.geometry:Geometry",
     "headless": "lmlab.topics.headless.comparison:Headless",

@@ -219,6 +219,7 @@ def edits_figures(result: SteeringResult) -> list[Figure]:
                 "all tokens together on the estimation text; predicted: as the encoding says."
                 + "".join(f" {capital(note)}." for note in notes),
                 reference=token.requested,
+                log=True,
             )
         )  # fmt: skip
     return figures

@@ -40,7 +40,7 @@ def item_values(
 
     def measure() -> dict[str, np.ndarray]:
         lm = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
-        return dict(zero_shot(lm, task).values)
+        return zero_shot(lm, task).values
 
     return kept_arrays(path, measure)
 

@@ -23,9 +23,9 @@ Shapes: N items, C choices of an item.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 from scipy.special import stdtrit
@@ -37,6 +37,7 @@ from lmlab.lm.likelihood import Likelihoods, Method, Request, log_likelihoods, r
 from lmlab.numerics.bounded import share_bounds
 from lmlab.numerics.random_effects import MINIMUM_CLUSTERS, Clusters, two_way_ratio
 from lmlab.progress import Bar
+from lmlab.results import Result
 
 _SETS = (
     "the standard error of a figure over sets is over sets (none below 5); that of one set is over "
@@ -60,6 +61,8 @@ class Estimate:
     """How many sets the standard error is over; None where it is over items."""
     scale: Scale = "share"
 
+    derived = ("interval",)
+
     @property
     def interval(self) -> tuple[float, float] | None:
         """At 95 %; None without a standard error."""
@@ -75,64 +78,45 @@ class Estimate:
         return self.value - half, self.value + half
 
 
-Metrics = Mapping[str, Estimate]
+Metrics: TypeAlias = dict[str, Estimate]
 
 
 @dataclass(frozen=True)
-class ZeroShot:
-    """What a model made of a task."""
+class TaskScore:
+    """How well a model does a task."""
 
-    model: str
     task: str
     source: str
     available: int
     """Items of the source; the metrics say how many of them were asked."""
     metrics: Metrics
-    parts: Mapping[str, Mapping[str, Metrics]]
+    parts: dict[str, dict[str, Metrics]]
     """By "field", "uid", "group" or (groups of lm-eval) "task", then by name."""
     method: Method
     truncated: int
     """Sequences whose context was cut to fit."""
-    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    chance: float | None = None
+    """Accuracy of a guess among the choices; None without choices, or where lm-eval does not say
+    how many."""
+    values: dict[str, np.ndarray] = field(default_factory=dict)
     """Of the metrics that are means over items, the value of each item (N), in the task's order;
     none for lm-eval's tasks."""
     notes: tuple[str, ...] = ()
 
-    def rows(self) -> list[tuple[str, str, Estimate]]:
-        """Part ("" for all), metric and figure; sets of BLiMP are left to `to_json`."""
-        named = [("", self.metrics)]
-        for by in ("field", "group", "task"):
-            named += list(self.parts.get(by, {}).items())
-        return [
-            (part, name.replace("_", " "), estimate)
-            for part, metrics in named
-            for name, estimate in metrics.items()
-        ]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for `results.json`."""
-        return {
-            "task": self.task,
-            "source": self.source,
-            "items_available": self.available,
-            "metrics": _plain(self.metrics),
-            **{
-                f"by_{by}": {name: _plain(metrics) for name, metrics in parts.items()}
-                for by, parts in self.parts.items()
-            },
-            "method": self.method,
-            "truncated": self.truncated,
-            "notes": list(self.notes),
-        }
+@dataclass(frozen=True)
+class Evaluation(Result, kind="eval", views="lmlab.topics.scoring.zero_shot_report"):
+    """How well a model does tasks that it was not trained for."""
 
-
-def _plain(metrics: Metrics) -> dict[str, Any]:
-    return {name: {**asdict(e), "interval": e.interval} for name, e in metrics.items()}
+    model: str
+    order: str
+    head: str
+    tasks: tuple[TaskScore, ...]
 
 
 def zero_shot(
     lm: LanguageModel, task: Task, *, batch: int | None = None, bar: Bar | None = None
-) -> ZeroShot:
+) -> TaskScore:
     """Scores a task's items with a model, `batch` sequences at a time.
 
     Raises `UserError` as `log_likelihoods`, and for a task without items.
@@ -171,8 +155,8 @@ def mean_over_grouped_items(values_N: np.ndarray, sets: Sequence[str]) -> Estima
     """The mean over items that come in sets; its standard error is that of a ratio of sums over
     sets, None for fewer than 5."""
     sums, counts = (Clusters(sets).sums(v) for v in (values_N, np.ones(len(values_N))))
-    made = two_way_ratio(sums, counts)
-    return Estimate(made.estimate, made.standard_error, len(values_N), counts.shape[1])
+    ratio = two_way_ratio(sums, counts)
+    return Estimate(ratio.estimate, ratio.standard_error, len(values_N), counts.shape[1])
 
 
 def credit(nats_C: np.ndarray, answer: int) -> float:
@@ -181,25 +165,27 @@ def credit(nats_C: np.ndarray, answer: int) -> float:
     return float(best_C[answer] / best_C.sum())
 
 
-def _result(
+def _task_score(
     lm: LanguageModel,
     task: Task,
     requests: Sequence[Request],
-    found: Likelihoods,
+    likelihoods: Likelihoods,
     metrics: Metrics,
-    values: Mapping[str, np.ndarray],
-    parts: Mapping[str, Mapping[str, Metrics]] | None = None,
+    values: dict[str, np.ndarray],
+    *,
+    parts: dict[str, dict[str, Metrics]] | None = None,
+    chance: float | None = None,
     notes: tuple[str, ...] = (),
-) -> ZeroShot:
-    return ZeroShot(
-        model=lm.name,
+) -> TaskScore:
+    return TaskScore(
         task=task.kind,
         source=task.source,
         available=task.available,
         metrics=metrics,
         parts=parts or {},
-        method=found.method,
-        truncated=found.truncated,
+        method=likelihoods.method,
+        truncated=likelihoods.truncated,
+        chance=chance,
         values=values,
         notes=(*notes, *reading_notes(lm, [r.context + r.continuation for r in requests])),
     )
@@ -207,35 +193,35 @@ def _result(
 
 def _lambada(
     lm: LanguageModel, task: Task, items: Sequence[LastWord], batch: int | None, bar: Bar | None
-) -> ZeroShot:
+) -> TaskScore:
     requests = [Request(item.context, item.target, item.where) for item in items]
-    found = log_likelihoods(lm, requests, greedy=True, batch=batch, bar=bar)
+    likelihoods = log_likelihoods(lm, requests, greedy=True, batch=batch, bar=bar)
     metrics: dict[str, Estimate] = {}
     values: dict[str, np.ndarray] = {}
     notes: list[str] = []
-    if found.greedy_N is None:
+    if likelihoods.greedy_N is None:
         notes.append("a backward model does not write the last word last: no accuracy")
     else:
-        values["accuracy"] = found.greedy_N.astype(float)
+        values["accuracy"] = likelihoods.greedy_N.astype(float)
         metrics["accuracy"] = mean_estimate(values["accuracy"])
-    if found.method == "pseudo-log-likelihood":
+    if likelihoods.method == "pseudo-log-likelihood":
         notes.append("each token of the word was given its others: not comparable with causal")
-    values["nats_per_word"] = -found.nats_N
+    values["nats_per_word"] = -likelihoods.nats_N
     nats = mean_estimate(values["nats_per_word"], "any")
     if nats.value < _LARGEST_EXPONENT:
         perplexity = math.exp(nats.value)
         error = None if nats.standard_error is None else perplexity * nats.standard_error
         metrics["perplexity"] = Estimate(perplexity, error, nats.items, scale="positive")
     metrics["nats_per_word"] = nats
-    return _result(lm, task, requests, found, metrics, values, notes=tuple(notes))
+    return _task_score(lm, task, requests, likelihoods, metrics, values, notes=tuple(notes))
 
 
 def _blimp(
     lm: LanguageModel, task: Task, items: Sequence[MinimalPair], batch: int | None, bar: Bar | None
-) -> ZeroShot:
+) -> TaskScore:
     requests = [Request("", text, i.where) for i in items for text in (i.good, i.bad)]
-    found = log_likelihoods(lm, requests, batch=batch, bar=bar)
-    credit_N = np.array([credit(nats_C, 0) for nats_C in found.nats_N.reshape(-1, 2)])
+    likelihoods = log_likelihoods(lm, requests, batch=batch, bar=bar)
+    credit_N = np.array([credit(nats_C, 0) for nats_C in likelihoods.nats_N.reshape(-1, 2)])
     credits: dict[str, list[float]] = {}
     field_of: dict[str, str] = {}
     for item, value in zip(items, credit_N.tolist(), strict=True):
@@ -246,18 +232,19 @@ def _blimp(
         field: mean_of_sets([e for uid, e in sets.items() if field_of[uid] == field])
         for field in sorted(set(field_of.values()))
     }
-    return _result(
+    return _task_score(
         lm,
         task,
         requests,
-        found,
+        likelihoods,
         {"accuracy": mean_of_sets(list(sets.values()))},
         {"accuracy": credit_N},
-        {
+        parts={
             "field": {name: {"accuracy": estimate} for name, estimate in fields.items()},
             "uid": {name: {"accuracy": estimate} for name, estimate in sets.items()},
         },
-        (f"accuracy is the plain mean over {len(sets)} sets", _SETS),
+        chance=0.5,
+        notes=(f"accuracy is the plain mean over {len(sets)} sets", _SETS),
     )
 
 
@@ -267,12 +254,12 @@ def _choices(
     items: Sequence[MultipleChoice],
     batch: int | None,
     bar: Bar | None,
-) -> ZeroShot:
+) -> TaskScore:
     requests = [Request(i.context, choice, i.where) for i in items for choice in i.choices]
-    found = log_likelihoods(lm, requests, batch=batch, bar=bar)
+    likelihoods = log_likelihoods(lm, requests, batch=batch, bar=bar)
     ends = np.cumsum([len(item.choices) for item in items])[:-1]
     credits: dict[str, list[float]] = {"accuracy": [], "accuracy_per_byte": []}
-    for item, nats_C in zip(items, np.split(found.nats_N, ends), strict=True):
+    for item, nats_C in zip(items, np.split(likelihoods.nats_N, ends), strict=True):
         bytes_C = np.array([len(choice.lstrip().encode("utf-8")) for choice in item.choices])
         credits["accuracy"].append(credit(nats_C, item.answer))
         credits["accuracy_per_byte"].append(credit(nats_C / bytes_C, item.answer))
@@ -282,16 +269,17 @@ def _choices(
         group: {name: mean_estimate(values[groups == group]) for name, values in by_metric.items()}
         for group in sorted({item.group for item in items if item.group})
     }
-    return _result(
+    return _task_score(
         lm,
         task,
         requests,
-        found,
+        likelihoods,
         {
             name: mean_estimate(values) if sets is None else mean_over_grouped_items(values, sets)
             for name, values in by_metric.items()
         },
         by_metric,
-        {"group": parts} if parts else {},
-        () if sets is None else (_SETS,),
+        parts={"group": parts} if parts else {},
+        chance=float(np.mean([1 / len(item.choices) for item in items])),
+        notes=() if sets is None else (_SETS,),
     )
