@@ -51,6 +51,19 @@ def forest(rows=ROWS, *, finding="Backward costs more.", x_label="relative diffe
     return forest_plot(rows, x_label=x_label, finding=finding, alt="Six intervals.", **more)
 
 
+def test_a_logarithmic_forest_puts_a_factor_as_far_as_its_inverse():
+    rows = [Interval("half", 0.5, 0.25, 1.0), Interval("double", 2.0, 1.0, 4.0)]
+    figure = forest_plot(
+        rows, x_label="factor", finding="", alt="Two factors.", reference=1.0, log=True
+    )
+    for text in ("0.500", "[0.250, 1.00]", "2.00", "[1.00, 4.00]"):
+        assert text in figure.svg_wide
+    with pytest.raises(UserError, match="row 'none'"):
+        forest_plot(
+            [Interval("none", 0.0, None, None)], x_label="factor", finding="f", alt="", log=True
+        )
+
+
 def curves(series=None, *, y_label="loss (nats per token)", finding="Loss falls.", **more):
     if series is None:
         steps = [100.0 * i for i in range(1, 30)]

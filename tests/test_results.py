@@ -30,6 +30,7 @@ from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.topics.registry import KINDS
 from lmlab.topics.scoring import score_report
 from lmlab.topics.scoring.score import Score
+from lmlab.topics.scoring.zero_shot import Estimate, mean_estimate
 
 RESULTS = sorted(KINDS)
 CONFIGS = (
@@ -109,6 +110,8 @@ def _strategies():
         st.register_type_strategy(type(config), st.just(config))
     st.register_type_strategy(Arrow, st.integers(1, 6).map(an_arrow))
     st.register_type_strategy(Score, st.integers(1, 4).map(a_score))
+    shares_N = st.lists(st.floats(0, 1), min_size=1, max_size=4).map(np.array)
+    st.register_type_strategy(Estimate, shares_N.map(mean_estimate))
     st.register_type_strategy(float, st.floats() | st.sampled_from([0.0, 1.5]))
 
 

@@ -32,6 +32,7 @@ from lmlab.objectives.full import FullCrossEntropy
 from lmlab.topics.scoring.tasks_of_runs import compared
 from lmlab.topics.scoring.zero_shot import (
     Estimate,
+    Evaluation,
     credit,
     mean_of_sets,
     mean_over_grouped_items,
@@ -117,9 +118,12 @@ def test_choices_by_sum_and_by_byte(unigram):
         "x": Estimate(0.5, 0.5, 2),
         "y": Estimate(0.0, None, 1),
     }
-    assert [(part, name) for part, name, _ in made.rows()] == [
-        (part, name) for part in ("", "x", "y") for name in ("accuracy", "accuracy per byte")
+    result = Evaluation("unigram", "forward", "own", (made,))
+    (table,) = result.tables()
+    assert [tuple(row[1:3]) for row in table.rows] == [
+        (part, name) for part in ("all", "x", "y") for name in ("accuracy", "accuracy per byte")
     ]
+    assert Evaluation.from_json(result.to_json()) == result
 
 
 def test_spaces_that_begin_a_choice_are_no_part_of_its_length():
@@ -151,7 +155,12 @@ def test_blimp_by_set_and_field(unigram):
     whole = made.metrics["accuracy"]
     assert whole.value == pytest.approx(2 / 3)
     assert (whole.standard_error, whole.sets) == (None, 3)
-    assert made.to_json()["items_available"] == 13
+    assert made.available == 13
+    result = Evaluation("unigram", "forward", "own", (made,))
+    scores, of_sets = result.tables()
+    assert [row[1] for row in scores.rows] == ["all", "m", "s"]
+    assert [row[0] for row in of_sets.rows] == ["s2", "m1", "s1"]  # hardest first
+    assert "0.6667 no interval; not told from chance (0.5000)" in result.summary()
     assert made.notes[0] == "accuracy is the plain mean over 3 sets"
     assert "no independent texts" in made.notes[1]
 
@@ -348,8 +357,8 @@ def test_the_command(run, files, tmp_path, capsys, text_store):
     assert made["head"] == "tied + fixed log-unigram bias"
     lambada, blimp, choices = made["tasks"]
     assert lambada["metrics"]["perplexity"]["items"] == 3
-    assert set(blimp["by_uid"]) == {"one", "two"}
-    assert choices["by_group"]["g"]["accuracy"]["items"] == 1
+    assert set(blimp["parts"]["uid"]) == {"one", "two"}
+    assert choices["parts"]["group"]["g"]["accuracy"]["items"] == 1
     assert choices["metrics"]["accuracy"]["standard_error"] is None
     arguments = ["eval", str(run), "--device", "cpu", "--out"]
     limited = [*arguments, str(tmp_path / "few"), "--limit", "2", "--batch", "1", "--tasks", *files]
@@ -358,7 +367,7 @@ def test_the_command(run, files, tmp_path, capsys, text_store):
     assert [t["metrics"]["accuracy"]["items"] for t in few] == [
         2, 4, 1
     ]  # fmt: skip
-    assert [t["items_available"] for t in few] == [3, 8, 1]
+    assert [t["available"] for t in few] == [3, 8, 1]
     nats = {}
     for head in ("raw", "calibrated"):
         store = ["--store", str(text_store.path)] if head == "calibrated" else []
