@@ -275,8 +275,8 @@ def test_the_command(adapter, gpt2, tasks, tmp_path, capsys):
     mine, group = json.loads((out / "results.json").read_text())["tasks"]
     assert mine["task"] == "choices"
     assert group["source"].startswith("lm-eval ")
-    assert group["by_task"]["local_more"]["acc"]["items"] == 4
-    assert group["items_available"] == 12
+    assert group["parts"]["task"]["local_more"]["acc"]["items"] == 4
+    assert group["available"] == 12
     assert group["metrics"]["acc"]["standard_error"] > 0
 
 

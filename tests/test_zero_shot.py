@@ -315,6 +315,16 @@ def test_a_task_without_items(unigram):
         zero_shot(unigram, Task("choices", "somewhere", [], 0))
 
 
+def test_a_task_without_a_score_has_a_page(unigram):
+    """A backward model has no greedy continuation, so a task of lm-eval may leave it no score."""
+    score = zero_shot(unigram, choices((D, (A, B), 0)))
+    empty = replace(score, metrics={}, chance=None, truncated=2)
+    result = Evaluation("unigram", "backward", "own", (empty,))
+    assert result.summary().startswith("choices: no score. ")
+    assert "2 contexts were cut" in result.page()
+    assert result.figures() == []
+
+
 # the command
 
 

@@ -1,4 +1,4 @@
-"""The page of `lmlab eval`: scores of each task with intervals, and chance where it is known."""
+"""The page of `lmlab eval`: the scores of each task with their intervals, and chance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def report(result: Evaluation) -> Report:
     """Title, findings and a section for each task."""
     return Report(
         f"Zero-shot tasks of {result.model}",
-        "\n\n".join(_finding(task) + "".join(_notes(task)) for task in result.tasks),
+        "\n\n".join(" ".join([_finding(task), *_notes(task)]) for task in result.tasks),
         [*map(_section, result.tasks), Section("Methods", [_methods(result)])],
     )
 
@@ -38,11 +38,16 @@ _BY_PART = ("field", "group", "task")
 
 
 def _section(task: TaskScore) -> Section:
-    asked = max(estimate.items for estimate in task.metrics.values())
+    asked = max((estimate.items for estimate in task.metrics.values()), default=0)
     texts = [f"{asked:,} of {task.available:,} items of {task.source}, by {task.method}."]
     scores = Table(_COLUMNS, _rows(task, "", *_BY_PART), f"Scores on {task.task}.")
     sets = [_sets_table(task)] if "uid" in task.parts else []
-    return Section(task.task, texts + _notes(task), figures=[_figure(task)], tables=[scores, *sets])
+    return Section(
+        task.task,
+        texts + _notes(task),
+        figures=[_figure(task)] if task.metrics else [],
+        tables=[scores, *sets],
+    )
 
 
 def _estimates(task: TaskScore, *kinds: str) -> Iterator[tuple[str, str, str, Estimate]]:
@@ -75,7 +80,7 @@ def _bounds(estimate: Estimate) -> str:
 def _finding(task: TaskScore) -> str:
     """The task's scores in a sentence, and how the accuracies stand to chance."""
     scores = [f"{m} {number(e.value)} {_bounds(e)}" for _, _, m, e in _estimates(task, "")]
-    text = f"{capital(task.task)}: {', '.join(scores)}"
+    text = f"{task.task}: {', '.join(scores) or 'no score'}"
     if task.chance is None:
         return f"{text}."
     where = {_against(e, task.chance) for e in task.metrics.values()}
@@ -90,7 +95,7 @@ def _against(estimate: Estimate, chance: float) -> str:
 
 def _notes(task: TaskScore) -> list[str]:
     cut = [f"{task.truncated:,} contexts were cut to fit the model"] if task.truncated else []
-    return [f" {capital(note)}." for note in (*task.notes, *cut)]
+    return [f"{capital(note)}." for note in (*task.notes, *cut)]
 
 
 def _figure(task: TaskScore) -> Figure:
