@@ -296,7 +296,7 @@ def test_the_laws_of_a_micro_batch_are_those_of_its_settings():
 def test_settings_that_make_no_law(small_store, tmp_path, monkeypatch):
     settings: dict[str, Any]
     for settings, said in (
-        ({"draws": 0}, "draws 0 must be at least 1"),
+        ({"draws": 0}, "draws` 0 must be at least 1"),
         ({"candidates": "other-windows", "draws": 5}, "leave it out"),
         ({"candidates": "unigram", "duplicates": "unique"}, "need every candidate counted"),
     ):

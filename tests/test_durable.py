@@ -119,7 +119,7 @@ def test_a_store_on_a_full_disk_is_not_there(tmp_path, error):
         with failing_at(number, error) as seen, pytest.raises(UserError) as caught:
             id_store(target, documents, symbols=9)
         assert str(target) in str(caught.value)
-        assert ("Free some space" if error is FULL else "--out") in str(caught.value)
+        assert ("Free some space" if error is FULL else "`out`") in str(caught.value)
         if target.exists():  # only the last sync failed: it is complete
             assert seen[-1] == f"sync-folder {tmp_path.name}"
             TokenStore(target).verify()
