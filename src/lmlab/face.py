@@ -54,6 +54,13 @@ class Run:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+        if not (self.path / "config.toml").is_file():
+            raise UserError(
+                f"{self.path}: no run; `lmlab.train` makes one, `lmlab.runs` lists them"
+            )
+
     @cached_property
     def config(self) -> TrainConfig:
         """The resolved configuration that is stored with the run."""

@@ -51,7 +51,8 @@ def use_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
 def as_text(value: Any) -> str:
     """A value as a cell of a table."""
     if isinstance(value, float):
-        return f"{value:.6g}"
+        decimals = getattr(value, "decimals", None)  # of a number that is shown rounded
+        return f"{value:.6g}" if decimals is None else f"{value:,.{decimals}f}"
     if isinstance(value, list):
         return ", ".join(as_text(v) for v in value)
     return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

@@ -139,9 +139,9 @@ def few_test_documents(documents: Mapping[str, int]) -> str | None:
         f"{MINIMUM_DOCUMENTS} documents; a document is never cut, so few long ones fill the "
         "share of the test split"
     )
-    if whole < MINIMUM_DOCUMENTS + 2:
-        return f"{said}; give more documents ({whole} are here)"
     missing, train = MINIMUM_DOCUMENTS - test, documents.get(TRAIN, 0)
+    if whole < MINIMUM_DOCUMENTS + 2 or missing >= train:
+        return f"{said}; give more documents ({whole} are here)"
     return (
         f"{said}. `split.test_documents` {MINIMUM_DOCUMENTS} holds out so many of these {whole}; "
         f"it takes {missing} of the {train} training documents, about {missing / train:.0%} of the "

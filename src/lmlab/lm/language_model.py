@@ -66,6 +66,13 @@ class LanguageModel:
     bounded: bool = True
     """Whether a longer window than `context` does not fit."""
 
+    def __repr__(self) -> str:
+        """A line; the modules of the network are left to `model`."""
+        return (
+            f"LanguageModel({self.name!r}, {type(self.model).__name__}, order={self.order!r}, "
+            f"head={self.head!r}, context={self.context})"
+        )
+
     @property
     def order(self) -> str:
         return self.objective.order

@@ -8,7 +8,8 @@ from lmlab.pages.figures import Interval as Row
 from lmlab.pages.figures import Series, forest_plot, line_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
-from lmlab.pages.wording import amount_of_text, bounds_text, capital, with_interval
+from lmlab.pages.text import Rounded
+from lmlab.pages.wording import amount_of_text, capital, with_interval
 from lmlab.topics.scoring.score import Score
 
 _MOST_DOCUMENTS = 30  # of a forest plot; of more, those with the most tokens
@@ -35,25 +36,29 @@ def tables(result: Score) -> list[Table]:
         _row("all", result),
         *(_row(name, part) for name, part in result.by_source()),
     ]
-    columns = ["text", "nats per token", "95 % interval", "bits per byte", "tokens", "documents"]
+    columns = ["text", "nats per token", "low", "high", "bits per byte", "tokens", "documents"]
     documents = Table(
         ["document", "nats per token", "tokens"],
-        [[name, f"{nats:.4f}", tokens] for name, nats, tokens in _documents(result)],
+        [[name, Rounded(nats, 4), tokens] for name, nats, tokens in _documents(result)],
         "Loss of each document.",
     )
     return [
-        Table(columns, rows, f"Loss on {result.split} of {result.store}, for this one model."),
+        Table(
+            columns,
+            rows,
+            f"Loss on {result.split} of {result.store}, for this one model; low and high: 95 %.",
+        ),
         documents,
     ]
 
 
 def _row(name: str, score: Score) -> list[str | float | int]:
-    bits = score.bits_per_byte
+    bits, interval = score.bits_per_byte, score.interval
     return [
         name,
-        f"{score.nats_per_token:.5f}",
-        bounds_text(score.interval, "{:.4f}".format),
-        "only a sample was scored" if bits is None else f"{bits:.5f}",
+        Rounded(score.nats_per_token, 5),
+        *("none" if end is None else Rounded(end, 4) for end in (interval.low, interval.high)),
+        "only a sample was scored" if bits is None else Rounded(bits, 5),
         score.tokens,
         score.clusters.documents,
     ]
