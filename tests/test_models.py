@@ -5,6 +5,7 @@ Shapes: B batch, T tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from typing import Any
@@ -81,6 +82,10 @@ def test_saved_models_load_in_transformers_to_the_bit(tmp_path, architecture, ti
     assert torch.equal(logits(loaded, some_ids()), logits_BTV)
     assert loaded.config.bos_token_id == 28
     assert loaded.config.eos_token_id == 29
+    # was: under the name "architecture", which nobody reads
+    described = json.loads((folder / "config.json").read_text("utf-8"))
+    assert described["architectures"] == [type(model).__name__]
+    assert "architecture" not in described
     eager = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     )

@@ -147,7 +147,7 @@ def model_files(
         name: whole(tensor).detach().cpu().contiguous()
         for name, tensor in _own_weights(model).items()
     }
-    model.config.architecture = [type(model).__name__]
+    model.config.architectures = [type(model).__name__]
     generation = GenerationConfig.from_model_config(model.config)
     return {
         "model.safetensors": save(tensors, metadata={"format": "pt"}),
