@@ -91,3 +91,16 @@ def store_of_three(tmp_path_factory) -> TokenStore:
         },
         symbols=12,
     )
+
+
+@pytest.fixture(scope="session")
+def store_with_test(tmp_path_factory) -> TokenStore:
+    """Eight documents of twelve symbols in each of three splits."""
+    return id_store(
+        tmp_path_factory.mktemp("stores") / "three",
+        {
+            split: random_documents(8, 20, 40, symbols=12, seed=seed)
+            for seed, split in enumerate(("train", "validation", "test"))
+        },
+        symbols=12,
+    )

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import id_store, random_documents, tiny_training
+from helpers import tiny_training
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
 from lmlab.errors import UserError
@@ -69,18 +69,6 @@ def run(request, small_store, tmp_path_factory):
 @pytest.fixture
 def lm(run) -> LanguageModel:
     return open_model(run)
-
-
-@pytest.fixture(scope="module")
-def store_with_test(tmp_path_factory):
-    return id_store(
-        tmp_path_factory.mktemp("stores") / "three",
-        {
-            split: random_documents(8, 20, 40, symbols=12, seed=seed)
-            for seed, split in enumerate(("train", "validation", "test"))
-        },
-        symbols=12,
-    )
 
 
 IDS = torch.tensor([[12, 3, 4, 5, 3, 0, 7], [12, 1, 1, 8, 9, 2, 2]])

@@ -147,20 +147,6 @@ def test_a_prior_is_written_exactly_where_a_direction_is_constant(architecture, 
     assert zero["written along the mean state"].difference.estimate == near(0)
 
 
-@pytest.fixture(scope="module")
-def store_with_test(tmp_path_factory):
-    from helpers import id_store, random_documents
-
-    return id_store(
-        tmp_path_factory.mktemp("stores") / "three",
-        {
-            split: random_documents(8, 20, 40, symbols=12, seed=seed)
-            for seed, split in enumerate(("train", "validation", "test"))
-        },
-        symbols=12,
-    )
-
-
 def test_without_a_bias_there_is_nothing_to_write(store_with_test):
     tokenizer = symbols_tokenizer(12)
     model: Any = build_model(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS, Interval
+from lmlab.pages.text import Rounded
 
 
 def percent(value: float) -> str:
@@ -39,6 +40,11 @@ def amount_of_text(documents: int, unit: str, clusters: int | None = None) -> st
     few = "1 document" if documents == 1 else f"{documents} documents"
     count = "" if clusters is None else f"{clusters:,} "
     return f"{count}clusters ({unit}) of {few}, so for these documents only"
+
+
+def bits_cell(bits_per_byte: float | None) -> str | Rounded:
+    """Bits per byte of a score in a table, or why there are none."""
+    return "only a sample was scored" if bits_per_byte is None else Rounded(bits_per_byte, 5)
 
 
 def with_interval(interval: Interval, show: Callable[[float], str], unit: str = "") -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lmlab.config.model import RECURRENT, RECURRENT_SIZES, SIZES
-from lmlab.config.numbers import Options
+from lmlab.config.numbers import Options, check_each_once, check_fits_batch
 from lmlab.errors import UserError
 from lmlab.studies.options import StudyLength
 
@@ -76,17 +76,8 @@ class ArrowConfig(StudyLength):
 
     def __post_init__(self) -> None:
         self.set_tokens()
-        for name in ("text", "tokenizer", "architecture", "size", "context"):
-            values = getattr(self, name)
-            if not values or len(set(values)) != len(values):
-                raise UserError(f"`{name}` needs at least one value, each once; got {values}")
-        if self.seeds < 1 or self.tokens < 1 or self.batch_tokens < 1:
-            raise UserError("`seeds`, `tokens` and `batch_tokens` must be at least 1")
-        if max(self.context) > self.batch_tokens:
-            raise UserError(
-                f"`context` {max(self.context)} does not fit a batch of `batch_tokens` "
-                f"{self.batch_tokens}"
-            )
+        check_each_once(self, "text", "tokenizer", "architecture", "size", "context")
+        check_fits_batch(max(self.context), self.batch_tokens)
         combinations = self.models()
         known = [*SIZES, *RECURRENT_SIZES]
         for size in self.size:

@@ -14,7 +14,7 @@ import numpy as np
 from lmlab.numerics.verdicts import MINIMUM_SEEDS, reach, verdict
 from lmlab.pages.page import Table
 from lmlab.pages.text import Rounded
-from lmlab.pages.wording import amount_of_text, bounds_text, percent, signed
+from lmlab.pages.wording import amount_of_text, bits_cell, bounds_text, percent, signed
 from lmlab.topics.arrow.arrow import per_cent
 from lmlab.topics.arrow.between_models import ModelsArrow
 from lmlab.topics.arrow.comparison import Comparison
@@ -210,9 +210,7 @@ def losses_table(result: ModelsArrow) -> Table:
                 side,
                 score.model,
                 Rounded(score.nats_per_token, 5),
-                "only a sample was scored"
-                if (bits := score.bits_per_byte) is None
-                else Rounded(bits, 5),
+                bits_cell(score.bits_per_byte),
                 score.tokens,
             ]
             for side, score in (("forward", result.forward), ("backward", result.backward))

@@ -9,7 +9,7 @@ from lmlab.pages.figures import Series, forest_plot, line_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import Rounded
-from lmlab.pages.wording import amount_of_text, capital, with_interval
+from lmlab.pages.wording import amount_of_text, bits_cell, capital, with_interval
 from lmlab.topics.scoring.score import Score
 
 _MOST_DOCUMENTS = 30  # of a forest plot; of more, those with the most tokens
@@ -53,12 +53,12 @@ def tables(result: Score) -> list[Table]:
 
 
 def _row(name: str, score: Score) -> list[str | float | int]:
-    bits, interval = score.bits_per_byte, score.interval
+    interval = score.interval
     return [
         name,
         Rounded(score.nats_per_token, 5),
         *("none" if end is None else Rounded(end, 4) for end in (interval.low, interval.high)),
-        "only a sample was scored" if bits is None else Rounded(bits, 5),
+        bits_cell(score.bits_per_byte),
         score.tokens,
         score.clusters.documents,
     ]

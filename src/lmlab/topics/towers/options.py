@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lmlab.config.model import MASKED, RECURRENT, ModelConfig
-from lmlab.config.numbers import Options, at_least
+from lmlab.config.numbers import Options, at_least, check_each_once, check_fits_batch
 from lmlab.config.objective import ReadingName
 from lmlab.errors import UserError
 from lmlab.studies.options import StudyLength
@@ -89,17 +89,10 @@ class TowersStudyConfig(StudyLength):
 
     def __post_init__(self) -> None:
         self.set_tokens()
-        if not self.text or len(set(self.text)) != len(self.text):
-            raise UserError(f"`text` needs at least one, each once: {self.text}")
+        check_each_once(self, "text")
         if self.seeds < 2 or self.other_seeds < 1:
             raise UserError("`seeds` must be at least 2, `other_seeds` at least 1")
-        if min(self.tokens, self.probe_tokens) < 1:
-            raise UserError("`tokens` and `probe_tokens` must be at least 1")
-        if self.context > self.batch_tokens:
-            raise UserError(
-                f"`context` {self.context} does not fit a batch of `batch_tokens` "
-                f"{self.batch_tokens}"
-            )
+        check_fits_batch(self.context, self.batch_tokens)
         if self.model.tied or self.model.architecture == "auto":
             raise UserError("`model`: towers are tied as it is, and of an architecture with a name")
         if self.cloze and self.model.architecture not in RECURRENT:
