@@ -28,7 +28,7 @@ def command_help(command: Command, kind: type, *, everything: bool, more: str = 
     shown = list(names.hints) if everything else list(dict.fromkeys([*_needed(kind), *usual]))
     first = [names.find(name) for name in command.positional]
     several = ["..." if takes(names.hints[place]) > 1 else "" for place in first]
-    capitals = [_capital(place) + more for place, more in zip(first, several, strict=True)]
+    capitals = [_capital(place) + dots for place, dots in zip(first, several, strict=True)]
     words = " ".join([f"lmlab {command.name}", *capitals])
     lines = [f"{words} [options]", "", inspect.cleandoc(kind.__doc__ or ""), ""]
     if command.example:
@@ -85,8 +85,8 @@ def _option(name: str, kind: type, place: Place, hint: Any, *, described: bool) 
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
-    made = field.default_factory
-    return field.default if made is dataclasses.MISSING else made()
+    factory = field.default_factory
+    return field.default if factory is dataclasses.MISSING else factory()
 
 
 def _words(default: Any) -> str:

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 
 def embed(config: EmbedConfig) -> Embeddings:
     from lmlab.topics.decomposition.of_models import embeddings
+    from lmlab.training.hardware import resolve_device
 
-    return embeddings(config, device=use_device(config.device))
+    return embeddings(config, device=resolve_device(config.device))
 
 
 def decompose(config: DecomposeConfig) -> None:
     from lmlab.topics.decomposition.mapping import mapping_file, save_mapping
     from lmlab.topics.decomposition.of_models import decompose_models
+    from lmlab.training.hardware import resolve_device
 
-    result, fits = decompose_models(config, device=use_device(config.device))
+    result, fits = decompose_models(config, device=resolve_device(config.device))
     out = show("decompose", config, result)
     for label, fit in fits.items() if is_first() else ():
         save_mapping(mapping_file(out, label), fit, result.models, config.embedding)

@@ -58,13 +58,13 @@ def with_one_more_token(model: Any) -> Any:
     config = copy.deepcopy(model.config)
     config.get_text_config().vocab_size += 1
     with torch.random.fork_rng(devices=[]):
-        made = type(model)(config)
-    shapes = {name: value.shape for name, value in made.state_dict().items()}
-    made.load_state_dict({
+        grown = type(model)(config)
+    shapes = {name: value.shape for name, value in grown.state_dict().items()}
+    grown.load_state_dict({
         name: value if value.shape == shapes[name] else torch.cat([value, value.mean(0)[None]])
         for name, value in model.state_dict().items()
     })  # fmt: skip
-    return made.train(model.training)
+    return grown.train(model.training)
 
 
 @contextmanager
