@@ -121,7 +121,8 @@ def _figure(task: TaskScore) -> Figure:
         x_label=", ".join(metrics),
         finding=_finding(task),
         alt=f"Scores on {task.task}, each with its interval.",
-        caption=f"95 % intervals over items, or over sets where they are of sets.{line}",
+        caption="95 % intervals over items, or over sets where they are of sets, each for its row "
+        f"alone.{line}",
         reference=task.chance,
         log=scale == "positive",
     )
