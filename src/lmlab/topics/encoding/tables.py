@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lmlab.numerics.frequency import decile_name
 from lmlab.numerics.random_effects import Interval
 from lmlab.pages.page import Table
+from lmlab.pages.text import fixed
 from lmlab.pages.wording import copies_of, percent, share_text, with_interval
 from lmlab.topics.encoding.dynamics import Captured, Dynamics, Snapshot
 from lmlab.topics.encoding.encoding import DecileError, EncodingFit, Sparsity
@@ -90,11 +91,11 @@ def explains(fit: EncodingFit) -> str:
 
 def explained(fit: EncodingFit) -> str:
     """R2 with its root mean square error, and what a bias does alone."""
-    said = f"{fit.r2_heldout:.3f} ({fit.root_mean_square:.2f} nats"
+    said = f"{fixed(fit.r2_heldout, 3)} ({fit.root_mean_square:.2f} nats"
     if fit.bias_alone is not None:
         said += (
-            f"; its bias alone {fit.bias_alone.r2:.3f}, embedding alone "
-            f"{fit.embedding_alone.r2:.3f}"
+            f"; its bias alone {fixed(fit.bias_alone.r2, 3)}, embedding alone "
+            f"{fixed(fit.embedding_alone.r2, 3)}"
         )
     return f"{said})"
 
