@@ -31,6 +31,7 @@ from lmlab.topics.registry import KINDS
 from lmlab.topics.scoring import score_report
 from lmlab.topics.scoring.score import Score
 from lmlab.topics.scoring.zero_shot import Estimate, mean_estimate
+from lmlab.topics.towers.options import TowersStudyConfig
 
 RESULTS = sorted(KINDS)
 CONFIGS = (
@@ -40,6 +41,7 @@ CONFIGS = (
     EncodingStudyConfig(out=Path("a")),
     FinetuneConfig(("gpt2", "other"), ("glue=rte",), names=("a", "b")),
     HeadlessStudyConfig(),
+    TowersStudyConfig(),
 )
 """Options that results hold: values drawn at random would be refused."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,15 +14,17 @@ from lmlab.config.towers import TowersConfig
 from lmlab.errors import UserError
 from lmlab.lm.language_model import open_model
 from lmlab.numerics.preference import exact_permutation
+from lmlab.numerics.verdicts import Evidence
 from lmlab.pages.page import Passage, Section, render_page
+from lmlab.pages.wording import capital
 from lmlab.topics.redraw import redraw, result_rows
+from lmlab.topics.registry import read_result
 from lmlab.topics.towers import study as study
 from lmlab.topics.towers.arms import arms, request, single, weights
-from lmlab.topics.towers.of_model import ModelPreference
 from lmlab.topics.towers.options import TowersStudyConfig
 from lmlab.topics.towers.preference import Vocabulary, preference, strongest_types
 from lmlab.topics.towers.preference_sums import preference_sums
-from lmlab.topics.towers.report import towers_page, verdict
+from lmlab.topics.towers.report import headline, verdict
 
 TINY = {
     "model": ModelConfig(layers=1, heads=1, width=16),
@@ -40,18 +42,17 @@ def finished(tmp_path_factory, text_store):
     config = TowersStudyConfig(
         text=(str(text_store.path),), seeds=2, other_seeds=1, lab=lab, out=lab / "study", **TINY
     )
-    report = study.run_towers(config)
-    return config, report, json.loads((report.parent / "results.json").read_text())
+    return config, study.run_towers(config)
 
 
 def test_the_arms_are_what_they_are_named_for(finished):
-    config, _, results = finished
-    (part,) = results["parts"]
-    assert {k: len(a["runs"]) for k, a in part["arms"].items()} == {
+    config, result = finished
+    (part,) = result.parts
+    assert {key: len(arm.runs) for key, arm in part.arms.items()} == {
         "cooperative": 2, "separate": 2, "independent": 2, "split": 1, "minimum": 1, "single": 0,
     }  # fmt: skip
-    assert len(part["noise"]["runs"]) == 2
-    assert len(part["single_nats_per_token"]) == 1
+    assert len(part.noise.runs) == 2
+    assert len(part.single_nats_per_token) == 1
     records = {
         path: json.loads(next(path.rglob("lmlab.json")).read_text())
         for path in (config.lab / "runs").iterdir()
@@ -59,20 +60,20 @@ def test_the_arms_are_what_they_are_named_for(finished):
     names = [record["objective"]["name"] for record in records.values()]
     assert sorted(set(names)) == ["probe", "towers"]
     assert names.count("towers") == 8 + 1
-    assert len(part["arms"]["minimum"]["own_heads"]) == 1
-    assert len(part["arms"]["independent"]["own_heads"]) == 2
-    assert len(part["arms"]["separate"]["own_heads"]) == 2
-    assert part["arms"]["cooperative"]["own_heads"] == []
+    assert len(part.arms["minimum"].own_heads) == 1
+    assert len(part.arms["independent"].own_heads) == 2
+    assert len(part.arms["separate"].own_heads) == 2
+    assert part.arms["cooperative"].own_heads == ()
     assert names.count("probe") == 8 + 2  # cooperative towers are probed twice
-    wide = part["arms"]["cooperative"]["weights"]
-    assert part["arms"]["single"]["weights"] == pytest.approx(wide, rel=0.1)
-    assert part["arms"]["independent"]["weights"] > wide
-    assert part["arms"]["separate"]["weights"] == wide
+    wide = part.arms["cooperative"].weights
+    assert part.arms["single"].weights == pytest.approx(wide, rel=0.1)
+    assert part.arms["independent"].weights > wide
+    assert part.arms["separate"].weights == wide
 
 
 def test_a_run_of_the_result_is_what_the_analysis_finds(finished, text_store):
-    config, _, results = finished
-    (part,) = results["parts"]
+    config, result = finished
+    (part,) = result.parts
     towers = request(config, text_store, arms(config)["cooperative"], 0)
     child = next(
         path
@@ -82,34 +83,32 @@ def test_a_run_of_the_result_is_what_the_analysis_finds(finished, text_store):
     )
     sums = preference_sums(open_model(child), text_store, context=16)
     found = preference(sums, Vocabulary.of(text_store))
-    run = part["arms"]["cooperative"]["runs"][0]
-    assert run["adjusted_between_variance"] == pytest.approx(found.adjusted_between_variance)
-    assert run["router_gain"] == pytest.approx(found.router_gain)
-    first = ModelPreference.from_json(part["first"])
-    assert first.overall == found
-    assert first.strongest == strongest_types(sums, Vocabulary.of(text_store))
+    assert part.arms["cooperative"].runs[0] == found
+    assert part.first.overall == found
+    assert part.first.strongest == strongest_types(sums, Vocabulary.of(text_store))
     for null in ("separate", "independent"):
         values = [
-            np.array([r["adjusted_between_variance"] for r in part["arms"][key]["runs"]])
+            np.array([run.adjusted_between_variance for run in part.arms[key].runs])
             for key in ("cooperative", null)
         ]
-        assert part["tests"][null]["variance"]["p"] == exact_permutation(*values)
-        assert part["tests"][null]["variance"]["null"] == pytest.approx(values[1].mean())
-        assert part["tests"][null]["least_p"] == pytest.approx(1 / 6)
+        assert part.tests[null].variance.p == exact_permutation(*values)
+        assert part.tests[null].variance.null == pytest.approx(values[1].mean())
+        assert part.tests[null].least_p == pytest.approx(1 / 6)
 
 
 def test_a_finished_study_trains_and_measures_nothing_again(finished, monkeypatch):
-    config, report, _ = finished
-    before = report.read_bytes()
+    config, result = finished
+    before = (config.out / "report.html").read_bytes()
     monkeypatch.setattr("lmlab.training.loop.Trainer.run", pytest.fail)
     monkeypatch.setattr("lmlab.topics.towers.arms.preference_sums", pytest.fail)
     monkeypatch.setattr("lmlab.topics.scoring.kept_scores.score", pytest.fail)
-    assert study.run_towers(config) == report
-    assert report.read_bytes() == before
+    assert study.run_towers(config) == result
+    assert (config.out / "report.html").read_bytes() == before
 
 
 def test_the_report_says_what_was_found_and_is_drawn_again(finished):
-    _, report, results = finished
+    config, result = finished
+    report = config.out / "report.html"
     page = report.read_text()
     assert "Cannot be told from so few runs" in page
     for words in ("separate losses, else the same (N3)", "independent towers (N0)",
@@ -118,40 +117,66 @@ def test_the_report_says_what_was_found_and_is_drawn_again(finished):
         assert words in page
     assert "nan" not in page.split("</style>")[1].replace("dominan", "").replace("finan", "")
     report.unlink()
-    assert redraw(report.parent) == report
-    assert report.read_text() == page == towers_page(results)
-    columns, rows = result_rows(report.parent)
+    assert redraw(config.out) == report
+    assert report.read_text() == page == result.page()
+    assert read_result(config.out) == result
+    columns, rows = result_rows(config.out)
     assert columns == ["corpus", "verdict"]
-    assert rows[0][1] == verdict(results["parts"][0])
+    assert rows[0][1] == verdict(result.parts[0])
+    assert headline(result) == f"{capital(rows[0][1])}."
+
+
+def test_losses_and_weights_are_numbers_in_a_data_frame(finished):
+    result = finished[1]
+    (part,) = result.parts
+    losses = result.frame(2).set_index("towers")
+    runs = part.arms["separate"].runs
+    row = losses.loc["separate losses, else the same (N3)"]
+    assert row["weights"] == part.arms["separate"].weights
+    assert row["joint"] == np.mean([run.nats[2].estimate for run in runs])
+    towers = [[nats.estimate for nats in run.nats[:2]] for run in runs]
+    assert [row["better tower"], row["worse tower"]] == [
+        np.mean([each(pair) for pair in towers]) for each in (min, max)
+    ]
+
+
+def against(part, null, **measures):
+    """The part with other tests against an arm."""
+    tests = {**part.tests, null: replace(part.tests[null], **measures)}
+    return replace(part, tests=tests)
 
 
 def test_the_verdict_follows_the_exact_permutation(finished):
-    part = copy.deepcopy(finished[2]["parts"][0])
-    part["tests"]["separate"]["least_p"] = 1 / 70
-    part["tests"]["independent"]["variance"]["p"] = 1.0  # the verdict does not rest on N0
-    spread = part["tests"]["separate"]["spread"]
-    spread["difference"] |= {"estimate": 0.01, "low": -0.02, "high": 0.04, "standard_error": 0.0123,
-                             "degrees_of_freedom": 6.0, "seeds": 4, "documents": 9}  # fmt: skip
+    (part,) = finished[1].parts
+    # the verdict does not rest on N0
+    part = against(part, "independent", variance=replace(part.tests["independent"].variance, p=1.0))
+    variance, spread = part.tests["separate"].variance, part.tests["separate"].spread
+    difference = Evidence(0.01, -0.02, 0.04, 0.0123, 6.0, seeds=4, documents=9)
+
+    def said(p, documents=9):
+        of_spread = replace(spread, difference=replace(difference, documents=documents))
+        decided = replace(variance, p=p)
+        return verdict(
+            against(part, "separate", least_p=1 / 70, variance=decided, spread=of_spread)
+        )
+
     undecided = "not decided, any difference is below 0.040 nats of spread with 95 % over runs"
-    for p, said in (
-        (1 / 70, "yes: types"),
-        (0.05, "yes: types"),
-        (0.06, undecided),
-        (1.0, undecided),
-    ):
-        part["tests"]["separate"]["variance"]["p"] = p
-        assert verdict(part).startswith(said)
-    spread["difference"]["documents"] = 1
-    part["tests"]["separate"]["variance"]["p"] = 0.01
-    assert verdict(part).startswith("yes on these documents: types")
+    assert said(1 / 70).startswith("yes: types")
+    assert said(0.05).startswith("yes: types")
+    assert said(0.06).startswith(undecided)
+    assert said(1.0).startswith(undecided)
+    assert said(0.01, documents=1).startswith("yes on these documents: types")
 
 
 def test_several_corpora_stand_side_by_side(finished):
-    results = copy.deepcopy(finished[2])
-    results["parts"].append({**copy.deepcopy(results["parts"][0]), "corpus": "another"})
-    page = towers_page(results)
+    result = finished[1]
+    (part,) = result.parts
+    several = replace(result, parts=(part, replace(part, corpus="another")))
+    page = several.page()
     assert "Corpora side by side" in page
     assert page.count("Preference and its nulls: ") == 2 * 2  # in the contents, too
+    assert list(several.frame(1)["corpus"]) == [part.corpus, "another"]
+    assert several.frame(1)["spread, cooperative"][1] == part.tests["separate"].spread.cooperative
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Reports and tables from the `results.json` of a finished study.
 
 Notable: results that name their kind are read by `registry`, and show themselves; those of the
-towers study and of the tour are plain values still, and shown by the functions below.
+tour are plain values still, and shown by the functions below.
 """
 
 from __future__ import annotations
@@ -14,12 +14,8 @@ from lmlab.durable import write_text
 from lmlab.errors import UserError
 from lmlab.pages.page import Part, render_page
 from lmlab.pages.text import cell
-from lmlab.pages.wording import capital
 from lmlab.results import PAGE, RESULTS, Result, made_by, read_values
 from lmlab.topics.registry import KINDS, from_values
-from lmlab.topics.towers.report import summary as towers_summary
-from lmlab.topics.towers.report import towers_page, towers_rows, towers_sections
-from lmlab.topics.towers.report import verdict as towers_verdict
 
 Rows = tuple[Sequence[str], list[list[str]]]
 
@@ -43,8 +39,7 @@ _TOUR = (
 
 def _tour_part(values: dict[str, Any]) -> Part:
     result = _typed(values, where=values["heading"])
-    if result is None:
-        return Part(values["heading"], towers_summary(values["parts"]), towers_sections(values))
+    assert result is not None
     return Part(values["heading"], result.report.summary, result.report.sections)
 
 
@@ -53,11 +48,8 @@ def _tour_findings(results: dict[str, Any]) -> list[list[str]]:
     rows = []
     for values in results["parts"]:
         result = _typed(values, where=values["heading"])
-        if result is None:
-            said = " ".join(f"{capital(towers_verdict(part))}." for part in values["parts"])
-        else:
-            said = cast(Any, result.view_module).headline(result)
-        rows.append([values["heading"], said])
+        assert result is not None
+        rows.append([values["heading"], cast(Any, result.view_module).headline(result)])
     return rows
 
 
@@ -76,7 +68,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     if not (file := folder / RESULTS).exists():
         raise UserError(f"{folder}: no {RESULTS}; run the study first")
     results = read_values(file)
-    if results.get("kind") not in KINDS and results.get("study") not in ("towers", "tour"):
+    if results.get("kind") not in KINDS and results.get("study") != "tour":
         raise UserError(f"{file}: not the results of a study that has a report")
     return results
 
@@ -86,10 +78,7 @@ def redraw(folder: Path) -> Path:
     values = read_results(folder)
     try:
         result = _typed(values, where=str(folder / RESULTS))
-        if result is None:
-            page = (tour_page if values["study"] == "tour" else towers_page)(values)
-        else:
-            page = result.page()
+        page = tour_page(values) if result is None else result.page()
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(
             f"{folder / RESULTS}: made by another version of lmlab, or edited ({error!r})"
@@ -102,9 +91,7 @@ def result_rows(folder: Path) -> Rows:
     """The finding of a study, a row a comparison; the report has the whole table."""
     values = read_results(folder)
     result = _typed(values, where=str(folder / RESULTS))
-    if result is None and values["study"] == "tour":
-        return ["question", "finding"], _tour_findings(values)
     if result is None:
-        return towers_rows(values)
+        return ["question", "finding"], _tour_findings(values)
     table = result.tables()[0]
     return table.columns, [[cell(v, where=table.caption)[0] for v in row] for row in table.rows]

@@ -101,6 +101,7 @@ KINDS = {
     "prune": "lmlab.topics.encoding.pruning_curves:PruneResult",
     "score": "lmlab.topics.scoring.score:Score",
     "steer": "lmlab.topics.encoding.steering_effects:SteeringResult",
+    "towers": "lmlab.topics.towers.comparison:TowersStudy",
 }
 
 

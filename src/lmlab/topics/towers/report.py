@@ -1,4 +1,4 @@
-"""The report of the towers study, from its `results.json` alone (so it can be drawn again).
+"""The page of the towers study, and its tables.
 
 Every figure stands under its finding in words.
 """
@@ -6,209 +6,206 @@ Every figure stands under its finding in words.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy.special import stdtrit
 
-from lmlab.config import from_mapping
-from lmlab.numerics.verdicts import Evidence, holm, power_words, reach
+from lmlab.numerics.verdicts import holm, power_words, reach
 from lmlab.pages.figures import Interval, forest_plot, scatter_plot
-from lmlab.pages.page import Figure, Section, Table, render_page
-from lmlab.pages.wording import capital, signed
-from lmlab.results import made_by
+from lmlab.pages.page import Figure, Section, Table
+from lmlab.pages.report import Report
+from lmlab.pages.text import Rounded
+from lmlab.pages.wording import capital, share_text, signed
 from lmlab.studies.provenance import to_repeat
+from lmlab.topics.towers.arms import INDEPENDENT, MINIMUM, SEPARATE, SINGLE, model_words
+from lmlab.topics.towers.comparison import ArmResult, CorpusResult, DifferenceTest, TowersStudy
 from lmlab.topics.towers.model_report import ROUTER, clouds, measured, preference_sections
-from lmlab.topics.towers.of_model import ModelPreference
-from lmlab.topics.towers.options import TowersStudyConfig
 
 _FIRST = "the first cooperative run"
 
 
-def towers_page(results: dict[str, Any]) -> str:
-    """The HTML page of `results` (see `lmlab.topics.towers.study`)."""
-    return render_page(
-        results["title"],
-        summary(results["parts"]),
-        towers_sections(results),
-        footer=made_by(results["environment"]),
-    )
-
-
-def towers_sections(results: dict[str, Any]) -> list[Section]:
-    """What the study shows, as sections of a page."""
-    parts = results["parts"]
-    made: list[Section] = []
+def report(result: TowersStudy) -> Report:
+    """Title, finding and sections of the page."""
+    parts = result.parts
+    sections: list[Section] = []
     if len(parts) > 1:
-        made.append(_corpora_section(parts))
+        sections.append(Section("Corpora side by side", tables=[_corpora_table(parts)]))
     for part in parts:
-        name = f": {part['corpus']}" if len(parts) > 1 else ""
-        made += [
+        name = f": {part.corpus}" if len(parts) > 1 else ""
+        sections += [
             Section(
                 f"Preference and its nulls{name}",
                 figures=_bars(part),
                 tables=[_measures(part), _losses(part)],
             ),
             Section(f"The same types in every run?{name}", figures=_scatters(part)),
-            *preference_sections(_first(part), _FIRST, name),
+            *preference_sections(part.first, _FIRST, name),
         ]
-    repeat = to_repeat(
-        "lmlab study towers", from_mapping(TowersStudyConfig, results["config"], where="towers")
+    methods = Section(
+        "Methods", [*_methods(result), to_repeat("lmlab study towers", result.config)]
     )
-    return [*made, Section("Methods", [*_methods(results), repeat])]
+    return Report("Two towers with one prediction", _summary(parts), [*sections, methods])
 
 
-def verdict(part: dict[str, Any]) -> str:
+def tables(result: TowersStudy) -> list[Table]:
+    """The finding of each corpus; corpora side by side; preferences and losses by arm."""
+    parts = result.parts
+    findings = Table(
+        ["corpus", "verdict"],
+        [[part.corpus, verdict(part)] for part in parts],
+        "Do cooperative towers divide labour?",
+    )
+    corpora = [_corpora_table(parts)] if len(parts) > 1 else []
+    return [findings, *corpora, *(t for part in parts for t in (_measures(part), _losses(part)))]
+
+
+def headline(result: TowersStudy) -> str:
+    """The verdict on each corpus."""
+    return " ".join(f"{capital(verdict(part))}." for part in result.parts)
+
+
+def verdict(part: CorpusResult) -> str:
     """The claim in words: do cooperative towers divide labour beyond those that do not cooperate?
 
     The null is the same towers with separate losses; independent ones stand beside it.
     """
-    tests, further = part["tests"]["separate"], part["tests"]["independent"]
-    spread, variance = tests["spread"], tests["variance"]
-    least = tests["least_p"]
+    tests, further = part.tests[SEPARATE], part.tests[INDEPENDENT]
+    spread, variance = tests.spread, tests.variance
     text = (
-        f"types differ by a spread of {spread['cooperative']:.3f} nats between cooperative towers "
-        f"and {spread['null']:.3f} between the same towers with separate losses "
-        f"(p = {p_value(variance['p'])}, exact permutation of runs); beside them, between "
-        f"independent towers {further['spread']['null']:.3f} "
-        f"(adjusted p = {p_value(_secondary(part)['independent', 'variance'])})"
+        f"types differ by a spread of {spread.cooperative:.3f} nats between cooperative towers "
+        f"and {spread.null:.3f} between the same towers with separate losses "
+        f"(p = {_p_value(variance.p)}, exact permutation of runs); beside them, between "
+        f"independent towers {further.spread.null:.3f} "
+        f"(adjusted p = {_p_value(_secondary(part)[INDEPENDENT, 'variance'])})"
     )
-    if least > 0.05:
+    if tests.least_p > 0.05:
         return f"cannot be told from so few runs: {text}"
-    found = Evidence.of(spread["difference"])
-    if variance["p"] <= 0.05:
-        return f"yes{reach(found.seeds, found.documents)}: {text}"
+    if variance.p <= 0.05:
+        return f"yes{reach(spread.difference.seeds, spread.difference.documents)}: {text}"
     return f"{_undecided(spread, 'nats of spread')}: {text}"
 
 
-def _secondary(part: dict[str, Any]) -> dict[tuple[str, str], float]:
+def _secondary(part: CorpusResult) -> dict[tuple[str, str], float]:
     """The p-values of a corpus that decide nothing, by null and measure, adjusted together (Holm).
 
     The variance of cooperative runs against those with separate losses is the one test that the
     verdict takes.
     """
-    tests = part["tests"]
-    names = [
-        (null, measure)
-        for null in ("separate", "independent")
-        for measure in ("variance", "router_gain", "agreement")
-        if (null, measure) != ("separate", "variance")
-    ]
-    adjusted = holm([tests[null][measure]["p"] for null, measure in names])
-    return {name: p for name, p in zip(names, adjusted, strict=True) if p is not None}
+    family = {
+        (null, measure): p
+        for null, tests in part.tests.items()
+        for measure, p in tests.p_values.items()
+        if (null, measure) != (SEPARATE, "variance")
+    }
+    adjusted = holm(list(family.values()))
+    return {name: p for name, p in zip(family, adjusted, strict=True) if p is not None}
 
 
-def _undecided(compared: dict[str, Any], unit: str) -> str:
+def _undecided(compared: DifferenceTest, unit: str) -> str:
     """What a permutation test that does not reject leaves: a bound, and what would be seen."""
-    found = Evidence.of(compared["difference"])
-    if found.bound is None:
+    difference = compared.difference
+    if difference.bound is None:
         return "not decided"
     return (
-        f"not decided, any difference is below {found.bound:.3f} {unit} with 95 % over runs, and "
-        f"{power_words(found, lambda value: f'{value:.3f}')}"
+        f"not decided, any difference is below {difference.bound:.3f} {unit} with 95 % over runs, "
+        f"and {power_words(difference, lambda value: f'{value:.3f}')}"
     )
 
 
-def p_value(p: float) -> str:
+def _p_value(p: float) -> str:
     """A p-value with enough digits to be told from 0.05."""
     return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def summary(parts: Sequence[dict[str, Any]]) -> str:
+def _summary(parts: Sequence[CorpusResult]) -> str:
     """The finding of the whole study."""
     lines = []
     for part in parts:
-        tests = part["tests"]["separate"]
-        where = f"{part['corpus']}: " if len(parts) > 1 else ""
-        gain, agreement = tests["router_gain"], tests["agreement"]
+        tests = part.tests[SEPARATE]
+        where = f"{part.corpus}: " if len(parts) > 1 else ""
+        gain, agreement = tests.router_gain, tests.agreement
         secondary = _secondary(part)
         lines.append(
             f"{where}Do cooperative towers divide labour beyond the same towers with separate "
             f"losses? {capital(verdict(part))}."
         )
         lines.append(
-            f"Of use? Sending each type to its tower saves {signed(gain['cooperative'], 4)} nats "
-            f"per token with cooperative towers, {signed(gain['null'], 4)} with separate losses "
-            f"({_gain(gain, secondary['separate', 'router_gain'])}). The same preferences in every "
+            f"Of use? Sending each type to its tower saves {signed(gain.cooperative, 4)} nats "
+            f"per token with cooperative towers, {signed(gain.null, 4)} with separate losses "
+            f"({_gain(gain, secondary[SEPARATE, 'router_gain'])}). The same preferences in every "
             "run? The types of two "
-            f"cooperative runs correlate by {signed(agreement['cooperative'], 2)}, those of two "
-            f"runs with separate losses by {signed(agreement['null'], 2)} "
-            f"(adjusted p = {p_value(secondary['separate', 'agreement'])})."
+            f"cooperative runs correlate by {signed(agreement.cooperative, 2)}, those of two "
+            f"runs with separate losses by {signed(agreement.null, 2)} "
+            f"(adjusted p = {_p_value(secondary[SEPARATE, 'agreement'])})."
         )
-        if "minimum" in part["arms"]:
+        if MINIMUM in part.arms:
             lines.append(_control(part))
     return "\n\n".join(lines)
 
 
-def _gain(gain: dict[str, Any], adjusted: float) -> str:
+def _gain(gain: DifferenceTest, adjusted: float) -> str:
     """The difference of two router gains with its interval, and no verdict from a p-value."""
-    found = Evidence.of(gain["difference"])
-    if found.low is None or found.high is None:
-        return f"adjusted p = {p_value(adjusted)}"
+    low, high = gain.difference.low, gain.difference.high
+    if low is None or high is None:
+        return f"adjusted p = {_p_value(adjusted)}"
     return (
-        f"difference {signed(found.estimate, 4)} [{signed(found.low, 4)}, {signed(found.high, 4)}] "
-        f"over runs, adjusted p = {p_value(adjusted)}"
+        f"difference {signed(gain.difference.estimate, 4)} [{signed(low, 4)}, {signed(high, 4)}] "
+        f"over runs, adjusted p = {_p_value(adjusted)}"
     )
 
 
-def _control(part: dict[str, Any]) -> str:
+def _control(part: CorpusResult) -> str:
     """Whether the measure sees the division of the hard minimum, by the towers' own heads."""
     control, separate, independent = (
-        [run["spread"] for run in part["arms"][key]["own_heads"]]
-        for key in ("minimum", "separate", "independent")
+        [run.spread for run in part.arms[key].own_heads] for key in (MINIMUM, SEPARATE, INDEPENDENT)
     )
     text = (
         f"The positive control, towers trained by the hard minimum, has a spread of "
-        f"{float(np.mean(control)):.3f} nats by the towers' own heads, towers with separate losses "
-        f"{float(np.mean(separate)):.3f}, independent towers {float(np.mean(independent)):.3f}"
+        f"{_mean(control):.3f} nats by the towers' own heads, towers with separate losses "
+        f"{_mean(separate):.3f}, independent towers {_mean(independent):.3f}"
     )
     if min(control) > max(*separate, *independent):
         return f"{text}: the measure sees a division where there is one."
     return f"{text}: at this size the study does not show that it would see a division."
 
 
-def _mean(runs: Sequence[dict[str, Any]], name: str) -> float:
-    return float(np.mean([run[name] for run in runs]))
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
-def towers_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The finding of each corpus, for the command line."""
-    return ["corpus", "verdict"], [[part["corpus"], verdict(part)] for part in results["parts"]]
-
-
-def _kinds(part: dict[str, Any]) -> list[dict[str, Any]]:
+def _kinds(part: CorpusResult) -> list[ArmResult]:
     """The arms with towers, and the null of probe noise."""
-    return [arm for arm in [*part["arms"].values(), part["noise"]] if arm["runs"]]
+    return [arm for arm in [*part.arms.values(), part.noise] if arm.runs]
 
 
-def _bars(part: dict[str, Any]) -> list[Figure]:
-    tests = part["tests"]["separate"]
+def _bars(part: CorpusResult) -> list[Figure]:
+    tests = part.tests[SEPARATE]
     caption = (
         "Means over runs; bars: 95 % intervals over runs (Student t), none for a single run. "
         "N3: the cooperative architecture, each tower's loss computed alone; N0: towers that never "
         "met, with embeddings of their own; N1: one model's states in two halves; N2: one tower "
         "whose two probes differ in initial weights and data, which no other row's do."
     )
-    gain = tests["router_gain"]
-    larger = tests["variance"]["p"] <= 0.05
+    gain = tests.router_gain
+    larger = tests.variance.p <= 0.05
     return [
         forest_plot(
-            [_over_runs(arm, "spread") for arm in _kinds(part)],
+            [_over_runs(arm, [run.spread for run in arm.runs]) for arm in _kinds(part)],
             x_label="spread of preference between types, nats (adjusted standard deviation)",
             finding="The preferences of cooperative towers are larger than those of towers with "
-            f"separate losses (p = {p_value(tests['variance']['p'])})."
+            f"separate losses (p = {_p_value(tests.variance.p)})."
             if larger
             else "Whether preferences of cooperative towers are larger than those of towers with "
-            f"separate losses is {_undecided(tests['spread'], 'nats')}.",
+            f"separate losses is {_undecided(tests.spread, 'nats')}.",
             alt="Spread of preference between types for each kind of towers, with intervals.",
             caption=caption,
         ),
         forest_plot(
-            [_over_runs(arm, "router_gain") for arm in _kinds(part)],
+            [_over_runs(arm, [run.router_gain for run in arm.runs]) for arm in _kinds(part)],
             x_label="gain of a router by type, nats per token (above 0: of use)",
-            finding=f"A router by type gains {signed(gain['cooperative'], 4)} nats per token with "
-            f"cooperative towers and {signed(gain['null'], 4)} with separate losses.",
+            finding=f"A router by type gains {signed(gain.cooperative, 4)} nats per token with "
+            f"cooperative towers and {signed(gain.null, 4)} with separate losses.",
             alt="Gain of a router by type for each kind of towers, with intervals.",
             caption="Decided on one half of the text, scored on the other, against the better "
             f"tower there. {caption}",
@@ -216,35 +213,29 @@ def _bars(part: dict[str, Any]) -> list[Figure]:
     ]
 
 
-def _over_runs(arm: dict[str, Any], name: str) -> Interval:
-    values = np.array([run[name] for run in arm["runs"]])
-    mean, n = float(values.mean()), len(values)
+def _over_runs(arm: ArmResult, values: Sequence[float]) -> Interval:
+    mean, n = _mean(values), len(values)
     if n < 2:
-        return Interval(arm["label"], mean, None, None, note="one run")
-    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n))
-    return Interval(arm["label"], mean, mean - half, mean + half)
+        return Interval(arm.label, mean, None, None, note="one run")
+    half = float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n))
+    return Interval(arm.label, mean, mean - half, mean + half)
 
 
-def _losses(part: dict[str, Any]) -> Table:
+def _losses(part: CorpusResult) -> Table:
     rows: list[list[str | float | int]] = []
-    for arm in part["arms"].values():
-        if not arm["runs"]:
+    for arm in part.arms.values():
+        if not arm.runs:
             continue
-        each = [[nats["estimate"] for nats in run["nats"]] for run in arm["runs"]]
-        rows.append(
-            [
-                arm["label"],
-                f"{arm['weights']:,}",
-                len(each),
-                f"{float(np.mean([one[2] for one in each])):.4f}",
-                f"{float(np.mean([min(one[:2]) for one in each])):.4f}",
-                f"{float(np.mean([max(one[:2]) for one in each])):.4f}",
-            ]
+        each = [[nats.estimate for nats in run.nats] for run in arm.runs]
+        losses = (
+            _mean(joint for _, _, joint in each),
+            _mean(min(towers) for *towers, _ in each),
+            _mean(max(towers) for *towers, _ in each),
         )
-    if part["single_nats_per_token"]:
-        arm, single = part["arms"]["single"], part["single_nats_per_token"]
-        mean = f"{float(np.mean(single)):.4f}"
-        rows.append([arm["label"], f"{arm['weights']:,}", len(single), mean, "–", "–"])
+        rows.append([arm.label, arm.weights, len(each), *(Rounded(nats, 4) for nats in losses)])
+    if single := part.single_nats_per_token:
+        arm, mean = part.arms[SINGLE], Rounded(_mean(single), 4)
+        rows.append([arm.label, arm.weights, len(single), mean, "–", "–"])
     return Table(
         ["towers", "weights", "runs", "joint", "better tower", "worse tower"],
         rows,
@@ -254,23 +245,21 @@ def _losses(part: dict[str, Any]) -> Table:
     )
 
 
-def _measures(part: dict[str, Any]) -> Table:
+def _measures(part: CorpusResult) -> Table:
     rows: list[list[str | float | int]] = []
-    kinds = [(arm, "", arm["runs"]) for arm in _kinds(part)]
-    kinds += [
-        (arm, ", own heads", arm["own_heads"]) for arm in part["arms"].values() if arm["own_heads"]
-    ]
+    kinds = [(arm, "", arm.runs) for arm in _kinds(part)]
+    kinds += [(arm, ", own heads", arm.own_heads) for arm in part.arms.values() if arm.own_heads]
     for arm, how, runs in kinds:
-        oracle = [run["oracle_gain"] for run in runs if run["oracle_gain"] is not None]
-        agreement = None if how else arm.get("agreement")
+        oracle = [run.oracle_gain for run in runs if run.oracle_gain is not None]
+        agreement = None if how else arm.agreement
         rows.append(
             [
-                arm["label"] + how,
-                f"{_mean(runs, 'spread'):.3f}",
-                f"{_mean(runs, 'adjusted_reliability'):.3f}",
-                f"{100 * _mean(runs, 'found_tokens'):.0f} %",
-                signed(_mean(runs, "router_gain"), 4),
-                signed(float(np.mean(oracle)), 4) if oracle else "–",
+                arm.label + how,
+                Rounded(_mean(run.spread for run in runs), 3),
+                Rounded(_mean(run.adjusted_reliability for run in runs), 3),
+                share_text(_mean(run.found_tokens for run in runs)),
+                signed(_mean(run.router_gain for run in runs), 4),
+                signed(_mean(oracle), 4) if oracle else "–",
                 "–" if agreement is None else signed(agreement, 2),
             ]
         )
@@ -283,14 +272,14 @@ def _measures(part: dict[str, Any]) -> Table:
     )  # fmt: skip
 
 
-def _scatters(part: dict[str, Any]) -> list[Figure]:
+def _scatters(part: CorpusResult) -> list[Figure]:
     figures: list[Figure] = []
-    for key, arm in part["points"].items():
-        label = part["arms"][key]["label"]
-        agreement = part["arms"][key]["agreement"]
+    for key, pair in part.pairs.items():
+        label, agreement = part.arms[key].label, part.arms[key].agreement
+        assert agreement is not None
         figures.append(
             scatter_plot(
-                clouds(*(np.array(arm[name]) for name in ("first", "second", "class"))),
+                clouds(pair.first.deviation_P, pair.second_P, pair.first.class_P),
                 x_label="preference for tower 1 in the first run, nats",
                 y_label="preference in the second run, nats",
                 finding=f"{capital(label)}: the preferences of two runs correlate by "
@@ -304,54 +293,44 @@ def _scatters(part: dict[str, Any]) -> list[Figure]:
     return figures
 
 
-def _first(part: dict[str, Any]) -> ModelPreference:
-    return ModelPreference.from_json(part["first"])
-
-
-def _corpora_section(parts: Sequence[dict[str, Any]]) -> Section:
+def _corpora_table(parts: Sequence[CorpusResult]) -> Table:
     rows: list[list[str | float | int]] = [
         [
-            part["corpus"],
-            f"{tests['spread']['cooperative']:.4f}",
-            f"{tests['spread']['null']:.4f}",
-            p_value(tests["variance"]["p"]),
-            f"{part['tests']['independent']['spread']['null']:.4f}",
-            p_value(_secondary(part)["independent", "variance"]),
-            signed(tests["router_gain"]["cooperative"], 4),
-            signed(tests["router_gain"]["null"], 4),
-            signed(tests["agreement"]["cooperative"], 2),
+            part.corpus,
+            Rounded(tests.spread.cooperative, 4),
+            Rounded(tests.spread.null, 4),
+            _p_value(tests.variance.p),
+            Rounded(part.tests[INDEPENDENT].spread.null, 4),
+            _p_value(_secondary(part)[INDEPENDENT, "variance"]),
+            signed(tests.router_gain.cooperative, 4),
+            signed(tests.router_gain.null, 4),
+            signed(tests.agreement.cooperative, 2),
         ]
-        for part, tests in ((part, part["tests"]["separate"]) for part in parts)
+        for part, tests in ((part, part.tests[SEPARATE]) for part in parts)
     ]
-    return Section(
-        "Corpora side by side",
-        tables=[
-            Table(
-                ["corpus", "spread, cooperative", "spread, separate losses", "p",
-                 "spread, independent", "adjusted p", "router gain, cooperative",
-                 "router gain, separate losses", "agreement, cooperative"],
-                rows,
-                "A division that is there without word order, or without any, is not one of "
-                "language.",
-            )
-        ],
+    return Table(
+        ["corpus", "spread, cooperative", "spread, separate losses", "p",
+         "spread, independent", "adjusted p", "router gain, cooperative",
+         "router gain, separate losses", "agreement, cooperative"],
+        rows,
+        "A division that is there without word order, or without any, is not one of language.",
     )  # fmt: skip
 
 
-def _methods(results: dict[str, Any]) -> list[str]:
-    config, part = results["config"], results["parts"][0]
+def _methods(result: TowersStudy) -> list[str]:
+    config, part = result.config, result.parts[0]
     return [
-        f"A tower is {results['tower']}; the embedding, twice as wide, is shared and tied. "
-        f"Cooperative towers are joined by {config['fusion']}. {config['tokens']:,} training "
-        f"tokens a run ({part['training_tokens_available']:,} available), "
-        f"{config['batch_tokens']:,} a step, context {config['context']}, AdamW with a peak rate "
-        f"of {config['learning_rate']:g} (probes {config['probe_learning_rate']:g}), weight decay "
+        f"A tower is {model_words(config.model)}; the embedding, twice as wide, is shared and "
+        f"tied. Cooperative towers are joined by {config.fusion}. {config.tokens:,} training "
+        f"tokens a run ({part.training_tokens_available:,} available), "
+        f"{config.batch_tokens:,} a step, context {config.context}, AdamW with a peak rate "
+        f"of {config.learning_rate:g} (probes {config.probe_learning_rate:g}), weight decay "
         "0.1 on matrices, warm-up over 5 % of the steps, cosine to a tenth.",
         f"Every tower gets a probe: dense layer, GELU, layer norm and an untied head, trained on "
-        f"{config['probe_tokens']:,} tokens over the frozen towers, which are in evaluation mode. "
+        f"{config.probe_tokens:,} tokens over the frozen towers, which are in evaluation mode. "
         "Both probes of a pair start at the same weights and see the same states in the same "
         "order, so that nothing but the tower differs.",
-        f"{measured(_first(part))} The verdict permutes the "
+        f"{measured(part.first)} The verdict permutes the "
         "variances of cooperative runs and of those with separate losses exactly. It is the one "
         "test of a corpus that decides; the p-values of its other five (of router gain, agreement, "
         "and independent towers) are adjusted together (Holm 1979). Towers with "
