@@ -19,6 +19,7 @@ from transformers import Gemma2Config, MixtralConfig
 
 from helpers import id_store, random_documents, symbols_tokenizer, tiny_training
 from lmlab.cli import main
+from lmlab.cli.printing import with_dashes
 from lmlab.config.doctor import DoctorConfig
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import HeadlessConfig
@@ -33,7 +34,7 @@ from lmlab.objectives import from_record
 from lmlab.run_folders.checkpoint import Newest
 from lmlab.training import cost, doctor
 from lmlab.training.doctor import Diagnosis, Memory, Targets, Timing, diagnose, measure_targets
-from lmlab.training.doctor_words import byte_size, find_warnings, table
+from lmlab.training.doctor_warnings import byte_size
 from lmlab.training.hardware import available_memory, peak_memory
 from lmlab.training.loop import Trainer
 from lmlab.training.setup import resolve
@@ -276,7 +277,7 @@ def test_what_does_not_fit_is_not_tried(small_store, tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "available_memory", lambda device: needed - 1)
     made = diagnose(config)
     assert made.timing is None
-    assert [w for w in find_warnings(made) if f"take {byte_size(needed)}" in w]
+    assert [w for w in made.warnings if f"take {byte_size(needed)}" in w]
     asked: list[Any] = []
     monkeypatch.setattr(
         doctor, "seconds_per_step", lambda r, **_: asked.append(list(r)) or {"this": 1.0}
@@ -321,7 +322,7 @@ def of_config(**changes: Any) -> dict[str, TrainConfig]:
 
 
 def test_no_warning_where_all_is_well():
-    assert find_warnings(fine()) == []
+    assert fine().warnings == []
 
 
 @pytest.mark.parametrize(
@@ -331,7 +332,7 @@ def test_no_warning_where_all_is_well():
         ({"flops_cross_entropy": cost.Flops(100, 10, 32)}, "22.5 % .* 1.09 times the speed"),
         ({"timing": Timing(1.25, 1.0, 12, 1)}, "takes 1.25 times as long .* promise 1.54"),
         (of_targets(per_micro_batch=255, least_loss=0.25), "255 .* 5.54 nats, .* loss 0.25"),
-        (of_config(micro_batch=16), "--micro-batch 16, --batch 32"),
+        (of_config(micro_batch=16), "`micro_batch` 16, `batch` 32"),
         (of_config(micro_batch=7, batch=7), "7 windows, so 1 in 7 .* mixture or unigram"),
         (of_config(headless=HeadlessConfig(cross_entropy=0.2)), "0.2 computes .* has 0.65 times"),
         (of_config(steps=1251), "20.0 times"),
@@ -341,7 +342,7 @@ def test_no_warning_where_all_is_well():
     ],
 )  # fmt: skip
 def test_each_warning_names_its_figure(changes, words):
-    (warning,) = find_warnings(fine(**changes))
+    (warning,) = fine(**changes).warnings
     assert re.search(words, warning)
 
 
@@ -363,7 +364,7 @@ def test_each_warning_names_its_figure(changes, words):
     ],
 )
 def test_no_warning_just_before_each_threshold(changes):
-    assert find_warnings(fine(**changes)) == []
+    assert fine(**changes).warnings == []
 
 
 def test_distinct_candidates_are_those_of_the_law(small_store):
@@ -380,9 +381,9 @@ def test_distinct_candidates_are_those_of_the_law(small_store):
 
 def test_headless_warnings_are_for_headless_configurations():
     poor = {**of_targets(distinct=9000, per_micro_batch=32), **of_config(micro_batch=8)}
-    assert len(find_warnings(fine(**poor))) == 3
+    assert len(fine(**poor).warnings) == 3
     poor["config"] = dataclasses.replace(poor["config"], objective="causal")
-    assert find_warnings(fine(**poor)) == []
+    assert fine(**poor).warnings == []
 
 
 def test_bytes_in_words():
@@ -395,7 +396,7 @@ def test_bytes_in_words():
 
 
 def test_rows_of_the_table():
-    rows = dict(table(fine()))
+    rows = dict(fine().tables()[0].rows)
     assert "head 20" in rows["FLOPs per token of training"]
     assert rows["the head's share of them"] == "15.4 %"
     assert rows["time, headless"].startswith("16:40, 1 s a step")
@@ -441,9 +442,12 @@ def test_doctor_for_train_on_the_command_line(tmp_path, capsys):
     assert f"{values['parameters']['total']:,}" in printed
     assert f"{values['ideal_speed_up']:.2f} x" in printed
     assert f"{values['measured_speed_up']:.2f} x" in printed
-    assert printed.startswith(f"results: {results / 'results.json'}")
+    assert f"results: {results / 'results.json'}" in printed
+    assert (results / "report.html").is_file()
     assert values["warnings"]
-    assert all(f"warning: {w}" in printed for w in values["warnings"])
+    assert all(f"Warning: {with_dashes(w)}" in printed for w in values["warnings"])
+    assert "`" in "".join(values["warnings"])
+    assert "`" not in printed
     assert values["timing"]["rounds"] == 2
     assert values["timing"]["seconds"] > 0
     assert values["expected_seconds"] == pytest.approx(3 * values["timing"]["seconds"])

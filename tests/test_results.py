@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from lmlab.config.training import TrainConfig
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Clusters
 from lmlab.objectives.evaluate import position_edges
@@ -32,6 +33,8 @@ from lmlab.topics.scoring import score_report
 from lmlab.topics.scoring.score import Score
 from lmlab.topics.scoring.zero_shot import Estimate, mean_estimate
 from lmlab.topics.towers.options import TowersStudyConfig
+from lmlab.training.cost import Flops
+from lmlab.training.doctor import Diagnosis, Targets, Timing
 
 RESULTS = sorted(KINDS)
 CONFIGS = (
@@ -42,6 +45,7 @@ CONFIGS = (
     FinetuneConfig(("gpt2", "other"), ("glue=rte",), names=("a", "b")),
     HeadlessStudyConfig(),
     TowersStudyConfig(),
+    TrainConfig(Path("store"), objective="headless", micro_batch=4),
 )
 """Options that results hold: values drawn at random would be refused."""
 
@@ -69,6 +73,17 @@ def a_score(windows: int) -> Score:
         nats_Mb=np.full((windows, len(position_edges(4)) - 1), 1.5), tokens_M=4 * ones_M,
         clusters=Clusters([f"d{n}" for n in range(windows)]), repeated_nats_M=0.5 * ones_M,
         repeated_M=ones_M, conditions="all before", text_bytes=None if windows > 2 else 9,
+    )  # fmt: skip
+
+
+def diagnoses() -> st.SearchStrategy:
+    """Costs of which none is zero, since they are divided by one another."""
+    positive = st.floats(1.0, 1e12)
+    flops = st.builds(Flops, positive, positive, positive)
+    return st.builds(
+        Diagnosis, flops=flops, flops_cross_entropy=flops, flops_headless=flops,
+        targets=st.builds(Targets, positive), windows=st.integers(1, 10**9),
+        timing=st.none() | st.builds(Timing, positive, st.none() | positive),
     )  # fmt: skip
 
 
@@ -114,6 +129,7 @@ def _strategies():
     st.register_type_strategy(Score, st.integers(1, 4).map(a_score))
     shares_N = st.lists(st.floats(0, 1), min_size=1, max_size=4).map(np.array)
     st.register_type_strategy(Estimate, shares_N.map(mean_estimate))
+    st.register_type_strategy(Diagnosis, diagnoses())
     st.register_type_strategy(float, st.floats() | st.sampled_from([0.0, 1.5]))
 
 
@@ -127,7 +143,7 @@ def _strategies():
 @given(data=st.data())
 def test_json_gives_back_every_result(kind, data):
     cls = Toy if kind == "toy" else result_type(kind)
-    result = data.draw(values_of(cls) if cls is Score else st.builds(cls))
+    result = data.draw(values_of(cls) if cls in (Score, Diagnosis) else st.builds(cls))
     text = json.dumps(result.to_json(), allow_nan=False)
     again = cls.from_json(json.loads(text))
     assert again == result

@@ -102,7 +102,7 @@ def show(command: str, config: Any, result: Result) -> Path:
 
 def print_result(result: Result, out: Path) -> None:
     """Prints a result that was saved in the folder `out`."""
-    print(result.summary())
+    print(with_dashes(result.summary()))
     for table in result.tables():
         print(f"\n{table.caption}")
         print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])

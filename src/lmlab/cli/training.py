@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmlab.cli.printing import as_text, print_table, with_dashes, write_results
+from lmlab.cli.printing import as_text, print_table, show, with_dashes, write_results
 from lmlab.config.doctor import DoctorConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.prepare import PrepareConfig
@@ -69,15 +69,9 @@ _OF_RUNS = ("run", "objective", "order", "seed", "finished", "step", "validation
 
 def doctor(config: DoctorConfig) -> None:
     from lmlab.training.doctor import diagnose
-    from lmlab.training.doctor_words import find_warnings, table
 
-    made = diagnose(config.run(), rounds=config.rounds)
-    warnings = find_warnings(made)
     place = replace(config, out=config.results, results=None)
-    write_results("doctor", place, {**made.to_json(), "warnings": warnings})
-    print_table(["", ""], table(made))
-    for warning in warnings:
-        print(f"\nwarning: {warning}")
+    show("doctor", place, diagnose(config.run(), rounds=config.rounds))
 
 
 def sample(config: SampleConfig) -> None:

@@ -88,6 +88,7 @@ KINDS = {
     "arrow study": "lmlab.topics.arrow.family:ArrowStudy",
     "decompose": "lmlab.topics.decomposition.of_models:ModelsDecomposition",
     "decomposition": "lmlab.topics.decomposition.zoo:ZooDecomposition",
+    "doctor": "lmlab.training.doctor:Diagnosis",
     "dynamics": "lmlab.topics.encoding.dynamics:Dynamics",
     "embed": "lmlab.topics.decomposition.of_models:Embeddings",
     "encode": "lmlab.topics.encoding.of_model:EncodingResult",

@@ -8,14 +8,13 @@ Notable:
   distribution, exactly, and as it is in real micro-batches. Text is bursty, so the first is larger.
 - The other form (cross-entropy with the log-unigram bias for a headless configuration, and the
   other way round) is timed in turn with the one asked for.
-- `doctor_words` turns the diagnosis into a table and warnings.
+- `doctor_warnings` says what speaks against the configuration, `doctor_report` shows it all.
 
 Shapes: V vocabulary, K targets of a micro-batch, U distinct ones.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +35,7 @@ from lmlab.objectives.base import Objective
 from lmlab.objectives.cross_entropy import IGNORED
 from lmlab.objectives.headless import candidates_of
 from lmlab.progress import duration, say
+from lmlab.results import Result
 from lmlab.training import cost
 from lmlab.training.hardware import available_memory, peak_memory
 from lmlab.training.optimizers import state_bytes
@@ -103,8 +103,12 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Result, kind="doctor", views="lmlab.training.doctor_report"):
     """What a configuration costs. FLOPs are per token, forward and backward."""
+
+    derived = (
+        "tokens", "epochs", "ideal_speed_up", "measured_speed_up", "expected_seconds", "warnings",
+    )  # fmt: skip
 
     config: TrainConfig
     """Resolved for this machine."""
@@ -145,23 +149,17 @@ class Diagnosis:
         ratio = self.timing.other_seconds / self.timing.seconds
         return ratio if self.config.is_headless else 1 / ratio
 
-    def to_json(self) -> dict[str, Any]:
-        """Every figure: seconds, bytes, FLOPs per token."""
-        figures = dataclasses.asdict(self)
-        figures.pop("config")
-        seconds = self.timing and self.timing.seconds * self.config.steps
-        return {
-            **figures,
-            "head_share": self.flops.head_share,
-            "ideal_speed_up": self.ideal_speed_up,
-            "measured_speed_up": self.measured_speed_up,
-            "tokens": self.tokens,
-            "epochs": self.epochs,
-            "expected_seconds": seconds,
-            "device": self.config.device,
-            "dtype": self.config.dtype,
-            "threads": self.config.threads,
-        }
+    @property
+    def expected_seconds(self) -> float | None:
+        """Of the whole budget."""
+        return None if self.timing is None else self.timing.seconds * self.config.steps
+
+    @property
+    def warnings(self) -> list[str]:
+        """What speaks against training as configured: sentences with the figure and what to do."""
+        from lmlab.training.doctor_warnings import find_warnings
+
+        return find_warnings(self)
 
 
 def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
@@ -200,7 +198,7 @@ def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
         cost.Flops(body, attention, share * cost.head_flops(width, candidates))
         for candidates in (vocabulary, targets.distinct + mixed)
     )
-    made = Diagnosis(
+    diagnosis = Diagnosis(
         config=config,
         parameters=cost.count_parameters(model),
         flops=headless if config.is_headless else full,
@@ -212,9 +210,9 @@ def diagnose(config: TrainConfig, *, rounds: int | None = None) -> Diagnosis:
         uncounted_weights=cost.uncounted_weights(model),
         other_form=other.objective if other else None,
         timing=None,
-        not_timed="--rounds 0",
+        not_timed="no rounds were asked for",
     )
-    return made if rounds == 0 else _timed(made, other, rounds)
+    return diagnosis if rounds == 0 else _timed(diagnosis, other, rounds)
 
 
 def _shapes(config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer) -> Any:
@@ -301,11 +299,11 @@ def _memory(model: Any, config: TrainConfig) -> Memory:
     )
 
 
-def _timed(made: Diagnosis, other: TrainConfig | None, rounds: int | None) -> Diagnosis:
+def _timed(diagnosis: Diagnosis, other: TrainConfig | None, rounds: int | None) -> Diagnosis:
     """The diagnosis with the times of the form asked for and, where both fit, of the other one."""
-    config, memory = made.config, made.memory
+    config, memory = diagnosis.config, diagnosis.memory
     if memory.available is not None and memory.total > memory.available:
-        return replace(made, not_timed="the model does not fit in memory")
+        return replace(diagnosis, not_timed="the model does not fit in memory")
     if config.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     say("measuring a step of this configuration alone")
@@ -334,4 +332,4 @@ def _timed(made: Diagnosis, other: TrainConfig | None, rounds: int | None) -> Di
         reason = str(error)
         seconds = seconds_per_step({"this": config}, rounds=chosen, warm_up=_WARM_UP)
     timing = Timing(seconds["this"], seconds.get("other"), chosen, peak)
-    return replace(made, timing=timing, not_timed=reason)
+    return replace(diagnosis, timing=timing, not_timed=reason)
