@@ -396,7 +396,7 @@ def test_bytes_in_words():
 
 
 def test_rows_of_the_table():
-    rows = dict(fine().tables()[0].rows)
+    rows = {str(name): str(value) for name, value in fine().tables()[0].rows}
     assert "head 20" in rows["FLOPs per token of training"]
     assert rows["the head's share of them"] == "15.4 %"
     assert rows["time, headless"].startswith("16:40, 1 s a step")
