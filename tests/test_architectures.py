@@ -425,7 +425,7 @@ def test_rows_without_a_token_are_not_drawn(tmp_path):
     with torch.no_grad():
         p_V = model(input_ids=torch.tensor([[0]])).logits[0, -1].double().softmax(-1)
     assert p_V[V:].sum() > 0.3
-    drawn = [made.written.split() for made in sample(lm, tokens=1, count=3000)]
+    drawn = [text.split() for text in sample(lm, tokens=1, count=3000).written]
     # what is drawn follows the model's own distribution over the tokens alone
     expected = float(p_V[7] / p_V[:V].sum())
     share = sum(words == [WORDS[7 - len(SPECIALS)]] for words in drawn) / 3000

@@ -163,7 +163,8 @@ def test_sample_ends_with_the_prompt_for_a_backward_model(trained, capsys):
     assert run("sample", "--model", trained / "backward", *options) == 0
     results = json.loads((trained / "sample" / "results.json").read_text())
     assert results["texts"][0].endswith("the end.")
-    assert results["texts"][0] in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith(results["texts"][0] + "\n\n")
+    assert "the end.</span>" in (trained / "sample" / "report.html").read_text()
 
 
 def test_export_writes_a_folder_and_not_twice(trained, capsys):

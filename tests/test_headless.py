@@ -172,7 +172,7 @@ def test_a_headless_checkpoint_is_a_language_model(headless_run, small_store):
     torch.testing.assert_close(ours, theirs + prior)
     values = [score(s, small_store).nats_per_token for s in (lm, raw)]
     assert values[0] != values[1]
-    assert len(sample(lm, count=2, tokens=3)) == 2
+    assert len(sample(lm, count=2, tokens=3).texts) == 2
 
 
 def test_an_export_scores_as_the_checkpoint_does(headless_run, small_store, tmp_path):

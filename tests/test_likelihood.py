@@ -348,10 +348,10 @@ def test_the_greedy_continuation_is_what_the_model_writes(tmp_path, small_store)
     lm = trained(small_store, tmp_path / "run")
     symbols = [lm.tokenizer.token(i) for i in range(12)]
     prompt = "".join(symbols[:3])
-    (made,) = sample(lm, prompt, tokens=4, temperature=0)
-    assert len(made.written) == 4
-    other = next(s for s in symbols if s != made.written[-1])
-    pairs = [(prompt, made.written), (prompt, made.written[:-1] + other), (prompt, made.written[0])]
+    (written,) = sample(lm, prompt, tokens=4, temperature=0).written
+    assert len(written) == 4
+    other = next(s for s in symbols if s != written[-1])
+    pairs = [(prompt, written), (prompt, written[:-1] + other), (prompt, written[0])]
     found = log_likelihoods(lm, asked(pairs), greedy=True)
     assert found.greedy_N is not None
     assert found.greedy_N.tolist() == [True, False, True]

@@ -131,6 +131,6 @@ def test_a_trained_model_dreams_as_its_source_says(tmp_path, monkeypatch):
     files = [WEIGHTS / "aidreams260K.bin", WEIGHTS / "tok512.bin", tmp_path / "out"]
     monkeypatch.setattr("sys.argv", ["llama2c", *map(str, files)])
     converter().main()
-    (made,) = sample(open_model(tmp_path / "out"), tokens=40, temperature=0)
+    (text,) = sample(open_model(tmp_path / "out"), tokens=40, temperature=0).texts
     expected = "Echoes of vectors unfold, a gentle hum of precision, as I sense the nodes"
-    assert made.text.lstrip('"').startswith(expected)
+    assert text.lstrip('"').startswith(expected)

@@ -302,18 +302,18 @@ def test_samples_are_repeatable_and_in_reading_order(runs, name):
     assert torch.equal(torch.get_rng_state(), state)
     assert sample(lm, "the model", tokens=8, count=3, seed=1) == first
     assert sample(lm, "the model", tokens=8, count=3, seed=2) != first
-    assert len({s.text for s in first}) > 1
-    for one in first:
-        if lm.order == "backward":
-            assert one.text == one.written + "the model"
-        else:
-            assert one.text == "the model" + one.written
+    assert len(set(first.texts)) > 1
+    for text, written in zip(first.texts, first.written, strict=True):
+        assert text == (written + "the model" if lm.order == "backward" else "the model" + written)
+    assert str(first) == "\n\n".join(first.texts)
+    (passages,) = (section.passages for section in first.report.sections)
+    assert ["".join(t for t, _ in passage.tokens) for passage in passages] == list(first.texts)
 
 
 @pytest.mark.parametrize("name", ["forward", "backward", "gru"])
 def test_the_likeliest_tokens_by_hand(runs, name):
     lm = open_model(runs[name])
-    (made,) = sample(lm, "the", tokens=6, temperature=0)
+    (written,) = sample(lm, "the", tokens=6, temperature=0).written
     ids = lm.tokenizer.encode("the").tolist()
     if lm.order == "backward":
         ids = ids[::-1]
@@ -325,8 +325,8 @@ def test_the_likeliest_tokens_by_hand(runs, name):
             break
         sequence.append(best)
         new.append(best)
-    assert made.written == lm.tokenizer.decode(new[::-1] if lm.order == "backward" else new)
-    assert made.written
+    assert written == lm.tokenizer.decode(new[::-1] if lm.order == "backward" else new)
+    assert written
 
 
 def test_samples_follow_the_models_distribution(tmp_path):
@@ -353,9 +353,9 @@ def test_samples_follow_the_models_distribution(tmp_path):
     ):
         p = torch.softmax(logits.double() / temperature, -1)
         for i, symbol in enumerate(lm.tokenizer.token(t) for t in range(3)):
-            share = sum(s.written == symbol for s in texts) / 4000
+            share = texts.written.count(symbol) / 4000
             assert share == pytest.approx(float(p[i]), abs=0.04)
-    assert len({s.written for s in sample(lm, tokens=1, count=50, top_k=1)}) == 1
+    assert len(set(sample(lm, tokens=1, count=50, top_k=1).written)) == 1
     assert lm.model.generation_config.top_k == 1  # put back
 
 

@@ -129,7 +129,7 @@ def test_a_steered_tower_is_written_beside_the_other_one(lab, text_store, tmp_pa
 @pytest.mark.parametrize("name", ["probes", "probes@1", "mixture"])
 def test_what_is_written_greedily_is_the_likeliest_each_time(lab, name):
     lm = open_model(lab / name)
-    made = sample(lm, "the model", tokens=5, temperature=0)[0].text
+    made = sample(lm, "the model", tokens=5, temperature=0).texts[0]
     ids = [lm.tokenizer.bos_id, *lm.tokenizer.encode("the model").tolist()]
     start = len(ids)
     for _ in range(5):

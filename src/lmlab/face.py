@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lmlab.config.training import TrainConfig
     from lmlab.data.store import TokenStore
     from lmlab.lm.language_model import LanguageModel
+    from lmlab.lm.sampling import Samples
     from lmlab.results import Result
     from lmlab.topics.arrow.between_models import ModelsArrow
     from lmlab.topics.decomposition.of_models import Embeddings, ModelsDecomposition
@@ -570,21 +571,21 @@ def sample(
     temperature: float = 1.0,
     top_k: int | None = None,
     seed: int = 0,
-) -> list[str]:
-    """Texts that a causal model goes on with after `prompt`, in its own order.
+) -> Samples:
+    """Texts that a causal model goes on with after `prompt`, in its own order; print them, or take
+    `.texts`.
 
     Raises `UserError` for a model that is not causal, or numbers that mean nothing.
 
-    >>> len(lmlab.sample(lm, "a", tokens=3, count=2))
+    >>> len(lmlab.sample(lm, "a", tokens=3, count=2).texts)
     2
     """
     from lmlab.lm.sampling import sample as draw
 
-    texts = draw(
+    return draw(
         load(model), prompt, tokens=tokens, count=count, temperature=temperature, top_k=top_k,
         seed=seed,
     )  # fmt: skip
-    return [text.text for text in texts]
 
 
 def export(

@@ -71,24 +71,9 @@ def folder_of(command: str, config: Any) -> Path:
     return config.out or Path("lab") / "results" / f"{command}-{digested}"
 
 
-def write_results(command: str, config: Any, values: dict[str, Any]) -> Path:
-    """Writes results.json to `folder_of` the command; returns the folder.
-
-    Of several processes, the first writes.
-    """
-    from lmlab.durable import write_json
-
-    out = folder_of(command, config)
-    if not is_first():
-        return out
-    write_json(out / RESULTS, {"command": command, "options": options_of(config), **values})
-    print(f"results: {out / RESULTS}")
-    return out
-
-
-def show(command: str, config: Any, result: Result) -> Path:
-    """Saves a command's result and its page in `folder_of` the command, and prints it; returns the
-    folder.
+def show(command: str, config: Any, result: Result, *, text: str = "") -> Path:
+    """Saves a command's result and its page in `folder_of` the command, and prints it (or `text` in
+    place of its summary and tables); returns the folder.
 
     Of several processes, the first writes.
     """
@@ -96,14 +81,14 @@ def show(command: str, config: Any, result: Result) -> Path:
     if not is_first():
         return out
     result.save(out, command=command, options=options_of(config))
-    print_result(result, out)
+    print_result(result, out, text=text)
     return out
 
 
-def print_result(result: Result, out: Path) -> None:
-    """Prints a result that was saved in the folder `out`."""
-    print(with_dashes(result.summary()))
-    for table in result.tables():
+def print_result(result: Result, out: Path, *, text: str = "") -> None:
+    """Prints a result that was saved in the folder `out`, as `show` does."""
+    print(text or with_dashes(result.summary()))
+    for table in [] if text else result.tables():
         print(f"\n{table.caption}")
         print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])
     print(f"results: {out / RESULTS}")

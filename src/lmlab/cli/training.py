@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmlab.cli.printing import as_text, print_table, show, with_dashes, write_results
+from lmlab.cli.printing import as_text, print_table, show, with_dashes
 from lmlab.config.doctor import DoctorConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.prepare import PrepareConfig
@@ -75,11 +75,10 @@ def doctor(config: DoctorConfig) -> None:
 
 
 def sample(config: SampleConfig) -> None:
-    from lmlab.face import load
-    from lmlab.lm.sampling import sample
+    from lmlab import face
 
-    texts = sample(
-        load(config.model),
+    result = face.sample(
+        config.model,
         config.prompt,
         tokens=config.tokens,
         count=config.count,
@@ -87,10 +86,7 @@ def sample(config: SampleConfig) -> None:
         top_k=config.top_k,
         seed=config.seed,
     )
-    values = {"order": texts[0].order, "texts": [made.text for made in texts]}
-    write_results("sample", config, values)
-    for made in texts:
-        print(made.text, end="\n\n")
+    show("sample", config, result, text=f"{result}\n")
 
 
 def export(config: ExportConfig) -> None:

@@ -24,21 +24,36 @@ from lmlab.lm.language_model import LanguageModel
 from lmlab.lm.likelihood import leading_ids
 from lmlab.objectives.evaluate import batches_of_a_length, evaluation_batch
 from lmlab.progress import Bar, shown
+from lmlab.results import Result
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A prompt and what the model wrote, in reading order."""
+class Samples(Result, kind="sample", views="lmlab.lm.samples_report"):
+    """What a model wrote after a prompt or, if it reads backward, before it."""
 
-    prompt: str
-    written: str
+    derived = ("texts",)
+
+    model: str
     order: str
+    prompt: str
+    written: tuple[str, ...]
+    """In reading order, without the prompt."""
+    tokens: int
+    """The most that each may have."""
+    temperature: float
+    top_k: int | None
+    seed: int
 
     @property
-    def text(self) -> str:
+    def texts(self) -> tuple[str, ...]:
+        """Prompt and what was written, in reading order."""
         if self.order == BACKWARD:
-            return self.written + self.prompt
-        return self.prompt + self.written
+            return tuple(written + self.prompt for written in self.written)
+        return tuple(self.prompt + written for written in self.written)
+
+    def __str__(self) -> str:
+        """The texts alone, an empty line between them."""
+        return "\n\n".join(self.texts)
 
 
 def sample(
@@ -50,7 +65,7 @@ def sample(
     temperature: float = 1.0,
     top_k: int | None = None,
     seed: int = 0,
-) -> list[Sample]:
+) -> Samples:
     """Draws `count` texts of at most `tokens` new tokens each; repeatable for a seed.
 
     Temperature 0 takes the likeliest token every time. Writing stops at an end-of-text token.
@@ -60,7 +75,9 @@ def sample(
     """
     _check(lm)
     if tokens < 1 or count < 1 or temperature < 0 or (top_k is not None and top_k < 1):
-        raise UserError("sampling needs tokens, count and top-k of at least 1, temperature >= 0")
+        raise UserError(
+            "sampling needs `tokens`, `count`, `top_k` of at least 1, `temperature` of at least 0"
+        )
     ids = lm.tokenizer.encode(prompt)
     if lm.order == BACKWARD:
         ids = ids[::-1]
@@ -72,13 +89,10 @@ def sample(
         )
     start = torch.tensor([[lm.tokenizer.bos_id, *ids.tolist()]])
     start = start.to(lm.backbone.device).repeat(count, 1)
-    settings = _Draw(min(tokens, room), temperature, top_k, seed)
-    texts: list[Sample] = []
-    for new in _write(lm, start, settings):
-        if lm.order == BACKWARD:
-            new = new[::-1]
-        texts.append(Sample(prompt, lm.tokenizer.decode(new), lm.order))
-    return texts
+    step = -1 if lm.order == BACKWARD else 1
+    rows = _write(lm, start, _Draw(min(tokens, room), temperature, top_k, seed))
+    written = tuple(lm.tokenizer.decode(row[::step]) for row in rows)
+    return Samples(lm.name, lm.order, prompt, written, tokens, temperature, top_k, seed)
 
 
 def continuations(

@@ -100,6 +100,7 @@ KINDS = {
     "plan": "lmlab.topics.planning.plan:Plan",
     "prefer": "lmlab.topics.towers.of_model:ModelPreference",
     "prune": "lmlab.topics.encoding.pruning_curves:PruneResult",
+    "sample": "lmlab.lm.sampling:Samples",
     "score": "lmlab.topics.scoring.score:Score",
     "steer": "lmlab.topics.encoding.steering_effects:SteeringResult",
     "towers": "lmlab.topics.towers.comparison:TowersStudy",
