@@ -647,7 +647,7 @@ def test_settings_that_make_no_sense(tmp_path):
         ({"models": ("a", "b"), "pieces": 1}, "`pieces`"),
     ):
         with pytest.raises(UserError, match=said):
-            DecomposeConfig(tmp_path, **changes)
+            DecomposeConfig(store=tmp_path, **changes)
     for changes, said in (
         ({"length": 0}, "length"),
         ({"layer": -1}, "layer"),
@@ -656,7 +656,7 @@ def test_settings_that_make_no_sense(tmp_path):
         with pytest.raises(UserError, match=said):
             EmbeddingConfig(**changes)
     with pytest.raises(UserError, match="`neighbours`"):
-        ApplyConfig(tmp_path, tmp_path, neighbours=0)
+        ApplyConfig(tmp_path, store=tmp_path, neighbours=0)
 
 
 # Mapping

@@ -3,7 +3,7 @@
 A result is a frozen dataclass that inherits from `Result` and names its kind:
 
     @dataclass(frozen=True)
-    class Geometry(Result, kind="geometry", views="lmlab.topics.geometry.report"):
+    class Geometry(Result, kind="geometry"):
         loss: Interval
         ...
 
@@ -11,8 +11,8 @@ Notable:
 - `to_json` and `from_json` follow the types of the fields (nested dataclasses, tuples, lists,
   dictionaries, arrays of float64, int64 or bool; what else has `to_plain` and `from_plain`), so a
   result type writes no code for them.
-- Measures stand below views. The module named by `views` is imported when a view is first asked
-  for; it has the functions of `Views`.
+- Measures stand below views. The module of the views is imported when one is first asked for; it
+  has the functions of `Views`.
 - Stored JSON says its kind and schema. `schema` counts up when a field changes its meaning; what an
   older lmlab stored is refused by name, never read wrongly.
 - JSON has no NaN and no infinity; they are stored as the words "nan", "inf" and "-inf".
@@ -68,7 +68,8 @@ class Views(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """Base of all results. Subclasses give `kind`, `views`, and a `schema` above 1 if it changed.
+    """Base of all results. Subclasses give their `kind`, a `schema` above 1 if it changed, and the
+    module of their `views` where that is not `report` beside the module that they are in.
 
     The arrays and values of a result are its fields; the methods below only show and store them.
     """
@@ -83,8 +84,9 @@ class Result:
     environment: dict[str, str] = field(default_factory=environment, kw_only=True)
     """Versions of python, torch and transformers that the result was measured with."""
 
-    def __init_subclass__(cls, *, kind: str, views: str, schema: int = 1) -> None:
-        cls.kind, cls.views, cls.schema = kind, views, schema
+    def __init_subclass__(cls, *, kind: str, views: str = "", schema: int = 1) -> None:
+        cls.kind, cls.schema = kind, schema
+        cls.views = views or f"{cls.__module__.rpartition('.')[0]}.report"
         # dataclass would compare arrays by `==`, which has no truth, and show all of their numbers
         cls.__eq__, cls.__repr__ = Result.__eq__, Result.__repr__
 

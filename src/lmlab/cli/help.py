@@ -18,14 +18,15 @@ from lmlab.cli.commands import Command
 from lmlab.config.spelling import Place, names_of, takes
 
 _COLUMN = 26
+_LAST = ("device", "lab", "out")  # of the options that many commands have
 
 
 def command_help(command: Command, kind: type, *, everything: bool, more: str = "") -> str:
     """The help of a command whose options are `kind`."""
     names = names_of(kind)
-    own = [place for place in names.hints if len(place) == 1]
-    usual = [names.find(name) for name in command.usual] or own
-    shown = list(names.hints) if everything else list(dict.fromkeys([*_needed(kind), *usual]))
+    every = sorted(names.hints, key=lambda place: place[0] in _LAST)
+    usual = [names.find(name) for name in command.usual] or [p for p in every if len(p) == 1]
+    shown = every if everything else list(dict.fromkeys([*_needed(kind), *usual]))
     first = [names.find(name) for name in command.positional]
     several = ["..." if takes(names.hints[place]) > 1 else "" for place in first]
     capitals = [_capital(place) + dots for place, dots in zip(first, several, strict=True)]

@@ -36,7 +36,7 @@ from lmlab.data.synthetic.primes import LINE
 from lmlab.data.tokenizers import TokenizerConfig, character_tokenizer
 from lmlab.errors import UserError
 from lmlab.locks import alone
-from lmlab.studies.options import StudyLength
+from lmlab.studies.options import TrainingStudy
 
 _HELD_OUT_STRINGS = 2048
 _USAGE = {
@@ -170,7 +170,7 @@ def _open(
 
 def in_tokens(config: Any) -> Any:
     """The options of a study with its length in tokens, where they say it in epochs of its text."""
-    if not isinstance(config, StudyLength) or config.epochs is None:
+    if not isinstance(config, TrainingStudy) or config.epochs is None:
         return config
     asked: Any = config
     values = [asked.text, asked.vocabulary, getattr(config, "tokenizer", "bpe")]

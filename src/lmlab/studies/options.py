@@ -1,7 +1,7 @@
-"""Studies that several processes share: their folder, and the workers to start. Imports no torch.
+"""Options that commands and studies have in common, and the workers of a study. Imports no torch.
 
-Notable: whether a study is shared is not part of its configuration, so it has the same folder and
-the same results either way.
+Notable: whether several processes share a study is not part of its configuration, so it has the
+same folder and the same results either way.
 """
 
 from __future__ import annotations
@@ -12,14 +12,42 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmlab.config import digest, to_mapping
-from lmlab.config.numbers import Options
+from lmlab.config.numbers import Options, check_fits_batch
 from lmlab.config.training import whole_steps
 from lmlab.errors import UserError
 
 
 @dataclass(frozen=True)
-class StudyLength(Options):
-    """How long each run of a study is: its `tokens`, or one of these in their place."""
+class OnStore(Options):
+    """What is measured on the text of a store."""
+
+    store: Path = field(kw_only=True)
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", kw_only=True)
+    out: Path | None = field(default=None, kw_only=True)
+    """Folder of the result and its page (default: below lab/results, by the digest of these
+    options)."""
+
+
+@dataclass(frozen=True)
+class InWindows(OnStore):
+    """What is measured on windows of that text."""
+
+    context: int | None = field(default=None, kw_only=True)
+    """Window in tokens (default: the model's, at most 1024)."""
+
+
+@dataclass(frozen=True)
+class OfModel(InWindows):
+    """What is measured of one model there."""
+
+    model: str
+    """Run folder, checkpoint, saved transformers model, or Hub name."""
+
+
+@dataclass(frozen=True)
+class TrainingStudy(Options):
+    """Where the runs of a study are kept, and how long each is: its `tokens`, or one of these in
+    their place."""
 
     one_of = ("tokens", "steps", "epochs")
 
@@ -27,10 +55,17 @@ class StudyLength(Options):
     """In place of tokens: steps of batch_tokens."""
     epochs: float | None = field(default=None, kw_only=True)
     """In place of tokens: times that the training split is read (of one text and vocabulary)."""
+    lab: Path = field(default=Path("lab"), kw_only=True)
+    """Folder of stores, runs and what else studies share."""
+    out: Path | None = field(default=None, kw_only=True)
+    """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
-    def set_tokens(self) -> None:
-        """Counts `steps` in tokens. `UserError` for tokens that are not one step."""
+    def __post_init__(self) -> None:
+        """Counts `steps` in tokens. `UserError` for a window that does not fit a step's batch, and
+        for tokens that are not one step."""
         asked: Any = self
+        contexts = asked.context if isinstance(asked.context, tuple) else (asked.context,)
+        check_fits_batch(max(contexts, default=0), asked.batch_tokens)
         if self.steps is not None:
             object.__setattr__(self, "tokens", self.steps * asked.batch_tokens)
             object.__setattr__(self, "steps", None)

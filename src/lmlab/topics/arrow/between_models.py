@@ -20,7 +20,7 @@ from lmlab.topics.scoring.score import Score, score
 
 
 @dataclass(frozen=True)
-class ModelsArrow(Result, kind="arrow", views="lmlab.topics.arrow.report", schema=2):
+class ModelsArrow(Result, kind="arrow", schema=2):
     """The arrow between two models, and their scores on the same windows."""
 
     comparison: Comparison

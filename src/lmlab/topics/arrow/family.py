@@ -102,7 +102,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class ArrowStudy(Result, kind="arrow study", views="lmlab.topics.arrow.report"):
+class ArrowStudy(Result, kind="arrow study"):
     """What the arrow study finds."""
 
     title: str

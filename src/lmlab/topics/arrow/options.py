@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from lmlab.config.model import RECURRENT, RECURRENT_SIZES, SIZES
-from lmlab.config.numbers import Options, check_each_once, check_fits_batch
+from lmlab.config.numbers import check_each_once
 from lmlab.errors import UserError
-from lmlab.studies.options import StudyLength
+from lmlab.studies.options import InWindows, TrainingStudy
 
 
 @dataclass(frozen=True)
-class ArrowPairConfig(Options):
+class ArrowPairConfig(InWindows):
     """Compare two models, one forward and one backward, on the same windows of a store."""
 
     forward: str
     backward: str
-    store: Path
     split: Literal["train", "validation", "test"] = "test"
-    context: int | None = None
     windows: int | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    out: Path | None = None
-    """Folder of results.json (default: below lab/results, by the digest of these options)."""
 
 
 Architecture = Literal["gpt2", "neox", "llama", "gru", "lstm"]
@@ -34,7 +28,7 @@ TokenizerKind = Literal["bpe", "bpe-reversed", "bytes"]
 
 
 @dataclass(frozen=True)
-class ArrowConfig(StudyLength):
+class ArrowConfig(TrainingStudy):
     """Is text easier to predict forwards than backwards? Trains both directions, everything else
     equal, for every combination of the lists below, and compares them on held-out text.
 
@@ -69,15 +63,10 @@ class ArrowConfig(StudyLength):
     """The held-out text on which the directions are compared."""
     windows: int | None = None
     """Compare on a random sample of this many windows (default: all)."""
-    lab: Path = Path("lab")
-    """Folder of stores and runs, shared by studies."""
-    out: Path | None = None
-    """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        self.set_tokens()
+        super().__post_init__()
         check_each_once(self, "text", "tokenizer", "architecture", "size", "context")
-        check_fits_batch(max(self.context), self.batch_tokens)
         combinations = self.models()
         known = [*SIZES, *RECURRENT_SIZES]
         for size in self.size:

@@ -27,7 +27,7 @@ from lmlab.errors import UserError
 from lmlab.results import Result
 from lmlab.topics.decomposition.decomposition import Decomposition, mapped
 from lmlab.topics.decomposition.embedding_store import aligned_rows
-from lmlab.topics.decomposition.of_models import VIEWS, embed_models
+from lmlab.topics.decomposition.of_models import embed_models
 from lmlab.topics.decomposition.options import ApplyConfig, EmbeddingConfig
 
 FORMAT = "lmlab mapping 1"
@@ -150,7 +150,7 @@ def agreement(true_NU: ArrayLike, mapped_NU: ArrayLike, *, neighbours: int = 10)
 
 
 @dataclass(frozen=True)
-class AppliedMapping(Result, kind="apply", views=VIEWS):
+class AppliedMapping(Result, kind="apply"):
     """How the rows that a mapping gives compare with the target's own."""
 
     target: str

@@ -65,7 +65,6 @@ from lmlab.topics.decomposition.similarity import Similarity, SimilarityRows, si
 
 K = TypeVar("K")
 SPLITS = ("train", "validation", "test")
-VIEWS = "lmlab.topics.decomposition.report"
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ class KeptRows:
 
 
 @dataclass(frozen=True)
-class Embeddings(Result, kind="embed", views=VIEWS):
+class Embeddings(Result, kind="embed"):
     """What `lmlab embed` makes: rows of every model for one text."""
 
     store: str
@@ -234,7 +233,7 @@ class TargetDecomposition:
 
 
 @dataclass(frozen=True)
-class ModelsDecomposition(Result, kind="decompose", views=VIEWS):
+class ModelsDecomposition(Result, kind="decompose"):
     """How much of a target, or of every model of a set, is a linear function of the others."""
 
     text: str

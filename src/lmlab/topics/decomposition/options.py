@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from lmlab.config.model import SIZES
-from lmlab.config.numbers import Options, at_least, check_each_once, check_fits_batch
+from lmlab.config.numbers import Options, at_least, check_each_once
 from lmlab.errors import UserError
-from lmlab.studies.options import StudyLength
+from lmlab.studies.options import OnStore, TrainingStudy
 
 Arm = Literal["forward", "backward", "headless", "masked", "tower"]
 Pooling = Literal["mean", "first", "last", "published"]
@@ -44,12 +44,12 @@ class EmbeddingConfig(Options, prefix="embedding."):
 
 
 @dataclass(frozen=True)
-class EmbedConfig(Options):
+class EmbedConfig(OnStore):
     """Embed text with any models, lab or Hub, and keep the rows."""
 
     models: tuple[str, ...]
     """Run folders, checkpoints, saved transformers models, or Hub names."""
-    store: Path
+    store: Path = field(kw_only=True)
     """Its text is what the models read; its tokenizer only cuts it into pieces."""
     split: Literal["train", "validation", "test"] = "train"
     pieces: int | None = 20_000
@@ -57,9 +57,6 @@ class EmbedConfig(Options):
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     lab: Path = Path("lab")
     """Rows are kept in its folder embeddings, by model and text."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    out: Path | None = None
-    """Folder of results.json (default: below lab/results, by the digest of these options)."""
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -67,11 +64,11 @@ class EmbedConfig(Options):
 
 
 @dataclass(frozen=True)
-class DecomposeConfig(Options):
+class DecomposeConfig(OnStore):
     """How much of one model is a linear combination of others; or of each model of a set, of all
     others, which are then given as --models."""
 
-    store: Path
+    store: Path = field(kw_only=True)
     """Its text is what the models read; its tokenizer only cuts it into pieces. Fitted on the
     training split, the ridge chosen on validation, scored on test."""
     target: str | None = None
@@ -92,8 +89,7 @@ class DecomposeConfig(Options):
     """Also share each R2 out among the basis models."""
     lab: Path = Path("lab")
     """Rows are kept in its folder embeddings, by model and text."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    out: Path | None = None
+    out: Path | None = field(default=None, kw_only=True)
     """Folder of results.json and of the weights (default: below lab/results, by the digest of these
     options)."""
 
@@ -118,7 +114,7 @@ class DecomposeConfig(Options):
 
 
 @dataclass(frozen=True)
-class DecompositionStudyConfig(StudyLength):
+class DecompositionStudyConfig(TrainingStudy):
     """How much of a language model is in others? Trains a small zoo (forward, backward, headless
     and masked models and pairs of towers, several seeds of each) on one corpus and decomposes each
     into all others.
@@ -153,18 +149,13 @@ class DecompositionStudyConfig(StudyLength):
     held_out_pieces: int = at_least(2, 2_000)
     """Pieces of validation text and of test text, at most."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    lab: Path = Path("lab")
-    """Folder of stores, runs and embeddings, shared by studies."""
-    out: Path | None = None
-    """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        self.set_tokens()
+        super().__post_init__()
         check_each_once(self, "arms", "size")
         for size in self.size:
             if size not in SIZES:
                 raise UserError(f"`size` {size}: the sizes are {', '.join(SIZES)}")
-        check_fits_batch(self.context, self.batch_tokens)
         if len(self.arms) * len(self.size) * self.seeds + len(self.models) < 2:
             raise UserError("a set needs at least two models: more arms, sizes, seeds or `models`")
         longest = max(self.embedding.length, *self.lengths, 1)
@@ -179,19 +170,17 @@ class DecompositionStudyConfig(StudyLength):
 
 
 @dataclass(frozen=True)
-class ApplyConfig(Options):
+class ApplyConfig(OnStore):
     """Map basis embeddings to the target's by weights that `lmlab decompose` wrote, and compare
     with the true target."""
 
     weights: Path
     """A .safetensors file of `lmlab decompose`."""
-    store: Path
     split: Literal["train", "validation", "test"] = "test"
     pieces: int = at_least(2, 2_000)
     neighbours: int = 10
     """Retrieval agreement: how many of a row's nearest neighbours are the same."""
     lab: Path = Path("lab")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    out: Path | None = None
+    out: Path | None = field(default=None, kw_only=True)
     """Folder of results.json and of the mapped rows (default: below lab/results, by the digest of
     these options)."""

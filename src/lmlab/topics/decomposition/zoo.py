@@ -21,7 +21,7 @@ from lmlab.numerics.scatter import Scatter
 from lmlab.results import Result
 from lmlab.topics.decomposition.decomposition import decompose
 from lmlab.topics.decomposition.intervals import DocumentSums, r2_difference, r2_interval
-from lmlab.topics.decomposition.of_models import VIEWS, Embedded, ModelsDecomposition, document_sums
+from lmlab.topics.decomposition.of_models import Embedded, ModelsDecomposition, document_sums
 from lmlab.topics.decomposition.options import Arm, DecompositionStudyConfig
 from lmlab.topics.decomposition.shares import Pairwise
 
@@ -95,7 +95,7 @@ class GroupOfLength:
 
 
 @dataclass(frozen=True)
-class ZooDecomposition(Result, kind="decomposition", views=VIEWS):
+class ZooDecomposition(Result, kind="decomposition"):
     """What the decomposition study finds."""
 
     config: DecompositionStudyConfig

@@ -8,7 +8,6 @@ from lmlab.numerics.random_effects import Interval
 from lmlab.results import Result
 from lmlab.topics.encoding.dynamics import Dynamics
 from lmlab.topics.encoding.edits import Method
-from lmlab.topics.encoding.encoding import VIEWS
 from lmlab.topics.encoding.of_model import EncodingResult
 from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.encoding.pruning_curves import PruneResult
@@ -72,7 +71,7 @@ class OneVocabulary:
 
 
 @dataclass(frozen=True)
-class EncodingStudy(Result, kind="encoding", views=VIEWS):
+class EncodingStudy(Result, kind="encoding"):
     """How output embeddings hold token probability, in models of different objectives."""
 
     corpus: str

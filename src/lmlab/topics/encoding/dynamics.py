@@ -47,7 +47,7 @@ from lmlab.objectives.cross_entropy import cross_entropy_each
 from lmlab.progress import say, track
 from lmlab.results import Result
 from lmlab.run_folders.checkpoint import checkpoints, verify_checkpoint
-from lmlab.topics.encoding.encoding import VIEWS, fit_encoding
+from lmlab.topics.encoding.encoding import fit_encoding
 from lmlab.topics.encoding.of_model import not_text, output_head, training_counts
 from lmlab.topics.encoding.token_probability import ProbabilitySums, choose_windows, store_states
 
@@ -120,7 +120,7 @@ class FrequencySample:
 
 
 @dataclass(frozen=True)
-class Dynamics(Result, kind="dynamics", views=VIEWS):
+class Dynamics(Result, kind="dynamics"):
     """The output embedding of a model over the checkpoints of its training."""
 
     model: str

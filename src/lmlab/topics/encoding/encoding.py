@@ -43,8 +43,6 @@ from lmlab.progress import Bar
 from lmlab.topics.encoding.token_probability import EncodingStatistics
 
 Array = NDArray[np.float64]
-VIEWS = "lmlab.topics.encoding.report"
-"""Of all the topic's results."""
 NULLS = 4
 """Fits of `null_fits` with counts."""
 _ENOUGH = 0.9

@@ -26,7 +26,6 @@ from lmlab.progress import track
 from lmlab.results import Result
 from lmlab.topics.encoding.encoding import (
     NULLS,
-    VIEWS,
     DecileError,
     Encoding,
     EncodingFit,
@@ -93,7 +92,7 @@ class TokenSample:
 
 
 @dataclass(frozen=True)
-class EncodingResult(Result, kind="encode", views=VIEWS):
+class EncodingResult(Result, kind="encode"):
     """How a model's output embedding encodes the mean probability of its tokens on a split."""
 
     model: str

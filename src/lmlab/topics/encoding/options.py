@@ -3,48 +3,38 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from lmlab.config.numbers import Options, at_least, check_each_once, check_fits_batch
+from lmlab.config.numbers import at_least, check_each_once
 from lmlab.errors import UserError
-from lmlab.studies.options import StudyLength
+from lmlab.studies.options import InWindows, OfModel, TrainingStudy
 
 SplitName = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
-class EncodeConfig(Options):
+class EncodeConfig(OfModel):
     """How the output embedding encodes the mean probability of tokens."""
 
-    model: str
-    """Run folder, checkpoint, saved transformers model, or Hub name."""
-    store: Path
     split: SplitName = "validation"
     head: Literal["own", "raw"] = "own"
     """raw leaves out the output bias that lmlab gave the model (headless: embeddings alone)."""
-    context: int | None = None
-    """Window in tokens (default: the model's, at most 1024)."""
     windows: int = 256
     """Average over a random sample of this many windows."""
     ridge: float = 0.0
     """Added to the diagonal of the embedding's covariance; 0: ordinary least squares."""
     rotations: int = 5
     """Random bases that the sparsity is compared with."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    out: Path | None = None
-    """Folder of result and page (default: below lab/results, by the digest of these options)."""
 
 
 @dataclass(frozen=True)
-class SteerConfig(Options):
+class SteerConfig(OfModel):
     """Scale the mean probability of tokens by editing their output embeddings, and say what else
     changes."""
 
-    model: str
-    """Run folder, checkpoint, saved transformers model, or Hub name."""
-    store: Path
+    store: Path = field(kw_only=True)
     """Its validation split is the text on which the factors are to hold; its test split is the
     in-domain text."""
     token: tuple[str, ...]
@@ -60,12 +50,9 @@ class SteerConfig(Options):
     """Give a tied model an output embedding of its own."""
     other: Path | None = None
     """A store of other text, for side effects out of domain."""
-    context: int | None = None
-    """Window in tokens (default: the model's, at most 1024)."""
     windows: int = 256
     """Random sample of this many windows of each text."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    out: Path | None = None
+    out: Path | None = field(default=None, kw_only=True)
     """Folder for the steered model, a plain transformers one, with the result and its page
     (default: no model, the result below lab/results)."""
 
@@ -78,13 +65,11 @@ class SteerConfig(Options):
 
 
 @dataclass(frozen=True)
-class PruneConfig(Options):
+class PruneConfig(OfModel):
     """Remove dimensions of the output embedding, say what it does to the distribution, and write a
     model whose head is smaller."""
 
-    model: str
-    """Run folder, checkpoint, saved transformers model, or Hub name."""
-    store: Path
+    store: Path = field(kw_only=True)
     """Its validation split is the estimation text, its test split the in-domain text."""
     share: float | None = None
     """Of the dimensions, to be removed from the model that is written to --out."""
@@ -103,14 +88,11 @@ class PruneConfig(Options):
     """Rise in nats per token that does not matter (0.01: perplexity 1 %)."""
     other: Path | None = None
     """A store of other text, for effects out of domain."""
-    context: int | None = None
-    """Window in tokens (default: the model's, at most 1024)."""
     windows: int = 64
     """Random sample of this many windows of each text."""
     prompts: int = at_least(0, 16)
     """Texts that are continued greedily to compare generation; 0: none."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    out: Path | None = None
+    out: Path | None = field(default=None, kw_only=True)
     """Folder for the pruned model (with --share), the result and its page (default: no model)."""
 
     def __post_init__(self) -> None:
@@ -128,24 +110,18 @@ class PruneConfig(Options):
 
 
 @dataclass(frozen=True)
-class DynamicsConfig(Options):
+class DynamicsConfig(InWindows):
     """When in training the output embedding comes to encode frequency, over a run's checkpoints."""
 
     models: tuple[str, ...]
     """A run (train with --checkpoints.logarithmic --checkpoints.per-doubling 4), or several
     checkpoints, folders or Hub names in their order."""
-    store: Path
     follow: bool = False
     """Go on while the run trains, until its last step."""
     pause: float = 5.0
     """Seconds between looks at the run's folder."""
-    context: int | None = None
-    """Window in tokens (default: the model's, at most 1024)."""
     windows: int = 32
     """Of validation text, at each checkpoint."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    out: Path | None = None
-    """Folder of result and page (default: below lab/results, by the digest of these options)."""
 
     def __post_init__(self) -> None:
         if self.follow and len(self.models) > 1:
@@ -161,7 +137,7 @@ ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
 
 
 @dataclass(frozen=True)
-class EncodingStudyConfig(StudyLength):
+class EncodingStudyConfig(TrainingStudy):
     """How do output embeddings hold token probability, under different objectives? Trains small
     models, everything else equal, and encodes, steers, prunes and watches each.
 
@@ -192,14 +168,9 @@ class EncodingStudyConfig(StudyLength):
     """That single tokens are steered by."""
     shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
     """Of dimensions, pruned."""
-    lab: Path = Path("lab")
-    """Folder of stores and runs, shared by studies."""
-    out: Path | None = None
-    """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        self.set_tokens()
+        super().__post_init__()
         check_each_once(self, "vocabulary", "arms", "factors", "shares")
-        check_fits_batch(self.context, self.batch_tokens)
         if min(self.factors) <= 0 or not all(0 < share < 1 for share in self.shares):
             raise UserError("`factors` must be above 0, `shares` between 0 and 1")

@@ -35,7 +35,7 @@ from lmlab.numerics.bounded import within
 from lmlab.numerics.random_effects import Interval
 from lmlab.progress import say, track
 from lmlab.results import Result
-from lmlab.topics.encoding.encoding import VIEWS, EncodingFit
+from lmlab.topics.encoding.encoding import EncodingFit
 from lmlab.topics.encoding.of_model import output_head, regression
 from lmlab.topics.encoding.pruning import (
     WAYS,
@@ -141,7 +141,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class PruneResult(Result, kind="prune", views=VIEWS):
+class PruneResult(Result, kind="prune"):
     """What removing dimensions of a model's output embedding does, on up to three texts."""
 
     model: str

@@ -36,7 +36,7 @@ from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.progress import track
 from lmlab.results import Result
 from lmlab.topics.encoding.edits import Method, shifted
-from lmlab.topics.encoding.encoding import VIEWS, EncodingFit
+from lmlab.topics.encoding.encoding import EncodingFit
 from lmlab.topics.encoding.of_model import regression
 from lmlab.topics.encoding.steering import (
     Contexts,
@@ -149,7 +149,7 @@ def jensen_shannon(log_p_NK: Array, log_new_NK: Array, log_ratio_N: Array) -> Ar
 
 
 @dataclass(frozen=True)
-class SteeringResult(Result, kind="steer", views=VIEWS):
+class SteeringResult(Result, kind="steer"):
     """What edits do to up to three texts; the chosen edit is the first of `effects`."""
 
     model: str

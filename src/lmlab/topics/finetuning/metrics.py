@@ -65,7 +65,7 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
-class Finetuning(Result, kind="finetune", views="lmlab.topics.finetuning.report"):
+class Finetuning(Result, kind="finetune"):
     """Language models fine-tuned on labelled tasks, and compared with the first of them."""
 
     config: FinetuneConfig

@@ -87,7 +87,7 @@ class LossBin:
 
 
 @dataclass(frozen=True)
-class Geometry(Result, kind="geometry", views="lmlab.topics.geometry.report"):
+class Geometry(Result, kind="geometry"):
     """The geometry of a model's embeddings and hidden states, and its loss by frequency."""
 
     model: str

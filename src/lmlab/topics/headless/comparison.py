@@ -86,7 +86,7 @@ class VocabularyResult:
 
 
 @dataclass(frozen=True)
-class Headless(Result, kind="headless", views="lmlab.topics.headless.report"):
+class Headless(Result, kind="headless"):
     """What the headless study finds."""
 
     corpus: str

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from lmlab.config.model import ModelConfig
-from lmlab.config.numbers import check_each_once, check_fits_batch
+from lmlab.config.numbers import check_each_once
 from lmlab.errors import UserError
-from lmlab.studies.options import StudyLength
+from lmlab.studies.options import TrainingStudy
 
 HeadlessArm = Literal[
     "ce-tied",
@@ -24,7 +23,7 @@ HeadlessArm = Literal[
 
 
 @dataclass(frozen=True)
-class HeadlessStudyConfig(StudyLength):
+class HeadlessStudyConfig(TrainingStudy):
     """Can a language model learn without a softmax over its vocabulary? Trains cross-entropy models
     (tied and untied, each with a log-unigram bias or without), headless ones (whose candidates are
     the micro-batch's targets, or unigram draws) and mixed ones, everything else equal, gives the
@@ -77,13 +76,9 @@ class HeadlessStudyConfig(StudyLength):
     """The held-out text of the comparison; heads are calibrated on the other one."""
     windows: int | None = None
     """Compare on a random sample of this many windows (default: all)."""
-    lab: Path = Path("lab")
-    """Folder of stores and runs, shared by studies."""
-    out: Path | None = None
-    """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        self.set_tokens()
+        super().__post_init__()
         check_each_once(self, "vocabulary")
         missing = {"ce-tied-prior", "headless"} - set(self.arms)
         if missing or len(set(self.arms)) != len(self.arms):
@@ -98,7 +93,6 @@ class HeadlessStudyConfig(StudyLength):
             raise UserError(
                 f"`learning_rates` needs positive numbers, each once: {self.learning_rates}"
             )
-        check_fits_batch(self.context, self.batch_tokens)
         if not 0 < self.fine_tune <= 1:
             raise UserError(f"`fine_tune` {self.fine_tune} must be above 0 and at most 1")
         if self.model.tied or self.model.architecture == "auto":

@@ -76,7 +76,7 @@ class Enough:
 
 
 @dataclass(frozen=True)
-class Plan(Result, kind="plan", views="lmlab.topics.planning.report"):
+class Plan(Result, kind="plan"):
     """How many seeds, documents and tokens it takes to see a difference."""
 
     effect: float

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lmlab.config.numbers import Options
+from lmlab.studies.options import OfModel
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,16 @@ class EvalConfig(Options):
 
 
 @dataclass(frozen=True)
-class ScoreConfig(Options):
+class ScoreConfig(OfModel):
     """Score a model on a split of a store: nats per token and bits per byte."""
 
-    model: str
-    """Run folder, checkpoint, saved transformers model, or Hub name."""
-    store: Path
     split: Literal["train", "validation", "test"] = "validation"
     head: Literal["own", "raw", "calibrated"] = "own"
     """raw leaves out the output bias that lmlab gave the model (headless: embeddings alone);
     calibrated fits two scalars on the validation split (on test, where validation is scored)."""
     objective: Literal["auto", "causal", "masked"] = "auto"
     """Insist on one way to read the model (default: as it was trained)."""
-    context: int | None = None
-    """Window in tokens (default: the model's, at most 1024)."""
     batch: int | None = None
     """Windows at a time; does not change the score."""
     windows: int | None = None
     """Score a random sample of this many windows (default: all)."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    out: Path | None = None
-    """Folder of results.json (default: below lab/results, by the digest of these options)."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from lmlab.config.model import MASKED, RECURRENT, ModelConfig
-from lmlab.config.numbers import Options, at_least, check_each_once, check_fits_batch
+from lmlab.config.numbers import at_least, check_each_once
 from lmlab.config.objective import ReadingName
 from lmlab.errors import UserError
-from lmlab.studies.options import StudyLength
+from lmlab.studies.options import OfModel, TrainingStudy
 
 
 @dataclass(frozen=True)
-class PreferConfig(Options):
+class PreferConfig(OfModel):
     """Which types of token each of two towers predicts better.
 
     MODEL holds probes (lmlab train --objective probe --parent.path TOWERS), or towers whose fusion
@@ -23,24 +22,17 @@ class PreferConfig(Options):
 
     model: str
     """Run folder or checkpoint."""
-    store: Path
     split: Literal["train", "validation", "test"] = "validation"
     """What is scored; towers without probes are calibrated on validation, or on test if that is
     scored."""
-    context: int | None = None
-    """Window in tokens (default: the model's, at most 1024)."""
     windows: int | None = None
     """Score a random sample of this many windows (default: all)."""
     seed: int = at_least(0, 0)
     """Of splits into halves and of permutations."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    out: Path | None = None
-    """Folder of results.json and report.html (default: below lab/results, by the digest of these
-    options)."""
 
 
 @dataclass(frozen=True)
-class TowersStudyConfig(StudyLength):
+class TowersStudyConfig(TrainingStudy):
     """If two models share one prediction, which tokens does each take? Trains cooperative towers
     the same towers with separate losses, and independent ones; probes all alike; and asks whether
     cooperative towers' preferences among types of token are larger than the others', and of use.
@@ -82,17 +74,12 @@ class TowersStudyConfig(StudyLength):
     """The held-out text that preferences are measured on."""
     windows: int | None = None
     """Measure on a random sample of this many windows (default: all)."""
-    lab: Path = Path("lab")
-    """Folder of stores and runs, shared by studies."""
-    out: Path | None = None
-    """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        self.set_tokens()
+        super().__post_init__()
         check_each_once(self, "text")
         if self.seeds < 2 or self.other_seeds < 1:
             raise UserError("`seeds` must be at least 2, `other_seeds` at least 1")
-        check_fits_batch(self.context, self.batch_tokens)
         if self.model.tied or self.model.architecture == "auto":
             raise UserError("`model`: towers are tied as it is, and of an architecture with a name")
         if self.cloze and self.model.architecture not in RECURRENT:
