@@ -18,17 +18,14 @@ from functools import partial
 from itertools import product
 from typing import TypeAlias
 
-import numpy as np
-from safetensors import safe_open
-
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
 from lmlab.progress import Bar, say
-from lmlab.run_folders.journal import read_journal
 from lmlab.studies.corpora import Corpus, Draw, corpus_labels, expanded, is_synthetic, open_corpus
+from lmlab.studies.finished_runs import count_weights, validations
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
 from lmlab.studies.run_requests import text_run
@@ -208,18 +205,9 @@ def _run_and_score(config: ArrowConfig, cell: Cell, request: TrainConfig, bar: B
 
 def _with_curve(run: TrainedRun, score: Score) -> Scored:
     """A score beside the run's losses on validation text."""
-    journal = read_journal(run.path / "journal.jsonl")
-    validated = [record for record in journal if "validation_nats_per_token" in record]
-    curve = Curve(
-        tuple(record["tokens"] for record in validated),
-        tuple(record["validation_nats_per_token"] for record in validated),
-    )
-    return Scored(run.name, score, curve)
-
-
-def _parameters(run: TrainedRun) -> int:
-    with safe_open(run.checkpoint / "model.safetensors", framework="np") as file:
-        return sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
+    losses = validations(run.path)
+    tokens, nats = zip(*((loss.tokens, loss.nats_per_token) for loss in losses), strict=True)
+    return Scored(run.name, score, Curve(tokens, nats))
 
 
 def _compare(
@@ -242,7 +230,7 @@ def _compare(
     return replace(
         comparison,
         training=Training(
-            parameters=_parameters(forward[0][0]),
+            parameters=count_weights(forward[0][0]),
             vocabulary=store.vocabulary,
             store=store.fingerprint[:12],
             text_note=windows.split.text_note,

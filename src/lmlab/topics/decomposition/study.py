@@ -23,8 +23,8 @@ from lmlab.config.model import ModelConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.progress import Bar, say
-from lmlab.run_folders.journal import read_journal
 from lmlab.studies.corpora import Corpus, open_corpus
+from lmlab.studies.finished_runs import validations
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
 from lmlab.studies.run_requests import text_run
@@ -161,13 +161,9 @@ def _opened_by(member: Member, run: TrainedRun) -> str:
 
 
 def _trained(member: Member, run: TrainedRun) -> TrainedMember:
-    last = read_journal(run.path / "journal.jsonl")[-1]
-    return TrainedMember(
-        **asdict(member),
-        run=run.name,
-        tokens=last["tokens"],
-        validation_nats_per_token=last["validation_nats_per_token"],
-    )
+    end = validations(run.path)[-1]
+    return TrainedMember(**asdict(member), run=run.name, tokens=end.tokens,
+                         validation_nats_per_token=end.nats_per_token)  # fmt: skip
 
 
 def _embedded(

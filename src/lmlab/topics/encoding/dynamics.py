@@ -44,11 +44,10 @@ from lmlab.models.backbone import LogitHead
 from lmlab.numerics.folded_regression import fit_linear
 from lmlab.numerics.log_sum_exp import nats_of_targets
 from lmlab.objectives.cross_entropy import cross_entropy_each
-from lmlab.progress import say, track
+from lmlab.progress import say
 from lmlab.results import Result
 from lmlab.run_folders.checkpoint import checkpoints, verify_checkpoint
-from lmlab.topics.encoding.encoding import fit_encoding
-from lmlab.topics.encoding.of_model import not_text, output_head, training_counts
+from lmlab.topics.encoding.of_model import regression, training_counts
 from lmlab.topics.encoding.token_probability import ProbabilitySums, choose_windows, store_states
 
 Array = NDArray[np.float64]
@@ -187,7 +186,6 @@ class Watch:
             lm, self.store, split="validation", context=self.context,
             max_windows=self.max_windows,
         )  # fmt: skip
-        head = output_head(lm)
         logits = lm.backbone.head
         sums = ProbabilitySums(logits)
         nats, tokens = 0.0, 0
@@ -196,29 +194,22 @@ class Watch:
                 sums.add(states.hidden_ND)
                 nats += _nats(logits, states.hidden_ND, states.targets_N)
                 tokens += len(states.targets_N)
-        statistics = sums.statistics()
-        rows = len(head.embedding_VD)
-        counts_V = training_counts(lm, self.store, rows)
-        with track(f"regressions at step {step:,}", 2, "fits") as bar:
-            encoding = fit_encoding(
-                head.embedding_VD, statistics.alpha_V, offset_V=head.offset_V,
-                exclude=not_text(lm, rows),
-            )  # fmt: skip
-            bar.advance()
-            frequency_N = np.log1p(counts_V[encoding.tokens])
-            fit = fit_linear(head.embedding_VD[encoding.tokens], frequency_N)
-            bar.advance()
-        log_unigram_N = log_unigram(counts_V[encoding.tokens])
-        unigram_N = np.exp(log_unigram_N)
-        log_alpha_N = np.log(statistics.alpha_V[encoding.tokens])
+        measured = regression(lm, windows, sums.statistics())
+        encoding, embedding_VD = measured.encoding, measured.head.embedding_VD
+        counts_N = training_counts(lm, self.store, len(embedding_VD))[encoding.tokens]
+        embedding_ND = embedding_VD[encoding.tokens]
+        frequency_N = np.log1p(counts_N)
+        fit = fit_linear(embedding_ND, frequency_N)
+        log_unigram_N = log_unigram(counts_N)
         snapshot = Snapshot(
             name=lm.name,
             step=step,
             r2_frequency=fit.r2_heldout,
             r2_alpha=encoding.embedding_alone.r2,
             slope_norm=float(np.linalg.norm(encoding.slope_D)),
-            mean_norm=float(np.linalg.norm(head.embedding_VD[encoding.tokens], axis=1).mean()),
-            unigram_kl=float(unigram_N @ (log_unigram_N - log_alpha_N)),
+            mean_norm=float(np.linalg.norm(embedding_ND, axis=1).mean()),
+            # encoding.target_N is -log alpha
+            unigram_kl=float(np.exp(log_unigram_N) @ (log_unigram_N + encoding.target_N)),
             loss=nats / tokens,
         )
         return _Seen(
@@ -242,13 +233,12 @@ class Watch:
             )
         steps = np.array([s.snapshot.step for s in seen], dtype=np.float64)
         losses = np.array([s.snapshot.loss for s in seen])
-        moved = _path([s.weights for s in seen])
         return Dynamics(
             model=model,
             store=str(self.store.path),
             windows=self.max_windows,
             snapshots=tuple(s.snapshot for s in seen),
-            moved=moved,
+            moved=_path([s.weights for s in seen]),
             moved_embedding=_path([{"embedding": s.embedding_VD} for s in seen]),
             frequency=captured(
                 steps, np.stack([s.frequency_N for s in seen]), np.stack([s.error_N for s in seen])

@@ -18,7 +18,6 @@ from functools import partial
 
 import numpy as np
 
-from lmlab.config import digest
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig, TrainConfig
 from lmlab.data.store import TokenStore
@@ -26,6 +25,7 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.progress import Bar, say
 from lmlab.studies.corpora import open_corpus
+from lmlab.studies.finished_runs import file_beside
 from lmlab.studies.kept import kept
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
@@ -155,10 +155,9 @@ def _kept(
     config: EncodingStudyConfig, store: TokenStore, name: str, run: TrainedRun, raw: bool
 ) -> AnalysedModel:
     """The analyses of one model with one head, made now or kept from before."""
-    decided = [run.identity, store.fingerprint, raw, config.windows, list(config.factors),
-               list(config.shares), *([] if config.dynamics else ["at its end"]),
-               "encoding 6"]  # fmt: skip
-    file = run.path / "analyses" / f"encoding-{digest(decided)[:12]}.json"
+    decided = (store.fingerprint, raw, config.windows, config.factors, config.shares,
+               *(() if config.dynamics else ("at its end",)), "encoding 6")  # fmt: skip
+    file = file_beside(run, "analyses/encoding.json", *decided)
     return kept(file, AnalysedModel, lambda: _analysed(config, store, name, run, raw))
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from lmlab.config import digest
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.data.labelled import LabelledTask, read_labelled
 from lmlab.data.labelled_store import labelled_store
@@ -20,6 +19,7 @@ from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
 from lmlab.locks import alone
 from lmlab.progress import Bar, say
+from lmlab.studies.finished_runs import file_beside
 from lmlab.studies.kept import kept_arrays
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
@@ -115,7 +115,7 @@ def _request(
 def _make(store: TokenStore, asked: TrainConfig, label: str, bar: Bar) -> Classifier:
     """Trains, or reads what is there; outputs are kept beside the run."""
     run = train(asked, bar=bar, note=f"{label},")
-    key = digest([run.identity, run.checkpoint.name, store.fingerprint, "outputs 1"])
-    file = run.path / "scores" / f"outputs-{key[:12]}.safetensors"
+    decided = (run.checkpoint.name, store.fingerprint, "outputs 1")
+    file = file_beside(run, "scores/outputs.safetensors", *decided)
     kept = kept_arrays(file, lambda: {"outputs": reported_outputs(run.checkpoint, store)})
     return run, kept["outputs"]

@@ -6,18 +6,15 @@ validation text; the runs at the other rates are made once, and used for that al
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-
-from safetensors import safe_open
 
 from lmlab.config.objective import HeadlessConfig
 from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.lm.calibrated_head import Head
 from lmlab.progress import Bar
-from lmlab.run_folders.journal import read_journal
+from lmlab.studies.finished_runs import validations
 from lmlab.studies.run_requests import text_run
 from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.training.loop import TrainedRun, train
@@ -142,22 +139,12 @@ def tried_rates(
     for rate in config.rates:
         asked = request(config, store, arm, 0, rate=rate)
         assert asked.out is not None
-        journal = asked.out / "journal.jsonl"
-        if bar or not (there := read_journal(journal)) or there[-1]["step"] < asked.steps:
+        losses = validations(asked.out)
+        if bar or not losses or losses[-1].step < asked.steps:
             train(asked, bar=bar, note=f"{arm} at {rate:g},")
-        losses = [
-            record["validation_nats_per_token"]
-            for record in read_journal(journal)
-            if "validation_nats_per_token" in record
-        ]
-        ends.append((rate, losses[-1]))
+            losses = validations(asked.out)
+        ends.append((rate, losses[-1].nats_per_token))
     return Rates(tuple(ends))
-
-
-def trained_weights(run: TrainedRun) -> int:
-    """Weights of a run's model; the output prior is none of them."""
-    with safe_open(run.checkpoint / "model.safetensors", "numpy") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
 
 
 def fine_tuning(

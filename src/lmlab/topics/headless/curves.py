@@ -16,6 +16,7 @@ from lmlab.data.splits import TRAIN
 from lmlab.data.store import TokenStore
 from lmlab.data.unigram import token_counts
 from lmlab.run_folders.journal import read_journal
+from lmlab.studies.finished_runs import JOURNAL, validations
 from lmlab.topics.headless.arms import HEADLESS
 from lmlab.training.loop import TrainedRun
 
@@ -46,15 +47,16 @@ def curve(
 ) -> Curve:
     """The curve of a run, whose arm, length and seed are its `form`, from its journal;
     `unigram_nats` is the entropy of the unigram distribution."""
-    journal = read_journal(run.path / "journal.jsonl")
-    measured = [record for record in journal if "validation_nats_per_token" in record]
-    equivalent = equivalent_nats(journal, unigram_nats) if form[0] == HEADLESS else []
+    losses = validations(run.path)
+    equivalent: list[tuple[int, float]] = []
+    if form[0] == HEADLESS:
+        equivalent = equivalent_nats(read_journal(run.path / JOURNAL), unigram_nats)
     return Curve(
         *form,
         run.name,
-        tokens=tuple(record["tokens"] for record in measured),
-        seconds=tuple(record["step"] * seconds_per_step for record in measured),
-        validation=tuple(record["validation_nats_per_token"] for record in measured),
+        tokens=tuple(loss.tokens for loss in losses),
+        seconds=tuple(loss.step * seconds_per_step for loss in losses),
+        validation=tuple(loss.nats_per_token for loss in losses),
         equivalent_tokens=tuple(tokens for tokens, _ in equivalent),
         equivalent=tuple(nats for _, nats in equivalent),
     )

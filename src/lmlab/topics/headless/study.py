@@ -19,11 +19,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from lmlab.config import digest
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task, read_tasks
@@ -31,6 +29,7 @@ from lmlab.data.windows import evaluation_windows
 from lmlab.lm.language_model import open_model
 from lmlab.progress import Bar, say
 from lmlab.studies.corpora import corpus_labels, open_corpus
+from lmlab.studies.finished_runs import count_weights, file_beside
 from lmlab.studies.kept import kept
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
@@ -42,7 +41,6 @@ from lmlab.topics.headless.arms import (
     fine_tuning,
     request,
     rows_of,
-    trained_weights,
     tried_rates,
 )
 from lmlab.topics.headless.comparison import Headless, VocabularyResult, row_result, task_result
@@ -212,17 +210,15 @@ class _Vocabulary:
 
     def _geometry(self, run: TrainedRun) -> Geometry:
         """Of a run's last checkpoint; kept beside it."""
-        asked: dict[str, Any] = {
-            "split": self.config.split,
-            "context": self.config.context,
-            "max_windows": min(self.config.windows or _GEOMETRY_WINDOWS, _GEOMETRY_WINDOWS),
-        }
-        key = digest([run.identity, self.store.fingerprint, asked, Geometry.schema])
-        return kept(
-            run.path / "scores" / f"geometry-{key[:12]}.json",
-            Geometry,
-            lambda: geometry(open_model(run.checkpoint), self.store, **asked),
-        )
+        split, context = self.config.split, self.config.context
+        windows = min(self.config.windows or _GEOMETRY_WINDOWS, _GEOMETRY_WINDOWS)
+        decided = (self.store.fingerprint, split, context, windows, Geometry.schema)
+
+        def measure() -> Geometry:
+            lm = open_model(run.checkpoint)
+            return geometry(lm, self.store, split=split, context=context, max_windows=windows)
+
+        return kept(file_beside(run, "scores/geometry.json", *decided), Geometry, measure)
 
     def compare(self, runs: Mapping[Form, _Measured]) -> VocabularyResult:
         """The result, of all runs with this vocabulary."""
@@ -240,7 +236,7 @@ class _Vocabulary:
             text_note=store.split(config.split).text_note,
             training_tokens_available=store.split("train").tokens,
             step_times=self.times,
-            weights={arm: trained_weights(runs[arm, False, 0].run) for arm in config.arms},
+            weights={arm: count_weights(runs[arm, False, 0].run) for arm in config.arms},
             rates={arm: tried_rates(config, store, arm) for arm in several},
             tokens_scored=first.tokens,
             repeated_share=float(first.repeated_M.sum() / first.tokens),

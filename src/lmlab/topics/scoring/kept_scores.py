@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmlab.config import digest
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.lm.calibrated_head import Head, open_with_head
+from lmlab.objectives.evaluate import WindowNats
 from lmlab.progress import Bar
+from lmlab.studies.finished_runs import file_beside
 from lmlab.studies.kept import kept_arrays
-from lmlab.topics.scoring.score import Score, score, scored_bytes, window_sources
+from lmlab.topics.scoring.score import Score, score, score_of
 from lmlab.training.loop import TrainedRun
-
-_ARRAYS = ("nats_Mb", "tokens_M", "repeated_nats_M", "repeated_M")
 
 
 def cached_score(
@@ -32,9 +31,8 @@ def cached_score(
 
     `head` is that of `open_with_head`, calibrated on the split `held_out`.
     """
-    source = store.split(split)
-    windows = evaluation_windows(source, context, max_windows=max_windows)
-    decided = [run.identity, store.fingerprint, split, context, max_windows, "score 7"]
+    windows = evaluation_windows(store.split(split), context, max_windows=max_windows)
+    decided = [store.fingerprint, split, context, max_windows, "score 7"]
     if head != "own":
         decided += [head, held_out if head == "calibrated" else None]
     unread = [float(windows.length_M.sum())]
@@ -43,27 +41,12 @@ def cached_score(
         unread.clear()
         lm = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
         of_run = score(lm, store, split=split, context=context, max_windows=max_windows, bar=bar)
-        arrays = {name: getattr(of_run, name) for name in _ARRAYS}
+        arrays = {name: getattr(of_run, name) for name in WindowNats.__dataclass_fields__}
         # what each token was scored from, as the model that was opened says it
         return {**arrays, "conditions": np.frombuffer(of_run.conditions.encode(), np.uint8)}
 
-    file = run.path / "scores" / f"{split}-{digest(decided)[:12]}.safetensors"
-    arrays = kept_arrays(file, measure)
+    arrays = kept_arrays(file_beside(run, f"scores/{split}.safetensors", *decided), measure)
     bar.skip(sum(unread))
-    return Score(
-        model=str(run.path),
-        order=order,
-        store=str(store.path),
-        split=split,
-        context=context,
-        cluster_unit=windows.cluster_unit,
-        clusters=windows.clusters,
-        conditions=arrays["conditions"].tobytes().decode(),
-        text_bytes=scored_bytes(source, arrays["tokens_M"]),
-        loss_note=source.loss_note,
-        sources=window_sources(source, windows.start_M),
-        nats_Mb=arrays["nats_Mb"],
-        tokens_M=arrays["tokens_M"],
-        repeated_nats_M=arrays["repeated_nats_M"],
-        repeated_M=arrays["repeated_M"],
-    )
+    conditions = arrays.pop("conditions").tobytes().decode()
+    nats = WindowNats(**arrays)
+    return score_of(windows, nats, model=str(run.path), order=order, conditions=conditions)

@@ -24,9 +24,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmlab.data.store import Split, TokenStore
+from lmlab.data.windows import EvaluationWindows
 from lmlab.lm.language_model import LanguageModel
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.objectives.evaluate import (
+    WindowNats,
     can_pad,
     evaluate,
     evaluation_batch,
@@ -177,7 +179,6 @@ def score(
     cannot take.
     """
     windows = lm.windows(store, split, context=context, max_windows=max_windows)
-    context, source = windows.context, windows.split
     total = float(windows.length_M.sum())
     progress = nullcontext(bar) if bar else track("scoring", total, "tokens")
     with progress as counted:
@@ -185,36 +186,41 @@ def score(
             lm.objective,
             lm.backbone,
             windows,
-            batch=batch or evaluation_batch(context, lm.model),
+            batch=batch or evaluation_batch(windows.context, lm.model),
             padded=can_pad(lm.backbone, lm.objective, windows),
             bar=counted,
         )
+    return score_of(windows, evaluated, model=lm.name, order=lm.order, conditions=lm.conditions)
+
+
+def score_of(
+    windows: EvaluationWindows, nats: WindowNats, *, model: str, order: str, conditions: str
+) -> Score:
+    """The score of windows whose `nats` are known."""
+    source = windows.split
     return Score(
-        model=lm.name,
-        order=lm.order,
-        store=str(store.path),
-        split=split,
-        context=context,
+        model=model,
+        order=order,
+        store=str(source.store.path),
+        split=source.name,
+        context=windows.context,
         cluster_unit=windows.cluster_unit,
-        nats_Mb=evaluated.nats_Mb,
-        tokens_M=evaluated.tokens_M,
         clusters=windows.clusters,
-        repeated_nats_M=evaluated.repeated_nats_M,
-        repeated_M=evaluated.repeated_M,
-        conditions=lm.conditions,
-        text_bytes=scored_bytes(source, evaluated.tokens_M),
+        conditions=conditions,
+        text_bytes=_scored_bytes(source, nats.tokens_M),
         loss_note=source.loss_note,
-        sources=window_sources(source, windows.start_M),
+        sources=_window_sources(source, windows.start_M),
+        **vars(nats),
     )
 
 
-def scored_bytes(source: Split, tokens_M: np.ndarray) -> int | None:
+def _scored_bytes(source: Split, tokens_M: np.ndarray) -> int | None:
     """UTF-8 bytes of the scored text; None unless every token of the split was scored."""
     everything = int(tokens_M.sum()) == int(source.documents_M3[:, 1].sum())
     return source.text_bytes if everything else None
 
 
-def window_sources(split: Split, start_M: np.ndarray) -> WindowSources | None:
+def _window_sources(split: Split, start_M: np.ndarray) -> WindowSources | None:
     """The sources of windows that start there; None where the store does not know its sources."""
     if not split.sources:
         return None

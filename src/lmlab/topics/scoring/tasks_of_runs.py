@@ -20,6 +20,7 @@ from lmlab.data.tasks import Task
 from lmlab.lm.calibrated_head import Head, open_with_head
 from lmlab.numerics.bounded import share_interval, unless_all_agree
 from lmlab.numerics.random_effects import Clusters, Interval, two_way_interval, two_way_ratio
+from lmlab.studies.finished_runs import file_beside
 from lmlab.studies.kept import kept_arrays
 from lmlab.topics.scoring.zero_shot import zero_shot
 from lmlab.training.loop import TrainedRun
@@ -33,16 +34,15 @@ def item_values(
     `head` is that of `open_with_head`, calibrated on the split `held_out` of `store`.
     """
     asked = digest([asdict(item) for item in task.items])  # pyright: ignore[reportArgumentType]
-    decided = [run.identity, run.checkpoint.name, task.kind, asked, "items 1"]
+    decided = [run.checkpoint.name, task.kind, asked, "items 1"]
     if head != "own":
         decided += [head, store.fingerprint, held_out]
-    path = run.path / "scores" / f"{task.kind}-{digest(decided)[:12]}.safetensors"
 
     def measure() -> dict[str, np.ndarray]:
         lm = open_with_head(run.checkpoint, head, store=store, held_out=held_out)
         return zero_shot(lm, task).values
 
-    return kept_arrays(path, measure)
+    return kept_arrays(file_beside(run, f"scores/{task.kind}.safetensors", *decided), measure)
 
 
 @dataclass(frozen=True)

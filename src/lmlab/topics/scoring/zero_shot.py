@@ -23,8 +23,9 @@ Shapes: N items, C choices of an item.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeAlias, cast
 
 import numpy as np
@@ -36,7 +37,6 @@ from lmlab.lm.language_model import LanguageModel
 from lmlab.lm.likelihood import Likelihoods, Method, Request, log_likelihoods, reading_notes
 from lmlab.numerics.bounded import share_bounds
 from lmlab.numerics.random_effects import MINIMUM_CLUSTERS, Clusters, two_way_ratio
-from lmlab.progress import Bar
 from lmlab.results import Result
 
 _SETS = (
@@ -114,21 +114,24 @@ class Evaluation(Result, kind="eval", views="lmlab.topics.scoring.zero_shot_repo
     tasks: tuple[TaskScore, ...]
 
 
-def zero_shot(
-    lm: LanguageModel, task: Task, *, batch: int | None = None, bar: Bar | None = None
-) -> TaskScore:
+def zero_shot(lm: LanguageModel, task: Task, *, batch: int | None = None) -> TaskScore:
     """Scores a task's items with a model, `batch` sequences at a time.
 
     Raises `UserError` as `log_likelihoods`, and for a task without items.
     """
     if not task.items:
         raise UserError(f"{task.source}: no item to score")
+    ask = partial(log_likelihoods, lm, batch=batch)
     # which items a kind has is decided where they are read
     if task.kind == "lambada":
-        return _lambada(lm, task, cast(Sequence[LastWord], task.items), batch, bar)
+        return _lambada(lm, task, cast(Sequence[LastWord], task.items), ask)
     if task.kind == "blimp":
-        return _blimp(lm, task, cast(Sequence[MinimalPair], task.items), batch, bar)
-    return _choices(lm, task, cast(Sequence[MultipleChoice], task.items), batch, bar)
+        return _blimp(lm, task, cast(Sequence[MinimalPair], task.items), ask)
+    return _choices(lm, task, cast(Sequence[MultipleChoice], task.items), ask)
+
+
+_Ask = Callable[..., Likelihoods]
+"""`log_likelihoods` of a model."""
 
 
 def mean_estimate(values_N: np.ndarray, scale: Scale = "share") -> Estimate:
@@ -191,11 +194,9 @@ def _task_score(
     )
 
 
-def _lambada(
-    lm: LanguageModel, task: Task, items: Sequence[LastWord], batch: int | None, bar: Bar | None
-) -> TaskScore:
+def _lambada(lm: LanguageModel, task: Task, items: Sequence[LastWord], ask: _Ask) -> TaskScore:
     requests = [Request(item.context, item.target, item.where) for item in items]
-    likelihoods = log_likelihoods(lm, requests, greedy=True, batch=batch, bar=bar)
+    likelihoods = ask(requests, greedy=True)
     metrics: dict[str, Estimate] = {}
     values: dict[str, np.ndarray] = {}
     notes: list[str] = []
@@ -216,11 +217,9 @@ def _lambada(
     return _task_score(lm, task, requests, likelihoods, metrics, values, notes=tuple(notes))
 
 
-def _blimp(
-    lm: LanguageModel, task: Task, items: Sequence[MinimalPair], batch: int | None, bar: Bar | None
-) -> TaskScore:
+def _blimp(lm: LanguageModel, task: Task, items: Sequence[MinimalPair], ask: _Ask) -> TaskScore:
     requests = [Request("", text, i.where) for i in items for text in (i.good, i.bad)]
-    likelihoods = log_likelihoods(lm, requests, batch=batch, bar=bar)
+    likelihoods = ask(requests)
     credit_N = np.array([credit(nats_C, 0) for nats_C in likelihoods.nats_N.reshape(-1, 2)])
     credits: dict[str, list[float]] = {}
     field_of: dict[str, str] = {}
@@ -249,14 +248,10 @@ def _blimp(
 
 
 def _choices(
-    lm: LanguageModel,
-    task: Task,
-    items: Sequence[MultipleChoice],
-    batch: int | None,
-    bar: Bar | None,
+    lm: LanguageModel, task: Task, items: Sequence[MultipleChoice], ask: _Ask
 ) -> TaskScore:
     requests = [Request(i.context, choice, i.where) for i in items for choice in i.choices]
-    likelihoods = log_likelihoods(lm, requests, batch=batch, bar=bar)
+    likelihoods = ask(requests)
     ends = np.cumsum([len(item.choices) for item in items])[:-1]
     credits: dict[str, list[float]] = {"accuracy": [], "accuracy_per_byte": []}
     for item, nats_C in zip(items, np.split(likelihoods.nats_N, ends), strict=True):
