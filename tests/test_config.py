@@ -85,12 +85,11 @@ def test_defaults_then_file_then_options(tmp_path):
     assert isinstance(both.inner.rate, float)
 
 
-def test_a_required_key_may_come_from_either(tmp_path, capsys):
+def test_a_required_key_may_come_from_either(tmp_path):
     path = toml(tmp_path, "steps = 7\n")
     assert resolve("--config", path, "--out", "x") == Outer(Path("x"), steps=7)
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="needs `out`; 'test --help' says what for"):
         resolve("--config", path)
-    assert "--out" in capsys.readouterr().err
     with pytest.raises(UserError, match="missing key 'out'"):
         from_mapping(Outer, {}, where="here")
 
@@ -131,6 +130,37 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "c.toml").write_bytes(b"a = '\xff'")
     with pytest.raises(UserError, match="not UTF-8 at byte 5"):
         resolve("--config", tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--steps", "`steps` needs a value"),
+        ("--steps 2.5", "`steps`: expected int, got '2.5'"),
+        ("--inner.rate much", r"`inner\.rate`: expected float, got 'much'"),
+        ("--inner.pair 1", r"`inner\.pair`: expected 2 values, got 1"),
+        ("--inner.kind cosin", r"`inner\.kind`: 'cosin' is not one of .* did you mean 'cosine'"),
+        ("--fast=maybe", "`fast`: expected bool, got 'maybe'"),
+        ("--no-fast=true", "`no-fast` takes no value"),
+        ("--fast True", "'True': no option takes this word"),
+    ],
+)
+def test_a_malformed_option_is_named(words, message):
+    """The parser of before drew a box, and ended the process."""
+    with pytest.raises(UserError, match=message):
+        resolve("--out", "x", *words.split())
+
+
+def test_switches_and_options_that_may_be_none():
+    assert resolve("--out", "x", "--fast=True") == resolve("--out", "x", "--fast")
+    assert resolve("--out", "x", "--fast=false") == resolve("--out", "x", "--no-fast")
+    assert resolve("--out", "x", "--limit", "3").limit == 3
+    assert resolve("--out", "x", "--limit", "None").limit is None
+    assert resolve("--out", "x", "--inner.rate", "1e-3").inner.rate == 1e-3
+    assert resolve("--out", "x", "--inner.pair", "-1", "2").inner.pair == (-1.0, 2.0)
+    names = resolve("--out", "3", "--names", "3", "true").names
+    assert [(type(name), name) for name in names] == [(str, "3"), (str, "true")]
+    assert resolve("--out", "x", "--names").names == ()
 
 
 @pytest.mark.parametrize("option", ["--stesp", "--inner.rte"])

@@ -108,6 +108,18 @@ def test_keywords_fill_sections_where_that_is_clear():
         from_keywords(TrainConfig, {"store": "s", "name": "x", "path": "y"}, where="train")
 
 
+def test_what_is_no_store_and_what_is_no_result_are_refused_in_words(trained_folder, tmp_path):
+    for text in ("a text", "long " * 1000, ["a text", "another"]):
+        with pytest.raises(UserError, match=r"no folder of a token store: lmlab\.prepare\(TEXT, O"):
+            lmlab.score(trained_folder, text)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match=r"is a training run, no result: lmlab\.Run\(PATH\) opens"):
+        lmlab.read(trained_folder.parent / "run")
+    with pytest.raises(UserError, match=r"results\.json is not there: a command, a study or"):
+        lmlab.read(tmp_path)
+    with pytest.raises(UserError, match="nowhere is not there"):
+        lmlab.read(tmp_path / "nowhere")
+
+
 def test_a_notebook_gets_a_bar_of_its_own(monkeypatch):
     """With a kernel, progress is shown below the cell and drawn anew in place."""
     drawn: list[str] = []

@@ -426,6 +426,18 @@ def test_intervals_over_text_from_one_novel_are_foretold():
     assert "give more documents" in few
 
 
+def test_few_test_documents_are_said_whoever_prepares(tmp_path, capsys):
+    """The command printed the note; from Python there was none."""
+    (tmp_path / "a.txt").write_text("\n\n".join(f"This is text {n}." for n in range(12)))
+    config = PrepareConfig(
+        tmp_path / "store", CorpusConfig((str(tmp_path / "a.txt"),), separator="\n\n"),
+        TokenizerConfig("bytes"), SplitConfig(test=0.1),
+    )  # fmt: skip
+    for _ in ("made", "reused"):
+        prepare(config)
+        assert capsys.readouterr().err.count("note: the test split has 1 document: ") == 1
+
+
 def test_a_store_from_before_numbers_of_documents_is_reused(config, capsys):
     """Its request has no such option; only one that changes the splits makes another store."""
     store = prepare(config)

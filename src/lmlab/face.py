@@ -12,6 +12,7 @@ Notable:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -661,4 +662,11 @@ def _names(models: AnyModel | Sequence[AnyModel]) -> list[str]:
 def _store(store: AnyStore) -> TokenStore:
     from lmlab.data.store import TokenStore
 
-    return store if isinstance(store, TokenStore) else TokenStore(Path(store))
+    if isinstance(store, TokenStore):
+        return store
+    if not isinstance(store, str | Path) or not os.path.isdir(store):  # a text may be too long
+        raise UserError(
+            f"{str(store)[:60]!r} is no folder of a token store: lmlab.prepare(TEXT, OUT) makes "
+            "one of files with text"
+        )
+    return TokenStore(Path(store))

@@ -207,7 +207,11 @@ def read_values(path: Path) -> dict[str, Any]:
 
     Raises `UserError` where there is none, or no result in it.
     """
+    if (path / "config.toml").is_file():
+        raise UserError(f"{path} is a training run, no result: lmlab.Run(PATH) opens it")
     path = path / RESULTS if path.is_dir() else path
+    if not path.exists():
+        raise UserError(f"{path} is not there: a command, a study or result.save(FOLDER) writes it")
     try:
         values = from_json(path.read_bytes())
     except (OSError, ValueError) as error:

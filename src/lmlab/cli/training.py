@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmlab.cli.printing import as_text, print_table, show, with_dashes
+from lmlab.cli.printing import as_text, print_table, show
 from lmlab.config.doctor import DoctorConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.prepare import PrepareConfig
@@ -31,11 +31,6 @@ def prepare(config: PrepareConfig) -> None:
         names = [part.name for part in next(iter(parts.values()))]
         columns = ["source", *(f"tokens of {name}" for name in parts)]
         print_table(columns, [list(row) for row in zip(names, *tokens, strict=True)])
-    from lmlab.data.splits import few_test_documents
-
-    note = few_test_documents({n: s["documents"] for n, s in store.manifest["splits"].items()})
-    if note:
-        print(f"note: {with_dashes(note)}")
     print(f"store: {store.path} (vocabulary {store.vocabulary:,}, {store.fingerprint[:12]})")
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from lmlab.config.spelling import names_of, spelled, takes
+from lmlab.config.spelling import Word, names_of, takes, words_by_place
 from lmlab.errors import UserError
 
 T = TypeVar("T")
@@ -101,7 +101,8 @@ def _check_one_of(kind: type, names: Iterable[str], *, where: str = "") -> None:
 def _convert(hint: Any, value: Any, *, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
+        nothing = value is None or (isinstance(value, Word) and value.lower() == "none")
+        if nothing and type(None) in arguments:
             return None
         options = [a for a in arguments if a is not type(None)]
         failures: list[UserError] = []
@@ -116,7 +117,7 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
             hint = did_you_mean(str(value), map(str, arguments), cutoff=0.6)
             allowed = ", ".join(map(repr, arguments)) + (f"; {hint}" if hint else "")
             raise UserError(f"{where}: {value!r} is not one of {allowed}")
-        return value
+        return arguments[arguments.index(value)]
     if origin in (tuple, list, Sequence) or hint is list:
         if not isinstance(value, list | tuple):
             raise UserError(f"{where}: expected a list, got {value!r}")
@@ -130,6 +131,7 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
             for i, (item, v) in enumerate(zip(items, value, strict=True))
         )
         return tuple(converted) if origin is tuple else list(converted)
+    value = value.meant(hint) if isinstance(value, Word) else value
     if from_plain := getattr(hint, "from_plain", None):
         return from_plain(value, where=where)
     if origin in (dict, Mapping) or dataclasses.is_dataclass(hint):
@@ -246,41 +248,43 @@ def from_command_line(
 
     `positional` names options that may be given without their names, in this order.
 
-    Ends the process with a usage message where an option is malformed (`tyro`), and raises
-    `UserError` where it is unknown or its value cannot be, or the TOML file is wrong.
+    Raises `UserError` for an option that is unknown or missing, or whose value cannot be, and for a
+    wrong TOML file.
     """
-    import tyro
-
-    from lmlab.config.numbers import checked, unchecked
-
     rest = [
         part
         for argument in arguments
         for part in (argument.split("=", 1) if argument.startswith("--config=") else [argument])
     ]
-    default: T | Any = tyro.MISSING_NONPROP
-    path = None
+    where, values = program, {}
     if "--config" in rest:
         at = rest.index("--config")
         if at + 1 >= len(rest):
             raise UserError("--config needs the path of a TOML file")
-        path = Path(rest[at + 1])
+        where = rest[at + 1]
+        values = {k: v for k, v in read_toml(Path(where)).items() if k != NOT_OPTIONS}
         del rest[at : at + 2]
-    words = spelled(kind, rest, positional)
-    asked, exclusive = {word[2:].partition("=")[0] for word in words}, getattr(kind, "one_of", ())
+    words, hints = words_by_place(kind, rest, positional), names_of(kind).hints
+    asked, exclusive = {place[0] for place in words}, getattr(kind, "one_of", ())
     _check_one_of(kind, asked)
-    if path is not None:
-        values = {k: v for k, v in read_toml(path).items() if k != NOT_OPTIONS}
-        _check_one_of(kind, values, where=f"{path}: ")
-        if asked & {*exclusive}:  # the same in other words
-            values = {k: v for k, v in values.items() if k not in exclusive}
-        filled, missing = _filled(kind, values, str(path))
-        # what is required may still come from the command line
-        default = kind(**filled, **dict.fromkeys(missing, tyro.MISSING))
-    # only tyro is to speak of words, so what is asked for is checked after it
-    with unchecked():
-        made = tyro.cli(kind, args=words, prog=program, default=default)
-    made = checked(made)
+    _check_one_of(kind, values, where=f"{where}: ")
+    if asked & {*exclusive}:  # the same in other words
+        values = {k: v for k, v in values.items() if k not in exclusive}
+    _filled(kind, values, where)  # the file's own mistakes are named before those of words
+    for place, given in words.items():
+        option = f"`{'.'.join(place)}`"
+        section = values
+        for name in place[:-1]:
+            section = section.setdefault(name, {})
+        if not given and takes(hints[place]) == 1:
+            raise UserError(f"{option} needs a value")
+        value = given if takes(hints[place]) > 1 else given[0]
+        section[place[-1]] = _convert(hints[place], value, where=option)
+    filled, missing = _filled(kind, values, where)
+    if missing:
+        needed = (n.removesuffix("s").upper() if n in positional else f"`{n}`" for n in missing)
+        raise UserError(f"needs {', '.join(needed)}; '{program} --help' says what for")
+    made = kind(**filled)
     _check_plain(to_mapping(made), "")
     return made
 

@@ -13,14 +13,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, ClassVar, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from lmlab.errors import UserError
-
-T = TypeVar("T")
 
 
 def at_least(least: int, default: Any) -> Any:
@@ -43,8 +39,6 @@ class Options:
         further: Callable[[Any], None] | None = getattr(cls, "__post_init__", None)
 
         def __post_init__(self: Any) -> None:
-            if _UNCHECKED.get():
-                return
             _as_floats(self)
             check_numbers(self, cls._prefix)
             if further is not None:
@@ -58,26 +52,6 @@ def above_zero(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) == 0:
             raise UserError(f"`{config._prefix}{name}` {getattr(config, name)} must be above 0")
-
-
-_UNCHECKED = ContextVar("unchecked", default=False)
-
-
-@contextmanager
-def unchecked() -> Iterator[None]:
-    """Configurations that are made inside are not checked; `checked` does that."""
-    token = _UNCHECKED.set(True)
-    try:
-        yield
-    finally:
-        _UNCHECKED.reset(token)
-
-
-def checked(config: T) -> T:
-    """The configuration, and those in it, checked."""
-    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(cast(Any, config))}
-    made = {k: checked(v) if dataclasses.is_dataclass(v) else v for k, v in values.items()}
-    return type(config)(**made)
 
 
 def check_each_once(config: Any, *names: str) -> None:

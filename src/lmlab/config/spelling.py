@@ -120,6 +120,17 @@ class Names:
         return name in self.known or tuple(name.split(".")) in self.hints
 
 
+class Word(str):
+    """A word of a command line; where a number or a switch is wanted, it says one."""
+
+    def meant(self, hint: Any) -> Any:
+        if hint is bool:
+            return {"true": True, "false": False}.get(self.lower(), str(self))
+        with suppress(ValueError):
+            return hint(self) if hint in (int, float) else str(self)
+        return str(self)
+
+
 def names_of(kind: type) -> Names:
     """The names of the options of a dataclass."""
     hints = _hints(kind)
@@ -143,14 +154,17 @@ def _hints(kind: type) -> dict[Place, Any]:
     }
 
 
-def spelled(kind: type, words: Sequence[str], positional: Sequence[str]) -> list[str]:
-    """The words of a command line with every option by its full name, also those of `positional`,
-    which may stand without a name, in this order, wherever no option takes them.
+def words_by_place(
+    kind: type, words: Sequence[str], positional: Sequence[str]
+) -> dict[Place, list[Word]]:
+    """The words of a command line by the option they are for, also those of `positional`, which may
+    stand without a name, in this order, wherever no option takes them.
 
-    Raises `UserError` for an unknown option (naming the nearest) and a word too many.
+    A switch says true or false. Raises `UserError` for an unknown option (naming the nearest) and a
+    word too many.
     """
     names = names_of(kind)
-    rest, named, bare, given = list(words), [], [], set()
+    rest, bare, given = [Word(word) for word in words], [], {}
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
@@ -158,23 +172,24 @@ def spelled(kind: type, words: Sequence[str], positional: Sequence[str]) -> list
             continue
         name, equals, value = word[2:].partition("=")
         place, negated = names.switched(name.replace("-", "_"))
-        given.add(place)
-        section = "--" + "".join(f"{each}." for each in place[:-1])
-        option = section + "no-" * negated + place[-1].replace("_", "-")
-        named.append(option + equals + value)
+        if negated and equals:
+            raise UserError(f"`{name}` takes no value")
+        given[place] = own = [Word(value)] if equals else []
         count = 0 if equals else takes(names.hints[place])
         while rest and count and not rest[0].startswith("--"):
-            named.append(rest.pop(0))
+            own.append(rest.pop(0))
             count -= 1
+        if takes(names.hints[place]) == 0 and not own:
+            own.append(Word(not negated))
     for name in positional:
         place = names.find(name)
         count = 0 if place in given else min(len(bare), takes(names.hints[place]))
         if count:
-            named += ["--" + ".".join(place).replace("_", "-"), *bare[:count]]
+            given[place] = bare[:count]
             del bare[:count]
     if bare:
         raise UserError(f"{bare[0]!r}: no option takes this word")
-    return named
+    return given
 
 
 def takes(hint: Any) -> int:

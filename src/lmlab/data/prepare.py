@@ -34,7 +34,15 @@ from lmlab.data.documents import (
     reading_notes,
     source_names,
 )
-from lmlab.data.splits import TEST, TRAIN, VALIDATION, SplitConfig, assign_splits, text_key
+from lmlab.data.splits import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    SplitConfig,
+    assign_splits,
+    few_test_documents,
+    text_key,
+)
 from lmlab.data.store import EncodedDocument, TokenStore, write_splits
 from lmlab.data.tokenizers import (
     TextLoss,
@@ -128,7 +136,7 @@ def _prepare(config: PrepareConfig, settings: dict[str, Any]) -> TokenStore:
                 sources=source_names(config.corpus.text),
                 reading=reading.to_json(),
             )
-        _say_losses(store)
+        _say_notes(store)
         return store
     finally:
         shutil.rmtree(spool_folder, ignore_errors=True)
@@ -149,7 +157,8 @@ def _more_documents(corpus: CorpusConfig, count: int) -> str:
     )
 
 
-def _say_losses(store: TokenStore) -> None:
+def _say_notes(store: TokenStore) -> None:
+    """What the tokenizer lost, and what so few test documents cannot say."""
     splits = [store.split(name) for name in store.manifest["splits"]]
     loss = sum((split.loss or TextLoss() for split in splits), TextLoss())
     if loss:
@@ -158,6 +167,8 @@ def _say_losses(store: TokenStore) -> None:
         )
         meaning = "bits per byte are those of another text"
         say(loss_note(loss, documents=documents, text_bytes=text_bytes, meaning=meaning))
+    if note := few_test_documents({split.name: split.documents for split in splits}):
+        say(f"note: {note}")
 
 
 def _reuse(path: Path, request: dict[str, Any]) -> TokenStore:
@@ -172,7 +183,7 @@ def _reuse(path: Path, request: dict[str, Any]) -> TokenStore:
     say(f"{path}: the same inputs were prepared before; reusing it")
     for note in reading_notes(store.manifest.get("reading", {})):
         say(note)
-    _say_losses(store)
+    _say_notes(store)
     return store
 
 
