@@ -32,7 +32,6 @@ import numpy as np
 import lmlab  # noqa: F401 - before torch
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import HeadlessConfig
-from lmlab.config.training import TrainConfig
 from lmlab.data.documents import CorpusConfig
 from lmlab.data.prepare import PrepareConfig, prepare
 from lmlab.data.splits import SplitConfig
@@ -40,11 +39,12 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TokenizerConfig
 from lmlab.numerics.random_effects import Clusters, Interval, two_way_interval, two_way_ratio
 from lmlab.progress import say, track
+from lmlab.run_folders.checkpoint import checkpoint_folder
 from lmlab.studies.run_requests import text_run
 from lmlab.topics.scoring.kept_scores import cached_score
 from lmlab.topics.scoring.score import Score
 from lmlab.training.loop import TrainedRun, train
-from lmlab.training.setup import resolve, run_identity
+from lmlab.training.setup import ResolvedRun
 
 CONTEXT, BATCH_TOKENS, WINDOWS = 128, 2048, 1000
 REFERENCE = "tied"
@@ -72,7 +72,9 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-def request(store: TokenStore, lab: Path, arm: str, tokens: int, seed: int, rate: float) -> Any:
+def request(
+    store: TokenStore, lab: Path, arm: str, tokens: int, seed: int, rate: float
+) -> ResolvedRun:
     """The run of an arm."""
     steps = max(1, round(tokens / BATCH_TOKENS))
     return text_run(
@@ -92,22 +94,22 @@ def request(store: TokenStore, lab: Path, arm: str, tokens: int, seed: int, rate
     )
 
 
-def scored(asked: TrainConfig, store: TokenStore) -> Score:
+def checkpoint_of(run: ResolvedRun) -> Path:
+    return checkpoint_folder(run.path, run.config.steps)
+
+
+def scored(resolved: ResolvedRun, store: TokenStore) -> Score:
     """The score of a finished run on the test split."""
-    resolved = resolve(asked)
-    assert asked.out is not None
-    checkpoint = asked.out / "checkpoints" / f"step-{asked.steps:08d}"
-    run = TrainedRun(asked.out, run_identity(resolved, store), checkpoint)
+    run = TrainedRun(resolved.path, resolved.identity, checkpoint_of(resolved))
     with track("scoring", float(WINDOWS * CONTEXT), "tokens") as bar:
         return cached_score(
             run, store, split="test", context=CONTEXT, max_windows=WINDOWS, order="forward", bar=bar
         )
 
 
-def finished(asked: TrainConfig) -> bool:
+def finished(run: ResolvedRun) -> bool:
     """Whether the run is there whole."""
-    assert asked.out is not None
-    return (asked.out / "checkpoints" / f"step-{asked.steps:08d}" / "manifest.json").exists()
+    return (checkpoint_of(run) / "manifest.json").exists()
 
 
 def differences(
@@ -209,10 +211,10 @@ def main() -> None:
         for tokens in options.tokens:
             for seed in range(options.seeds):
                 for arm in options.arms:
-                    asked = request(store, options.lab, arm, tokens, seed, options.learning_rate)
+                    run = request(store, options.lab, arm, tokens, seed, options.learning_rate)
                     say(f"{arm}, {tokens:,} tokens, seed {seed}")
-                    train(asked)
-                    scored(asked, store)
+                    train(run)
+                    scored(run, store)
     report(store, options)
 
 

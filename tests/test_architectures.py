@@ -33,7 +33,7 @@ from lmlab.topics.encoding.tables import encoding_table
 from lmlab.topics.encoding.token_probability import mean_token_probability
 from lmlab.topics.scoring.score import score
 from lmlab.topics.scoring.zero_shot import zero_shot
-from lmlab.training.setup import initial_model, training_tokenizer
+from lmlab.training.setup import initial_model, resolve_run, training_tokenizer
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 WORDS = tuple(f"w{i}" for i in range(40))
@@ -393,8 +393,9 @@ def test_what_is_trained_is_tried_out_as_what_is_loaded(tmp_path, text_store):
         )  # fmt: skip
         with pytest.raises(UserError, match=message):
             initial_model(
-                wanted, text_store, training_tokenizer(wanted, text_store), Newest(None, 0, ())
-            )
+                resolve_run(wanted, text_store), text_store,
+                training_tokenizer(wanted, text_store), Newest(None, 0, ()),
+            )  # fmt: skip
 
     offset = tf.CamembertConfig(**{**BERT, "pad_token_id": 1}, is_decoder=True)
     refused(offset, 67, "causal", r"allows 66 positions \(max_position_embeddings of its")

@@ -38,7 +38,7 @@ from lmlab.objectives.contrastive import contrastive_loss, sum_over_candidates
 from lmlab.objectives.cross_entropy import linear_cross_entropy
 from lmlab.objectives.headless import Contrastive, candidates_of, windows_of
 from lmlab.training.loop import train
-from lmlab.training.setup import resolve, run_identity
+from lmlab.training.setup import resolve_run
 
 D, V, W, T, M = 5, 19, 4, 6, 13
 PRIOR_V = torch.log_softmax(torch.linspace(0, 3, V, dtype=torch.float64), 0)
@@ -336,9 +336,9 @@ def test_the_published_laws_runs_keep_their_identity(small_store, tmp_path):
             model=ModelConfig(layers=1, heads=2, width=16, tied=True),
             headless=HeadlessConfig(**settings),
         )  # fmt: skip
-        values = resolve(config).identity_values(store_fingerprint="x", parent=None)
-        assert ("candidates" in values["headless"]) == bool(settings)
-        return run_identity(resolve(config), small_store)
+        run = resolve_run(config, small_store)
+        assert ("candidates" in run.deciding["headless"]) == bool(settings)
+        return run.identity
 
     laws: list[dict[str, Any]] = [
         {},

@@ -19,7 +19,7 @@ from lmlab.models.head import read_bias
 from lmlab.run_folders.checkpoint import checkpoint_folder
 from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
-from lmlab.training.setup import resolve, run_identity
+from lmlab.training.setup import resolve_run
 from tolerances import near
 
 TIED = ModelConfig(layers=1, heads=2, width=16, tied=True)
@@ -118,10 +118,8 @@ def test_a_resumed_child_is_the_uninterrupted_one(small_store, tmp_path, parent)
 def test_a_child_is_identified_by_its_parents_content(small_store, tmp_path, parent):
     def identity(path, **options):
         how = ParentConfig(str(path), **{"untie": True, **options})
-        return run_identity(
-            resolve(tiny_training(small_store, tmp_path, model=ModelConfig(), parent=how)),
-            small_store,
-        )
+        child = tiny_training(small_store, tmp_path, model=ModelConfig(), parent=how)
+        return resolve_run(child, small_store).identity
 
     shutil.copytree(parent.path, tmp_path / "moved")
     assert identity(parent.path) == identity(tmp_path / "moved")
@@ -131,7 +129,7 @@ def test_a_child_is_identified_by_its_parents_content(small_store, tmp_path, par
         identity(parent.path, freeze_body=True),
         identity(parent.path, untie=False),
         identity(checkpoint_folder(parent.path, 38)),
-        run_identity(resolve(tiny_training(small_store, tmp_path, model=TIED)), small_store),
+        resolve_run(tiny_training(small_store, tmp_path, model=TIED), small_store).identity,
     }
     assert len(different) == 5
 

@@ -37,7 +37,7 @@ from lmlab.training.doctor import Diagnosis, Memory, Targets, Timing, diagnose, 
 from lmlab.training.doctor_warnings import byte_size
 from lmlab.training.hardware import available_memory, peak_memory
 from lmlab.training.loop import Trainer
-from lmlab.training.setup import resolve
+from lmlab.training.setup import resolve_run
 
 ALL = ["gpt2", "neox", "llama", "gru", "lstm"]
 TIED = ModelConfig(layers=1, heads=2, width=16, tied=True)
@@ -180,7 +180,7 @@ def test_memory_is_what_training_holds(small_store, tmp_path, monkeypatch, name,
         small_store, tmp_path, model=TIED, objective=objective, optimizer=OptimizerConfig(name)
     )
     memory = diagnose(config, rounds=0).memory
-    trainer = Trainer(resolve(config), small_store, tmp_path / "x", {}, Newest(None, 0, ()))
+    trainer = Trainer(resolve_run(config, small_store), small_store, Newest(None, 0, ()))
     gradients = []
     step = trainer.optimizers.step
 

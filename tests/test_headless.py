@@ -30,7 +30,7 @@ from lmlab.objectives.contrastive import contrastive_loss
 from lmlab.objectives.headless import Contrastive
 from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
-from lmlab.training.setup import resolve, run_identity
+from lmlab.training.setup import resolve_run
 
 TIED = ModelConfig(layers=1, heads=2, width=16, tied=True)
 
@@ -230,12 +230,12 @@ def test_cross_entropy_from_the_prior(small_store, tmp_path, kind):
 
 
 def test_identities_of_plain_runs_know_nothing_of_it(small_store, tmp_path):
-    config = resolve(tiny_training(small_store, tmp_path / "a"))
-    values = config.identity_values(store_fingerprint="x", parent=None)
+    plain = resolve_run(tiny_training(small_store, tmp_path / "a"), small_store)
+    values = plain.config.identity_values(store_fingerprint="x", parent=None)
     assert "headless" not in values
     assert "output_bias" not in values
-    other = resolve(tiny_training(small_store, tmp_path / "a", output_bias="fixed"))
-    assert run_identity(config, small_store) != run_identity(other, small_store)
+    biased = tiny_training(small_store, tmp_path / "a", output_bias="fixed")
+    assert plain.identity != resolve_run(biased, small_store).identity
 
 
 def test_what_cannot_be_headless(small_store, tmp_path):

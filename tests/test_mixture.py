@@ -22,7 +22,7 @@ from lmlab.progress import track
 from lmlab.topics.scoring.kept_scores import cached_score
 from lmlab.topics.scoring.score import Score, score
 from lmlab.training.loop import train
-from lmlab.training.setup import run_identity
+from lmlab.training.setup import resolve_run
 
 counts = st.lists(st.integers(1, 10**9), min_size=2, max_size=40).map(np.array)
 CONTEXT = 8
@@ -239,7 +239,7 @@ def test_the_borders_of_sources_decide_a_run_only_where_they_are_used(tmp_path):
         store.fingerprint = "the same"  # else the names of documents tell these two apart
         config = tiny_training(store, tmp_path / "run", source_temperature=1.0)
         without = dataclasses.replace(config, source_temperature=None)
-        values.append((run_identity(config, store), run_identity(without, store)))
+        values.append(tuple(resolve_run(each, store).identity for each in (config, without)))
     assert values[0][0] != values[1][0]
     assert values[0][1] == values[1][1]
 

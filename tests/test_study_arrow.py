@@ -29,6 +29,7 @@ from lmlab.topics.redraw import redraw, result_rows
 from lmlab.topics.registry import read_result
 from lmlab.topics.scoring.difference import difference_per_token
 from lmlab.topics.scoring.score import score
+from lmlab.training import setup
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,17 @@ def test_a_finished_study_trains_and_scores_nothing_again(finished, monkeypatch)
     assert [file.read_bytes() for file in files] == before
 
 
+@pytest.mark.parametrize("name", ["resolve", "deciding_values", "find_parent"])
+def test_a_run_is_resolved_and_identified_once(finished, monkeypatch, name):
+    """Was: three times resolved, twice identified, and its parent verified three times."""
+    config, result = finished
+    seen = []
+    real = getattr(setup, name)
+    monkeypatch.setattr(setup, name, lambda *given: seen.append(given) or real(*given))
+    assert study.run_arrow(config) == result
+    assert len(seen) == sum(len(models) for c in result.comparisons for _, models in c.sides) == 8
+
+
 def test_an_interrupted_study_ends_with_the_same_results(finished, tmp_path, monkeypatch):
     config, result = finished
     fresh = replace(config, lab=tmp_path, out=tmp_path / "study")
@@ -197,13 +209,13 @@ def test_an_interrupted_study_ends_with_the_same_results(finished, tmp_path, mon
 
 def test_a_pair_that_differs_in_more_than_direction_is_refused(finished, monkeypatch):
     config, _ = finished
-    real = study._request
+    real = study._run
 
     def uneven(config, cell, order, seed):
-        request = real(config, cell, order, seed)
-        return replace(request, batch=2) if order == "backward" else request
+        run = real(config, cell, order, seed)
+        return replace(run, config=replace(run.config, seed=9)) if order == "backward" else run
 
-    monkeypatch.setattr(study, "_request", uneven)
+    monkeypatch.setattr(study, "_run", uneven)
     with pytest.raises(UserError, match="more than direction"):
         study.run_arrow(replace(config, out=config.lab / "other"))
 

@@ -154,9 +154,9 @@ def test_each_arm_has_its_best_rate(finished, tmp_path, monkeypatch):
     trained: list[Any] = []
     loop_train = runs_module.train
 
-    def noted(asked, **options):
-        trained.append(asked)
-        return loop_train(asked, **options)
+    def noted(run, **options):
+        trained.append(run.config)
+        return loop_train(run, **options)
 
     monkeypatch.setattr("lmlab.topics.headless.arms.train", noted)
     monkeypatch.setattr("lmlab.topics.headless.study.train", noted)

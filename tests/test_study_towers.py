@@ -17,6 +17,7 @@ from lmlab.numerics.preference import exact_permutation
 from lmlab.numerics.verdicts import Evidence
 from lmlab.pages.page import Passage, Section, render_page
 from lmlab.pages.wording import capital
+from lmlab.studies.run_requests import placed
 from lmlab.topics.redraw import redraw, result_rows
 from lmlab.topics.registry import read_result
 from lmlab.topics.towers import study as study
@@ -74,11 +75,12 @@ def test_the_arms_are_what_they_are_named_for(finished):
 def test_a_run_of_the_result_is_what_the_analysis_finds(finished, text_store):
     config, result = finished
     (part,) = result.parts
-    towers = request(config, text_store, arms(config)["cooperative"], 0)
+    asked = request(config, text_store, arms(config)["cooperative"], 0)
+    towers = placed(asked, text_store, config.lab).path
     child = next(
         path
         for path in (config.lab / "runs").iterdir()
-        if json.loads(next(path.rglob("lmlab.json")).read_text()).get("parent") == str(towers.out)
+        if json.loads(next(path.rglob("lmlab.json")).read_text()).get("parent") == str(towers)
         and json.loads(next(path.rglob("lmlab.json")).read_text())["training"]["seed"] == 1000
     )
     sums = preference_sums(open_model(child), text_store, context=16)

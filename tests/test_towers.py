@@ -471,12 +471,12 @@ def test_what_cannot_be_trained_is_said(small_store, tmp_path):
 
 
 def test_an_identity_of_towers_counts_only_what_is_used(small_store, tmp_path):
-    from lmlab.training.setup import resolve, run_identity
+    from lmlab.training.setup import resolve_run
 
     plain = tiny_training(small_store, tmp_path)
     made = replace(plain, objective="towers")
     identities = {
-        run_identity(resolve(config), small_store)
+        resolve_run(config, small_store).identity
         for config in (
             plain,
             made,

@@ -26,7 +26,7 @@ from lmlab.topics.scoring.score import score
 from lmlab.training import loop
 from lmlab.training.hardware import keep_freed_memory, resolve_device, resolve_dtype
 from lmlab.training.loop import NonFiniteError, train
-from lmlab.training.setup import resolve, run_identity, run_name
+from lmlab.training.setup import resolve_run, run_name
 from tolerances import near
 
 
@@ -224,7 +224,7 @@ def test_identical_requests_have_one_identity(small_store, tmp_path):
     config = tiny_training(small_store, tmp_path / "a")
 
     def identity(**changes):
-        return run_identity(resolve(dataclasses.replace(config, **changes)), small_store)
+        return resolve_run(dataclasses.replace(config, **changes), small_store).identity
 
     assert identity(out=Path("b"), threads=2) == identity()
     assert identity(seed=1) != identity()
@@ -404,7 +404,7 @@ def test_a_configuration_by_path_counts_by_content(small_store, tmp_path):
         config = tiny_training(
             small_store, tmp_path / "run", model=ModelConfig("auto", path=str(folder))
         )
-        return run_identity(resolve(config), small_store)
+        return resolve_run(config, small_store).identity
 
     here = identity(tmp_path / "a")
     assert identity(tmp_path / "b") == here

@@ -23,14 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from lmlab.config.training import TrainConfig
 from lmlab.durable import write_json, write_text
 from lmlab.errors import UserError
 from lmlab.locks import Held, Lock, this_process
 from lmlab.progress import Bar, say, track
 from lmlab.results import PAGE, RESULTS, Result, read_values
 from lmlab.studies.status import REPORT, claim_file, write_plan
-from lmlab.training.setup import planned_tokens
+from lmlab.training.setup import ResolvedRun
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -45,16 +44,15 @@ class Part(Generic[T]):
     """A run of a study, and what follows from it alone."""
 
     label: str
-    request: TrainConfig
-    """Its first run, in its place."""
+    run: ResolvedRun
+    """Its first run."""
     make: Callable[[Bar], T]
     """Makes the part, or reads what is there of it, and counts its tokens."""
 
     @property
     def name(self) -> str:
         """The name of its first run's folder."""
-        assert self.request.out is not None
-        return self.request.out.name
+        return self.run.path.name
 
 
 class LeftToOthers(Exception):
@@ -124,7 +122,9 @@ def _carried_out(
     """What `finish` gives of all parts, or `read` where another worker has finished meanwhile."""
     report = out / PAGE
     before = _stamp(report)
-    rows = [(p.label, p.name, p.request.steps, planned_tokens(p.request)) for p in parts.values()]
+    rows = [
+        (part.label, part.name, part.run.config.steps, part.run.tokens) for part in parts.values()
+    ]
     write_plan(out, study, rows)
     with track(study, work, "tokens") as bar:
         made = _shared(parts, out, bar) if worker else _by_one(parts, out, bar)

@@ -9,15 +9,19 @@ from typing import Any
 
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.data.store import TokenStore
-from lmlab.training.setup import resolve, run_identity, run_name
+from lmlab.training.setup import ResolvedRun, resolve_run
 
 _VALIDATION_TOKENS = 1 << 14
 _TRAINED_PER_VALIDATED = 1.5  # tokens
 
 
-def text_run(
+def text_run(store: TokenStore, lab: Path, **options: Any) -> ResolvedRun:
+    """The run of a `text_request`, in its place below `lab`."""
+    return placed(text_request(store, **options), store, lab)
+
+
+def text_request(
     store: TokenStore,
-    lab: Path,
     *,
     tokens: float,
     batch_tokens: int,
@@ -25,7 +29,7 @@ def text_run(
     learning_rate: float,
     **options: Any,
 ) -> TrainConfig:
-    """A run on running text for so many tokens, in its place below `lab`."""
+    """A run on running text for so many tokens."""
     batch = max(1, batch_tokens // context)
     request = TrainConfig(
         store=store.path,
@@ -38,7 +42,7 @@ def text_run(
         evaluation_windows=max(64, _VALIDATION_TOKENS // context),
         **options,
     )
-    return placed(validated_seldom(request), store, lab)
+    return validated_seldom(request)
 
 
 def validated_seldom(request: TrainConfig) -> TrainConfig:
@@ -49,7 +53,7 @@ def validated_seldom(request: TrainConfig) -> TrainConfig:
     return replace(request, evaluate_every=every)
 
 
-def placed(request: TrainConfig, store: TokenStore, lab: Path) -> TrainConfig:
-    """The request with its folder below `lab`, named for what it is."""
-    name = run_name(request, run_identity(resolve(request), store))
-    return replace(request, out=lab / "runs" / name)
+def placed(request: TrainConfig, store: TokenStore, lab: Path) -> ResolvedRun:
+    """The run that is asked for, its folder below `lab`, named for what it is."""
+    run = resolve_run(request, store)
+    return replace(run, config=replace(run.config, out=lab / "runs" / run.name))

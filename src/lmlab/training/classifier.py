@@ -65,14 +65,12 @@ def classifier_parent(name: str) -> ClassifierParent:
     )
 
 
-def classification_record(config: TrainConfig, labels: Labels) -> dict[str, Any]:
+def classification_record(config: TrainConfig, parent: Parent, labels: Labels) -> dict[str, Any]:
     """What `objectives.from_record` needs: of the store its classes, of the parent how it
     reads.
 
     Raises `UserError` for class weights without classes, or where a class has no training text.
     """
-    parent = find_parent(config.parent)
-    assert parent is not None
     weights = None
     if config.class_balanced:
         if labels.regression:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmlab.config import digest, to_mapping
+from lmlab.config import to_mapping
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import key, row_keys
@@ -43,7 +43,7 @@ from lmlab.processes import (
     rows_of_this,
     sum_over_processes,
 )
-from lmlab.progress import Bar, say, track
+from lmlab.progress import Bar, say, shown
 from lmlab.run_folders.checkpoint import (
     Newest,
     checkpoint_folder,
@@ -66,11 +66,9 @@ from lmlab.training.hardware import (
 from lmlab.training.optimizers import Optimizers, learning_rate_factor
 from lmlab.training.replicas import Replicas, whole
 from lmlab.training.setup import (
-    deciding_values,
+    ResolvedRun,
     initial_model,
-    planned_tokens,
-    resolve,
-    run_name,
+    resolve_run,
     training_batches,
     training_objective,
     training_tokenizer,
@@ -100,54 +98,54 @@ class NonFiniteError(UserError):
     """The loss or the gradient is not a number; nothing was updated."""
 
 
-def train(config: TrainConfig, *, bar: Bar | None = None, note: str = "") -> TrainedRun:
-    """Trains the run of `config`, or resumes it, or returns it if it is finished.
+def train(
+    request: TrainConfig | ResolvedRun, *, bar: Bar | None = None, note: str = ""
+) -> TrainedRun:
+    """Trains the run that is asked for, or resumes it, or returns it if it is finished.
 
     `bar` counts tokens, with `note` (default: a bar of its own).
 
     Raises `UserError` for a damaged store, a folder that holds another run, a non-finite loss and
     a full disk.
     """
-    config = resolve(config)
-    assert config.device is not None
-    join(config.device)
-    store = TokenStore(config.store)
+    store = TokenStore((request.config if isinstance(request, ResolvedRun) else request).store)
     if is_first():
         store.verify()
-    deciding = deciding_values(config, store)
-    identity = digest(deciding)
-    path = config.out or Path("runs") / run_name(config, identity)
+    run = request if isinstance(request, ResolvedRun) else resolve_run(request, store)
+    config, path = run.config, run.path
+    join(config.device)
     held = nullcontext()
     if is_first():
         held = RunDirectory(
             path,
-            identity=identity,
+            identity=run.identity,
             config=to_mapping(config),
             store_fingerprint=store.fingerprint,
         )
     with held:
-        found = _found_by_first(path)
-        for reason in found.skipped:
+        newest = _newest_for_all(path)
+        for reason in newest.skipped:
             say(f"skipping a checkpoint: {reason}")
-        if found.path is not None and _ended(config, path, found.step):
+        if newest.path is not None and _ended(config, path, newest.step):
             if is_first() and config.checkpoints.keep and config.early_stopping is None:
-                prune_checkpoints(path, config.checkpoints.keep, newest=found.step)  # after a kill
+                prune_checkpoints(path, config.checkpoints.keep, newest=newest.step)  # after a kill
             if bar:
-                bar.skip(planned_tokens(config))
+                bar.skip(run.tokens)
             else:
-                say(f"{path}: finished before, at step {found.step}")
+                say(f"{path}: finished before, at step {newest.step}")
         else:
-            own = track(f"training {config.order}", planned_tokens(config), "tokens")
-            with nullcontext(bar) if bar else own as counted:
-                Trainer(config, store, path, deciding, found).run(counted, note)
-    return TrainedRun(path, identity, checkpoint_folder(path, final_step(path, config.steps)))
+            with shown(bar, f"training {config.order}", run.tokens, "tokens") as counted:
+                Trainer(run, store, newest).run(counted, note)
+    return TrainedRun(path, run.identity, checkpoint_folder(path, final_step(path, config.steps)))
 
 
-def _found_by_first(path: Path) -> Newest:
+def _newest_for_all(path: Path) -> Newest:
     """The newest checkpoint, which the first process verifies for all."""
-    found = newest_checkpoint(path) if is_first() else Newest(None, 0, ())
-    told = from_first([found.path and str(found.path), found.step, found.skipped])
-    return Newest(told[0] and Path(told[0]), told[1], tuple(told[2]))
+    newest = newest_checkpoint(path) if is_first() else Newest(None, 0, ())
+    folder, step, skipped = from_first(
+        [newest.path and str(newest.path), newest.step, newest.skipped]
+    )
+    return Newest(folder and Path(folder), step, tuple(skipped))
 
 
 def _ended(config: TrainConfig, path: Path, step: int) -> bool:
@@ -160,29 +158,23 @@ def _ended(config: TrainConfig, path: Path, step: int) -> bool:
 class Trainer:
     """One process's state while it trains."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        store: TokenStore,
-        path: Path,
-        deciding: dict[str, Any],
-        found: Newest,
-    ) -> None:
+    def __init__(self, resolved: ResolvedRun, store: TokenStore, newest: Newest) -> None:
+        config, path = resolved.config, resolved.path
         assert config.device in ("cpu", "cuda")
         assert config.threads is not None
         assert config.micro_batch is not None
-        self.config, self.path, self.deciding, self.step = config, path, deciding, found.step
+        self.resolved, self.config, self.path, self.step = resolved, config, path, newest.step
         self.micro_batch = config.micro_batch
         self.device = torch.device(config.device)
         torch.set_num_threads(config.threads)
         keep_freed_memory()
         self.tokenizer = training_tokenizer(config, store)
-        self.objective: Objective = training_objective(config, store, self.tokenizer)
+        self.objective: Objective = training_objective(resolved, store, self.tokenizer)
         self.windows = training_batches(config, store)
         self.validation = make_validation(config, store, self.objective)
-        self.model = initial_model(config, store, self.tokenizer, found)
-        if found.path is not None:
-            load_weights(self.model, found.path / "model.safetensors")
+        self.model = initial_model(resolved, store, self.tokenizer, newest)
+        if newest.path is not None:
+            load_weights(self.model, newest.path / "model.safetensors")
         torch.nn.Module.to(self.model, self.device)
         attention = fastest_attention(config.device, config.context)
         if attention and hasattr(self.model.config, "num_attention_heads"):
@@ -211,8 +203,8 @@ class Trainer:
             fsdp=config.fsdp,
         )
         self.tokens = 0
-        self.restored = found.path is not None
-        journal_sha256 = None if found.path is None else self._restore(found.path)
+        self.restored = newest.path is not None
+        journal_sha256 = None if newest.path is None else self._restore(newest.path)
         if is_first():
             cut_back(path / "journal.jsonl", self.step, every_step=True, sha256=journal_sha256)
             cut_back(path / "timing.jsonl", self.step)
@@ -393,8 +385,8 @@ class Trainer:
             "context": self.config.context,
             "step": self.step,
             "tokenizer_fingerprint": self.tokenizer.fingerprint,
-            "run": digest(self.deciding),
-            "training": self.deciding,
+            "run": self.resolved.identity,
+            "training": self.resolved.deciding,
             **({"parent": self.config.parent.path} if self.config.parent.path else {}),
         }
         state = {"step": self.step, "tokens": self.tokens, "journal_sha256": journals.sha256}

@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,47 @@ def resolve(config: TrainConfig) -> TrainConfig:
     )
 
 
+@dataclass(frozen=True)
+class ResolvedRun:
+    """A run with nothing left to decide: `resolve_run` makes it, `train` carries it out."""
+
+    config: TrainConfig
+    """Resolved for this machine."""
+    parent: Parent | None
+    deciding: dict[str, Any]
+    """All that decides the result, as plain values."""
+
+    @cached_property
+    def identity(self) -> str:
+        """The digest of all that decides the result."""
+        return digest(self.deciding)
+
+    @property
+    def name(self) -> str:
+        """What its folder is called by default."""
+        return run_name(self.config, self.identity)
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.config.out or Path("runs") / self.name
+
+    @property
+    def tokens(self) -> int:
+        """How many it trains on."""
+        return planned_tokens(self.config)
+
+
+def resolve_run(request: TrainConfig, store: TokenStore) -> ResolvedRun:
+    """The run that is asked for, resolved and identified. Raises `UserError` as `find_parent`."""
+    config = resolve(request)
+    parent = find_parent(config.parent)
+    return ResolvedRun(config, parent, deciding_values(config, store, parent))
+
+
 def planned_tokens(config: TrainConfig) -> int:
     """Tokens that a run of `config` trains on."""
     return config.steps * config.batch * config.context
-
-
-def run_identity(config: TrainConfig, store: TokenStore) -> str:
-    """The identity of a resolved run: the digest of all that decides its result."""
-    return digest(deciding_values(config, store))
 
 
 def run_name(config: TrainConfig, identity: str) -> str:
@@ -95,13 +129,14 @@ def _model_name(config: TrainConfig) -> str:
     return f"{model.architecture}-{named[0] if named else f'{chosen.layers}x{chosen.width}'}"
 
 
-def deciding_values(config: TrainConfig, store: TokenStore) -> dict[str, Any]:
+def deciding_values(
+    config: TrainConfig, store: TokenStore, parent: Parent | None
+) -> dict[str, Any]:
     """All that decides a resolved run's result, as plain values.
 
     A configuration taken from a folder or the Hub counts by its content, not by its place. Where
     sources are sampled, so do their borders, which the store's fingerprint does not hold.
     """
-    parent = find_parent(config.parent)
     values = config.identity_values(
         store_fingerprint=store.fingerprint, parent=parent.identity if parent else None
     )
@@ -133,13 +168,12 @@ def training_tokenizer(config: TrainConfig, store: TokenStore) -> TextTokenizer:
     return store.tokenizer.with_mask() if config.is_masked else store.tokenizer
 
 
-def training_objective(
-    config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer
-) -> Objective:
+def training_objective(run: ResolvedRun, store: TokenStore, tokenizer: TextTokenizer) -> Objective:
     """The objective of a run. Raises `UserError` as `classification_record`."""
-    record = config.objective_record()
+    config, record = run.config, run.config.objective_record()
     if config.is_classification:
-        record = classification_record(config, read_labels(store))
+        assert run.parent is not None  # TrainConfig sees to it
+        record = classification_record(config, run.parent, read_labels(store))
     return from_record(record, order=config.order, tokenizer=tokenizer)
 
 
@@ -162,14 +196,14 @@ def training_windows(config: TrainConfig, store: TokenStore) -> TrainingWindows:
 
 
 def initial_model(
-    config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer, found: Newest
+    run: ResolvedRun, store: TokenStore, tokenizer: TextTokenizer, newest: Newest
 ) -> Any:
-    """The model to start or go on from, with its output bias, on the CPU; of a checkpoint that was
-    `found`, the bias only: its weights are loaded over these.
+    """The model to start or go on from, with its output bias, on the CPU; of the `newest`
+    checkpoint the bias only: its weights are loaded over these.
 
     Raises `UserError` for a model that cannot be built, or a parent that does not fit.
     """
-    parent = find_parent(config.parent)
+    config, parent = run.config, run.parent
     if config.is_classification:
         assert parent is not None  # TrainConfig sees to it
         return classifier_of(config, parent, store, tokenizer)
@@ -182,24 +216,20 @@ def initial_model(
     else:
         model = child_model(config, parent, tokenizer)
     if prior := config.output_prior():
-        bias_V = _initial_bias(config, store, tokenizer, found, parent)
+        bias_V = _initial_bias(run, store, tokenizer, newest)
         attach_bias(model, bias_V, learnt=prior == "learnt")
     return model
 
 
 def _initial_bias(
-    config: TrainConfig,
-    store: TokenStore,
-    tokenizer: TextTokenizer,
-    found: Newest,
-    parent: Parent | None,
+    run: ResolvedRun, store: TokenStore, tokenizer: TextTokenizer, newest: Newest
 ) -> torch.Tensor:
     """The checkpoint's, else the parent's, else the log-unigram distribution of the text (V)."""
-    for folder in (found.path, parent.folder if parent else None):
+    for folder in (newest.path, run.parent.folder if run.parent else None):
         saved_V = None if folder is None else read_bias(folder)
         if saved_V is not None:
             return saved_V
-    return torch.from_numpy(log_unigram(target_counts(config, store, tokenizer))).float()
+    return torch.from_numpy(log_unigram(target_counts(run.config, store, tokenizer))).float()
 
 
 def target_counts(config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer) -> np.ndarray:

@@ -11,19 +11,21 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.run_folders.checkpoint import Newest
 from lmlab.training.loop import Trainer
-from lmlab.training.setup import resolve
+from lmlab.training.parent import find_parent
+from lmlab.training.setup import ResolvedRun
 
 
 def seconds_per_step(
     requests: Mapping[str, TrainConfig], *, rounds: int = 12, warm_up: int = 2
 ) -> dict[str, float]:
-    """Median seconds of a training step of each request, evaluation and saving left out.
+    """Median seconds of a training step of each resolved request, evaluation and saving left out.
 
     All of their models are in memory at once. Raises `UserError` as `loop.train`.
     """
@@ -31,7 +33,11 @@ def seconds_per_step(
     with tempfile.TemporaryDirectory() as folder:
         trainers = {
             name: Trainer(
-                resolve(request), TokenStore(request.store), Path(folder), {}, Newest(None, 0, ())
+                ResolvedRun(
+                    replace(request, out=Path(folder)), find_parent(request.parent), deciding={}
+                ),
+                TokenStore(request.store),
+                Newest(None, 0, ()),
             )
             for name, request in requests.items()
         }

@@ -19,7 +19,6 @@ from itertools import product
 from typing import TypeAlias
 
 from lmlab.config.model import ModelConfig
-from lmlab.config.training import TrainConfig
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
@@ -49,7 +48,7 @@ from lmlab.topics.arrow.options import ArrowConfig
 from lmlab.topics.scoring.kept_scores import cached_score
 from lmlab.topics.scoring.score import Score
 from lmlab.training.loop import TrainedRun, train
-from lmlab.training.setup import planned_tokens, resolve
+from lmlab.training.setup import ResolvedRun
 
 _Scored: TypeAlias = tuple[TrainedRun, Score]
 
@@ -90,16 +89,16 @@ def run_arrow(
         for cell in cells
     ]
     orders, seeds = [FORWARD, BACKWARD, *config.order], range(config.seeds)
-    requests = {
-        (i, order, seed): resolve(_request(config, cell, order, seed))
+    runs = {
+        (i, order, seed): _run(config, cell, order, seed)
         for i, cell in enumerate(cells)
         for seed in seeds
         for order in orders
     }
-    _check_pairs(requests)
-    work = sum(planned_tokens(r) for r in requests.values())
+    _check_pairs(runs)
+    work = sum(run.tokens for run in runs.values())
     work += sum(int(w.length_M.sum()) for w in windows) * len(seeds) * len(orders)
-    say(f"{len(requests)} runs, {work:,} tokens to train on and to score; stopping is safe")
+    say(f"{len(runs)} runs, {work:,} tokens to train on and to score; stopping is safe")
 
     def result(scored: dict[tuple[int, str, int], _Scored]) -> ArrowStudy:
         baselines = counted(config, [cell.text for cell in cells if cell.corpus.known is None])
@@ -107,7 +106,7 @@ def run_arrow(
             [
                 _compare(
                     cell,
-                    requests[i, FORWARD, 0],
+                    runs[i, FORWARD, 0],
                     windows[i],
                     baselines.get(cell.text),
                     [scored[i, FORWARD, seed] for seed in seeds],
@@ -128,10 +127,10 @@ def run_arrow(
     parts = {
         (i, order, seed): Part(
             f"{cells[i].corpus.label}, {cells[i].label}, {order}, seed {seed}",
-            request,
-            partial(_run_and_score, config, cells[i], request),
+            run,
+            partial(_train_and_score, config, cells[i], run),
         )
-        for (i, order, seed), request in requests.items()
+        for (i, order, seed), run in runs.items()
     }
     return run_parts(
         "arrow of time", parts, ArrowStudy, result,
@@ -166,7 +165,7 @@ def _cells(config: ArrowConfig) -> list[Cell]:
     return cells
 
 
-def _request(config: ArrowConfig, cell: Cell, order: str, seed: int) -> TrainConfig:
+def _run(config: ArrowConfig, cell: Cell, order: str, seed: int) -> ResolvedRun:
     return text_run(
         cell.corpus.store,
         config.lab,
@@ -182,23 +181,24 @@ def _request(config: ArrowConfig, cell: Cell, order: str, seed: int) -> TrainCon
     )
 
 
-def _check_pairs(requests: dict[tuple[int, str, int], TrainConfig]) -> None:
+def _check_pairs(runs: dict[tuple[int, str, int], ResolvedRun]) -> None:
     """Runs of one cell and seed may differ in direction only."""
-    for (cell, order, seed), request in requests.items():
-        forward = requests[cell, FORWARD, seed]
-        if replace(request, order=FORWARD, out=forward.out) != forward:
+    for (cell, order, seed), run in runs.items():
+        forward = runs[cell, FORWARD, seed].config
+        if replace(run.config, order=FORWARD, out=forward.out) != forward:
             raise UserError(f"the {order} run differs from the forward run in more than direction")
 
 
-def _run_and_score(config: ArrowConfig, cell: Cell, request: TrainConfig, bar: Bar) -> _Scored:
-    run = train(request, bar=bar, note=f"{cell.label}, {request.order}, seed {request.seed},")
-    return run, cached_score(
-        run,
+def _train_and_score(config: ArrowConfig, cell: Cell, run: ResolvedRun, bar: Bar) -> _Scored:
+    order, seed = run.config.order, run.config.seed
+    trained = train(run, bar=bar, note=f"{cell.label}, {order}, seed {seed},")
+    return trained, cached_score(
+        trained,
         cell.corpus.store,
         split=config.split,
         context=cell.context,
         max_windows=config.windows,
-        order=request.order,
+        order=order,
         bar=bar,
     )
 
@@ -212,7 +212,7 @@ def _with_curve(run: TrainedRun, score: Score) -> Scored:
 
 def _compare(
     cell: Cell,
-    request: TrainConfig,
+    run: ResolvedRun,
     windows: EvaluationWindows,
     baselines: NGramBaselines | None,
     forward: Sequence[_Scored],
@@ -235,10 +235,10 @@ def _compare(
             store=store.fingerprint[:12],
             text_note=windows.split.text_note,
             tokens_available=store.split("train").tokens,
-            steps=request.steps,
-            batch=request.batch,
-            learning_rate=request.optimizer.learning_rate,
-            dtype=request.dtype,
+            steps=run.config.steps,
+            batch=run.config.batch,
+            learning_rate=run.config.optimizer.learning_rate,
+            dtype=run.config.dtype,
         ),
         draw=cell.draw,
         floor=None if known is None else above_floor(known, windows, f, o),

@@ -20,14 +20,13 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from lmlab.config.model import ModelConfig
-from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.progress import Bar, say
 from lmlab.studies.corpora import Corpus, open_corpus
 from lmlab.studies.finished_runs import validations
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
-from lmlab.studies.run_requests import text_run
+from lmlab.studies.run_requests import placed, text_run
 from lmlab.topics.decomposition.of_models import (
     Embedded,
     ModelsDecomposition,
@@ -50,7 +49,7 @@ from lmlab.topics.towers.arms import request as towers_request
 from lmlab.topics.towers.options import TowersStudyConfig
 from lmlab.training.hardware import keep_freed_memory, resolve_device
 from lmlab.training.loop import TrainedRun, train
-from lmlab.training.setup import planned_tokens
+from lmlab.training.setup import ResolvedRun
 
 
 def members(config: DecompositionStudyConfig) -> list[Member]:
@@ -69,7 +68,7 @@ def members(config: DecompositionStudyConfig) -> list[Member]:
     ]  # fmt: skip
 
 
-def request(config: DecompositionStudyConfig, store: TokenStore, member: Member) -> TrainConfig:
+def run_of(config: DecompositionStudyConfig, store: TokenStore, member: Member) -> ResolvedRun:
     """The run of a member."""
     if member.arm == "tower":
         return _towers(config, store, member)
@@ -90,14 +89,14 @@ def request(config: DecompositionStudyConfig, store: TokenStore, member: Member)
     )
 
 
-def _towers(config: DecompositionStudyConfig, store: TokenStore, member: Member) -> TrainConfig:
+def _towers(config: DecompositionStudyConfig, store: TokenStore, member: Member) -> ResolvedRun:
     """The run that the towers study has for cooperative towers of this size."""
     same = TowersStudyConfig(
         model=ModelConfig(size=member.size), context=config.context, tokens=config.tokens,
         batch_tokens=config.batch_tokens, learning_rate=config.learning_rate, lab=config.lab,
     )  # fmt: skip
-    run = towers_request(same, store, towers_arms(same)[COOPERATIVE], member.seed)
-    return replace(run, device=config.device)
+    request = towers_request(same, store, towers_arms(same)[COOPERATIVE], member.seed)
+    return placed(replace(request, device=config.device), store, config.lab)
 
 
 def run_decomposition(
@@ -113,21 +112,20 @@ def run_decomposition(
         config.text, lab=config.lab, vocabulary=config.vocabulary, tokens=config.tokens
     )
     zoo = members(config)
-    requests = {m.label: request(config, corpus.store, m) for m in zoo}
-    work = sum(planned_tokens(asked) for asked in requests.values())
+    runs = {m.label: run_of(config, corpus.store, m) for m in zoo}
+    work = sum(run.tokens for run in runs.values())
     say(f"{work:,} tokens to train on; stopping is safe")
     return run_parts(
         "training the zoo",
-        {label: Part(label, asked, partial(_train, asked, label))
-         for label, asked in requests.items()},
+        {label: Part(label, run, partial(_train, run, label)) for label, run in runs.items()},
         ZooDecomposition,
         partial(_result, config, corpus, zoo),
         out=study_folder("decomposition", config), work=float(work), worker=worker,
     )  # fmt: skip
 
 
-def _train(asked: TrainConfig, label: str, bar: Bar) -> TrainedRun:
-    return train(asked, bar=bar, note=f"{label},")
+def _train(run: ResolvedRun, label: str, bar: Bar) -> TrainedRun:
+    return train(run, bar=bar, note=f"{label},")
 
 
 def _result(

@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 
 from lmlab.config.model import ModelConfig
-from lmlab.config.training import CheckpointConfig, TrainConfig
+from lmlab.config.training import CheckpointConfig
 from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
@@ -29,7 +29,7 @@ from lmlab.studies.finished_runs import file_beside
 from lmlab.studies.kept import kept
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
-from lmlab.studies.run_requests import placed, text_run
+from lmlab.studies.run_requests import placed, text_request
 from lmlab.topics.encoding.comparison import (
     EDITS,
     AnalysedModel,
@@ -47,7 +47,7 @@ from lmlab.topics.encoding.steering_effects import Text, effect, text_with_token
 from lmlab.topics.encoding.token_probability import ReadText, mean_of_states, read_texts
 from lmlab.topics.encoding.written_prior import written_prior
 from lmlab.training.loop import TrainedRun, train
-from lmlab.training.setup import planned_tokens
+from lmlab.training.setup import ResolvedRun
 
 _STEERED = 8  # tokens
 
@@ -86,20 +86,16 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
         for v in config.vocabulary
     }
     stores = {v: corpus.store for v, corpus in corpora.items()}
-    work = sum(
-        planned_tokens(_request(config, store, name))
-        for store in stores.values()
-        for name in config.arms
-    )
+    runs = {
+        (v, name): _run(config, store, name) for v, store in stores.items() for name in config.arms
+    }
+    work = sum(run.tokens for run in runs.values())
     say(f"{work:,} tokens to train on; stopping is safe")
     parts = {
         (v, name): Part(
-            f"vocabulary {v:,}, {name}",
-            _request(config, store, name),
-            partial(_make, config, store, name),
+            f"vocabulary {v:,}, {name}", run, partial(_make, config, stores[v], name, run)
         )
-        for v, store in stores.items()
-        for name in config.arms
+        for (v, name), run in runs.items()
     }
 
     def result(models: dict[tuple[int, str], list[AnalysedModel]]) -> EncodingStudy:
@@ -123,32 +119,32 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
 
 
 def _make(
-    config: EncodingStudyConfig, store: TokenStore, name: str, bar: Bar
+    config: EncodingStudyConfig, store: TokenStore, name: str, resolved: ResolvedRun, bar: Bar
 ) -> list[AnalysedModel]:
     """Trains the model `name`; its analyses with each of its heads."""
-    run = train(_request(config, store, name), bar=bar, note=f"{store.vocabulary}, {name},")
+    run = train(resolved, bar=bar, note=f"{store.vocabulary}, {name},")
     return [
         _kept(config, store, name, run, raw)
         for raw in ((False, True) if "headless" in name else (False,))
     ]
 
 
-def _request(config: EncodingStudyConfig, store: TokenStore, name: str) -> TrainConfig:
+def _run(config: EncodingStudyConfig, store: TokenStore, name: str) -> ResolvedRun:
     arm = ARMS[name]
     model = ModelConfig("llama" if arm.llama else "gpt2", size=config.size, tied=arm.tied)
-    request = text_run(
-        store, config.lab, tokens=config.tokens, batch_tokens=config.batch_tokens,
+    request = text_request(
+        store, tokens=config.tokens, batch_tokens=config.batch_tokens,
         context=config.context, learning_rate=config.learning_rate, model=model,
         seed=config.seed, **dict(arm.options),
     )  # fmt: skip
-    if not config.dynamics:
-        return request
-    checkpoints = CheckpointConfig(
-        every=max(1, request.steps // 4),
-        logarithmic=True,
-        per_doubling=config.checkpoints_per_doubling,
-    )
-    return placed(replace(request, checkpoints=checkpoints, out=None), store, config.lab)
+    if config.dynamics:
+        checkpoints = CheckpointConfig(
+            every=max(1, request.steps // 4),
+            logarithmic=True,
+            per_doubling=config.checkpoints_per_doubling,
+        )
+        request = replace(request, checkpoints=checkpoints)
+    return placed(request, store, config.lab)
 
 
 def _kept(

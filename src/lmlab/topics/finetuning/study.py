@@ -29,7 +29,7 @@ from lmlab.topics.finetuning.metrics import Classifier, Finetuning, task_result
 from lmlab.topics.finetuning.options import FinetuneConfig
 from lmlab.training.classifier import classifier_parent
 from lmlab.training.loop import train
-from lmlab.training.setup import planned_tokens
+from lmlab.training.setup import ResolvedRun
 
 
 def run_finetune(config: FinetuneConfig, *, worker: bool = False) -> Finetuning:
@@ -65,7 +65,7 @@ def run_finetune(config: FinetuneConfig, *, worker: bool = False) -> Finetuning:
     return run_parts(
         "fine-tuning", parts, Finetuning, result,
         out=study_folder("finetune", config),
-        work=float(sum(planned_tokens(part.request) for part in parts.values())), worker=worker,
+        work=float(sum(part.run.tokens for part in parts.values())), worker=worker,
     )  # fmt: skip
 
 
@@ -80,14 +80,14 @@ def _parts(config: FinetuneConfig, model: str, task: LabelledTask) -> list[Part[
     parts: list[Part[Classifier]] = []
     for seed in range(config.seeds):
         label = f"{task.name}, {model}, seed {seed}"
-        asked = _request(config, store, model, parent.order, length, seed)
-        parts.append(Part(label, asked, partial(_make, store, asked, label)))
+        run = _run(config, store, model, parent.order, length, seed)
+        parts.append(Part(label, run, partial(_make, store, run, label)))
     return parts
 
 
-def _request(
+def _run(
     config: FinetuneConfig, store: TokenStore, model: str, order: str, length: int, seed: int
-) -> TrainConfig:
+) -> ResolvedRun:
     texts = len(store.split(TRAIN).documents_M3)
     epoch = math.ceil(texts / config.batch)
     asked = TrainConfig(
@@ -112,9 +112,9 @@ def _request(
     return placed(asked, store, config.lab)
 
 
-def _make(store: TokenStore, asked: TrainConfig, label: str, bar: Bar) -> Classifier:
+def _make(store: TokenStore, resolved: ResolvedRun, label: str, bar: Bar) -> Classifier:
     """Trains, or reads what is there; outputs are kept beside the run."""
-    run = train(asked, bar=bar, note=f"{label},")
+    run = train(resolved, bar=bar, note=f"{label},")
     decided = (run.checkpoint.name, store.fingerprint, "outputs 1")
     file = file_beside(run, "scores/outputs.safetensors", *decided)
     kept = kept_arrays(file, lambda: {"outputs": reported_outputs(run.checkpoint, store)})

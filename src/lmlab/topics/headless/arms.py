@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lmlab.config.objective import HeadlessConfig
-from lmlab.config.training import ParentConfig, TrainConfig
+from lmlab.config.training import ParentConfig
 from lmlab.data.store import TokenStore
 from lmlab.lm.calibrated_head import Head
 from lmlab.progress import Bar
@@ -18,6 +18,7 @@ from lmlab.studies.finished_runs import validations
 from lmlab.studies.run_requests import text_run
 from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.training.loop import TrainedRun, train
+from lmlab.training.setup import ResolvedRun
 
 REFERENCE = "ce-tied-prior"
 """The fair baseline: it has the prior that the headless heads have."""
@@ -100,7 +101,7 @@ def request(
     *,
     longer: float = 1.0,
     rate: float | None = None,
-) -> TrainConfig:
+) -> ResolvedRun:
     """The run of an arm and seed, for `longer` times the study's tokens, at a learning rate (the
     first of the study's by default)."""
     chosen = ARMS[arm]
@@ -137,19 +138,18 @@ def tried_rates(
     there yet (and counted by `bar`). Validation text decides; another split is reported."""
     ends: list[tuple[float, float]] = []
     for rate in config.rates:
-        asked = request(config, store, arm, 0, rate=rate)
-        assert asked.out is not None
-        losses = validations(asked.out)
-        if bar or not losses or losses[-1].step < asked.steps:
-            train(asked, bar=bar, note=f"{arm} at {rate:g},")
-            losses = validations(asked.out)
+        run = request(config, store, arm, 0, rate=rate)
+        losses = validations(run.path)
+        if bar or not losses or losses[-1].step < run.config.steps:
+            train(run, bar=bar, note=f"{arm} at {rate:g},")
+            losses = validations(run.path)
         ends.append((rate, losses[-1].nats_per_token))
     return Rates(tuple(ends))
 
 
 def fine_tuning(
     config: HeadlessStudyConfig, store: TokenStore, parent: TrainedRun, seed: int, prior: bool
-) -> TrainConfig:
+) -> ResolvedRun:
     """The child run that fine-tunes a headless model's head: untied, short, of cross-entropy.
 
     With `prior` it starts at the embedding and the prior, else at the embedding alone (as in the

@@ -18,7 +18,6 @@ from lmlab.topics.headless.arms import HEADLESS, REFERENCE, request
 from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.training.growth import StepCost, step_cost
 from lmlab.training.hardware import available_cores, resolve_device
-from lmlab.training.setup import deciding_values, resolve
 from lmlab.training.speed import seconds_per_step
 
 _ROUNDING = 20
@@ -47,12 +46,12 @@ class CostAtVocabulary:
 
 def step_times(config: HeadlessStudyConfig, store: TokenStore) -> StepTimes:
     """Of each arm on this machine, all arms in turn."""
-    requests = {arm: resolve(request(config, store, arm, 0)) for arm in config.arms}
-    key = digest({arm: deciding_values(r, store) for arm, r in requests.items()})
+    runs = {arm: request(config, store, arm, 0) for arm in config.arms}
+    key = digest({arm: run.deciding for arm, run in runs.items()})
 
     def measure() -> StepTimes:
         say("measuring how long a step of each form takes")
-        return StepTimes(seconds_per_step(requests))
+        return StepTimes(seconds_per_step({arm: run.config for arm, run in runs.items()}))
 
     with alone(config.lab, "measuring how long a step takes"):
         return kept(config.lab / "speeds" / f"{key[:12]}.json", StepTimes, measure)

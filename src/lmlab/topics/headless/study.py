@@ -22,7 +22,6 @@ from functools import partial
 
 import numpy as np
 
-from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task, read_tasks
 from lmlab.data.windows import evaluation_windows
@@ -51,7 +50,7 @@ from lmlab.topics.scoring.kept_scores import cached_score
 from lmlab.topics.scoring.score import Score
 from lmlab.topics.scoring.tasks_of_runs import item_values
 from lmlab.training.loop import TrainedRun, train
-from lmlab.training.setup import planned_tokens
+from lmlab.training.setup import ResolvedRun
 
 _GEOMETRY_WINDOWS = 200
 
@@ -144,8 +143,8 @@ class _Vocabulary:
     def work(self) -> int:
         """Tokens to train on and to score."""
         config = self.config
-        arms = sum(planned_tokens(self.asked((arm, False, 0))) for arm in config.arms)
-        longer = planned_tokens(self.asked((HEADLESS, True, 0))) if config.equal_time else 0
+        arms = sum(self.run((arm, False, 0)).tokens for arm in config.arms)
+        longer = self.run((HEADLESS, True, 0)).tokens if config.equal_time else 0
         tuned = sum(row.fine_tuned != "no" for row in self.rows)
         windows = evaluation_windows(
             self.store.split(config.split), config.context, max_windows=config.windows
@@ -158,7 +157,7 @@ class _Vocabulary:
         )
         return (len(config.rates) - 1) * arms + config.seeds * each_seed
 
-    def asked(self, form: Form, rate: float | None = None) -> TrainConfig:
+    def run(self, form: Form, rate: float | None = None) -> ResolvedRun:
         """The run of a form."""
         arm, longer, seed = form
         ratio = self.times.ratio if longer else 1.0
@@ -168,16 +167,18 @@ class _Vocabulary:
         """A run: its children, its scores with every head, tasks, geometry."""
         arm, longer, seed = form
         label = f"vocabulary {self.store.vocabulary:,}, {arm}{', longer' * longer}, seed {seed}"
-        return Part(label, self.asked(form), partial(self._measure, form, label))
+        run = self.run(form)
+        return Part(label, run, partial(self._measure, form, run, label))
 
-    def _measure(self, form: Form, label: str, bar: Bar) -> _Measured:
+    def _measure(self, form: Form, resolved: ResolvedRun, label: str, bar: Bar) -> _Measured:
         config, store = self.config, self.store
         arm, longer, seed = form
-        rate, tried = None, False
+        tried = False
         if len(config.rates) > 1:
             tried = seed == 0 and not longer  # then the best run is among those of the rates
-            rate = tried_rates(config, store, arm, bar if tried else None).best
-        run = train(self.asked(form, rate), bar=None if tried else bar, note=f"{label},")
+            best = tried_rates(config, store, arm, bar if tried else None).best
+            resolved = self.run(form, best)
+        run = train(resolved, bar=None if tried else bar, note=f"{label},")
         compared = config.geometry and arm in (REFERENCE, HEADLESS) and not longer and seed == 0
         measured = _Measured(run, {}, {}, self._geometry(run) if compared else None)
         for row in self.rows:

@@ -28,7 +28,7 @@ from lmlab.studies.run_requests import placed, validated_seldom
 from lmlab.topics.towers.options import TowersStudyConfig
 from lmlab.topics.towers.preference_sums import PreferenceSums, preference_sums
 from lmlab.training.loop import TrainedRun
-from lmlab.training.setup import backbone_config, planned_tokens
+from lmlab.training.setup import ResolvedRun, backbone_config, planned_tokens
 
 COOPERATIVE, SEPARATE, INDEPENDENT, SPLIT, MINIMUM, SINGLE = (
     "cooperative", "separate", "independent", "split", "minimum", "single",
@@ -76,39 +76,36 @@ def has_own_heads(arm: Arm) -> bool:
 
 
 def request(config: TowersStudyConfig, store: TokenStore, arm: Arm, seed: int) -> TrainConfig:
-    """The run of an arm and seed."""
-    if arm.towers is not None:
-        made = _training(config, store, seed, config.tokens, config.learning_rate)
-        made = replace(
-            made,
-            model=config.model,
-            objective=objective_name(config.reading, "fused-towers"),
-            towers=arm.towers,
-        )
-        return placed(made, store, config.lab)
-    return placed(single(config, store, seed), store, config.lab)
+    """What an arm trains with a seed."""
+    if arm.towers is None:
+        return single(config, store, seed)
+    return replace(
+        _training(config, store, seed, config.tokens, config.learning_rate),
+        model=config.model,
+        objective=objective_name(config.reading, "fused-towers"),
+        towers=arm.towers,
+    )
 
 
 def probes(
     config: TowersStudyConfig, store: TokenStore, towers: TrainedRun, seed: int
-) -> TrainConfig:
+) -> ResolvedRun:
     """The child run that trains a pair of probes."""
-    made = _training(
-        config, store, seed + _PROBE_SEEDS, config.probe_tokens, config.probe_learning_rate
-    )
-    made = replace(
-        made,
+    asked = replace(
+        _training(
+            config, store, seed + _PROBE_SEEDS, config.probe_tokens, config.probe_learning_rate
+        ),
         objective=objective_name(config.reading, "tower-probes"),
         parent=ParentConfig(str(towers.path)),
     )
-    return placed(made, store, config.lab)
+    return placed(asked, store, config.lab)
 
 
 def _training(
     config: TowersStudyConfig, store: TokenStore, seed: int, tokens: int, rate: float
 ) -> TrainConfig:
     batch = config.batch_tokens // config.context
-    made = TrainConfig(
+    asked = TrainConfig(
         store=store.path,
         context=config.context,
         batch=batch,
@@ -117,7 +114,7 @@ def _training(
         optimizer=OptimizerConfig(learning_rate=rate),
         checkpoints=CheckpointConfig(every=250, keep=1),
     )
-    return validated_seldom(made)
+    return validated_seldom(asked)
 
 
 def single(config: TowersStudyConfig, store: TokenStore, seed: int) -> TrainConfig:
@@ -125,9 +122,8 @@ def single(config: TowersStudyConfig, store: TokenStore, seed: int) -> TrainConf
 
     It is a split model that nobody splits: embeddings, fusion and head are those of the towers.
     """
-    made = _training(config, store, seed, config.tokens, config.learning_rate)
     towers = replace(
-        made,
+        _training(config, store, seed, config.tokens, config.learning_rate),
         model=config.model,
         objective=objective_name(config.reading, "fused-towers"),
         towers=TowersConfig(config.fusion),

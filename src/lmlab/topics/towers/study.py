@@ -23,13 +23,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.lm.language_model import open_model
 from lmlab.progress import Bar, say
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
+from lmlab.studies.run_requests import placed
 from lmlab.topics.scoring.kept_scores import cached_score
 from lmlab.topics.towers.arms import (
     COOPERATIVE,
@@ -58,6 +58,7 @@ from lmlab.topics.towers.options import TowersStudyConfig
 from lmlab.topics.towers.preference import Preference, Vocabulary, preference
 from lmlab.topics.towers.preference_sums import PreferenceSums, groups_of_text, same_tower_twice
 from lmlab.training.loop import TrainedRun, train
+from lmlab.training.setup import ResolvedRun
 
 
 @dataclass(frozen=True)
@@ -126,26 +127,27 @@ def _part(
 ) -> Part[_Measured]:
     """The part of one run: its probes, and their sums."""
     arm = arms(config)[key]
-    asked, label = request(config, store, arm, seed), f"{label}, {key}, seed {seed}"
-    return Part(label, asked, partial(_measure, config, store, arm, asked, label))
+    run = placed(request(config, store, arm, seed), store, config.lab)
+    label = f"{label}, {key}, seed {seed}"
+    return Part(label, run, partial(_measure, config, store, arm, run, label))
 
 
 def _measure(
     config: TowersStudyConfig,
     store: TokenStore,
     arm: Arm,
-    asked: TrainConfig,
+    resolved: ResolvedRun,
     label: str,
     bar: Bar,
 ) -> _Measured:
-    run = train(asked, bar=bar, note=f"{label},")
+    run, seed = train(resolved, bar=bar, note=f"{label},"), resolved.config.seed
     if arm.towers is None:
         return _Measured(nats_per_token=_score(config, store, run, bar))
     own = cached_sums(config, store, run, bar) if has_own_heads(arm) else None
-    child = train(probes(config, store, run, asked.seed), bar=bar, note=f"probes of {label},")
+    child = train(probes(config, store, run, seed), bar=bar, note=f"probes of {label},")
     sums, second = cached_sums(config, store, child, bar), None
     if arm == arms(config)[COOPERATIVE]:
-        again = probes(config, store, run, asked.seed + config.seeds)
+        again = probes(config, store, run, seed + config.seeds)
         second = cached_sums(
             config, store, train(again, bar=bar, note=f"second probes of {label},"), bar
         )
