@@ -38,6 +38,7 @@ from lmlab.studies.parts import LeftToOthers, Part, run_parts
 from lmlab.studies.status import claim_file, study_status, summary, write_plan
 from lmlab.topics.arrow.options import ArrowConfig
 from lmlab.training.loop import train
+from lmlab.training.setup import ResolvedRun
 
 HOLD = """
 import sys
@@ -66,10 +67,11 @@ def report(result: Values) -> Report:
 
 def study(out: Path, makes, *, worker: bool) -> Values:
     """A study whose parts are functions of the bar; its result is what they give, in order."""
-    parts = {
-        i: Part(f"part {i}", TrainConfig(store=out, out=out / "runs" / f"run-{i}"), make)
-        for i, make in enumerate(makes)
-    }
+
+    def run(number: int) -> ResolvedRun:
+        return ResolvedRun(TrainConfig(store=out, out=out / "runs" / f"run-{number}"), None, {})
+
+    parts = {i: Part(f"part {i}", run(i), make) for i, make in enumerate(makes)}
     return run_parts(
         "study", parts, Values, lambda made: Values(tuple(made[i] for i in parts)),
         out=out, work=float(len(parts)), worker=worker,
