@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LAB ?= lab
 
-.PHONY: tour test check slow trust golden bench clean
+.PHONY: tour test check slow trust golden docs bench clean
 
 tour: .venv/.installed
 	$(BIN)/lmlab tour --lab $(LAB)
@@ -31,6 +31,10 @@ trust: .venv/.installed-dev
 # Losses that refactors must reproduce, anew: only where a change of them is meant
 golden: .venv/.installed-dev
 	$(BIN)/python tests/golden_losses.py
+
+# The page of commands, from their table
+docs: .venv/.installed
+	$(BIN)/python docs/commands.py > docs/commands.md
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/train_throughput.py

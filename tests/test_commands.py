@@ -6,7 +6,9 @@ import dataclasses
 import inspect
 import json
 import math
+import re
 import shlex
+import subprocess
 import sys
 import types
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import pytest
 
 from lmlab.cli import COMMANDS, main
 from lmlab.cli.commands import Command
+from lmlab.cli.help import command_help
 from lmlab.config import from_command_line
 from lmlab.config.numbers import Options
 from lmlab.config.spelling import names_of
@@ -102,6 +105,16 @@ def test_what_an_entry_names_is_there_and_fits(command):
         ), name
 
 
+def test_the_page_of_commands_is_that_of_the_table():
+    """`make docs` writes it; a list by hand had forgotten some."""
+    script = Path(__file__).parents[1] / "docs" / "commands.py"
+    made = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    page = script.with_suffix(".md").read_text("utf-8")
+    assert made.stdout == page, "write it anew: make docs"
+    for command in COMMANDS.values():
+        assert f"| `lmlab {command.name}` | {command.help} |" in page
+
+
 def test_every_example_is_a_command_line():
     """The help's examples are read as they stand."""
     shown = [command for command in COMMANDS.values() if command.example]
@@ -147,6 +160,13 @@ def test_help_shows_the_usual_first_and_the_rest_on_demand(capsys):
         assert option in everything
     assert "more options: lmlab train --help all" in usual
     assert "more options" not in everything
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: command.name)
+def test_help_writes_options_as_they_are_typed(command):
+    """What a docstring calls `batch_tokens` is --batch-tokens."""
+    text = command_help(command, find(command.options), everything=True)
+    assert not re.search(r"`[a-z0-9_.]+`", text)
 
 
 def words_of(kind, *words, positional=()):

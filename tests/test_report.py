@@ -5,6 +5,7 @@ The last test opens the page in Chromium where there is one: light and dark, des
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import os
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -199,6 +201,23 @@ def test_interval_of_none_is_a_hollow_point_with_its_note():
     assert "fewer than 5 clusters: no interval" in markup
     assert ">0.0489</text>" in markup
     assert "fill: var(--paper)" not in forest([ROWS[0]]).svg_wide
+
+
+def test_a_figure_is_saved_as_a_drawing_that_needs_no_page(tmp_path):
+    for figure in (curves(), bands(), cloud(), forest()):
+        figure.save(tmp_path / "f.svg")
+        text = (tmp_path / "f.svg").read_text("utf-8")
+        root = ET.fromstring(text)
+        shown = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert {entry.label for entry in figure.legend} <= set(shown)
+        assert "var(" not in text
+        above, height = (float(root.attrib["viewBox"].split()[i]) for i in (1, 3))
+        assert -above == 16 * len(figure.legend)
+        assert height + above == float(figure.svg_wide.split('"')[1].split()[3])
+        encoded = base64.b64encode(text.encode()).decode()
+        assert f'src="data:image/svg+xml;base64,{encoded}"' in figure._repr_html_()
+    with pytest.raises(UserError, match=r"f\.png: a figure is written as SVG"):
+        figure.save(tmp_path / "f.png")
 
 
 def test_legend_has_one_entry_per_label():

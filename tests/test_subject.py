@@ -235,6 +235,13 @@ def test_scores_do_not_depend_on_the_batch(runs, text_store, name):
         assert made.nats_per_token == near(whole.nats_per_token)
 
 
+def test_documents_have_the_names_that_the_store_has(runs, text_store):
+    """They were "document 0", "document 1", whatever the files were called."""
+    result = score(open_model(runs["forward"]), text_store, split="test")
+    (table,) = [each for each in result.tables() if each.columns[0] == "document"]
+    assert sorted(str(row[0]) for row in table.rows) == sorted(text_store.split("test").names)
+
+
 def test_a_sample_of_windows_has_no_bytes(runs, text_store):
     made = score(open_model(runs["forward"]), text_store, max_windows=5)
     assert len(made.nats_M) == 5

@@ -121,7 +121,7 @@ def train(store: AnyStore, **options: Any) -> Run:
 
     Raises `UserError` for options that do not go together, or are unknown.
 
-    >>> tiny = dict(steps=4, layers=1, heads=1, width=16, context=16, batch=4)
+    >>> tiny = dict(steps=4, every=2, layers=1, heads=1, width=16, context=16, batch=4)
     >>> run = lmlab.train(store, **tiny, out="lab/forward")
     >>> backward = lmlab.train(store, **tiny, order="backward", out="lab/backward")
     >>> list(run.journal.step)[-1]
@@ -285,6 +285,12 @@ def finetune(
             `lab="lab"`.
 
     Interrupted, the same call goes on. Raises `UserError` for a model or task that cannot be read.
+
+    >>> rows = [{"text": f"{label} {n}", "label": label} for n in range(30) for label in "ab"]
+    >>> _ = pathlib.Path("letters.jsonl").write_text("\\n".join(map(json.dumps, rows)))
+    >>> result = lmlab.finetune(run, "jsonl=letters.jsonl", seeds=1, epochs=1, length=8)
+    >>> [task.task for task in result.tasks]
+    ['letters']
     """
     names = _names(models)
     return cast("Finetuning", _run("finetune", {"models": names, "tasks": tasks, **options}))
@@ -387,6 +393,13 @@ def prefer(
 
     Arguments as for `score`; `seed` decides the random halves of the types. Raises `UserError` too
     for a model without towers.
+
+    >>> towers = lmlab.train(
+    ...     store, objective="towers", fusion="product", layers=1, heads=1, width=16, context=16,
+    ...     steps=4, out="lab/towers",
+    ... )
+    >>> lmlab.prefer(towers, store, split="train").overall.cluster_unit
+    'document'
     """
     from lmlab.topics.towers.of_model import prefer as measure
 
@@ -499,6 +512,10 @@ def steer(
             `topics.encoding.steering_effects.steering_effects`.
 
     Raises `UserError` for a text that is not one token, or a tied head without `untie=True`.
+
+    >>> result = lmlab.steer(lm, {"e": 0.9}, store, windows=4)
+    >>> [token.text for token in result.effects[0].tokens]
+    ['e']
     """
     from lmlab.topics.encoding.steering_effects import parse_factors, steering_effects
 
@@ -529,6 +546,9 @@ def prune(
         other: a store of other text, for effects out of domain.
         **options: `way`, `untie`, `replacement`, `margin`, `context`, `prompts`, as of
             `topics.encoding.pruning_curves.prune`.
+
+    >>> lmlab.prune(lm, store, shares=[0.5], windows=4, prompts=0).width
+    16
     """
     from lmlab.topics.encoding.pruning_curves import prune as measure
 
@@ -549,6 +569,9 @@ def dynamics(
 
     Args:
         checkpoints: a run, or checkpoints (folders, Hub names) in the order of training.
+
+    >>> [snapshot.step for snapshot in lmlab.dynamics(run, store, windows=4).snapshots]
+    [2, 4]
     """
     from lmlab.topics.encoding.dynamics import Watch, watch_run
 
@@ -595,6 +618,9 @@ def export(
     """Writes a model as a standard transformers folder, its output bias included; returns it.
 
     `head` and `store` as for `load`. Raises `UserError` where `out` exists.
+
+    >>> (lmlab.export(run, "exported") / "model.safetensors").is_file()
+    True
     """
     from lmlab.lm.export import export_model
 
@@ -604,7 +630,7 @@ def export(
 def runs(folder: str | Path = "lab") -> pd.DataFrame:
     """The training runs below a folder, a row each: what they are, how far, their last losses.
 
-    >>> list(lmlab.runs("lab").order)
+    >>> sorted(set(lmlab.runs("lab").order))
     ['backward', 'forward']
     """
     import pandas as pd
@@ -635,6 +661,9 @@ def read(path: str | Path) -> Result:
     """The result stored in a results.json, or in the folder of one: its values, figures and page.
 
     Raises `UserError` where there is none, or none that this lmlab reads.
+
+    >>> lmlab.read(encoding.save("results")) == encoding
+    True
     """
     from lmlab.topics.registry import read_result
 

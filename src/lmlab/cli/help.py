@@ -15,6 +15,7 @@ import typing
 from typing import Any
 
 from lmlab.cli.commands import Command
+from lmlab.cli.printing import with_dashes
 from lmlab.config.spelling import Place, names_of, takes
 
 _COLUMN = 26
@@ -31,7 +32,7 @@ def command_help(command: Command, kind: type, *, everything: bool, more: str = 
     several = ["..." if takes(names.hints[place]) > 1 else "" for place in first]
     capitals = [_capital(place) + dots for place, dots in zip(first, several, strict=True)]
     words = " ".join([f"lmlab {command.name}", *capitals])
-    lines = [f"{words} [options]", "", inspect.cleandoc(kind.__doc__ or ""), ""]
+    lines = [f"{words} [options]", "", with_dashes(inspect.cleandoc(kind.__doc__ or "")), ""]
     if command.example:
         lines += [f"Example: lmlab {command.name} {command.example}", ""]
     lines += [
@@ -73,7 +74,8 @@ def _option(name: str, kind: type, place: Place, hint: Any, *, described: bool) 
     default = "needed" if (place[-1],) in _needed(kind) else _words(_default(field))
     # what stands for "as it is best", says so in its text
     said = f"({default})" if default and (described or default != "needed") else ""
-    text = " ".join([*_texts(kind).get(place[-1], "").split(), *([said] if said else [])])
+    words = with_dashes(_texts(kind).get(place[-1], "")).split()
+    text = " ".join([*words, *([said] if said else [])])
     if default == "on":
         name = f"--[no-]{name[2:]}"
     left = "  " + " ".join([name, *([_takes(hint)] if described and _takes(hint) else [])])

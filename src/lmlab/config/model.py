@@ -41,7 +41,7 @@ class ModelConfig(Options, prefix="model."):
         "gpt2", "neox", "llama", "gru", "lstm", "bert", "modernbert", "distilbert", "auto"
     ] = "gpt2"
     """bert, modernbert and distilbert are for masked objectives, the others for causal ones; auto:
-    any transformers architecture, from the configuration named by `path`."""
+    any transformers architecture, from the configuration named by `model.path`."""
     size: str | None = None
     """nano, micro, mini, small, gpt1, medium, xl; for gru and lstm 1x256, 3x512, 5x768."""
     layers: int | None = None

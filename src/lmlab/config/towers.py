@@ -13,7 +13,7 @@ Fusion = Literal["concat", "product", "mixture", "minimum", "independent"]
 
 @dataclass(frozen=True)
 class TowersConfig(Options, prefix="towers."):
-    """Two towers of the backbone that --model describes, over shared embeddings twice as wide."""
+    """Two towers of the backbone that `model` describes, over shared embeddings twice as wide."""
 
     fusion: Fusion = "concat"
     """concat: one prediction from both states side by side (He and Toyoizumi 2022); product: of the

@@ -112,7 +112,7 @@ class ParentConfig(Options):
 
     path: str | None = None
     """Run folder (its newest checkpoint), checkpoint, saved transformers model, or Hub name. Its
-    architecture is kept, so --model settings are left out."""
+    architecture is kept, so `model` settings are left out."""
     untie: bool = False
     """Give the child an output embedding of its own, which starts at the tied one."""
     freeze_body: bool = False
@@ -137,9 +137,9 @@ class TrainConfig(Options):
     """forward, backward, or permutation:SEED."""
     objective: ObjectiveName = "causal"
     """causal, masked: cross-entropy; headless, headless-masked: contrastive weight tying (needs
-    --model.tied); towers, towers-masked: two towers that share one prediction; towers-cloze: one
+    `model.tied`); towers, towers-masked: two towers that share one prediction; towers-cloze: one
     reads forward, one backward (lstm, gru); probe, probe-masked, probe-cloze: a head for each tower
-    of --parent.path; classification: of labelled texts, from a parent (see `lmlab finetune`)."""
+    of `parent.path`; classification: of labelled texts, from a parent (see `lmlab finetune`)."""
     headless: HeadlessConfig = field(default_factory=HeadlessConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     towers: TowersConfig = field(default_factory=TowersConfig)

@@ -69,8 +69,8 @@ class CorpusConfig(Options, prefix="corpus."):
     """Which text is read, and how files are cut into documents."""
 
     text: tuple[str, ...] = ("docstrings",)
-    """Files, folders, patterns, `hf:NAME[:CONFIG[:SPLIT]]`, `docstrings`, `docstrings:python` (the
-    standard library's only), or `code` (the standard library itself)."""
+    """Files, folders, patterns, hf:NAME[:CONFIG[:SPLIT]], docstrings, docstrings:python (the
+    standard library's only), or code (the standard library itself)."""
     text_column: str = "text"
     """The column or key that holds the text in .jsonl, .parquet and Hub data sets."""
     separator: str | None = None

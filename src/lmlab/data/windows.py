@@ -146,6 +146,11 @@ class EvaluationWindows:
     def cluster_M(self) -> np.ndarray:
         return self.clusters.cluster_N
 
+    @property
+    def document_names(self) -> dict[int, str]:
+        """The names of the windows' documents, by their numbers."""
+        return {int(d): self.split.names[d] for d in np.unique(self.clusters.document_N)}
+
     def chosen(self, rows: np.ndarray) -> EvaluationWindows:
         """Some of the windows."""
         return replace(

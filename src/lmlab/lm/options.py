@@ -35,5 +35,5 @@ class ExportConfig(Options):
     out: Path
     head: Literal["own", "raw", "calibrated"] = "own"
     """raw leaves out the output bias (headless: embeddings alone); calibrated fits two scalars on
-    the validation split of --store."""
+    the validation split of `store`."""
     store: Path | None = None

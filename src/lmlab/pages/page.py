@@ -13,6 +13,7 @@ Notable:
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from lmlab.durable import write_text
 from lmlab.errors import UserError
 from lmlab.pages import svg
 from lmlab.pages.text import cell, escape
@@ -62,6 +64,24 @@ class Figure:
     alt: str
     caption: str = ""
     legend: Sequence[LegendEntry] = ()
+
+    def svg(self) -> str:
+        """The drawing with its legend, in light colours, as an SVG document."""
+        return svg.alone(self.svg_wide, self.legend)
+
+    def save(self, path: str | Path) -> None:
+        """Writes `svg()` to a file, whose name ends in .svg. Raises `UserError` for another."""
+        if Path(path).suffix != ".svg":
+            raise UserError(f"{path}: a figure is written as SVG; give a name that ends in .svg")
+        write_text(Path(path), self.svg())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: as an image, since the ids of drawings in one document clash."""
+        drawing = base64.b64encode(self.svg().encode()).decode()
+        return (
+            f'<p>{escape(self.finding)}</p><img src="data:image/svg+xml;base64,{drawing}" '
+            f'alt="{escape(self.alt)}" style="width:46em"><p>{escape(self.caption)}</p>'
+        )
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,17 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from lmlab.pages.text import one_line
-from lmlab.pages.theme import MARKERS
+from lmlab.pages.theme import COLOURS, MARKERS
+
+if TYPE_CHECKING:
+    from lmlab.pages.page import LegendEntry
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b")
+_VARIABLE = re.compile(r"var\(--(\w+)\)")
 _REFERENCE = re.compile(r"url\(#([^)]*)\)")
 _ZERO_ROTATION = re.compile(r"^rotate\(-?0 ")
 
@@ -87,6 +92,31 @@ def tidy(markup: str) -> str:
     _rename(root, lambda old: order[old])
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
+    return ET.tostring(root, encoding="unicode")
+
+
+def alone(markup: str, legend: Sequence[LegendEntry]) -> str:
+    """A `tidy` SVG as a document of its own: in the light colours, its legend above the drawing."""
+    root, line = ET.fromstring(markup), 16
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    top = line * len(legend)
+    root.set("viewBox", f"0 {-top} {width:g} {height + top:g}")
+    root.set("style", "background:var(--paper)")
+    for number, entry in enumerate(legend):
+        row = ET.SubElement(root, "g", transform=f"translate(0 {line * number - top})")
+        painted = ("" if entry.filled else "fill:none;stroke-width:2.5;stroke:") or "fill:"
+        painted += f"var(--{entry.colour});stroke-dasharray:{entry.dash or 'none'}"
+        ET.SubElement(row, "path", d=entry.path, style=painted)
+        text = ET.SubElement(
+            row, "text", x="32", y="10", style="font:10px sans-serif;fill:var(--ink)"
+        )
+        text.text = one_line(entry.label)
+    for element in root.iter():
+        if element.get("class") == "halo":
+            element.set("style", "paint-order:stroke;stroke:var(--paper);stroke-width:3px")
+        if style := element.get("style"):
+            element.set("style", _VARIABLE.sub(lambda m: COLOURS[m[1]][0], style))
+    root.set("xmlns", "http://www.w3.org/2000/svg")
     return ET.tostring(root, encoding="unicode")
 
 

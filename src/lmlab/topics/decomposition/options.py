@@ -66,7 +66,7 @@ class EmbedConfig(OnStore):
 @dataclass(frozen=True)
 class DecomposeConfig(OnStore):
     """How much of one model is a linear combination of others; or of each model of a set, of all
-    others, which are then given as --models."""
+    others, which are then given as `models`."""
 
     store: Path = field(kw_only=True)
     """Its text is what the models read; its tokenizer only cuts it into pieces. Fitted on the
@@ -143,7 +143,7 @@ class DecompositionStudyConfig(TrainingStudy):
     """Of masked models."""
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     lengths: tuple[int, ...] = (16, 32, 64)
-    """R2 is also taken at these lengths of text, besides --embedding.length."""
+    """R2 is also taken at these lengths of text, besides `embedding.length`."""
     pieces: int = at_least(2, 20_000)
     """Pieces of training text, at most."""
     held_out_pieces: int = at_least(2, 2_000)

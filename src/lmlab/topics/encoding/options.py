@@ -72,7 +72,7 @@ class PruneConfig(OfModel):
     store: Path = field(kw_only=True)
     """Its validation split is the estimation text, its test split the in-domain text."""
     share: float | None = None
-    """Of the dimensions, to be removed from the model that is written to --out."""
+    """Of the dimensions, to be removed from the model that is written to `out`."""
     untie: bool = False
     """Of a tied model: write it although its smaller head is added to it, so that it gets larger.
     """
@@ -93,7 +93,7 @@ class PruneConfig(OfModel):
     prompts: int = at_least(0, 16)
     """Texts that are continued greedily to compare generation; 0: none."""
     out: Path | None = field(default=None, kw_only=True)
-    """Folder for the pruned model (with --share), the result and its page (default: no model)."""
+    """Folder for the pruned model (with `share`), the result and its page (default: no model)."""
 
     def __post_init__(self) -> None:
         if self.share is not None and self.out is None:
@@ -114,7 +114,7 @@ class DynamicsConfig(InWindows):
     """When in training the output embedding comes to encode frequency, over a run's checkpoints."""
 
     models: tuple[str, ...]
-    """A run (train with --checkpoints.logarithmic --checkpoints.per-doubling 4), or several
+    """A run (train with `checkpoints.logarithmic` and `checkpoints.per_doubling` 4), or several
     checkpoints, folders or Hub names in their order."""
     follow: bool = False
     """Go on while the run trains, until its last step."""

@@ -57,7 +57,7 @@ class HeadlessStudyConfig(TrainingStudy):
     learning_rate: float = 2e-3
     learning_rates: tuple[float, ...] = ()
     """Try all of these for every arm, and take for each the one with which its first seed ends at
-    the least validation loss (default: --learning-rate for all)."""
+    the least validation loss (default: `learning_rate` for all)."""
     fine_tune: float = 0.05
     """Share of the steps that a headless model's own head is fine-tuned for, in a child run."""
     fine_tune_learning_rate: float = 5e-4

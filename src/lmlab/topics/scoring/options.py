@@ -18,7 +18,7 @@ class EvalConfig(Options):
     """Run folder, checkpoint, saved transformers model, or Hub name."""
     tasks: tuple[str, ...]
     """KIND=SOURCE each: lambada, blimp or choices, and a file, a folder or hf:NAME[:CONFIG]. A name
-    alone is a task, group or tag of lm-eval (needs the extra `eval`)."""
+    alone is a task, group or tag of lm-eval (needs lmlab[eval])."""
     include: Path | None = None
     """Folder with YAML files of lm-eval tasks of your own."""
     limit: int | None = None
@@ -26,7 +26,7 @@ class EvalConfig(Options):
     lm-eval's tasks the first so many."""
     head: Literal["own", "raw", "calibrated"] = "own"
     """raw leaves out the output bias that lmlab gave the model (headless: embeddings alone);
-    calibrated fits two scalars on the validation split of --store."""
+    calibrated fits two scalars on the validation split of `store`."""
     store: Path | None = None
     objective: Literal["auto", "causal", "masked"] = "auto"
     """Insist on one way to read the model (default: as it was trained)."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -76,6 +76,8 @@ class Score(Result, kind="score", views="lmlab.topics.scoring.score_report"):
     loss_note: str | None = None
     """What the tokenizer lost of the split's text, in words; None where it lost nothing."""
     sources: WindowSources | None = None
+    document_names: dict[int, str] = field(default_factory=dict)
+    """As the store names the documents of `clusters`."""
     """Which source each window is of; None where that is not known."""
 
     derived = ("nats_per_token", "bits_per_byte", "interval", "tokens", "windows")
@@ -210,6 +212,7 @@ def score_of(
         text_bytes=_scored_bytes(source, nats.tokens_M),
         loss_note=source.loss_note,
         sources=_window_sources(source, windows.start_M),
+        document_names=windows.document_names,
         **vars(nats),
     )
 

@@ -106,12 +106,11 @@ def _parts_figure(result: Score) -> Figure:
 
 def _documents(result: Score) -> list[tuple[str, float, int]]:
     """Name, nats per token and tokens of each document, the hardest first."""
-    names, number_M = np.unique(result.clusters.document_N, return_inverse=True)
+    labels, number_M = np.unique(result.clusters.document_N, return_inverse=True)
+    names = [result.document_names.get(label, f"document {label}") for label in labels]
     tokens_D = np.bincount(number_M, result.tokens_M)
     nats_D = np.bincount(number_M, result.nats_M) / tokens_D
-    return [
-        (f"document {names[d]}", float(nats_D[d]), int(tokens_D[d])) for d in np.argsort(-nats_D)
-    ]
+    return [(names[d], float(nats_D[d]), int(tokens_D[d])) for d in np.argsort(-nats_D)]
 
 
 def _document_figure(result: Score) -> Figure:
