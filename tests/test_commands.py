@@ -31,7 +31,7 @@ from lmlab.pages.report import Report
 from lmlab.results import Result
 from lmlab.studies.corpora import in_tokens
 from lmlab.topics.arrow.options import ArrowConfig
-from lmlab.topics.registry import KINDS, find
+from lmlab.topics.registry import KINDS, STUDIES, find
 from lmlab.topics.scoring.options import ScoreConfig
 from lmlab.training.setup import resolve
 
@@ -95,7 +95,7 @@ def test_what_an_entry_names_is_there_and_fits(command):
     if command.check:
         assert callable(find(command.check))
     if "config" in parameters:
-        assert not command.study or "worker" in parameters
+        assert command not in STUDIES.values() or "worker" in parameters
         return
     assert set(parameters) == set(options) - {"out"}
     for name, parameter in parameters.items():

@@ -20,46 +20,7 @@ Notable:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from lmlab.topics.registry import STUDIES, Study
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command of `lmlab`."""
-
-    name: str
-    help: str
-    """What it does, in a line of the usage."""
-    options: str
-    """MODULE:NAME of the dataclass of its options (`lmlab.config.numbers.Options`)."""
-    function: str
-    """MODULE:NAME of what it calls."""
-    positional: tuple[str, ...] = ()
-    """Options that may be given without their names, in this order."""
-    example: str = ""
-    """What could stand behind its name."""
-    usual: tuple[str, ...] = ()
-    """Options that `--help` shows; the others need `--help all` (none: all that are in no section).
-    """
-    processes: bool = False
-    """Whether several processes (torchrun) may do it together."""
-    any_tokenizer: bool = False
-    """Whether its models may have another tokenizer than its store."""
-    check: str = ""
-    """MODULE:NAME of a function that refuses options before torch is loaded; there is none for
-    most."""
-    study: bool = False
-    """Whether workers can share it: `function` gets `worker` too, and writes its result."""
-
-
-def _study(name: str, study: Study) -> Command:
-    return Command(
-        study.command or f"study {name}", study.help, study.options, study.function,
-        positional=study.positional, example=study.example, usual=study.usual, study=True,
-    )  # fmt: skip
-
+from lmlab.topics.registry import STUDIES, Command
 
 _TRAIN = (
     "size", "architecture", "objective", "order", "context", "batch", "steps", "tokens", "epochs",
@@ -175,7 +136,7 @@ _ALL = (
         "lmlab.topics.planning.options:PlanConfig", "lmlab.topics.planning.plan:plan",
         positional=("study",), example="lab/arrow-1a2b3c4d --effect 0.2",
     ),
-    *(_study(name, study) for name, study in STUDIES.items()),
+    *STUDIES.values(),
     Command(
         "report", "draw the report of a finished study again",
         "lmlab.studies.options:ReportConfig", "lmlab.cli.studies:report",

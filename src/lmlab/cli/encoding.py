@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmlab import face
-from lmlab.cli.printing import options_of, print_result
+from lmlab.cli.printing import keywords, options_of, print_result
 from lmlab.data.store import TokenStore
 from lmlab.topics.encoding.dynamics import Dynamics, Watch, watch_run
 from lmlab.topics.encoding.options import DynamicsConfig, PruneConfig, SteerConfig
@@ -19,18 +19,8 @@ from lmlab.training.hardware import resolve_device
 
 def steer(config: SteerConfig) -> SteeringResult | None:
     lm = face.load(config.model, device=config.device)
-    result = face.steer(
-        lm,
-        config.token,
-        config.store,
-        windows=config.windows,
-        method=config.method,
-        exact=config.exact,
-        ridge=config.ridge,
-        untie=config.untie,
-        context=config.context,
-        other=config.other,
-    )
+    options = keywords(config, "model", "token", "device")
+    result = face.steer(lm, config.token, **options)
     if config.out is None:
         return result
     place = write_steered(lm, result, config.out, options=options_of(config))
@@ -43,20 +33,8 @@ def prune(config: PruneConfig) -> PruneResult | None:
     lm = face.load(config.model, device=config.device)
     if config.share is not None:
         check_can_write(lm, config.share, way=config.way, untie=config.untie)
-    result = face.prune(
-        lm,
-        config.store,
-        share=config.share,
-        shares=config.shares,
-        windows=config.windows,
-        way=config.way,
-        untie=config.untie,
-        replacement=config.replace,
-        margin=config.margin,
-        context=config.context,
-        prompts=config.prompts,
-        other=config.other,
-    )
+    options = keywords(config, "model", "replace", "device")
+    result = face.prune(lm, replacement=config.replace, **options)
     if config.share is None or config.out is None:
         return result
     result = write_pruned(lm, result, config.out, options=options_of(config))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,6 +64,12 @@ def options_of(config: Any) -> dict[str, Any]:
     options = to_mapping(config)
     options.pop("out", None)
     return options
+
+
+def keywords(config: Any, *without: str) -> dict[str, Any]:
+    """A command's options as keyword arguments: all but its place, and those left out."""
+    names = (each.name for each in fields(config))
+    return {name: getattr(config, name) for name in names if name not in ("out", *without)}
 
 
 def folder_of(command: str, config: Any) -> Path:

@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import fields
 
 from lmlab.cli.commands import Command
 from lmlab.cli.help import command_help
-from lmlab.cli.printing import show, use_device
+from lmlab.cli.printing import keywords, show, use_device
 from lmlab.cli.refusals import check_options, models_of, opening
 from lmlab.cli.studies import WORKERS, run_study
 from lmlab.config import from_command_line
 from lmlab.results import Result
-from lmlab.topics.registry import find
+from lmlab.topics.registry import STUDIES, find
 
 
 def run(command: Command, arguments: Sequence[str]) -> None:
     """Runs a command with what stands behind its name. Raises `UserError`."""
     kind = find(command.options)
     if {"-h", "--help"} & set(arguments):
-        more = WORKERS if command.study else ""
+        more = WORKERS if command in STUDIES.values() else ""
         print(command_help(command, kind, everything="all" in arguments, more=more))
         return
-    if command.study:
+    if command in STUDIES.values():
         run_study(command, kind, arguments)
         return
     config = from_command_line(
@@ -42,7 +41,6 @@ def run(command: Command, arguments: Sequence[str]) -> None:
     if "config" in inspect.signature(function).parameters:
         result = function(config)
     else:
-        result = function(**{f.name: getattr(config, f.name) for f in fields(config)
-                             if f.name != "out"})  # fmt: skip
+        result = function(**keywords(config))
     if isinstance(result, Result):
         show(command.name, config, result)

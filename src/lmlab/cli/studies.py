@@ -11,6 +11,7 @@ from typing import Any
 from lmlab.cli.commands import Command
 from lmlab.cli.printing import end_of_study, print_table
 from lmlab.config import from_command_line, from_mapping, read_toml
+from lmlab.config.spelling import path_taken
 from lmlab.errors import UserError
 from lmlab.studies.options import ReportConfig, SubmitConfig, study_folder
 from lmlab.topics.registry import find
@@ -28,7 +29,7 @@ def run_study(command: Command, kind: type[Any], arguments: Sequence[str]) -> No
     """Runs a study whose options are `kind`, shares it, or says how far it is."""
     rest = list(arguments)
     worker, status = _taken(rest, "--worker"), _taken(rest, "--status")
-    submit = _value_taken(rest, "--submit")
+    submit = path_taken(rest, "--submit")
     if worker + status + (submit is not None) > 1:
         raise UserError("--worker, --status and --submit are three different things; give one")
     config = from_command_line(
@@ -65,20 +66,6 @@ def _taken(arguments: list[str], name: str) -> bool:
     while name in arguments:
         arguments.remove(name)
     return found
-
-
-def _value_taken(arguments: list[str], name: str) -> Path | None:
-    """The value of an option, taken out with its name; None where it is not given."""
-    for at, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        if option != name:
-            continue
-        if not equals and at + 1 == len(arguments):
-            raise UserError(f"{name} needs the path of a TOML file")
-        taken = value if equals else arguments[at + 1]
-        del arguments[at : at + (1 if equals else 2)]
-        return Path(taken)
-    return None
 
 
 def _print_status(out: Path, lab: Path) -> None:

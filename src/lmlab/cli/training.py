@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmlab.cli.printing import as_text, print_table, show
+from lmlab.cli.printing import as_text, keywords, print_table, show
 from lmlab.config.doctor import DoctorConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.prepare import PrepareConfig
@@ -72,15 +72,7 @@ def doctor(config: DoctorConfig) -> None:
 def sample(config: SampleConfig) -> None:
     from lmlab import face
 
-    result = face.sample(
-        config.model,
-        config.prompt,
-        tokens=config.tokens,
-        count=config.count,
-        temperature=config.temperature,
-        top_k=config.top_k,
-        seed=config.seed,
-    )
+    result = face.sample(**keywords(config))
     show("sample", config, result, text=f"{result}\n")
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from lmlab.config.spelling import Word, names_of, takes, words_by_place
+from lmlab.config.spelling import Word, names_of, path_taken, takes, words_by_place
 from lmlab.errors import UserError
 
 T = TypeVar("T")
@@ -251,19 +251,10 @@ def from_command_line(
     Raises `UserError` for an option that is unknown or missing, or whose value cannot be, and for a
     wrong TOML file.
     """
-    rest = [
-        part
-        for argument in arguments
-        for part in (argument.split("=", 1) if argument.startswith("--config=") else [argument])
-    ]
-    where, values = program, {}
-    if "--config" in rest:
-        at = rest.index("--config")
-        if at + 1 >= len(rest):
-            raise UserError("--config needs the path of a TOML file")
-        where = rest[at + 1]
-        values = {k: v for k, v in read_toml(Path(where)).items() if k != NOT_OPTIONS}
-        del rest[at : at + 2]
+    rest, where, values = list(arguments), program, {}
+    if (file := path_taken(rest, "--config")) is not None:
+        where = str(file)
+        values = {k: v for k, v in read_toml(file).items() if k != NOT_OPTIONS}
     words, hints = words_by_place(kind, rest, positional), names_of(kind).hints
     asked, exclusive = {place[0] for place in words}, getattr(kind, "one_of", ())
     _check_one_of(kind, asked)

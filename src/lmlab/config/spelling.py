@@ -12,6 +12,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from lmlab.errors import UserError
@@ -118,6 +119,20 @@ class Names:
 
     def _has(self, name: str) -> bool:
         return name in self.known or tuple(name.split(".")) in self.hints
+
+
+def path_taken(words: list[str], name: str) -> Path | None:
+    """The path that is given to an option beside those of a configuration, taken out of the words
+    with its name; None where it is not given."""
+    for at, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option == name:
+            if not equals and at + 1 == len(words):
+                raise UserError(f"{name} needs the path of a TOML file")
+            path = Path(value if equals else words[at + 1])
+            del words[at : at + (1 if equals else 2)]
+            return path
+    return None
 
 
 class Word(str):

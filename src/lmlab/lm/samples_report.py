@@ -24,13 +24,13 @@ def report(result: Samples) -> Report:
     prompt = f" {where} the prompt (in colour)" if result.prompt else ""
     return Report(
         f"Texts of {result.model}",
-        f"{len(result.written):,} of at most {result.tokens:,} tokens{prompt}: {how}.",
+        f"Texts of at most {result.tokens:,} tokens{prompt}: {how}.",
         [Section("Texts", passages=_passages(result))],
     )
 
 
 def _passages(result: Samples) -> list[Passage]:
-    prompt, turn = (result.prompt, 1.0), -1 if result.order == BACKWARD else 1
+    prompt, turn = (result.prompt, 0.4), -1 if result.order == BACKWARD else 1
     return [
         Passage(f"Text {number}", [(t, s) for t, s in (prompt, (written, 0.0)) if t][::turn])
         for number, written in enumerate(result.written, 1)

@@ -1,4 +1,4 @@
-"""The studies, and which class each kind of stored result is of.
+"""What a command is, the studies, and which class each kind of stored result is of.
 
 Everything is named as MODULE:NAME, and imported when it is first used (`find`).
 """
@@ -16,71 +16,87 @@ from lmlab.results import Result, read_values
 
 
 @dataclass(frozen=True)
-class Study:
-    """What `lmlab study NAME` and `lmlab.study(NAME, ...)` run, by one process or many workers."""
+class Command:
+    """One command of `lmlab`."""
 
+    name: str
     help: str
+    """What it does, in a line of the usage."""
     options: str
-    """MODULE:NAME of a dataclass that has `lab` and `out`."""
+    """MODULE:NAME of the dataclass of its options (`lmlab.config.numbers.Options`)."""
     function: str
-    """MODULE:NAME of a function of the options and `worker`, which writes the result."""
-    example: str = ""
-    """What could stand behind the command's name."""
-    usual: tuple[str, ...] = ()
-    """Options that `--help` shows."""
+    """MODULE:NAME of what it calls."""
     positional: tuple[str, ...] = ()
-    """Options that may be given without their names."""
-    command: str = ""
-    """The name of its command, where that is not `study NAME`."""
+    """Options that may be given without their names, in this order."""
+    example: str = ""
+    """What could stand behind its name."""
+    usual: tuple[str, ...] = ()
+    """Options that `--help` shows; the others need `--help all` (none: all that are in no section).
+    """
+    processes: bool = False
+    """Whether several processes (torchrun) may do it together."""
+    any_tokenizer: bool = False
+    """Whether its models may have another tokenizer than its store."""
+    check: str = ""
+    """MODULE:NAME of a function that refuses options before torch is loaded; there is none for
+    most."""
 
 
 _LENGTH = ("tokens", "steps", "epochs", "batch_tokens", "learning_rate", "out")
 
-STUDIES = {
-    "arrow": Study(
+_STUDIES = (
+    Command(
+        "study arrow",
         "train both directions and measure the arrow of time",
         "lmlab.topics.arrow.options:ArrowConfig",
         "lmlab.topics.arrow.study:run_arrow",
         example="--text novels/ --size micro --tokens 4000000",
         usual=("text", "size", "architecture", "context", "seeds", "order", "vocabulary", *_LENGTH),
     ),
-    "headless": Study(
+    Command(
+        "study headless",
         "train with and without a softmax, and compare the heads",
         "lmlab.topics.headless.options:HeadlessStudyConfig",
         "lmlab.topics.headless.study:run_headless",
         example="--text novels/ --vocabulary 8192 32768 --seeds 3",
         usual=("text", "arms", "size", "context", "seeds", "vocabulary", *_LENGTH),
     ),
-    "towers": Study(
+    Command(
+        "study towers",
         "which tokens two towers with one prediction take",
         "lmlab.topics.towers.options:TowersStudyConfig",
         "lmlab.topics.towers.study:run_towers",
         example="--text novels/ --size micro --seeds 4",
         usual=("text", "size", "fusion", "context", "seeds", "vocabulary", *_LENGTH),
     ),
-    "decomposition": Study(
+    Command(
+        "study decomposition",
         "how much of each of a zoo of models is in the others",
         "lmlab.topics.decomposition.options:DecompositionStudyConfig",
         "lmlab.topics.decomposition.study:run_decomposition",
         example="--text novels/ --size nano micro --seeds 2",
         usual=("text", "arms", "size", "models", "context", "seeds", "vocabulary", *_LENGTH),
     ),
-    "encoding": Study(
+    Command(
+        "study encoding",
         "train models and see how their embeddings hold probability",
         "lmlab.topics.encoding.options:EncodingStudyConfig",
         "lmlab.topics.encoding.study:run_encoding",
         example="--text novels/ --vocabulary 4096",
         usual=("text", "arms", "size", "context", "vocabulary", *_LENGTH),
     ),
-    "finetune": Study(
+    Command(
+        "finetune",
         "classifiers on labelled texts, from any model, with intervals",
         "lmlab.topics.finetuning.options:FinetuneConfig",
         "lmlab.topics.finetuning.study:run_finetune",
         example="lab/forward lab/headless --tasks polarity=reviews/",
         positional=("models",),
-        command="finetune",
     ),
-}
+)
+
+STUDIES = {command.name.split()[-1]: command for command in _STUDIES}
+"""Workers can share them: the function gets `worker` too, and writes its result."""
 
 KINDS = {
     "apply": "lmlab.topics.decomposition.mapping:AppliedMapping",

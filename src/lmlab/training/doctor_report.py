@@ -9,7 +9,6 @@ from lmlab.pages.figures import Interval, forest_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.progress import duration
-from lmlab.training.cost import Flops
 from lmlab.training.doctor import Diagnosis
 from lmlab.training.doctor_warnings import byte_size, short
 
@@ -57,20 +56,15 @@ def _flops_figure(result: Diagnosis) -> Figure:
     )
     return forest_plot(
         [
-            Interval(part, value, None, None, group=name)
+            Interval(part, getattr(flops, part), None, None, group=name)
             for name, flops in forms.items()
-            for part, value in _parts(flops)
+            for part in ("body", "attention", "head")
         ],
         x_label="FLOPs per token of training",
         finding=f"The head takes {parts}.",
         alt="FLOPs per token of the body, of attention and of the head, in each form.",
         caption="Forward and backward, counted from shapes; a headless head from U.",
     )
-
-
-def _parts(flops: Flops) -> list[tuple[str, float]]:
-    parts = [("body", flops.body), ("attention", flops.attention), ("head", flops.head)]
-    return [(name, value) for name, value in parts if value]
 
 
 def tables(result: Diagnosis) -> list[Table]:
