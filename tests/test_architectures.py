@@ -496,6 +496,6 @@ def test_windows_that_cannot_be_padded_are_scored_alone(tmp_path):
     object.__setattr__(lm, "check_store", lambda _: None)
     whole = score(lm, store, context=60, batch=8)
     for row, ids in enumerate(documents):
-        batch = lm.objective.batch([ids], device=torch.device("cpu"))
+        batch = lm.objective.reading.batch([ids], device=torch.device("cpu"))
         alone = lm.objective.score(lm.backbone, batch).sum()
         assert whole.nats_M[row] == pytest.approx(float(alone), abs=1e-5 * len(ids))

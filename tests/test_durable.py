@@ -198,14 +198,14 @@ def test_a_log_on_a_really_full_disk(tmp_path):
     (tmp_path / "log").symlink_to("/dev/full")
     log = AppendLog(tmp_path / "log")
     with pytest.raises(UserError, match=r"the disk is full while writing .*log"):
-        log.append("line")
+        log.append_line("line")
     log.close()  # nothing is left to be written, so this does not fail again
 
 
 def test_a_log_grows_by_lines(tmp_path):
     for line in ("one", "tĕwo"):
         log = AppendLog(tmp_path / "deep" / "log")
-        log.append(line)
+        log.append_line(line)
         log.sync()
         assert (tmp_path / "deep" / "log").read_text("utf-8").endswith(line + "\n")
         log.close()

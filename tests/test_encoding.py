@@ -470,7 +470,7 @@ def test_a_store_is_read_as_the_objective_scores_it(architecture, order, small_s
     nats = torch.nn.functional.cross_entropy(log_p, targets_N, reduction="sum")
     expected = 0.0
     for row in range(len(chosen)):
-        batch = lm.objective.batch([chosen.ids(row)], device=torch.device("cpu"))
+        batch = lm.objective.reading.batch([chosen.ids(row)], device=torch.device("cpu"))
         expected += float(lm.objective.score(lm.backbone, batch).sum())
     assert float(nats) == pytest.approx(expected, rel=1e-5)
     by_cluster = np.bincount(np.concatenate([s.clusters.cluster_N for s in states]))

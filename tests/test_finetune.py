@@ -142,8 +142,8 @@ def test_neither_the_batch_nor_padding_changes_an_output(
     )
     assert together == pytest.approx(alone, abs=1e-5)
     device = torch.device("cpu")
-    padded = objective.batch([texts.text(0)], device=device, length=22)
-    bare = objective.batch([texts.text(0)], device=device)
+    padded = objective.reading.batch([texts.text(0)], device=device, length=22)
+    bare = objective.reading.batch([texts.text(0)], device=device)
     assert padded.inputs_BT.shape[1] > bare.inputs_BT.shape[1]
     with torch.no_grad():
         outputs_of = label_criterion(objective).outputs_of

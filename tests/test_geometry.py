@@ -289,7 +289,7 @@ def test_hidden_states_are_the_librarys_without_padding_and_bos(architecture, or
 
 def test_the_last_blocks_output_is_the_one_before_the_final_norm():
     lm = lm_of("gpt2")
-    batch = lm.objective.batch([np.arange(9) % SYMBOLS], device=CPU)
+    batch = lm.objective.reading.batch([np.arange(9) % SYMBOLS], device=CPU)
     states = layer_states(lm.backbone, batch.inputs_BT)
     normed = lm.model.transformer.ln_f(states["block 2"])
     torch.testing.assert_close(normed, states["final"])

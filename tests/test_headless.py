@@ -48,7 +48,7 @@ def tiny_backbone(*, tied=True, bias=None):
 def batch_of(objective, count=3):
     windows = list(np.random.default_rng(0).integers(0, 12, (count, 8)))
     windows[0] = windows[0][:5]  # padded
-    return objective.batch(windows, device=torch.device("cpu"))
+    return objective.reading.batch(windows, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("order", ["forward", "backward"])

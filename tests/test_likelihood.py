@@ -280,14 +280,14 @@ def test_batch_size_and_padding_change_nothing(lms, name, monkeypatch):
 @pytest.mark.parametrize("name", ["forward", "masked"])
 def test_only_what_is_asked_for_goes_through_the_head(lms, name, monkeypatch):
     lm, rows = lms[name], []
-    each = lm.objective.criterion.each
+    each_and_best = lm.objective.criterion.each_and_best
 
-    def counted(backbone, batch):
+    def counted(backbone, batch, **asked):
         rows.append((len(batch.rows_N), batch.inputs_BT.shape))
-        return each(backbone, batch)
+        return each_and_best(backbone, batch, **asked)
 
     monkeypatch.setattr(likelihood, "can_read_trees", lambda *_, **__: False)
-    monkeypatch.setattr(lm.objective.criterion, "each", counted)
+    monkeypatch.setattr(lm.objective.criterion, "each_and_best", counted)
     twice = [PAIRS[0], PAIRS[4], PAIRS[0]]  # equal sequences are read once
     found = log_likelihoods(lm, asked(twice))
     assert found.nats_N[0] == found.nats_N[2]

@@ -89,9 +89,9 @@ def test_the_loss_is_the_librarys_at_the_chosen_positions(architecture):
     )
     objective.check(backbone)
     windows = windows_of(lengths)
-    batch = objective.batch(windows, device=CPU, keys=row_keys(range(3), 5))
+    batch = objective.reading.batch(windows, device=CPU, keys=row_keys(range(3), 5))
     assert (batch.inputs_BT[:, 0] == SYMBOLS).all()
-    originals = objective.batch(windows, device=CPU).inputs_BT
+    originals = objective.reading.batch(windows, device=CPU).inputs_BT
     real_BT = batch.targets_BT != -100
     assert (batch.targets_BT[real_BT] == originals[real_BT]).all()
     logits_BTV = library_logits(model, batch.inputs_BT, lengths)
@@ -110,7 +110,7 @@ def test_every_token_is_scored_once_from_the_others(architecture):
     objective = Objective(
         Masked(tokenizer=TOKENIZER, settings=MaskingConfig(rate=0.25)), FullCrossEntropy()
     )
-    batch = objective.batch(windows_of(lengths), device=CPU)
+    batch = objective.reading.batch(windows_of(lengths), device=CPU)
     nats_Bn = objective.score(backbone, batch)
     assert nats_Bn.shape == (3, 20)
     # by hand: the passes partition the positions, four in every block of four
@@ -136,7 +136,7 @@ def test_every_token_is_scored_once_from_the_others(architecture):
         assert not together_BT[row, [0, *range(n + 1, 22)]].any()
         assert not nats_Bn[row, n:].any()
     # padding changes nothing
-    alone = objective.score(backbone, objective.batch([windows_of(lengths)[1]], device=CPU))
+    alone = objective.score(backbone, objective.reading.batch([windows_of(lengths)[1]], device=CPU))
     torch.testing.assert_close(alone[0], nats_Bn[1, :13], rtol=1e-5, atol=1e-5)
 
 
@@ -147,7 +147,7 @@ def test_headless_masked_is_cross_entropy_over_the_chosen_targets():
         Masked(tokenizer=TOKENIZER, settings=MaskingConfig(rate=0.3)), Contrastive(HeadlessConfig())
     )
     objective.check(backbone)
-    batch = objective.batch(windows_of((20, 20)), device=CPU, keys=row_keys(range(2), 1))
+    batch = objective.reading.batch(windows_of((20, 20)), device=CPU, keys=row_keys(range(2), 1))
     chosen_BT = batch.targets_BT != -100
     hidden_KD = model.cls.predictions.transform(
         model.bert(input_ids=batch.inputs_BT).last_hidden_state[chosen_BT]
@@ -293,7 +293,7 @@ def test_masked_models_from_elsewhere(hub_folder):
     assert roberta.backbone.linear
     assert roberta.context == 37
     ids = np.arange(5, 15).repeat(4)[:37]
-    batch = roberta.objective.batch([ids, ids[:3]], device=CPU)
+    batch = roberta.objective.reading.batch([ids, ids[:3]], device=CPU)
     assert torch.isfinite(roberta.objective.score(roberta.backbone, batch)).all()
 
 

@@ -317,7 +317,7 @@ def test_a_soft_capped_head_is_left_to_the_model(tmp_path):
     model.get_output_embeddings().weight.data *= 1000
     assert 25 < logits(model, some_ids()).abs().max() <= 30
     objective = Objective(Causal(order="backward", bos_id=28), FullCrossEntropy())
-    batch = objective.batch([w.numpy() for w in some_ids()], device=torch.device("cpu"))
+    batch = objective.reading.batch([w.numpy() for w in some_ids()], device=torch.device("cpu"))
     batch.targets_BT[0, 5:] = IGNORED
     expected = torch.nn.functional.cross_entropy(
         model(input_ids=batch.inputs_BT).logits.flatten(0, 1),

@@ -110,10 +110,10 @@ def test_exact_models_of_any_order_give_the_joint(order):
     )
     assert not backbone.linear
     strings = [np.array(s) for s in itertools.product(range(symbols), repeat=n)]
-    nats_N = objective.score(backbone, objective.batch(strings, device=CPU)).sum(1).numpy()
+    nats_N = objective.score(backbone, objective.reading.batch(strings, device=CPU)).sum(1).numpy()
     assert np.abs(nats_N + np.log(joint.ravel())).max() < 1e-10
     # and so does the loss: the sum over strings, and its expectation is the joint's entropy
-    total, count = objective.loss(backbone, objective.batch(strings, device=CPU))
+    total, count = objective.loss(backbone, objective.reading.batch(strings, device=CPU))
     assert count == n * len(strings)
     assert abs(float(total) + np.log(joint).sum()) < 1e-10 * len(strings)
     entropy = -(joint * np.log(joint)).sum()

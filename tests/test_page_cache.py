@@ -24,10 +24,10 @@ def test_unsynced_data_is_lost_torn_or_zeroed(tmp_path):
     (root / "log").write_text("before\n")
     with PageCache(root).watching() as cache:
         log = AppendLog(root / "log")
-        log.append("one")
+        log.append_line("one")
         log.sync()
-        log.append("two")
-        log.append("three")
+        log.append_line("two")
+        log.append_line("three")
         log.close()
     last = cache.moments[-1]
     made = left(last, tmp_path / "states", random=20)

@@ -117,7 +117,7 @@ def test_sums_by_type_and_the_better_tower_by_hand(trained, text_store):
         nats = []
         targets = np.empty(0, dtype=np.int64)
         for lm in lms:
-            batch = lm.objective.batch([windows.ids(row)], device=lm.backbone.device)
+            batch = lm.objective.reading.batch([windows.ids(row)], device=lm.backbone.device)
             nats.append(lm.objective.score(lm.backbone, batch).numpy()[0])
             targets = batch.targets_BT.numpy()[0]
         assert (targets != IGNORED).all()
@@ -286,7 +286,9 @@ def test_a_passage_is_its_text_with_the_difference_at_each_token(trained, text_s
     first, second = (open_model(f"{trained[way]}@{k}") for k in (1, 2))
     ids = split.read(start + at, start + at + 12)
     nats = [
-        s.objective.score(s.backbone, s.objective.batch([ids], device=s.backbone.device)).numpy()[0]
+        s.objective.score(
+            s.backbone, s.objective.reading.batch([ids], device=s.backbone.device)
+        ).numpy()[0]
         for s in (first, second)
     ]
     np.testing.assert_allclose(made.delta, nats[1] - nats[0], atol=1e-5)

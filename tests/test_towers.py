@@ -312,9 +312,9 @@ def test_padding_changes_no_score_of_towers_from_both_ends():
     objective.check(backbone)
     windows = [ids(1, n, seed=n)[0].numpy() for n in (3, 10, 7)]
     device = torch.device("cpu")
-    padded_Bn = objective.score(backbone, objective.batch(windows, device=device))
+    padded_Bn = objective.score(backbone, objective.reading.batch(windows, device=device))
     for row, window in enumerate(windows):
-        alone_1n = objective.score(backbone, objective.batch([window], device=device))
+        alone_1n = objective.score(backbone, objective.reading.batch([window], device=device))
         assert alone_1n.shape == (1, len(window))
         torch.testing.assert_close(padded_Bn[row, : len(window)], alone_1n[0], rtol=1e-5, atol=1e-5)
         assert (padded_Bn[row, len(window) :] == 0).all()

@@ -213,7 +213,7 @@ class AppendLog:
                 self._file.close()
                 raise
 
-    def append(self, line: str) -> None:
+    def append_line(self, line: str) -> None:
         with disk_errors(self.path):
             operation("append", self.path)
             data = line.encode("utf-8") + b"\n"

@@ -94,7 +94,7 @@ def calibrate(
     with track("calibration", None, "tokens") as bar:
         for start in range(0, len(windows), at_once):
             rows = range(start, min(len(windows), start + at_once))
-            batch = lm.objective.batch(
+            batch = lm.objective.reading.batch(
                 [windows.ids(row) for row in rows],
                 device=lm.backbone.device,
                 keys=row_keys(rows, _KEY),

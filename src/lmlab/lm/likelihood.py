@@ -326,12 +326,10 @@ def _read(
         batches = _masked_batches(lm, reading, sequences, batch, bar)
     with fused_gelu(lm.model):
         for scored in batches:
+            nats, best_N = criterion.each_and_best(backbone, scored.batch, best=greedy)
             if greedy:
-                nats, best_N = criterion.each_and_best(backbone, scored.batch)
                 missed_N = (best_N != scored.batch.targets_N).cpu().numpy()
                 greedy_S[scored.sequence_K[missed_N[scored.row_K]]] = False
-            else:
-                nats = criterion.each(backbone, scored.batch)
             nats_N = nats.double().cpu().numpy()
             np.add.at(nats_S, scored.sequence_K, nats_N[scored.row_K])
     return nats_S, greedy_S

@@ -18,9 +18,9 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -51,10 +51,9 @@ class Evidence:
     documents: int
 
     @classmethod
-    def of(cls, interval: Interval | Mapping[str, Any]) -> Self:
-        """From an interval, or its stored form."""
-        values = vars(interval) if isinstance(interval, Interval) else interval
-        return cls(**{name: values[name] for name in cls.__dataclass_fields__})
+    def of(cls, interval: Interval) -> Self:
+        """What an interval shows."""
+        return cls(**{name: getattr(interval, name) for name in cls.__dataclass_fields__})
 
     @classmethod
     def of_two_groups(cls, first: Sequence[float], second: Sequence[float], documents: int) -> Self:

@@ -83,12 +83,16 @@ class Criterion(ABC):
         """Sum of nats over the targets, with gradient, and the number of targets."""
 
     @abstractmethod
+    def each_and_best(
+        self, backbone: Backbone, batch: Batch, *, best: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Nats of each computed position (N), 0 where nothing counts, and the likeliest id of each
+        (N), -100 where nothing counts (everywhere, unless the `best` are asked for)."""
+
+    @torch.no_grad()
     def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
         """Nats of each computed position (N), 0 where nothing counts; no gradient."""
-
-    @abstractmethod
-    def each_and_best(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """`each`, and the likeliest id of each computed position (N), -100 where nothing counts."""
+        return self.each_and_best(backbone, batch, best=False)[0]
 
 
 class Reading(ABC):
@@ -181,17 +185,6 @@ class Objective:
         """`UserError` if the model cannot serve this objective."""
         self.reading.check(backbone)
         self.criterion.check(backbone)
-
-    def batch(
-        self,
-        windows: Sequence[Any],
-        *,
-        device: torch.device,
-        length: int | None = None,
-        keys: np.ndarray | None = None,
-    ) -> Batch:
-        """Windows to a batch on `device`: `Reading.batch`."""
-        return self.reading.batch(windows, device=device, length=length, keys=keys)
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
         """Sum of nats over the targets, with gradient, and the number of targets."""

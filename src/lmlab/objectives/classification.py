@@ -127,11 +127,9 @@ class LabelCriterion(Criterion):
         return each_B.sum(), len(each_B)
 
     @torch.no_grad()
-    def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
-        return self._each(self.outputs_of(backbone, batch), batch, None)
-
-    @torch.no_grad()
-    def each_and_best(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def each_and_best(
+        self, backbone: Backbone, batch: Batch, *, best: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         outputs_BC = self.outputs_of(backbone, batch)
         best_B = outputs_BC.argmax(dim=1) if self.classes else outputs_BC[:, 0]
         return self._each(outputs_BC, batch, None), best_B
@@ -180,7 +178,7 @@ def outputs_for(
     with evaluating(backbone.model):
         for rows, length in batches_of_a_length(np.minimum(padded_N, longest), lambda _: batch):
             texts_B = [texts.text(int(row)) for row in rows]
-            given = objective.batch(texts_B, device=backbone.device, length=length)
+            given = objective.reading.batch(texts_B, device=backbone.device, length=length)
             outputs_NC[rows] = labels.outputs_of(backbone, given).double().cpu().numpy()
     return outputs_NC
 

@@ -32,7 +32,7 @@ from torch import distributed
 
 from lmlab.errors import UserError
 from lmlab.objectives.candidates import Candidates, pool, pool_and_own
-from lmlab.objectives.cross_entropy import IGNORED, product_type
+from lmlab.objectives.cross_entropy import IGNORED, check_ids, counted, product_type
 
 _CHUNK_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 24}
 _CACHED_LOGITS = {"cpu": 1 << 18, "cuda": 1 << 24}
@@ -80,11 +80,11 @@ def contrastive_loss(
     """
     _check(hidden_ND, embedding_VD, targets_N, candidate_ids_M, temperature, duplicates)
     hidden_KD, targets_K = counted(hidden_ND, targets_N)
-    _check_ids("target", targets_K, len(embedding_VD))
+    check_ids("target", targets_K, len(embedding_VD))
     ids_M = targets_K
     if candidate_ids_M is not None:
         ids_M = candidate_ids_M[candidate_ids_M != IGNORED]
-        _check_ids("candidate", ids_M, len(embedding_VD))
+        check_ids("candidate", ids_M, len(embedding_VD))
     if not target_added:
         candidates = pool(targets_K, ids_M, unique=duplicates == "unique")
     elif candidate_ids_M is None or duplicates == "unique":
@@ -103,12 +103,6 @@ def contrastive_loss(
         detach_targets=detach_targets,
     )
     return total / max(len(targets_K), 1)
-
-
-def counted(hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows (K) whose target is not -100."""
-    rows = targets_N != IGNORED
-    return (hidden_ND, targets_N) if rows.all() else (hidden_ND[rows], targets_N[rows])
 
 
 def sum_over_candidates(
@@ -188,14 +182,6 @@ def _check(
     if duplicates not in ("count", "unique"):
         raise UserError(
             f"duplicates is {duplicates!r}; say 'count' (as published) or 'unique' (each once)"
-        )
-
-
-def _check_ids(what: str, ids: torch.Tensor, vocabulary: int) -> None:
-    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:
-        raise UserError(
-            f"{what} ids from {int(ids.min())} to {int(ids.max())} do not fit the embedding of "
-            f"{vocabulary} rows: the tokenizer and the model do not belong together"
         )
 
 

@@ -54,7 +54,7 @@ def cross_entropy_sum(
     bias_V: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Like `linear_cross_entropy`, but the sum in nats and the number of targets."""
-    hidden, targets, _ = _selected(hidden_ND, weight_VD, targets_N, bias_V)
+    hidden, targets = _selected(hidden_ND, weight_VD, targets_N, bias_V)
     total: Any = _CrossEntropySum.apply(hidden, weight_VD, targets, bias_V, product_type(hidden))
     return total, len(targets)
 
@@ -80,7 +80,7 @@ def cross_entropy_each_and_best(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`cross_entropy_each`, and the likeliest id (N,) of each row, -100 where the target is
     ignored (everywhere, unless the `best` are asked for)."""
-    hidden, targets, rows = _selected(hidden_ND, weight_VD, targets_N, bias_V)
+    hidden, targets = _selected(hidden_ND, weight_VD, targets_N, bias_V)
     dtype = product_type(hidden)
     accumulate = torch.promote_types(hidden.dtype, torch.float32)
     nats_N = torch.zeros(targets_N.shape, dtype=torch.float64, device=hidden_ND.device)
@@ -97,9 +97,9 @@ def cross_entropy_each_and_best(
             likeliest.append(logits_CV.max(dim=1).indices)  # argmax is slower on a CPU
         del logits_CV  # before the next chunk is formed
     if nats:
-        nats_N[rows] = torch.cat(nats)
+        nats_N[targets_N != IGNORED] = torch.cat(nats)
     if likeliest:
-        best_N[rows] = torch.cat(likeliest)
+        best_N[targets_N != IGNORED] = torch.cat(likeliest)
     return nats_N, best_N
 
 
@@ -108,8 +108,8 @@ def _selected(
     weight_VD: torch.Tensor,
     targets_N: torch.Tensor,
     bias_V: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows whose target counts: their hidden states, targets and row mask."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows whose target counts: their hidden states and targets."""
     if (
         hidden_ND.ndim != 2
         or weight_VD.ndim != 2
@@ -122,14 +122,24 @@ def _selected(
             f"{tuple(hidden_ND.shape)}, {tuple(weight_VD.shape)}, {tuple(targets_N.shape)}"
             + (f", {tuple(bias_V.shape)}" if bias_V is not None else "")
         )
+    hidden, targets = counted(hidden_ND, targets_N)
+    check_ids("target", targets, len(weight_VD))
+    return hidden, targets
+
+
+def counted(hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows (K) whose target is not -100."""
     rows = targets_N != IGNORED
-    hidden, targets = (hidden_ND, targets_N) if rows.all() else (hidden_ND[rows], targets_N[rows])
-    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight_VD):
+    return (hidden_ND, targets_N) if rows.all() else (hidden_ND[rows], targets_N[rows])
+
+
+def check_ids(what: str, ids: torch.Tensor, vocabulary: int) -> None:
+    """`UserError` for an id that is no row of the embedding."""
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:
         raise UserError(
-            f"target ids from {int(targets.min())} to {int(targets.max())} do not fit the "
-            f"vocabulary of {len(weight_VD)}: the tokenizer and the model do not belong together"
+            f"{what} ids from {int(ids.min())} to {int(ids.max())} do not fit the vocabulary of "
+            f"{vocabulary}: the tokenizer and the model do not belong together"
         )
-    return hidden, targets, rows
 
 
 def product_type(hidden: torch.Tensor) -> torch.dtype:

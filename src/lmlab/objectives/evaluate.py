@@ -127,7 +127,7 @@ def evaluate(
         for (rows, length), is_mine in shared_out(batches):
             if is_mine or not share:
                 ids = [windows.ids(int(row)) for row in rows]
-                asked = objective.batch(ids, device=backbone.device, length=length)
+                asked = objective.reading.batch(ids, device=backbone.device, length=length)
                 nats_BT = objective.score(backbone, asked).double().cpu().numpy()
                 starts = edges[:-1][edges[:-1] < length]
                 nats_Mb[rows, : len(starts)] = np.add.reduceat(nats_BT, starts, axis=1)

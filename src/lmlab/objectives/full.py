@@ -13,11 +13,7 @@ from lmlab.config.objective import CriterionName
 from lmlab.models.backbone import Backbone
 from lmlab.numerics.log_sum_exp import nats_of_targets
 from lmlab.objectives.base import IGNORED, Batch, Criterion, hidden_states
-from lmlab.objectives.cross_entropy import (
-    cross_entropy_each,
-    cross_entropy_each_and_best,
-    cross_entropy_sum,
-)
+from lmlab.objectives.cross_entropy import cross_entropy_each_and_best, cross_entropy_sum
 
 
 class FullCrossEntropy(Criterion):
@@ -35,18 +31,15 @@ class FullCrossEntropy(Criterion):
         return total, int((batch.targets_N != IGNORED).sum())
 
     @torch.no_grad()
-    def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+    def each_and_best(
+        self, backbone: Backbone, batch: Batch, *, best: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if backbone.linear:
-            return cross_entropy_each(*_linear(backbone, batch))
-        return _nats(_logits(backbone, batch), batch)
-
-    @torch.no_grad()
-    def each_and_best(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        if backbone.linear:
-            return cross_entropy_each_and_best(*_linear(backbone, batch))
-        logits_NV = _logits(backbone, batch)
-        best_N = logits_NV.argmax(dim=1).masked_fill(batch.targets_N == IGNORED, IGNORED)
-        return _nats(logits_NV, batch), best_N
+            return cross_entropy_each_and_best(*_linear(backbone, batch), best=best)
+        logits_NV, ignored_N = _logits(backbone, batch), batch.targets_N == IGNORED
+        nats_N = nats_of_targets(logits_NV, batch.targets_N.clamp_min(0))
+        best_N = logits_NV.argmax(dim=1) if best else torch.full_like(batch.targets_N, IGNORED)
+        return nats_N.masked_fill_(ignored_N, 0.0), best_N.masked_fill_(ignored_N, IGNORED)
 
 
 def _linear(
@@ -63,9 +56,3 @@ def _logits(backbone: Backbone, batch: Batch) -> torch.Tensor:
     logits_NV = backbone.logits(batch.inputs_BT, batch.attention_BT).flatten(0, 1)
     logits_NV = logits_NV if batch.rows_N is None else logits_NV[batch.rows_N]
     return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-
-
-def _nats(logits_NV: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Nats (N,) of each target, float64, 0 where it is ignored."""
-    nats_N = nats_of_targets(logits_NV, batch.targets_N.clamp_min(0))
-    return nats_N.masked_fill_(batch.targets_N == IGNORED, 0.0)

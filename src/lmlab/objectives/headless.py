@@ -38,14 +38,9 @@ from lmlab.objectives.candidates import (
     pool_and_own,
     unigram_draws,
 )
-from lmlab.objectives.contrastive import (
-    counted,
-    gathered_targets,
-    sum_over_candidates,
-    unit_rows,
-)
+from lmlab.objectives.contrastive import gathered_targets, sum_over_candidates, unit_rows
 from lmlab.objectives.cross_entropy import (
-    cross_entropy_each,
+    counted,
     cross_entropy_each_and_best,
     cross_entropy_sum,
 )
@@ -106,13 +101,11 @@ class Contrastive(Criterion):
         return total, count
 
     @torch.no_grad()
-    def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
-        return cross_entropy_each(*self._scored(backbone, batch, hidden_states(backbone, batch)))
-
-    @torch.no_grad()
-    def each_and_best(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def each_and_best(
+        self, backbone: Backbone, batch: Batch, *, best: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         hidden_ND = hidden_states(backbone, batch)
-        return cross_entropy_each_and_best(*self._scored(backbone, batch, hidden_ND))
+        return cross_entropy_each_and_best(*self._scored(backbone, batch, hidden_ND), best=best)
 
     def _scored(
         self, backbone: Backbone, batch: Batch, hidden_ND: torch.Tensor

@@ -8,7 +8,6 @@ from typing import NoReturn
 
 from lmlab.errors import UserError
 from lmlab.pages.text import one_line
-from lmlab.pages.theme import SERIES_COLOURS
 
 
 def fail(finding: str, message: str) -> NoReturn:
@@ -28,12 +27,3 @@ def check_numbers(
                 f"{what} is {value} at position {i}, which a logarithmic axis cannot show; "
                 "leave it out or use a linear axis",
             )
-
-
-def check_colour(finding: str, label: str, colour: int) -> None:
-    if not 0 <= colour < SERIES_COLOURS:
-        fail(
-            finding,
-            f"'{label}' asks for colour {colour}; there are 0 to {SERIES_COLOURS - 1}. "
-            "Split the figure in two",
-        )

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from lmlab.numerics.random_effects import Interval
-from lmlab.pages.checks import check_colour, check_numbers, fail
+from lmlab.pages.checks import check_numbers, fail
 from lmlab.pages.drawing import (
     NARROW,
     SIZE,
@@ -37,7 +37,7 @@ from lmlab.pages.drawing import (
 )
 from lmlab.pages.page import Figure, LegendEntry
 from lmlab.pages.text import tick_labels
-from lmlab.pages.theme import marker
+from lmlab.pages.theme import SERIES_COLOURS, marker
 
 MOST_POINTS = 4000  # of a scatter plot; each is an element of the page, twice
 _PLOT_HEIGHT = 205.0
@@ -207,7 +207,9 @@ def _check(finding: str, plot: _Plot, data: Series | Points) -> None:
     assert len(data.x) == len(data.y)
     check_numbers(finding, f"x of '{name}'", data.x, positive=plot.log_x)
     check_numbers(finding, f"y of '{name}'", data.y, positive=plot.log_y)
-    check_colour(finding, name, data.colour)
+    if not 0 <= data.colour < SERIES_COLOURS:
+        there = f"there are 0 to {SERIES_COLOURS - 1}"
+        fail(finding, f"'{name}' asks for colour {data.colour}; {there}. Split the figure in two")
     for label, value in plot.horizontal:
         check_numbers(finding, f"the line '{label}'", [value], positive=plot.log_y)
 

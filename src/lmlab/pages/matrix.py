@@ -89,7 +89,6 @@ def _drawing(
     sheet.lines(0, SMALL, head_lines, size=SMALL, colour="muted")
     axes = sheet.axes(left, top, width - left, cell_height * len(names))
     axes.set(xlim=(0, len(names)), ylim=(len(names), 0), xticks=[], yticks=[])
-    decimals = 2
     size = min(SIZE, 0.8 * SIZE * cell_width / text_width("0.00", SIZE))
     size = max(size, 4.5)
     for i, row in enumerate(values):
@@ -108,7 +107,7 @@ def _drawing(
                     facecolor=marker("c0"), alpha=_STRONGEST * share,
                 )
             )  # fmt: skip
-            text = fixed(value, decimals)
+            text = fixed(value, 2)
             sheet.text(
                 left + cell_width * (j + 0.5),
                 y + cell_height / 2 + size * 0.36,

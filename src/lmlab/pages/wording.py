@@ -49,13 +49,10 @@ def bits_cell(bits_per_byte: float | None) -> str | Rounded:
 
 def with_interval(interval: Interval, show: Callable[[float], str], unit: str = "") -> str:
     """An estimate in `unit` with its bounds in brackets, each as `show` writes a number."""
-    text, bounds = f"{show(interval.estimate)}{unit}", bounds_text(interval, show)
+    text, bounds = f"{show(interval.estimate)}{unit}", bounds_text(interval.bounds, show)
     return f"{text} {bounds}" if interval.bounds else f"{text} ({bounds})"
 
 
-def bounds_text(interval: Interval, show: Callable[[float], str]) -> str:
-    """The bounds of an interval in brackets, each as `show` writes a number."""
-    if interval.bounds is None:
-        return "no interval"
-    low, high = map(show, interval.bounds)
-    return f"[{low}, {high}]"
+def bounds_text(bounds: tuple[float, float] | None, show: Callable[[float], str]) -> str:
+    """The ends of an interval in brackets, each as `show` writes a number."""
+    return "no interval" if bounds is None else "[{}, {}]".format(*map(show, bounds))

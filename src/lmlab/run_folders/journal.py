@@ -22,11 +22,11 @@ from lmlab.processes import is_first
 _TAIL_BYTES = 1 << 16  # far more than a record is long
 
 
-class Journal:
+class Journal(AppendLog):
     """Appends records; `sync` makes them survive a power cut."""
 
     def __init__(self, path: Path) -> None:
-        self._log = AppendLog(path)
+        super().__init__(path)
         self._digest = hashlib.sha256(path.read_bytes())
 
     @property
@@ -36,19 +36,12 @@ class Journal:
 
     def append(self, record: dict[str, Any]) -> None:
         line = json.dumps(record, allow_nan=False)
-        self._log.append(line)
+        self.append_line(line)
         self._digest.update(line.encode("utf-8") + b"\n")
-
-    def sync(self) -> None:
-        self._log.sync()
-
-    def close(self) -> None:
-        self._log.close()
 
 
 class RunJournals:
-    """The two journals of a run's folder, opened together; of several processes that train it, the
-    first one's are written."""
+    """The two journals of a run's folder, opened together; only the first process writes them."""
 
     def __init__(self, run: Path) -> None:
         self._open: list[Journal] = []

@@ -259,7 +259,7 @@ def measure_targets(
     for number in range(micro_batches):
         step, micro = divmod(number * micro_batch, windows.batch)
         chosen = windows.indices(step)[micro : micro + micro_batch]
-        batch = objective.batch(
+        batch = objective.reading.batch(
             list(windows.ids(chosen)),
             device=torch.device("cpu"),
             keys=row_keys(range(micro, micro + len(chosen)), windows.seed, step),

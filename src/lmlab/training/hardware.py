@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 import transformers
 
+from lmlab.config.training import TrainConfig
 from lmlab.errors import UserError
 from lmlab.processes import local_world, world
 
@@ -105,21 +106,16 @@ def fastest_attention(device: str, context: int) -> str | None:
     return "eager" if device == "cpu" and context <= 256 else None
 
 
-def numeric_key(
-    *, device: str, dtype: str, threads: int, compiled: bool, fsdp: bool
-) -> dict[str, Any]:
-    """Settings outside the configuration's meaning that may still change bits."""
+def numeric_key(config: TrainConfig) -> dict[str, Any]:
+    """Settings outside a configuration's meaning that may still change bits."""
+    processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return {
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
-        "dtype": dtype,
-        "threads": threads,
-        "compile": compiled,
+        "device": torch.cuda.get_device_name() if config.device == "cuda" else processor,
+        "dtype": config.dtype,
+        "threads": config.threads,
+        "compile": config.compile,
         "world_size": world(),
-        **({"fsdp": True} if fsdp else {}),
+        **({"fsdp": True} if config.fsdp else {}),
     }
-
-
-def _processor() -> str:
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -195,13 +195,7 @@ class Trainer:
             )()[0],
         )
         self.optimizers = Optimizers(self.model, config.optimizer)
-        self.numeric = numeric_key(
-            device=config.device,
-            dtype=config.dtype,
-            threads=config.threads,
-            compiled=config.compile,
-            fsdp=config.fsdp,
-        )
+        self.numeric = numeric_key(config)
         self.tokens = 0
         self.restored = newest.path is not None
         journal_sha256 = None if newest.path is None else self._restore(newest.path)
@@ -325,7 +319,7 @@ class Trainer:
 
     def _batch(self, step: int, indices_B: np.ndarray, rows: range) -> Batch:
         """These rows of the batch of a step, whose windows are `indices_B`."""
-        batch = self.objective.batch(
+        batch = self.objective.reading.batch(
             list(self.windows.ids(indices_B[rows.start : rows.stop])),
             device=self.device,
             keys=row_keys(rows, self.config.seed, step),

@@ -179,7 +179,7 @@ def above_words(above: Above | None) -> str:
     said = signed(above.interval.estimate, 3)
     for over, interval in ((" ", above.interval), ("; these models ", above.these)):
         if interval.bounds and (over == " " or above.interval.seeds < MINIMUM_SEEDS):
-            said += over + bounds_text(interval, lambda value: signed(value, 3))
+            said += over + bounds_text(interval.bounds, lambda value: signed(value, 3))
     return f"{said}, {above.verdict}"
 
 

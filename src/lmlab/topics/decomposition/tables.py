@@ -52,8 +52,8 @@ def target_table(result: ModelsDecomposition) -> Table:
         assert fit.test is not None, "scored on test"
         assert null.test is not None, "scored on test"
         rows.append([
-            name, target.interval.estimate, bounds_text(target.interval, r2_text), fit.r2_train,
-            fit.test.whitened, fit.train_floor, null.test.r2, f"{fit.ridge:.0e}",
+            name, target.interval.estimate, bounds_text(target.interval.bounds, r2_text),
+            fit.r2_train, fit.test.whitened, fit.train_floor, null.test.r2, f"{fit.ridge:.0e}",
         ])  # fmt: skip
     return Table(
         ["target", "R² test", "95 % interval", "R² train", "whitened, test", "noise in training",

@@ -385,7 +385,7 @@ def store_states(
             if share and not is_mine:
                 continue
             ids = [windows.ids(int(row)) for row in rows]
-            batch = objective.batch(ids, device=backbone.device, length=length)
+            batch = objective.reading.batch(ids, device=backbone.device, length=length)
             clusters_B, start_B = windows.clusters[rows], windows.start_M[rows]
             for asked in objective.reading.questions(batch):
                 assert asked.rows_N is not None

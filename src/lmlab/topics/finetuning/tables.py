@@ -56,5 +56,5 @@ def difference_text(difference: Interval) -> str:
 
 def range_text(interval: Interval, *, sign: bool = False) -> str:
     """The bounds of an interval, or that it has none."""
-    bounds = bounds_text(interval, lambda v: signed(v, 4) if sign else fixed(v, 4))
+    bounds = bounds_text(interval.bounds, lambda v: signed(v, 4) if sign else fixed(v, 4))
     return bounds + (", texts only" if interval.basis == "text only" else "")

@@ -223,7 +223,7 @@ def _read(
     padded = can_pad(backbone, objective, windows)
     for rows, length in window_batches(windows, at_once, padded=padded):
         ids = [windows.ids(int(row)) for row in rows]
-        batch = objective.batch(ids, device=backbone.device, length=length)
+        batch = objective.reading.batch(ids, device=backbone.device, length=length)
         states = layer_states(backbone, batch.inputs_BT, batch.attention_BT)
         text_BT = _positions_of_text(batch)
         for name, states_BTD in states.items():

@@ -302,12 +302,12 @@ def _loss_table(result: Geometry) -> Table:
             f"{100 * b.share_of_training_text:.1f} %",
             b.tokens,
             f"{b.loss.estimate:.4f}",
-            bounds_text(b.loss, "{:.4f}".format),
+            bounds_text(b.loss.bounds, "{:.4f}".format),
         ]
         for b in result.loss_bins
     ]
     whole = result.loss
-    interval = bounds_text(whole, "{:.4f}".format)
+    interval = bounds_text(whole.bounds, "{:.4f}".format)
     rows.append(["all", "–", "–", result.tokens, f"{whole.estimate:.4f}", interval])
     return Table(
         ["tenth of the text", "tokens of the vocabulary", "share of training text",

@@ -8,7 +8,7 @@ from lmlab.pages.figures import Interval, forest_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import number
-from lmlab.pages.wording import capital
+from lmlab.pages.wording import bounds_text, capital
 from lmlab.topics.scoring.zero_shot import Estimate, Evaluation, TaskScore
 
 _BY = {"": "", "field": "by field", "group": "by group", "task": "by task", "uid": "by set"}
@@ -61,7 +61,7 @@ def _estimates(task: TaskScore, *kinds: str) -> Iterator[tuple[str, str, str, Es
 
 def _rows(task: TaskScore, *kinds: str) -> list[list[str | float | int]]:
     return [
-        [part, metric, e.value, _bounds(e), e.items, "" if e.sets is None else e.sets]
+        [part, metric, e.value, bounds_text(e.interval, number), e.items, e.sets or ""]
         for _, part, metric, e in _estimates(task, *kinds)
     ]
 
@@ -71,15 +71,12 @@ def _sets_table(task: TaskScore) -> Table:
     return Table(_COLUMNS[:-1], [row[:-1] for row in rows], f"Sets of {task.task}, hardest first.")
 
 
-def _bounds(estimate: Estimate) -> str:
-    if estimate.interval is None:
-        return "no interval"
-    return "[{}, {}]".format(*map(number, estimate.interval))
-
-
 def _finding(task: TaskScore) -> str:
     """The task's scores in a sentence, and how the accuracies stand to chance."""
-    scores = [f"{m} {number(e.value)} {_bounds(e)}" for _, _, m, e in _estimates(task, "")]
+    scores = [
+        f"{m} {number(e.value)} {bounds_text(e.interval, number)}"
+        for _, _, m, e in _estimates(task, "")
+    ]
     text = f"{task.task}: {', '.join(scores) or 'no score'}"
     if task.chance is None:
         return f"{text}."

@@ -50,7 +50,7 @@ def passage(
     passages = []
     for row in longest:
         ids = everything.ids(int(row))
-        batch = lm.objective.batch([ids], device=lm.backbone.device)
+        batch = lm.objective.reading.batch([ids], device=lm.backbone.device)
         delta_N = np.zeros(batch.targets_BT.numel())
         for asked in lm.objective.reading.questions(batch):
             assert asked.rows_N is not None

@@ -177,7 +177,7 @@ def preference_sums(
             if not is_mine:
                 continue
             ids = [windows.ids(int(row)) for row in chosen]
-            batch = objective.batch(ids, device=device, length=length)
+            batch = objective.reading.batch(ids, device=device, length=length)
             T = batch.targets_BT.shape[1]
             before = (T - length) // 2  # windows read from both sides begin with a token more
             for asked in objective.reading.questions(batch):
@@ -258,7 +258,7 @@ def _temperatures(
     read: list[list[np.ndarray]] = [[], []]
     targets: list[np.ndarray] = []
     for row in range(len(windows)):
-        batch = objective.batch([windows.ids(row)], device=device)
+        batch = objective.reading.batch([windows.ids(row)], device=device)
         for asked in objective.reading.questions(batch):
             states = tower_rows(model, asked)
             targets.append(asked.targets_N.cpu().numpy())
