@@ -21,11 +21,11 @@ def prepare(config: PrepareConfig) -> None:
 
     store = prepare(config)
     rows = [
-        [name, f"{s['documents']:,}", f"{s['tokens']:,}", f"{s['text_bytes']:,}"]
-        for name, s in store.manifest["splits"].items()
+        [name, f"{split.documents:,}", f"{split.tokens:,}", f"{split.text_bytes:,}"]
+        for name, split in store.splits.items()
     ]
     print_table(["split", "documents", "tokens", "bytes of text"], rows)
-    parts = {name: store.split(name).sources for name in store.manifest["splits"]}
+    parts = {name: store.split(name).sources for name in store.splits}
     if any(parts.values()):
         tokens = [[f"{part.tokens:,}" for part in of_split] for of_split in parts.values()]
         names = [part.name for part in next(iter(parts.values()))]

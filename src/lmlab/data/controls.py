@@ -63,7 +63,7 @@ def control_store(store: TokenStore, kind: Control, path: Path, *, seed: int = 0
     return write_store(
         path,
         store.tokenizer,
-        {name: documents(name, number) for number, name in enumerate(store.manifest["splits"])},
+        {name: documents(name, number) for number, name in enumerate(store.splits)},
         request={"control": kind, "seed": seed, "of": store.fingerprint},
         end_of_text=store.end_of_text,
     )

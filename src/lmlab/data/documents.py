@@ -285,24 +285,24 @@ def corpus_files(
         _format(root, formats)
         return [(root.name, root)]
     if root.exists():
-        found = []
+        paths = []
         for path in sorted(files_below(root, left_out)):
             if file_suffix(path) in formats:
-                found.append(path)
+                paths.append(path)
             else:
                 left_out[file_suffix(path) or "without an ending"] += 1
     elif glob.has_magic(source):
         parts = root.parts
         plain = next(i for i, part in enumerate(parts) if glob.has_magic(part))
         root = Path(*parts[:plain])
-        found = _each_once(sorted(map(Path, glob.glob(source, recursive=True))), left_out)
-        found = [path for path in found if not _is_hidden(path.relative_to(root), left_out)]
+        paths = _each_once(sorted(map(Path, glob.glob(source, recursive=True))), left_out)
+        paths = [path for path in paths if not _is_hidden(path.relative_to(root), left_out)]
     else:
         raise UserError(
             f"{source}: no such file or folder. A Hub data set is named hf:NAME, the default "
             "corpus docstrings."
         )
-    if not found:
+    if not paths:
         rest = f" (left out: {', '.join(sorted(left_out))})" if left_out else ""
         raise UserError(
             f"{source}: no file matches this pattern{rest}"
@@ -310,9 +310,9 @@ def corpus_files(
             else f"{source}: no {', '.join(formats)} file (or .gz / .zst of one) in this folder"
             f"{rest}. Files of another ending are read as text with `corpus.text_suffixes`"
         )
-    for path in found:
+    for path in paths:
         _format(path, formats)
-    return [(path.relative_to(root).as_posix(), path) for path in found]
+    return [(path.relative_to(root).as_posix(), path) for path in paths]
 
 
 def _is_hidden(relative: Path, left_out: Counter[str]) -> bool:

@@ -162,8 +162,8 @@ def own_files(source: str, kind: str) -> Source:
     files = {"train": path} if path.is_file() else _set_files(path, kind)
     read = _tsv_records if kind == "tsv" else _json_records
     records = {name: list(read(file)) for name, file in files.items()}
-    for name, found in records.items():
-        if not found:
+    for name, of_set in records.items():
+        if not of_set:
             raise UserError(f"{files[name]}: no example in it")
     labels, sets = _classes(records)
     _check_pairs(sets)

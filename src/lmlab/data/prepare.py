@@ -159,7 +159,7 @@ def _more_documents(corpus: CorpusConfig, count: int) -> str:
 
 def _say_notes(store: TokenStore) -> None:
     """What the tokenizer lost, and what so few test documents cannot say."""
-    splits = [store.split(name) for name in store.manifest["splits"]]
+    splits = [store.split(name) for name in store.splits]
     loss = sum((split.loss or TextLoss() for split in splits), TextLoss())
     if loss:
         documents, text_bytes = (

@@ -24,15 +24,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from lmlab.config import digest
+from lmlab.config import digest, from_mapping, to_mapping
 from lmlab.data.tokenizers import TextLoss, TextTokenizer, load_tokenizer, loss_note
 from lmlab.durable import StagedFolder, file_sha256, from_json, is_member, to_json
 from lmlab.errors import UserError
@@ -51,6 +52,50 @@ class EncodedDocument:
     source: int = 0
     loss: TextLoss | None = None
     """What the tokenizer lost of the text; None where that was not looked at."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of a split's stream."""
+
+    file: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class SourceSize:
+    """How much of a split is of one source."""
+
+    name: str
+    documents: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """What the manifest says of a split."""
+
+    tokens: int
+    documents: int
+    text_bytes: int
+    shards: tuple[Shard, ...]
+    loss: TextLoss | None = None
+    """What the tokenizer lost of the text; None where that was not recorded."""
+    sources: tuple[SourceSize, ...] | None = None
+    """In the order of the stream; None where the store has one."""
+
+    def check(self) -> None:
+        """`ValueError` for what `write_store` would not write."""
+        counted = (self, *self.shards, *(self.sources or ()), *([self.loss] if self.loss else []))
+        for part in counted:
+            for name, value in vars(part).items():
+                if isinstance(value, int) and value < 0:
+                    raise ValueError(f"'{name}' is {value}")
+        if sum(shard.tokens for shard in self.shards) != self.tokens:
+            raise ValueError("its shards do not make up its tokens")
+        for name in ("tokens", "documents"):
+            if self.sources and sum(getattr(s, name) for s in self.sources) != getattr(self, name):
+                raise ValueError(f"its sources do not make up its {name}")
 
 
 @dataclass(frozen=True)
@@ -121,7 +166,7 @@ def write_splits(
             }
             for name, document in documents:
                 writers[name].add(document)
-            described = {name: writer.finish() for name, writer in writers.items()}
+            records = {name: to_mapping(writer.finish()) for name, writer in writers.items()}
         manifest = {
             "format": FORMAT,
             "request": dict(request),
@@ -131,7 +176,7 @@ def write_splits(
             "end_of_text_id": tokenizer.end_of_text_id,
             "end_of_text": end_of_text,
             "tokenizer_fingerprint": tokenizer.fingerprint,
-            "splits": described,
+            "splits": records,
             "files": dict(folder.digests),
             **({"reading": dict(reading)} if reading else {}),
         }
@@ -159,10 +204,11 @@ class _SplitWriter:
         self._table: list[tuple[int, int, int]] = []
         self._names: list[str] = []
         self._losses: list[TextLoss] = []
-        self._by_source = [{"name": source, "documents": 0, "tokens": 0} for source in sources]
+        self._sources = sources
+        self._by_source_C2 = np.zeros((len(sources), 2), dtype=np.int64)  # documents, tokens
         self._latest = 0
         self._position = 0
-        self._shards: list[dict[str, Any]] = []
+        self._shards: list[Shard] = []
         self._file = ExitStack()
         self._next_shard()
 
@@ -171,7 +217,7 @@ class _SplitWriter:
         self._file.close()
         file = f"{self._name}-{len(self._shards):05d}.bin"
         self._write = self._file.enter_context(self._folder.open(file))
-        self._shards.append({"file": file, "tokens": 0})
+        self._shards.append(Shard(file, 0))
 
     def add(self, document: EncodedDocument) -> None:
         _check_ids(document, self._vocabulary)
@@ -183,34 +229,37 @@ class _SplitWriter:
             self._losses.append(document.loss)
         assert document.source >= self._latest, "the documents of a source are contiguous"
         self._latest = document.source
-        if len(self._by_source) > 1:
-            self._by_source[self._latest]["documents"] += 1
-            self._by_source[self._latest]["tokens"] += len(ids)
+        if len(self._sources) > 1:
+            self._by_source_C2[self._latest] += 1, len(ids)
         self._position += len(ids)
-        self._shards[-1]["tokens"] += len(ids)
-        if self._shards[-1]["tokens"] * self._dtype.itemsize >= SHARD_BYTES:
+        shard = self._shards[-1] = Shard(self._shards[-1].file, self._shards[-1].tokens + len(ids))
+        if shard.tokens * self._dtype.itemsize >= SHARD_BYTES:
             self._next_shard()
 
-    def finish(self) -> dict[str, Any]:
-        """Writes what is left; returns what the manifest says of the split."""
+    def finish(self) -> SplitRecord:
+        """Writes what is left."""
         self._file.close()
         digests = self._folder.digests
         for shard in self._shards:  # in the order of splits, whatever was full first
-            digests[shard["file"]] = digests.pop(shard["file"])
+            digests[shard.file] = digests.pop(shard.file)
         array = BytesIO()
         np.save(array, np.array(self._table, dtype=np.int64).reshape(-1, 3), allow_pickle=False)
         self._folder.write(f"{self._name}.documents.npy", array.getvalue())
         lines = "".join(json.dumps(n, ensure_ascii=False) + "\n" for n in self._names)
         self._folder.write(f"{self._name}.names.jsonl", lines.encode("utf-8"))
         loss_known = len(self._losses) == len(self._table) > 0
-        return {
-            "tokens": self._position,
-            "documents": len(self._table),
-            "text_bytes": int(sum(row[2] for row in self._table)),
-            "shards": self._shards,
-            **({"loss": asdict(sum(self._losses, TextLoss()))} if loss_known else {}),
-            **({"sources": self._by_source} if len(self._by_source) > 1 else {}),
-        }
+        sizes = [
+            SourceSize(name, *counts)
+            for name, counts in zip(self._sources, self._by_source_C2.tolist(), strict=True)
+        ]
+        return SplitRecord(
+            tokens=self._position,
+            documents=len(self._table),
+            text_bytes=int(sum(row[2] for row in self._table)),
+            shards=tuple(self._shards),
+            loss=sum(self._losses, TextLoss()) if loss_known else None,
+            sources=tuple(sizes) if len(sizes) > 1 else None,
+        )
 
     def __enter__(self) -> _SplitWriter:
         return self
@@ -236,13 +285,14 @@ class TokenStore:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.manifest = _read_manifest(self.path)
+        self.splits = _split_records(self.manifest, self.path / "manifest.json")
         self.vocabulary: int = self.manifest["vocabulary"]
         self.bos_id: int = self.manifest["bos_id"]
         self.end_of_text: bool = self.manifest["end_of_text"]
         self.dtype = np.dtype(self.manifest["dtype"])
-        for name, split in self.manifest["splits"].items():
-            for shard in split["shards"]:
-                self._check_size(shard["file"], shard["tokens"] * self.dtype.itemsize)
+        for name, split in self.splits.items():
+            for shard in split.shards:
+                self._check_size(shard.file, shard.tokens * self.dtype.itemsize)
             for file in (f"{name}.documents.npy", f"{name}.names.jsonl"):
                 self._check_size(file, None)
 
@@ -282,10 +332,9 @@ class TokenStore:
 
     def split(self, name: str) -> Split:
         """One split of the store: train, validation or test."""
-        known = self.manifest["splits"]
-        if name not in known:
-            raise UserError(f"{self.path}: no split '{name}'; it has {', '.join(known)}")
-        return Split(self, name, known[name])
+        if name not in self.splits:
+            raise UserError(f"{self.path}: no split '{name}'; it has {', '.join(self.splits)}")
+        return Split(self, name, self.splits[name])
 
     def made_with_another(self, model: str, tokenizer: str | Path) -> UserError:
         """The refusal of a model, whose tokenizer lies at `tokenizer`, that reads other ids."""
@@ -320,8 +369,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise UserError(f"{file}: damaged: {error}. {_REMEDY}") from error
     if claimed != actual:
         raise UserError(f"{file}: the manifest was edited or damaged. {_REMEDY}")
-    # The digest protects against accidents only: anyone can compute it for a hostile manifest
-    _check_manifest(manifest, file)
     return manifest
 
 
@@ -329,27 +376,19 @@ _FIELDS = {
     "vocabulary": int, "dtype": str, "bos_id": int, "end_of_text_id": int, "end_of_text": bool,
     "tokenizer_fingerprint": str, "splits": dict, "files": dict,
 }  # fmt: skip
-_SPLIT_FIELDS = {"tokens": int, "documents": int, "text_bytes": int, "shards": list}
-_SHARD_FIELDS = {"file": str, "tokens": int}
-_SOURCE_FIELDS = {"name": str, "documents": int, "tokens": int}
-_LOSS_FIELDS = {"documents": int, "bytes": int, "unknown": int}
 
 
-def _check_manifest(manifest: dict[str, Any], file: Path) -> None:
-    """`UserError` for what `write_store` would not write, whatever its digest says."""
+def _split_records(manifest: dict[str, Any], file: Path) -> dict[str, SplitRecord]:
+    """The splits of a manifest. `UserError` for what `write_store` would not write: the digest is
+    against accidents only, for anyone can compute that of a hostile manifest."""
 
     def refuse(what: str) -> NoReturn:
         raise UserError(f"{file}: damaged: {what}. {_REMEDY}")
 
-    def check(values: Any, fields: Mapping[str, type], where: str) -> None:
-        if not isinstance(values, dict):
-            refuse(f"{where} is no object")
-        for name, kind in fields.items():
-            value = values.get(name)
-            if type(value) is not kind or (isinstance(value, int) and value < 0):
-                refuse(f"{where}: '{name}' is {value!r}")
-
-    check(manifest, _FIELDS, "the manifest")
+    for name, kind in _FIELDS.items():
+        value = manifest.get(name)
+        if type(value) is not kind or (isinstance(value, int) and value < 0):
+            refuse(f"'{name}' is {value!r}")
     if manifest["dtype"] not in ("uint8", "uint16", "uint32"):
         refuse(f"'dtype' is {manifest['dtype']!r}")
     if max(manifest["bos_id"], manifest["end_of_text_id"]) >= manifest["vocabulary"]:
@@ -358,51 +397,39 @@ def _check_manifest(manifest: dict[str, Any], file: Path) -> None:
         if not is_member(name):
             raise UserError(f"{file}: names a file outside the store: {name!r}")
     needed = {"tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"}
-    for name, split in manifest["splits"].items():
-        check(split, _SPLIT_FIELDS, f"split '{name}'")
-        for shard in split["shards"]:
-            check(shard, _SHARD_FIELDS, f"a shard of split '{name}'")
-        if sum(shard["tokens"] for shard in split["shards"]) != split["tokens"]:
-            refuse(f"the shards of split '{name}' do not make up its tokens")
-        sources = split.get("sources", [])
-        if not isinstance(sources, list):
-            refuse(f"the sources of split '{name}' are no list")
-        for source in sources:
-            check(source, _SOURCE_FIELDS, f"a source of split '{name}'")
-        if "loss" in split:
-            check(split["loss"], _LOSS_FIELDS, f"the loss of split '{name}'")
-        for what in ("tokens", "documents"):
-            if sources and sum(source[what] for source in sources) != split[what]:
-                refuse(f"the sources of split '{name}' do not make up its {what}")
+    records: dict[str, SplitRecord] = {}
+    for name, values in manifest["splits"].items():
+        try:
+            record = records[name] = from_mapping(SplitRecord, values, where="its record")
+            record.check()
+        except (ValueError, AttributeError) as error:  # the latter where it is no object
+            refuse(f"split '{name}': {error}")
         needed |= {f"{name}.documents.npy", f"{name}.names.jsonl"}
-        needed |= {shard["file"] for shard in split["shards"]}
+        needed |= {shard.file for shard in record.shards}
     if not needed <= manifest["files"].keys():
         refuse(f"{min(needed - manifest['files'].keys())} is there without its digest")
+    return records
 
 
 class Split:
     """One split's stream and its documents."""
 
-    def __init__(self, store: TokenStore, name: str, described: Mapping[str, Any]) -> None:
+    def __init__(self, store: TokenStore, name: str, record: SplitRecord) -> None:
         self.store, self.name = store, name
-        self.tokens: int = described["tokens"]
-        self.documents: int = described["documents"]
-        self.text_bytes: int = described["text_bytes"]
-        first_document, first_token = 0, 0
-        parts: list[SourcePart] = []
-        for each in described.get("sources", ()):
-            documents, tokens = each["documents"], each["tokens"]
-            parts.append(SourcePart(each["name"], first_document, documents, first_token, tokens))
-            first_document, first_token = first_document + documents, first_token + tokens
-        loss = described.get("loss")
-        self.loss = None if loss is None else TextLoss(**{k: loss[k] for k in _LOSS_FIELDS})
-        """What the tokenizer lost of the text; None where that was not recorded."""
-        self.sources = tuple(parts)
+        self.tokens, self.documents = record.tokens, record.documents
+        self.text_bytes, self.loss = record.text_bytes, record.loss
+        sizes = record.sources or ()
+        first_documents = accumulate((size.documents for size in sizes), initial=0)
+        first_tokens = accumulate((size.tokens for size in sizes), initial=0)
+        self.sources = tuple(
+            SourcePart(size.name, document, size.documents, token, size.tokens)
+            for size, document, token in zip(sizes, first_documents, first_tokens, strict=False)
+        )
         """Empty where the store has one source."""
         self._shards = [
-            np.memmap(store.path / s["file"], dtype=store.dtype, mode="r")
-            for s in described["shards"]
-            if s["tokens"]
+            np.memmap(store.path / shard.file, dtype=store.dtype, mode="r")
+            for shard in record.shards
+            if shard.tokens
         ]
         self._starts = np.cumsum([0, *(len(s) for s in self._shards)])
 

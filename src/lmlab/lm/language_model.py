@@ -290,9 +290,9 @@ def _read_as(name: str, config: Any, objective: str, device: str) -> Backbone:
     # which of the two to load first is a guess that spares a second load
     masked = fills and not (continues and getattr(config, "is_decoder", True))
     backbone = Backbone(_load_model(name, device, masked=masked))
-    found = backbone.bidirectional
-    if found != masked and (fills if found else continues):
-        backbone = Backbone(_load_model(name, device, masked=found))
+    bidirectional = backbone.bidirectional
+    if bidirectional != masked and (fills if bidirectional else continues):
+        backbone = Backbone(_load_model(name, device, masked=bidirectional))
     _check_reading(name, backbone, config, objective)
     return backbone
 
@@ -300,30 +300,30 @@ def _read_as(name: str, config: Any, objective: str, device: str) -> Backbone:
 def _check_reading(name: str, backbone: Backbone, config: Any, objective: str) -> None:
     """`UserError` where the model is neither causal nor masked, not `objective`, or not
     repeatable."""
-    kind, found = config.model_type, backbone.bidirectional
+    kind, masked = config.model_type, backbone.bidirectional
     fills, continues = language_model_kinds(config)
-    made = type(backbone.model).__name__
-    if objective not in ("auto", "masked" if found else "causal"):
+    class_ = type(backbone.model).__name__
+    if objective not in ("auto", "masked" if masked else "causal"):
         raise UserError(
-            f"{name} is a {'masked' if found else 'causal'} language model ({kind}: a later token "
-            f"{'moves' if found else 'does not move'} an earlier logit) and cannot be scored as a "
-            f"{objective} one; leave `objective` out"
+            f"{name} is a {'masked' if masked else 'causal'} language model ({kind}: a later "
+            f"token {'moves' if masked else 'does not move'} an earlier logit) and cannot be "
+            f"scored as a {objective} one; leave `objective` out"
         )
-    if found and not fills:
+    if masked and not fills:
         raise UserError(
-            f"{name}: a later token moves an earlier logit, so {made} sees what it would have to "
-            f"predict, and '{kind}' has no masked language model; lmlab scores causal and masked "
-            "models"
+            f"{name}: a later token moves an earlier logit, so {class_} sees what it would have "
+            f"to predict, and '{kind}' has no masked language model; lmlab scores causal and "
+            "masked models"
         )
-    if not (found or continues):
+    if not (masked or continues):
         raise UserError(
-            f"{name}: in {made} no later token moves an earlier logit, so it does not fill in "
-            f"masks from both sides, and '{kind}' has no causal language model"
+            f"{name}: in {class_} no later token moves an earlier logit, so it does not fill "
+            f"in masks from both sides, and '{kind}' has no causal language model"
         )
     if not backbone.behaviour.repeatable:
         raise UserError(
-            f"{name}: {made} gives other logits when it reads the same text again (it draws random "
-            "numbers), so no score of it could be repeated"
+            f"{name}: {class_} gives other logits when it reads the same text again (it draws "
+            "random numbers), so no score of it could be repeated"
         )
 
 

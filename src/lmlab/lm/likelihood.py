@@ -344,11 +344,11 @@ def _causal_batches(
 ) -> Iterator[Scored]:
     """All sequences; what several begin with once, where the model can be read so."""
     backbone, filler, ids = lm.backbone, lm.tokenizer.bos_id, sequences.ids
-    found = trees(ids, longest=lm.context)
-    if not can_read_trees(criterion, backbone, found, filler=filler, most=lm.context):
-        found = [lone_tree(s, ids[s]) for s in range(len(ids))]
+    rows = trees(ids, longest=lm.context)
+    if not can_read_trees(criterion, backbone, rows, filler=filler, most=lm.context):
+        rows = [lone_tree(s, ids[s]) for s in range(len(ids))]
     # apart, since a tree without branches needs no mask of its own, which costs time
-    parts = [[tree for tree in found if tree.branched is branched] for branched in (False, True)]
+    parts = [[tree for tree in rows if tree.branched is branched] for branched in (False, True)]
     with shown(bar, "scoring", len(sequences), "sequences") as progress:
         for part in parts:
             size_M = np.array([tree.size for tree in part], dtype=np.int64)

@@ -150,7 +150,7 @@ def tree_batch(
 
 
 def can_read_trees(
-    criterion: Criterion, backbone: Backbone, made: Sequence[Tree], *, filler: int, most: int
+    criterion: Criterion, backbone: Backbone, rows: Sequence[Tree], *, filler: int, most: int
 ) -> bool:
     """Whether trees like these give the scores of each sequence alone: proved on a text of random
     ids, with a tree as large as the largest (at most `most` positions) and sequences as long as the
@@ -159,7 +159,7 @@ def can_read_trees(
     Some models know no mask of this kind, or count columns instead of positions. A window of
     attention that the mask overrides shows as soon as a sequence is longer than the window.
     """
-    branched = [tree for tree in made if tree.branched]
+    branched = [tree for tree in rows if tree.branched]
     if not branched:
         return True
     if most < 2 + _BRANCH:

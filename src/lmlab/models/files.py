@@ -159,12 +159,12 @@ def model_files(
 def _own_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The tensors that a model's files hold, each under its first name."""
     seen = set() if (bias_V := own_bias(model)) is None else {id(bias_V)}
-    found: dict[str, torch.Tensor] = {}
+    weights: dict[str, torch.Tensor] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            found[name] = tensor
-    return found
+            weights[name] = tensor
+    return weights
 
 
 @torch.no_grad()

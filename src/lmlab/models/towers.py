@@ -88,10 +88,10 @@ class TowersModelConfig(PreTrainedConfig):
     def tower_config(self) -> PreTrainedConfig:
         """The configuration of one tower (with `split`, of the one backbone)."""
         values = dict(self.tower or {"model_type": "gpt2"})
-        made = AutoConfig.for_model(values.pop("model_type"), **values)
-        if hasattr(made, "use_cache"):
-            made.use_cache = False
-        return made
+        config = AutoConfig.for_model(values.pop("model_type"), **values)
+        if hasattr(config, "use_cache"):
+            config.use_cache = False
+        return config
 
 
 def towers_config(
@@ -149,16 +149,16 @@ class _NoPositions(nn.Module):
 
 def _tower(config: PreTrainedConfig) -> Any:
     """A backbone without embeddings of its own."""
-    made: Any = AutoModel.from_config(config)
-    if hasattr(made, "embeddings"):  # bert, modernbert, distilbert
-        made.embeddings = _Given()
+    tower: Any = AutoModel.from_config(config)
+    if hasattr(tower, "embeddings"):  # bert, modernbert, distilbert
+        tower.embeddings = _Given()
     else:
-        made.set_input_embeddings(None)
-    if hasattr(made, "wpe"):
-        made.wpe = _NoPositions()
-    if hasattr(made, "pooler"):
-        made.pooler = None
-    return made
+        tower.set_input_embeddings(None)
+    if hasattr(tower, "wpe"):
+        tower.wpe = _NoPositions()
+    if hasattr(tower, "pooler"):
+        tower.pooler = None
+    return tower
 
 
 class _Embeddings(nn.Module):
@@ -171,10 +171,10 @@ class _Embeddings(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        made_BTE = self.token(ids_BT)
+        embedded_BTE = self.token(ids_BT)
         if self.position is not None:
-            made_BTE = made_BTE + self.position.weight[: ids_BT.shape[1]]
-        return self.dropout(self.norm(made_BTE))
+            embedded_BTE = embedded_BTE + self.position.weight[: ids_BT.shape[1]]
+        return self.dropout(self.norm(embedded_BTE))
 
 
 def _transform(width: int, out: int) -> nn.Sequential:
@@ -280,8 +280,8 @@ class TowersModel(TowersPreTrainedModel):
         if one_pass and self._together:
             if attention_BT is not None:
                 options = {"attention_mask": attention_BT.repeat(2, 1)}
-            made = self._together[0](inputs_embeds=torch.cat(read), **options).last_hidden_state
-            first, second = made.chunk(2)
+            states = self._together[0](inputs_embeds=torch.cat(read), **options).last_hidden_state
+            first, second = states.chunk(2)
             return first, second
         first, second = (
             tower(inputs_embeds=x_BTD, **options).last_hidden_state
@@ -344,12 +344,12 @@ class TowersModel(TowersPreTrainedModel):
         """The state that the head reads: of the view, or of the fusion where that has one."""
         states = self.tower_states(input_ids, attention_mask)
         if self.view is not None:
-            made = self.output(self.view, states[self.view])
+            state = self.output(self.view, states[self.view])
         elif self.config.one_state:
-            made = self.fused(states)
+            state = self.fused(states)
         else:
-            made = torch.cat(states, dim=-1)
-        return BaseModelOutput(last_hidden_state=cast(Any, made))
+            state = torch.cat(states, dim=-1)
+        return BaseModelOutput(last_hidden_state=cast(Any, state))
 
 
 class TwoTower(TowersPreTrainedModel, GenerationMixin):

@@ -101,8 +101,8 @@ def reads_both_ways(parent: Parent) -> bool:
 def _tried(name: str, identity: str) -> tuple[Behaviour, InputLength]:
     """What the body of a model from elsewhere does; `identity` says when it is another one."""
     body = load_body(name)
-    found = behaviour(body)
-    return found, input_length(body, found.table)
+    tried = behaviour(body)
+    return tried, input_length(body, tried.table)
 
 
 def classifier_of(

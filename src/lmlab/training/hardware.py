@@ -50,14 +50,14 @@ def available_memory(device: str) -> int | None:
     """
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
-    found: list[int] = []
+    limits: list[int] = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        limits += [1024 * int(v.split()[1]) for v in lines if v.startswith("MemAvailable:")]
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
     except (OSError, ValueError):  # not Linux; no such group, or its limit is the word "max"
         pass
-    return min(found, default=None)
+    return min(limits, default=None)
 
 
 def peak_memory(device: str) -> int | None:

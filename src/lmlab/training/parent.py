@@ -131,20 +131,20 @@ def check_fit(model: Any, parent: Parent, config: TrainConfig, tokenizer: TextTo
 def check_model(model: Any, name: str, config: TrainConfig) -> None:
     """`UserError` unless a model reads text as the objective needs (a causal one must not see what
     it predicts), the same each time, and takes as many positions as `config` needs."""
-    found = behaviour(model)
-    if found.bidirectional and config.pair.reading == "causal":
+    tried = behaviour(model)
+    if tried.bidirectional and config.pair.reading == "causal":
         raise UserError(
             f"`objective` {config.objective}: in {name} ({type(model).__name__}) a later token "
             "moves an earlier logit, so it sees what it would have to predict; take another model, "
             "or a masked objective"
         )
-    if config.is_masked and not found.bidirectional:
+    if config.is_masked and not tried.bidirectional:
         raise UserError(
             f"`objective` {config.objective}: in {name} ({type(model).__name__}) no later token "
             "moves an earlier logit, so it cannot fill in masks from both sides; take another "
             "model, or a causal objective"
         )
-    length = input_length(model, found.table)
+    length = input_length(model, tried.table)
     if length.tokens is not None and length.tokens < config.positions:
         raise UserError(
             f"`context` {config.context}: {name} takes {length.tokens} positions ({length.basis}), "

@@ -25,7 +25,7 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.towers import TwoTower
 from lmlab.processes import world
 
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 
 class _Asked(nn.Module):
@@ -35,7 +35,7 @@ class _Asked(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, work: Callable[[], Made]) -> Made:
+    def forward(self, work: Callable[[], T]) -> T:
         return work()
 
 
@@ -72,12 +72,12 @@ class Replicas:
             with self._wrapped.no_sync():
                 yield
 
-    def forward(self, work: Callable[[], Made]) -> Made:
+    def forward(self, work: Callable[[], T]) -> T:
         """What `work` returns, done where the model's weights are whole."""
         return work() if self._wrapped is None else self._wrapped(work)
 
     @torch.no_grad()
-    def measure(self, work: Callable[[], Made]) -> Made:
+    def measure(self, work: Callable[[], T]) -> T:
         """As `forward`, without gradients. Of shards, all processes must do the same work."""
         if not self.sharded:
             return work()
@@ -123,12 +123,12 @@ def _shards(model: nn.Module) -> Any:
     asked = _Asked(model)
     for block in _blocks(model):
         fully_shard(block)
-    made: Any = fully_shard(asked)
-    for module in made.modules():
+    sharded: Any = fully_shard(asked)
+    for module in sharded.modules():
         if hasattr(module, "set_gradient_divide_factor"):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo cannot scale while it adds
-    return made
+    return sharded
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:

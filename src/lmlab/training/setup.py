@@ -152,15 +152,15 @@ def deciding_values(
 
 def backbone_config(config: TrainConfig, store: TokenStore) -> PreTrainedConfig:
     """The transformers configuration of a run's model. Raises `UserError` as `build_config`."""
-    made_for: dict[str, int] = {
+    of_store: dict[str, int] = {
         "vocabulary": training_tokenizer(config, store).vocabulary,
         "context": config.positions,
         "bos_id": store.bos_id,
         "end_of_text_id": store.tokenizer.end_of_text_id,
     }
     if config.is_towers:
-        return build_towers_config(config.model, config.towers, cloze=config.is_cloze, **made_for)
-    return build_config(config.model, **made_for)
+        return build_towers_config(config.model, config.towers, cloze=config.is_cloze, **of_store)
+    return build_config(config.model, **of_store)
 
 
 def training_tokenizer(config: TrainConfig, store: TokenStore) -> TextTokenizer:

@@ -338,7 +338,7 @@ def read_texts(
     Raises `UserError` as `choose_windows`.
     """
     sources = [(TEXTS[0], store, "validation")]
-    if "test" in store.manifest["splits"]:
+    if "test" in store.splits:
         sources.append((TEXTS[1], store, "test"))
     if other is not None:
         sources.append((TEXTS[2], other, "validation"))
