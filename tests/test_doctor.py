@@ -135,7 +135,7 @@ def test_flops_against_torchs_counter(architecture, objective, monkeypatch):
     made = from_record({"name": objective}, order="forward", tokenizer=symbols_tokenizer(28))
     backbone = Backbone(model)
     ids = np.random.default_rng(0).integers(0, 28, (3, CONTEXT))
-    batch = made.batch(list(ids), device=torch.device("cpu"))
+    batch = made.reading.batch(list(ids), device=torch.device("cpu"))
     with FlopCounterMode(display=False) as counter, torch.autocast("cpu", torch.bfloat16):
         # autocast: without it the loss sums weight gradients by addmm_, which is not counted
         loss, count = made.loss(backbone, batch)

@@ -21,7 +21,7 @@ from lmlab.numerics import random_effects
 from lmlab.numerics.random_effects import (
     Clusters,
     Interval,
-    _bell_mccaffrey,
+    bell_mccaffrey,
     cluster_degrees_of_freedom,
     sum_degrees_of_freedom,
     two_way_interval,
@@ -126,8 +126,8 @@ def test_cluster_degrees_of_freedom_against_explicit_matrices():
     residual_maker = np.eye(13) - np.outer(np.ones(13), p)
     form = residual_maker.T @ np.diag(g) @ residual_maker
     expected = np.trace(form) ** 2 / np.trace(form @ form)
-    assert _bell_mccaffrey(p, g) == pytest.approx(expected, rel=1e-10)
-    assert _bell_mccaffrey(p, g) < cluster_degrees_of_freedom(p, g) < 12
+    assert bell_mccaffrey(p, g) == pytest.approx(expected, rel=1e-10)
+    assert bell_mccaffrey(p, g) < cluster_degrees_of_freedom(p, g) < 12
     equal = np.full(8, 1 / 8)
     g = equal**2 / (1 - 2 / 8 + 1 / 8)
     assert cluster_degrees_of_freedom(equal, g) == pytest.approx(7)

@@ -26,6 +26,7 @@ from scipy.special import stdtr
 from scipy.stats import false_discovery_control
 
 from lmlab.errors import UserError
+from lmlab.numerics.random_effects import bell_mccaffrey
 
 Array = NDArray[np.float64]
 _ROUNDING = 1e-12
@@ -58,12 +59,7 @@ def type_means(count_GV: Array, sum_GV: Array, *, minimum_groups: int) -> TypeMe
         square_V = (p_GV**2).sum(0)
         g_GV = p_GV**2 / (1 - 2 * p_GV + square_V)
         error_V = np.sqrt((g_GV * np.where(count_GV > 0, x_GV - mean_V, 0.0) ** 2).sum(0))
-        trace_V = (g_GV * (1 - 2 * p_GV + square_V)).sum(0)
-        off_GV = square_V - 2 * p_GV
-        g0, g1, g2 = g_GV.sum(0), (g_GV * p_GV).sum(0), (g_GV * p_GV**2).sum(0)
-        pairs_V = square_V**2 * g0**2 + 2 * g2 * g0 + 2 * g1**2 - 4 * square_V * g1 * g0
-        diagonal_V = (g_GV**2 * ((1 + off_GV) ** 2 - off_GV**2)).sum(0)
-        df_V = 2 / ((pairs_V + diagonal_V) / trace_V**2 + 1 / (groups_V - 1))
+        df_V = 2 / (1 / bell_mccaffrey(p_GV, g_GV) + 1 / (groups_V - 1))
         p_V = 2 * stdtr(df_V, -np.abs(mean_V) / error_V)
     few_V = groups_V < minimum_groups
     error_V, df_V, p_V = (np.where(few_V, np.nan, each) for each in (error_V, df_V, p_V))
@@ -203,16 +199,16 @@ def router_gain(count_GV: Array, sum_GV: Array, first_RG: NDArray[np.bool_]) -> 
     return float(np.mean(gains))
 
 
-def agreement(one: Halves, other: Halves) -> float:
+def agreement(first: Halves, second: Halves) -> float:
     """Correlation of two runs' type means, their sign chosen on one half and used on the other.
 
     Which predictor is called 1 is arbitrary in each run; choosing the sign on the tokens that are
     then correlated would make any two runs agree. Mean over both ways and all splits.
     """
-    weight_RV = np.sqrt(one.weight_RV * other.weight_RV)
+    weight_RV = np.sqrt(first.weight_RV * second.weight_RV)
     first_R, second_R = (
         weighted_correlation(a, b, weight_RV)
-        for a, b in ((one.first_RV, other.first_RV), (one.second_RV, other.second_RV))
+        for a, b in ((first.first_RV, second.first_RV), (first.second_RV, second.second_RV))
     )
     return float((np.sign(first_R) * second_R + np.sign(second_R) * first_R).mean() / 2)
 

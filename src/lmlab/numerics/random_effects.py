@@ -355,23 +355,24 @@ def cluster_degrees_of_freedom(p_C: NDArray[np.float64], g_C: NDArray[np.float64
     (92 %); the harmonic mean covers 95 to 97 %.
     """
     equal = len(p_C) - 1
-    return 2 / (1 / _bell_mccaffrey(p_C, g_C) + 1 / equal)
+    return 2 / (1 / float(bell_mccaffrey(p_C, g_C)) + 1 / equal)
 
 
-def _bell_mccaffrey(p_C: NDArray[np.float64], g_C: NDArray[np.float64]) -> float:
-    """Satterthwaite degrees of freedom of `sum g (x - p.x)^2` for independent x of equal variance.
+def bell_mccaffrey(p_C: NDArray[np.float64], g_C: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Satterthwaite degrees of freedom of `sum g (x - p.x)^2` for independent x of equal variance,
+    along the first axis.
 
     `trace(A)^2 / trace(A A)` of that quadratic form, with the traces expanded so that no C x C
     matrix is formed.
     """
-    square = p_C @ p_C
-    trace = g_C @ (1 - 2 * p_C + square)
+    square = (p_C**2).sum(0)
+    trace = (g_C * (1 - 2 * p_C + square)).sum(0)
     # The projection's Gram matrix is K_ij = [i = j] + square - p_i - p_j; trace(AA) = sum g g K^2.
     off_C = square - 2 * p_C
-    g0, g1, g2 = g_C.sum(), g_C @ p_C, g_C @ p_C**2
+    g0, g1, g2 = g_C.sum(0), (g_C * p_C).sum(0), (g_C * p_C**2).sum(0)
     all_pairs = square**2 * g0**2 + 2 * g2 * g0 + 2 * g1**2 - 4 * square * g1 * g0
-    diagonal = g_C**2 @ ((1 + off_C) ** 2 - off_C**2)
-    return float(trace**2 / (all_pairs + diagonal))
+    diagonal = (g_C**2 * ((1 + off_C) ** 2 - off_C**2)).sum(0)
+    return trace**2 / (all_pairs + diagonal)
 
 
 def sum_degrees_of_freedom(
