@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.errors import UserError
-from lmlab.topics.redraw import redraw, result_rows
+from lmlab.topics.registry import read_result, redraw
 from promises import Cases
 
 SCRIPT = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&lt;"
@@ -69,7 +69,7 @@ def attack_report(folder: Path, cases: Cases, spared: Collection[str] = ()) -> s
             (folder / "results.json").write_text(json.dumps(renamed(results, names)), "utf-8")
             try:
                 drawn = redraw(folder).read_text("utf-8")
-                result_rows(folder)
+                read_result(folder).tables()
             except (UserError, KeyError) as error:
                 key = error if isinstance(error, KeyError) else error.__cause__
                 named = str(key.args[0]).removesuffix(SCRIPT) if isinstance(key, KeyError) else ""

@@ -45,7 +45,7 @@ from lmlab.run_folders.journal import cut_back, read_journal
 from lmlab.run_folders.rundir import check_identity
 from lmlab.topics.decomposition.embedding_store import open_embeddings
 from lmlab.topics.decomposition.mapping import load_mapping
-from lmlab.topics.redraw import read_results
+from lmlab.topics.registry import read_result
 from lmlab.training.loop import train
 from objective_cases import labelled_texts
 
@@ -350,7 +350,7 @@ def test_deep_json(store, tmp_path, cases):
         saved / "manifest.json": lambda: verify_checkpoint(saved),
         saved / "state.json": lambda: read_json_file(saved / "state.json"),
         journal: lambda: read_journal(journal),
-        tmp_path / "results.json": lambda: read_results(tmp_path),
+        tmp_path / "results.json": lambda: read_result(tmp_path),
         store.path / "train.names.jsonl": lambda: TokenStore(store.path).split("train").names,
         store.path / "tokenizer/tokenizer_config.json": lambda: TokenStore(store.path).tokenizer,
         store.path / "manifest.json": lambda: TokenStore(store.path),

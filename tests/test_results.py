@@ -32,6 +32,7 @@ from lmlab.topics.registry import KINDS
 from lmlab.topics.scoring import score_report
 from lmlab.topics.scoring.score import Score
 from lmlab.topics.scoring.zero_shot import Estimate, mean_estimate
+from lmlab.topics.tour.options import TourConfig
 from lmlab.topics.towers.options import TowersStudyConfig
 from lmlab.training.cost import Flops
 from lmlab.training.doctor import Diagnosis, Targets, Timing
@@ -44,6 +45,7 @@ CONFIGS = (
     EncodingStudyConfig(out=Path("a")),
     FinetuneConfig(("gpt2", "other"), ("glue=rte",), names=("a", "b")),
     HeadlessStudyConfig(),
+    TourConfig(lab=Path("a")),
     TowersStudyConfig(),
     TrainConfig(Path("store"), objective="headless", micro_batch=4),
 )

@@ -25,8 +25,7 @@ from lmlab.topics.arrow.figures import position_figures
 from lmlab.topics.arrow.options import ArrowConfig
 from lmlab.topics.arrow.tables import comparison_words, counting_words
 from lmlab.topics.counting.ngram import SMOOTHINGS
-from lmlab.topics.redraw import redraw, result_rows
-from lmlab.topics.registry import read_result
+from lmlab.topics.registry import read_result, redraw
 from lmlab.topics.scoring.difference import difference_per_token
 from lmlab.topics.scoring.score import score
 from lmlab.training import setup
@@ -228,11 +227,11 @@ def test_the_report_is_drawn_again_from_results_alone(finished):
     assert read_result(config.out) == result
     assert redraw(config.out) == report
     assert report.read_bytes() == page
-    columns, rows = result_rows(config.out)
-    assert columns == ["comparison", "verdict"]
+    rows = result.frame()
+    assert list(rows) == ["comparison", "verdict"]
     assert len(rows) == 2
-    for row in rows:
-        assert row[1].split(" (")[0] in page.decode()
+    for said in rows["verdict"]:
+        assert said.split(" (")[0] in page.decode()
 
 
 def test_the_tables_of_a_study_are_data_frames(finished):

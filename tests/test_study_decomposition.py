@@ -29,8 +29,7 @@ from lmlab.topics.decomposition.zoo import (
     SAME_SEED,
     ZooDecomposition,
 )
-from lmlab.topics.redraw import redraw, result_rows
-from lmlab.topics.registry import read_result
+from lmlab.topics.registry import read_result, redraw
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +146,9 @@ def test_a_finished_study_repeats_nothing(finished, monkeypatch):
     assert page.read_bytes() == before
     page.unlink()
     assert redraw(config.out).read_bytes() == before
-    columns, rows = result_rows(config.out)
-    assert len(rows) == 8
-    assert columns[0] == "target"
+    table = result.tables()[0]
+    assert len(table.rows) == 8
+    assert table.columns[0] == "target"
     assert result.frame()["R² test"].tolist() == [
         target.interval.estimate for target in result.main.targets.values()
     ]

@@ -18,8 +18,7 @@ from lmlab.numerics.verdicts import Evidence
 from lmlab.pages.page import Passage, Section, render_page
 from lmlab.pages.wording import capital
 from lmlab.studies.run_requests import placed
-from lmlab.topics.redraw import redraw, result_rows
-from lmlab.topics.registry import read_result
+from lmlab.topics.registry import read_result, redraw
 from lmlab.topics.towers import study as study
 from lmlab.topics.towers.arms import arms, request, single, weights
 from lmlab.topics.towers.options import TowersStudyConfig
@@ -122,10 +121,9 @@ def test_the_report_says_what_was_found_and_is_drawn_again(finished):
     assert redraw(config.out) == report
     assert report.read_text() == page == result.page()
     assert read_result(config.out) == result
-    columns, rows = result_rows(config.out)
-    assert columns == ["corpus", "verdict"]
-    assert rows[0][1] == verdict(result.parts[0])
-    assert headline(result) == f"{capital(rows[0][1])}."
+    said = verdict(result.parts[0])
+    assert result.frame().to_dict("records") == [{"corpus": "text", "verdict": said}]
+    assert headline(result) == f"{capital(said)}."
 
 
 def test_losses_and_weights_are_numbers_in_a_data_frame(finished):

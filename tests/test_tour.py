@@ -11,21 +11,23 @@ from typing import Any
 import pytest
 
 from hostile_text import attack_report, strings
-from lmlab.config import from_mapping
+from lmlab.cli import main
 from lmlab.config.model import ModelConfig
+from lmlab.results import read_values
 from lmlab.topics.arrow.options import ArrowConfig
 from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
 from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.headless.options import HeadlessStudyConfig
-from lmlab.topics.redraw import read_results, redraw, result_rows
-from lmlab.topics.tour import study as tour
+from lmlab.topics.registry import read_result, redraw
+from lmlab.topics.tour import study
 from lmlab.topics.tour.options import TourConfig
+from lmlab.topics.tour.tour import QUESTIONS
 from lmlab.topics.towers.options import TowersStudyConfig
 
 
 @pytest.fixture(scope="module")
-def parts(text_store):
-    """The parts of the tour, smaller still."""
+def configs(text_store):
+    """Those of the parts of the tour, smaller still."""
     text, nano = str(text_store.path), ModelConfig(size="nano")
     few: dict[str, Any] = {"tokens": 640, "batch_tokens": 64}
     arrow: dict[str, Any] = {**few, "size": ("nano",), "context": (16,), "vocabulary": 300}
@@ -50,22 +52,25 @@ def parts(text_store):
             "windows": 16, "factors": (2.0,), "shares": (0.3,),
         },
     }  # fmt: skip
-    return {
-        name: replace(part, config=replace(part.config, **changes[name]))
-        for name, part in tour.PARTS.items()
-    }
+    return {name: replace(config, **changes[name]) for name, config in study.CONFIGS.items()}
 
 
 @pytest.fixture(scope="module")
-def toured(tmp_path_factory, parts):
+def tour(tmp_path_factory, configs):
     lab = tmp_path_factory.mktemp("lab")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tour, "PARTS", parts)
-        return tour.run_tour(TourConfig(lab=lab))
+        patch.setattr(study, "CONFIGS", configs)
+        return study.run_tour(TourConfig(lab=lab))
+
+
+@pytest.fixture(scope="module")
+def report(tour):
+    return tour.config.lab / "tour" / "report.html"
 
 
 def test_every_study_but_one_is_in_the_tour_and_reads_the_same_text():
-    configs = {name: part.config for name, part in tour.PARTS.items()}
+    configs = study.CONFIGS
+    assert list(configs) == list(QUESTIONS)
     assert configs["linear"].text[0].startswith("linear:")
     texts = {c.text for n, c in configs.items() if n != "linear"}
     assert texts == {("docstrings:python",), "docstrings:python"}
@@ -75,41 +80,33 @@ def test_every_study_but_one_is_in_the_tour_and_reads_the_same_text():
     }  # fmt: skip
 
 
-def test_parts_share_their_runs(toured):
-    runs = {path.name for path in (toured.parent.parent / "runs").iterdir()}
+def test_parts_share_their_runs(tour):
+    runs = {path.name for path in (tour.config.lab / "runs").iterdir()}
     # two seeds of: forward and backward of both languages; with the prior, headless, its two
     # fine-tuned heads; cooperative towers (probed twice), with separate losses, independent; one
     # hard minimum, probed
     assert len(runs) == 2 * (4 + 4) + 2 * (3 + 2 + 2) + 2
-    (encoding,) = (r["parts"][0] for r in _parts(toured) if r.get("kind") == "encoding")
-    assert {m["run"] for m in encoding["models"]} <= runs
-    (zoo,) = (r["zoo"] for r in _parts(toured) if r.get("kind") == "decomposition")
-    assert {m["run"] for m in zoo} <= runs
-    assert len(zoo) == 6
+    assert {model.run for model in tour.encoding.parts[0].models} <= runs
+    assert {model.run for model in tour.decomposition.zoo} <= runs
+    assert len(tour.decomposition.zoo) == 6
 
 
-def test_the_options_of_every_study_are_in_its_results(toured, parts):
+def test_the_options_of_every_study_are_in_its_results(tour, report, configs):
     """The issue found the tour without them (commands: tests/test_recorded_options.py)."""
-    folder = toured.parent
-    values = json.loads((folder / "results.json").read_text())
-    assert values["config"] == {"lab": str(folder.parent)}
-    for part, (name, study) in zip(values["parts"], parts.items(), strict=True):
-        asked = replace(study.config, lab=folder.parent, out=folder / name)
-        written = json.loads((folder / name / "results.json").read_text())["config"]
-        assert from_mapping(type(asked), written, where=name) == asked
-        assert part["config"] == written
+    lab = tour.config.lab
+    assert json.loads((lab / "tour" / "results.json").read_text())["config"] == {"lab": str(lab)}
+    for name, config in configs.items():
+        own = read_result(report.parent / name)
+        assert own == getattr(tour, name)
+        assert vars(own)["config"] == replace(config, lab=lab, out=report.parent / name)
 
 
-def _parts(toured):
-    return json.loads((toured.parent / "results.json").read_text())["parts"]
-
-
-def test_all_parts_are_on_the_page(toured):
-    page = toured.read_text()
-    for number, (name, part) in enumerate(tour.PARTS.items(), start=1):
-        assert page.count(f"<h2>{html.escape(part.title)}</h2>") == 1
-        assert f'<a href="#part-{number}">{html.escape(part.title)}</a>' in page
-        own = (toured.parent / name / "report.html").read_text()
+def test_all_parts_are_on_the_page(tour, report):
+    page = report.read_text()
+    for number, (name, question) in enumerate(QUESTIONS.items(), start=1):
+        assert page.count(f"<h2>{html.escape(question)}</h2>") == 1
+        assert f'<a href="#part-{number}">{html.escape(question)}</a>' in page
+        own = (report.parent / name / "report.html").read_text()
         # the same sections as the study's own page, a level deeper
         for title in re.findall("<h2>(.*?)</h2>", own):
             assert f"<h3>{title}</h3>" in page
@@ -117,32 +114,37 @@ def test_all_parts_are_on_the_page(toured):
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(set(ids)) == len(ids)
     assert set(re.findall('href="#([^"]+)"', page)) <= set(ids)
-    _, rows = result_rows(toured.parent)
-    assert [heading for heading, _ in rows] == [part.title for part in tour.PARTS.values()]
-    for heading, said in rows:
-        assert html.escape(f"{heading} {said}") in page
+    findings = tour.frame()
+    assert list(findings["question"]) == list(QUESTIONS.values())
+    for question, said in findings.itertuples(index=False):
+        assert html.escape(f"{question} {said}") in page
+    assert len(tour.figures()) == sum(len(part.figures()) for _, part in tour.parts)
 
 
-def test_the_page_is_drawn_again_from_results_alone(toured):
-    page = toured.read_text()
-    toured.unlink()
-    assert redraw(toured.parent) == toured
-    assert toured.read_text() == page
+def test_the_page_is_drawn_again_from_results_alone(tour, report):
+    page = report.read_bytes()
+    assert read_result(report.parent) == tour
+    report.unlink()
+    assert main(["report", str(report.parent)]) == 0
+    assert report.read_bytes() == page
 
 
 @pytest.mark.trust
 @pytest.mark.promise("Script in any string of a study's results does not reach its report alive")
-def test_hostile_strings_stay_text(toured, cases):
+def test_hostile_strings_stay_text(report, cases):
     # what a part refuses, the tour of all parts, which takes far longer to draw, refuses too
     refused: set[str] = set()
-    for name in tour.PARTS:
-        folder = toured.parent / name
+    for name in QUESTIONS:
+        folder = report.parent / name
         reached = attack_report(folder, cases)
         assert len(reached) > 10, name
-        refused |= strings(read_results(folder)) - reached
-    assert len(attack_report(toured.parent, cases, spared=refused)) > 20
+        refused |= strings(read_values(folder)) - reached
+    assert len(attack_report(report.parent, cases, spared=refused)) > 20
 
 
-def test_each_part_has_a_report_of_its_own(toured):
-    for name in tour.PARTS:
-        assert redraw(toured.parent / name).exists()
+def test_each_part_has_a_report_of_its_own(report):
+    for name in QUESTIONS:
+        own = report.parent / name / "report.html"
+        before = own.read_bytes()
+        assert redraw(own.parent) == own
+        assert own.read_bytes() == before

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmlab.config import digest, to_mapping
+from lmlab.pages.text import cell
 from lmlab.processes import is_first, join, world
 from lmlab.results import PAGE, RESULTS
 
@@ -20,12 +21,11 @@ if TYPE_CHECKING:
     from lmlab.results import Result
 
 
-def end_of_study(folder: Path) -> None:
-    """Prints the table of a finished study and where its report is."""
-    from lmlab.topics.redraw import result_rows
-
-    columns, rows = result_rows(folder)
-    print_table(columns, rows)
+def end_of_study(result: Result, folder: Path) -> None:
+    """Prints the first table of a study's result and where its report is."""
+    table = result.tables()[0]
+    rows = [[cell(value, where=table.caption)[0] for value in row] for row in table.rows]
+    print_table(table.columns, rows)
     print(f"report: {(folder / PAGE).resolve()}")
 
 

@@ -14,7 +14,7 @@ from lmlab.config import from_command_line, from_mapping, read_toml
 from lmlab.config.spelling import path_taken
 from lmlab.errors import UserError
 from lmlab.studies.options import ReportConfig, SubmitConfig, study_folder
-from lmlab.topics.registry import find
+from lmlab.topics.registry import find, redraw
 from lmlab.topics.tour.options import TourConfig
 
 WORKERS = """
@@ -53,11 +53,11 @@ def run_study(command: Command, kind: type[Any], arguments: Sequence[str]) -> No
     from lmlab.studies.parts import LeftToOthers
 
     try:
-        find(command.function)(config, worker=worker)
+        result = find(command.function)(config, worker=worker)
     except LeftToOthers as left:
         print(left)
     else:
-        end_of_study(out)
+        end_of_study(result, out)
 
 
 def _taken(arguments: list[str], name: str) -> bool:
@@ -77,12 +77,10 @@ def _print_status(out: Path, lab: Path) -> None:
 
 
 def report(config: ReportConfig) -> None:
-    from lmlab.topics.redraw import redraw
-
     print(f"report: {redraw(config.study).resolve()}")
 
 
 def tour(config: TourConfig) -> None:
     from lmlab.topics.tour.study import run_tour
 
-    end_of_study(run_tour(config).parent)
+    end_of_study(run_tour(config), config.lab / "tour")

@@ -11,7 +11,7 @@ Notable:
   them finished: it makes the report.
 - What a claim's file says is for `--status`; nothing here reads it.
 
-Shapes of types: K key of a part, T what it gives, R the study's result, E its end.
+Shapes of types: K key of a part, T what it gives, R the study's result.
 """
 
 from __future__ import annotations
@@ -23,18 +23,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from lmlab.durable import write_json, write_text
 from lmlab.errors import UserError
 from lmlab.locks import Held, Lock, this_process
 from lmlab.progress import Bar, say, track
-from lmlab.results import PAGE, RESULTS, Result, read_values
+from lmlab.results import PAGE, Result, read_values
 from lmlab.studies.status import REPORT, claim_file, write_plan
 from lmlab.training.setup import ResolvedRun
 
 K = TypeVar("K")
 T = TypeVar("T")
 R = TypeVar("R", bound=Result)
-E = TypeVar("E")
 
 _BETWEEN_PASSES = 5.0
 
@@ -76,50 +74,6 @@ def run_parts(
     goes on past a part that fails. Raises `LeftToOthers` where others are at the rest, and
     `UserError` for parts that failed, and without `worker` for a part that another process makes.
     """
-
-    def finish(made: dict[K, T]) -> R:
-        complete = result(made)
-        complete.save(out)
-        return complete
-
-    def read() -> R:
-        return kind.from_json(read_values(out), where=str(out))
-
-    return _carried_out(study, parts, finish, read, out=out, work=work, worker=worker)
-
-
-def carry_out(
-    study: str,
-    parts: Mapping[K, Part[T]],
-    results: Callable[[dict[K, T]], dict[str, Any]],
-    page: Callable[[dict[str, Any]], str],
-    *,
-    out: Path,
-    work: float,
-    worker: bool,
-) -> Path:
-    """As `run_parts`, for a study whose results are no `Result` yet; returns the report's path."""
-
-    def finish(made: dict[K, T]) -> Path:
-        values = results(made)
-        write_json(out / RESULTS, values)
-        write_text(out / PAGE, page(values))
-        return out / PAGE
-
-    return _carried_out(study, parts, finish, lambda: out / PAGE, out=out, work=work, worker=worker)
-
-
-def _carried_out(
-    study: str,
-    parts: Mapping[K, Part[T]],
-    finish: Callable[[dict[K, T]], E],
-    read: Callable[[], E],
-    *,
-    out: Path,
-    work: float,
-    worker: bool,
-) -> E:
-    """What `finish` gives of all parts, or `read` where another worker has finished meanwhile."""
     report = out / PAGE
     before = _stamp(report)
     rows = [
@@ -127,7 +81,7 @@ def _carried_out(
     ]
     write_plan(out, study, rows)
     with track(study, work, "tokens") as bar:
-        made = _shared(parts, out, bar) if worker else _by_one(parts, out, bar)
+        measured = _shared(parts, out, bar) if worker else _by_one(parts, out, bar)
     try:
         lock = Lock(claim_file(out, REPORT))
     except Held as held:
@@ -137,27 +91,29 @@ def _carried_out(
     with lock:
         if worker and _stamp(report) != before:
             say("another worker has made the report")
-            return read()
-        return finish(made)
+            return kind.from_json(read_values(out), where=str(out))
+        complete = result(measured)
+        complete.save(out)
+        return complete
 
 
 def _by_one(parts: Mapping[K, Part[T]], out: Path, bar: Bar) -> dict[K, T]:
-    made: dict[K, T] = {}
+    measured: dict[K, T] = {}
     for key, part in parts.items():
         try:
             with Lock(claim_file(out, part.name)) as lock:
-                made[key] = _noted(part, lock, bar)
+                measured[key] = _noted(part, lock, bar)
         except Held as held:
             raise UserError(
                 f"{part.label}: {held.by} is at it. Wait for it, or share the study: --worker"
             ) from held
-    return made
+    return measured
 
 
 def _shared(parts: Mapping[K, Part[T]], out: Path, bar: Bar) -> dict[K, T]:
-    made: dict[K, T] = {}
+    measured: dict[K, T] = {}
     failed: dict[K, str] = {}
-    while left := [key for key in parts if key not in made and key not in failed]:
+    while left := [key for key in parts if key not in measured and key not in failed]:
         went_on = outside = False
         workers: set[str] = set()
         for key in left:
@@ -169,7 +125,7 @@ def _shared(parts: Mapping[K, Part[T]], out: Path, bar: Bar) -> dict[K, T]:
                 continue
             with lock:
                 try:
-                    made[key] = _noted(part, lock, bar)
+                    measured[key] = _noted(part, lock, bar)
                 except Held:  # a run that is in use outside this study
                     outside = True
                     continue
@@ -191,19 +147,19 @@ def _shared(parts: Mapping[K, Part[T]], out: Path, bar: Bar) -> dict[K, T]:
             )
         time.sleep(_BETWEEN_PASSES)
     _check(failed, len(parts))
-    return made
+    return measured
 
 
 def _noted(part: Part[T], lock: Lock, bar: Bar) -> T:
     """What the part gives; its claim says how that went."""
     lock.note(state="running")
     try:
-        made = part.make(bar)
+        measured = part.make(bar)
     except Exception as error:
         lock.note(state="waiting" if isinstance(error, Held) else "failed", why=str(error))
         raise
     lock.note(state="finished")
-    return made
+    return measured
 
 
 def _check(failed: Mapping[Any, str], parts: int) -> None:

@@ -6,13 +6,13 @@ Everything is named as MODULE:NAME, and imported when it is first used (`find`).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from lmlab.durable import write_text
 from lmlab.errors import UserError
-from lmlab.results import Result, read_values
+from lmlab.results import PAGE, RESULTS, Result, read_values
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ KINDS = {
     "sample": "lmlab.lm.sampling:Samples",
     "score": "lmlab.topics.scoring.score:Score",
     "steer": "lmlab.topics.encoding.steering_effects:SteeringResult",
+    "tour": "lmlab.topics.tour.tour:Tour",
     "towers": "lmlab.topics.towers.comparison:TowersStudy",
 }
 
@@ -129,17 +130,28 @@ def read_result(path: str | Path) -> Result:
     Raises `UserError` where there is none, or where it is of a kind or schema that this lmlab does
     not read.
     """
-    return from_values(read_values(Path(path)), where=str(path))
-
-
-def from_values(values: Mapping[str, Any], *, where: str) -> Result:
-    """The result of any kind that `to_json` wrote; `where` names the source in errors."""
+    values = read_values(Path(path))
     kind = values.get("kind")
     if kind not in KINDS:
         raise UserError(
-            f"{where}: a result of kind {kind!r}; this lmlab reads {', '.join(sorted(KINDS))}"
+            f"{path}: a result of kind {kind!r}; this lmlab reads {', '.join(sorted(KINDS))}"
         )
-    return cast(type[Result], find(KINDS[kind])).from_json(values, where=where)
+    return cast(type[Result], find(KINDS[kind])).from_json(values, where=str(path))
+
+
+def redraw(folder: Path) -> Path:
+    """Writes report.html beside results.json again; returns its path."""
+    if not (file := folder / RESULTS).exists():
+        raise UserError(f"{folder}: no {RESULTS}; run the study first")
+    result = read_result(file)
+    try:
+        page = result.page()
+    except (KeyError, TypeError, IndexError) as error:
+        raise UserError(
+            f"{file}: made by another version of lmlab, or edited ({error!r})"
+        ) from error
+    write_text(folder / PAGE, page)
+    return folder / PAGE
 
 
 def find(place: str) -> Any:
