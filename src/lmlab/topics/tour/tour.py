@@ -24,7 +24,7 @@ QUESTIONS = {
 
 
 @dataclass(frozen=True)
-class Tour(Result, kind="tour", views="lmlab.topics.tour.report"):
+class Tour(Result, kind="tour"):
     """What a small edition of every study finds."""
 
     config: TourConfig

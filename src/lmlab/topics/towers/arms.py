@@ -48,7 +48,7 @@ class Arm:
 
 def arms(config: TowersStudyConfig) -> dict[str, Arm]:
     """The arms that the study asks for, by key."""
-    made = {
+    asked = {
         COOPERATIVE: Arm("cooperative towers", TowersConfig(config.fusion), config.seeds),
         SEPARATE: Arm(
             "separate losses, else the same (N3)",
@@ -59,13 +59,13 @@ def arms(config: TowersStudyConfig) -> dict[str, Arm]:
     }
     if config.split and not config.cloze:
         how = TowersConfig("concat", split=True)
-        made[SPLIT] = Arm("halves of one model (N1)", how, config.other_seeds)
+        asked[SPLIT] = Arm("halves of one model (N1)", how, config.other_seeds)
     if config.control:
         how = TowersConfig("minimum")
-        made[MINIMUM] = Arm("hard minimum (control)", how, config.other_seeds)
+        asked[MINIMUM] = Arm("hard minimum (control)", how, config.other_seeds)
     if config.single and not config.cloze:
-        made[SINGLE] = Arm("one model of as many weights", None, config.other_seeds)
-    return made
+        asked[SINGLE] = Arm("one model of as many weights", None, config.other_seeds)
+    return asked
 
 
 def has_own_heads(arm: Arm) -> bool:
@@ -147,7 +147,7 @@ def single(config: TowersStudyConfig, store: TokenStore, seed: int) -> TrainConf
         low, high = (middle, high) if weights(with_width(middle), store) < wanted else (low, middle)
     return min(
         (with_width(units) for units in (low, high)),
-        key=lambda one: abs(weights(one, store) - wanted),
+        key=lambda run: abs(weights(run, store) - wanted),
     )
 
 
@@ -173,7 +173,7 @@ def cached_sums(
         else:
             bar.skip(scored_tokens(config, store))
             return kept
-    made = preference_sums(
+    sums = preference_sums(
         open_model(run.checkpoint),
         store,
         split=config.evaluation,
@@ -182,8 +182,8 @@ def cached_sums(
         max_windows=config.windows,
         bar=bar,
     )
-    made.save(path)
-    return made
+    sums.save(path)
+    return sums
 
 
 def scored_tokens(config: TowersStudyConfig, store: TokenStore) -> float:

@@ -119,7 +119,7 @@ class CorpusResult:
 
 
 @dataclass(frozen=True)
-class TowersStudy(Result, kind="towers", views="lmlab.topics.towers.report"):
+class TowersStudy(Result, kind="towers"):
     """What the towers study finds."""
 
     config: TowersStudyConfig

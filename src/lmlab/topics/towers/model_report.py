@@ -55,13 +55,13 @@ def tables(result: ModelPreference) -> list[Table]:
     return [_figures(result.overall), _kinds(result.kinds), _strongest(result.strongest)]
 
 
-def _summary(found: Preference) -> str:
+def _summary(overall: Preference) -> str:
     return (
         f"Do the towers prefer different types of token? The types' differences have a reliability "
-        f"of {found.adjusted_reliability:.3f} and a spread of {found.spread:.3f} nats, adjusted "
-        f"for difficulty and frequency; {found.found_types:,} of {found.tested_types:,} tested "
-        "types differ from the text as a whole. Of use? Sending each type to its tower saves "
-        f"{signed(found.router_gain, 4)} nats per token.\n\n"
+        f"of {overall.adjusted_reliability:.3f} and a spread of {overall.spread:.3f} nats, "
+        f"adjusted for difficulty and frequency; {overall.found_types:,} of "
+        f"{overall.tested_types:,} tested types differ from the text as a whole. Of use? Sending "
+        f"each type to its tower saves {signed(overall.router_gain, 4)} nats per token.\n\n"
         "Towers that never cooperated have reliable preferences too, and so has one tower under "
         "two different probes: whether there is more here, only several runs and their nulls can "
         "tell (lmlab study towers)."
@@ -84,32 +84,32 @@ def measured(result: ModelPreference) -> str:
 ROUTER = "A router by type knows the token to be predicted: its gain is a measure, not a model."
 
 
-def _figures(found: Preference) -> Table:
+def _figures(overall: Preference) -> Table:
     """All figures of one pair of towers."""
-    oracle = found.oracle_gain
-    tower_1, tower_2, joint = found.nats
+    oracle = overall.oracle_gain
+    tower_1, tower_2, joint = overall.nats
     rows: list[Sequence[str]] = [
         ["tower 1, nats per token", _interval(tower_1, 4)],
         ["tower 2, nats per token", _interval(tower_2, 4)],
         ["joint model, nats per token", _interval(joint, 4)],
-        ["tower 1 better by, nats per token", _interval(found.dominance, 4)],
-        ["reliability of types' differences", f"{found.reliability:.3f}"],
-        ["the same, adjusted", f"{found.adjusted_reliability:.3f}"],
-        ["spread between types, adjusted, nats", f"{found.spread:.4f}"],
+        ["tower 1 better by, nats per token", _interval(overall.dominance, 4)],
+        ["reliability of types' differences", f"{overall.reliability:.3f}"],
+        ["the same, adjusted", f"{overall.adjusted_reliability:.3f}"],
+        ["spread between types, adjusted, nats", f"{overall.spread:.4f}"],
         ["types that differ (5 % false discoveries)",
-         f"{found.found_types:,} of {found.tested_types:,} tested"],
-        ["share of tokens of these types", f"{100 * found.found_tokens:.1f} %"],
-        ["p, towers swapped by document", f"{found.p_swapped:.3f}"],
-        ["p, labels permuted within frequency", f"{found.p_labels:.3f}"],
-        ["gain of a router by type, nats per token", signed(found.router_gain, 4)],
+         f"{overall.found_types:,} of {overall.tested_types:,} tested"],
+        ["share of tokens of these types", f"{100 * overall.found_tokens:.1f} %"],
+        ["p, towers swapped by document", f"{overall.p_swapped:.3f}"],
+        ["p, labels permuted within frequency", f"{overall.p_labels:.3f}"],
+        ["gain of a router by type, nats per token", signed(overall.router_gain, 4)],
         ["gain of an oracle by token, nats per token",
          "none" if oracle is None else signed(oracle, 4)],
-        ["tokens", f"{found.tokens:,} of {found.types:,} types"],
+        ["tokens", f"{overall.tokens:,} of {overall.types:,} types"],
         ["groups of text",
-         f"{found.groups} of {amount_of_text(found.documents, found.cluster_unit)}"],
+         f"{overall.groups} of {amount_of_text(overall.documents, overall.cluster_unit)}"],
     ]  # fmt: skip
-    if found.scales != (1.0, 1.0):
-        scales = ", ".join(f"{1 / scale:.3f}" for scale in found.scales)
+    if overall.scales != (1.0, 1.0):
+        scales = ", ".join(f"{1 / scale:.3f}" for scale in overall.scales)
         rows.append(["temperatures of the towers", scales])
     return Table(["", ""], rows, "Two towers")
 

@@ -246,12 +246,12 @@ def halves_of(
     return split_means(sums.count_GV, sums.delta_GV, first_RG, wanted)
 
 
-def runs_agree(one: PreferenceSums, other: PreferenceSums, vocabulary: Vocabulary) -> float:
+def runs_agree(first: PreferenceSums, second: PreferenceSums, vocabulary: Vocabulary) -> float:
     """Correlation of the adjusted preferences of two runs' types, from -1 to 1.
 
     The sign, which is arbitrary, is chosen on one half of the text and used on the other.
     """
-    return agreement(*(halves_of(sums, vocabulary, adjusted=True) for sums in (one, other)))
+    return agreement(*(halves_of(sums, vocabulary, adjusted=True) for sums in (first, second)))
 
 
 def type_deviations(sums: PreferenceSums, vocabulary: Vocabulary) -> np.ndarray:
@@ -308,12 +308,12 @@ def kinds_of_token(
             bins_V[seen_V], times=PERMUTATIONS, seed=seed,
         )  # fmt: skip
         p_values[:] = holm(alone)
-    made = [
+    kinds = [
         of_types("class", CLASSES[number], vocabulary.class_V == number, p)
         for number, p in zip(classes, p_values, strict=True)
     ]
     tenth_V = occurrence_deciles(vocabulary.counts_V)
-    made += [
+    kinds += [
         of_types("frequency", decile_name(number), inside_V)
         for number in range(DECILES + 1)
         if n_V[inside_V := tenth_V == number].sum()
@@ -324,8 +324,8 @@ def kinds_of_token(
         if n_G.sum():
             interval = _over_groups(sums, delta_Gb[:, number] - mean * n_G, n_G)
             name = f"{number + 1} of {POSITIONS}"
-            made.append(Group("position", name, 0, int(n_G.sum()), interval))
-    return tuple(made)
+            kinds.append(Group("position", name, 0, int(n_G.sum()), interval))
+    return tuple(kinds)
 
 
 def strongest_types(sums: PreferenceSums, vocabulary: Vocabulary, *, seed: int = 0) -> Strongest:

@@ -98,24 +98,22 @@ class PreferenceSums:
             raise UserError(f"{path}: cannot be read as sums of a preference: {error}") from error
 
 
-def same_tower_twice(one: PreferenceSums, other: PreferenceSums) -> PreferenceSums:
+def same_tower_twice(first: PreferenceSums, second: PreferenceSums) -> PreferenceSums:
     """The null of probe noise: tower 1 as two runs of probes see it, in the places of two towers.
 
     Raises `UserError` for sums of different texts.
     """
-    if one.text != other.text or not np.array_equal(one.count_GV, other.count_GV):
+    if first.text != second.text or not np.array_equal(first.count_GV, second.count_GV):
         raise UserError("these sums are of different texts and cannot be compared")
+
+    def as_towers(first_K: np.ndarray, second_K: np.ndarray) -> np.ndarray:
+        return np.stack([first_K[TOWER_1], second_K[TOWER_1], first_K[JOINT]])
+
     return replace(
-        one,
-        nats_KGV=np.stack([one.nats_KGV[TOWER_1], other.nats_KGV[TOWER_1], one.nats_KGV[JOINT]]),
-        better_G=np.full_like(one.better_G, np.nan),
-        position_nats_KGb=np.stack(
-            [
-                one.position_nats_KGb[TOWER_1],
-                other.position_nats_KGb[TOWER_1],
-                one.position_nats_KGb[JOINT],
-            ]
-        ),
+        first,
+        nats_KGV=as_towers(first.nats_KGV, second.nats_KGV),
+        better_G=np.full_like(first.better_G, np.nan),
+        position_nats_KGb=as_towers(first.position_nats_KGb, second.position_nats_KGb),
     )
 
 
@@ -205,8 +203,9 @@ def preference_sums(
                     position_nats[k] += np.bincount(
                         bin_N, each_KN[k], minlength=len(position_count)
                     )
-    found = (count, nats, better, position_count, position_nats)
-    count, nats, better, position_count, position_nats = map(sum_over_processes, found)
+    count, nats, better, position_count, position_nats = map(
+        sum_over_processes, (count, nats, better, position_count, position_nats)
+    )
     if np.array_equal(nats[TOWER_1], nats[TOWER_2]):
         raise UserError(
             f"{lm.name}: both towers give every token the same probability. They are copies of "
@@ -266,7 +265,7 @@ def _temperatures(
                 z_ND = model.model.output(k, states[k])
                 read[k].append(z_ND.float().cpu().numpy())
         bar.advance(float(windows.length_M[row]))
-    found = []
+    scales = []
     for k in range(2):
         head: Any = model.head_of(k)
         # the bias as one more column, so that one scalar turns all of the logits
@@ -275,5 +274,5 @@ def _temperatures(
         weight_VD = torch.cat([head.weight, head.bias[:, None]], 1).float().cpu().numpy()
         nothing_V = np.zeros(len(weight_VD), dtype=np.float32)
         data = (hidden_ND, weight_VD, nothing_V, np.concatenate(targets))
-        found.append(fit_two_scalars(*data, seen=bar.advance)[0])
-    return found[0], found[1]
+        scales.append(fit_two_scalars(*data, seen=bar.advance)[0])
+    return scales[0], scales[1]
