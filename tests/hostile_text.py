@@ -55,8 +55,8 @@ def attack_report(folder: Path, cases: Cases, spared: Collection[str] = ()) -> s
     """Puts script into the strings of `folder`'s results, many at once where the report can still
     be drawn; counts a case for each string. Returns those that reached a page.
 
-    A string that lmlab itself looks for (a key, the name of a study) may be refused instead. Keys
-    are found by the error, which names them; others by halves. `spared` are left as they are.
+    A string that lmlab itself looks for (a key, the name of a study) may be refused instead. It is
+    found by the error where that names it; else by halves. `spared` are left as they are.
     """
     whole = (folder / "results.json").read_text("utf-8")
     page = (folder / "report.html").read_bytes()
@@ -71,16 +71,16 @@ def attack_report(folder: Path, cases: Cases, spared: Collection[str] = ()) -> s
                 drawn = redraw(folder).read_text("utf-8")
                 read_result(folder).tables()
             except (UserError, KeyError) as error:
-                key = error if isinstance(error, KeyError) else error.__cause__
-                named = str(key.args[0]).removesuffix(SCRIPT) if isinstance(key, KeyError) else ""
-                if len(chosen) > 1 and named not in names:
+                said = str(error)
+                named = [t for t, n in names.items() if repr(n) in said or f"'{n}'" in said]
+                if len(chosen) > 1 and not named:
                     attack(chosen[: len(chosen) // 2])
                     chosen = chosen[len(chosen) // 2 :]
                     continue
-                refused = [named] if named in names else chosen
+                refused = named or chosen
                 chosen = [text for text in chosen if text not in refused]
-                cases.tried += 1
-                cases.held += 1
+                cases.tried += len(refused)
+                cases.held += len(refused)
                 continue
             cases.tried += len(chosen)
             found = Live(drawn).found
