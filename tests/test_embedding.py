@@ -196,7 +196,7 @@ def test_pieces_keep_the_blank_that_a_sentencepiece_decoder_takes(tmp_path):
         made = pieces_of(split, length)
         for cluster, text in enumerate(texts):
             joined = "".join(
-                t for t, c in zip(made.texts, made.cluster_N, strict=True) if c == cluster
+                t for t, c in zip(made.texts, made.clusters.cluster_N, strict=True) if c == cluster
             )
             assert joined
             assert text.startswith(joined)  # the last piece is left out where it is short
@@ -209,8 +209,8 @@ def test_pieces_are_texts_of_one_document_with_its_cluster(text_store):
         text_store.tokenizer.decode(split.read(start, start + length))
         for start, length, _ in split.documents_M3
     ]
-    assert len(made.texts) == len(made.cluster_N)
-    for text, cluster in zip(made.texts, made.cluster_N, strict=True):
+    assert len(made.texts) == len(made.clusters.cluster_N)
+    for text, cluster in zip(made.texts, made.clusters.cluster_N, strict=True):
         assert text in documents[cluster]
     tokens = [len(text_store.tokenizer.encode(text)) for text in made.texts]
     assert max(tokens) <= 14  # a cut within a word may be tokenised anew

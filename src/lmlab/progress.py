@@ -2,7 +2,7 @@
 
 On a terminal and in a notebook a bar that redraws itself; elsewhere (CI, a pipe, a batch job) one
 plain line every ten seconds. Outside of notebooks it is on standard error, so that standard output
-stays the result. Of several processes that do one job, the first speaks for all.
+stays the result. Where several processes do one job, only the first prints.
 """
 
 from __future__ import annotations

@@ -48,10 +48,6 @@ class Pieces:
     def __len__(self) -> int:
         return len(self.texts)
 
-    @property
-    def cluster_N(self) -> np.ndarray:
-        return self.clusters.cluster_N
-
     @cached_property
     def fingerprint(self) -> str:
         """Digest of the texts and their clusters, in order."""

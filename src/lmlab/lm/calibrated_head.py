@@ -10,9 +10,9 @@ Shapes: N tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -43,10 +43,6 @@ class Calibration:
     nats_per_token: float
     tokens: int
     split: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for `results.json`."""
-        return asdict(self)
 
 
 def open_with_head(

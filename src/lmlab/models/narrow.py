@@ -46,7 +46,8 @@ class NarrowHead(nn.Module):
 
 
 class _Narrow:
-    """What the classes have in common: the head, and no output embedding to tie or resize."""
+    """What the classes have in common: the head (`head_dimensions` and `head_projected` of the
+    configuration), and no output embedding to tie or resize."""
 
     _tied_weights_keys: Any = None
 
@@ -65,8 +66,6 @@ class _Narrow:
 
 class NarrowGPT2Config(GPT2Config):
     model_type = "lmlab_narrow_gpt2"
-    head_dimensions: int = 1
-    head_projected: bool = False
 
 
 class NarrowGPT2LMHeadModel(_Narrow, GPT2LMHeadModel):
@@ -75,8 +74,6 @@ class NarrowGPT2LMHeadModel(_Narrow, GPT2LMHeadModel):
 
 class NarrowGPTNeoXConfig(GPTNeoXConfig):
     model_type = "lmlab_narrow_gpt_neox"
-    head_dimensions: int = 1
-    head_projected: bool = False
 
 
 class NarrowGPTNeoXForCausalLM(_Narrow, GPTNeoXForCausalLM):
@@ -85,8 +82,6 @@ class NarrowGPTNeoXForCausalLM(_Narrow, GPTNeoXForCausalLM):
 
 class NarrowLlamaConfig(LlamaConfig):
     model_type = "lmlab_narrow_llama"
-    head_dimensions: int = 1
-    head_projected: bool = False
 
 
 class NarrowLlamaForCausalLM(_Narrow, LlamaForCausalLM):

@@ -19,18 +19,16 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from lmlab.numerics.random_effects import Interval
 from lmlab.pages.checks import check_numbers, fail
 from lmlab.pages.drawing import (
-    NARROW,
     SIZE,
     SMALL,
-    WIDE,
     Sheet,
     fitting_ticks,
     horizontal_axis,
     horizontal_axis_height,
+    in_both_widths,
     limits,
     line_height,
     place,
-    sheet_settings,
     text_width,
     ticks,
     wrap,
@@ -231,11 +229,7 @@ def _sheets(
     x_limits = limits(all_x, log=plot.log_x, margin=0.02)
     # A line at the very top or bottom needs room for its label.
     y_limits = limits(all_y, log=plot.log_y, margin=0.1 if plot.horizontal else 0.05)
-    with sheet_settings():
-        wide, narrow = (
-            _sheet(width, plot, data, draw, x_limits, y_limits).svg() for width in (WIDE, NARROW)
-        )
-    return wide, narrow
+    return in_both_widths(lambda width: _sheet(width, plot, data, draw, x_limits, y_limits).svg())
 
 
 def _sheet(

@@ -13,7 +13,7 @@ import io
 import math
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -47,6 +47,12 @@ def sheet_settings() -> Iterator[None]:
         # Texts are set by the reader's browser, which has fonts for other scripts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
+
+
+def in_both_widths(draw: Callable[[float], str]) -> tuple[str, str]:
+    """What `draw` gives for a wide and for a narrow figure."""
+    with sheet_settings():
+        return draw(WIDE), draw(NARROW)
 
 
 def line_height(size: float) -> float:

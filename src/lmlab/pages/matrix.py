@@ -14,14 +14,13 @@ from matplotlib.patches import Rectangle
 
 from lmlab.pages.checks import check_numbers, fail
 from lmlab.pages.drawing import (
-    NARROW,
     SIZE,
     SMALL,
     WIDE,
     Sheet,
+    in_both_widths,
     label,
     line_height,
-    sheet_settings,
     text_width,
     wrap,
 )
@@ -58,12 +57,10 @@ def heat_map(
     for name, row in zip(names, values, strict=True):
         check_numbers(finding, f"row '{name}'", [v for v in row if v is not None])
     assert low < high
-    with sheet_settings():
-        drawn = [
-            _drawing(names, values, row_label, column_label, (low, high), width)
-            for width in (WIDE, NARROW)
-        ]
-    return Figure(finding, drawn[0], drawn[1], alt, caption)
+    wide, narrow = in_both_widths(
+        lambda width: _drawing(names, values, row_label, column_label, (low, high), width)
+    )
+    return Figure(finding, wide, narrow, alt, caption)
 
 
 def _drawing(

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 
 from lmlab.pages.checks import check_numbers
 from lmlab.pages.drawing import (
-    NARROW,
     SIZE,
-    WIDE,
     Sheet,
     fitting_ticks,
     horizontal_axis,
     horizontal_axis_height,
+    in_both_widths,
     label,
     line_height,
-    sheet_settings,
     text_width,
     wrap,
 )
@@ -50,9 +48,8 @@ def dendrogram(
     merged = sorted(node for a, b, _ in merges for node in (a, b))
     assert merged == list(range(2 * len(names) - 2)), "every node but the last is merged once"
     check_numbers(finding, "a distance", [distance for *_, distance in merges])
-    with sheet_settings():
-        drawn = [_drawing(names, merges, x_label, width) for width in (WIDE, NARROW)]
-    return Figure(finding, drawn[0], drawn[1], alt, caption)
+    wide, narrow = in_both_widths(lambda width: _drawing(names, merges, x_label, width))
+    return Figure(finding, wide, narrow, alt, caption)
 
 
 def _drawing(

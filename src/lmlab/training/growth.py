@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,7 @@ def step_cost(
             f"a step with a vocabulary of {vocabulary:,} could not be measured (exit status "
             f"{done.returncode}): {done.stderr.strip()[-300:]}"
         )
-    measured = json.loads(done.stdout)
-    return StepCost(measured["seconds"], measured["bytes"])
+    return StepCost(**json.loads(done.stdout))
 
 
 def _measure(asked: dict[str, Any]) -> StepCost:
@@ -142,5 +141,4 @@ def _memory_now(device: str) -> int | None:
 
 
 if __name__ == "__main__":
-    cost = _measure(json.loads(sys.argv[1]))
-    print(json.dumps({"seconds": cost.seconds, "bytes": cost.bytes}))
+    print(json.dumps(asdict(_measure(json.loads(sys.argv[1])))))

@@ -61,7 +61,7 @@ def prepare_text(
     """
     pieces, encoded = _fitted(encoders, pieces)
     chosen: list[np.ndarray] | None = None
-    cluster_N = pieces.cluster_N
+    cluster_N = pieces.clusters.cluster_N
     if config.unit == "word":
         chosen = [
             _common_words(text, [pieces_of_model[i] for pieces_of_model in encoded.values()])
