@@ -18,7 +18,7 @@ from lmlab.errors import UserError
 from lmlab.numerics.random_effects import Clusters
 from lmlab.objectives.evaluate import position_edges, tokens_by_position
 from lmlab.topics.arrow.arrow import arrow_by_position, arrow_of_time
-from lmlab.topics.scoring.floor import excess_over_floor
+from lmlab.topics.scoring.difference import excess_over_floor
 
 
 @given(st.integers(1, 5000))

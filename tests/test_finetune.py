@@ -30,10 +30,9 @@ from lmlab.models.files import load_classifier
 from lmlab.objectives import from_record
 from lmlab.objectives.classification import WholeText, label_criterion, outputs_for
 from lmlab.run_folders.checkpoint import checkpoints, newest_checkpoint
-from lmlab.topics.finetuning.classify import reported_outputs
 from lmlab.topics.finetuning.metrics import task_result
 from lmlab.topics.finetuning.options import FinetuneConfig
-from lmlab.topics.finetuning.study import run_finetune
+from lmlab.topics.finetuning.study import reported_outputs, run_finetune
 from lmlab.topics.registry import read_result
 from lmlab.training.loop import Trainer, train
 

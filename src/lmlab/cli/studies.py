@@ -19,6 +19,7 @@ from lmlab.topics.tour.options import TourConfig
 
 WORKERS = """
 
+Interrupted, it goes on with the same command; runs that other studies made are shared.
 --worker: share the study with other processes that were given the same command; start any number,
 and more at any time.
 --status: say where its runs stand, and end.

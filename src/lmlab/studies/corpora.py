@@ -95,23 +95,23 @@ def expanded(specifications: Sequence[str]) -> dict[str, Draw | None]:
 
     Raises `UserError` for a range that is none, or a matrix that is named twice.
     """
-    made: dict[str, Draw | None] = {}
-    for given in specifications:
-        found = re.fullmatch(r"(linear:\d+:\d+):(\d+)-(\d+)", given)
-        if found is None:
-            drawn: dict[str, Draw | None] = {given: None}
-        else:
-            level, first, last = found[1], int(found[2]), int(found[3])
+    draws: dict[str, Draw | None] = {}
+    for specification in specifications:
+        named: dict[str, Draw | None] = {specification: None}
+        if seeds := re.fullmatch(r"(linear:\d+:\d+):(\d+)-(\d+)", specification):
+            level, first, last = seeds[1], int(seeds[2]), int(seeds[3])
             if first >= last:
-                raise UserError(f"corpus '{given}': give a range of seeds such as {level}:1-8")
-            drawn = {
+                raise UserError(
+                    f"corpus '{specification}': give a range of seeds such as {level}:1-8"
+                )
+            named = {
                 f"{level}:{seed}": Draw(_label(level), seed, number)
                 for number, seed in enumerate(range(first, last + 1))
             }
-        if twice := sorted(made.keys() & drawn.keys()):
-            raise UserError(f"corpus '{given}': {twice[0]} is named twice")
-        made |= drawn
-    return made
+        if twice := sorted(draws.keys() & named.keys()):
+            raise UserError(f"corpus '{specification}': {twice[0]} is named twice")
+        draws |= named
+    return draws
 
 
 def is_synthetic(specification: str) -> bool:
@@ -136,36 +136,30 @@ def open_corpus(
     for a specification that names nothing.
     """
     label = label or _label(specification)
-    with alone(lab, f"preparing {label}"):
-        return _open(
-            specification, label=label, lab=lab, tokenizer=tokenizer, vocabulary=vocabulary,
-            tokens=tokens,
-        )  # fmt: skip
-
-
-def _open(
-    specification: str, *, label: str, lab: Path, tokenizer: str, vocabulary: int, tokens: int
-) -> Corpus:
-    if is_synthetic(specification):
-        return _open_synthetic(specification, label=label, lab=lab, tokens=tokens)
     control, _, text = specification.partition(":")
     if control in CONTROLS:
-        base = _open(
-            text, label=_label(text), lab=lab, tokenizer=tokenizer, vocabulary=vocabulary,
-            tokens=tokens,
-        ).store  # fmt: skip
-        folder = _folder(lab, label, {"control": control, "of": base.fingerprint})
-        return Corpus(label, control_store(base, control, folder))
-    if (Path(specification) / "manifest.json").is_file():
-        return Corpus(label, TokenStore(Path(specification)))
+        base = open_corpus(
+            text, lab=lab, vocabulary=vocabulary, tokens=tokens, tokenizer=tokenizer
+        ).store
+        with alone(lab, f"preparing {label}"):
+            folder = _folder(lab, label, {"control": control, "of": base.fingerprint})
+            return Corpus(label, control_store(base, control, folder))
+    with alone(lab, f"preparing {label}"):
+        if is_synthetic(specification):
+            return _open_synthetic(specification, label=label, lab=lab, tokens=tokens)
+        return Corpus(label, _text_store(specification, label, lab, tokenizer, vocabulary))
+
+
+def _text_store(text: str, label: str, lab: Path, tokenizer: str, vocabulary: int) -> TokenStore:
+    if (Path(text) / "manifest.json").is_file():
+        return TokenStore(Path(text))
     kinds = {
         "bpe": TokenizerConfig("bpe", vocabulary),
         "bpe-reversed": TokenizerConfig("bpe", vocabulary, reversed_text=True),
         "bytes": TokenizerConfig("bytes"),
     }
-    config = PrepareConfig(lab, CorpusConfig((specification,)), kinds[tokenizer])
-    folder = _folder(lab, label, describe_request(config))
-    return Corpus(label, prepare(PrepareConfig(folder, config.corpus, config.tokenizer)))
+    config = PrepareConfig(lab, CorpusConfig((text,)), kinds[tokenizer])
+    return prepare(replace(config, out=_folder(lab, label, describe_request(config))))
 
 
 def in_tokens(config: Any) -> Any:
@@ -175,16 +169,15 @@ def in_tokens(config: Any) -> Any:
     asked: Any = config
     values = [asked.text, asked.vocabulary, getattr(config, "tokenizer", "bpe")]
     singles = [value if isinstance(value, tuple) else (value,) for value in values]
-    if any(len(each) != 1 for each in singles):
+    if any(len(single) != 1 for single in singles):
         raise UserError(
             "`epochs` of several texts, vocabularies or tokenizers have different lengths; give "
             "`tokens` or `steps`"
         )
     ((text,), (vocabulary,), (tokenizer,)) = singles
     corpus = open_corpus(
-        text, lab=asked.lab, tokenizer=tokenizer,
-        vocabulary=vocabulary, tokens=asked.tokens,
-    )  # fmt: skip
+        text, lab=config.lab, vocabulary=vocabulary, tokens=asked.tokens, tokenizer=tokenizer
+    )
     tokens = round(config.epochs * corpus.store.split(TRAIN).tokens)
     return replace(asked, tokens=tokens, epochs=None)
 

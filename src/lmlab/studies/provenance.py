@@ -1,4 +1,4 @@
-"""How the command line of a study is written on its page."""
+"""What the pages of several studies say alike: how runs are trained, and the command line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import shlex
 from typing import Any
 
 from lmlab.config import to_command_line, to_mapping
+
+TRAINED = (
+    "AdamW with weight decay 0.1 on matrices, betas 0.9 and 0.95, gradient clipped at 1, linear "
+    "warm-up over 5 % of the steps, cosine to a tenth"
+)
 
 
 def to_repeat(command: str, config: Any) -> str:

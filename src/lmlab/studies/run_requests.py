@@ -15,31 +15,33 @@ _VALIDATION_TOKENS = 1 << 14
 _TRAINED_PER_VALIDATED = 1.5  # tokens
 
 
-def text_run(store: TokenStore, lab: Path, **options: Any) -> ResolvedRun:
-    """The run of a `text_request`, in its place below `lab`."""
-    return placed(text_request(store, **options), store, lab)
+def text_run(study: Any, store: TokenStore, **options: Any) -> ResolvedRun:
+    """The run of a `text_request`, in its place below the study's lab."""
+    return placed(text_request(study, store, **options), store, study.lab)
 
 
 def text_request(
+    study: Any,
     store: TokenStore,
     *,
-    tokens: float,
-    batch_tokens: int,
-    context: int,
-    learning_rate: float,
+    tokens: float | None = None,
+    context: int | None = None,
+    learning_rate: float | None = None,
     **options: Any,
 ) -> TrainConfig:
-    """A run on running text for so many tokens."""
-    batch = max(1, batch_tokens // context)
+    """A run on running text for a `study` (`options.TrainingStudy`), which says what is not given
+    here."""
+    window: int = context or study.context
+    batch: int = max(1, study.batch_tokens // window)
     request = TrainConfig(
         store=store.path,
-        context=context,
+        context=window,
         batch=batch,
-        steps=max(1, round(tokens / (batch * context))),
-        optimizer=OptimizerConfig(learning_rate=learning_rate),
+        steps=max(1, round((tokens or study.tokens) / (batch * window))),
+        optimizer=OptimizerConfig(learning_rate=learning_rate or study.learning_rate),
         checkpoints=CheckpointConfig(every=500, keep=1),
         # short windows hold few tokens: 64 of them would show the luck of the sample
-        evaluation_windows=max(64, _VALIDATION_TOKENS // context),
+        evaluation_windows=max(64, _VALIDATION_TOKENS // window),
         **options,
     )
     return validated_seldom(request)

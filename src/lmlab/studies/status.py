@@ -103,16 +103,16 @@ def study_status(out: Path, lab: Path) -> list[RunStatus]:
 def summary(rows: Sequence[RunStatus], out: Path) -> str:
     """Counts by state, the time left at the present speed, and who makes the report."""
     counts = {state: sum(row.state == state for row in rows) for state in _STATES}
-    said = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
+    text = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
     speed = sum(row.tokens_per_second or 0.0 for row in rows)
     left = sum(row.tokens_left for row in rows)
     if speed and left:
-        said += f"; {duration(left / speed)} left at the present speed, analyses left out"
+        text += f"; {duration(left / speed)} left at the present speed, analyses left out"
     if by := holder(claim_file(out, REPORT)):
-        said += f"; {by} is making the report"
+        text += f"; {by} is making the report"
     elif (out / "report.html").exists():
-        said += f"; report: {out / 'report.html'}"
-    return said
+        text += f"; report: {out / 'report.html'}"
+    return text
 
 
 _STATES = ("finished", "running", "measuring", "waiting", "failed")

@@ -21,7 +21,7 @@ from lmlab.topics.arrow.arrow import (
     arrow_of_time,
 )
 from lmlab.topics.arrow.counting import AboveCounting
-from lmlab.topics.scoring.floor import excess_over_floor
+from lmlab.topics.scoring.difference import excess_over_floor
 from lmlab.topics.scoring.score import Score
 
 

@@ -109,28 +109,29 @@ def levels_figure(levels: Sequence[Level]) -> Figure:
 def floor_figures(comparisons: Sequence[Comparison]) -> list[Figure]:
     """Both directions above the floor; and by the density of the inverse matrix, where linear
     languages differ in it."""
-    known = [(c, c.floor) for c in comparisons if c.floor is not None]
-    said = "; ".join(
+    with_floor = [(c, c.floor) for c in comparisons if c.floor is not None]
+    excesses = "; ".join(
         f"{c.corpus}: forward {_excess(floor.forward)}, {c.order} {_excess(floor.other)} above it"
-        for c, floor in known[:4]
+        for c, floor in with_floor[:4]
     )
     figure = forest_plot(
         [
             Interval.of(
                 name, excess.interval, note=excess.interval.note, group=comparison_name(c)
             )
-            for c, floor in known
+            for c, floor in with_floor
             for name, excess in (("forward", floor.forward), (c.order, floor.other))
         ],
         x_label="loss above the source's entropy, nats per token",
-        finding=f"Both directions have the same floor. {said} (nats per token, mean over seeds).",
+        finding=f"Both directions have the same floor. {excesses} (nats per token, mean over "
+        "seeds).",
         alt="Excess of both directions over the entropy of the source; zero is the floor.",
         caption="The floor is the exact entropy of the source. The excess is the model's nats "
         "minus the source's own surprisal of the same held-out strings, so that the luck of the "
         "sample cancels: an estimate of the divergence of the model from the source. Bars: 95 % "
         "intervals over seeds and strings.",
     )  # fmt: skip
-    linear = [(f.inverse_density, c, f) for c, f in known if f.inverse_density is not None]
+    linear = [(f.inverse_density, c, f) for c, f in with_floor if f.inverse_density is not None]
     if len({density for density, _, _ in linear}) < 2:
         return [figure]
     linear.sort(key=lambda each: each[0])
@@ -250,13 +251,13 @@ def position_figures(comparison: Comparison) -> list[Figure]:
         )
     ]  # fmt: skip
     bands = [(b, b.arrow.interval) for b in bins if b.arrow.interval is not None]
-    told = [
+    stretches = [
         list(run)
         for is_told, run in groupby(bands, lambda each: each[1][1] - each[1][0] < _WIDEST)
         if is_told
     ]
-    if told:
-        untold = len(bands) - sum(map(len, told))
+    if stretches:
+        untold = len(bands) - sum(map(len, stretches))
         clear = sum(b.p_adjusted is not None and b.p_adjusted <= 0.05 for b, _ in bands)
         figures.append(
             line_plot(
@@ -268,7 +269,7 @@ def position_figures(comparison: Comparison) -> list[Figure]:
                         [100 * low for _, (low, _) in run],
                         [100 * high for _, (_, high) in run],
                     )
-                    for run in told
+                    for run in stretches
                 ],
                 x_label=_POSITION,
                 y_label="relative arrow, % (positive: forward is easier)",

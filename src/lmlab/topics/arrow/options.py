@@ -30,10 +30,7 @@ TokenizerKind = Literal["bpe", "bpe-reversed", "bytes"]
 @dataclass(frozen=True)
 class ArrowConfig(TrainingStudy):
     """Is text easier to predict forwards than backwards? Trains both directions, everything else
-    equal, for every combination of the lists below, and compares them on held-out text.
-
-    Interrupted, it goes on with the same command; runs that other studies made are shared.
-    """
+    equal, for every combination of the lists below, and compares them on held-out text."""
 
     text: tuple[str, ...] = ("docstrings",)
     """Files, folders, patterns (novels/*.txt), hf:NAME, docstrings, or a synthetic source

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.wording import capital
-from lmlab.studies.provenance import to_repeat
+from lmlab.studies.provenance import TRAINED, to_repeat
 from lmlab.topics.arrow.between_models import ModelsArrow
 from lmlab.topics.arrow.comparison import Comparison
 from lmlab.topics.arrow.family import ArrowStudy, CorporaMean
@@ -149,15 +149,15 @@ def _floor_section(comparisons: Sequence[Comparison]) -> Section:
 
 def _times_section(jumping: Sequence[Comparison]) -> Section:
     """When runs make their jump, where a validation curve jumps."""
-    said = [f"{comparison_name(c)}: {times_words(c)}." for c in jumping]
+    lines = [f"{comparison_name(c)}: {times_words(c)}." for c in jumping]
     inside = [comparison_name(c) for c in jumping if c.transition and c.transition.inside]
     if inside:
-        said.append(
+        lines.append(
             f"The budget ends among the jumps of {'; '.join(inside)}: some runs have made theirs, "
             "others have not or only just. Final losses then have two values rather than a mean "
             "with noise: an interval from 3 seeds covers 61 to 77 %, one from 2 seeds 39 to 93 %."
         )
-    return Section("When the curves jump", [_JUMP, *said], tables=[times_table(jumping)])
+    return Section("When the curves jump", [_JUMP, *lines], tables=[times_table(jumping)])
 
 
 def _position_section(comparisons: Sequence[Comparison]) -> Section:
@@ -212,10 +212,9 @@ def _methods(result: ArrowStudy) -> list[str]:
         "its content. Training windows are contiguous, non-overlapping runs of the training "
         f"split. Losses are those of the last checkpoint on the {config.split} split, in float32, "
         "in windows that never cross a document; every token is scored, the first of each window "
-        "from the beginning-of-sequence token alone. AdamW with weight decay 0.1 on matrices, "
-        "betas 0.9 and 0.95, gradient clipped at 1, linear warm-up over 5 % of the steps, cosine "
-        "to a tenth. Intervals are two-way random effects over seeds and documents (sections of "
-        "them where there are fewer than five: these documents only) on the ratio of sums, "
+        f"from the beginning-of-sequence token alone. {TRAINED}. Intervals are two-way random "
+        "effects over seeds and documents (sections of them where there are fewer than five: these "
+        "documents only) on the ratio of sums, "
         "Student t; with one seed they cover the text only. The numbers of this "
         "page, and digests of runs and stores, are in results.json."
     )

@@ -5,14 +5,11 @@ run a seed and direction, equal in everything but direction, scores them on the 
 windows, and reports the relative difference with its interval over seeds and text (Papadopoulos,
 Wenger and Hongler 2024, with the mistakes of papers' code avoided: no shared text between splits,
 equal steps and batches, several seeds).
-
-Notable: runs and scores are kept in the lab folder under the digest of what decides them, so an
-interrupted study goes on where it stopped, and studies share runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -76,12 +73,8 @@ class Cell:
 def run_arrow(
     config: ArrowConfig, *, title: str = "The arrow of time", worker: bool = False
 ) -> ArrowStudy:
-    """Runs the study, or what is missing of it, and returns its result.
-
-    Writes `results.json` and `report.html` to `config.out`. A `worker` shares it with others
-    (`studies.parts`).
-    """
-    cells = _cells(config)
+    """Runs the study, or what is missing of it (`studies.parts.run_parts`)."""
+    cells = list(_cells(config))
     windows = [
         evaluation_windows(
             cell.corpus.store.split(config.split), cell.context, max_windows=config.windows
@@ -138,8 +131,7 @@ def run_arrow(
     )  # fmt: skip
 
 
-def _cells(config: ArrowConfig) -> list[Cell]:
-    cells: list[Cell] = []
+def _cells(config: ArrowConfig) -> Iterator[Cell]:
     corpora = expanded(config.text)
     labels = corpus_labels(list(corpora))
     for (specification, draw), label in zip(corpora.items(), labels, strict=True):
@@ -161,18 +153,14 @@ def _cells(config: ArrowConfig) -> list[Cell]:
                     dropout=config.dropout,
                     initializer_range=config.initializer_range,
                 )
-                cells.append(Cell(corpus, tokenizer, model, context, draw))
-    return cells
+                yield Cell(corpus, tokenizer, model, context, draw)
 
 
 def _run(config: ArrowConfig, cell: Cell, order: str, seed: int) -> ResolvedRun:
     return text_run(
+        config,
         cell.corpus.store,
-        config.lab,
-        tokens=config.tokens,
-        batch_tokens=config.batch_tokens,
         context=cell.context,
-        learning_rate=config.learning_rate,
         order=order,
         model=cell.model,
         # matrices of a level share no seed, so that seeds are nested in them

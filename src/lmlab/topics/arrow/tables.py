@@ -69,7 +69,7 @@ def times_words(comparison: Comparison) -> str:
     """The times to the threshold of each direction, with the exact comparison."""
     assert comparison.transition is not None, "only where a curve jumps"
     threshold, times = comparison.transition.threshold, comparison.transition.times
-    said = [
+    sides = [
         f"{name} falls below {threshold:.3f} nats in {sum(t is not None for t in of_side)} of "
         f"{len(of_side)} run{'s' * (len(of_side) > 1)}, after {mean:,.0f} tokens on average"
         for name, of_side, mean in (
@@ -78,7 +78,7 @@ def times_words(comparison: Comparison) -> str:
         )
     ]
     return (
-        f"{', '.join(said)} (a run that does not, counted with its {times.budget:,.0f}; p = "
+        f"{', '.join(sides)} (a run that does not, counted with its {times.budget:,.0f}; p = "
         f"{times.p:.2g} by an exact log-rank test, which can reach {times.least_p:.2g})"
     )
 
@@ -114,7 +114,7 @@ def mean_words(mean: CorporaMean) -> str:
 def level_words(level: Level) -> str:
     """What the matrices of a level show, with its reach."""
     mean, drawn = level.difference, level.matrices
-    said = verdict(
+    finding = verdict(
         level.evidence,
         above="forward is easier",
         below=f"{level.order} is easier",
@@ -122,7 +122,7 @@ def level_words(level: Level) -> str:
     )
     few = f" for these {mean.draws} matrices" if mean.draws < MINIMUM_SEEDS else ""
     return (
-        f"{said}{few}; {level.order} is {signed(mean.estimate, 4)} nats per token further above "
+        f"{finding}{few}; {level.order} is {signed(mean.estimate, 4)} nats per token further above "
         f"the floor than forward [{signed(mean.low, 4)}, {signed(mean.high, 4)}] (relative arrow "
         f"{percent(level.relative.estimate)}; 95 % over {mean.draws} matrices as they come, seeds "
         f"{drawn[0]} to {drawn[-1]}, {mean.seeds} training seed(s) each)"
@@ -176,11 +176,11 @@ def above_words(above: Above | None) -> str:
     """The models of one direction above counting."""
     if above is None:
         return "nothing counted in this order"
-    said = signed(above.interval.estimate, 3)
+    words = signed(above.interval.estimate, 3)
     for over, interval in ((" ", above.interval), ("; these models ", above.these)):
         if interval.bounds and (over == " " or above.interval.seeds < MINIMUM_SEEDS):
-            said += over + bounds_text(interval.bounds, lambda value: signed(value, 3))
-    return f"{said}, {above.verdict}"
+            words += over + bounds_text(interval.bounds, lambda value: signed(value, 3))
+    return f"{words}, {above.verdict}"
 
 
 def fit_name(fit: NGramFit | AboveCounting) -> str:

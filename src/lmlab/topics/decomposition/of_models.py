@@ -317,16 +317,16 @@ def decompose_embedded(
     """
     for name, earlier in embedded["test"].same_rows:
         say(f"{name} has the same rows as {earlier}: a copy, or its body was not trained further")
-    n, wanted = len(models), 1 if target is not None else len(models)
+    targets = [target] if target is not None else list(models)
+    basis = {t: [name for name in models if name != t] for t in targets}
+    n = len(models)
     subsets = n * (n - 1) // 2  # that a greedy path fits
-    work = len(SPLITS) + len(RIDGES) + 3 + wanted * subsets + n * (n - 1) + n
+    work = len(SPLITS) + len(RIDGES) + 3 + len(targets) * subsets + n * (n - 1) + n
     with track("decomposition", float(work), "fits") as bar:
         parts = embedded["train"].scatter(parts=folds or 1)
         train = reduce(Scatter.merge, parts)
         validation, test = (embedded[split].scatter()[0] for split in SPLITS[1:])
         bar.advance(len(SPLITS), "next: ridges")
-        targets = [target] if target is not None else list(models)
-        basis = {t: [name for name in models if name != t] for t in targets}
         paths: dict[str, RidgePath] = {}
         ridges = (ridge,) if ridge is not None else tuple(_solvable(train))
         if ridge is None:
@@ -352,31 +352,32 @@ def decompose_embedded(
                 if folds
                 else None,
             )
-            bar.advance(len(models) * (len(models) - 1) // 2, f"{t} done")
+            bar.advance(subsets, f"{t} done")
         pairs = pairwise(train, ridge=Ridges(ridges, validation), test=test)
-        bar.advance(len(models) * (len(models) - 1), "next: similarities")
+        bar.advance(n * (n - 1), "next: similarities")
         similarities = _similarities(embedded["test"], test, targets, list(models))
-        bar.advance(len(models))
+        bar.advance(n)
+        tested = embedded["test"]
         result = ModelsDecomposition(
             text=text,
-            embedding=embedded["test"].config,
+            embedding=tested.config,
             models=dict(models),
             widths=train.widths,
             targets=results,
             group=r2_interval(*sums.values()) if target is None else None,
-            group_train=(
-                float(np.mean([fit.r2_train for fit in fits.values()])) if target is None else None
-            ),
+            group_train=float(np.mean([fit.r2_train for fit in fits.values()]))
+            if target is None
+            else None,
             pairs=pairs,
             tree=_tree(pairs),
             similarities=similarities,
             rows={split: embedded[split].stores[targets[0]].rows for split in SPLITS},
             shortened=sum(embedded[split].shortened for split in SPLITS),
-            documents=embedded["test"].clusters.documents,
-            clusters=embedded["test"].clusters.clusters,
-            cluster_unit=embedded["test"].cluster_unit,
-            text_note=embedded["test"].text_note,
-            same_rows=embedded["test"].same_rows,
+            documents=tested.clusters.documents,
+            clusters=tested.clusters.clusters,
+            cluster_unit=tested.cluster_unit,
+            text_note=tested.text_note,
+            same_rows=tested.same_rows,
         )
         return result, fits
 
@@ -391,7 +392,7 @@ def _tree(pairs: Pairwise) -> tuple[tuple[int, int, float], ...]:
 def _similarities(
     embedded: Embedded, scatter: Scatter, targets: Sequence[str], models: Sequence[str]
 ) -> dict[str, dict[str, Similarity]]:
-    """Of every target with every other model."""
+    """The similarities of every target with every other model."""
     seen = SimilarityRows(scatter)
     for rows, cluster_N in aligned_rows(embedded.stores):
         seen.update(rows, cluster_N)

@@ -117,10 +117,7 @@ class DecomposeConfig(OnStore):
 class DecompositionStudyConfig(TrainingStudy):
     """How much of a language model is in others? Trains a small zoo (forward, backward, headless
     and masked models and pairs of towers, several seeds of each) on one corpus and decomposes each
-    into all others.
-
-    Interrupted, it goes on with the same command; runs that other studies made are shared.
-    """
+    into all others."""
 
     text: str = "docstrings"
     """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
@@ -140,7 +137,7 @@ class DecompositionStudyConfig(TrainingStudy):
     """Tokens a step."""
     learning_rate: float = 1e-3
     masked_learning_rate: float = 5e-4
-    """Of masked models."""
+    """Learning rate of masked models."""
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     lengths: tuple[int, ...] = (16, 32, 64)
     """R2 is also taken at these lengths of text, besides `embedding.length`."""

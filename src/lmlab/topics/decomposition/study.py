@@ -7,10 +7,7 @@ what a group correlation alone cannot say: whether a backward model is a linear 
 forward one, how much of a headless model is in one with a softmax, whether two seeds are more alike
 than two objectives.
 
-Notable:
-- The run of two towers is that of the towers study.
-- Runs and embeddings are kept in the lab folder under the digest of what decides them,
-  so an interrupted study goes on where it stopped, and studies share runs.
+Notable: the run of two towers is that of the towers study.
 """
 
 from __future__ import annotations
@@ -74,11 +71,8 @@ def run_of(config: DecompositionStudyConfig, store: TokenStore, member: Member) 
         return _towers(config, store, member)
     masked, headless = member.arm == "masked", member.arm == "headless"
     return text_run(
+        config,
         store,
-        config.lab,
-        tokens=config.tokens,
-        batch_tokens=config.batch_tokens,
-        context=config.context,
         learning_rate=config.masked_learning_rate if masked else config.learning_rate,
         # a post-norm BERT of this size does not leave its plateau within such a budget
         model=ModelConfig("modernbert" if masked else "gpt2", size=member.size, tied=headless),
@@ -102,11 +96,8 @@ def _towers(config: DecompositionStudyConfig, store: TokenStore, member: Member)
 def run_decomposition(
     config: DecompositionStudyConfig, *, worker: bool = False
 ) -> ZooDecomposition:
-    """Runs the study, or what is missing of it, and saves the result in `config.out`.
-
-    A `worker` shares the training of the zoo with others (`studies.parts`); the last of them embeds
-    and decomposes it.
-    """
+    """Runs the study, or what is missing of it (`studies.parts.run_parts`): workers share the
+    training of the zoo, and the last of them embeds and decomposes it."""
     keep_freed_memory()
     corpus = open_corpus(
         config.text, lab=config.lab, vocabulary=config.vocabulary, tokens=config.tokens
@@ -134,7 +125,9 @@ def _result(
     zoo: Sequence[Member],
     runs: Mapping[str, TrainedRun],
 ) -> ZooDecomposition:
-    models = {m.label: _opened_by(m, runs[m.label]) for m in zoo} | labels(config.models)
+    models = {
+        m.label: str(runs[m.label].path) + ("" if m.tower is None else f"@{m.tower}") for m in zoo
+    } | labels(config.models)
     main: tuple[ModelsDecomposition, Kinds] | None = None
     lengths = []
     for length in config.all_lengths():
@@ -152,10 +145,6 @@ def _result(
         kinds=main[1],
         lengths=tuple(lengths),
     )
-
-
-def _opened_by(member: Member, run: TrainedRun) -> str:
-    return str(run.path) if member.tower is None else f"{run.path}@{member.tower}"
 
 
 def _trained(member: Member, run: TrainedRun) -> TrainedMember:

@@ -251,14 +251,11 @@ class Watch:
 
 def _film(seen: Sequence[_Seen]) -> tuple[FrequencySample, ...]:
     chosen = np.unique(np.linspace(len(seen) // 3, len(seen) - 1, _FILM).round().astype(int))
-    film: list[FrequencySample] = []
-    for at in chosen:
-        known_N, error_N = seen[at].frequency_N, seen[at].error_N
-        rows = np.random.default_rng(_SEED).permutation(len(known_N))[:_SAMPLE]
-        film.append(
-            FrequencySample(seen[at].snapshot.step, known_N[rows], (known_N - error_N)[rows])
-        )
-    return tuple(film)
+    rows = np.random.default_rng(_SEED).permutation(len(seen[0].frequency_N))[:_SAMPLE]
+    return tuple(
+        FrequencySample(s.snapshot.step, s.frequency_N[rows], (s.frequency_N - s.error_N)[rows])
+        for s in (seen[at] for at in chosen)
+    )
 
 
 def _equal(a: _Seen, b: _Seen) -> bool:

@@ -245,12 +245,12 @@ def error_by_frequency(encoding: Encoding, counts_V: ArrayLike) -> tuple[DecileE
     return tuple(
         DecileError(
             bin=number,
-            tokens=int((bin_N == number).sum()),
-            mean=float(error_N[bin_N == number].mean()),
-            root_mean_square=float(np.sqrt((error_N[bin_N == number] ** 2).mean())),
+            tokens=int(inside.sum()),
+            mean=float(error_N[inside].mean()),
+            root_mean_square=float(np.sqrt((error_N[inside] ** 2).mean())),
         )
         for number in range(DECILES + 1)
-        if (bin_N == number).any()
+        if (inside := bin_N == number).any()
     )
 
 

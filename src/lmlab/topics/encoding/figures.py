@@ -166,26 +166,26 @@ def steered(
 
 def steered_words(rows: Sequence[SteeredToken]) -> str:
     realised = steered(rows, "minimum_norm", False, "estimation")
-    said = ", ".join(f"{gmean(v):.2f} for {factor:g}" for factor, v in realised.items())
-    return f"Minimum-norm edits as the encoding predicts them scale a token by {said} (mean)."
+    scaled = ", ".join(f"{gmean(v):.2f} for {factor:g}" for factor, v in realised.items())
+    return f"Minimum-norm edits as the encoding predicts them scale a token by {scaled} (mean)."
 
 
 def single_tokens_figure(label: str, rows: Sequence[SteeredToken]) -> Figure:
     """Single tokens, steered one at a time by several factors."""
-    series: list[Series] = []
     asked = sorted({row.factor for row in rows})
-    for colour, (name, method, solved) in enumerate(EDITS):
-        if realised := steered(rows, method, solved, "in domain"):
-            series.append(
+    return line_plot(
+        [
+            *(
                 Series(
                     name, list(realised), [float(gmean(v)) for v in realised.values()],
                     [min(v) for v in realised.values()], [max(v) for v in realised.values()],
                     colour=colour,
                 )
-            )  # fmt: skip
-    series.append(Series("as asked", asked, asked, colour=5, dashed=True))
-    return line_plot(
-        series,
+                for colour, (name, method, solved) in enumerate(EDITS)
+                if (realised := steered(rows, method, solved, "in domain"))
+            ),
+            Series("as asked", asked, asked, colour=5, dashed=True),
+        ],
         x_label="factor asked for",
         y_label="factor realised in in-domain text",
         finding=f"{label}: {steered_words(rows)} Solved on validation text, "
@@ -195,7 +195,7 @@ def single_tokens_figure(label: str, rows: Sequence[SteeredToken]) -> Figure:
         "bands: their range. Solved for the validation split, judged on the test split.",
         log_x=True,
         log_y=True,
-    )
+    )  # fmt: skip
 
 
 def edits_figures(result: SteeringResult) -> list[Figure]:
@@ -231,17 +231,19 @@ def pruning_figures(label: str, result: PruneResult) -> list[Figure]:
     ways = list(dict.fromkeys(point.way for point in text.points))
 
     def curves(metric: Callable[[Point], random_effects.Interval | None]) -> list[Series]:
-        series: list[Series] = []
-        for colour, way in enumerate(ways):
-            here = [
+        of_ways = [
+            [
                 (100 * point.share, value)
                 for point in text.points
                 if point.way == way and (value := metric(point)) is not None
             ]
-            if here:
-                shares, values = zip(*here, strict=True)
-                series.append(Series.of(way, shares, values, colour=colour))
-        return series
+            for way in ways
+        ]
+        return [
+            Series.of(way, *zip(*points, strict=True), colour=colour)
+            for colour, (way, points) in enumerate(zip(ways, of_ways, strict=True))
+            if points
+        ]
 
     kept = "keep their mean as a bias" if how == "mean" else "are left at zero"
     figures = [
@@ -272,14 +274,14 @@ def pruning_figures(label: str, result: PruneResult) -> list[Figure]:
 
 def _generation_words(points: Sequence[Point]) -> str:
     """How much of the greedy text stays the same at the share nearest to 30 %."""
-    known = [(p, p.same_generation) for p in points if p.same_generation is not None]
-    near = min((p.share for p, _ in known), key=lambda at: abs(at - 0.3))
-    said = ", ".join(
-        f"{share_text(same.estimate)} by {p.way}" for p, same in known if p.share == near
+    compared = [(p, p.same_generation) for p in points if p.same_generation is not None]
+    near = min((p.share for p, _ in compared), key=lambda at: abs(at - 0.3))
+    agreements = ", ".join(
+        f"{share_text(same.estimate)} by {p.way}" for p, same in compared if p.share == near
     )
     return (
         f"With {share_text(near)} of the dimensions removed, greedy continuations share this much "
-        f"of their tokens with the unpruned model: {said}."
+        f"of their tokens with the unpruned model: {agreements}."
     )
 
 
@@ -358,14 +360,14 @@ def written_figure(models: Sequence[AnalysedModel]) -> Figure:
         )
         for model in models
     }
-    said = "; ".join(
+    nearest = "; ".join(
         f"{label}: {head.head}, perplexity {percent(math.expm1(head.difference.estimate))}"
         for label, head in best.items()
     )
     return forest_plot(
         rows,
         x_label="nats per token against the head with the bias (0: the same; above: worse)",
-        finding=f"Nearest to the head with its bias: {said}.",
+        finding=f"Nearest to the head with its bias: {nearest}.",
         alt="Loss of heads without bias, with the prior written along several directions.",
         caption="95 % intervals over text, one model.",
     )

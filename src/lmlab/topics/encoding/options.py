@@ -45,7 +45,7 @@ class SteerConfig(OfModel):
     exact: bool = True
     """Solve for sizes that meet the factors exactly on the validation split; else as predicted."""
     ridge: float = 0.0
-    """Of the regression whose slope is the direction (`lmlab encode`)."""
+    """Ridge of the regression whose slope is the direction (`lmlab encode`)."""
     untie: bool = False
     """Give a tied model an output embedding of its own."""
     other: Path | None = None
@@ -64,6 +64,13 @@ class SteerConfig(OfModel):
             raise UserError("`untie`: method bias leaves the embedding as it is; leave it out")
 
 
+def check_shares(*shares: float) -> None:
+    """`UserError` for a share of dimensions that cannot be removed."""
+    for share in shares:
+        if not 0 <= share < 1:
+            raise UserError(f"share {share:g} of the dimensions: give one of at least 0, below 1")
+
+
 @dataclass(frozen=True)
 class PruneConfig(OfModel):
     """Remove dimensions of the output embedding, say what it does to the distribution, and write a
@@ -72,10 +79,9 @@ class PruneConfig(OfModel):
     store: Path = field(kw_only=True)
     """Its validation split is the estimation text, its test split the in-domain text."""
     share: float | None = None
-    """Of the dimensions, to be removed from the model that is written to `out`."""
+    """Share of the dimensions to remove from the model that is written to `out`."""
     untie: bool = False
-    """Of a tied model: write it although its smaller head is added to it, so that it gets larger.
-    """
+    """Write a tied model although its smaller head is added to it, so that it gets larger."""
     way: Literal["encoding", "variance", "hidden", "svd", "random"] = "encoding"
     """Which dimensions of that model go first: those that add least to the encoding, vary least
     over the vocabulary, are smallest in the states, are the smallest singular directions, random.
@@ -83,7 +89,7 @@ class PruneConfig(OfModel):
     replace: Literal["mean", "zero"] = "mean"
     """Keep a removed dimension's mean as a bias, or nothing."""
     shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
-    """Of the curves, which compare all ways and both replacements."""
+    """Shares of the curves, which compare all ways and both replacements."""
     margin: float = 0.01
     """Rise in nats per token that does not matter (0.01: perplexity 1 %)."""
     other: Path | None = None
@@ -98,11 +104,7 @@ class PruneConfig(OfModel):
     def __post_init__(self) -> None:
         if self.share is not None and self.out is None:
             raise UserError("`share` needs `out`, the folder of the pruned model")
-        for each in [*self.shares, *([] if self.share is None else [self.share])]:
-            if not 0 <= each < 1:
-                raise UserError(
-                    f"share {each:g} of the dimensions: give one of at least 0, below 1"
-                )
+        check_shares(*self.shares, self.share or 0)
         if self.untie and self.share is None:
             raise UserError("`untie` is for the model that `share` and `out` write")
         if not self.shares:
@@ -121,7 +123,7 @@ class DynamicsConfig(InWindows):
     pause: float = 5.0
     """Seconds between looks at the run's folder."""
     windows: int = 32
-    """Of validation text, at each checkpoint."""
+    """Windows of validation text, at each checkpoint."""
 
     def __post_init__(self) -> None:
         if self.follow and len(self.models) > 1:
@@ -139,10 +141,7 @@ ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
 @dataclass(frozen=True)
 class EncodingStudyConfig(TrainingStudy):
     """How do output embeddings hold token probability, under different objectives? Trains small
-    models, everything else equal, and encodes, steers, prunes and watches each.
-
-    Interrupted, it goes on with the same command; runs that other studies made are shared.
-    """
+    models, everything else equal, and encodes, steers, prunes and watches each."""
 
     text: str = "docstrings"
     """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
@@ -163,11 +162,11 @@ class EncodingStudyConfig(TrainingStudy):
     """Checkpoints for each doubling of the step; more tell apart what happens at nearly the same
     time, and take disk space (about 12 bytes a parameter each)."""
     windows: int = 64
-    """Of held-out text, for every analysis."""
+    """Windows of held-out text, for every analysis."""
     factors: tuple[float, ...] = (2.0, 5.0, 20.0)
-    """That single tokens are steered by."""
+    """Factors that single tokens are steered by."""
     shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
-    """Of dimensions, pruned."""
+    """Shares of the dimensions that are pruned."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

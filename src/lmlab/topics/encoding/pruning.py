@@ -24,9 +24,10 @@ Shapes: N contexts, D width, E kept dimensions, V vocabulary, C clusters.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -218,22 +219,20 @@ def compare_heads(
             bar.advance(float(len(part)))
     ones_N = np.ones(len(states))
     width = head.embedding_VD.shape[1]
-    points: list[Point] = []
-    for each, metrics_N4 in zip(removals, metrics_HN4, strict=True):
-        kl, js, nats, best_same = (clusters.ratio(metrics_N4[:, k], ones_N) for k in range(4))
-        points.append(
-            Point(
-                way=each.order.way,
-                replace=each.replace,
-                share=each.removed / width,
-                removed=each.removed,
-                kl=within(kl, 0, math.inf),
-                js=within(js, 0, math.log(2)),
-                nats=nats,
-                same_best=within(best_same, 0, 1),
-            )
+    means_H4 = [[clusters.ratio(of_N, ones_N) for of_N in of_N4.T] for of_N4 in metrics_HN4]
+    return [
+        Point(
+            way=removal.order.way,
+            replace=removal.replace,
+            share=removal.removed / width,
+            removed=removal.removed,
+            kl=within(kl, 0, math.inf),
+            js=within(js, 0, math.log(2)),
+            nats=nats,
+            same_best=within(same_best, 0, 1),
         )
-    return points
+        for removal, (kl, js, nats, same_best) in zip(removals, means_H4, strict=True)
+    ]
 
 
 def _log_softmax(logits_NV: torch.Tensor) -> torch.Tensor:
@@ -261,32 +260,24 @@ class Prunable:
 
 def prunable(points: Sequence[Point], *, margin: float) -> list[Prunable]:
     """One for each way and replacement among the points."""
-    largest: list[Prunable] = []
-    kinds: list[tuple[Way, Replacement]] = list(dict.fromkeys((p.way, p.replace) for p in points))
-    for kind in kinds:
-        way, replace = kind
-        of_these = sorted((p for p in points if (p.way, p.replace) == kind), key=lambda p: p.share)
-        largest.append(
-            Prunable(
-                way,
-                replace,
-                margin,
-                _last(of_these, [p.nats.high is not None and p.nats.high <= margin
-                                 for p in of_these]),
-                _last(of_these, [p.nats.low is not None and p.nats.low <= 0 for p in of_these]),
-            )
-        )  # fmt: skip
-    return largest
+    by_kind: dict[tuple[Way, Replacement], list[Point]] = {}
+    for point in sorted(points, key=lambda point: point.share):
+        by_kind.setdefault((point.way, point.replace), []).append(point)
+    return [
+        Prunable(
+            *kind,
+            margin=margin,
+            within_margin=_largest(of_kind, lambda bounds: bounds[1] <= margin),
+            not_significant=_largest(of_kind, lambda bounds: bounds[0] <= 0),
+        )
+        for kind, of_kind in by_kind.items()
+    ]
 
 
-def _last(points: Sequence[Point], passed: Sequence[bool]) -> float:
-    """The share of the last point before the first that did not pass; 0 if that is the first."""
-    share = 0.0
-    for point, good in zip(points, passed, strict=True):
-        if not good:
-            break
-        share = point.share
-    return share
+def _largest(points: Sequence[Point], passes: Callable[[tuple[float, float]], bool]) -> float:
+    """The share up to which all points have a rise whose bounds pass; 0 if the first has none."""
+    passed = takewhile(lambda p: p.nats.bounds is not None and passes(p.nats.bounds), points)
+    return max((point.share for point in passed), default=0.0)
 
 
 @contextmanager

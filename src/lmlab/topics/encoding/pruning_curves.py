@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from lmlab.progress import say, track
 from lmlab.results import Result
 from lmlab.topics.encoding.encoding import EncodingFit
 from lmlab.topics.encoding.of_model import output_head, regression
+from lmlab.topics.encoding.options import check_shares
 from lmlab.topics.encoding.pruning import (
     WAYS,
     NarrowWeights,
@@ -188,9 +190,7 @@ def prune(
     Raises `UserError` for shares outside [0, 1), a head that is not linear, a `share` of a model
     that is tied without `untie` (`check_can_write`), and as `encode`.
     """
-    for each in [*shares, *([] if share is None else [share])]:
-        if not 0 <= each < 1:
-            raise UserError(f"share {each:g} of the dimensions: give one of at least 0, below 1")
+    check_shares(*shares, share or 0)
     if not lm.backbone.head.is_linear:
         raise UserError(f"{lm.name} scales or caps its logits; pruning knows linear heads only")
     if share is not None:
@@ -210,9 +210,7 @@ def prune(
     numbers = sorted({round(each * width) for each in shares})
     removals = [
         Removal(orders[each], removed, how)
-        for each in WAYS
-        for how in replacements
-        for removed in numbers
+        for each, how, removed in product(WAYS, replacements, numbers)
     ]
     curves: list[PrunedText] = []
     for text in texts:

@@ -7,8 +7,10 @@ full; its tables have all models.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TypeAlias
 
+import numpy as np
 from scipy.stats import gmean
 
 from lmlab.pages.page import Figure, Section, Table
@@ -85,10 +87,10 @@ def tables(result: AnyResult) -> list[Table]:
 
 def headline(result: EncodingStudy) -> str:
     """How well each model's embedding predicts, in a sentence."""
-    said = [f"{m.label} {explained(m.encoding.encoding)}" for p in result.parts for m in p.models]
+    models = [f"{m.label} {explained(m.encoding.encoding)}" for p in result.parts for m in p.models]
     return (
         "R² of -log mean probability by a linear function of the embedding and the bias, held out "
-        f"(root mean square error): {'; '.join(said)}."
+        f"(root mean square error): {'; '.join(models)}."
     )
 
 
@@ -316,22 +318,17 @@ _WRITTEN = (
 
 def _steering_table(models: Sequence[AnalysedModel]) -> Table:
     factors = sorted({row.factor for model in models for row in model.steering})
+
+    def realised_cell(values: Sequence[float]) -> str:
+        return f"{gmean(values):.2f} ({min(values):.2f}–{max(values):.2f})" if values else "none"
+
     rows: list[list[str]] = []
-    for model in models:
-        for name, method, solved in EDITS:
-            realised = steered(model.steering, method, solved, "in domain")
-            row = [model.label, name]
-            for factor in factors:
-                got = realised.get(factor)
-                row.append(f"{gmean(got):.2f} ({min(got):.2f}–{max(got):.2f})" if got else "none")
-            kl = [
-                r.kl
-                for r in model.steering
-                if (r.method, r.solved, r.text, r.factor)
-                == (method, solved, "in domain", factors[-1])
-            ]
-            row.append(f"{sum(kl) / len(kl):.2g}" if kl else "none")
-            rows.append(row)
+    for model, (name, method, solved) in product(models, EDITS):
+        realised = steered(model.steering, method, solved, "in domain")
+        last = (method, solved, "in domain", factors[-1])
+        kl = [r.kl for r in model.steering if (r.method, r.solved, r.text, r.factor) == last]
+        cells = [realised_cell(realised.get(factor, [])) for factor in factors]
+        rows.append([model.label, name, *cells, f"{np.mean(kl):.2g}" if kl else "none"])
     return Table(
         ["model", "edit", *(f"asked {f:g}" for f in factors), f"KL at {factors[-1]:g}, nats"],
         rows,
@@ -348,22 +345,17 @@ def _prunable(result: PruneResult | None, way: str) -> str:
 
 
 def _dynamics_table(models: Sequence[tuple[str, Dynamics]]) -> Table:
-    rows: list[list[str]] = []
-    for label, result in models:
-        last = result.snapshots[-1]
-        rows.append(
-            [
-                label, _around(result.frequency), _around(result.loss),
-                result.order or "no such step",
-                f"{last.r2_frequency:.3f}", f"{last.unigram_kl:.4f}", f"{last.loss:.3f}",
-                str(last.step),
-            ]
-        )  # fmt: skip
     return Table(
         ["model", "frequency captured at step (checkpoints around it)",
          "90 % of the fall of the loss at step (checkpoints around it)", "which came first",
          "last R², log frequency", "last unigram KL, nats", "last loss", "steps"],
-        rows,
+        [
+            [label, _around(result.frequency), _around(result.loss), result.order or "no such step",
+             f"{last.r2_frequency:.3f}", f"{last.unigram_kl:.4f}", f"{last.loss:.3f}",
+             str(last.step)]
+            for label, result in models
+            for last in result.snapshots[-1:]
+        ],
         _CAPTURED,
     )  # fmt: skip
 

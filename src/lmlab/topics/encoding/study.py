@@ -5,16 +5,15 @@ For every vocabulary the study trains small models on the same windows: cross-en
 head, a tied one and one with a learnt prior, backward, headless, and Llama with and without a
 softmax. Each is encoded, steered, pruned and watched over its checkpoints; a headless model's prior
 is written into its embedding.
-
-Notable: runs are kept in the lab folder, and each model's analyses beside its run under the digest
-of what decides them, so an interrupted study goes on where it stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -59,28 +58,24 @@ class Arm:
     label: str
     tied: bool = False
     llama: bool = False
-    options: tuple[tuple[str, str], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 ARMS = {
     "ce-untied": Arm("cross-entropy"),
     "ce-tied": Arm("cross-entropy, tied", tied=True),
-    "ce-prior": Arm("cross-entropy, prior bias", options=(("output_bias", "learnt"),)),
-    "backward": Arm("cross-entropy, backward", options=(("order", "backward"),)),
-    "headless": Arm("headless", tied=True, options=(("objective", "headless"),)),
+    "ce-prior": Arm("cross-entropy, prior bias", options={"output_bias": "learnt"}),
+    "backward": Arm("cross-entropy, backward", options={"order": "backward"}),
+    "headless": Arm("headless", tied=True, options={"objective": "headless"}),
     "llama": Arm("Llama, cross-entropy", llama=True),
     "llama-headless": Arm(
-        "Llama, headless", tied=True, llama=True, options=(("objective", "headless"),)
+        "Llama, headless", tied=True, llama=True, options={"objective": "headless"}
     ),
 }
 
 
 def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> EncodingStudy:
-    """Runs the study, or what is missing of it, and returns the result.
-
-    Writes `results.json` and `report.html` to `config.out`. A `worker` shares it with others
-    (`studies.parts`).
-    """
+    """Runs the study, or what is missing of it (`studies.parts.run_parts`)."""
     corpora = {
         v: open_corpus(config.text, lab=config.lab, vocabulary=v, tokens=config.tokens)
         for v in config.vocabulary
@@ -123,20 +118,14 @@ def _make(
 ) -> list[AnalysedModel]:
     """Trains the model `name`; its analyses with each of its heads."""
     run = train(resolved, bar=bar, note=f"{store.vocabulary}, {name},")
-    return [
-        _kept(config, store, name, run, raw)
-        for raw in ((False, True) if "headless" in name else (False,))
-    ]
+    heads = (False, True) if "headless" in name else (False,)
+    return [_kept(config, store, name, run, raw) for raw in heads]
 
 
 def _run(config: EncodingStudyConfig, store: TokenStore, name: str) -> ResolvedRun:
     arm = ARMS[name]
     model = ModelConfig("llama" if arm.llama else "gpt2", size=config.size, tied=arm.tied)
-    request = text_request(
-        store, tokens=config.tokens, batch_tokens=config.batch_tokens,
-        context=config.context, learning_rate=config.learning_rate, model=model,
-        seed=config.seed, **dict(arm.options),
-    )  # fmt: skip
+    request = text_request(config, store, model=model, seed=config.seed, **arm.options)
     if config.dynamics:
         checkpoints = CheckpointConfig(
             every=max(1, request.steps // 4),
@@ -201,7 +190,7 @@ def _steering(
     store: TokenStore,
     encoding: Encoding,
     read: Sequence[ReadText],
-) -> list[SteeredToken]:
+) -> Iterator[SteeredToken]:
     """Single tokens of all frequencies, by each factor and edit, on both texts."""
     counts_V = training_counts(lm, store, len(encoding.alpha_V))
     fitted = encoding.tokens
@@ -209,35 +198,30 @@ def _steering(
     places = np.unique(np.geomspace(1, len(ranked), _STEERED).round().astype(int)) - 1
     tokens = [int(ranked[place]) for place in places]
     texts = [text_with_tokens(lm, text, tokens) for text in read]
-    steered: list[SteeredToken] = []
     for number, token in enumerate(tokens):
         alone = [_one_token(text, number) for text in texts]
-        for factor in config.factors:
-            for _, method, solve in EDITS:
-                try:
-                    edit = plan(
-                        lm.model, {token: factor}, encoding,
-                        method=method,
-                        contexts=alone[0].contexts, solve=solve,
-                    )  # fmt: skip
-                except UserError:  # the target would be above 1, or no size reaches it
-                    continue
-                for text in alone:
-                    seen = effect(text, edit, lm)
-                    steered.append(
-                        SteeredToken(
-                            token=lm.tokenizer.token(token),
-                            count=int(counts_V[token]),
-                            factor=factor,
-                            method=method,
-                            solved=solve,
-                            text=text.name,
-                            realised=seen.tokens[0].realised,
-                            kl=seen.kl.estimate,
-                            nats=seen.nats.estimate,
-                        )
-                    )
-    return steered
+        for factor, (_, method, solve) in product(config.factors, EDITS):
+            try:
+                edit = plan(
+                    lm.model, {token: factor}, encoding, method=method,
+                    contexts=alone[0].contexts, solve=solve,
+                )  # fmt: skip
+            except UserError:  # the target would be above 1, or no size reaches it
+                continue
+            for text in alone:
+                on_text = effect(text, edit, lm)
+                (realised,) = on_text.tokens
+                yield SteeredToken(
+                    token=realised.text,
+                    count=int(counts_V[token]),
+                    factor=factor,
+                    method=method,
+                    solved=solve,
+                    text=text.name,
+                    realised=realised.realised,
+                    kl=on_text.kl.estimate,
+                    nats=on_text.nats.estimate,
+                )
 
 
 def _one_token(text: Text, number: int) -> Text:

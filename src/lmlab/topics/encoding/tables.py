@@ -91,13 +91,13 @@ def explains(fit: EncodingFit) -> str:
 
 def explained(fit: EncodingFit) -> str:
     """R2 with its root mean square error, and what a bias does alone."""
-    said = f"{fixed(fit.r2_heldout, 3)} ({fit.root_mean_square:.2f} nats"
+    text = f"{fixed(fit.r2_heldout, 3)} ({fit.root_mean_square:.2f} nats"
     if fit.bias_alone is not None:
-        said += (
+        text += (
             f"; its bias alone {fixed(fit.bias_alone.r2, 3)}, embedding alone "
             f"{fixed(fit.embedding_alone.r2, 3)}"
         )
-    return f"{said})"
+    return f"{text})"
 
 
 def interval(value: Interval, digits: int = 4) -> str:
@@ -149,10 +149,10 @@ def realised_words(result: SteeringResult, number: int) -> str:
         for effect in result.effects
         if (effect.method, effect.solved) == (result.chosen.method, result.chosen.solved)
     ]
-    said = ", ".join(
+    by_text = ", ".join(
         f"{interval(effect.tokens[number].realised, 3)} {_PLACES[effect.text]}" for effect in chosen
     )
-    return f"{edit_name(result.chosen)}, {said}"
+    return f"{edit_name(result.chosen)}, {by_text}"
 
 
 def steering_words(result: SteeringResult) -> list[str]:
@@ -210,12 +210,12 @@ def pruning_table(result: PruneResult) -> Table:
 def pruned_words(result: PruneResult) -> str:
     """How many dimensions can go, for each way to choose them."""
     of_text = result.texts[0].prunable
-    said = ", ".join(
+    shares = ", ".join(
         f"{share_text(largest.within_margin)} by {largest.way}"
         for largest in of_text
         if largest.replace == of_text[0].replace
     )
-    return f"Dimensions that can go for less than {of_text[0].margin:g} nats per token: {said}."
+    return f"Dimensions that can go for less than {of_text[0].margin:g} nats per token: {shares}."
 
 
 def written_words(result: PruneResult) -> str:

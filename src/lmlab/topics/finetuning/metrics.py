@@ -116,7 +116,7 @@ def task_result(
 
 
 def _interval(name: str, values_SN: np.ndarray) -> Interval:
-    """Of a metric by its pseudo-values, within its range."""
+    """The interval of a metric from its pseudo-values, within its range."""
     interval = two_way_interval(values_SN)
     if name == "accuracy":
         return share_interval(interval)

@@ -14,8 +14,7 @@ from lmlab.errors import UserError
 class FinetuneConfig(Options):
     """Fine-tune language models on labelled texts, over several seeds, and compare them.
 
-    Interrupted, it goes on with the same command. The first model is the one that the others are
-    compared with."""
+    The first model is the one that the others are compared with."""
 
     models: tuple[str, ...]
     """Run folder, checkpoint, saved transformers model, or Hub name, each."""
@@ -25,7 +24,7 @@ class FinetuneConfig(Options):
     names: tuple[str, ...] = ()
     """What the models are called in the result (default: as given)."""
     seeds: int = 3
-    """Of the new head, the order of the texts and dropout; the model's own weights are the same."""
+    """Seeds of the new head, of the order of the texts and of dropout."""
     epochs: float = 10.0
     batch: int = 32
     """Texts a step."""
@@ -38,7 +37,7 @@ class FinetuneConfig(Options):
     freeze_body: bool = False
     """Train the new head alone, on the model as it is."""
     validations: int = 2
-    """An epoch; on texts that are neither trained on nor reported."""
+    """Validations an epoch, on texts that are neither trained on nor reported."""
     early_stopping: int = 6
     """Stop when so many validations in a row were no better; the best one's weights are kept."""
     limit: int | None = None

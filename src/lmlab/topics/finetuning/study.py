@@ -4,39 +4,49 @@ Every model is fine-tuned on every task with several seeds (of the new head, of 
 texts, of dropout) and scored on the reported split, which no run looks at before: the checkpoint is
 chosen on the selection split.
 
-Shapes: N reported texts, C classes.
+Shapes: N reported texts, C classes (1 for regression).
 """
 
 from __future__ import annotations
 
 import math
 from functools import partial
+from pathlib import Path
+
+import numpy as np
 
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.data.labelled import LabelledTask, read_labelled
-from lmlab.data.labelled_store import labelled_store
-from lmlab.data.splits import TRAIN
+from lmlab.data.labelled_store import LabelledSplit, labelled_store, read_labels
+from lmlab.data.splits import TEST, TRAIN
 from lmlab.data.store import TokenStore
+from lmlab.data.tokenizers import load_tokenizer
+from lmlab.errors import UserError
 from lmlab.locks import alone
+from lmlab.models.backbone import Backbone
+from lmlab.models.files import load_classifier
+from lmlab.objectives import from_record
+from lmlab.objectives.classification import LabelCriterion, outputs_for
 from lmlab.progress import Bar, say
+from lmlab.run_folders.checkpoint import read_json_file, usable_checkpoint
 from lmlab.studies.finished_runs import file_beside
 from lmlab.studies.kept import kept_arrays
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
 from lmlab.studies.run_requests import placed
-from lmlab.topics.finetuning.classify import reported_outputs
 from lmlab.topics.finetuning.metrics import Classifier, Finetuning, task_result
 from lmlab.topics.finetuning.options import FinetuneConfig
 from lmlab.training.classifier import classifier_parent
 from lmlab.training.loop import train
 from lmlab.training.setup import ResolvedRun
 
+_BATCH = 64  # texts that are scored at a time
+
 
 def run_finetune(config: FinetuneConfig, *, worker: bool = False) -> Finetuning:
-    """Runs what is missing, and returns the result.
+    """Runs the study, or what is missing of it (`studies.parts.run_parts`).
 
-    Writes `results.json` and `report.html` to `config.out`. A `worker` shares it with others
-    (`studies.parts`). Raises `UserError` for a model or task that cannot be read.
+    Raises `UserError` for a model or task that cannot be read.
     """
     tasks = [read_labelled(specification, limit=config.limit) for specification in config.tasks]
     for task in tasks:
@@ -90,7 +100,7 @@ def _run(
 ) -> ResolvedRun:
     texts = len(store.split(TRAIN).documents_M3)
     epoch = math.ceil(texts / config.batch)
-    asked = TrainConfig(
+    request = TrainConfig(
         store=store.path,
         objective="classification",
         class_balanced=config.class_balanced,
@@ -109,7 +119,7 @@ def _run(
         dtype=config.dtype,
         device=config.device,
     )
-    return placed(asked, store, config.lab)
+    return placed(request, store, config.lab)
 
 
 def _make(store: TokenStore, resolved: ResolvedRun, label: str, bar: Bar) -> Classifier:
@@ -119,3 +129,22 @@ def _make(store: TokenStore, resolved: ResolvedRun, label: str, bar: Bar) -> Cla
     file = file_beside(run, "scores/outputs.safetensors", *decided)
     kept = kept_arrays(file, lambda: {"outputs": reported_outputs(run.checkpoint, store)})
     return run, kept["outputs"]
+
+
+def reported_outputs(path: Path, store: TokenStore) -> np.ndarray:
+    """A classifier's outputs (N, C) float64 for the reported texts of a labelled store, in float32.
+
+    `path` is a run folder or a checkpoint. Raises `UserError` where it is no classifier of lmlab,
+    is damaged, or has another tokenizer than the store.
+    """
+    folder = usable_checkpoint(path)
+    record = read_json_file(folder / "lmlab.json")
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.fingerprint != store.manifest["tokenizer_fingerprint"]:
+        raise UserError(f"{store.path} was made with another tokenizer than {path}")
+    objective = from_record(record["objective"], order=record["order"], tokenizer=tokenizer)
+    if not isinstance(objective.criterion, LabelCriterion):
+        raise UserError(f"{path} is a language model, not a classifier")
+    model = load_classifier(str(folder), fresh=None)
+    texts = LabelledSplit(store.split(TEST), read_labels(store).by_split[TEST])
+    return outputs_for(objective, Backbone(model), texts, batch=_BATCH)

@@ -271,24 +271,23 @@ def _norms(weight_VD: np.ndarray, counts_V: np.ndarray, text_V: np.ndarray) -> N
     kept = np.flatnonzero(text_V[: len(norm_V)])
     norm_V, counts_V = norm_V[kept], counts_V[kept]
     bins_V = type_deciles(counts_V)
-    bins = []
-    for number in range(DECILES + 1):
-        inside = bins_V == number
-        if not inside.any():
-            continue
-        low, high = np.quantile(norm_V[inside], [0.25, 0.75])
-        bins.append(
-            NormBin(
-                bin=number,
-                types=int(inside.sum()),
-                lowest_count=int(counts_V[inside].min()),
-                highest_count=int(counts_V[inside].max()),
-                mean_norm=float(norm_V[inside].mean()),
-                quartiles=(float(low), float(high)),
-            )
+    bins = tuple(
+        NormBin(
+            bin=number,
+            types=int(inside.sum()),
+            lowest_count=int(counts_V[inside].min()),
+            highest_count=int(counts_V[inside].max()),
+            mean_norm=float(norm_V[inside].mean()),
+            quartiles=(
+                float(np.quantile(norm_V[inside], 0.25)),
+                float(np.quantile(norm_V[inside], 0.75)),
+            ),
         )
-    seen = counts_V > 0
-    return Norms(rank_correlation(counts_V[seen], norm_V[seen]), int(seen.sum()), tuple(bins))
+        for number in range(DECILES + 1)
+        if (inside := bins_V == number).any()
+    )
+    occurs = counts_V > 0
+    return Norms(rank_correlation(counts_V[occurs], norm_V[occurs]), int(occurs.sum()), bins)
 
 
 def _loss_bins(
@@ -298,7 +297,7 @@ def _loss_bins(
     bins_V: np.ndarray,
     counts_V: np.ndarray,
 ) -> tuple[LossBin, ...]:
-    """From the sums of each cluster; `bins_V` and `counts_V` are of the tokens of text."""
+    """The bins from the sums of each cluster; `bins_V`, `counts_V` are of the tokens of text."""
     return tuple(
         LossBin(
             bin=k,

@@ -116,60 +116,40 @@ def _layer_figures(result: Geometry) -> list[Figure]:
     layers = _named(result)
     if len(layers) < 2:
         return []  # a model that gives no states of its layers
+    names, clouds = zip(*layers, strict=True)
     where = (
-        f"0: {layers[0][0]}; {len(layers) - 1}: {layers[-1][0]}, what the head reads; between them "
+        f"0: {names[0]}; {len(names) - 1}: {names[-1]}, what the head reads; between them "
         "the output of each block."
     )
-
-    def drawn(
-        what: str,
-        digits: int,
-        curves: dict[str, list[float | None]],
-        caption: str,
-        *,
-        y_label: str,
-        alt: str,
-    ) -> list[Figure]:
+    rank_curves = {
+        "about the mean": [cloud.centred.effective_rank for cloud in clouds],
+        "about zero": [cloud.uncentred.effective_rank for cloud in clouds],
+    }
+    figures: list[Figure] = []
+    for what, digits, curves, y_label, alt, caption in (
+        ("The effective rank about the mean", 1, rank_curves, "effective rank",
+         "Effective rank of the hidden states of each layer, centred and uncentred.",
+         f"{where} The most there could be: {clouds[-1].dimensions:,}."),
+        ("The mean cosine", 3, {"": [cloud.mean_cosine for cloud in clouds]},
+         "mean cosine of two states", "Mean cosine of the hidden states of each layer.", where),
+    ):  # fmt: skip
         series = [
             Series(label, *zip(*points, strict=True), colour=colour)
             for colour, (label, values) in enumerate(curves.items())
             if (points := [(i, v) for i, v in enumerate(values) if v is not None])
         ]
-        if not series:
-            return []
-        values = next(iter(curves.values()))
-        return [
-            line_plot(
-                series,
-                x_label="layer, in the order of computation",
-                finding=_course(what, [name for name, _ in layers], values, digits),
-                y_label=y_label,
-                alt=alt,
-                caption=caption,
+        if series:
+            figures.append(
+                line_plot(
+                    series,
+                    x_label="layer, in the order of computation",
+                    y_label=y_label,
+                    finding=_course(what, names, next(iter(curves.values())), digits),
+                    alt=alt,
+                    caption=caption,
+                )
             )
-        ]
-
-    return [
-        *drawn(
-            "The effective rank about the mean",
-            1,
-            {
-                "about the mean": [cloud.centred.effective_rank for _, cloud in layers],
-                "about zero": [cloud.uncentred.effective_rank for _, cloud in layers],
-            },
-            f"{where} The most there could be: {layers[-1][1].dimensions:,}.",
-            y_label="effective rank",
-            alt="Effective rank of the hidden states of each layer, centred and uncentred.",
-        ),
-        *drawn(
-            "The mean cosine",
-            3,
-            {"": [cloud.mean_cosine for _, cloud in layers]},
-            where,
-            y_label="mean cosine of two states",
-            alt="Mean cosine of the hidden states of each layer.",
-        ),
-    ]
+    return figures
 
 
 def _course(what: str, names: Sequence[str], values: Sequence[float | None], digits: int) -> str:

@@ -106,11 +106,9 @@ def request(
     first of the study's by default)."""
     chosen = ARMS[arm]
     return text_run(
+        config,
         store,
-        config.lab,
         tokens=longer * config.tokens,
-        batch_tokens=config.batch_tokens,
-        context=config.context,
         learning_rate=rate or config.rates[0],
         model=replace(config.model, tied=chosen.tied),
         seed=seed,
@@ -156,11 +154,9 @@ def fine_tuning(
     paper).
     """
     return text_run(
+        config,
         store,
-        config.lab,
         tokens=config.fine_tune * config.tokens,
-        batch_tokens=config.batch_tokens,
-        context=config.context,
         learning_rate=config.fine_tune_learning_rate,
         parent=ParentConfig(str(parent.path), untie=True),
         output_bias="fixed" if prior else "none",

@@ -45,7 +45,7 @@ class CostAtVocabulary:
 
 
 def step_times(config: HeadlessStudyConfig, store: TokenStore) -> StepTimes:
-    """Of each arm on this machine, all arms in turn."""
+    """Seconds of a training step of each arm on this machine, all arms timed in turn."""
     runs = {arm: request(config, store, arm, 0) for arm in config.arms}
     key = digest({arm: run.deciding for arm, run in runs.items()})
 

@@ -34,7 +34,7 @@ def heads_figure(parts: Sequence[VocabularyResult]) -> Figure:
             row.difference,
             group=f"vocabulary {part.vocabulary:,}, at equal "
             + ("time" if row.row.longer else "tokens"),
-            show=_per_cent,
+            show=lambda nats: 100 * math.expm1(nats),  # as a difference of perplexity
         )
         for part in parts
         for row in part.rows
@@ -238,8 +238,3 @@ def rank_figure(part: VocabularyResult) -> Figure:
         caption="First seed of each. Effective rank: exp of the entropy of the singular values' "
         "shares, about the mean.",
     )
-
-
-def _per_cent(nats: float) -> float:
-    """A difference in nats as one of perplexity."""
-    return 100 * math.expm1(nats)

@@ -27,10 +27,7 @@ class HeadlessStudyConfig(TrainingStudy):
     """Can a language model learn without a softmax over its vocabulary? Trains cross-entropy models
     (tied and untied, each with a log-unigram bias or without), headless ones (whose candidates are
     the micro-batch's targets, or unigram draws) and mixed ones, everything else equal, gives the
-    headless ones their heads, and compares all on held-out text, at equal tokens and at equal time.
-
-    Interrupted, it goes on with the same command; runs that other studies made are shared.
-    """
+    headless ones their heads, and compares all on held-out text, at equal tokens and equal time."""
 
     text: str = "docstrings"
     """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""

@@ -10,7 +10,7 @@ from lmlab.config import to_mapping
 from lmlab.pages.page import Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.wording import amount_of_text, capital
-from lmlab.studies.provenance import to_repeat
+from lmlab.studies.provenance import TRAINED, to_repeat
 from lmlab.topics.headless.arms import ARMS, HEADLESS, REFERENCE
 from lmlab.topics.headless.comparison import Headless, VocabularyResult
 from lmlab.topics.headless.curves import Curve
@@ -174,9 +174,8 @@ def _methods(result: Headless) -> Section:
         f"tokens a run ({available} available), {config.batch_tokens:,} tokens a step, all of "
         "them candidates of a headless "
         f"model's step ({config.batch_tokens // config.context} windows, so one in as many "
-        f"is of a row's own window); context {config.context}, {_rates(result)}, AdamW "
-        "with weight decay 0.1 on matrices, betas 0.9 and 0.95, gradient clipped at 1, "
-        "warm-up over 5 % of the steps, cosine to a tenth. All forms of a seed have the same data "
+        f"is of a row's own window); context {config.context}, {_rates(result)}, "
+        f"{TRAINED}. All forms of a seed have the same data "
         "order; tied forms have the same initial weights. The prior is the log-unigram "
         "distribution of the training split (add-one). Calibration fits two scalars, of similarity "
         "and prior, on held-out text that is not scored. Fine-tuning is a child run: the embedding "

@@ -9,9 +9,6 @@ for the time that the baseline takes; on all tokens, and apart on those that sta
 window and those that do not, as the candidates of the published loss are biased against the former
 (`lmlab.objectives.candidates`). Beside that: zero-shot tasks, what a step costs as the vocabulary
 grows, and the geometry of both kinds.
-
-Notable: runs and scores are kept in the lab folder under the digest of what decides them, so an
-interrupted study goes on where it stopped, and studies share runs.
 """
 
 from __future__ import annotations
@@ -59,11 +56,7 @@ Form = tuple[str, bool, int]
 
 
 def run_headless(config: HeadlessStudyConfig, *, worker: bool = False) -> Headless:
-    """Runs the study, or what is missing of it, and returns its result.
-
-    Writes `results.json` and `report.html` to `config.out`. A `worker` shares it with others
-    (`studies.parts`).
-    """
+    """Runs the study, or what is missing of it (`studies.parts.run_parts`)."""
     tasks, rows = _tasks(config), rows_of(config)
     texts = [_open(config, vocabulary, rows, tasks) for vocabulary in config.vocabulary]
     work = sum(text.work for text in texts)
@@ -210,7 +203,7 @@ class _Vocabulary:
         return train(child, bar=bar, note=f"fine-tuning a head, seed {seed},")
 
     def _geometry(self, run: TrainedRun) -> Geometry:
-        """Of a run's last checkpoint; kept beside it."""
+        """The geometry of a run's last checkpoint, kept beside the run."""
         split, context = self.config.split, self.config.context
         windows = min(self.config.windows or _GEOMETRY_WINDOWS, _GEOMETRY_WINDOWS)
         decided = (self.store.fingerprint, split, context, windows, Geometry.schema)

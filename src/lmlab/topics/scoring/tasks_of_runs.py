@@ -61,8 +61,8 @@ def compared(
     *,
     task: Task,
 ) -> dict[str, TaskMetric]:
-    """Of each metric the mean over seeds and items with its interval, and the difference from the
-    reference. A list holds one entry a seed. For BLiMP the mean is that over sets.
+    """The mean of each metric over seeds and items (of BLiMP over sets) with its interval, and its
+    difference from the reference. Lists hold an entry for each seed.
     """
     unit = "items" if task.sets is None else "sets of items"
     metrics: dict[str, TaskMetric] = {}
@@ -77,7 +77,7 @@ def compared(
 
 
 def _interval(values_SN: np.ndarray, task: Task, share: str = "") -> Interval:
-    """Of a share (a metric named accuracy), or of a mean that has no bounds."""
+    """The interval of a share (a metric named accuracy), or of a mean without bounds."""
     sets = task.sets
     if sets is None:
         interval = two_way_interval(values_SN)

@@ -35,10 +35,7 @@ class PreferConfig(OfModel):
 class TowersStudyConfig(TrainingStudy):
     """If two models share one prediction, which tokens does each take? Trains cooperative towers
     the same towers with separate losses, and independent ones; probes all alike; and asks whether
-    cooperative towers' preferences among types of token are larger than the others', and of use.
-
-    Interrupted, it goes on with the same command; runs that other studies made are shared.
-    """
+    cooperative towers' preferences among types of token are larger than the others', and of use."""
 
     text: tuple[str, ...] = ("docstrings",)
     """Files, folders, patterns, hf:NAME, docstrings, code, or a store of `lmlab prepare`; with
