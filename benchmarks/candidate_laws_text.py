@@ -41,6 +41,7 @@ from lmlab.numerics.random_effects import Clusters, Interval, two_way_interval, 
 from lmlab.progress import say, track
 from lmlab.run_folders.checkpoint import checkpoint_folder
 from lmlab.studies.run_requests import text_run
+from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.topics.scoring.kept_scores import cached_score
 from lmlab.topics.scoring.score import Score
 from lmlab.training.loop import TrainedRun, train
@@ -77,13 +78,12 @@ def request(
 ) -> ResolvedRun:
     """The run of an arm."""
     steps = max(1, round(tokens / BATCH_TOKENS))
+    study = HeadlessStudyConfig(
+        context=CONTEXT, tokens=tokens, batch_tokens=BATCH_TOKENS, learning_rate=rate, lab=lab
+    )
     return text_run(
+        study,
         store,
-        lab,
-        tokens=tokens,
-        batch_tokens=BATCH_TOKENS,
-        context=CONTEXT,
-        learning_rate=rate,
         model=ModelConfig(layers=2, heads=2, width=64, tied=arm != "untied"),
         seed=seed,
         evaluate_every=max(1, steps // 2),
