@@ -34,6 +34,7 @@ from lmlab.topics.scoring.score import Score
 from lmlab.topics.scoring.zero_shot import Estimate, mean_estimate
 from lmlab.topics.tour.options import TourConfig
 from lmlab.topics.towers.options import TowersStudyConfig
+from lmlab.topics.tuning.options import TuneConfig
 from lmlab.training.cost import Flops
 from lmlab.training.doctor import Diagnosis, Targets, Timing
 
@@ -47,6 +48,7 @@ CONFIGS = (
     HeadlessStudyConfig(),
     TourConfig(lab=Path("a")),
     TowersStudyConfig(),
+    TuneConfig(Path("store"), over={"micro_batch": (None, 4), "betas": ((0.9, 0.9), (0.5, 0.5))}),
     TrainConfig(Path("store"), objective="headless", micro_batch=4),
 )
 """Options that results hold: values drawn at random would be refused."""

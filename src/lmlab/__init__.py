@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         steer,
         study,
         train,
+        tune,
     )
     from lmlab.lm.language_model import LanguageModel
     from lmlab.results import Result
@@ -75,6 +76,7 @@ __all__ = [
     "steer",
     "study",
     "train",
+    "tune",
 ]
 _ELSEWHERE = {
     "Result": "lmlab.results",

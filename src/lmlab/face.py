@@ -13,7 +13,7 @@ Notable:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lmlab.topics.scoring.score import Score
     from lmlab.topics.scoring.zero_shot import Evaluation
     from lmlab.topics.towers.of_model import ModelPreference
+    from lmlab.topics.tuning.tuning import Tuning
 
     AnyModel: TypeAlias = "LanguageModel | Run | str | Path"
     AnyStore: TypeAlias = "TokenStore | str | Path"
@@ -132,6 +133,27 @@ def train(store: AnyStore, **options: Any) -> Run:
 
     config = from_keywords(TrainConfig, {"store": _store(store).path, **options}, where="train")
     return Run(train_run(config).path)
+
+
+def tune(store: AnyStore, over: Mapping[str, Iterable[Any]], **options: Any) -> Tuning:
+    """Trains every combination of values of some options, and says which ends at the least
+    validation loss, and how sure that is.
+
+    Args:
+        store: a token store.
+        over: values by option of `TrainConfig`, such as `{"learning_rate": [1e-3, 2e-3]}`.
+        **options: fields of `TuneConfig`: `seeds=3`, `halving=True`, `lab="lab"`, and those of
+            `TrainConfig`, such as `steps=500`.
+
+    Interrupted, the same call goes on; runs that are there already are not trained again. Raises
+    `UserError` for an option that is unknown, tried and given, or tried with a wrong value.
+
+    >>> tuned = lmlab.tune(store, {"learning_rate": [1e-3, 1e-2]}, seeds=2, **tiny)
+    >>> tuned.best
+    {'optimizer.learning_rate': 0.01}
+    """
+    tried = {name: list(values) for name, values in over.items()}
+    return cast("Tuning", _run("tune", {"store": _store(store).path, "over": tried, **options}))
 
 
 def load(

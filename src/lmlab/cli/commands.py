@@ -20,12 +20,7 @@ Notable:
 
 from __future__ import annotations
 
-from lmlab.topics.registry import STUDIES, Command
-
-_TRAIN = (
-    "size", "architecture", "objective", "order", "context", "batch", "steps", "tokens", "epochs",
-    "learning_rate", "seed", "out",
-)  # fmt: skip
+from lmlab.topics.registry import STUDIES, TRAIN, Command
 
 _ALL = (
     Command(
@@ -38,13 +33,13 @@ _ALL = (
         "train", "train a model on a store; the same command resumes",
         "lmlab.config.training:TrainConfig", "lmlab.cli.training:train",
         example="--store lab/novels --size micro --steps 500 --out lab/forward",
-        usual=_TRAIN, processes=True,
+        usual=TRAIN, processes=True,
     ),
     Command(
         "doctor", "what a training run will cost here; options as for train",
         "lmlab.config.doctor:DoctorConfig", "lmlab.cli.training:doctor",
         example="--store lab/novels --size small --tokens 10000000",
-        usual=(*_TRAIN, "rounds", "results"),
+        usual=(*TRAIN, "rounds", "results"),
     ),
     Command(
         "runs", "the training runs below a folder",

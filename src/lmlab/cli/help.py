@@ -16,7 +16,7 @@ from typing import Any
 
 from lmlab.cli.commands import Command
 from lmlab.cli.printing import with_dashes
-from lmlab.config.spelling import Place, names_of, takes
+from lmlab.config.spelling import Place, is_table, names_of, takes
 
 _COLUMN = 26
 _LAST = ("device", "lab", "out")  # of the options that many commands have
@@ -107,6 +107,8 @@ def _takes(hint: Any) -> str:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(each for each in typing.get_args(hint) if each is not type(None))
     items = typing.get_args(hint)
+    if is_table(hint):
+        return "NAME VALUES..."
     if typing.get_origin(hint) is tuple:
         return f"{_takes(items[0])}..." if Ellipsis in items else " ".join(map(_takes, items))
     if typing.get_origin(hint) is typing.Literal:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from lmlab.config.spelling import Word, names_of, path_taken, takes, words_by_place
+from lmlab.config.spelling import Word, is_table, names_of, path_taken, takes, words_by_place
 from lmlab.errors import UserError
 
 T = TypeVar("T")
@@ -87,8 +87,30 @@ def from_keywords(kind: type[T], keywords: Mapping[str, Any], *, where: str) -> 
             inner = inner.setdefault(section, {})
         plain = _plain(value)
         several = takes(names.hints[*sections, last]) > 2  # one value stands for a list of it
-        inner[last] = [plain] if several and not isinstance(plain, list) else plain
+        inner[last] = [plain] if several and not isinstance(plain, list | dict) else plain
     return from_mapping(kind, nested, where=where)
+
+
+def option_values(
+    kind: type, name: str, values: Iterable[Any], *, where: str
+) -> tuple[str, tuple[Any, ...]]:
+    """The whole name of an option of dataclass `kind`, and `values` for it, each of its type.
+
+    A text may stand for a number, as on a command line; one with commas for several.
+
+    Raises `UserError` for an unknown name (naming the nearest) and a value of another type.
+    """
+    names = names_of(kind)
+    try:
+        place = names.find(name.replace("-", "_"))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    hint = names.hints[place]
+    meant = [Word(v) if isinstance(v, str) else v for v in values]
+    if takes(hint) > 1:
+        meant = [[*map(Word, v.split(","))] if isinstance(v, str) else v for v in meant]
+    whole = ".".join(place)
+    return whole, tuple(_convert(hint, v, where=f"{where}: `{whole}`") for v in meant)
 
 
 def _check_one_of(kind: type, names: Iterable[str], *, where: str = "") -> None:
@@ -186,6 +208,8 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
     return value
 
 
@@ -198,7 +222,14 @@ def to_command_line(kind: type, values: Mapping[str, Any]) -> list[str]:
         )
         for f in dataclasses.fields(kind)
     }
-    return _options(values, usual, "--")
+    hints = names_of(kind).hints
+    tables = [name for name in values if is_table(hints.get((name,)))]
+    words = _options({k: v for k, v in values.items() if k not in tables}, usual, "--")
+    for table in tables:
+        for name, given in values[table].items():
+            words += [f"--{table}", name.replace("_", "-")]
+            words += [",".join(map(str, v)) if isinstance(v, list) else str(v) for v in given]
+    return words
 
 
 def _options(values: Mapping[str, Any], usual: Mapping[str, Any], start: str) -> list[str]:
@@ -267,10 +298,12 @@ def from_command_line(
         section = values
         for name in place[:-1]:
             section = section.setdefault(name, {})
-        if not given and takes(hints[place]) == 1:
+        table = hints.get(place[:-1])
+        hint = typing.get_args(table)[1] if is_table(table) else hints[place]
+        if not given and takes(hint) == 1:
             raise UserError(f"{option} needs a value")
-        value = given if takes(hints[place]) > 1 else given[0]
-        section[place[-1]] = _convert(hints[place], value, where=option)
+        value = given if takes(hint) > 1 else given[0]
+        section[place[-1]] = _convert(hint, value, where=option)
     filled, missing = _filled(kind, values, where)
     if missing:
         needed = (n.removesuffix("s").upper() if n in positional else f"`{n}`" for n in missing)

@@ -175,8 +175,9 @@ def words_by_place(
     """The words of a command line by the option they are for, also those of `positional`, which may
     stand without a name, in this order, wherever no option takes them.
 
-    A switch says true or false. Raises `UserError` for an unknown option (naming the nearest) and a
-    word too many.
+    A switch says true or false. An option that is a table, `--over NAME VALUES...`, may be given
+    several times; the place of an entry is the table's and its name. Raises `UserError` for an
+    unknown option (naming the nearest), a word too many and an entry that is given twice.
     """
     names = names_of(kind)
     rest, bare, given = [Word(word) for word in words], [], {}
@@ -189,13 +190,18 @@ def words_by_place(
         place, negated = names.switched(name.replace("-", "_"))
         if negated and equals:
             raise UserError(f"`{name}` takes no value")
-        given[place] = own = [Word(value)] if equals else []
+        own = [Word(value)] if equals else []
         count = 0 if equals else takes(names.hints[place])
         while rest and count and not rest[0].startswith("--"):
             own.append(rest.pop(0))
             count -= 1
         if takes(names.hints[place]) == 0 and not own:
             own.append(Word(not negated))
+        if is_table(names.hints[place]):
+            place, own = (*place, *own[:1]), own[1:]
+            if not own or place in given:
+                raise UserError(f"`{place[0]}` takes a name and its values, each name once")
+        given[place] = own
     for name in positional:
         place = names.find(name)
         count = 0 if place in given else min(len(bare), takes(names.hints[place]))
@@ -207,9 +213,16 @@ def words_by_place(
     return given
 
 
+def is_table(hint: Any) -> bool:
+    """Whether an option of this type has entries by name."""
+    return typing.get_origin(hint) is dict
+
+
 def takes(hint: Any) -> int:
     """How many words an option of this type takes at most."""
     options = [hint]
+    if is_table(hint):
+        return 1 << 30
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         options = [each for each in typing.get_args(hint) if each is not type(None)]
     if typing.get_origin(options[0]) is tuple:

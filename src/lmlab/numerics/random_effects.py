@@ -33,7 +33,12 @@ from scipy.special import stdtrit
 from lmlab.errors import UserError
 
 Basis = Literal[
-    "seeds and text", "text only", "seeds, these documents only", "these documents only", "none"
+    "seeds and text",
+    "text only",
+    "seeds, these documents only",
+    "these documents only",
+    "seeds only",
+    "none",
 ]
 
 MINIMUM_CLUSTERS = 5
@@ -260,6 +265,26 @@ def two_way_interval(
     return Interval(
         estimate, estimate - half, estimate + half, error, df, level, seeds, clusters,
         documents, basis, "; ".join(notes),
+    )  # fmt: skip
+
+
+def interval_over_seeds(values_S: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Student's t interval of a mean over seeds, the text being given; none for one seed.
+
+    `clusters` and `documents` are 0: no text is resampled.
+    """
+    v_S = np.asarray(values_S, dtype=np.float64)
+    assert np.isfinite(v_S).all()
+    seeds, estimate = len(v_S), float(v_S.mean())
+    if seeds == 1:
+        return Interval(
+            estimate, None, None, None, None, level, 1, 0, 0, "none", "one seed: of this run only"
+        )
+    error = float(v_S.std(ddof=1)) / float(np.sqrt(seeds))
+    half = float(stdtrit(seeds - 1, (1 + level) / 2)) * error
+    return Interval(
+        estimate, estimate - half, estimate + half, error, float(seeds - 1), level, seeds, 0, 0,
+        "seeds only", "over seeds, on this text",
     )  # fmt: skip
 
 

@@ -34,6 +34,13 @@ def validations(run: Path) -> list[Validation]:
     ]
 
 
+def final_validation(run: TrainedRun) -> float:
+    """The validation loss of a run's last checkpoint (with early stopping, the best), nats per
+    token."""
+    step = int(run.checkpoint.name.removeprefix("step-"))
+    return next(v.nats_per_token for v in validations(run.path) if v.step == step)
+
+
 def count_weights(run: TrainedRun) -> int:
     """Weights of a run's model; an output prior that is not learnt is none of them."""
     with safe_open(run.checkpoint / "model.safetensors", "numpy") as file:

@@ -75,7 +75,8 @@ class TrainingStudy(Options):
 def study_folder(study: str, config: Any) -> Path:
     """The folder of a study's result: `config.out`, or in `config.lab` by the digest of what
     decides the result, that is the settings without their places and the device."""
-    assert getattr(config, "epochs", None) is None or study == "finetune", "in_tokens comes first"
+    own_epochs = study in ("finetune", "tune")  # of the runs, not a length for `in_tokens`
+    assert own_epochs or getattr(config, "epochs", None) is None, "in_tokens comes first"
     if config.out is not None:
         return config.out
     decided = {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out", "device")}

@@ -76,12 +76,7 @@ def run_parts(
     """
     report = out / PAGE
     before = _stamp(report)
-    rows = [
-        (part.label, part.name, part.run.config.steps, part.run.tokens) for part in parts.values()
-    ]
-    write_plan(out, study, rows)
-    with track(study, work, "tokens") as bar:
-        measured = _shared(parts, out, bar) if worker else _by_one(parts, out, bar)
+    measured = make_parts(study, parts, out=out, work=work, worker=worker)
     try:
         lock = Lock(claim_file(out, REPORT))
     except Held as held:
@@ -95,6 +90,20 @@ def run_parts(
         complete = result(measured)
         complete.save(out)
         return complete
+
+
+def make_parts(
+    study: str, parts: Mapping[K, Part[T]], *, out: Path, work: float, worker: bool
+) -> dict[K, T]:
+    """What the `parts` give, made or read, without a result of them: for a study whose further
+    parts depend on these, which it makes together with these. Arguments and errors as for
+    `run_parts`."""
+    rows = [
+        (part.label, part.name, part.run.config.steps, part.run.tokens) for part in parts.values()
+    ]
+    write_plan(out, study, rows)
+    with track(study, work, "tokens") as bar:
+        return _shared(parts, out, bar) if worker else _by_one(parts, out, bar)
 
 
 def _by_one(parts: Mapping[K, Part[T]], out: Path, bar: Bar) -> dict[K, T]:

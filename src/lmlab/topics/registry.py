@@ -42,6 +42,11 @@ class Command:
     most."""
 
 
+TRAIN = (
+    "size", "architecture", "objective", "order", "context", "batch", "steps", "tokens", "epochs",
+    "learning_rate", "seed", "out",
+)  # fmt: skip
+"""The usual options of a training run."""
 _LENGTH = ("tokens", "steps", "epochs", "batch_tokens", "learning_rate", "out")
 
 _STUDIES = (
@@ -93,6 +98,15 @@ _STUDIES = (
         example="lab/forward lab/headless --tasks polarity=reviews/",
         positional=("models",),
     ),
+    Command(
+        "tune",
+        "which settings of train are best, of all combinations",
+        "lmlab.topics.tuning.options:TuneConfig",
+        "lmlab.topics.tuning.study:run_tune",
+        positional=("store",),
+        example="lab/novels --over learning-rate 1e-3 2e-3 4e-3 --over batch 8 16 --steps 500",
+        usual=("over", "seeds", "halving", *TRAIN),
+    ),
 )
 
 STUDIES = {command.name.split()[-1]: command for command in _STUDIES}
@@ -121,6 +135,7 @@ KINDS = {
     "steer": "lmlab.topics.encoding.steering_effects:SteeringResult",
     "tour": "lmlab.topics.tour.tour:Tour",
     "towers": "lmlab.topics.towers.comparison:TowersStudy",
+    "tune": "lmlab.topics.tuning.tuning:Tuning",
 }
 
 

@@ -14,8 +14,9 @@ What is notable:
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -95,7 +96,7 @@ class TrainedRun:
 
 
 class NonFiniteError(UserError):
-    """The loss or the gradient is not a number; nothing was updated."""
+    """The loss, the gradient or what validation gives is not a number; nothing was saved."""
 
 
 def train(
@@ -239,9 +240,11 @@ class Trainer:
                 record = self.update()
                 if self.step % config.evaluation_interval() == 0 or self.step == config.steps:
                     with self._autocast():
-                        record |= self.replicas.measure(
+                        measured = self.replicas.measure(
                             lambda: self.validation.measure(self.backbone)
                         )
+                    self._check_finite(measured)
+                    record |= measured
                 journals.append(record)
                 best = self.patience is not None and self.patience.saw(record)
                 elapsed = time.monotonic() - clock
@@ -342,6 +345,14 @@ class Trainer:
             f"{self.path}: the {what} is {value} at step {self.step + 1}; nothing was updated. "
             f"{self._named(indices)}. Lower `optimizer.learning_rate`, or look at that text."
         )
+
+    def _check_finite(self, measured: Mapping[str, float]) -> None:
+        for name, value in measured.items():
+            if not math.isfinite(value):
+                raise NonFiniteError(
+                    f"{self.path}: the {name.replace('_', ' ')} is {value} after step {self.step}. "
+                    "Lower `optimizer.learning_rate`; the run goes on from its last checkpoint"
+                )
 
     def _no_targets(self, targets: int, indices: Any) -> UserError:
         what = "one target has no negatives" if targets else "there is nothing to predict"

@@ -1,0 +1,1 @@
+"""Which settings of training are best for a text and a budget?"""
