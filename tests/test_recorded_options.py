@@ -1,7 +1,8 @@
 """results.json holds the options that gave it, for every command that writes one.
 
 The issue found `prune` and the tour without theirs. Commands keep them under "options"; a study is
-configured by its result, so it has them under "config" (tests/test_tour.py, test_finetune.py).
+configured by its result, so it has them under "config" (tests/test_tour.py, test_finetune.py,
+test_tuning.py).
 """
 
 from __future__ import annotations
@@ -41,7 +42,11 @@ GIVEN = {
 }  # fmt: skip
 """Of each command that measures: options of a tiny use of it, without --out."""
 
-STUDIES = {name for name in COMMANDS if name.startswith("study ")} | {"finetune", "tour"}
+STUDIES = {name for name in COMMANDS if name.startswith("study ")} | {
+    "finetune",
+    "tune",
+    "tour",
+}
 WRITE_NONE = {"prepare", "train", "runs", "export", "report"}
 """A store has a manifest, a run its config.toml; a model's folder and a page are no measurement."""
 

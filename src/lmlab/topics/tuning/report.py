@@ -43,9 +43,9 @@ def _how(result: Tuning) -> list[str]:
         f"{result.validation_tokens:,} validation tokens; intervals are over seeds, this text "
         "being given. The loss that a setting is chosen by flatters it a little: report the test "
         "split.",
-        "The best is chosen by the losses that it is compared by. It is called best where it is "
-        "better than every other setting at a level divided by their number, which keeps the "
-        "probability of naming a wrong one below 5 % whichever was chosen.",
+        "A setting is called best where it differs from every other at 5 % (t test, paired by "
+        "seed); although it was chosen by the same losses, a wrong one is then named with at most "
+        "5 % (Hung and Fithian 2019).",
     ]
     if "context" in config.over:
         paragraphs.append(

@@ -50,9 +50,9 @@ def settings_table(result: Tuning) -> Table:
         [*map(axis_text, result.config.over), "steps", "tokens", "nats per token", "95 % interval",
          "above the best", "p, adjusted"],
         rows,
-        f"Validation loss at the end, mean of {seeds_text(result)}; intervals over seeds. Above "
-        "the best: paired by seed; its intervals hold together at 95 %, and p is adjusted, for "
-        f"{len(result.compared)} settings.",
+        f"Validation loss at the end, mean of {seeds_text(result)}; intervals over seeds, each "
+        "for itself. Above the best: paired by seed. p is adjusted for the number of settings; "
+        "the best of all is among those with p above 0.05, with 95 %.",
     )  # fmt: skip
 
 
@@ -95,22 +95,23 @@ def headline(result: Tuning) -> str:
             f"{nats(difference.estimate)} above it. Other seeds may put them in another order."
         )
     gap = (
-        f"The next, {others[choice.next]}, is {with_interval(difference, nats)} above it "
-        f"(paired by seed, 95 % adjusted for {len(others)} settings; p = {choice.p_value:.2g} in "
-        "the least certain comparison)."
+        f"The next, {others[choice.next]}, is {with_interval(difference, nats)} above it, paired "
+        f"by seed; p = {choice.p_value:.2g} for the least certain of all comparisons."
     )
-    if choice.as_good:
-        as_good = [others[k] for k in choice.as_good]
-        named = "; ".join(as_good[:_NAMED])
-        more = len(as_good) - _NAMED
+    of_all = f" of the {len(others)} at full length" if result.config.halving else ""
+    if left := len(result.settings) - len(others) if of_all else 0:
+        gap += f" {left} more were left out after shorter runs, and are not known to be worse."
+    if not choice.is_shown:
+        named = "; ".join(others[k] for k in choice.as_good[:_NAMED])
+        more = len(choice.as_good) - _NAMED
         return (
-            f"Which setting is best is not decided by {seeds_text(result)}: {best.label} has the "
-            f"least mean, and {ends}; {len(as_good)} of {len(others) - 1} others may be as good "
-            f"({named}{f' and {more} more' if more > 0 else ''}). {gap}"
+            f"Which setting{of_all} is best is not decided by {seeds_text(result)}: {best.label} has the "
+            f"least mean, and {ends}; {len(choice.as_good)} of {len(others) - 1} others may be "
+            f"better ({named}{f' and {more} more' if more > 0 else ''}). {gap}"
         )
     if result.config.seeds < MINIMUM_SEEDS:
-        return f"For these {seeds_text(result)}, {best.label} is best: it {ends}. {gap}"
-    return f"{capital(best.label)} is best: it {ends}. {gap}"
+        return f"For these {seeds_text(result)}, {best.label} is best{of_all}: it {ends}. {gap}"
+    return f"{capital(best.label)} is best{of_all}: it {ends}. {gap}"
 
 
 def edges(result: Tuning) -> str:
