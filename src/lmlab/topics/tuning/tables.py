@@ -105,9 +105,9 @@ def headline(result: Tuning) -> str:
         named = "; ".join(others[k] for k in choice.as_good[:_NAMED])
         more = len(choice.as_good) - _NAMED
         return (
-            f"Which setting{of_all} is best is not decided by {seeds_text(result)}: {best.label} has the "
-            f"least mean, and {ends}; {len(choice.as_good)} of {len(others) - 1} others may be "
-            f"better ({named}{f' and {more} more' if more > 0 else ''}). {gap}"
+            f"Which setting{of_all} is best is not decided by {seeds_text(result)}: {best.label} "
+            f"has the least mean, and {ends}; {len(choice.as_good)} of {len(others) - 1} others "
+            f"may be better ({named}{f' and {more} more' if more > 0 else ''}). {gap}"
         )
     if result.config.seeds < MINIMUM_SEEDS:
         return f"For these {seeds_text(result)}, {best.label} is best{of_all}: it {ends}. {gap}"
