@@ -180,6 +180,7 @@ def test_several_options_give_every_combination(small_store, tmp_path):
     # a length in tokens is of each setting's own steps
     assert {(c.batch, c.steps) for c in configs} == {(2, 4), (4, 2)}
     assert len(tuned.figures()) == 3
+    assert list(tuned.frame().columns[:3]) == ["batch", "optimizer betas", "model tied"]
     asked = to_command_line(TuneConfig, to_mapping(tuned.config))
     assert from_command_line(TuneConfig, asked, program="p") == tuned.config
 

@@ -117,8 +117,10 @@ def setting_text(setting: Values) -> str:
 
 
 def axis_text(name: str) -> str:
-    """An option in words: "learning rate"."""
-    return name.rpartition(".")[2].replace("_", " ")
+    """An option in words: "learning rate", "schedule kind"."""
+    section, _, last = name.rpartition(".")
+    words = last.split("_")
+    return " ".join(words if len(words) > 1 or not section else [section, *words])
 
 
 def value_text(value: Any) -> str:
