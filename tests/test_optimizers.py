@@ -12,6 +12,7 @@ from lmlab.config.model import ModelConfig
 from lmlab.config.training import OptimizerConfig, ScheduleConfig
 from lmlab.errors import UserError
 from lmlab.models.build import build_config, build_model
+from lmlab.training.muon import Muon, orthogonalised
 from lmlab.training.optimizers import Optimizers, learning_rate_factor
 
 
@@ -79,7 +80,7 @@ def test_only_matrices_of_layers_decay_and_are_muons(architecture, name, tied):
     of_muon = {
         n
         for optimizer in optimizers._all
-        if isinstance(optimizer, torch.optim.Muon)
+        if isinstance(optimizer, Muon)
         for n, p in model.named_parameters()
         if any(p is q for g in optimizer.param_groups for q in g["params"])
     }
@@ -125,6 +126,56 @@ def test_muon_moves_matrices_about_as_far_as_adamw():
         }
     for n in MATRICES["llama"]:
         assert 0.1 < moved["muon"][n] / moved["adamw"][n] < 1.1
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 24), (16, 80), (80, 16)])
+def test_muon_makes_the_steps_of_torchs_muon(shape):
+    """`torch.optim.Muon` rounds its products to bfloat16: 8 bits, over five iterations."""
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    ours, theirs = (nn.Parameter(start.clone()) for _ in range(2))
+    settings = {"lr": 0.1, "weight_decay": 0.3, "momentum": 0.9}
+    optimizers = [
+        Muon([ours], products=torch.float32, **settings),
+        torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", **settings),
+    ]
+    for seed in range(3):
+        gradient = torch.randn(shape, generator=torch.Generator().manual_seed(2 + seed))
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    moved, expected = ours - start, theirs - start
+    assert float((moved - expected).norm() / expected.norm()) < 0.03
+
+
+@pytest.mark.parametrize("columns", [16, 24, 80])
+def test_orthogonalised_keeps_singular_vectors_and_evens_singular_values(columns):
+    """Against a singular value decomposition, in float64; values from 1 down to 0.02."""
+    generator = torch.Generator().manual_seed(0)
+    left, _ = torch.linalg.qr(torch.randn(5, 16, 16, generator=generator, dtype=torch.float64))
+    right, _ = torch.linalg.qr(
+        torch.randn(5, columns, 16, generator=generator, dtype=torch.float64)
+    )
+    values = torch.logspace(0, math.log10(0.02), 16, dtype=torch.float64)
+    matrices = left @ torch.diag(values) @ right.mT
+    evened = left.mT @ orthogonalised(matrices.float()).double() @ right
+    diagonal = evened.diagonal(dim1=1, dim2=2)
+    assert ((diagonal > 0.6) & (diagonal < 1.3)).all()
+    assert float((evened - torch.diag_embed(diagonal)).abs().max()) < 1e-3
+
+
+def test_muon_takes_equal_shapes_together_as_it_takes_them_alone():
+    gradients = [torch.randn(8, 24), torch.randn(24, 8), torch.randn(8, 8), torch.randn(8, 24)]
+    together = [nn.Parameter(torch.zeros_like(g)) for g in gradients]
+    alone = [nn.Parameter(torch.zeros_like(g)) for g in gradients]
+    for weights in (together, alone):
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient.clone()
+    settings = {"lr": 0.1, "weight_decay": 0.0, "momentum": 0.9, "products": torch.float32}
+    Muon(together, **settings).step()
+    for weight in alone:
+        Muon([weight], **settings).step()
+    for one_of_all, by_itself in zip(together, alone, strict=True):
+        torch.testing.assert_close(one_of_all, by_itself, rtol=0, atol=1e-6)
 
 
 def test_muon_refuses_what_is_no_matrix():

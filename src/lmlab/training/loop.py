@@ -195,7 +195,9 @@ class Trainer:
                 self._batch(0, self.windows.indices(0), rows_of_this(range(self.micro_batch)))
             )()[0],
         )
-        self.optimizers = Optimizers(self.model, config.optimizer)
+        self.optimizers = Optimizers(
+            self.model, config.optimizer, products=getattr(torch, config.dtype)
+        )
         self.numeric = numeric_key(config)
         self.tokens = 0
         self.restored = newest.path is not None

@@ -1,4 +1,4 @@
-"""Optimizers from `torch.optim`, learning-rate schedules, and their state as plain tensors.
+"""The optimizers of a model (AdamW, Muon), learning-rate schedules, and their state as tensors.
 
 Notable:
 - Weight decay, and Muon, apply to the matrices of linear and recurrent layers only.
@@ -19,6 +19,7 @@ from torch import nn
 from lmlab.config.training import OptimizerConfig, ScheduleConfig
 from lmlab.errors import UserError
 from lmlab.models.head import OutputEmbedding
+from lmlab.training.muon import Muon
 from lmlab.training.replicas import like, whole
 
 
@@ -66,7 +67,14 @@ def state_bytes(model: nn.Module, config: OptimizerConfig) -> int:
 class Optimizers:
     """The optimizers of one model, stepped together."""
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: OptimizerConfig,
+        *,
+        products: torch.dtype = torch.float32,
+    ) -> None:
+        """`products` is the type of the products that Muon makes."""
         self.config = config
         self._names: dict[torch.Tensor, str] = {
             p: n for n, p in model.named_parameters() if p.requires_grad
@@ -81,12 +89,12 @@ class Optimizers:
             if flat:
                 raise UserError(f"Muon needs two-dimensional matrices; '{flat[0]}' is not one")
             self._all.append(
-                torch.optim.Muon(
+                Muon(
                     decayed,
                     lr=config.learning_rate,
                     weight_decay=config.weight_decay,
                     momentum=config.momentum,
-                    adjust_lr_fn="match_rms_adamw",
+                    products=products,
                 )
             )
         else:

@@ -1,0 +1,114 @@
+"""Muon: momentum whose matrices are orthogonalised before they are added (Jordan et al. 2024).
+
+The momentum of a weight matrix is replaced by a matrix with the same singular vectors and singular
+values near 1, so that every direction of the matrix is learnt about equally fast.
+
+Notable:
+- All matrices of one shape are orthogonalised in one batched product, in float32, or in bfloat16
+  where the processor has it. (`torch.optim.Muon` takes one after the other, always in bfloat16.)
+- A matrix that is more than twice as wide as high is orthogonalised through its small Gram matrix
+  in float32: the same polynomial in about two thirds of the time.
+- The step is as long as AdamW's (Liu et al. 2025: RMS 0.2), so that one learning rate serves both.
+
+Shapes: K matrices of one shape, M rows, N columns, M <= N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+"""Of Jordan et al. 2024: five iterations bring singular values above 0.01 to about 0.7 to 1.2."""
+_ITERATIONS = 5
+_LEAST_NORM = 1e-7
+_GRAM_FROM = 2.0
+"""Width over height from which the Gram matrix saves time (products of M^3 for those of M^2 N)."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon with Nesterov momentum and decoupled weight decay, for matrices only.
+
+    `products` is the type of the orthogonalisation's products.
+    """
+
+    def __init__(
+        self,
+        matrices: Iterable[torch.Tensor],
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        products: torch.dtype,
+    ) -> None:
+        super().__init__(
+            list(matrices), {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
+        )
+        self.products = products
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """One update; a matrix without a gradient stays as it is."""
+        assert closure is None
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            gradients: list[torch.Tensor] = [p.grad for p in weights]
+            if not weights:
+                continue
+            for weight in weights:
+                if not self.state[weight]:
+                    self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+            momenta = [self.state[weight]["momentum_buffer"] for weight in weights]
+            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+            updates = torch._foreach_lerp(gradients, momenta, group["momentum"])
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            by_shape: dict[tuple[int, int], list[int]] = {}
+            for at, weight in enumerate(weights):
+                by_shape.setdefault((min(weight.shape), max(weight.shape)), []).append(at)
+            for (_, longer), places in by_shape.items():
+                wide = [
+                    u if u.shape[0] <= u.shape[1] else u.mT for u in (updates[i] for i in places)
+                ]
+                orthogonal_KMN = orthogonalised(torch.stack(wide).to(self.products))
+                for at, matrix_MN in zip(places, orthogonal_KMN, strict=True):
+                    weight = weights[at]
+                    weight.add_(
+                        matrix_MN if matrix_MN.shape == weight.shape else matrix_MN.mT,
+                        alpha=-group["lr"] * 0.2 * longer**0.5,
+                    )
+
+
+def orthogonalised(matrices_KMN: torch.Tensor) -> torch.Tensor:
+    """Matrices with about the same singular vectors and singular values near 1, M <= N.
+
+    Five Newton-Schulz iterations X <- (a + b X X^T + c (X X^T)^2) X from X / |X|.
+    """
+    a, b, c = _QUINTIC
+    _, rows, columns = matrices_KMN.shape
+    norm_K11 = matrices_KMN.norm(dim=(1, 2), keepdim=True).clamp_min(_LEAST_NORM)
+    scaled_KMN = matrices_KMN / norm_K11
+    if scaled_KMN.dtype == torch.float32 and columns >= _GRAM_FROM * rows:
+        return _through_gram(scaled_KMN)
+    for _ in range(_ITERATIONS):
+        gram_KMM = scaled_KMN @ scaled_KMN.mT
+        polynomial_KMM = torch.baddbmm(gram_KMM, gram_KMM, gram_KMM, beta=b, alpha=c)
+        scaled_KMN = torch.baddbmm(scaled_KMN, polynomial_KMM, scaled_KMN, beta=a)
+    return scaled_KMN
+
+
+def _through_gram(scaled_KMN: torch.Tensor) -> torch.Tensor:
+    """The same iterations on G = X X^T alone: X_k = P_k ... P_1 X with P = a + b G + c G^2, and
+    the next G is P G P. Rounding grows with the condition number, too much for bfloat16."""
+    a, b, c = _QUINTIC
+    gram_KMM = scaled_KMN @ scaled_KMN.mT
+    product_KMM: torch.Tensor | None = None
+    for iteration in range(_ITERATIONS):
+        step_KMM = torch.baddbmm(gram_KMM, gram_KMM, gram_KMM, beta=b, alpha=c)
+        step_KMM.diagonal(dim1=1, dim2=2).add_(a)
+        product_KMM = step_KMM if product_KMM is None else step_KMM @ product_KMM
+        if iteration < _ITERATIONS - 1:
+            gram_KMM = step_KMM @ gram_KMM @ step_KMM
+    assert product_KMM is not None
+    return product_KMM @ scaled_KMN
