@@ -29,7 +29,7 @@ SIZES = {
     "xl": Size(48, 25, 1600),
 }
 RECURRENT_SIZES = {"1x256": Size(1, 1, 256), "3x512": Size(3, 1, 512), "5x768": Size(5, 1, 768)}
-ATTENTION, RECURRENT = ("gpt2", "neox", "llama"), ("gru", "lstm")
+ATTENTION, RECURRENT = ("gpt2", "neox", "llama", "qwen3"), ("gru", "lstm")
 MASKED = ("bert", "modernbert", "distilbert")
 
 
@@ -38,7 +38,7 @@ class ModelConfig(Options, prefix="model."):
     """A backbone and its size; layers, heads and width override the named size."""
 
     architecture: Literal[
-        "gpt2", "neox", "llama", "gru", "lstm", "bert", "modernbert", "distilbert", "auto"
+        "gpt2", "neox", "llama", "qwen3", "gru", "lstm", "bert", "modernbert", "distilbert", "auto"
     ] = "gpt2"
     """bert, modernbert and distilbert are for masked objectives, the others for causal ones; auto:
     any transformers architecture, from the configuration named by `model.path`."""
@@ -92,7 +92,7 @@ class ModelConfig(Options, prefix="model."):
         )
         if not recurrent and chosen.width % chosen.heads:
             raise UserError(f"width {chosen.width} is not a multiple of {chosen.heads} heads")
-        if self.architecture in ("neox", "llama") and (chosen.width // chosen.heads) % 2:
+        if self.architecture in ("neox", "llama", "qwen3") and (chosen.width // chosen.heads) % 2:
             raise UserError(
                 f"width {chosen.width} / {chosen.heads} heads gives an odd head width, which "
                 "rotary positions cannot use"

@@ -23,6 +23,7 @@ from transformers import (
     LlamaConfig,
     ModernBertConfig,
     PreTrainedConfig,
+    Qwen3Config,
 )
 from transformers.modeling_utils import PreTrainedModel
 
@@ -86,6 +87,8 @@ def build_config(
             # half an id more than the fraction, so that int(head width * fraction) is exact
             "partial_rotary_factor": (rotary + 0.5) / (width // heads),
         }
+    elif config.architecture == "qwen3":
+        shared |= {"head_dim": width // heads, "num_key_value_heads": heads}
     elif config.architecture == "modernbert":
         shared |= {"cls_token_id": bos_id, "sep_token_id": end_of_text_id}
     return kind(**shared)
@@ -103,6 +106,7 @@ _KINDS: dict[str, tuple[type[PreTrainedConfig], _Settings]] = {
     "gpt2": (GPT2Config, _Settings(("resid_pdrop", "embd_pdrop", "attn_pdrop"), None)),
     "neox": (GPTNeoXConfig, _Settings(("hidden_dropout", "attention_dropout"))),
     "llama": (LlamaConfig, _Settings(("attention_dropout",), gated=True)),
+    "qwen3": (Qwen3Config, _Settings(("attention_dropout",), gated=True)),
     "bert": (BertConfig, _Settings(("hidden_dropout_prob", "attention_probs_dropout_prob"))),
     "modernbert": (
         ModernBertConfig,

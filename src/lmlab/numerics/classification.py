@@ -25,7 +25,6 @@ from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from lmlab.errors import UserError
 
@@ -55,7 +54,7 @@ def metric(
     if name not in _OF_CLASSES:
         predicted, true = _values(predicted_N, true_N)
         if name == "spearman":
-            predicted, true = rankdata(predicted), rankdata(true)
+            predicted, true = _ranks(predicted), _ranks(true)
         return _correlation(predicted, true)
     margins = _margins(*_class_numbers(predicted_N, true_N, classes))
     return float(_OF_CLASSES[name](*margins))
@@ -214,12 +213,19 @@ def _spearman_without_each(x_N: _Float, y_N: _Float) -> _Float:
     parts: list[_Float] = []
     for start in range(0, n, rows):
         here = slice(start, min(start + rows, n))
-        x_RN, y_RN = _ranks_without(rankdata(x_N), here), _ranks_without(rankdata(y_N), here)
+        x_RN, y_RN = _ranks_without(_ranks(x_N), here), _ranks_without(_ranks(y_N), here)
         xy, xx, yy = (np.einsum("rn,rn->r", a, b)
                       for a, b in ((x_RN, y_RN), (x_RN, x_RN), (y_RN, y_RN)))  # fmt: skip
         scale_R = np.sqrt(xx) * np.sqrt(yy)
         parts.append(np.where(scale_R > 0, xy / np.where(scale_R > 0, scale_R, 1), 0.0))
     return np.concatenate(parts)
+
+
+def _ranks(values_N: _Float) -> _Float:
+    """Ranks (N,) from 1, the mean rank for equal values."""
+    from scipy.stats import rankdata  # half a second, which no training run should wait for
+
+    return rankdata(values_N)
 
 
 def _ranks_without(ranks_N: _Float, here: slice) -> _Float:
