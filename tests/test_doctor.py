@@ -39,7 +39,7 @@ from lmlab.training.hardware import available_memory, peak_memory
 from lmlab.training.loop import Trainer
 from lmlab.training.setup import resolve_run
 
-ALL = ["gpt2", "neox", "llama", "gru", "lstm"]
+ALL = ["gpt2", "neox", "llama", "qwen3", "gru", "lstm"]
 TIED = ModelConfig(layers=1, heads=2, width=16, tied=True)
 V, CONTEXT = 30, 12
 

@@ -92,7 +92,7 @@ def full_softmax(model, ids_NT):
 # Streaming
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "neox", "llama"])
+@pytest.mark.parametrize("architecture", ["gpt2", "neox", "llama", "qwen3"])
 @pytest.mark.parametrize(("tied", "bias"), [(True, False), (False, True)])
 def test_streaming_is_the_full_softmax(architecture, tied, bias):
     model = model_of(architecture, tied=tied, bias=bias)

@@ -54,7 +54,7 @@ def save(model, folder):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("architecture", ["gpt2", "neox", "llama", "gru"])
+@pytest.mark.parametrize("architecture", ["gpt2", "neox", "llama", "qwen3", "gru"])
 def test_exported_logits_are_the_models_own(architecture, tied):
     model = biased(architecture, tied=tied)
     expected = logits(model)
@@ -95,7 +95,7 @@ assert ("lmlab" in sys.modules) == (sys.argv[1] == "with-lmlab")
 
 
 @pytest.mark.parametrize(
-    ("how", "kinds"), [("alone", ["gpt2", "neox"]), ("with-lmlab", ["llama", "gru"])]
+    ("how", "kinds"), [("alone", ["gpt2", "neox"]), ("with-lmlab", ["llama", "qwen3", "gru"])]
 )
 def test_exported_models_load_in_another_process(tmp_path, how, kinds):
     folders = []

@@ -36,7 +36,10 @@ from lmlab.topics.finetuning.study import reported_outputs, run_finetune
 from lmlab.topics.registry import read_result
 from lmlab.training.loop import Trainer, train
 
-CAUSAL, MASKED = ("gpt2", "neox", "llama", "gru", "lstm"), ("bert", "modernbert", "distilbert")
+CAUSAL, MASKED = (
+    ("gpt2", "neox", "llama", "qwen3", "gru", "lstm"),
+    ("bert", "modernbert", "distilbert"),
+)
 WORDS = tuple("abcdef")
 
 

@@ -32,7 +32,7 @@ from lmlab.objectives.cross_entropy import IGNORED
 from lmlab.objectives.full import FullCrossEntropy
 
 V = 30
-STOCK = ["gpt2", "neox", "llama"]
+STOCK = ["gpt2", "neox", "llama", "qwen3"]
 ALL = [*STOCK, "gru", "lstm"]
 
 

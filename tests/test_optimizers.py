@@ -33,6 +33,13 @@ def build(architecture, tied=False, layers=1, width=8):
     return build_model(config, seed=0)
 
 
+_LLAMA = {
+    f"model.layers.0.{n}_proj.weight"
+    for n in (
+        "self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o",
+        "mlp.gate", "mlp.up", "mlp.down",
+    )
+}  # fmt: skip
 MATRICES = {
     "gpt2": {
         f"transformer.h.0.{n}.weight"
@@ -47,13 +54,8 @@ MATRICES = {
             "mlp.dense_4h_to_h",
         )
     },
-    "llama": {
-        f"model.layers.0.{n}_proj.weight"
-        for n in (
-            "self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o",
-            "mlp.gate", "mlp.up", "mlp.down",
-        )
-    },
+    "llama": _LLAMA,
+    "qwen3": _LLAMA,
     "gru": {"model.layers.weight_ih_l0", "model.layers.weight_hh_l0"},
     "lstm": {"model.layers.weight_ih_l0", "model.layers.weight_hh_l0"},
 }  # fmt: skip

@@ -61,7 +61,7 @@ def trained(architecture, store, folder):
     return train(config).path
 
 
-@pytest.fixture(scope="module", params=["gpt2", "neox", "llama"])
+@pytest.fixture(scope="module", params=["gpt2", "neox", "llama", "qwen3"])
 def run(request, small_store, tmp_path_factory):
     return trained(request.param, small_store, tmp_path_factory.mktemp(request.param))
 

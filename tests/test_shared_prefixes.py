@@ -133,7 +133,8 @@ def texts(count: int) -> list[Request]:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "reads"), [("gpt2", True), ("neox", True), ("llama", True), ("gru", False)]
+    ("architecture", "reads"),
+    [("gpt2", True), ("neox", True), ("llama", True), ("qwen3", True), ("gru", False)],
 )
 def test_scores_are_those_of_each_alone(architecture, reads, monkeypatch):
     lm = lm_of(architecture)

@@ -30,7 +30,17 @@ from lmlab.training.loop import train
 from tolerances import near
 
 VOCABULARY, CONTEXT = 50, 12
-ARCHITECTURES = ("gpt2", "neox", "llama", "bert", "modernbert", "distilbert", "lstm", "gru")
+ARCHITECTURES = (
+    "gpt2",
+    "neox",
+    "llama",
+    "qwen3",
+    "bert",
+    "modernbert",
+    "distilbert",
+    "lstm",
+    "gru",
+)
 MASKED = ("bert", "modernbert", "distilbert")
 FUSIONS = ("concat", "product", "mixture", "minimum", "independent")
 
@@ -80,7 +90,7 @@ def test_both_towers_in_one_pass_are_each_tower_alone(architecture):
     assert not torch.allclose(alone[0], alone[1], atol=1e-2)
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "llama", "modernbert"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen3", "modernbert"])
 def test_gradients_of_one_pass_are_those_of_each_tower_alone(architecture):
     model = towers(architecture).requires_grad_(True)
     gradients = []
@@ -273,7 +283,7 @@ def test_independent_towers_share_nothing():
         assert all(f".{1 - k}." in name for name in untouched)
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "neox", "llama", "lstm"])
+@pytest.mark.parametrize("architecture", ["gpt2", "neox", "llama", "qwen3", "lstm"])
 @pytest.mark.parametrize("fusion", ["concat", "mixture"])
 def test_causal_towers_never_see_the_future(architecture, fusion):
     model = towers(architecture, fusion)

@@ -120,7 +120,7 @@ def test_validation_on_its_schedule(small_store, tmp_path):
     assert with_validation == [3, 6, 7]
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "neox", "llama", "gru", "lstm"])
+@pytest.mark.parametrize("architecture", ["gpt2", "neox", "llama", "qwen3", "gru", "lstm"])
 def test_every_backbone_learns_a_simple_language(tmp_path, architecture):
     """abcabc...: nothing is left to predict after the first symbol."""
     store = id_store(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmlab.config import to_mapping
-from lmlab.config.model import MASKED, ModelConfig
+from lmlab.config.model import ATTENTION, MASKED, RECURRENT, ModelConfig
 from lmlab.config.numbers import Options, above_zero, at_least
 from lmlab.config.objective import (
     OBJECTIVES,
@@ -253,7 +253,7 @@ class TrainConfig(Options):
             return
         architecture = self.model.architecture
         if architecture != "auto" and self.is_masked != (architecture in MASKED):
-            fitting = ", ".join(MASKED) if self.is_masked else "gpt2, neox, llama, gru, lstm"
+            fitting = ", ".join(MASKED) if self.is_masked else ", ".join((*ATTENTION, *RECURRENT))
             raise UserError(
                 f"`objective` {self.objective} cannot train `model.architecture` {architecture}; "
                 f"use {fitting} or auto"

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-_RMS_NORMS = ("LlamaRMSNorm",)
+_RMS_NORMS = ("LlamaRMSNorm", "Qwen3RMSNorm")
 
 
 def batched(models: Sequence[nn.Module]) -> nn.Module | None:

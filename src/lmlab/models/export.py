@@ -9,8 +9,8 @@ Notable:
   s_w = (b_w - t E_w . g) / (g . beta + t |g|^2). t is free; it is chosen so that the denominator is
   |g|^2, far from zero. (Derivation ours.)
 - A tied head becomes untied, since input and output embedding then differ.
-- RMSNorm models (Llama) and recurrent ones have no such direction: they get a registered class
-  whose head has a bias, which loads after `import lmlab.models`.
+- RMSNorm models (Llama, Qwen3) and recurrent ones have no such direction: they get a registered
+  class whose head has a bias, which loads after `import lmlab.models`.
 
 Shapes: D width, V vocabulary.
 """
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from lmlab.errors import UserError
-from lmlab.models.biased import BiasedLlamaConfig, BiasedLlamaForCausalLM
+from lmlab.models.biased import BIASED
 from lmlab.models.head import own_bias, with_settings, with_untied_head
 from lmlab.models.recurrent import RecurrentForCausalLM
 
@@ -67,13 +67,13 @@ def without_own_bias(model: Any) -> Any:
     kind = model.config.model_type
     if kind in _FINAL_NORM:
         return _folded(model, bias_V)
-    if kind == "llama":
-        return _rebuilt(model, bias_V, BiasedLlamaForCausalLM, BiasedLlamaConfig)
+    if kind in BIASED:
+        return _rebuilt(model, bias_V, *BIASED[kind])
     if kind == "lmlab_recurrent":
-        return _rebuilt(model, bias_V, RecurrentForCausalLM, type(model.config))
+        return _rebuilt(model, bias_V, type(model.config), RecurrentForCausalLM)
     raise UserError(
         f"a model of type '{kind}' cannot be exported with its output bias; lmlab knows how for "
-        f"{', '.join([*_FINAL_NORM, 'llama', 'gru and lstm'])}"
+        f"{', '.join([*_FINAL_NORM, *BIASED, 'gru and lstm'])}"
     )
 
 
@@ -95,7 +95,7 @@ def _folded(model: Any, bias_V: torch.Tensor) -> Any:
     return folded
 
 
-def _rebuilt(model: Any, bias_V: torch.Tensor, kind: Any, config_kind: Any) -> Any:
+def _rebuilt(model: Any, bias_V: torch.Tensor, config_kind: Any, kind: Any) -> Any:
     bias = {"output_bias": True} if config_kind is type(model.config) else {}
     biased = kind(with_settings(config_kind, model.config, tie_word_embeddings=False, **bias))
     biased.load_state_dict({**model.state_dict(), "lm_head.bias": bias_V})

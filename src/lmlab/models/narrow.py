@@ -22,6 +22,8 @@ from transformers import (
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from lmlab.errors import UserError
@@ -88,10 +90,21 @@ class NarrowLlamaForCausalLM(_Narrow, LlamaForCausalLM):
     config_class = NarrowLlamaConfig
 
 
+class NarrowQwen3Config(Qwen3Config):
+    model_type = "lmlab_narrow_qwen3"
+    head_dimensions: int = 1
+    head_projected: bool = False
+
+
+class NarrowQwen3ForCausalLM(_Narrow, Qwen3ForCausalLM):
+    config_class = NarrowQwen3Config
+
+
 _KINDS: dict[str, tuple[Any, Any]] = {
     "gpt2": (NarrowGPT2Config, NarrowGPT2LMHeadModel),
     "gpt_neox": (NarrowGPTNeoXConfig, NarrowGPTNeoXForCausalLM),
     "llama": (NarrowLlamaConfig, NarrowLlamaForCausalLM),
+    "qwen3": (NarrowQwen3Config, NarrowQwen3ForCausalLM),
 }
 for _config, _model in _KINDS.values():
     AutoConfig.register(_config.model_type, _config)

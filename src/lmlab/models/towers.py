@@ -54,7 +54,7 @@ from lmlab.models.head import OutputEmbedding
 from lmlab.numerics.log_sum_exp import log_sum_exp
 
 _ABSOLUTE = ("gpt2", "bert", "distilbert")
-_KNOWN = (*_ABSOLUTE, "gpt_neox", "llama", "modernbert", "lmlab_recurrent")
+_KNOWN = (*_ABSOLUTE, "gpt_neox", "llama", "qwen3", "modernbert", "lmlab_recurrent")
 
 
 class TowersModelConfig(PreTrainedConfig):

@@ -44,7 +44,7 @@ class Causal(Reading):
         if backbone.bidirectional:
             raise UserError(
                 f"{type(backbone.model).__name__} sees the whole window, also what it is to "
-                "predict. Use `objective` masked, or a causal model (gpt2, neox, llama, gru, lstm)"
+                "predict. Use `objective` masked, or a causal model (qwen3, gpt2, gru, ...)"
             )
 
     def arrays(

@@ -21,7 +21,7 @@ class ArrowPairConfig(InWindows):
     windows: int | None = None
 
 
-Architecture = Literal["gpt2", "neox", "llama", "gru", "lstm"]
+Architecture = Literal["qwen3", "gpt2", "neox", "llama", "gru", "lstm"]
 
 
 TokenizerKind = Literal["bpe", "bpe-reversed", "bytes"]

@@ -42,7 +42,7 @@ class TowersStudyConfig(TrainingStudy):
     shuffled:, unigrams: or bigrams: before it, a text without that much of its order. A part of the
     result each."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """One tower: gpt2, neox, llama, lstm, gru, or bert, modernbert, distilbert."""
+    """One tower: qwen3, gpt2, neox, llama, lstm, gru, or bert, modernbert, distilbert."""
     fusion: Literal["concat", "product", "mixture"] = "concat"
     """Of the cooperative towers."""
     cloze: bool = False
