@@ -39,9 +39,11 @@ class ModelConfig(Options, prefix="model."):
 
     architecture: Literal[
         "gpt2", "neox", "llama", "qwen3", "gru", "lstm", "bert", "modernbert", "distilbert", "auto"
-    ] = "gpt2"
-    """bert, modernbert and distilbert are for masked objectives, the others for causal ones; auto:
-    any transformers architecture, from the configuration named by `model.path`."""
+    ] = "qwen3"
+    """qwen3 has what small models of today have: RMSNorm, gated layers, rotary positions, normed
+    queries and keys. bert, modernbert and distilbert are for masked objectives, the others for
+    causal ones; auto: any transformers architecture, from the configuration named by
+    `model.path`."""
     size: str | None = None
     """nano, micro, mini, small, gpt1, medium, xl; for gru and lstm 1x256, 3x512, 5x768."""
     layers: int | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lmlab.config import to_mapping
+from lmlab.config import recipe, to_mapping
 from lmlab.config.model import ATTENTION, MASKED, RECURRENT, ModelConfig
 from lmlab.config.numbers import Options, above_zero, at_least
 from lmlab.config.objective import (
@@ -43,9 +43,12 @@ class OptimizerConfig(Options, prefix="optimizer."):
     """Weight decay applies to the matrices of linear and recurrent layers only: not to embeddings,
     norms or biases."""
 
-    name: Literal["adamw", "muon"] = "adamw"
-    """muon: orthogonalised momentum for those matrices, AdamW for everything else."""
-    learning_rate: float = 1e-3
+    name: Literal["auto", "adamw", "muon"] = "auto"
+    """muon: orthogonalised momentum for those matrices, AdamW for everything else; auto: muon for
+    the fresh weights of a Transformer, adamw for what was trained before, for gru and lstm, towers
+    and `fsdp`."""
+    learning_rate: float | None = None
+    """The peak (default: by the recipe, 8e-3 for muon, 1e-3 for adamw)."""
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-8
     weight_decay: float = 0.1
@@ -152,8 +155,9 @@ class TrainConfig(Options):
     parent: ParentConfig = field(default_factory=ParentConfig)
     context: int = 256
     """Tokens a window."""
-    batch: int = 32
-    """Windows a step."""
+    batch: int | None = None
+    """Windows a step (default: by the recipe, the power of two nearest to 1.8 tokens a step for the
+    square root of the run's tokens)."""
     micro_batch: int | None = None
     """Windows a forward pass; gradients are accumulated over the batch (default: all at once)."""
     source_temperature: float | None = None
@@ -193,8 +197,11 @@ class TrainConfig(Options):
 
     def __post_init__(self) -> None:
         above_zero(self, "source_temperature", "epochs")
+        if self.batch is None and self.epochs is None:
+            length = {"tokens": self.tokens} if self.tokens else {"steps": self.steps}
+            object.__setattr__(self, "batch", recipe.windows_a_step(self.context, **length))
         if self.tokens is not None:
-            step = self.batch * self.context
+            step = self.step_windows * self.context
             object.__setattr__(self, "steps", whole_steps(self.tokens, step))
             object.__setattr__(self, "tokens", None)
         self._check_objective()
@@ -203,7 +210,7 @@ class TrainConfig(Options):
                 "`fsdp` shares weights out, which `optimizer.name` muon, `compile` and towers need "
                 "whole; leave one of them out"
             )
-        if self.micro_batch is not None and self.batch % self.micro_batch:
+        if self.micro_batch and self.batch and self.batch % self.micro_batch:
             raise UserError(
                 f"`micro_batch` {self.micro_batch} must divide the batch of {self.batch} windows"
             )
@@ -219,7 +226,10 @@ class TrainConfig(Options):
                 f"`headless.candidates` {self.headless.candidates} draws from the prior that the "
                 "model scores with, which `output_bias` learnt would move; leave it fixed"
             )
-        if self.headless.candidates == "other-windows" and (self.micro_batch or self.batch) < 2:
+        if (
+            self.headless.candidates == "other-windows"
+            and (self.micro_batch or self.batch or 2) < 2
+        ):
             raise UserError(
                 "`headless.candidates` other-windows needs at least 2 windows a micro-batch: use a "
                 "larger `batch` or `micro_batch`, or the candidates unigram"
@@ -276,6 +286,18 @@ class TrainConfig(Options):
     def pair(self) -> Pair:
         """How the objective reads a text, and its criterion."""
         return pair_of(self.objective)
+
+    @property
+    def step_windows(self) -> int:
+        """Windows a step, once the run's length is known."""
+        assert self.batch is not None
+        return self.batch
+
+    @property
+    def peak_rate(self) -> float:
+        """The largest learning rate, of a run that is resolved."""
+        assert self.optimizer.learning_rate is not None
+        return self.optimizer.learning_rate
 
     @property
     def is_headless(self) -> bool:
@@ -335,12 +357,22 @@ class TrainConfig(Options):
         assert dtype in ("float32", "bfloat16")
         return replace(
             self,
+            optimizer=self._decided_optimizer(),
             device=device,  # pyright: ignore[reportArgumentType]
             dtype=dtype,  # pyright: ignore[reportArgumentType]
             threads=threads,
             micro_batch=self.micro_batch or self.batch,
             evaluate_every=self.evaluation_interval(),
         )
+
+    def _decided_optimizer(self) -> OptimizerConfig:
+        name, rate = self.optimizer.name, self.optimizer.learning_rate
+        if name == "auto":
+            before = self.parent.path is not None
+            adamw = before or self.fsdp or self.is_towers or self.model.architecture in RECURRENT
+            name = "adamw" if adamw else "muon"
+        rate = recipe.learning_rate(name) if rate is None else rate
+        return replace(self.optimizer, name=name, learning_rate=rate)
 
     def identity_values(self, *, store_fingerprint: str, parent: str | None) -> dict[str, Any]:
         """Plain values that decide the run's result; their digest is the run's identity.

@@ -38,7 +38,7 @@ def text_request(
         context=window,
         batch=batch,
         steps=max(1, round((tokens or study.tokens) / (batch * window))),
-        optimizer=OptimizerConfig(learning_rate=learning_rate or study.learning_rate),
+        optimizer=OptimizerConfig("adamw", learning_rate=learning_rate or study.learning_rate),
         checkpoints=CheckpointConfig(every=500, keep=1),
         # short windows hold few tokens: 64 of them would show the luck of the sample
         evaluation_windows=max(64, _VALIDATION_TOKENS // window),
@@ -50,7 +50,7 @@ def text_request(
 def validated_seldom(request: TrainConfig) -> TrainConfig:
     """The request with fewer than twenty validations where those would take a large part of the
     time: scoring a token costs about a third of training on one."""
-    least = math.ceil(_TRAINED_PER_VALIDATED * request.evaluation_windows / request.batch)
+    least = math.ceil(_TRAINED_PER_VALIDATED * request.evaluation_windows / request.step_windows)
     every = max(request.evaluation_interval(), min(request.steps, least))
     return replace(request, evaluate_every=every)
 

@@ -134,7 +134,7 @@ class Diagnosis(Result, kind="doctor", views="lmlab.training.doctor_report"):
 
     @property
     def epochs(self) -> float:
-        return self.config.steps * self.config.batch / self.windows
+        return self.config.steps * self.config.step_windows / self.windows
 
     @property
     def ideal_speed_up(self) -> float:

@@ -25,9 +25,9 @@ def find_warnings(diagnosis: Diagnosis) -> list[str]:
     """What speaks against training as configured: sentences with the figure and what to do."""
     config, memory = diagnosis.config, diagnosis.memory
     warnings = list(_headless_warnings(diagnosis)) if config.is_headless else []
-    if diagnosis.windows < config.batch:
+    if diagnosis.windows < config.step_windows:
         warnings.append(
-            f"A step reads {config.batch:,} windows, but the training split has only "
+            f"A step reads {config.step_windows:,} windows, but the training split has only "
             f"{diagnosis.windows:,}: the same windows stand in a batch twice. Lower `batch` or "
             "`context`, or prepare more text."
         )
@@ -100,10 +100,10 @@ def _headless_warnings(diagnosis: Diagnosis) -> list[str]:
             "or `context`."
         )
     own_draws = law.candidates == "unigram" and law.draws is not None
-    if config.micro_batch != config.batch and not own_draws:
+    if config.micro_batch != config.step_windows and not own_draws:
         warnings.append(
             f"Negatives come from the micro-batch alone (`micro_batch` {config.micro_batch}, "
-            f"`batch` {config.batch}): another objective than that of the whole batch. "
+            f"`batch` {config.step_windows}): another objective than that of the whole batch. "
             "Leave `micro_batch` out if memory allows, and compare only runs with the same one."
         )
     return warnings

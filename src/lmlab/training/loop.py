@@ -232,7 +232,7 @@ class Trainer:
     def run(self, bar: Bar, note: str) -> None:
         config = self.config
         journals = RunJournals(self.path)
-        bar.skip(self.step * config.batch * config.context)
+        bar.skip(self.step * config.step_windows * config.context)
         if not self.restored and config.checkpoints.due(0, config.steps):
             self._save(journals)
         clock = time.monotonic()
@@ -257,11 +257,11 @@ class Trainer:
                 if best or config.checkpoints.due(self.step, config.steps):
                     self._save(journals)
                 bar.advance(
-                    config.batch * config.context,
+                    config.step_windows * config.context,
                     f"{note} step {self.step}/{config.steps}, loss {record['loss']:.3f}".strip(),
                 )
             if self.patience:
-                bar.skip((config.steps - self.step) * config.batch * config.context)
+                bar.skip((config.steps - self.step) * config.step_windows * config.context)
                 if is_first():
                     finish_with(self.path, self.patience.best_step)
                 from_first(None)
@@ -277,7 +277,7 @@ class Trainer:
         """One optimizer step; returns its journal record."""
         config = self.config
         indices_B = self.windows.indices(self.step)
-        starts = range(0, config.batch, self.micro_batch)
+        starts = range(0, config.step_windows, self.micro_batch)
         sums_S2 = np.zeros((len(starts), 2))  # nats and targets
         for micro, start in enumerate(starts):
             rows = rows_of_this(range(start, start + self.micro_batch))
@@ -305,9 +305,7 @@ class Trainer:
         norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip)))
         if norm != norm or norm == float("inf"):
             raise self._non_finite("gradient norm", norm, indices_B)
-        rate = config.optimizer.learning_rate * learning_rate_factor(
-            self.step, config.steps, config.schedule
-        )
+        rate = config.peak_rate * learning_rate_factor(self.step, config.steps, config.schedule)
         self.optimizers.step(rate)
         self.step += 1
         self.tokens += count
@@ -319,7 +317,7 @@ class Trainer:
             "learning_rate": rate,
         }
         if self.objective.criterion.depends_on_micro_batch:
-            record["targets_per_micro_batch"] = count / (config.batch // self.micro_batch)
+            record["targets_per_micro_batch"] = count / (config.step_windows // self.micro_batch)
         return record
 
     def _batch(self, step: int, indices_B: np.ndarray, rows: range) -> Batch:

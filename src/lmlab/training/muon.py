@@ -49,35 +49,35 @@ class Muon(torch.optim.Optimizer):
         self.products = products
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """One update; a matrix without a gradient stays as it is."""
         assert closure is None
         for group in self.param_groups:
-            weights = [p for p in group["params"] if p.grad is not None]
-            gradients: list[torch.Tensor] = [p.grad for p in weights]
-            if not weights:
-                continue
-            for weight in weights:
-                if not self.state[weight]:
-                    self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-            momenta = [self.state[weight]["momentum_buffer"] for weight in weights]
-            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-            updates = torch._foreach_lerp(gradients, momenta, group["momentum"])
-            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-            by_shape: dict[tuple[int, int], list[int]] = {}
-            for at, weight in enumerate(weights):
-                by_shape.setdefault((min(weight.shape), max(weight.shape)), []).append(at)
-            for (_, longer), places in by_shape.items():
-                wide = [
-                    u if u.shape[0] <= u.shape[1] else u.mT for u in (updates[i] for i in places)
-                ]
-                orthogonal_KMN = orthogonalised(torch.stack(wide).to(self.products))
-                for at, matrix_MN in zip(places, orthogonal_KMN, strict=True):
-                    weight = weights[at]
-                    weight.add_(
-                        matrix_MN if matrix_MN.shape == weight.shape else matrix_MN.mT,
-                        alpha=-group["lr"] * 0.2 * longer**0.5,
-                    )
+            by_shape: dict[tuple[int, int], list[torch.Tensor]] = {}
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    shape = min(weight.shape), max(weight.shape)
+                    by_shape.setdefault(shape, []).append(weight)
+            for (_, columns), weights in by_shape.items():
+                wide_KMN = torch.stack([_wide(self._ahead(w, group)) for w in weights])
+                orthogonal_KMN = orthogonalised(wide_KMN.to(self.products))
+                for weight, matrix_MN in zip(weights, orthogonal_KMN, strict=True):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    step = matrix_MN if matrix_MN.shape == weight.shape else matrix_MN.mT
+                    weight.add_(step, alpha=-group["lr"] * 0.2 * columns**0.5)
+
+    def _ahead(self, weight: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
+        """Nesterov's momentum of a weight, after its gradient."""
+        gradient, state = weight.grad, self.state[weight]
+        assert gradient is not None
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        momentum = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+        return gradient.lerp(momentum, group["momentum"])
+
+
+def _wide(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
 
 
 def orthogonalised(matrices_KMN: torch.Tensor) -> torch.Tensor:

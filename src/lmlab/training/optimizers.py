@@ -91,7 +91,7 @@ class Optimizers:
             self._all.append(
                 Muon(
                     decayed,
-                    lr=config.learning_rate,
+                    lr=0.0,  # `step` is told the rate
                     weight_decay=config.weight_decay,
                     momentum=config.momentum,
                     products=products,
@@ -102,7 +102,7 @@ class Optimizers:
         self._all.append(
             torch.optim.AdamW(
                 [group for group in adamw_groups if group["params"]],
-                lr=config.learning_rate,
+                lr=0.0,  # `step` is told the rate
                 betas=config.betas,
                 eps=config.epsilon,
                 fused=True,

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
-from lmlab.config import digest
+from lmlab.config import digest, recipe
 from lmlab.config.model import RECURRENT, RECURRENT_SIZES, SIZES
 from lmlab.config.training import TrainConfig
 from lmlab.data.labelled_store import LabelledBatches, LabelledSplit, read_labels
@@ -52,8 +52,10 @@ def resolve(config: TrainConfig) -> TrainConfig:
         split = TokenStore(config.store).split(TRAIN)
         texts = len(split.documents_M3)
         rows = texts if config.is_classification else split.tokens // config.context
-        steps = max(1, math.ceil(config.epochs * rows / config.batch))
-        config = replace(config, steps=steps, epochs=None)
+        tokens = round(config.epochs * rows * config.context)
+        batch = config.batch or recipe.windows_a_step(config.context, tokens=tokens)
+        steps = max(1, math.ceil(config.epochs * rows / batch))
+        config = replace(config, steps=steps, batch=batch, epochs=None)
     device = resolve_device(config.device)
     return config.resolved(
         device=device,
@@ -102,7 +104,7 @@ def resolve_run(request: TrainConfig, store: TokenStore) -> ResolvedRun:
 
 def planned_tokens(config: TrainConfig) -> int:
     """Tokens that a run of `config` trains on."""
-    return config.steps * config.batch * config.context
+    return config.steps * config.step_windows * config.context
 
 
 def run_name(config: TrainConfig, identity: str) -> str:
@@ -182,12 +184,12 @@ def training_batches(config: TrainConfig, store: TokenStore) -> TrainingWindows 
     if not config.is_classification:
         return training_windows(config, store)
     texts = LabelledSplit(store.split(TRAIN), read_labels(store).by_split[TRAIN])
-    return LabelledBatches(texts, batch=config.batch, seed=config.seed)
+    return LabelledBatches(texts, batch=config.step_windows, seed=config.seed)
 
 
 def training_windows(config: TrainConfig, store: TokenStore) -> TrainingWindows:
     """The windows that `config` trains on; says the shares where sources are sampled."""
-    split, how = store.split(TRAIN), {"batch": config.batch, "seed": config.seed}
+    split, how = store.split(TRAIN), {"batch": config.step_windows, "seed": config.seed}
     if config.source_temperature is None:
         return TrainingWindows(split, config.context, **how)
     mixed = MixedWindows(split, config.context, temperature=config.source_temperature, **how)

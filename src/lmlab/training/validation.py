@@ -29,7 +29,7 @@ def make_validation(config: TrainConfig, store: TokenStore, objective: Objective
     if config.is_classification:
         labels = read_labels(store)
         texts = LabelledSplit(store.split(VALIDATION), labels.by_split[VALIDATION])
-        return LabelledValidation(objective, texts, labels, batch=config.batch)
+        return LabelledValidation(objective, texts, labels, batch=config.step_windows)
     return TextValidation(config, store, objective)
 
 

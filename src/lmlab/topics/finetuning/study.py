@@ -111,7 +111,7 @@ def _run(
         steps=max(1, round(config.epochs * epoch)),
         seed=seed,
         optimizer=OptimizerConfig(
-            learning_rate=config.learning_rate, betas=(0.9, 0.999), weight_decay=0.01
+            "adamw", learning_rate=config.learning_rate, betas=(0.9, 0.999), weight_decay=0.01
         ),
         checkpoints=CheckpointConfig(every=max(100, epoch), keep=1),
         evaluate_every=max(1, epoch // config.validations),

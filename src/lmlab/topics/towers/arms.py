@@ -111,7 +111,7 @@ def _training(
         batch=batch,
         steps=max(1, round(tokens / (batch * config.context))),
         seed=seed,
-        optimizer=OptimizerConfig(learning_rate=rate),
+        optimizer=OptimizerConfig("adamw", learning_rate=rate),
         checkpoints=CheckpointConfig(every=250, keep=1),
     )
     return validated_seldom(asked)

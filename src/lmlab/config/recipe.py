@@ -1,0 +1,30 @@
+"""The recipe: how a run is trained where nothing else is asked. Imports no torch.
+
+Found by sweeps over sizes, vocabularies and corpora (docs/experiments.md, "A recipe").
+
+Notable:
+- The tokens of a step grow with the square root of the tokens of the run: small runs need many
+  updates, and long ones profit from less noise.
+- Muon learns more from the same tokens than AdamW wherever fresh weights of a Transformer are
+  trained. What was trained before goes on with AdamW, and so do recurrent layers.
+"""
+
+from __future__ import annotations
+
+import math
+
+_STEP_TOKENS = 1.8
+"""Tokens of a step over the square root of the run's tokens."""
+_MUON_RATE, _ADAMW_RATE = 8e-3, 1e-3
+
+
+def windows_a_step(context: int, *, tokens: int | None = None, steps: int | None = None) -> int:
+    """Windows of `context` tokens a step, a power of two, for a run of so many tokens or steps."""
+    assert (tokens is None) != (steps is None)
+    wanted = _STEP_TOKENS**2 * steps if steps else _STEP_TOKENS * math.sqrt(tokens or 1)
+    return 2 ** max(0, round(math.log2(max(1.0, wanted / context))))
+
+
+def learning_rate(optimizer: str) -> float:
+    """The peak rate."""
+    return _MUON_RATE if optimizer == "muon" else _ADAMW_RATE
