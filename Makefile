@@ -37,7 +37,7 @@ docs: .venv/.installed
 	$(BIN)/python docs/commands.py > docs/commands.md
 
 bench: .venv/.installed-dev
-	$(BIN)/python benchmarks/train_throughput.py
+	$(BIN)/python benchmarks/overview.py
 
 .venv/.created:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \

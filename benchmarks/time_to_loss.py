@@ -1,6 +1,6 @@
 """Time to a loss: a plain loop with nanoGPT's settings against `lmlab train` with its defaults.
 
-    python benchmarks/time_to_loss.py TEXT [--task characters] [--rounds 3]
+    python benchmarks/time_to_loss.py [TEXT] [--task characters] [--rounds 3]
 
 Both are whole processes, from the command to the end, and alternate, so that a machine whose speed
 drifts slows them alike. The plain loop is what nanoGPT's README trains on a CPU, written anew: its
@@ -45,6 +45,8 @@ class Task:
     learning_rate: float = 1e-3
 
 
+_CHARACTERS = 1_100_000
+"""As many as nanoGPT's text has."""
 TASKS = {
     "characters": Task(4, 4, 128, 64, 12, 2000, share=0.3),
     "novels": Task(4, 4, 256, 256, 16, 1000, share=0.4),
@@ -182,6 +184,11 @@ def prepared(task: str, text: str, folder: Path) -> Path:
     if (folder / "manifest.json").exists():
         return folder
     if task == "characters":
+        if text.startswith("docstrings"):
+            from lmlab.data.docstrings import read_docstrings
+
+            together = "\n\n".join(part for _, part in read_docstrings(packages=False))
+            return character_store(together[:_CHARACTERS], folder)
         return character_store(Path(text).read_text(encoding="utf-8"), folder)
     import lmlab
 
@@ -190,7 +197,10 @@ def prepared(task: str, text: str, folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("text", help="a text file (characters), or files and folders (novels)")
+    parser.add_argument(
+        "text", nargs="?", default="docstrings:python",
+        help="a text file (characters), or files and folders (novels); default: docstrings",
+    )  # fmt: skip
     parser.add_argument("--task", choices=TASKS, default="characters")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--share", type=float, help="of the plain loop's tokens, for lmlab")

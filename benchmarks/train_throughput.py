@@ -1,10 +1,10 @@
 """Training speed: lmlab's loop against a plain loop and the Hugging Face Trainer.
 
-    python benchmarks/train_throughput.py [--rounds 3] [--steps 20]
+    python benchmarks/train_throughput.py [--rounds 3] [--steps 20] [--dtype auto]
 
 One model (GPT-2, 4 layers, 256 wide, 4 heads, context 256, vocabulary 8192, batch 16), random
-ids, bfloat16 products. Each form runs in a process of its own; rounds alternate the forms, so that
-a machine whose speed drifts slows them alike. Printed: the median tokens per second over rounds
+ids, AdamW, bfloat16 products where the processor has them. Each form runs in a process of its own;
+rounds alternate the forms, so that a machine whose speed drifts slows them alike. Printed: the median tokens per second over rounds
 (in a round: over steps, the first few left out) and each form's ratio to the plain loop.
 
 The plain loop is what nanoGPT does on a CPU: bare transformers model, fused AdamW, autocast, full
@@ -27,6 +27,8 @@ from typing import Any
 
 LAYERS, WIDTH, HEADS, CONTEXT, VOCABULARY, BATCH = 4, 256, 4, 256, 8192, 16
 WARM_UP = 4
+DTYPE = "float32"
+"""Of products; set by `--dtype`."""
 
 FORMS = {
     "plain": "plain loop, eager",
@@ -34,8 +36,8 @@ FORMS = {
     "plain-levers": "  + allocator, fused GELU, attention",
     "lmlab": "lmlab, eager",
     "plain-compile": "plain loop, torch.compile",
-    "trainer": "HF Trainer, bf16",
-    "trainer-compile": "HF Trainer, bf16, torch_compile",
+    "trainer": "HF Trainer",
+    "trainer-compile": "HF Trainer, torch_compile",
     "lmlab-compile": "lmlab --compile",
 }
 
@@ -80,7 +82,7 @@ def plain_loop(steps: int, *, allocator: bool, levers: bool, compiled: bool) -> 
     for _ in range(steps):
         start = time.perf_counter()
         ids_BT = torch.randint(0, VOCABULARY, (BATCH, CONTEXT + 1))
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=DTYPE == "bfloat16"):
             logits_BTV = run(ids_BT[:, :-1], use_cache=False).logits
             loss = torch.nn.functional.cross_entropy(
                 logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten()
@@ -112,7 +114,7 @@ def trainer_loop(steps: int, *, compiled: bool) -> list[float]:
             output_dir=folder,
             per_device_train_batch_size=BATCH,
             max_steps=steps,
-            bf16=True,
+            bf16=DTYPE == "bfloat16",
             torch_compile=compiled,
             use_cpu=True,
             report_to=[],
@@ -130,7 +132,7 @@ def lmlab_loop(steps: int, *, compiled: bool) -> list[float]:
     import numpy as np
 
     from lmlab.config.model import ModelConfig
-    from lmlab.config.training import TrainConfig
+    from lmlab.config.training import OptimizerConfig, TrainConfig
     from lmlab.data.store import EncodedDocument, write_store
     from lmlab.data.tokenizers import character_tokenizer
     from lmlab.progress import Bar
@@ -166,6 +168,8 @@ def lmlab_loop(steps: int, *, compiled: bool) -> list[float]:
             context=CONTEXT,
             batch=BATCH,
             steps=steps,
+            optimizer=OptimizerConfig("adamw", learning_rate=1e-3),
+            dtype=DTYPE,
             compile=compiled,
             evaluate_every=steps,
         )
@@ -194,8 +198,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--one", choices=FORMS, help="measure one form in this process")
     options = parser.parse_args()
+    global DTYPE
+    DTYPE = options.dtype
+    if DTYPE == "auto":
+        from lmlab.training.hardware import resolve_dtype
+
+        DTYPE = resolve_dtype("auto", "cpu")
     if options.one:
         print(f"tokens_per_second {measure(options.one, options.steps)}")
         return
@@ -206,6 +217,7 @@ def main() -> None:
             # get what their users get
             environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
             command = [sys.executable, __file__, "--one", form, "--steps", str(options.steps)]
+            command += ["--dtype", DTYPE]
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             lines = [x for x in done.stdout.splitlines() if x.startswith("tokens_per_second")]
             if not lines:
@@ -213,6 +225,7 @@ def main() -> None:
             found[form].append(float(lines[-1].split()[1]))
             print(f"round {round_number + 1} {form}: {found[form][-1]:,.0f}", file=sys.stderr)
     base = found.get("plain") or next(iter(found.values()))
+    print(f"products in {DTYPE}")
     print(f"{'form':40} {'tokens/s':>10} {'ratio to first':>15}  (min-max of ratios)")
     for form, speeds in found.items():
         ratios = [s / b for s, b in zip(speeds, base, strict=True)]

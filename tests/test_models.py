@@ -169,7 +169,7 @@ def test_tiny_gpt2_is_the_stock_one_by_hand():
 def test_named_sizes_are_those_of_the_paper(size):
     layers, heads, width = ModelConfig(size=size).dimensions()
     made = build_config(
-        ModelConfig(size=size), vocabulary=V, context=12, bos_id=0, end_of_text_id=1
+        ModelConfig("gpt2", size=size), vocabulary=V, context=12, bos_id=0, end_of_text_id=1
     )
     assert isinstance(made, GPT2Config)
     assert (made.n_layer, made.n_head, made.n_embd) == (layers, heads, width)

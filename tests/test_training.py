@@ -237,11 +237,11 @@ def test_the_default_folder_is_named_for_what_the_run_is(small_store, tmp_path, 
     )
     run = train(config)
     size = config.model.dimensions()
-    name = f"gpt2-{size.layers}x{size.width}-permutation-3-s2-{run.identity[:6]}"
+    name = f"qwen3-{size.layers}x{size.width}-permutation-3-s2-{run.identity[:6]}"
     assert run.path == Path("runs") / name
     assert run.checkpoint.is_dir()
     micro = TrainConfig(store=small_store.path, order="backward", seed=1)
-    assert run_name(micro, "35a3f5e0") == "gpt2-micro-backward-s1-35a3f5"
+    assert run_name(micro, "35a3f5e0") == "qwen3-micro-backward-s1-35a3f5"
 
 
 def test_the_configuration_of_a_run_repeats_it(small_store, tmp_path):

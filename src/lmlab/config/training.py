@@ -199,7 +199,7 @@ class TrainConfig(Options):
         above_zero(self, "source_temperature", "epochs")
         if self.batch is None and self.epochs is None:
             length = {"tokens": self.tokens} if self.tokens else {"steps": self.steps}
-            object.__setattr__(self, "batch", recipe.windows_a_step(self.context, **length))
+            object.__setattr__(self, "batch", self.recipe_batch(**length))
         if self.tokens is not None:
             step = self.step_windows * self.context
             object.__setattr__(self, "steps", whole_steps(self.tokens, step))
@@ -286,6 +286,11 @@ class TrainConfig(Options):
     def pair(self) -> Pair:
         """How the objective reads a text, and its criterion."""
         return pair_of(self.objective)
+
+    def recipe_batch(self, **length: Any) -> int:
+        """Windows a step by the recipe, in whole micro-batches, for `tokens` or `steps`."""
+        windows, together = recipe.windows_a_step(self.context, **length), self.micro_batch or 1
+        return -(-windows // together) * together
 
     @property
     def step_windows(self) -> int:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
-from lmlab.config import digest, recipe
+from lmlab.config import digest
 from lmlab.config.model import RECURRENT, RECURRENT_SIZES, SIZES
 from lmlab.config.training import TrainConfig
 from lmlab.data.labelled_store import LabelledBatches, LabelledSplit, read_labels
@@ -53,7 +53,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         texts = len(split.documents_M3)
         rows = texts if config.is_classification else split.tokens // config.context
         tokens = round(config.epochs * rows * config.context)
-        batch = config.batch or recipe.windows_a_step(config.context, tokens=tokens)
+        batch = config.batch or config.recipe_batch(tokens=tokens)
         steps = max(1, math.ceil(config.epochs * rows / batch))
         config = replace(config, steps=steps, batch=batch, epochs=None)
     device = resolve_device(config.device)
