@@ -4,8 +4,9 @@
 
 One model (GPT-2, 4 layers, 256 wide, 4 heads, context 256, vocabulary 8192, batch 16), random
 ids, AdamW, bfloat16 products where the processor has them. Each form runs in a process of its own;
-rounds alternate the forms, so that a machine whose speed drifts slows them alike. Printed: the median tokens per second over rounds
-(in a round: over steps, the first few left out) and each form's ratio to the plain loop.
+rounds alternate the forms, so that a machine whose speed drifts slows them alike. Printed: the
+median tokens per second over rounds (in a round: over steps, the first few left out) and each
+form's ratio to the plain loop.
 
 The plain loop is what nanoGPT does on a CPU: bare transformers model, fused AdamW, autocast, full
 logits. It is also shown with lmlab's levers one after another, so that the gain is attributed:
