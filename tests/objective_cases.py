@@ -20,7 +20,7 @@ from helpers import id_store, symbols_tokenizer, tiny_training
 from lmlab.config.model import ModelConfig
 from lmlab.config.objective import HeadlessConfig
 from lmlab.config.towers import TowersConfig
-from lmlab.config.training import CheckpointConfig, ParentConfig, TrainConfig
+from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.data.labelled import Example, LabelledTask
 from lmlab.data.labelled_store import labelled_store
 from lmlab.data.store import TokenStore
@@ -51,9 +51,12 @@ def _recurrent() -> ModelConfig:
 
 _CHILD = {"model": ModelConfig()}  # the parent's architecture is kept
 
+_ADAMW = {"optimizer": OptimizerConfig("adamw", learning_rate=3e-3)}
+
 CASES = {
-    "causal-forward": Case({"model": _small()}),
-    "causal-backward": Case({"model": _small("neox"), "order": "backward"}),
+    "causal-forward": Case({"model": _small(), **_ADAMW}),
+    "causal-backward": Case({"model": _small("neox"), "order": "backward", **_ADAMW}),
+    "causal-recipe": Case({"model": _small("qwen3")}),
     "masked": Case({"model": _small("bert"), "objective": "masked"}),
     "headless": Case({"model": _small(tied=True), "objective": "headless", "micro_batch": 4}),
     "headless-masked": Case(

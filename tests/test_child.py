@@ -22,7 +22,7 @@ from lmlab.training.loop import train
 from lmlab.training.setup import resolve_run
 from tolerances import near
 
-TIED = ModelConfig(layers=1, heads=2, width=16, tied=True)
+TIED = ModelConfig("gpt2", layers=1, heads=2, width=16, tied=True)
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def test_loss_is_cross_entropy_over_the_batch(order):
     targets = batch.targets_BT.flatten()
     real = targets != -100
     hidden = backbone.hidden(batch.inputs_BT).flatten(0, 1)[real]
-    embedding = backbone.model.transformer.wte.weight
+    embedding = backbone.weight_VD
     logits_KK = hidden @ embedding[targets[real]].T
     expected = torch.nn.functional.cross_entropy(
         logits_KK, torch.arange(len(logits_KK)), reduction="sum"
@@ -94,7 +94,7 @@ def test_it_scores_with_its_similarity_and_the_bias(settings):
     objective = Objective(Causal(order="forward", bos_id=12), Contrastive(settings))
     batch = batch_of(objective)
     hidden = backbone.hidden(batch.inputs_BT)
-    embedding = backbone.model.transformer.wte.weight
+    embedding = backbone.weight_VD
     if settings.cosine:
         hidden = hidden / hidden.norm(dim=-1, keepdim=True)
         embedding = embedding / embedding.norm(dim=-1, keepdim=True)

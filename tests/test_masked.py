@@ -319,7 +319,7 @@ def test_what_cannot_be_masked(hub_folder, tmp_path):
         Causal(order="forward", bos_id=0).check(Backbone(small_model()))
     options: dict[str, Any]
     for options, message in (
-        ({"objective": "masked"}, "cannot train `model.architecture` gpt2; use bert"),
+        ({"objective": "masked"}, "cannot train `model.architecture` qwen3; use bert"),
         ({"model": ModelConfig("bert")}, "cannot train `model.architecture` bert; use gpt2"),
         ({"masking": MaskingConfig(rate=0.2)}, "`masking` settings are for"),
         ({"objective": "masked", "model": ModelConfig("bert"), "order": "backward"}, "both ways"),

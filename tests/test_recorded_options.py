@@ -27,7 +27,7 @@ GIVEN = {
     "score": ["--model", "RUN", *_SCORED],
     "geometry": ["RUN", *_SCORED],
     "encode": ["RUN", *_SCORED, "--rotations", "1"],
-    "steer": ["RUN", *_SCORED, "--token", "e=0.5"],
+    "steer": ["RUN", *_SCORED, "--token", "e=0.8"],
     "prune": ["RUN", *_SCORED, "--shares", "0.5", "--prompts", "0"],
     "dynamics": ["RUN", *_SCORED],
     "eval": ["RUN", "--tasks", "lambada=ITEMS", "--limit", "1"],

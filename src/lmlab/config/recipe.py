@@ -5,8 +5,8 @@ Found by sweeps over sizes, vocabularies and corpora (docs/experiments.md, "A re
 Notable:
 - The tokens of a step grow with the square root of the tokens of the run: small runs need many
   updates, and long ones profit from less noise.
-- Muon learns more from the same tokens than AdamW wherever fresh weights of a Transformer are
-  trained. What was trained before goes on with AdamW, and so do recurrent layers.
+- Muon learns more from the same tokens than AdamW where fresh weights of a causal Transformer are
+  trained with cross-entropy. That is where it was swept; all else has AdamW.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class OptimizerConfig(Options, prefix="optimizer."):
 
     name: Literal["auto", "adamw", "muon"] = "auto"
     """muon: orthogonalised momentum for those matrices, AdamW for everything else; auto: muon for
-    the fresh weights of a Transformer, adamw for what was trained before, for gru and lstm, towers
-    and `fsdp`."""
+    the fresh weights of a causal Transformer with cross-entropy, adamw for all others (and with
+    `fsdp`)."""
     learning_rate: float | None = None
     """The peak (default: by the recipe, 8e-3 for muon, 1e-3 for adamw)."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -373,9 +373,8 @@ class TrainConfig(Options):
     def _decided_optimizer(self) -> OptimizerConfig:
         name, rate = self.optimizer.name, self.optimizer.learning_rate
         if name == "auto":
-            before = self.parent.path is not None
-            adamw = before or self.fsdp or self.is_towers or self.model.architecture in RECURRENT
-            name = "adamw" if adamw else "muon"
+            swept = self.objective == "causal" and self.model.architecture not in RECURRENT
+            name = "muon" if swept and self.parent.path is None and not self.fsdp else "adamw"
         rate = recipe.learning_rate(name) if rate is None else rate
         return replace(self.optimizer, name=name, learning_rate=rate)
 
