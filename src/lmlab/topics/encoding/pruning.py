@@ -48,7 +48,7 @@ WAYS: tuple[Way, ...] = get_args(Way)
 Replacement = Literal["zero", "mean"]
 Array = NDArray[np.float64]
 
-_CHUNK_LOGITS = 1 << 21
+_CHUNK_LOGITS, _CACHED_LOGITS = 1 << 22, 1 << 18
 _SEED = 0
 
 
@@ -174,49 +174,37 @@ def compare_heads(
 ) -> list[Point]:
     """Every removal against the unpruned head, on the same contexts; float32 logits.
 
-    No narrowed head is made: its logits are those of the whole head at states without the removed
-    directions, so that what is held does not grow with the number of removals but for their biases.
-    Removals of one way must have one order.
+    No narrowed head is made. What one removal of a way keeps, the next smaller one keeps as well.
+    So the logits of all are had from the largest removal to the smallest, each by the product of
+    the directions that come back: together one product with the embedding a way. Removals of one
+    way must have one order.
     """
-    weight = torch.from_numpy(head.embedding_VD).float()
-    bias = torch.from_numpy(head.bias_V).float()
-    bases = {each.order.way: torch.from_numpy(each.order.basis_DD).float() for each in removals}
+    weight_VD = torch.from_numpy(head.embedding_VD).float()
+    bias_V = torch.from_numpy(head.bias_V).float()
     biases = [torch.from_numpy(_constant(each, head, mean_hidden_D)).float() for each in removals]
-    # replacements of one removal differ in the bias alone
-    products: dict[tuple[Way, int], list[int]] = {}
-    for number, each in enumerate(removals):
-        products.setdefault((each.order.way, each.removed), []).append(number)
+    orders = {each.order.way: each.order for each in removals}
+    nested = {way: _nested(order, removals) for way, order in orders.items()}
+    weight_DV = weight_VD.T.contiguous()
+    turned = {way: _turned(order, weight_DV) for way, order in orders.items()}
     states = torch.from_numpy(hidden_ND).float()
     targets = torch.from_numpy(targets_N)
     metrics_HN4 = np.empty((len(removals), len(states), 4))
-    rows = max(1, _CHUNK_LOGITS // len(weight))
+    rows = max(1, _CHUNK_LOGITS // len(weight_VD))
     with track("pruned heads", float(len(states)), "positions") as bar:
         for start in range(0, len(states), rows):
-            part, wanted = states[start : start + rows], targets[start : start + rows, None]
-            log_p = _log_softmax(part @ weight.T + bias)
-            p, best = log_p.exp(), log_p.argmax(1)
-            own = _row_products(p, log_p)
-            for (way, removed), numbers in products.items():
-                turned = part @ bases[way]
-                turned[:, :removed] = 0
-                logits = (turned @ bases[way].T) @ weight.T
-                for number in numbers:
-                    log_q = _log_softmax(logits + biases[number])
-                    q = log_q.exp()
-                    m = (p + q).mul_(0.5)
-                    # as differences of entropies: fewer passes over all logits
-                    mixed = _row_products(m, m.clamp_min(1e-30).log_())
-                    columns = torch.stack(
-                        (
-                            own - _row_products(p, log_q),
-                            0.5 * (own + _row_products(q, log_q)) - mixed,
-                            (log_p.gather(1, wanted) - log_q.gather(1, wanted))[:, 0],
-                            (log_q.argmax(1) == best).float(),
-                        ),
-                        dim=1,
-                    )
-                    metrics_HN4[number, start : start + len(part)] = columns.numpy()
-            bar.advance(float(len(part)))
+            part_RD = states[start : start + rows]
+            whole = _Whole(part_RD @ weight_DV + bias_V, targets[start : start + rows])
+            for way, (basis_DD, along_DV) in turned.items():
+                part = part_RD @ basis_DD
+                logits_RV, kept_from = torch.zeros_like(whole.p_RV), part_RD.shape[1]
+                for removed, numbers in nested[way]:
+                    block = slice(removed, kept_from)
+                    logits_RV.addmm_(part[:, block], along_DV[block])
+                    kept_from = removed
+                    for number in numbers:
+                        here = metrics_HN4[number, start : start + len(part)]
+                        here[:] = whole.against(logits_RV, biases[number])
+            bar.advance(float(len(part_RD)))
     ones_N = np.ones(len(states))
     width = head.embedding_VD.shape[1]
     means_H4 = [[clusters.ratio(of_N, ones_N) for of_N in of_N4.T] for of_N4 in metrics_HN4]
@@ -235,13 +223,65 @@ def compare_heads(
     ]
 
 
-def _log_softmax(logits_NV: torch.Tensor) -> torch.Tensor:
-    return logits_NV - log_sum_exp(logits_NV)[:, None].float()
+def _nested(order: Order, removals: Sequence[Removal]) -> list[tuple[int, list[int]]]:
+    """How many directions go, the most first, and the numbers of the removals that remove so many;
+    they differ in their biases."""
+    by_removed: dict[int, list[int]] = {}
+    for number, each in enumerate(removals):
+        if each.order.way == order.way:
+            by_removed.setdefault(each.removed, []).append(number)
+    return sorted(by_removed.items(), reverse=True)
 
 
-def _row_products(a_NV: torch.Tensor, b_NV: torch.Tensor) -> torch.Tensor:
-    """Sum of products within each row (N,)."""
-    return torch.bmm(a_NV[:, None], b_NV[:, :, None])[:, 0, 0]
+def _turned(order: Order, weight_DV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The directions (D, D), and the embedding along each as a row (D, V)."""
+    basis_DD = torch.from_numpy(order.basis_DD).float()
+    if order.axes_D is None:
+        return basis_DD, basis_DD.T @ weight_DV
+    return basis_DD, weight_DV[torch.from_numpy(order.axes_D)]
+
+
+class _Whole:
+    """The unpruned head at R contexts, with which pruned ones are compared.
+
+    A few rows at a time, so that what is computed of them stays in the processor's cache.
+    """
+
+    def __init__(self, logits_RV: torch.Tensor, targets_R: torch.Tensor) -> None:
+        log_z_R = log_sum_exp(logits_RV)
+        self.targets_R1 = targets_R[:, None]
+        self.best_R1 = logits_RV.argmax(1, keepdim=True)
+        self.target_nats_R = log_z_R - logits_RV.gather(1, self.targets_R1)[:, 0]
+        log_p_RV = logits_RV - log_z_R[:, None].float()
+        self.p_RV = log_p_RV.exp()
+        self.negative_entropy_R = torch.linalg.vecdot(self.p_RV, log_p_RV)
+
+    def against(self, logits_RV: torch.Tensor, bias_V: torch.Tensor) -> Array:
+        """KL and JS (nats), rise of the target's nats, and whether the likeliest token is the same:
+        (R, 4), of a head with these logits before its bias.
+
+        With q = exp(l) / Z: KL = log Z - p . l - H(p), and JS is a difference of entropies.
+        """
+        result_R4 = torch.empty(len(logits_RV), 4, dtype=torch.float64)
+        rows = max(1, _CACHED_LOGITS // logits_RV.shape[1])
+        for start in range(0, len(logits_RV), rows):
+            at = slice(start, start + rows)
+            p, own = self.p_RV[at], self.negative_entropy_R[at]
+            logits = logits_RV[at] + bias_V
+            largest = logits.amax(1, keepdim=True)
+            q = (logits - largest).exp_()
+            z = q.sum(1)
+            log_z = z.log() + largest[:, 0]
+            q.div_(z[:, None])
+            kl = own - torch.linalg.vecdot(p, logits) + log_z
+            other = torch.linalg.vecdot(q, logits) - log_z
+            sum_pq = q.add_(p).clamp_min_(1e-30)
+            mixed = 0.5 * torch.linalg.vecdot(sum_pq, sum_pq.log()) - math.log(2)
+            nats = log_z - logits.gather(1, self.targets_R1[at])[:, 0]
+            same = logits.gather(1, self.best_R1[at]) >= largest
+            columns = (kl, 0.5 * (own + other) - mixed, nats - self.target_nats_R[at], same[:, 0])
+            result_R4[at] = torch.stack([column.double() for column in columns], dim=1)
+        return result_R4.numpy()
 
 
 @dataclass(frozen=True)
