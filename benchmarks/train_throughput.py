@@ -170,7 +170,7 @@ def lmlab_loop(steps: int, *, compiled: bool) -> list[float]:
             batch=BATCH,
             steps=steps,
             optimizer=OptimizerConfig("adamw", learning_rate=1e-3),
-            dtype=DTYPE,
+            dtype=DTYPE,  # pyright: ignore[reportArgumentType]
             compile=compiled,
             evaluate_every=steps,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -135,7 +136,7 @@ def test_muon_makes_the_steps_of_torchs_muon(shape):
     """`torch.optim.Muon` rounds its products to bfloat16: 8 bits, over five iterations."""
     start = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     ours, theirs = (nn.Parameter(start.clone()) for _ in range(2))
-    settings = {"lr": 0.1, "weight_decay": 0.3, "momentum": 0.9}
+    settings: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.3, "momentum": 0.9}
     optimizers = [
         Muon([ours], products=torch.float32, **settings),
         torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", **settings),

@@ -285,7 +285,7 @@ def test_status_says_where_each_run_stands(tmp_path, text_store):
     train(asked)
     parent = ParentConfig(str(runs / "done"))
     train(replace(asked, model=ModelConfig(), parent=parent, out=runs / "child", steps=2))
-    per_step = asked.batch * asked.context
+    per_step = asked.step_windows * asked.context
     names = ("done", "going", "failed", "later")
     write_plan(out, "study", [(f"run {n}", n, 4, 4 * per_step) for n in names])
     with Lock(claim_file(out, "failed")) as claim:
