@@ -52,7 +52,7 @@ class OptimizerConfig(Options, prefix="optimizer."):
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-8
     weight_decay: float = 0.1
-    momentum: float = 0.95
+    momentum: float = 0.9
     """Muon's momentum."""
     clip: float = 1.0
     """Largest norm of the whole gradient."""
