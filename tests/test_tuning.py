@@ -61,7 +61,7 @@ def losses_by_rate(lab: Path, *, steps: int) -> dict[float, list[float]]:
         if config.steps == steps:
             (*_, last) = journal(folder)
             assert last["step"] == steps
-            rate = config.optimizer.learning_rate
+            rate = config.peak_rate
             ends.setdefault(rate, {})[config.seed] = last["validation_nats_per_token"]
     return {rate: [by_seed[s] for s in sorted(by_seed)] for rate, by_seed in ends.items()}
 
