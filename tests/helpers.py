@@ -14,6 +14,7 @@ import numpy as np
 from lmlab import durable
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
+from lmlab.data.splits import SPLITS, SplitConfig, assign_splits, text_rank
 from lmlab.data.store import EncodedDocument, TokenStore, write_store
 from lmlab.data.tokenizers import TextTokenizer, character_tokenizer
 
@@ -35,6 +36,16 @@ def sentences(count: int, *, seed: int) -> list[str]:
         )
         for number in range(count)
     ]
+
+
+def split_names(
+    texts: Sequence[str], sizes: Sequence[int] | None = None, **settings: Any
+) -> list[str]:
+    """The split of each text; `sizes` stand in for its bytes, `settings` are of `SplitConfig`."""
+    config = SplitConfig(**settings)
+    data = [text.encode() for text in texts]
+    ranks = [text_rank(text, config.seed) for text in data]
+    return [SPLITS[code] for code in assign_splits(ranks, sizes or [*map(len, data)], config)]
 
 
 @lru_cache

@@ -12,8 +12,17 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lmlab.data.documents import CorpusConfig, Document, Reading, read_corpus, reading_notes
+from lmlab.data.documents import (
+    CorpusConfig,
+    Document,
+    Reading,
+    _separated,
+    read_corpus,
+    reading_notes,
+)
 from lmlab.errors import UserError
 
 TEXTS = ["first line\nsecond line", "naïve 東京 \U0001f600", "  spaces stay  ", "x" * 300_000]
@@ -435,3 +444,27 @@ def test_files_of_other_endings_are_text_where_that_is_said(tmp_path):
     for wrong in ("train", ".txt"):
         with pytest.raises(UserError, match=f"`corpus.text_suffixes` {wrong}"):
             CorpusConfig(text_suffixes=(wrong,))
+
+
+@given(st.text("ab \n", max_size=60), st.text("ab\n", min_size=1, max_size=3), st.integers(1, 9))
+def test_a_file_that_is_read_in_blocks_is_cut_where_the_whole_text_is(text, separator, block):
+    read = Reading()
+    blocks = [text[start : start + block] for start in range(0, len(text), block)]
+    assert list(_separated(blocks, separator, read)) == text.split(separator)
+    assert read.separated == (separator in text)
+
+
+def test_a_large_text_file_is_read_as_a_small_one(tmp_path, monkeypatch):
+    path, text = tmp_path / "a.txt", "one\r\ntwo 東京\r\n\r\nthree\n\n \n\nfour" * 9
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    whole, blocks = Reading(), Reading()
+    expected = read(path, reading=whole, separator="\n\n")
+    monkeypatch.setattr("lmlab.data.documents._BLOCK", 8)
+    assert read(path, reading=blocks, separator="\n\n") == expected
+    assert len(expected) == 19
+    assert blocks == whole
+    path.write_bytes(text.encode() + b"\n\xff")
+    with pytest.raises(
+        UserError, match=rf"line 65: .*0xff at byte offset {len(text.encode()) + 1}\)"
+    ):
+        read(path, separator="\n\n")

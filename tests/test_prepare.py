@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,11 +15,11 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from helpers import mixed_store, sentences, symbols_tokenizer, tree
+from helpers import mixed_store, sentences, split_names, symbols_tokenizer, tree
 from lmlab.data import prepare as prepare_module
 from lmlab.data.documents import CorpusConfig, Document, source_names
 from lmlab.data.prepare import PrepareConfig, prepare
-from lmlab.data.splits import SplitConfig, assign_splits, few_test_documents, text_key
+from lmlab.data.splits import SplitConfig, few_test_documents
 from lmlab.data.store import EncodedDocument, write_store
 from lmlab.data.tokenizers import TextLoss, TokenizerConfig
 from lmlab.errors import UserError
@@ -184,7 +185,7 @@ def test_a_hub_data_set_is_recognised_by_revision_and_offline_by_name(config, mo
 
 
 def test_several_sources_are_recorded(config, text_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare_module, "_BATCH_CHARACTERS", 500)
+    monkeypatch.setattr("lmlab.data.tokenizers._GROUP", 500)
     folders = [tmp_path / name for name in ("few", "many.txt", "other")]
     for number, folder in enumerate(folders):
         folder.mkdir()
@@ -260,7 +261,7 @@ def test_names_of_sources(tmp_path):
 
 
 def test_encoding_in_batches_changes_nothing(config, text_store, monkeypatch):
-    monkeypatch.setattr(prepare_module, "_BATCH_CHARACTERS", 500)
+    monkeypatch.setattr("lmlab.data.tokenizers._GROUP", 500)
     assert prepare(config).fingerprint == text_store.fingerprint
 
 
@@ -403,21 +404,21 @@ def test_two_processes_prepare_one_store_once(config, monkeypatch, capsys):
 def test_intervals_over_text_from_one_novel_are_foretold():
     """12 novels leave one for the test split; the advice is followed here and gives enough."""
     sizes = np.random.default_rng(0).integers(250_000, 400_000, 12).tolist()
-    keys = [text_key(str(i)) for i in range(12)]
+    texts = [str(i) for i in range(12)]
 
-    def documents(config):
-        splits = assign_splits(keys, sizes, config)
+    def documents(**settings):
+        splits = split_names(texts, sizes, **settings)
         return {name: splits.count(name) for name in dict.fromkeys(splits)}
 
-    assert documents(SplitConfig())["test"] == 1
-    note = few_test_documents(documents(SplitConfig()))
+    assert documents()["test"] == 1
+    note = few_test_documents(documents())
     assert note is not None
     least = re.search(r"`split.test_documents` (\d+) holds out", note)
     assert least is not None
-    asked = documents(SplitConfig(test_documents=int(least[1])))
+    asked = documents(test_documents=int(least[1]))
     assert asked == {"train": 6, "validation": 1, "test": 5}
     assert "never cut" in note
-    before = documents(SplitConfig())["train"]
+    before = documents()["train"]
     assert f"takes 4 of the {before} training documents, about {4 / before:.0%} of" in note
     assert before - asked["train"] == 4
     assert few_test_documents(asked) is None
@@ -448,3 +449,23 @@ def test_a_store_from_before_numbers_of_documents_is_reused(config, capsys):
         prepare(more)
     made = prepare(replace(more, out=config.out.with_name("more")))
     assert made.split("test").documents >= 5
+
+
+def test_ten_times_the_documents_take_little_more_memory(tmp_path, monkeypatch):
+    """Was: names, keys, sizes and more of each stayed in memory."""
+    monkeypatch.setattr("lmlab.data.tokenizers._GROUP", 20_000)
+    peaks = []
+    for count in (6000, 24_000):
+        path = tmp_path / f"{count}.jsonl"
+        path.write_text("".join(f'{{"text": "{number} is a text"}}\n' for number in range(count)))
+        tracemalloc.start()
+        prepare(
+            PrepareConfig(
+                out=tmp_path / str(count),
+                corpus=CorpusConfig(text=(str(path),)),
+                tokenizer=TokenizerConfig(kind="bytes"),
+            )
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 18_000 < 100

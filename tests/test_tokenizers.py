@@ -20,6 +20,7 @@ from lmlab.data.tokenizers import (
     TokenizerConfig,
     build_tokenizer,
     character_tokenizer,
+    cut_at_blanks,
     is_own_tokenizer,
     load_tokenizer,
     pretrained_tokenizer,
@@ -298,3 +299,33 @@ def test_a_mask_token_never_shares_the_id_of_another():
     assert with_mask({"a": 0, "b": 1, "</s>": 2, "c": 3}).mask_id == 4
     with pytest.raises(UserError, match="would get the id of 'c'"):
         with_mask({"a": 0, "b": 1, "</s>": 2, "c": 4})
+
+
+@given(st.text(" \n\t\xa0'sab.1東\u2028", max_size=80), st.booleans())
+def test_a_long_text_has_the_ids_that_it_has_uncut(text, reversed_text):
+    tokenizer = REVERSED if reversed_text else BPE
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lmlab.data.tokenizers._PIECE", 3)
+        patch.setattr("lmlab.data.tokenizers._GROUP", 7)
+        pieces = [piece for _, piece in tokenizer._pieces([text])]
+        cut = tokenizer.encode_batch(["a", text])[1]
+    assert "".join(pieces) == text
+    whole = tokenizer.backend.encode(text[::-1] if reversed_text else text).ids
+    assert cut.tolist() == (whole[::-1] if reversed_text else whole)
+
+
+def test_a_long_text_teaches_what_it_teaches_uncut(monkeypatch):
+    text = " \n".join(sentences(50, seed=3))
+    expected = [train_bpe([text], 400, reversed_text=r).fingerprint for r in (False, True)]
+    monkeypatch.setattr("lmlab.data.tokenizers._PIECE", 30)
+    assert len(list(cut_at_blanks(text))) > 100
+    assert [train_bpe([text], 400, reversed_text=r).fingerprint for r in (False, True)] == expected
+
+
+def test_a_tokenizer_with_other_rules_gets_the_whole_text(monkeypatch):
+    """The first blank of a text, not of a piece, is SentencePiece's own."""
+    monkeypatch.setattr("lmlab.data.tokenizers._PIECE", 3)
+    backend = Tokenizer(models.WordLevel({"▁a": 0, "a": 1, "<e>": 2}, unk_token="<e>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    assert TextTokenizer(backend, bos_id=2, end_of_text_id=2).encode("a a a a").tolist() == [0] * 4
+    assert len([*BPE._pieces(["a a a a"])]) == 2

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from helpers import id_store, random_documents
-from lmlab.data.splits import SplitConfig, assign_splits, text_key
+from helpers import id_store, random_documents, split_names
+from lmlab.data.splits import SplitConfig
 from lmlab.data.windows import (
     SECTION_TOKENS,
     TrainingWindows,
@@ -45,37 +45,31 @@ def unique_store(tmp_path_factory):
 # splits
 
 
-def assigned(texts, **settings):
-    return assign_splits(
-        [text_key(t) for t in texts], [len(t.encode()) for t in texts], SplitConfig(**settings)
-    )
-
-
 @given(st.lists(st.text(min_size=1, max_size=8), min_size=3, max_size=40), st.integers(0, 5))
 def test_copies_of_a_text_share_a_split_and_every_split_has_one(texts, seed):
     assume(len(set(texts)) >= 3)
-    splits = assigned(texts, validation=0.2, test=0.2, seed=seed)
+    splits = split_names(texts, validation=0.2, test=0.2, seed=seed)
     by_text = {}
     for text, split in zip(texts, splits, strict=True):
         assert by_text.setdefault(text, split) == split
     assert set(splits) == {"train", "validation", "test"}
     # neither the place nor the order of documents decides
-    again = assigned(texts[::-1], validation=0.2, test=0.2, seed=seed)
+    again = split_names(texts[::-1], validation=0.2, test=0.2, seed=seed)
     assert again == splits[::-1]
 
 
 def test_shares_are_of_bytes():
     rng = np.random.default_rng(0)
     texts = [f"{i}" + "x" * int(rng.integers(10, 2000)) for i in range(2000)]
-    splits = assigned(texts, validation=0.1, test=0.05)
+    splits = split_names(texts, validation=0.1, test=0.05)
     sizes: dict[str, int] = dict.fromkeys(("train", "validation", "test"), 0)
     for text, split in zip(texts, splits, strict=True):
         sizes[split] += len(text)
     total = sum(sizes.values())
     assert sizes["validation"] / total == pytest.approx(0.1, abs=0.002)
     assert sizes["test"] / total == pytest.approx(0.05, abs=0.002)
-    assert assigned(texts, validation=0.1, test=0.05, seed=1) != splits
-    assert "test" not in assigned(texts, validation=0.1, test=0)
+    assert split_names(texts, validation=0.1, test=0.05, seed=1) != splits
+    assert "test" not in split_names(texts, validation=0.1, test=0)
 
 
 sizes_of_documents = st.lists(st.integers(1, 30), min_size=3, max_size=8)
@@ -89,9 +83,8 @@ sizes_of_documents = st.lists(st.integers(1, 30), min_size=3, max_size=8)
 )
 def test_a_split_is_nearest_to_its_share_by_brute_force(sizes, validation, test, seed):
     """Was: filled until the share was reached, so a split went over it by up to a document."""
-    config = SplitConfig(validation=validation, test=test, seed=seed)
-    keys = [text_key(str(number)) for number in range(len(sizes))]
-    splits = np.array(assign_splits(keys, sizes, config))
+    texts = [str(number) for number in range(len(sizes))]
+    splits = np.array(split_names(texts, sizes, validation=validation, test=test, seed=seed))
     size_N = np.array(sizes)
     for name, share in (("validation", validation), ("test", test)):
         quota = share * sum(sizes)
@@ -121,44 +114,42 @@ def test_a_share_that_long_documents_fill_goes_to_several_shorter_ones():
     """Was: one novel for the test split, whatever else there was, so no interval over texts."""
     sizes = [400_000] * 15 + [60_000] * 6
     for seed in range(5):
-        keys = [text_key(f"{seed} {number}") for number in range(len(sizes))]
-        splits = assign_splits(keys, sizes, SplitConfig(seed=seed))
+        splits = split_names([f"{seed} {number}" for number in range(len(sizes))], sizes, seed=seed)
         test = [size for size, split in zip(sizes, splits, strict=True) if split == "test"]
         assert test == [60_000] * len(test)
         assert len(test) >= 5  # 5 % are 318,000
     # no longer documents are passed over than need be: of many, those of the ranking go in
     sizes = [100 + number % 50 for number in range(2000)]
-    keys = [text_key(str(number)) for number in range(2000)]
-    splits = assign_splits(keys, sizes, SplitConfig())
+    splits = split_names([str(number) for number in range(2000)], sizes)
     test = [size for size, split in zip(sizes, splits, strict=True) if split == "test"]
     assert np.mean(test) == pytest.approx(np.mean(sizes), rel=0.05)
 
 
 def test_one_more_document_moves_few_others():
     texts = [f"text {i}" for i in range(500)]
-    before = assigned(texts, validation=0.2, test=0.2)
-    after = assigned([*texts, "one more"], validation=0.2, test=0.2)[:-1]
+    before = split_names(texts, validation=0.2, test=0.2)
+    after = split_names([*texts, "one more"], validation=0.2, test=0.2)[:-1]
     assert sum(a != b for a, b in zip(before, after, strict=True)) <= 4
 
 
 def test_a_test_split_has_as_many_documents_as_asked_for():
     texts = [f"{number} " + "x" * (300_000 + 10_000 * number) for number in range(12)]
-    plain, made = assigned(texts), assigned(texts, test_documents=5)
+    plain, made = split_names(texts), split_names(texts, test_documents=5)
     assert [plain.count(name) for name in ("validation", "test")] == [1, 1]
     assert [made.count(name) for name in ("train", "validation", "test")] == [6, 1, 5]
     # a document keeps its split in whatever order it is given, and what was test stays test
-    assert assigned(texts[::-1], test_documents=5) == made[::-1]
+    assert split_names(texts[::-1], test_documents=5) == made[::-1]
     assert [b for a, b in zip(plain, made, strict=True) if a != "train"].count("train") == 0
-    both = assigned(texts, test_documents=5, validation_documents=5)
+    both = split_names(texts, test_documents=5, validation_documents=5)
     assert [both.count(name) for name in ("train", "validation", "test")] == [2, 5, 5]
     with pytest.raises(UserError, match="too few to hold out 1 for validation and 11 for test"):
-        assigned(texts, test_documents=11)
+        split_names(texts, test_documents=11)
 
 
 def test_too_few_documents_name_the_remedy():
     with pytest.raises(UserError, match=r"2 distinct document.*Give more files"):
-        assigned(["a", "b", "a"], validation=0.1, test=0.1)
-    assert sorted(assigned(["a", "b", "a"], validation=0.1, test=0))[-1] == "validation"
+        split_names(["a", "b", "a"], validation=0.1, test=0.1)
+    assert sorted(split_names(["a", "b", "a"], validation=0.1, test=0))[-1] == "validation"
     with pytest.raises(UserError, match="split shares"):
         SplitConfig(validation=0)
     with pytest.raises(UserError, match="split shares"):

@@ -45,6 +45,7 @@ DOCSTRINGS = {"docstrings": True, "docstrings:python": False}
 FORMATS = (".txt", ".jsonl", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
 _CHUNK = 1 << 18
+_BLOCK = 1 << 24
 _MARKS = (  # longest first: the mark of UTF-32 begins as that of UTF-16 does
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -180,7 +181,7 @@ def read_corpus(config: CorpusConfig, reading: Reading | None = None) -> Iterato
     reading = Reading() if reading is None else reading
     count = 0
     for document in _documents(config, reading):
-        if not document.text.strip():
+        if _is_blank(document.text):
             if config.skip_empty:
                 reading.empty += 1
                 continue
@@ -214,7 +215,11 @@ def _documents(config: CorpusConfig, reading: Reading) -> Iterator[Document]:
         # Two sources may hold files of the same name
         prefix = f"{index}/" if len(config.text) > 1 else ""
         for document in _read_source(source, index, config, prefix, reading):
-            yield replace(document, source=index)
+            yield document if index == 0 else replace(document, source=index)
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
 
 
 def is_local(source: str) -> bool:
@@ -477,9 +482,16 @@ def _mark(data: bytes) -> tuple[bytes, str | None]:
 
 
 def _decode(
-    data: bytes, path: Path | str, *, encoding: str = "utf-8", first_line: int = 1, advice: str = ""
+    data: bytes,
+    path: Path | str,
+    *,
+    encoding: str = "utf-8",
+    first_line: int = 1,
+    offset: int | None = None,
+    advice: str = "",
 ) -> str:
-    """The text of bytes without a byte-order mark; `UserError` names the byte and the line."""
+    """The text of bytes without a byte-order mark; `UserError` names the line and the byte, that of
+    the file where its `offset` is given, else that of `data`."""
     # plain ASCII in UTF-16 is valid UTF-8: every other character is NUL
     if not _is_wide(encoding) and 0 < len(data) < 10 * data.count(b"\0"):
         raise UserError(
@@ -494,7 +506,8 @@ def _decode(
         line = first_line + before.count("\n")
         raise UserError(
             f"{path}, line {line}: not {encoding.upper()} (byte {data[error.start]:#04x} at byte "
-            f"offset {error.start}{' of the line' if first_line > 1 else ''}). {advice}Convert the "
+            f"offset {error.start + (offset or 0)}"
+            f"{' of the line' if first_line > 1 and offset is None else ''}). {advice}Convert the "
             "file, for example: iconv -f cp1252 -t utf-8"
         ) from error
 
@@ -508,27 +521,63 @@ _NAME_ENCODING = "Name its encoding, for example `corpus.encoding` cp1252 (or ut
 
 
 def _read_text(path: Path, config: CorpusConfig, name: str, reading: Reading) -> Iterator[Document]:
-    with _open(path, reading) as file:
-        data = file.read()
-    mark, said = _mark(data)
-    if said is not None:
-        reading.encodings[said] += 1
-    encoding = said or config.encoding or "utf-8"
-    text = _decode(data[len(mark) :], path, encoding=encoding, advice=_NAME_ENCODING)
-    reading.texts += 1
-    if "\r\n" in text:
-        reading.windows_line_ends += 1
-        text = text.replace("\r\n", "\n")
     if config.separator is None:
-        yield Document(name, text)
+        yield Document(name, "".join(_text_blocks(path, config, reading)))
         return
     separator = config.separator.replace("\r\n", "\n")
     if not separator:
         raise UserError("`corpus.separator` is empty; name the string between two documents")
-    reading.separated += separator in text
-    pieces = [piece for piece in text.split(separator) if piece.strip()]
-    for index, piece in enumerate(pieces):
-        yield Document(f"{name}#{index}", piece)
+    count = 0
+    for piece in _separated(_text_blocks(path, config, reading), separator, reading):
+        if not _is_blank(piece):
+            yield Document(f"{name}#{count}", piece)
+            count += 1
+
+
+def _text_blocks(path: Path, config: CorpusConfig, reading: Reading) -> Iterator[str]:
+    """The text of a file: in blocks of whole lines where it is to be cut, else in one."""
+    reading.texts += 1
+    windows_line_ends = False
+    with _open(path, reading) as file:
+        data = file.read(_BLOCK) if config.separator else file.read()
+        mark, said = _mark(data)
+        if said is not None:
+            reading.encodings[said] += 1
+        encoding = said or config.encoding or "utf-8"
+        line, offset = 1, len(mark)
+        # characters of two or four bytes may have the byte of a line end
+        rest = file.read if _is_wide(encoding) else file.readline
+        data = data[len(mark) :] + rest()
+        while data:
+            text = _decode(
+                data, path, encoding=encoding, first_line=line, offset=offset, advice=_NAME_ENCODING
+            )
+            line, offset = line + text.count("\n"), offset + len(data)
+            if "\r\n" in text:
+                reading.windows_line_ends += not windows_line_ends
+                windows_line_ends = True
+                text = text.replace("\r\n", "\n")
+            del data  # of a large file
+            yield text
+            data = file.read(_BLOCK) + rest()
+
+
+def _separated(blocks: Iterable[str], separator: str, reading: Reading) -> Iterator[str]:
+    """What `"".join(blocks).split(separator)` gives."""
+    pending: list[str] = []  # the text since the last separator
+    tail = ""  # its end, where a separator may have begun
+    separated = False
+    for block in blocks:
+        if separator not in tail + block:
+            pending.append(block)
+            tail = (tail + block)[1 - len(separator) :] if len(separator) > 1 else ""
+            continue
+        separated = True
+        *pieces, tail = "".join([*pending, block]).split(separator)
+        pending = [tail]
+        yield from pieces
+    reading.separated += separated
+    yield "".join(pending)
 
 
 def _read_jsonl(

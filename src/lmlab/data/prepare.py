@@ -4,21 +4,29 @@ One pass over the source writes the text to a spool beside the store and hashes 
 are read (so that streamed and slow sources are read once, and nothing can change in between); then
 splits, tokenizer, and one pass that encodes all splits.
 
-Notable: the same inputs reuse an existing store. Inputs are compared by content (sha256 of every
-file, versions of the packages behind `docstrings`, revision of a Hub data set), so a changed file
-is noticed whatever its time stamp.
+Notable:
+- The same inputs reuse an existing store. Inputs are compared by content (sha256 of every file,
+  versions of the packages behind `docstrings`, revision of a Hub data set), so a changed file is
+  noticed whatever its time stamp.
+- Text, names and ids go to the disk as they come: of each document 16 bytes stay in memory, and
+  about 60 while splits are drawn (`benchmarks/prepare.py`).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lmlab.config import to_mapping
 from lmlab.config.numbers import Options
@@ -35,13 +43,14 @@ from lmlab.data.documents import (
     source_names,
 )
 from lmlab.data.splits import (
+    SPLITS,
     TEST,
     TRAIN,
     VALIDATION,
     SplitConfig,
     assign_splits,
     few_test_documents,
-    text_key,
+    text_rank,
 )
 from lmlab.data.store import EncodedDocument, TokenStore, write_splits
 from lmlab.data.tokenizers import (
@@ -49,6 +58,7 @@ from lmlab.data.tokenizers import (
     TextTokenizer,
     TokenizerConfig,
     build_tokenizer,
+    groups,
     loss_note,
     pretrained_tokenizer,
 )
@@ -56,8 +66,6 @@ from lmlab.durable import disk_errors, file_sha256, make_folder
 from lmlab.errors import UserError
 from lmlab.locks import alone
 from lmlab.progress import say, track
-
-_BATCH_CHARACTERS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -104,28 +112,27 @@ def _prepare(config: PrepareConfig, settings: dict[str, Any]) -> TokenStore:
     try:
         reading = Reading()
         versions = [None if is_local(s) else _version(s) for s in config.corpus.text]
-        spool = Spool(spool_folder / "documents.jsonl", read_corpus(config.corpus, reading))
+        spool = Spool(spool_folder, read_corpus(config.corpus, reading), config.split.seed)
         for note in reading_notes(reading.to_json()):
             say(note)
-        advice = _more_documents(config.corpus, len(spool.keys))
-        splits = assign_splits(spool.keys, spool.sizes, config.split, advice=advice)
-        say(
-            f"{len(splits):,} documents, {sum(spool.sizes):,} bytes of text; building the tokenizer"
-        )
-        training = (d.text for d, split in zip(spool, splits, strict=True) if split == TRAIN)
+        advice = _more_documents(config.corpus, len(spool.sizes))
+        split_M = assign_splits(spool.ranks, spool.sizes, config.split, advice=advice)
+        size = sum(spool.sizes)
+        say(f"{len(split_M):,} documents, {size:,} bytes of text; building the tokenizer")
+        training = spool.texts(split_M == SPLITS.index(TRAIN))
         tokenizer = build_tokenizer(config.tokenizer, training)
         sources = [
             version or _files(config.corpus, number, reading)
             for number, version in enumerate(versions)
         ]
         learnt_elsewhere = config.tokenizer.kind == "pretrained"
-        with track("encoding", sum(spool.sizes) / 1e6, "MB") as bar:
+        with track("encoding", size / 1e6, "MB") as bar:
 
             def encoded() -> Iterator[tuple[str, EncodedDocument]]:
                 documents = encode(spool, tokenizer, losses=learnt_elsewhere)
-                for split, document in zip(splits, documents, strict=True):
+                for split, document in zip(split_M.data, documents, strict=True):
                     bar.advance(document.bytes / 1e6)
-                    yield split, document
+                    yield SPLITS[split], document
 
             store = write_splits(
                 config.out,
@@ -259,30 +266,44 @@ def _hub_revision(source: str) -> str | None:
 
 
 class Spool:
-    """Documents written to one file, to be iterated any number of times.
+    """Documents written to a folder, to be iterated any number of times.
 
-    Attributes: `keys` (content keys) and `sizes` (UTF-8 bytes), one a document.
+    Attributes: `ranks` (`text_rank` with `seed`) and `sizes` (UTF-8 bytes), one a document.
     """
 
-    def __init__(self, path: Path, documents: Iterable[Document]) -> None:
-        self._path = path
-        self.keys: list[bytes] = []
-        self.sizes: list[int] = []
+    def __init__(self, folder: Path, documents: Iterable[Document], seed: int) -> None:
+        self._texts, self._names = folder / "texts", folder / "names.jsonl"
+        self.ranks, self.sizes = array("Q"), array("q")
+        self._sources: Counter[int] = Counter()  # documents of each, in their order
         with (
-            disk_errors(path),
-            open(path, "w", encoding="utf-8") as file,
+            disk_errors(folder),
+            open(self._texts, "wb") as texts,
+            open(self._names, "w", encoding="ascii") as names,
             track("reading", None, "documents") as bar,
         ):
             for document in documents:
-                file.write(json.dumps([document.name, document.text, document.source]) + "\n")
-                self.keys.append(text_key(document.text))
-                self.sizes.append(len(document.text.encode("utf-8")))
+                text = document.text.encode("utf-8")
+                texts.write(text)
+                names.write(json.dumps(document.name) + "\n")
+                self.ranks.append(text_rank(text, seed))
+                self.sizes.append(len(text))
+                self._sources[document.source] += 1
                 bar.advance()
 
+    def texts(self, wanted_M: np.ndarray) -> Iterator[str]:
+        """The texts of the documents that are wanted."""
+        with open(self._texts, "rb") as file:
+            for size, wanted in zip(self.sizes, wanted_M.data, strict=True):
+                if wanted:
+                    yield file.read(size).decode("utf-8")
+                else:
+                    file.seek(size, os.SEEK_CUR)
+
     def __iter__(self) -> Iterator[Document]:
-        with open(self._path, encoding="utf-8") as file:
-            for line in file:
-                yield Document(*json.loads(line))
+        texts = self.texts(np.ones(len(self.sizes), dtype=bool))
+        with open(self._names, encoding="ascii") as names:
+            for name, text, source in zip(names, texts, self._sources.elements(), strict=True):
+                yield Document(json.loads(name), text, source)
 
 
 def encode(
@@ -290,24 +311,10 @@ def encode(
 ) -> Iterator[EncodedDocument]:
     """Ids of documents, in order, encoded in batches over all cores; with `losses`, decoded again
     to see what the tokenizer lost."""
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if characters >= _BATCH_CHARACTERS:
-            yield from _encode_batch(batch, tokenizer, losses=losses)
-            batch, characters = [], 0
-    if batch:
-        yield from _encode_batch(batch, tokenizer, losses=losses)
-
-
-def _encode_batch(
-    batch: list[Document], tokenizer: TextTokenizer, *, losses: bool
-) -> Iterator[EncodedDocument]:
-    texts = [document.text for document in batch]
-    ids_of = tokenizer.encode_batch(texts)
-    lost = tokenizer.losses(texts, ids_of) if losses else [TextLoss()] * len(batch)
-    for document, ids, loss in zip(batch, ids_of, lost, strict=True):
-        size = len(document.text.encode("utf-8"))
-        yield EncodedDocument(document.name, ids, size, document.source, loss)
+    for batch in groups(documents, lambda document: len(document.text)):
+        texts = [document.text for document in batch]
+        ids_of = tokenizer.encode_batch(texts)
+        lost = tokenizer.losses(texts, ids_of) if losses else [TextLoss()] * len(batch)
+        for document, ids, loss in zip(batch, ids_of, lost, strict=True):
+            size = len(document.text.encode("utf-8"))
+            yield EncodedDocument(document.name, ids, size, document.source, loss)

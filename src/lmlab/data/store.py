@@ -29,17 +29,19 @@ from functools import cached_property
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NoReturn
+from tempfile import TemporaryFile
+from typing import IO, Any, NoReturn
 
 import numpy as np
 
 from lmlab.config import digest, from_mapping, to_mapping
 from lmlab.data.tokenizers import TextLoss, TextTokenizer, load_tokenizer, loss_note
-from lmlab.durable import StagedFolder, file_sha256, from_json, is_member, to_json
+from lmlab.durable import StagedFolder, disk_errors, file_sha256, from_json, is_member, to_json
 from lmlab.errors import UserError
 
 FORMAT = "lmlab token store 1"
 SHARD_BYTES = 1 << 28
+_PENDING = 1 << 16  # tokens
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,13 @@ class SourcePart:
     first_token: int
     tokens: int
     """End-of-text tokens included."""
+
+
+_to_json_line = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _encode_name(name: str) -> bytes:
+    return _to_json_line(name).encode("utf-8") + b"\n"
 
 
 def _smallest_type(vocabulary: int) -> np.dtype:
@@ -201,9 +210,13 @@ class _SplitWriter:
         self._folder, self._name = folder, name
         self._vocabulary, self._dtype = tokenizer.vocabulary, dtype
         self._end = np.array([tokenizer.end_of_text_id] if end_of_text else [], dtype=dtype)
-        self._table: list[tuple[int, int, int]] = []
-        self._names: list[str] = []
-        self._losses: list[TextLoss] = []
+        self._documents = self._text_bytes = 0
+        self._loss: TextLoss | None = TextLoss()
+        self._pending: list[EncodedDocument] = []
+        self._pending_tokens = 0
+        # of each document there is a row and a name: they wait on the disk, not in memory
+        self._table = TemporaryFile(dir=folder.path)  # noqa: SIM115 - closed by __exit__
+        self._names = TemporaryFile(dir=folder.path)  # noqa: SIM115 - closed by __exit__
         self._sources = sources
         self._by_source_C2 = np.zeros((len(sources), 2), dtype=np.int64)  # documents, tokens
         self._latest = 0
@@ -220,63 +233,101 @@ class _SplitWriter:
         self._shards.append(Shard(file, 0))
 
     def add(self, document: EncodedDocument) -> None:
-        _check_ids(document, self._vocabulary)
-        ids = np.concatenate([document.ids.astype(self._dtype), self._end])
-        self._write(ids.tobytes())
-        self._table.append((self._position, len(document.ids), document.bytes))
-        self._names.append(document.name)
-        if document.loss is not None:
-            self._losses.append(document.loss)
+        if len(document.ids) == 0:
+            raise UserError(f"{document.name}: the document has no tokens; leave it out")
         assert document.source >= self._latest, "the documents of a source are contiguous"
         self._latest = document.source
+        tokens = len(document.ids) + len(self._end)
         if len(self._sources) > 1:
-            self._by_source_C2[self._latest] += 1, len(ids)
-        self._position += len(ids)
-        shard = self._shards[-1] = Shard(self._shards[-1].file, self._shards[-1].tokens + len(ids))
+            self._by_source_C2[self._latest] += 1, tokens
+        self._pending.append(document)
+        self._pending_tokens += tokens
+        shard = self._shards[-1].tokens + self._pending_tokens
+        if self._pending_tokens >= _PENDING or shard * self._dtype.itemsize >= SHARD_BYTES:
+            self._write_pending()
+
+    def _write_pending(self) -> None:
+        """Writes the documents that were added last, together since most are short."""
+        documents = self._pending
+        if not documents:
+            return
+        stream = np.concatenate([part for d in documents for part in (d.ids, self._end)])
+        if stream.min() < 0 or stream.max() >= self._vocabulary:
+            _refuse_ids(documents, self._vocabulary)
+        self._write(stream.astype(self._dtype).tobytes())
+        table_M3 = np.empty((len(documents), 3), dtype=np.int64)
+        table_M3[:, 1] = [len(document.ids) for document in documents]
+        table_M3[:, 2] = [document.bytes for document in documents]
+        table_M3[:, 0] = self._position + np.cumsum(table_M3[:, 1] + len(self._end))
+        table_M3[:, 0] -= table_M3[:, 1] + len(self._end)
+        with disk_errors(self._folder.target):
+            self._table.write(table_M3.tobytes())
+            self._names.writelines(_encode_name(d.name) for d in documents)
+        for document in documents:
+            if document.loss is None:
+                self._loss = None
+            elif document.loss and self._loss is not None:
+                self._loss += document.loss
+        self._documents += len(documents)
+        self._text_bytes += int(table_M3[:, 2].sum())
+        self._position += self._pending_tokens
+        shard = self._shards[-1]
+        self._shards[-1] = shard = Shard(shard.file, shard.tokens + self._pending_tokens)
+        self._pending, self._pending_tokens = [], 0
         if shard.tokens * self._dtype.itemsize >= SHARD_BYTES:
             self._next_shard()
 
     def finish(self) -> SplitRecord:
         """Writes what is left."""
+        self._write_pending()
         self._file.close()
         digests = self._folder.digests
         for shard in self._shards:  # in the order of splits, whatever was full first
             digests[shard.file] = digests.pop(shard.file)
-        array = BytesIO()
-        np.save(array, np.array(self._table, dtype=np.int64).reshape(-1, 3), allow_pickle=False)
-        self._folder.write(f"{self._name}.documents.npy", array.getvalue())
-        lines = "".join(json.dumps(n, ensure_ascii=False) + "\n" for n in self._names)
-        self._folder.write(f"{self._name}.names.jsonl", lines.encode("utf-8"))
-        loss_known = len(self._losses) == len(self._table) > 0
+        header = BytesIO()
+        described = {"descr": "<i8", "fortran_order": False, "shape": (self._documents, 3)}
+        np.lib.format.write_array_header_1_0(header, described)
+        self._copy(f"{self._name}.documents.npy", header.getvalue(), self._table)
+        self._copy(f"{self._name}.names.jsonl", b"", self._names)
         sizes = [
             SourceSize(name, *counts)
             for name, counts in zip(self._sources, self._by_source_C2.tolist(), strict=True)
         ]
         return SplitRecord(
             tokens=self._position,
-            documents=len(self._table),
-            text_bytes=int(sum(row[2] for row in self._table)),
+            documents=self._documents,
+            text_bytes=self._text_bytes,
             shards=tuple(self._shards),
-            loss=sum(self._losses, TextLoss()) if loss_known else None,
+            loss=self._loss if self._documents else None,
             sources=tuple(sizes) if len(sizes) > 1 else None,
         )
+
+    def _copy(self, name: str, header: bytes, rest: IO[bytes]) -> None:
+        with self._folder.open(name) as write, disk_errors(self._folder.target):
+            rest.seek(0)
+            write(header)
+            while data := rest.read(1 << 20):
+                write(data)
 
     def __enter__(self) -> _SplitWriter:
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._file.__exit__(*error)
+        self._table.close()
+        self._names.close()
 
 
-def _check_ids(document: EncodedDocument, vocabulary: int) -> None:
-    if len(document.ids) == 0:
-        raise UserError(f"{document.name}: the document has no tokens; leave it out")
-    low, high = int(document.ids.min()), int(document.ids.max())
-    if low < 0 or high >= vocabulary:
-        raise UserError(
-            f"{document.name}: token id {high if high >= vocabulary else low} is beyond the "
-            f"vocabulary of {vocabulary}; the tokenizer does not fit these ids"
-        )
+def _refuse_ids(documents: Sequence[EncodedDocument], vocabulary: int) -> NoReturn:
+    document, wrong = next(
+        (document, wrong)
+        for document in documents
+        for wrong in document.ids[(document.ids < 0) | (document.ids >= vocabulary)]
+    )
+    raise UserError(
+        f"{document.name}: token id {wrong} is beyond the vocabulary of {vocabulary}; the "
+        "tokenizer does not fit these ids"
+    )
 
 
 class TokenStore:

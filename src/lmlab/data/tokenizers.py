@@ -11,6 +11,9 @@ Notable:
 - The fingerprint is a digest of everything that decides the ids; stores and checkpoints carry it.
 - Masked models get a mask token when they are trained (`with_mask`), as one more id after all
   others. No text has it, so the fingerprint stays: one store serves every objective.
+- Long texts are cut before they are encoded or learnt from (`_pieces`), since `tokenizers` takes
+  about fifty bytes of memory for one of text. The cuts are where a byte-level tokenizer cuts
+  words anyway, so that the ids are the same; others get the whole text.
 - A tokenizer from elsewhere may lose text: characters become <unk>, capitals small, accents are
   composed. `losses` compares each text with what its ids spell (`TextLoss`). Those that lmlab
   builds lose nothing.
@@ -20,12 +23,13 @@ Notable:
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -87,8 +91,11 @@ class TextLoss:
     """Tokens that stand for whatever the vocabulary lacks (<unk>)."""
 
     def __add__(self, other: TextLoss) -> TextLoss:
-        sums = (getattr(self, name) + getattr(other, name) for name in asdict(self))
-        return TextLoss(*sums)
+        return TextLoss(
+            self.documents + other.documents,
+            self.bytes + other.bytes,
+            self.unknown + other.unknown,
+        )
 
     def __bool__(self) -> bool:
         return bool(self.documents or self.unknown)
@@ -110,6 +117,36 @@ def loss_note(
         f"back from their tokens, at least {loss.bytes / max(text_bytes, 1):.2%} of the bytes"
         f"{unknown}; {meaning}"
     )
+
+
+_GROUP = 400_000  # characters
+_PIECE = 20_000  # characters
+_BEFORE_BLANK = re.compile(r"\S(?=[ \n])")
+_T = TypeVar("_T")
+
+
+def groups(items: Iterable[_T], characters: Callable[[_T], int]) -> Iterator[list[_T]]:
+    """Runs of items of just 400,000 characters or more in all (the last run: of less)."""
+    group: list[_T] = []
+    total = 0
+    for item in items:
+        group.append(item)
+        total += characters(item)
+        if total >= _GROUP:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
+
+
+def cut_at_blanks(text: str) -> Iterator[str]:
+    """Pieces of a text that begin with a blank or line end behind a letter or sign, of about
+    20,000 characters: a byte-level tokenizer cuts words there too."""
+    start = 0
+    while len(text) - start > _PIECE and (cut := _BEFORE_BLANK.search(text, start + _PIECE)):
+        yield text[start : cut.end()]
+        start = cut.end()
+    yield text[start:]
 
 
 class TextTokenizer:
@@ -182,8 +219,14 @@ class TextTokenizer:
         """Ids (int64) of each text in reading order, without special tokens; uses all cores."""
         if self.reversed_text:
             texts = [text[::-1] for text in texts]
+        parts: list[list[np.ndarray]] = [[] for _ in texts]
         try:
-            encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            for group in groups(self._pieces(texts), lambda part: len(part[1])):
+                encoded = self.backend.encode_batch_fast(
+                    [piece for _, piece in group], add_special_tokens=False
+                )
+                for (number, _), each in zip(group, encoded, strict=True):
+                    parts[number].append(np.asarray(each.ids, dtype=np.int64))
         except Exception as error:  # `tokenizers` has no class of its own for this
             known = set(self.backend.get_vocab())
             unknown = sorted({c for text in texts for c in text} - known)
@@ -191,8 +234,25 @@ class TextTokenizer:
                 f"the tokenizer cannot encode this text ({error}); characters outside its "
                 f"alphabet: {unknown[:10]!r}"
             ) from error
-        ids = [np.asarray(e.ids, dtype=np.int64) for e in encoded]
+        ids = [part[0] if len(part) == 1 else np.concatenate(part) for part in parts]
         return [i[::-1] for i in ids] if self.reversed_text else ids
+
+    def _pieces(self, texts: Sequence[str]) -> Iterator[tuple[int, str]]:
+        """Pieces of the texts, each behind the number of its text, that give the same ids."""
+        for number, text in enumerate(texts):
+            if len(text) > _PIECE and self._cuts_at_blanks:
+                yield from ((number, piece) for piece in cut_at_blanks(text))
+            else:
+                yield number, text
+
+    @cached_property
+    def _cuts_at_blanks(self) -> bool:
+        """Whether words, as the tokenizer has them, begin at a blank or before it: GPT-2's rule."""
+        described = json.loads(self.backend.to_str())
+        cut = described["pre_tokenizer"] or {}
+        is_byte_level = cut.get("type") == "ByteLevel" and cut["use_regex"]
+        plain = described["normalizer"] is None and not cut.get("add_prefix_space")
+        return is_byte_level and plain and all(t["special"] for t in described["added_tokens"])
 
     def encode_with_spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Ids (n,) as `encode_batch`, and the characters [start, stop) of each, (n, 2) int64."""
@@ -418,7 +478,9 @@ def train_bpe(
         initial_alphabet=_ALPHABET,
         show_progress=False,
     )
-    read = (text[::-1] if reversed_text else text for text in texts)
+    read = (
+        piece for text in texts for piece in cut_at_blanks(text[::-1] if reversed_text else text)
+    )
     backend.train_from_iterator(read, trainer=trainer)
     return _with_ids(backend, reversed_text=reversed_text)
 
