@@ -146,22 +146,22 @@ def measure(form: str, path: Path, folder: Path, threads: int) -> Cost:
 
 def compare(path: Path, units: float, unit: str, options: argparse.Namespace, folder: Path) -> None:
     """Measures both forms on one file in turns and prints a line each."""
-    costs: dict[str, list[Cost]] = {form: [] for form in FORMS}
+    costs: dict[str, list[Cost]] = {form: [] for form in options.forms}
     for _ in range(options.rounds):
-        for form in FORMS:
+        for form in options.forms:
             costs[form].append(measure(form, path, folder, options.threads))
 
     def median(form: str, what: str) -> float:
         return statistics.median(getattr(cost, what) for cost in costs[form])
 
-    for form in FORMS:
+    for form in options.forms:
         processor, clock, memory = (median(form, n) for n in ("processor", "clock", "memory"))
         print(
             f"{units:12,.0f} {unit:9} {form:8} {processor:10.1f} {clock:8.1f} "
             f"{1e6 * processor / units:12.1f} {memory / 1e6:9,.0f}",
             end="",
         )
-        if form == "lmlab":
+        if form == "lmlab" and "datasets" in options.forms:
             faster = [median("datasets", n) / median(form, n) for n in ("processor", "clock")]
             print(
                 f"   {faster[0]:.2f} and {faster[1]:.2f} times faster, "
@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, nargs="*", default=[5, 15])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
     parser.add_argument("--folder", type=Path, help="for texts and stores; needs 5 times the text")
     parser.add_argument("--one", type=Path, help="prepare this file with datasets, here")
     parser.add_argument("--out", type=Path, help="where that process writes")

@@ -11,9 +11,10 @@ Notable:
 - The fingerprint is a digest of everything that decides the ids; stores and checkpoints carry it.
 - Masked models get a mask token when they are trained (`with_mask`), as one more id after all
   others. No text has it, so the fingerprint stays: one store serves every objective.
-- Long texts are cut before they are encoded or learnt from (`_pieces`), since `tokenizers` takes
-  about fifty bytes of memory for one of text. The cuts are where a byte-level tokenizer cuts
-  words anyway, so that the ids are the same; others get the whole text.
+- A byte-level tokenizer (GPT-2's rule) begins a word at the first blank behind a letter or sign.
+  So a long text is cut there before it is encoded or learnt from, since `tokenizers` takes far more
+  memory than the text has bytes; and each word of many texts is encoded once (`_encode`). The ids
+  are the same. Tokenizers with other rules get the whole text.
 - A tokenizer from elsewhere may lose text: characters become <unk>, capitals small, accents are
   composed. `losses` compares each text with what its ids spell (`TextLoss`). Those that lmlab
   builds lose nothing.
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -121,6 +123,9 @@ def loss_note(
 
 _GROUP = 400_000  # characters
 _PIECE = 20_000  # characters
+_KNOWN = 2_000_000  # characters of words whose ids are kept: some 50 MB
+_WORD = re.compile(r"[ \n\r\t]*[^ \n\r\t]+|[ \n\r\t]+")
+_ODD_BLANK = re.compile(r"[^\S \n\r\t]")  # of which Python and `tokenizers` may think otherwise
 _BEFORE_BLANK = re.compile(r"\S(?=[ \n])")
 _T = TypeVar("_T")
 
@@ -173,6 +178,8 @@ class TextTokenizer:
         self.bos_id, self.end_of_text_id = bos_id, end_of_text_id
         self.mask_id = mask_id
         self.reversed_text = reversed_text
+        self._words: dict[str, bytes] = {}  # ids of words that were encoded
+        self._room = _KNOWN
         self.ids = np.array(sorted({*backend.get_vocab(with_added_tokens=True).values()}))
         self.vocabulary = int(self.ids[-1]) + 1
 
@@ -222,11 +229,9 @@ class TextTokenizer:
         parts: list[list[np.ndarray]] = [[] for _ in texts]
         try:
             for group in groups(self._pieces(texts), lambda part: len(part[1])):
-                encoded = self.backend.encode_batch_fast(
-                    [piece for _, piece in group], add_special_tokens=False
-                )
-                for (number, _), each in zip(group, encoded, strict=True):
-                    parts[number].append(np.asarray(each.ids, dtype=np.int64))
+                ids_of = self._encode([piece for _, piece in group])
+                for (number, _), ids in zip(group, ids_of, strict=True):
+                    parts[number].append(ids)
         except Exception as error:  # `tokenizers` has no class of its own for this
             known = set(self.backend.get_vocab())
             unknown = sorted({c for text in texts for c in text} - known)
@@ -245,14 +250,35 @@ class TextTokenizer:
             else:
                 yield number, text
 
+    def _encode(self, pieces: list[str]) -> list[np.ndarray]:
+        """Ids of each piece; of many, put together from those of their words, which come again."""
+        if sum(map(len, pieces)) < _PIECE or not self._cuts_at_blanks:
+            encoded = self.backend.encode_batch_fast(pieces, add_special_tokens=False)
+            return [np.asarray(each.ids, dtype=np.int64) for each in encoded]
+        cut = [[piece] if _ODD_BLANK.search(piece) else _WORD.findall(piece) for piece in pieces]
+        known = self._words
+        new = list(set[str]().union(*cut).difference(known))
+        encoded = self.backend.encode_batch_fast(new, add_special_tokens=False)
+        known.update((w, array("I", e.ids).tobytes()) for w, e in zip(new, encoded, strict=True))
+        self._room -= sum(map(len, new))
+        if self._room < 0:
+            self._words, self._room = {}, _KNOWN
+        joined = (b"".join(map(known.__getitem__, words)) for words in cut)
+        return [np.frombuffer(ids, dtype=np.uintc).astype(np.int64) for ids in joined]
+
     @cached_property
     def _cuts_at_blanks(self) -> bool:
         """Whether words, as the tokenizer has them, begin at a blank or before it: GPT-2's rule."""
         described = json.loads(self.backend.to_str())
         cut = described["pre_tokenizer"] or {}
-        is_byte_level = cut.get("type") == "ByteLevel" and cut["use_regex"]
-        plain = described["normalizer"] is None and not cut.get("add_prefix_space")
-        return is_byte_level and plain and all(t["special"] for t in described["added_tokens"])
+        return (
+            cut.get("type") == "ByteLevel"
+            and cut.get("use_regex", True)
+            and not cut["add_prefix_space"]
+            and described["normalizer"] is None
+            and not described["model"].get("dropout")
+            and all(token["special"] for token in described["added_tokens"])
+        )
 
     def encode_with_spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Ids (n,) as `encode_batch`, and the characters [start, stop) of each, (n, 2) int64."""
