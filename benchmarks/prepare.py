@@ -30,6 +30,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 FORMS = ("datasets", "lmlab")
 VOCABULARY = 4096
@@ -81,7 +82,7 @@ def with_datasets(path: Path, out: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     datasets.disable_progress_bars()
-    more = {} if path.suffix == ".jsonl" else {"sample_by": "paragraph"}
+    more: dict[str, Any] = {} if path.suffix == ".jsonl" else {"sample_by": "paragraph"}
     whole = datasets.load_dataset(
         "json" if path.suffix == ".jsonl" else "text",
         data_files=str(path), split="train", cache_dir=str(out / "cache"), **more,
@@ -98,7 +99,7 @@ def with_datasets(path: Path, out: Path) -> None:
     )
     end = tokenizer.token_to_id("<|endoftext|>")
 
-    def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+    def encode(batch: dict[str, list[str]]) -> dict[str, Any]:
         encoded = tokenizer.encode_batch_fast(batch["text"], add_special_tokens=False)
         return {"ids": [[*each.ids, end] for each in encoded]}
 
