@@ -454,6 +454,7 @@ def test_a_store_from_before_numbers_of_documents_is_reused(config, capsys):
 def test_ten_times_the_documents_take_little_more_memory(tmp_path, monkeypatch):
     """Was: names, keys, sizes and more of each stayed in memory."""
     monkeypatch.setattr("lmlab.data.tokenizers._GROUP", 20_000)
+    monkeypatch.setattr("lmlab.data.tokenizers._KNOWN", 20_000)
     peaks = []
     for count in (6000, 24_000):
         path = tmp_path / f"{count}.jsonl"
