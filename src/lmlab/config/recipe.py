@@ -15,13 +15,18 @@ import math
 
 _STEP_TOKENS = 1.8
 """Tokens of a step over the square root of the run's tokens."""
+_LEAST_STEP_TOKENS = 2048
+"""Of a run whose length is given in steps: few steps are not to mean little text as well."""
 _MUON_RATE, _ADAMW_RATE = 8e-3, 1e-3
 
 
 def windows_a_step(context: int, *, tokens: int | None = None, steps: int | None = None) -> int:
     """Windows of `context` tokens a step, a power of two, for a run of so many tokens or steps."""
     assert (tokens is None) != (steps is None)
-    wanted = _STEP_TOKENS**2 * steps if steps else _STEP_TOKENS * math.sqrt(tokens or 1)
+    if steps is not None:  # then tokens = steps x the tokens of a step
+        wanted = max(_LEAST_STEP_TOKENS, _STEP_TOKENS**2 * steps)
+    else:
+        wanted = _STEP_TOKENS * math.sqrt(tokens or 1)
     return 2 ** max(0, round(math.log2(max(1.0, wanted / context))))
 
 
