@@ -84,9 +84,9 @@ def run_of(config: DecompositionStudyConfig, store: TokenStore, member: Member) 
 
 
 def _towers(config: DecompositionStudyConfig, store: TokenStore, member: Member) -> ResolvedRun:
-    """The run that the towers study has for cooperative towers of this size."""
+    """The run that the towers study has for cooperative towers of GPT-2 of this size."""
     same = TowersStudyConfig(
-        model=ModelConfig(size=member.size), context=config.context, tokens=config.tokens,
+        model=ModelConfig("gpt2", size=member.size), context=config.context, tokens=config.tokens,
         batch_tokens=config.batch_tokens, learning_rate=config.learning_rate, lab=config.lab,
     )  # fmt: skip
     request = towers_request(same, store, towers_arms(same)[COOPERATIVE], member.seed)

@@ -52,11 +52,11 @@ CONFIGS: dict[str, Any] = {
     ),
     "headless": HeadlessStudyConfig(
         text=_TEXT, vocabulary=(4096,), arms=("ce-tied-prior", "ce-untied", "headless"),
-        model=ModelConfig(size=_SIZE), context=128, seeds=2, tokens=_TOKENS, equal_time=False,
-        cost_vocabularies=(4096, 8192), windows=_WINDOWS, **_TRAINING,
+        model=ModelConfig("gpt2", size=_SIZE), context=128, seeds=2, tokens=_TOKENS,
+        equal_time=False, cost_vocabularies=(4096, 8192), windows=_WINDOWS, **_TRAINING,
     ),
     "towers": TowersStudyConfig(
-        text=(_TEXT,), model=ModelConfig(size="nano"), split=False, single=False,
+        text=(_TEXT,), model=ModelConfig("gpt2", size="nano"), split=False, single=False,
         vocabulary=4096, context=128, seeds=2, other_seeds=1, tokens=_TOWER_TOKENS,
         probe_tokens=_TOWER_TOKENS // 2, probe_learning_rate=2e-3, windows=_WINDOWS,
         **_TRAINING,
