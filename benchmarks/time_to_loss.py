@@ -48,8 +48,8 @@ class Task:
 _CHARACTERS = 1_100_000
 """As many as nanoGPT's text has."""
 TASKS = {
-    "characters": Task(4, 4, 128, 64, 12, 2000, share=0.3),
-    "novels": Task(4, 4, 256, 256, 16, 1000, share=0.4),
+    "characters": Task(4, 4, 128, 64, 12, 2000, share=0.13),
+    "novels": Task(4, 4, 256, 256, 16, 1000, share=0.15),
 }
 
 

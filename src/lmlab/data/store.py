@@ -214,16 +214,21 @@ class _SplitWriter:
         self._loss: TextLoss | None = TextLoss()
         self._pending: list[EncodedDocument] = []
         self._pending_tokens = 0
-        # of each document there is a row and a name: they wait on the disk, not in memory
-        self._table = TemporaryFile(dir=folder.path)  # noqa: SIM115 - closed by __exit__
-        self._names = TemporaryFile(dir=folder.path)  # noqa: SIM115 - closed by __exit__
         self._sources = sources
         self._by_source_C2 = np.zeros((len(sources), 2), dtype=np.int64)  # documents, tokens
         self._latest = 0
         self._position = 0
         self._shards: list[Shard] = []
-        self._file = ExitStack()
-        self._next_shard()
+        self._file, self._waiting = ExitStack(), ExitStack()
+
+    def __enter__(self) -> _SplitWriter:
+        with ExitStack() as opened, disk_errors(self._folder.target):
+            # of each document there is a row and a name: they wait on the disk, not in memory
+            self._table = opened.enter_context(TemporaryFile(dir=self._folder.path))
+            self._names = opened.enter_context(TemporaryFile(dir=self._folder.path))
+            self._next_shard()
+            self._waiting = opened.pop_all()
+        return self
 
     def _next_shard(self) -> None:
         """Closes the shard that is being written, and begins another."""
@@ -309,13 +314,9 @@ class _SplitWriter:
             while data := rest.read(1 << 20):
                 write(data)
 
-    def __enter__(self) -> _SplitWriter:
-        return self
-
     def __exit__(self, *error: Any) -> None:
         self._file.__exit__(*error)
-        self._table.close()
-        self._names.close()
+        self._waiting.close()
 
 
 def _refuse_ids(documents: Sequence[EncodedDocument], vocabulary: int) -> NoReturn:
