@@ -28,7 +28,7 @@ from lmlab.topics.towers.options import TowersStudyConfig
 @pytest.fixture(scope="module")
 def configs(text_store):
     """Those of the parts of the tour, smaller still."""
-    text, nano = str(text_store.path), ModelConfig(size="nano")
+    text, nano = str(text_store.path), ModelConfig("gpt2", size="nano")
     few: dict[str, Any] = {"tokens": 640, "batch_tokens": 64}
     arrow: dict[str, Any] = {**few, "size": ("nano",), "context": (16,), "vocabulary": 300}
     changes: dict[str, dict[str, Any]] = {
