@@ -68,17 +68,20 @@ def muon(store: Path) -> None:
 
     from lmlab.config.model import ModelConfig
     from lmlab.config.training import OptimizerConfig, TrainConfig
+    from lmlab.training.setup import resolve
     from lmlab.training.speed import seconds_per_step
 
     for width, context, batch in ((128, 64, 12), (128, 256, 16), (256, 256, 16)):
         config = TrainConfig(
             store,
             model=ModelConfig(layers=4, heads=4, width=width),
-            optimizer=OptimizerConfig("adamw"),
             context=context,
             batch=batch,
         )
-        forms = {"adamw": config, "muon": replace(config, optimizer=OptimizerConfig("muon"))}
+        forms = {
+            name: resolve(replace(config, optimizer=OptimizerConfig(name)))
+            for name in ("adamw", "muon")
+        }
         seconds = seconds_per_step(forms, rounds=10)
         print(
             f"Muon: a step of {batch * context:,} tokens, 4 x {width}: "
