@@ -7,11 +7,13 @@ writes what it found to FOLDER/JOB-N.json, and arrays to FOLDER/JOB-N.npz.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from lmlab.config import from_mapping
@@ -19,13 +21,17 @@ from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import write_json
 from lmlab.lm.language_model import open_model
-from lmlab.processes import is_first, join, leave, world
+from lmlab.processes import is_first, join, leave, rank, world
 from lmlab.topics.decomposition.of_models import embed_models
 from lmlab.topics.decomposition.options import EmbeddingConfig
 from lmlab.topics.encoding.token_probability import choose_windows, store_statistics
 from lmlab.topics.scoring.score import score
 from lmlab.topics.towers.preference_sums import preference_sums
+from lmlab.training import loop
 from lmlab.training.loop import train
+from lmlab.training.stopping import Stopped
+
+TOLD_TO_STOP = "told to stop"
 
 
 def train_all(folder: Path) -> dict[str, Any]:
@@ -33,9 +39,28 @@ def train_all(folder: Path) -> dict[str, Any]:
     requests = json.loads((folder / "runs.json").read_text())
     made = {}
     for name, settings in requests.items():
-        run = train(from_mapping(TrainConfig, settings, where=name))
-        made[name] = str(run.path)
+        config = from_mapping(TrainConfig, settings, where=name)
+        if name == TOLD_TO_STOP:
+            stop_in_the_last_process(config)
+        made[name] = str(train(config).path)
     return made
+
+
+def stop_in_the_last_process(config: TrainConfig) -> None:
+    """Only that one is told to stop, in its second step; all must end after the same step."""
+    update = loop.Trainer.update
+
+    def told(self: loop.Trainer) -> dict[str, Any]:
+        if self.step == 1 and rank() == world() - 1:
+            signal.raise_signal(signal.SIGTERM)
+        return update(self)
+
+    loop.Trainer.update = told
+    try:
+        with pytest.raises(Stopped, match="after step 2 of"):
+            train(config)
+    finally:
+        loop.Trainer.update = update
 
 
 def measure_all(folder: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from lmlab.processes import rows_of_this
 from lmlab.run_folders.checkpoint import checkpoint_folder
 from lmlab.training.loop import train
 from objective_cases import CASES, case_config
-from process_jobs import measure_all
+from process_jobs import TOLD_TO_STOP, measure_all
 
 STEPS = 6
 ANALYSES = pytest.mark.promise("Score, alpha, preference, scatter: one process = four, to 1e-10")
@@ -146,6 +146,7 @@ def test_training(tmp_path, processes):
     shutil.copytree(run_folder(alone["headless"]), half_done)
     shutil.rmtree(checkpoint_folder(half_done, STEPS))
     requests["goes on from one process"] = changed(alone["headless"], half_done)
+    requests[TOLD_TO_STOP] = changed(alone["causal-forward"], folder / "told")
     (folder / "runs.json").write_text(json.dumps(requests))
     together(processes, "train", folder)
     for name, config in alone.items():
@@ -159,6 +160,7 @@ def test_training(tmp_path, processes):
     for name in SHARDED:
         made = losses(folder / f"{name}-fsdp")
         assert np.allclose(made, losses(run_folder(alone[name])), rtol=2e-4, atol=1e-6), name
+    assert journal(folder / "told") == journal(folder / "causal-forward")
     assert np.allclose(losses(half_done), losses(run_folder(alone["headless"])), rtol=2e-4)
     for name in ("causal-forward", "headless"):  # one process goes on from shards of several
         run = folder / f"{name}-fsdp"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 import io
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -17,10 +19,12 @@ from lmlab.cli.printing import with_dashes
 from lmlab.errors import UserError
 from lmlab.processes import is_first, leave, rank, world
 from lmlab.progress import said_as
+from lmlab.training.stopping import ended_by_sigterm
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status (2 for a user's mistake)."""
+    """Runs one command; returns the exit status: 2 for a user's mistake, 130 after Ctrl-C and
+    143 after SIGTERM."""
     # a shell's `>&-` gives a command no output at all; what it would say goes nowhere
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
@@ -30,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         try:
-            with said_as(with_dashes):
+            with said_as(with_dashes), ended_by_sigterm():
                 return _run(arguments)
         finally:
             sys.stdout.flush()
@@ -76,14 +80,18 @@ def _run(arguments: Sequence[str] | None) -> int:
         where = "" if is_first() else f" (process {rank()})"
         print(f"lmlab {name}{where}: {with_dashes(str(error))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            f"\nlmlab {name}: interrupted; the same command goes on from what is saved",
-            file=sys.stderr,
-        )
-        return 130
+    except KeyboardInterrupt as stopped:
+        if is_first():
+            saved = str(stopped) or "interrupted; what is finished is saved"
+            print(f"\nlmlab {name}: {saved}. {_goes_on(given)}", file=sys.stderr)
+        return 128 + getattr(stopped, "number", signal.SIGINT)
     leave()
     return 0
+
+
+def _goes_on(given: Sequence[str]) -> str:
+    same = f"the same command goes on: lmlab {shlex.join(given)}"
+    return same[0].upper() + same[1:] if world() == 1 else f"By torchrun, {same}"
 
 
 @contextmanager

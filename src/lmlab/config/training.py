@@ -92,6 +92,9 @@ class CheckpointConfig(Options, prefix="checkpoints."):
     tell apart what happens at nearly the same time; they take disk space."""
     keep: int | None = None
     """Keep only this many newest checkpoints (all by default)."""
+    minutes: float = 30.0
+    """Also save when so many minutes have passed without a checkpoint (0: never); that one goes
+    when a later one is there, and decides nothing."""
 
     def __post_init__(self) -> None:
         if self.per_doubling > 1 and not self.logarithmic:
@@ -398,6 +401,7 @@ class TrainConfig(Options):
             values.pop("output_bias")
         if not self.class_balanced:
             values.pop("class_balanced")
+        values["checkpoints"].pop("minutes")
         if self.checkpoints.per_doubling == 1:
             values["checkpoints"].pop("per_doubling")
         how = values.pop("parent")

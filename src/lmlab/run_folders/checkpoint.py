@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -95,6 +95,11 @@ class Newest:
     skipped: tuple[str, ...]
 
 
+def checkpoint_step(path: Path) -> int:
+    """After how many updates the checkpoint of this folder was saved."""
+    return int(path.name.removeprefix("step-"))
+
+
 def checkpoints(run: Path) -> list[Path]:
     """All checkpoint folders of a run by step, verified or not."""
     folder = run / "checkpoints"
@@ -132,10 +137,16 @@ def usable_checkpoint(path: Path) -> Path:
 
 
 def prune_checkpoints(
-    run: Path, keep: int, *, newest: int | None = None, spare: Collection[int] = ()
+    run: Path,
+    keep: int | None,
+    *,
+    newest: int | None = None,
+    spare: Collection[int] = (),
+    belongs: Callable[[int], bool] = lambda step: True,
 ) -> None:
-    """Removes all but the newest `keep` checkpoints and those of the steps to `spare`, after the
-    newest has been verified.
+    """Removes all but the newest `keep` checkpoints (None: all) and those of the steps to `spare`,
+    after the newest has been verified. Of steps that `belongs` is false for, only the newest
+    checkpoint stays, if it is one.
 
     A run that went on from before a damaged checkpoint still has it, as a later step: what is later
     than `newest`, the step that is known to be the newest, is left alone and does not count.
@@ -143,11 +154,13 @@ def prune_checkpoints(
     folders = checkpoints(run)
     if newest is not None:
         folders = [path for path in folders if path.name <= checkpoint_folder(run, newest).name]
-    if len(folders) <= keep:
-        return
-    verify_checkpoint(folders[-1])
+    passing = [path for path in folders[:-1] if not belongs(checkpoint_step(path))]
+    kept = [path for path in folders if path not in passing]
     spared = {checkpoint_folder(run, step) for step in spare}
-    _remove([path for path in folders[:-keep] if path not in spared])
+    surplus = [] if keep is None else kept[:-keep]
+    if gone := [path for path in (*passing, *surplus) if path not in spared]:
+        verify_checkpoint(folders[-1])
+        _remove(gone)
 
 
 def finish_with(run: Path, step: int) -> None:

@@ -17,7 +17,7 @@ from lmlab.durable import remove_abandoned, write_text
 from lmlab.errors import UserError
 from lmlab.locks import Held, Lock
 
-_PLACES = {"store", "out", "threads", "device", "strict", "fsdp"}
+_PLACES = {"store", "out", "threads", "device", "strict", "fsdp", "minutes"}
 
 
 class RunDirectory:

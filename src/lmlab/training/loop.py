@@ -8,6 +8,8 @@ What is notable:
   at the end, so accumulation does not change the objective.
 - A loss or gradient that is not finite stops before the update and names the batch.
 - bfloat16 products by autocast over float32 weights.
+- Ctrl-C and SIGTERM end a run after a whole step, which is saved (`training.stopping`). What is
+  saved beside the schedule, then or by the clock, goes when a later checkpoint is there.
 - Several processes (torchrun) share out the rows of every micro-batch; their number does not change
   which rows those are, so 1, 2 and 4 differ by rounding only (and by dropout's masks).
 """
@@ -15,6 +17,7 @@ What is notable:
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -43,6 +46,7 @@ from lmlab.processes import (
     rank,
     rows_of_this,
     sum_over_processes,
+    world,
 )
 from lmlab.progress import Bar, say, shown
 from lmlab.run_folders.checkpoint import (
@@ -74,6 +78,7 @@ from lmlab.training.setup import (
     training_objective,
     training_tokenizer,
 )
+from lmlab.training.stopping import Stopped, StopRequest
 from lmlab.training.validation import Patience, make_validation
 
 _TIMING_EVERY_SECONDS = 5.0
@@ -107,7 +112,7 @@ def train(
     `bar` counts tokens, with `note` (default: a bar of its own).
 
     Raises `UserError` for a damaged store, a folder that holds another run, a non-finite loss and
-    a full disk.
+    a full disk, and `Stopped` after Ctrl-C or SIGTERM.
     """
     store = TokenStore((request.config if isinstance(request, ResolvedRun) else request).store)
     if is_first():
@@ -128,8 +133,8 @@ def train(
         for reason in newest.skipped:
             say(f"skipping a checkpoint: {reason}")
         if newest.path is not None and _ended(config, path, newest.step):
-            if is_first() and config.checkpoints.keep and config.early_stopping is None:
-                prune_checkpoints(path, config.checkpoints.keep, newest=newest.step)  # after a kill
+            if is_first() and config.early_stopping is None:
+                _prune(config, path, newest.step)  # after a kill
             if bar:
                 bar.skip(run.tokens)
             else:
@@ -154,6 +159,16 @@ def _ended(config: TrainConfig, path: Path, step: int) -> bool:
     if config.early_stopping is not None and not is_finished(path):
         return False  # which checkpoint is the best has still to be settled
     return step == final_step(path, config.steps)
+
+
+def _prune(config: TrainConfig, path: Path, newest: int) -> None:
+    """Removes checkpoints that are too many, or were saved beside the schedule."""
+    prune_checkpoints(
+        path,
+        config.checkpoints.keep,
+        newest=newest,
+        belongs=lambda step: config.checkpoints.due(step, config.steps),
+    )
 
 
 class Trainer:
@@ -199,6 +214,8 @@ class Trainer:
             self.model, config.optimizer, products=getattr(torch, config.dtype)
         )
         self.numeric = numeric_key(config)
+        self.stop, self.told = StopRequest(), (False, False)
+        self.saved_at = time.monotonic()
         self.tokens = 0
         self.restored = newest.path is not None
         journal_sha256 = None if newest.path is None else self._restore(newest.path)
@@ -235,38 +252,59 @@ class Trainer:
         bar.skip(self.step * config.step_windows * config.context)
         if not self.restored and config.checkpoints.due(0, config.steps):
             self._save(journals)
-        clock = time.monotonic()
+        clock = self.saved_at = time.monotonic()
         clock_tokens, clock_step = self.tokens, self.step
+        stopping = False
         try:
-            while self.step < config.steps and not (self.patience and self.patience.exhausted):
-                record = self.update()
-                if self.step % config.evaluation_interval() == 0 or self.step == config.steps:
-                    with self._autocast():
-                        measured = self.replicas.measure(
-                            lambda: self.validation.measure(self.backbone)
-                        )
-                    self._check_finite(measured)
-                    record |= measured
-                journals.append(record)
-                best = self.patience is not None and self.patience.saw(record)
-                elapsed = time.monotonic() - clock
-                if elapsed >= _TIMING_EVERY_SECONDS or self.step == config.steps:
-                    speed = (self.tokens - clock_tokens) / elapsed
-                    journals.append_timing(self._timing(speed, elapsed, self.step - clock_step))
-                    clock, clock_tokens, clock_step = time.monotonic(), self.tokens, self.step
-                if best or config.checkpoints.due(self.step, config.steps):
-                    self._save(journals)
-                bar.advance(
-                    config.step_windows * config.context,
-                    f"{note} step {self.step}/{config.steps}, loss {record['loss']:.3f}".strip(),
-                )
-            if self.patience:
-                bar.skip((config.steps - self.step) * config.step_windows * config.context)
-                if is_first():
-                    finish_with(self.path, self.patience.best_step)
-                from_first(None)
+            with self.stop:
+                while not (stopping or self._over()):
+                    record = self.update()
+                    if self.step % config.evaluation_interval() == 0 or self.step == config.steps:
+                        record |= self._validate()
+                    journals.append(record)
+                    best = self.patience is not None and self.patience.saw(record)
+                    stopping, overdue = self._told() if world() == 1 else self.told
+                    elapsed = time.monotonic() - clock
+                    if elapsed >= _TIMING_EVERY_SECONDS or stopping or self.step == config.steps:
+                        speed = (self.tokens - clock_tokens) / elapsed
+                        journals.append_timing(self._timing(speed, elapsed, self.step - clock_step))
+                        clock, clock_tokens, clock_step = time.monotonic(), self.tokens, self.step
+                    due = config.checkpoints.due(self.step, config.steps)
+                    if best or due or overdue or stopping:
+                        self._save(journals)
+                    how_far = f"step {self.step}/{config.steps}, loss {record['loss']:.3f}"
+                    bar.advance(config.step_windows * config.context, f"{note} {how_far}".strip())
+                if self.patience and self._over():
+                    bar.skip((config.steps - self.step) * config.step_windows * config.context)
+                    if is_first():
+                        finish_with(self.path, self.patience.best_step)
+                    from_first(None)
         finally:
             journals.close()
+        if stopping or self.stop.asked:
+            raise Stopped(self._how_it_stands(), self.stop.number or signal.SIGTERM)
+
+    def _validate(self) -> dict[str, float]:
+        with self._autocast():
+            measured = self.replicas.measure(lambda: self.validation.measure(self.backbone))
+        self._check_finite(measured)
+        return measured
+
+    def _over(self) -> bool:
+        exhausted = self.patience is not None and self.patience.exhausted
+        return self.step >= self.config.steps or exhausted
+
+    def _told(self) -> tuple[bool, bool]:
+        """Whether this process was told to stop, and whether the clock asks for a checkpoint."""
+        seconds = 60 * self.config.checkpoints.minutes
+        overdue = 0 < seconds <= time.monotonic() - self.saved_at
+        return self.stop.asked, overdue and is_first()
+
+    def _how_it_stands(self) -> str:
+        if self._over():
+            return f"{self.path} is finished"
+        saved = checkpoint_folder(self.path, self.step)
+        return f"stopped after step {self.step:,} of {self.config.steps:,}, saved in {saved}"
 
     def _autocast(self) -> Any:
         if self.config.dtype == "bfloat16":
@@ -278,7 +316,7 @@ class Trainer:
         config = self.config
         indices_B = self.windows.indices(self.step)
         starts = range(0, config.step_windows, self.micro_batch)
-        sums_S2 = np.zeros((len(starts), 2))  # nats and targets
+        sums = np.zeros((len(starts) + 1, 2))  # nats and targets; last, `_told`
         for micro, start in enumerate(starts):
             rows = rows_of_this(range(start, start + self.micro_batch))
             batch = self._batch(self.step, indices_B, rows)
@@ -289,9 +327,11 @@ class Trainer:
                 value = float(loss.detach())
                 if value != value or value in (float("inf"), float("-inf")):
                     raise self._non_finite("loss", value, indices_B[rows.start : rows.stop])
-                sums_S2[micro] = value, targets
+                sums[micro] = value, targets
                 loss.backward()
-        sums_S2 = sum_over_processes(sums_S2)
+        sums[-1] = self._told()
+        sums = sum_over_processes(sums)
+        sums_S2, self.told = sums[:-1], (bool(sums[-1, 0]), bool(sums[-1, 1]))
         least = int(sums_S2[:, 1].argmin())
         if sums_S2[least, 1] < (2 if self.objective.criterion.depends_on_micro_batch else 1):
             first = starts[least]
@@ -406,8 +446,11 @@ class Trainer:
         if is_first():
             save_checkpoint(self.path, self.step, files)
             self._prune()
+        self.saved_at = time.monotonic()
 
     def _prune(self) -> None:
-        if self.config.checkpoints.keep is not None:
-            best = {self.patience.best_step} if self.patience else set[int]()
+        if self.patience is None:
+            _prune(self.config, self.path, self.step)
+        elif self.config.checkpoints.keep is not None:  # how it ends, `finish_with` sees to
+            best = {self.patience.best_step}
             prune_checkpoints(self.path, self.config.checkpoints.keep, newest=self.step, spare=best)
