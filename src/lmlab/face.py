@@ -67,12 +67,9 @@ class Run:
     @cached_property
     def config(self) -> TrainConfig:
         """The resolved configuration that is stored with the run."""
-        from lmlab.config import NOT_OPTIONS, from_mapping, read_toml
-        from lmlab.config.training import TrainConfig
+        from lmlab.run_folders.rundir import stored_config
 
-        file = self.path / "config.toml"
-        values = {k: v for k, v in read_toml(file).items() if k != NOT_OPTIONS}
-        return from_mapping(TrainConfig, values, where=str(file))
+        return stored_config(self.path)
 
     @property
     def journal(self) -> pd.DataFrame:
@@ -133,6 +130,37 @@ def train(store: AnyStore, **options: Any) -> Run:
 
     config = from_keywords(TrainConfig, {"store": _store(store).path, **options}, where="train")
     return Run(train_run(config).path)
+
+
+def lengthen(
+    run: Run | str | Path,
+    *,
+    steps: int | None = None,
+    tokens: int | None = None,
+    out: str | Path | None = None,
+) -> Run:
+    """Goes on with a finished run, as a new run of so many steps (or tokens) together.
+
+    A constant learning rate goes on; wsd goes on from the last checkpoint before its decay; one
+    that has come down (cosine, linear) is warmed up again. What it does is said.
+
+    Args:
+        out: its folder (default: beside the finished run).
+
+    Raises `UserError` for a run that is not finished, or a length that is not larger.
+
+    >>> longer = lmlab.lengthen(run, steps=6, out="lab/forward-6")
+    >>> list(longer.journal.step)
+    [1, 2, 3, 4, 5, 6]
+    """
+    from lmlab.config.lengthen import LengthenConfig
+    from lmlab.training.lengthen import longer_run
+    from lmlab.training.loop import train as train_run
+
+    path = run.path if isinstance(run, Run) else Path(run)
+    place = None if out is None else Path(out)
+    asked = LengthenConfig(path, steps=steps, tokens=tokens, out=place)
+    return Run(train_run(longer_run(asked)).path)
 
 
 def tune(store: AnyStore, over: Mapping[str, Iterable[Any]], **options: Any) -> Tuning:

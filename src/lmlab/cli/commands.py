@@ -36,6 +36,11 @@ _ALL = (
         usual=TRAIN, processes=True,
     ),
     Command(
+        "lengthen", "go on with a finished run, as a new and longer one",
+        "lmlab.config.lengthen:LengthenConfig", "lmlab.cli.training:lengthen",
+        positional=("run",), example="lab/forward --steps 1000", processes=True,
+    ),
+    Command(
         "doctor", "what a training run will cost here; options as for train",
         "lmlab.config.doctor:DoctorConfig", "lmlab.cli.training:doctor",
         example="--store lab/novels --size small --tokens 10000000",
@@ -155,6 +160,7 @@ ELSEWHERE = {
         "finetune": "fine-tune fine_tune classify glue",
         "prepare": "tokenize preprocess data dataset build",
         "train": "pretrain fit resume run",
+        "lengthen": "continue extend",
         "doctor": "estimate flops cost memory profile",
         "export": "convert save push upload",
         "embed": "embeddings embedding encode-text features",

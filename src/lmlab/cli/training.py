@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from lmlab.cli.printing import as_text, keywords, print_table, show
 from lmlab.config.doctor import DoctorConfig
+from lmlab.config.lengthen import LengthenConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.prepare import PrepareConfig
 from lmlab.errors import UserError
@@ -32,6 +33,12 @@ def prepare(config: PrepareConfig) -> None:
         columns = ["source", *(f"tokens of {name}" for name in parts)]
         print_table(columns, [list(row) for row in zip(names, *tokens, strict=True)])
     print(f"store: {store.path} (vocabulary {store.vocabulary:,}, {store.fingerprint[:12]})")
+
+
+def lengthen(config: LengthenConfig) -> None:
+    from lmlab.training.lengthen import longer_run
+
+    train(longer_run(config))
 
 
 def train(config: TrainConfig) -> None:

@@ -130,6 +130,24 @@ class ParentConfig(Options):
 
 
 @dataclass(frozen=True)
+class LengthenedConfig(Options):
+    """Where a run goes on from, as `lmlab lengthen` writes it."""
+
+    path: str | None = None
+    """The checkpoint of the finished run."""
+    step: int | None = None
+    """Its step."""
+    run: str | None = None
+    """The finished run's identity."""
+    rewarm: bool = False
+    """Warm the learning rate up again, from where it had come down to."""
+
+    def __post_init__(self) -> None:
+        if len({self.path is None, self.step is None, self.run is None}) > 1:
+            raise UserError("`lengthened` settings are written by `lmlab lengthen`")
+
+
+@dataclass(frozen=True)
 class TrainConfig(Options):
     """Train a model on a token store. An interrupted run resumes with the same command."""
 
@@ -156,6 +174,7 @@ class TrainConfig(Options):
     fixed or learnt from there. A headless model always has the fixed one, for scoring."""
     model: ModelConfig = field(default_factory=ModelConfig)
     parent: ParentConfig = field(default_factory=ParentConfig)
+    lengthened: LengthenedConfig = field(default_factory=LengthenedConfig)
     context: int = 256
     """Tokens a window."""
     batch: int | None = None
@@ -402,6 +421,10 @@ class TrainConfig(Options):
         if not self.class_balanced:
             values.pop("class_balanced")
         values["checkpoints"].pop("minutes")
+        if self.lengthened.path is None:
+            values.pop("lengthened")
+        else:
+            values["lengthened"].pop("path")
         if self.checkpoints.per_doubling == 1:
             values["checkpoints"].pop("per_doubling")
         how = values.pop("parent")

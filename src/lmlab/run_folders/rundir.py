@@ -12,7 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lmlab.config import NOT_OPTIONS, read_toml, to_toml
+from lmlab.config import NOT_OPTIONS, from_mapping, read_toml, to_toml
+from lmlab.config.training import TrainConfig
 from lmlab.durable import remove_abandoned, write_text
 from lmlab.errors import UserError
 from lmlab.locks import Held, Lock
@@ -77,15 +78,32 @@ class RunDirectory:
         self.close()
 
 
+def stored_config(run: Path) -> TrainConfig:
+    """The resolved configuration of a run. `UserError` for a folder that holds none."""
+    file = run / "config.toml"
+    if not file.is_file():
+        raise UserError(f"{run}: no run; `lmlab train` makes one, `lmlab runs` lists them")
+    values = {k: v for k, v in read_toml(file).items() if k != NOT_OPTIONS}
+    return from_mapping(TrainConfig, values, where=str(file))
+
+
+def stored_identity(run: Path) -> str:
+    """The identity of the run in a folder."""
+    return str(read_toml(run / "config.toml").get(NOT_OPTIONS, {}).get("identity"))
+
+
 def check_identity(path: Path, identity: str, config: dict[str, Any]) -> None:
     """`UserError` unless the run folder `path` holds the run `identity`; says what differs."""
     held = read_toml(path / "config.toml")
     if held.get(NOT_OPTIONS, {}).get("identity") == identity:
         return
     differing = sorted(_differences(held, config))
+    longer, steps = "", config.get("steps", 0)
+    if "steps" in differing and steps > held["steps"]:
+        longer = f" To go on with that one: lmlab lengthen {path} --steps {steps}"
     raise UserError(
         f"{path} holds another run (different: {', '.join(differing) or 'the text'}). Give another "
-        "`out`, or remove that folder first."
+        f"`out`, or remove that folder first.{longer}"
     )
 
 

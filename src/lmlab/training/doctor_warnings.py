@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from lmlab.training.opening import many_epochs
+
 if TYPE_CHECKING:
     from lmlab.training.doctor import Diagnosis
 
@@ -18,7 +20,6 @@ _LEAST_SPEED_UP = 1.1
 _CLOSE_TO_VOCABULARY = 0.8  # share of V
 _FEW_TARGETS = 256
 _FEW_WINDOWS = 8
-_MANY_EPOCHS = 20
 
 
 def find_warnings(diagnosis: Diagnosis) -> list[str]:
@@ -31,12 +32,8 @@ def find_warnings(diagnosis: Diagnosis) -> list[str]:
             f"{diagnosis.windows:,}: the same windows stand in a batch twice. Lower `batch` or "
             "`context`, or prepare more text."
         )
-    if diagnosis.epochs > _MANY_EPOCHS:
-        warnings.append(
-            f"The budget of {diagnosis.tokens:,} tokens reads the training split "
-            f"{diagnosis.epochs:.1f} times (warned of above {_MANY_EPOCHS}): the model will learn "
-            "it by heart. Lower `steps`, or prepare more text."
-        )
+    if warning := many_epochs(diagnosis.tokens, diagnosis.epochs):
+        warnings.append(warning)
     if memory.available is not None and memory.total > memory.available:
         warnings.append(
             f"Weights, gradients and optimizer take {byte_size(memory.total)}, before any "

@@ -68,7 +68,9 @@ from lmlab.training.hardware import (
     numeric_key,
     peak_memory,
 )
-from lmlab.training.optimizers import Optimizers, learning_rate_factor
+from lmlab.training.lengthen import copy_start
+from lmlab.training.opening import FirstSteps, say_what_begins
+from lmlab.training.optimizers import Optimizers, rate_factor
 from lmlab.training.replicas import Replicas, whole
 from lmlab.training.setup import (
     ResolvedRun,
@@ -109,7 +111,7 @@ def train(
 ) -> TrainedRun:
     """Trains the run that is asked for, or resumes it, or returns it if it is finished.
 
-    `bar` counts tokens, with `note` (default: a bar of its own).
+    `bar` counts tokens, with `note` (default: a bar of its own, after words on what begins).
 
     Raises `UserError` for a damaged store, a folder that holds another run, a non-finite loss and
     a full disk, and `Stopped` after Ctrl-C or SIGTERM.
@@ -129,6 +131,8 @@ def train(
             store_fingerprint=store.fingerprint,
         )
     with held:
+        if is_first():
+            copy_start(config, path)
         newest = _newest_for_all(path)
         for reason in newest.skipped:
             say(f"skipping a checkpoint: {reason}")
@@ -140,8 +144,11 @@ def train(
             else:
                 say(f"{path}: finished before, at step {newest.step}")
         else:
+            trainer = Trainer(run, store, newest)
+            if bar is None:
+                trainer.say_what_begins()
             with shown(bar, f"training {config.order}", run.tokens, "tokens") as counted:
-                Trainer(run, store, newest).run(counted, note)
+                trainer.run(counted, note, quiet=bar is not None)
     return TrainedRun(path, run.identity, checkpoint_folder(path, final_step(path, config.steps)))
 
 
@@ -180,7 +187,7 @@ class Trainer:
         assert config.threads is not None
         assert config.micro_batch is not None
         self.resolved, self.config, self.path, self.step = resolved, config, path, newest.step
-        self.micro_batch = config.micro_batch
+        self.store, self.micro_batch = store, config.micro_batch
         self.device = torch.device(config.device)
         torch.set_num_threads(config.threads)
         keep_freed_memory()
@@ -246,8 +253,17 @@ class Trainer:
         say(f"resuming {self.path} after step {self.step}")
         return state.get("journal_sha256")
 
-    def run(self, bar: Bar, note: str) -> None:
+    def say_what_begins(self) -> None:
+        weights = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
+        trained = sum(n for n, is_trained in weights if is_trained)
+        say_what_begins(
+            self.config, self.store, weights=sum(n for n, _ in weights), trained=trained
+        )
+
+    def run(self, bar: Bar, note: str, *, quiet: bool) -> None:
+        """Trains to the end; `quiet` says nothing of how long that will take."""
         config = self.config
+        pace = FirstSteps(config, quiet=quiet)
         journals = RunJournals(self.path)
         bar.skip(self.step * config.step_windows * config.context)
         if not self.restored and config.checkpoints.due(0, config.steps):
@@ -259,6 +275,7 @@ class Trainer:
             with self.stop:
                 while not (stopping or self._over()):
                     record = self.update()
+                    pace.saw(self.step)
                     if self.step % config.evaluation_interval() == 0 or self.step == config.steps:
                         record |= self._validate()
                     journals.append(record)
@@ -345,7 +362,7 @@ class Trainer:
         norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip)))
         if norm != norm or norm == float("inf"):
             raise self._non_finite("gradient norm", norm, indices_B)
-        rate = config.peak_rate * learning_rate_factor(self.step, config.steps, config.schedule)
+        rate = config.peak_rate * rate_factor(self.step, config)
         self.optimizers.step(rate)
         self.step += 1
         self.tokens += count
@@ -421,6 +438,7 @@ class Trainer:
     def _save(self, journals: RunJournals) -> None:
         # the journal first: a checkpoint must never be ahead of it
         journals.sync()
+        parent = self.config.lengthened.path or self.config.parent.path
         record = {
             "format": "lmlab model 1",
             "objective": self.objective.record(),
@@ -432,7 +450,7 @@ class Trainer:
             "tokenizer_fingerprint": self.tokenizer.fingerprint,
             "run": self.resolved.identity,
             "training": self.resolved.deciding,
-            **({"parent": self.config.parent.path} if self.config.parent.path else {}),
+            **({"parent": parent} if parent else {}),
         }
         state = {"step": self.step, "tokens": self.tokens, "journal_sha256": journals.sha256}
         files = {

@@ -9,6 +9,7 @@ Notable:
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from lmlab.config.training import OptimizerConfig, ScheduleConfig
+from lmlab.config.training import OptimizerConfig, ScheduleConfig, TrainConfig
 from lmlab.errors import UserError
 from lmlab.models.head import OutputEmbedding
 from lmlab.training.muon import Muon
@@ -36,6 +37,20 @@ def learning_rate_factor(step: int, steps: int, schedule: ScheduleConfig) -> flo
     progress = (step - start) / max(1, steps - 1 - start)
     down = 0.5 * (1 + math.cos(math.pi * progress)) if schedule.kind == "cosine" else 1 - progress
     return schedule.final + (1 - schedule.final) * down
+
+
+def rate_factor(step: int, config: TrainConfig) -> float:
+    """Share of the peak rate for update `step` of a run, which may go on from a finished one."""
+    start, schedule = config.lengthened.step, config.schedule
+    if start is None or step < start:
+        return learning_rate_factor(step, config.steps, schedule)
+    if not config.lengthened.rewarm:  # the warm-up is over
+        return learning_rate_factor(step, config.steps, replace(schedule, warmup=0))
+    within, steps = step - start, config.steps - start
+    factor = learning_rate_factor(within, steps, schedule)
+    if within < round(schedule.warmup * steps):
+        factor = schedule.final + (1 - schedule.final) * factor
+    return factor
 
 
 def _matrices(model: nn.Module) -> set[str]:
