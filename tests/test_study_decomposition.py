@@ -247,7 +247,7 @@ def test_a_heat_map_shows_every_value():
         ["a", "b <i>"], [[None, 0.25], [-0.5, None]], row_label="target", column_label="basis",
         finding="f", alt="a",
     )  # fmt: skip
-    for drawing in (made.svg_wide, made.svg_narrow):
+    for drawing in [made.drawing]:
         assert "0.25" in drawing or ".25" in drawing
         assert "−0.50" in drawing
         assert ">1 a<" in drawing
@@ -266,7 +266,7 @@ def test_a_dendrogram_joins_all_leaves():
     merges = [(0, 2, 0.1), (1, 3, 0.4)]
     assert leaf_order(3, merges) == [1, 0, 2]
     made = dendrogram(["a", "b", "c"], merges, x_label="distance", finding="f", alt="a")
-    assert made.svg_wide.count("<path") >= 2
+    assert made.drawing.count("<path") >= 2
     for wrong, refused in (
         ([(0, 1, 0.1)], pytest.raises(AssertionError, match="merged once")),
         ([(0, 1, 0.1), (0, 2, 0.2)], pytest.raises(AssertionError, match="merged once")),

@@ -187,8 +187,9 @@ class Result:
     def _repr_html_(self) -> str:
         """The page in a frame of its own, for notebooks: its style touches nothing around it."""
         return (
-            f'<iframe sandbox="" srcdoc="{escape(self.page())}" title="{escape(self.kind)}" '
-            'style="width:100%;height:40em;border:1px solid #8884;border-radius:4px"></iframe>'
+            f'<iframe sandbox="allow-downloads" srcdoc="{escape(self.page())}" '
+            f'title="{escape(self.kind)}" style="width:100%;height:40em;border:1px solid #8884;'
+            'border-radius:4px"></iframe>'
         )
 
     @property

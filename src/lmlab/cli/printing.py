@@ -18,14 +18,14 @@ from lmlab.processes import is_first, join, world
 from lmlab.results import PAGE, RESULTS
 
 if TYPE_CHECKING:
+    from lmlab.pages.page import Table
     from lmlab.results import Result
 
 
 def end_of_study(result: Result, folder: Path) -> None:
     """Prints the first table of a study's result and where its report is."""
     table = result.tables()[0]
-    rows = [[cell(value, where=table.caption)[0] for value in row] for row in table.rows]
-    print_table(table.columns, rows)
+    print_table(table.columns, shown_rows(table))
     print(f"report: {(folder / PAGE).resolve()}")
 
 
@@ -49,14 +49,9 @@ def use_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
     return device
 
 
-def as_text(value: Any) -> str:
-    """A value as a cell of a table."""
-    if isinstance(value, float):
-        decimals = getattr(value, "decimals", None)  # of a number that is shown rounded
-        return f"{value:.6g}" if decimals is None else f"{value:,.{decimals}f}"
-    if isinstance(value, list):
-        return ", ".join(as_text(v) for v in value)
-    return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+def shown_rows(table: Table) -> list[list[str]]:
+    """The rows of a table in texts, as the page has them."""
+    return [[cell(value, where=table.caption)[0] for value in row] for row in table.rows]
 
 
 def options_of(config: Any) -> dict[str, Any]:
@@ -97,7 +92,7 @@ def print_result(result: Result, out: Path, *, text: str = "") -> None:
     print(text or with_dashes(result.summary()))
     for table in [] if text else result.tables():
         print(f"\n{table.caption}")
-        print_table(table.columns, [[as_text(value) for value in row] for row in table.rows])
+        print_table(table.columns, shown_rows(table))
     print(f"results: {out / RESULTS}")
     print(f"report: {(out / PAGE).resolve()}")
 

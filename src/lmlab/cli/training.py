@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmlab.cli.printing import as_text, keywords, print_table, show
+from lmlab.cli.printing import keywords, print_table, show
 from lmlab.config.doctor import DoctorConfig
 from lmlab.config.lengthen import LengthenConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.prepare import PrepareConfig
 from lmlab.errors import UserError
 from lmlab.lm.options import ExportConfig, SampleConfig
+from lmlab.pages.text import cell
 from lmlab.run_folders.options import RunsConfig
 
 
@@ -62,8 +63,15 @@ def runs(config: RunsConfig) -> None:
     if frame.empty:
         raise UserError(f"{config.folder}: no training run below it")
     shown = [name for name in _OF_RUNS if name in frame]
-    rows = [[as_text(v) for v in row] for row in frame[shown].itertuples(index=False)]
+    rows = [[_in_frame(v) for v in row] for row in frame[shown].itertuples(index=False)]
     print_table([name.replace("_", " ") for name in shown], rows)
+
+
+def _in_frame(value: object) -> str:
+    """A value of a data frame as a cell; what is missing is none."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return "none" if value is None else str(value)
+    return "none" if value != value else cell(value, where="runs")[0]
 
 
 _OF_RUNS = ("run", "objective", "order", "seed", "finished", "step", "validation_nats_per_token")

@@ -5,10 +5,14 @@ Notable:
 - The label of the vertical axis lies above it, so nobody has to turn their head.
 - A horizontal line (a floor, chance) carries its label in the plot, at the place where it covers
   the least of the data.
+- Pointed at, a curve's plot tells the values of all curves there, a point its name and place. The
+  named points that lie farthest from all have their names in the plot.
 """
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,25 +25,29 @@ from lmlab.pages.checks import check_numbers, fail
 from lmlab.pages.drawing import (
     SIZE,
     SMALL,
+    UNSEEN,
+    WIDTH,
     Sheet,
     fitting_ticks,
     horizontal_axis,
     horizontal_axis_height,
-    in_both_widths,
     limits,
     line_height,
     place,
+    sheet_settings,
     text_width,
     ticks,
     wrap,
 )
-from lmlab.pages.page import Figure, LegendEntry
-from lmlab.pages.text import tick_labels
+from lmlab.pages.page import Figure, LegendEntry, Table
+from lmlab.pages.text import number, one_line, short_float, tick_labels
 from lmlab.pages.theme import SERIES_COLOURS, marker
 
-MOST_POINTS = 4000  # of a scatter plot; each is an element of the page, twice
-_PLOT_HEIGHT = 205.0
+MOST_POINTS = 4000  # of a scatter plot; each is an element of the page
+_PLOT_HEIGHT = 165.0
 _RIGHT = 10.0  # room for half of the last tick label
+_STRIPS = 32  # places across a plot of curves that tell their values
+_NAMED = 6  # points of a scatter plot that have their names beside them
 
 
 @dataclass(frozen=True)
@@ -66,17 +74,18 @@ class Series:
 
 @dataclass(frozen=True)
 class Points:
-    """A cloud of points of one colour; the colour decides the shape too."""
+    """A cloud of points of one colour, with a name each or none; the colour decides the shape."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     colour: int = 0
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class _Plot:
-    """What both kinds of plot, in both widths, have in common."""
+    """What both kinds of plot have in common."""
 
     x_label: str
     y_label: str
@@ -114,7 +123,7 @@ def line_plot(
 
     names = [s.label for s in series]
 
-    def draw(axes: Axes) -> None:
+    def draw(sheet: Sheet, axes: Axes) -> None:
         for s in series:
             colour = marker(f"c{s.colour}")
             if s.low is not None and s.high is not None:
@@ -131,14 +140,25 @@ def line_plot(
                 marker="o" if len(s.x) == 1 else "",
                 markersize=5,
             )
+        _tell_values(sheet, axes, plot, series)
 
     legend = [
         LegendEntry(s.label, f"c{s.colour}", "M0 6H26", dash="6 4" if s.dashed else "")
         for s in series
     ]
     bands = [v for s in series for side in (s.low, s.high) if side is not None for v in side]
-    wide, narrow = _sheets(plot, series, draw, [*bands, *([0.0] if from_zero else [])])
-    return Figure(finding, wide, narrow, alt, caption, _distinct(legend))
+    drawing = _drawing(plot, series, draw, [*bands, *([0.0] if from_zero else [])])
+    with_bands = any(s.low is not None for s in series)
+    rows = [
+        [s.label, *map(short_float, values)]
+        for s in series
+        for values in zip(
+            s.x, s.y, *([s.low or s.y, s.high or s.y] if with_bands else []), strict=True
+        )
+    ]
+    columns = ["curve", plot.x_label, plot.y_label, *(["low", "high"] if with_bands else [])]
+    data = Table(columns, rows, finding)
+    return Figure(finding, drawing, alt, caption, _distinct(legend), data)
 
 
 # Marker of a colour: matplotlib's name, and the path of its sample in the legend.
@@ -164,7 +184,7 @@ def scatter_plot(
     log_y: bool = False,
     horizontal: Sequence[tuple[str, float]] = (),
 ) -> Figure:
-    """Points of several groups, told apart by colour and shape.
+    """Points of several groups, told apart by colour and shape; where points have names, all have.
 
     Raises `UserError` as `line_plot` does, and for more than `MOST_POINTS` points.
     """
@@ -172,14 +192,15 @@ def scatter_plot(
     assert groups, "a figure shows something"
     for group in groups:
         _check(finding, plot, group)
+        assert len(group.names) == (len(group.x) if groups[0].names else 0)
     total = sum(len(group.x) for group in groups)
     if total > MOST_POINTS:
         fail(finding, f"{total:,} points are too many for a page; draw {MOST_POINTS:,} of them")
     few = total < 300
 
-    def draw(axes: Axes) -> None:
+    def draw(sheet: Sheet, axes: Axes) -> None:
         for group in groups:
-            axes.plot(
+            (points,) = axes.plot(
                 group.x,
                 group.y,
                 linestyle="",
@@ -189,13 +210,28 @@ def scatter_plot(
                 color=marker(f"c{group.colour}"),
                 alpha=0.8 if few else 0.5,
             )
+            names = group.names or [group.label] * len(group.x)
+            sheet.tell(
+                points,
+                [
+                    f"{one_line(name)}: {number(x, 3)}, {number(y, 3)}"
+                    for name, x, y in zip(names, group.x, group.y, strict=True)
+                ],
+            )
 
     legend = [
         LegendEntry(group.label, f"c{group.colour}", _SHAPES[group.colour][1], filled=True)
         for group in groups
     ]
-    wide, narrow = _sheets(plot, groups, draw, [])
-    return Figure(finding, wide, narrow, alt, caption, _distinct(legend))
+    drawing = _drawing(plot, groups, draw, [])
+    named = bool(groups[0].names)
+    rows = [
+        [group.label, *([group.names[i]] if named else []), *map(short_float, xy)]
+        for group in groups
+        for i, xy in enumerate(zip(group.x, group.y, strict=True))
+    ]
+    data = Table(["group", *(["name"] if named else []), x_label, y_label], rows, finding)
+    return Figure(finding, drawing, alt, caption, _distinct(legend), data)
 
 
 def _check(finding: str, plot: _Plot, data: Series | Points) -> None:
@@ -216,40 +252,119 @@ def _distinct(legend: Sequence[LegendEntry]) -> tuple[LegendEntry, ...]:
     return tuple(dict.fromkeys(entry for entry in legend if entry.label))
 
 
-def _sheets(
+def _tell_values(sheet: Sheet, axes: Axes, plot: _Plot, series: Sequence[Series]) -> None:
+    """Puts strips over the plot that tell the values of all curves there: one for each x, or for
+    the middlemost of those that are near."""
+    ends = axes.get_xlim()
+
+    def across(x: float) -> float:
+        return place(x, *ends, log=plot.log_x)
+
+    chosen: dict[int, float] = {}
+    for x in sorted({float(x) for s in series for x in s.x}):
+        strip = int(across(x) * _STRIPS)
+        off = abs(across(x) * _STRIPS - strip - 0.5)
+        if strip not in chosen or off < abs(across(chosen[strip]) * _STRIPS - strip - 0.5):
+            chosen[strip] = x
+    half = 0.5 / _STRIPS
+    near: dict[float, dict[str, list[str]]] = {x: defaultdict(list) for x in chosen.values()}
+    for s in series:
+        places = np.array([across(x) for x in s.x])
+        for x, lines in near.items():
+            nearest = int(np.abs(places - across(x)).argmin())
+            if abs(places[nearest] - across(x)) <= half:
+                text = number(s.y[nearest])
+                if s.low is not None and s.high is not None:
+                    text += f" [{number(s.low[nearest])}, {number(s.high[nearest])}]"
+                lines[s.label].append(text)
+    what = re.split(r"[(:,;]", one_line(plot.x_label))[0].strip()
+    width = half * axes.get_position().width * sheet.width
+    (strips,) = axes.plot(
+        [across(x) for x in near],
+        [0.5] * len(near),
+        transform=axes.transAxes,
+        linestyle="",
+        marker=[(i * width, j * _PLOT_HEIGHT / 2) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))],
+        markersize=_PLOT_HEIGHT,
+        markeredgewidth=0,
+        color=marker("ink"),
+        alpha=UNSEEN,
+        zorder=9,
+    )
+    texts = [
+        "\n".join([f"{what} {_whole(x)}", *(f"{k}: {', '.join(v)}" for k, v in lines.items())])
+        for x, lines in near.items()
+    ]
+    sheet.tell(strips, texts, strip=True)
+
+
+def _whole(x: float) -> str:
+    return f"{x:,.0f}" if x == round(x) and abs(x) < 1e12 else number(x)
+
+
+def _name_farthest(sheet: Sheet, data: Sequence[Points], x_y: np.ndarray) -> list[np.ndarray]:
+    """Writes the names of the points farthest from all, by the Mahalanobis distance of their places
+    on the sheet, as far as there is room; returns what they cover."""
+    names = [name for group in data for name in group.names]
+    if not names or len(names) < 3:
+        return []
+    off_N2 = x_y - x_y.mean(0)
+    distance_N = np.einsum("nd,de,ne->n", off_N2, np.linalg.pinv(np.cov(off_N2.T)), off_N2)
+    boxes: list[tuple[float, float, float, float]] = []
+    for n in np.argsort(-distance_N, kind="stable")[:_NAMED]:
+        text = _shortened(names[n])
+        wide, (x, y) = text_width(text, SMALL), x_y[n]
+        for left in (x + 5, x - 5 - wide):
+            box = (left, left + wide, y - SMALL * 0.6, y + SMALL * 0.6)
+            free = all(
+                box[0] > b[1] or box[1] < b[0] or box[2] > b[3] or box[3] < b[2] for b in boxes
+            )
+            if free and left > 0 and left + wide < sheet.width:
+                boxes.append(box)
+                sheet.text(left, y + SMALL * 0.36, text, size=SMALL, halo=True)
+                break
+    return [_along([a, b], [(c + d) / 2] * 2) for a, b, c, d in boxes]
+
+
+def _shortened(name: str) -> str:
+    name = one_line(name)
+    return name if len(name) <= 20 else name[:19] + "…"
+
+
+def _drawing(
     plot: _Plot,
     data: Sequence[Series] | Sequence[Points],
-    draw: Callable[[Axes], None],
+    draw: Callable[[Sheet, Axes], None],
     more_y: Sequence[float],
-) -> tuple[str, str]:
-    """The wide and the narrow drawing; `more_y` are values of y to have room for besides."""
+) -> str:
+    """The drawing; `more_y` are values of y to have room for besides."""
     all_x = [float(v) for d in data for v in d.x]
     all_y = [float(v) for d in data for v in d.y]
     all_y += [float(v) for v in more_y] + [value for _, value in plot.horizontal]
     x_limits = limits(all_x, log=plot.log_x, margin=0.02)
     # A line at the very top or bottom needs room for its label.
     y_limits = limits(all_y, log=plot.log_y, margin=0.1 if plot.horizontal else 0.05)
-    return in_both_widths(lambda width: _sheet(width, plot, data, draw, x_limits, y_limits).svg())
+    with sheet_settings():
+        return _sheet(plot, data, draw, x_limits, y_limits).svg()
 
 
 def _sheet(
-    sheet_width: float,
     plot: _Plot,
     data: Sequence[Series] | Sequence[Points],
-    draw: Callable[[Axes], None],
+    draw: Callable[[Sheet, Axes], None],
     x_limits: tuple[float, float],
     y_limits: tuple[float, float],
 ) -> Sheet:
     y_values = ticks(*y_limits, log=plot.log_y, most=8)
     y_texts = tick_labels(y_values, log=plot.log_y)
-    y_lines = wrap(plot.y_label, SIZE, sheet_width)
+    y_lines = wrap(plot.y_label, SIZE, WIDTH)
     left = max((text_width(text, SMALL) for text in y_texts), default=0) + 7
     top = len(y_lines) * line_height(SIZE) + 8
-    width = sheet_width - left - _RIGHT
+    width = WIDTH - left - _RIGHT
     bottom = top + _PLOT_HEIGHT
     x_values, x_texts = fitting_ticks(*x_limits, log=plot.log_x, width=width, room=(left, _RIGHT))
 
-    sheet = Sheet(sheet_width, bottom + horizontal_axis_height(plot.x_label, width))
+    sheet = Sheet(bottom + horizontal_axis_height(plot.x_label, width))
     axes = sheet.axes(left, top, width, _PLOT_HEIGHT)
     if plot.log_x:
         axes.set_xscale("log")
@@ -282,12 +397,12 @@ def _sheet(
         values=x_values,
         labels=x_texts,
     )
-    draw(axes)
-    _horizontal_lines(sheet, axes, plot, data, left, top, width)
+    draw(sheet, axes)
+    _labels(sheet, axes, plot, data, left, top, width)
     return sheet
 
 
-def _horizontal_lines(
+def _labels(
     sheet: Sheet,
     axes: Axes,
     plot: _Plot,
@@ -296,7 +411,8 @@ def _horizontal_lines(
     top: float,
     width: float,
 ) -> None:
-    """Draws the labelled lines; each label goes where it covers the least of everything else."""
+    """Names the farthest points and draws the labelled lines; each label goes where it covers the
+    least of everything else."""
     bottom = top + _PLOT_HEIGHT
 
     def across(values: Sequence[float]) -> list[float]:
@@ -312,6 +428,8 @@ def _horizontal_lines(
         else np.array([across(d.x), down(d.y)]).T
         for d in data
     ]
+    if points := [d for d in data if isinstance(d, Points)]:
+        taken += _name_farthest(sheet, points, np.concatenate(taken))
     taken += [_along([left, left + width], [y, y]) for y in heights]
     for (label, value), y in zip(plot.horizontal, heights, strict=True):
         axes.axhline(value, color=marker("muted"), linewidth=1.1, linestyle=(0, (1.5, 2)), zorder=1)

@@ -1,7 +1,8 @@
 """The sheet that figures are drawn on: text with measured widths, axes, ticks.
 
 Notable:
-- Lengths are points, from the top left; a wide figure is 7.2 inches across, a narrow one 3.6.
+- Lengths are points, from the top left. A figure is 340 points across, shown as wide as a phone or
+  half a desk: its texts are then 10 to 15 pixels high.
 - Nothing global is left behind: settings hold inside `sheet_settings` only, whatever the user's
   matplotlibrc says, and no pyplot is involved.
 - Texts are measured in DejaVu Sans, which is wider than what browsers show; so nothing collides.
@@ -13,11 +14,12 @@ import io
 import math
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Drawing
@@ -25,12 +27,13 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from lmlab.pages.svg import tidy
+from lmlab.pages.svg import STRIP, TIP, tidy
 from lmlab.pages.text import one_line, tick_labels
 from lmlab.pages.theme import marker
 
-WIDE, NARROW = 518.0, 260.0
-SIZE, SMALL = 9.5, 8.5  # text sizes; the page shows a point as 1.1 to 1.6 pixels
+WIDTH = 340.0
+SIZE, SMALL = 10.0, 9.0  # text sizes; the page shows a point as 1 to 1.6 pixels
+UNSEEN = 0.001  # opacity of a strip; matplotlib leaves the colour of what has none out
 LONGEST_LABEL = 300  # characters
 _LINE = 1.3  # line height in text sizes
 _POINTS_PER_INCH = 72.0
@@ -47,12 +50,6 @@ def sheet_settings() -> Iterator[None]:
         # Texts are set by the reader's browser, which has fonts for other scripts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
-
-
-def in_both_widths(draw: Callable[[float], str]) -> tuple[str, str]:
-    """What `draw` gives for a wide and for a narrow figure."""
-    with sheet_settings():
-        return draw(WIDE), draw(NARROW)
 
 
 def line_height(size: float) -> float:
@@ -92,10 +89,11 @@ def wrap(text: str, size: float, width: float, *, bold: bool = False) -> list[st
 
 
 class Sheet:
-    """One drawing of a given size."""
+    """One drawing of a given height."""
 
-    def __init__(self, width: float, height: float) -> None:
-        self.width, self.height = width, height
+    def __init__(self, height: float) -> None:
+        self.width, self.height = width, height = WIDTH, height
+        self._told: list[Sequence[str]] = []
         self._drawing = Drawing(
             figsize=(width / _POINTS_PER_INCH, height / _POINTS_PER_INCH), dpi=_POINTS_PER_INCH
         )
@@ -157,11 +155,17 @@ class Sheet:
             spine.set_visible(False)
         return axes
 
+    def tell(self, artist: Artist, texts: Sequence[str], *, strip: bool = False) -> None:
+        """Gives the text that is shown where the artist is pointed at, or one for each of its
+        markers; a `strip` is seen only then."""
+        artist.set_gid(f"{STRIP if strip else TIP}{len(self._told)}")
+        self._told.append(texts)
+
     def svg(self) -> str:
         file = io.StringIO()
         nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         self._drawing.savefig(file, format="svg", transparent=True, metadata=nothing)
-        return tidy(file.getvalue())
+        return tidy(file.getvalue(), self._told)
 
 
 def ticks(low: float, high: float, *, log: bool, most: int) -> list[float]:

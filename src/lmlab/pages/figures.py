@@ -1,8 +1,8 @@
 """The figures of a report, all in one place: intervals, curves, clouds of points,
 matrices, trees.
 
-Each function takes plain numbers and strings and returns a `page.Figure`, drawn twice (wide and
-narrow) with the same content.
+Each function takes plain numbers and strings and returns a `page.Figure`: one drawing, whose
+points, intervals and cells say their values where they are pointed at, and its data as a table.
 """
 
 from lmlab.pages.curves import Points, Series, line_plot, scatter_plot

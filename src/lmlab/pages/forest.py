@@ -1,8 +1,7 @@
 """The forest plot: estimates below one another, each with its interval.
 
 Notable:
-- The wide form has three columns: label, interval, estimate as text. The narrow form gives the
-  interval the whole width, below its label and estimate.
+- An interval has the whole width, below its label and its estimate as text.
 - The height follows from the rows; labels and notes wrap.
 - Ratios and factors belong on a logarithmic axis, where 2 and 1/2 are as far from 1.
 """
@@ -10,31 +9,34 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from lmlab.numerics import random_effects
 from lmlab.pages.checks import check_numbers
 from lmlab.pages.drawing import (
-    NARROW,
     SIZE,
     SMALL,
-    WIDE,
+    UNSEEN,
+    WIDTH,
     Sheet,
     fitting_ticks,
     horizontal_axis,
     horizontal_axis_height,
-    label,
     limits,
     line_height,
     sheet_settings,
     text_width,
     wrap,
 )
-from lmlab.pages.page import Figure
-from lmlab.pages.text import estimates
+from lmlab.pages.page import Figure, Table
+from lmlab.pages.text import estimates, one_line, short_float
 from lmlab.pages.theme import marker
 
-_GAP = 16.0  # between columns
+_BELOW = 11.0  # from the texts of a row to the middle of its interval
+_ROW = 23.0  # what a row has beside its texts
 
 
 @dataclass(frozen=True)
@@ -115,18 +117,27 @@ def forest_plot(
         assert ends == sorted(ends)
     lines = [] if reference is None else [reference]
     check_numbers(finding, "the reference", lines, positive=log)
-    axis = _Axis(x_label, reference, log)
+    data = _data(rows, x_label, finding)
+    notes = {row.note for row in rows}
+    if len(rows) > 1 and len(notes) == 1 and (note := notes.pop()):  # said once, not in every row
+        rows = [replace(row, note="") for row in rows]
+        caption = f"{caption} Every row: {note}.".lstrip()
     with sheet_settings():
-        return Figure(
-            finding=finding,
-            svg_wide=_forest_wide(rows, axis),
-            svg_narrow=_forest_narrow(rows, axis),
-            alt=alt,
-            caption=caption,
-        )
+        drawing = _drawing(rows, _Axis(x_label, reference, log))
+    return Figure(finding, drawing, alt, caption, data=data)
 
 
-def _forest_rows(rows: Sequence[Interval], width: float, *, log: bool) -> list[_Row]:
+def _data(rows: Sequence[Interval], x_label: str, finding: str) -> Table:
+    columns = ["group", "row", x_label, "low", "high", "note"]
+    values = [
+        [row.group, row.label, *("" if v is None else short_float(v) for v in ends), row.note]
+        for row in rows
+        for ends in [(row.estimate, row.low, row.high)]
+    ]
+    return Table(columns, values, finding)
+
+
+def _laid_out(rows: Sequence[Interval], *, log: bool) -> list[_Row]:
     shown = estimates([(row.estimate, row.low, row.high) for row in rows], alike=not log)
     laid_out = []
     group = ""
@@ -137,79 +148,49 @@ def _forest_rows(rows: Sequence[Interval], width: float, *, log: bool) -> list[_
             _Row(
                 estimate,
                 interval,
-                wrap(row.label, SIZE, width),
-                wrap(row.note, SMALL, width),
-                wrap(heading, SIZE, width, bold=True),
+                wrap(row.label, SIZE, WIDTH),
+                wrap(row.note, SMALL, WIDTH),
+                wrap(heading, SIZE, WIDTH, bold=True),
             )
         )
     return laid_out
 
 
-def _forest_wide(rows: Sequence[Interval], axis: _Axis) -> str:
-    """Columns: label, interval, and estimate with interval as text."""
-    longest = max(
-        [text_width(label(row.label), SIZE) for row in rows]
-        + [text_width(label(row.note), SMALL) for row in rows]
-        + [text_width(label(row.group), SIZE, bold=True) for row in rows]
-    )
-    label_width = min(longest, 170.0) + 1
-    laid_out = _forest_rows(rows, label_width, log=axis.log)
-    estimate_width, interval_width = _numbers_widths(laid_out)
-    head = "estimate [interval]" if interval_width else "estimate"
-    numbers_width = max(estimate_width + interval_width, text_width(head, SMALL))
-    left = label_width + _GAP
-    width = WIDE - left - _GAP - numbers_width
-
-    y = line_height(SMALL) + 4
-    top = y
-    places = []
-    for row in laid_out:
-        heading = len(row.heading_lines) * line_height(SIZE)
-        y += heading + (8 if heading else 0)
-        texts = len(row.label_lines) * line_height(SIZE)
-        texts += len(row.note_lines) * line_height(SMALL)
-        places.append((y, texts))
-        y += texts + 9
-    sheet = Sheet(WIDE, y + 4 + horizontal_axis_height(axis.label, width))
-    sheet.text(WIDE, SMALL, head, size=SMALL, colour="muted", align="right")
-    centres = []
-    for row, (start, texts) in zip(laid_out, places, strict=True):
-        _heading(sheet, row, start)
-        below = sheet.lines(0, start + SIZE, row.label_lines)
-        sheet.lines(0, below - SIZE + SMALL, row.note_lines, size=SMALL, colour="muted")
-        centre = start + texts / 2
-        centres.append(centre)
-        _numbers(sheet, row, WIDE, interval_width, centre + SIZE * 0.36)
-    _intervals(sheet, rows, centres, axis, [(top, y + 4)], left, width, y + 4)
-    return sheet.svg()
-
-
-def _forest_narrow(rows: Sequence[Interval], axis: _Axis) -> str:
-    """One column: label and estimate on a line where both fit, the interval below them."""
-    laid_out = _forest_rows(rows, NARROW, log=axis.log)
+def _drawing(rows: Sequence[Interval], axis: _Axis) -> str:
+    """Label and estimate on a line where both fit, the interval below them."""
+    laid_out = _laid_out(rows, log=axis.log)
     estimate_width, interval_width = _numbers_widths(laid_out)
     y = 0.0
     places = []
     for row in laid_out:
         y += len(row.heading_lines) * line_height(SIZE) + (8 if row.heading_lines else 0)
         last = row.label_lines[-1] if row.label_lines else ""
-        beside = text_width(last, SIZE) + 8 + estimate_width + interval_width <= NARROW
+        beside = text_width(last, SIZE) + 8 + estimate_width + interval_width <= WIDTH
         texts = (len(row.label_lines) + (not beside)) * line_height(SIZE)
         texts += len(row.note_lines) * line_height(SMALL)
-        places.append((y, beside, y + texts + 10))
-        y += texts + 27
-    sheet = Sheet(NARROW, y + horizontal_axis_height(axis.label, NARROW))
+        places.append((y, beside, y + texts + _BELOW))
+        y += texts + _ROW
+    sheet = Sheet(y + horizontal_axis_height(axis.label, WIDTH))
     for row, (start, beside, _) in zip(laid_out, places, strict=True):
         _heading(sheet, row, start)
         below = sheet.lines(0, start + SIZE, row.label_lines)
         if not beside:
             below += line_height(SIZE)
-        _numbers(sheet, row, NARROW, interval_width, below - line_height(SIZE))
+        _numbers(sheet, row, WIDTH, interval_width, below - line_height(SIZE))
         sheet.lines(0, below - SIZE + SMALL, row.note_lines, size=SMALL, colour="muted")
     centres = [centre for *_, centre in places]
     # The reference line is interrupted where it would cross the texts.
-    pieces = [(centre - 7, centre + 7) for centre in centres[:-1]] + [(centres[-1] - 7, y)]
-    _intervals(sheet, rows, centres, axis, pieces, 0, NARROW, y)
+    pieces = [(centre - 6, centre + 6) for centre in centres[:-1]] + [(centres[-1] - 6, y)]
+    axes = _intervals(sheet, rows, centres, axis, pieces, y)
+    for row, texts, (start, _, centre) in zip(rows, laid_out, places, strict=True):
+        height = centre + _ROW - _BELOW - start
+        across = axes.get_yaxis_transform()
+        strip = Rectangle(
+            (0, start), 1, height, transform=across, color=marker("ink"), alpha=UNSEEN, linewidth=0
+        )
+        name = ", ".join(one_line(text) for text in (row.group, row.label) if text)
+        value = f"{name}: {texts.estimate} {texts.interval}".rstrip()
+        sheet.tell(axes.add_patch(strip), [f"{value}\n{one_line(row.note)}".strip()], strip=True)
     return sheet.svg()
 
 
@@ -237,21 +218,17 @@ def _intervals(
     centres: Sequence[float],
     axis: _Axis,
     reference_pieces: Sequence[tuple[float, float]],
-    left: float,
-    width: float,
     bottom: float,
-) -> None:
+) -> Axes:
     """The part of a forest plot that has a scale; all heights are those on the sheet."""
     ends = [v for row in rows for v in (row.estimate, row.low, row.high, axis.reference)]
     low, high = limits([v for v in ends if v is not None], log=axis.log, margin=0.08)
-    axes = sheet.axes(left, 0, width, bottom)
+    axes = sheet.axes(0, 0, WIDTH, bottom)
     axes.set_xscale("log" if axis.log else "linear")
     axes.set(xlim=(low, high), ylim=(bottom, 0), yticks=[])
-    # A tick label may stick out as far as it has a column or nothing beside it.
-    room = (min(left, _GAP), min(sheet.width - left - width, _GAP))
-    values, labels = fitting_ticks(low, high, log=axis.log, width=width, room=room)
+    values, labels = fitting_ticks(low, high, log=axis.log, width=WIDTH, room=(0, 0))
     horizontal_axis(
-        sheet, axes, axis.label, left=left, width=width, bottom=bottom, values=values, labels=labels
+        sheet, axes, axis.label, left=0, width=WIDTH, bottom=bottom, values=values, labels=labels
     )
     if axis.reference is not None:
         for piece in reference_pieces:
@@ -274,3 +251,4 @@ def _intervals(
             zorder=3,
             clip_on=False,
         )
+    return axes

@@ -16,16 +16,16 @@ from lmlab.pages.checks import check_numbers, fail
 from lmlab.pages.drawing import (
     SIZE,
     SMALL,
-    WIDE,
+    WIDTH,
     Sheet,
-    in_both_widths,
     label,
     line_height,
+    sheet_settings,
     text_width,
     wrap,
 )
-from lmlab.pages.page import Figure
-from lmlab.pages.text import fixed
+from lmlab.pages.page import Figure, Table
+from lmlab.pages.text import fixed, number, one_line, short_float
 from lmlab.pages.theme import marker
 
 MOST_ROWS = 24
@@ -57,10 +57,16 @@ def heat_map(
     for name, row in zip(names, values, strict=True):
         check_numbers(finding, f"row '{name}'", [v for v in row if v is not None])
     assert low < high
-    wide, narrow = in_both_widths(
-        lambda width: _drawing(names, values, row_label, column_label, (low, high), width)
-    )
-    return Figure(finding, wide, narrow, alt, caption)
+    cells = [
+        [name, other, short_float(value)]
+        for name, row in zip(names, values, strict=True)
+        for other, value in zip(names, row, strict=True)
+        if value is not None
+    ]
+    data = Table([row_label, column_label, "value"], cells, finding)
+    with sheet_settings():
+        drawing = _drawing(names, values, row_label, column_label, (low, high))
+    return Figure(finding, drawing, alt, caption, data=data)
 
 
 def _drawing(
@@ -69,22 +75,20 @@ def _drawing(
     row_label: str,
     column_label: str,
     ends: tuple[float, float],
-    width: float,
 ) -> str:
-    wide = width == WIDE
     numbered = [f"{i} {label(name)}" for i, name in enumerate(names, start=1)]
     longest = max(text_width(text, SIZE) for text in numbered)
-    left = min(longest, width * (0.35 if wide else 0.4)) + 8
-    cell_width = (width - left) / len(names)
+    left = min(longest, WIDTH * 0.35) + 8
+    cell_width = (WIDTH - left) / len(names)
     lines = [wrap(text, SIZE, left - 8) for text in numbered]
     deepest = max(len(of_row) for of_row in lines) * line_height(SIZE) + 4
     cell_height = max(deepest, min(_HIGHEST_CELL, cell_width))
     heading = f"{row_label} ↓   {column_label} →"
-    head_lines = wrap(heading, SMALL, width)
+    head_lines = wrap(heading, SMALL, WIDTH)
     top = len(head_lines) * line_height(SMALL) + 6 + line_height(SIZE)
-    sheet = Sheet(width, top + cell_height * len(names) + 2)
+    sheet = Sheet(top + cell_height * len(names) + 2)
     sheet.lines(0, SMALL, head_lines, size=SMALL, colour="muted")
-    axes = sheet.axes(left, top, width - left, cell_height * len(names))
+    axes = sheet.axes(left, top, WIDTH - left, cell_height * len(names))
     axes.set(xlim=(0, len(names)), ylim=(len(names), 0), xticks=[], yticks=[])
     size = min(SIZE, 0.8 * SIZE * cell_width / text_width("0.00", SIZE))
     size = max(size, 4.5)
@@ -98,12 +102,13 @@ def _drawing(
             if value is None:
                 continue
             share = min(1.0, max(0.0, (value - ends[0]) / (ends[1] - ends[0])))
-            axes.add_patch(
+            cell = axes.add_patch(
                 Rectangle(
-                    (j + 0.03, i + 0.03), 0.94, 0.94, linewidth=0,
+                    (j + 0.03, i + 0.03), 0.94, 0.94, linewidth=0, clip_on=False,
                     facecolor=marker("c0"), alpha=_STRONGEST * share,
                 )
             )  # fmt: skip
+            sheet.tell(cell, [f"{one_line(names[i])} × {one_line(names[j])}: {number(value)}"])
             text = fixed(value, 2)
             sheet.text(
                 left + cell_width * (j + 0.5),

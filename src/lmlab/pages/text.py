@@ -70,6 +70,11 @@ def number(value: float, digits: int = 4) -> str:
     return fixed(value, max(0, digits - 1 - int(exponent)))
 
 
+def short_float(value: float) -> float:
+    """`value` to seven digits, as the data beside a figure has it."""
+    return float(f"{value:.7g}")
+
+
 class Rounded(float):
     """A number of a table that the page shows with so many decimals; data frames have it whole."""
 

@@ -7,29 +7,36 @@ from collections.abc import Sequence
 from lmlab.pages.checks import check_numbers
 from lmlab.pages.drawing import (
     SIZE,
+    WIDTH,
     Sheet,
     fitting_ticks,
     horizontal_axis,
     horizontal_axis_height,
-    in_both_widths,
     label,
     line_height,
+    sheet_settings,
     text_width,
     wrap,
 )
-from lmlab.pages.page import Figure
+from lmlab.pages.page import Figure, Table
+from lmlab.pages.text import number, one_line, short_float
 from lmlab.pages.theme import marker
 
 _ROW_GAP = 6.0
 _RIGHT = 12.0
 
 
-def leaf_order(leaves: int, merges: Sequence[tuple[int, int, float]]) -> list[int]:
-    """Leaves from top to bottom, so that no branches cross."""
+def _members(leaves: int, merges: Sequence[tuple[int, int, float]]) -> list[list[int]]:
+    """The leaves of each node."""
     members = [[i] for i in range(leaves)]
     for a, b, _ in merges:
         members.append(members[a] + members[b])
-    return members[-1]
+    return members
+
+
+def leaf_order(leaves: int, merges: Sequence[tuple[int, int, float]]) -> list[int]:
+    """Leaves from top to bottom, so that no branches cross."""
+    return _members(leaves, merges)[-1]
 
 
 def dendrogram(
@@ -48,25 +55,32 @@ def dendrogram(
     merged = sorted(node for a, b, _ in merges for node in (a, b))
     assert merged == list(range(2 * len(names) - 2)), "every node but the last is merged once"
     check_numbers(finding, "a distance", [distance for *_, distance in merges])
-    wide, narrow = in_both_widths(lambda width: _drawing(names, merges, x_label, width))
-    return Figure(finding, wide, narrow, alt, caption)
+    members = _members(len(names), merges)
+    rows = [
+        [*(", ".join(names[i] for i in members[node]) for node in (a, b)), short_float(distance)]
+        for a, b, distance in merges
+    ]
+    with sheet_settings():
+        drawing = _drawing(names, merges, x_label)
+    return Figure(
+        finding, drawing, alt, caption, data=Table(["one", "other", x_label], rows, finding)
+    )
 
 
-def _drawing(
-    names: Sequence[str], merges: Sequence[tuple[int, int, float]], x_label: str, width: float
-) -> str:
-    order = leaf_order(len(names), merges)
+def _drawing(names: Sequence[str], merges: Sequence[tuple[int, int, float]], x_label: str) -> str:
+    members = _members(len(names), merges)
+    order = members[-1]
     longest = max(text_width(label(name), SIZE) for name in names)
-    left = min(longest, width * 0.4) + 8
+    left = min(longest, WIDTH * 0.4) + 8
     lines = [wrap(names[i], SIZE, left - 8) for i in order]
-    plot_width = width - left - _RIGHT
+    plot_width = WIDTH - left - _RIGHT
     centres: dict[int, float] = {}
     y = 4.0
     for leaf, of_leaf in zip(order, lines, strict=True):
         height = len(of_leaf) * line_height(SIZE)
         centres[leaf] = y + height / 2
         y += height + _ROW_GAP
-    sheet = Sheet(width, y + horizontal_axis_height(x_label, plot_width))
+    sheet = Sheet(y + horizontal_axis_height(x_label, plot_width))
     for leaf, of_leaf in zip(order, lines, strict=True):
         first = centres[leaf] - (len(of_leaf) - 1) * line_height(SIZE) / 2 + SIZE * 0.36
         sheet.lines(0, first, of_leaf)
@@ -80,11 +94,13 @@ def _drawing(
     at = dict.fromkeys(range(len(names)), 0.0)
     for k, (a, b, distance) in enumerate(merges):
         node = len(names) + k
-        axes.plot(
+        (joint,) = axes.plot(
             [at[a], distance, distance, at[b]],
             [centres[a], centres[a], centres[b], centres[b]],
             color=marker("c0"),
             linewidth=1.8,
         )
+        joined = ", ".join(one_line(names[i]) for i in members[node])
+        sheet.tell(joint, [f"{number(distance)}: {joined}"])
         at[node], centres[node] = distance, (centres[a] + centres[b]) / 2
     return sheet.svg()
