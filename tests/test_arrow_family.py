@@ -172,8 +172,13 @@ def test_one_pair_is_no_verdict_about_directions():
     forward = rng.uniform(90, 110, 400)
     documents = np.arange(400) // 20
     one = arrow_of_time(forward, forward * 1.03, documents)
-    assert one.verdict == "forward is easier for these two models on this text"
+    assert one.verdict == (
+        "no verdict from one seed: the forward loss is lower for these two models on this text"
+    )
     two = arrow_of_time([forward] * 2, [forward * 1.03] * 2, documents)
-    assert two.verdict == "forward is easier for these 2 pairs of models on this text"
+    assert two.verdict == (
+        "no verdict from 2 seeds: the forward loss is lower for these 2 pairs of models on this "
+        "text"
+    )
     three = arrow_of_time([forward] * 3, [forward * 1.03] * 3, documents)
     assert three.verdict == "forward is easier"

@@ -310,7 +310,7 @@ def test_the_report_and_its_table(finished):
 
     assert said_of().startswith("worse: ")
     assert said_of(seeds=1, basis="text only").startswith(
-        "worse for these two models on this text: perplexity +10.52 %"
+        "no verdict from one seed: a higher loss for these two models on this text: perplexity +10"
     )
     assert said_of(low=-0.05, high=0.25, standard_error=0.06).startswith(
         "not decided: any difference is below 28"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lmlab.face import (
         Run,
         arrow,
+        compare,
         decompose,
         dynamics,
         embed,
@@ -57,6 +58,7 @@ __all__ = [
     "TokenStore",
     "UserError",
     "arrow",
+    "compare",
     "decompose",
     "dynamics",
     "embed",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lmlab.lm.sampling import Samples
     from lmlab.results import Result
     from lmlab.topics.arrow.between_models import ModelsArrow
+    from lmlab.topics.comparing.compare import ModelsCompared
     from lmlab.topics.decomposition.of_models import Embeddings, ModelsDecomposition
     from lmlab.topics.encoding.dynamics import Dynamics
     from lmlab.topics.encoding.of_model import EncodingResult
@@ -271,6 +272,74 @@ def score(
         device=device,
     )  # fmt: skip
     return score_store(lm, opened, split=split, context=context, batch=batch, max_windows=windows)
+
+
+def compare(
+    models: Sequence[AnyModel | Sequence[AnyModel]] | Mapping[str, AnyModel | Sequence[AnyModel]],
+    store: AnyStore | None = None,
+    *,
+    text: str | Path | Sequence[str | Path] = (),
+    tasks: str | Sequence[str] = (),
+    split: str = "validation",
+    separator: str | None = None,
+    context: int | None = None,
+    windows: int | None = None,
+    limit: int | None = None,
+    batch: int | None = None,
+    device: Device = "auto",
+) -> ModelsCompared:
+    """Compares any models on the same text, on zero-shot tasks, or both: differences with
+    intervals, a ranking, and which documents and tokens make the difference.
+
+    Args:
+        models: two or more; or by name, each a model or a list of runs that differ by their seed
+            only: `{"a": [run1, run2, run3], "b": [run4, run5, run6]}`. With three runs or more a
+            kind, intervals and verdicts speak of other seeds too.
+        store: its `split` is what they score; models of other tokenizers read its text.
+        text: in place of a store, files or folders; `separator` cuts files into documents.
+        tasks: KIND=SOURCE each, as of `evaluate`; `limit` is a fixed sample of items a task.
+        context, windows, batch: as for `score`, the same for all models.
+
+    Raises `UserError` for fewer than two models, the same one twice, nothing to compare them on,
+    and as `score` and `evaluate`.
+
+    >>> lmlab.compare([lm, backward], store).text.ranking.lower_is_better
+    True
+    """
+    from lmlab.data.tasks import read_tasks
+    from lmlab.topics.comparing.compare import ModelsCompared
+    from lmlab.topics.comparing.of_tasks import compare_on_task
+    from lmlab.topics.comparing.of_text import compare_on_text
+    from lmlab.topics.comparing.options import check_asked, check_kinds, parse_kinds
+
+    texts = [text] if isinstance(text, str | Path) else list(text)
+    asked = [tasks] if isinstance(tasks, str) else list(tasks)
+    check_asked(text=[str(each) for each in texts], store=store, tasks=asked)
+    if not isinstance(models, Mapping):
+        if all(isinstance(each, str) for each in models):
+            models = parse_kinds(cast("Sequence[str]", models))
+        else:
+            check_kinds({str(n): _names(each) for n, each in enumerate(models)})
+            models = {", ".join(_names(each)): each for each in models}
+    kinds = {
+        name: [each] if isinstance(each, str) or not isinstance(each, Sequence) else list(each)
+        for name, each in models.items()
+    }
+    check_kinds({name: tuple(map(_name, runs)) for name, runs in kinds.items()})
+    read = read_tasks(asked, limit=limit) if asked else []
+    opened = {name: [load(m, device=device) for m in runs] for name, runs in kinds.items()}
+    on_text = None
+    if texts or store is not None:
+        on_text = compare_on_text(
+            opened, text=[str(each) for each in texts], separator=separator,
+            store=None if store is None else _store(store), split=split, context=context,
+            max_windows=windows, batch=batch,
+        )  # fmt: skip
+    return ModelsCompared(
+        kinds={name: tuple(lm.name for lm in runs) for name, runs in opened.items()},
+        text=on_text,
+        tasks=tuple(compare_on_task(opened, task, batch=batch) for task in read),
+    )
 
 
 def evaluate(

@@ -57,6 +57,12 @@ _ALL = (
         positional=("model",), example="lab/forward --store lab/novels", processes=True,
     ),
     Command(
+        "compare", "any models on the same text or tasks: differences, ranking, where they lie",
+        "lmlab.topics.comparing.options:CompareConfig", "lmlab.cli.measuring:compare",
+        positional=("kinds",), check="lmlab.cli.refusals:check_compared",
+        example="lab/forward lab/headless --text unseen/", any_tokenizer=True,
+    ),
+    Command(
         "geometry", "shape of embeddings and hidden states, loss by frequency",
         "lmlab.topics.geometry.options:GeometryConfig", "lmlab.face:geometry",
         positional=("model",), example="lab/forward --store lab/novels",

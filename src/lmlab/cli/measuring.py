@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmlab.cli.printing import show, use_device
+from lmlab.cli.printing import keywords, show, use_device
 from lmlab.cli.refusals import check_models, opening
 from lmlab.processes import is_first
+from lmlab.topics.comparing.options import CompareConfig, parse_kinds
 from lmlab.topics.decomposition.options import ApplyConfig, DecomposeConfig, EmbedConfig
 
 if TYPE_CHECKING:
+    from lmlab.topics.comparing.compare import ModelsCompared
     from lmlab.topics.decomposition.of_models import Embeddings
+
+
+def compare(config: CompareConfig) -> ModelsCompared:
+    from lmlab.face import compare as compare_models
+
+    kinds = parse_kinds(config.kinds)
+    opening(*(model for runs in kinds.values() for model in runs))
+    return compare_models(kinds, **keywords(config, "kinds"))
 
 
 def embed(config: EmbedConfig) -> Embeddings:

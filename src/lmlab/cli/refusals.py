@@ -19,6 +19,7 @@ from lmlab.run_folders.checkpoint import checkpoints, read_json_file
 
 if TYPE_CHECKING:
     from lmlab.lm.options import ExportConfig, SampleConfig
+    from lmlab.topics.comparing.options import CompareConfig
     from lmlab.topics.encoding.options import PruneConfig, SteerConfig
     from lmlab.topics.scoring.options import EvalConfig
 
@@ -198,6 +199,15 @@ def check_head(config: EvalConfig | ExportConfig) -> None:
     """`UserError` for a store that no head is fitted to."""
     if config.store is not None and config.head != "calibrated":
         raise UserError("`store` is what a calibrated head is fitted to; add `head` calibrated")
+
+
+def check_compared(config: CompareConfig) -> None:
+    """`UserError` for kinds of models that are none, and for models that are not there."""
+    from lmlab.topics.comparing.options import check, parse_kinds
+
+    check(config)
+    check_models(*(model for runs in parse_kinds(config.kinds).values() for model in runs))
+    check_store(config.store, config.split)
 
 
 def check_export(config: ExportConfig) -> None:

@@ -23,6 +23,7 @@ here knows of models or text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -199,19 +200,44 @@ def two_way_interval(
     Raises `UserError` for a wrong shape, a value that is not finite, or weights that are negative
     or all zero.
     """
-    v_SC = np.asarray(values_SC, dtype=np.float64)
-    if v_SC.ndim != 2 or v_SC.size == 0:
-        raise UserError(
-            f"values_SC has shape {v_SC.shape}; pass a row for each seed, a column for each cluster"
-        )
-    if not np.isfinite(v_SC).all():
-        s, c = np.argwhere(~np.isfinite(v_SC))[0]
-        raise UserError(f"values_SC[{s}, {c}] is {v_SC[s, c]}; every value must be finite")
+    return _interval([values_SC], weights_C, documents_C, level)
+
+
+def two_way_difference(
+    first_SC: ArrayLike,
+    second_RC: ArrayLike,
+    *,
+    weights_C: ArrayLike | None = None,
+    documents_C: ArrayLike | None = None,
+    level: float = 0.95,
+) -> Interval:
+    """Interval of the weighted mean of the first less that of the second, over texts that both
+    share and seeds that each has for itself (S and R of them, no pairs).
+
+    Arguments, errors and derivation as of `two_way_interval`, with the difference of the two means
+    over seeds in the place of x_c; `v_seed` is the sum of both groups' own, with the degrees of
+    freedom of Welch (1947, Biometrika 34), and so is `v_interaction`. With one seed in either group
+    the interval covers the choice of text only. `seeds` is the smaller number of both.
+    """
+    return _interval([first_SC, second_RC], weights_C, documents_C, level)
+
+
+def _interval(
+    groups: Sequence[ArrayLike],
+    weights_C: ArrayLike | None,
+    documents_C: ArrayLike | None,
+    level: float,
+) -> Interval:
+    """The interval of one group's mean, or of the first's less the second's."""
+    values = [_checked(group_SC) for group_SC in groups]
+    clusters = values[0].shape[1]
+    if any(v_SC.shape[1] != clusters for v_SC in values):
+        raise UserError("both groups need a value for each cluster of the same text")
     if not 0 < level < 1:
         raise UserError(f"level is {level}; pass a coverage between 0 and 1, such as 0.95")
-    w_C = np.ones(v_SC.shape[1]) if weights_C is None else np.asarray(weights_C, dtype=np.float64)
-    if w_C.shape != v_SC.shape[1:]:
-        raise UserError(f"weights_C has shape {w_C.shape}, but there are {v_SC.shape[1]} clusters")
+    w_C = np.ones(clusters) if weights_C is None else np.asarray(weights_C, dtype=np.float64)
+    if w_C.shape != (clusters,):
+        raise UserError(f"weights_C has shape {w_C.shape}, but there are {clusters} clusters")
     if not np.isfinite(w_C).all() or (w_C < 0).any() or not (w_C > 0).any():
         raise UserError("weights_C must be finite, not negative, and not all zero")
 
@@ -219,17 +245,21 @@ def two_way_interval(
     if d_C.shape != w_C.shape:
         raise UserError(f"documents_C has shape {d_C.shape}, but there are {len(w_C)} clusters")
 
-    v_SC, w_C, d_C = v_SC[:, w_C > 0], w_C[w_C > 0], d_C[w_C > 0]
-    seeds, clusters = v_SC.shape
+    values = [v_SC[:, w_C > 0] for v_SC in values]
+    w_C, d_C = w_C[w_C > 0], d_C[w_C > 0]
+    clusters, seeds = len(w_C), min(len(v_SC) for v_SC in values)
     names, number_C = np.unique(d_C, return_inverse=True)
     documents = len(names)
     over_texts = documents >= MINIMUM_DOCUMENTS
     if over_texts and documents < clusters:
         total_C = np.bincount(number_C, w_C, documents)
-        v_SC = np.array([np.bincount(number_C, row_C * w_C, documents) for row_C in v_SC]) / total_C
+        values = [
+            np.array([np.bincount(number_C, row_C * w_C, documents) for row_C in v_SC]) / total_C
+            for v_SC in values
+        ]
         w_C = total_C
     p_C = w_C / w_C.sum()
-    x_C = v_SC.mean(0)
+    x_C = values[0].mean(0) if len(values) == 1 else values[0].mean(0) - values[1].mean(0)
     estimate = float(p_C @ x_C)
     if len(p_C) < MINIMUM_CLUSTERS:
         return Interval(
@@ -250,14 +280,17 @@ def two_way_interval(
         variance, df = v_cluster, df_cluster
     else:
         basis = "seeds and text" if over_texts else "seeds, these documents only"
-        m_S = v_SC @ p_C
-        v_seed = float(m_S.var(ddof=1)) / seeds
-        residual_SC = v_SC - x_C - (m_S - estimate)[:, None]
-        v_interaction = float((residual_SC**2 @ g_C).sum()) / (seeds * (seeds - 1))
+        parts = [_seed_variances(v_SC, p_C, g_C) for v_SC in values]
+        v_seed, v_interaction = (sum(each) for each in zip(*parts, strict=True))
+        # Welch's, which of one group are its own S - 1
+        df_seed = len(values[0]) - 1.0
+        if len(values) > 1 and v_seed > 0:
+            squares = [v**2 / (len(v_SC) - 1) for (v, _), v_SC in zip(parts, values, strict=True)]
+            df_seed = v_seed**2 / sum(squares)
         # Seeds' means and clusters' means both hold the interaction; count it once. Taking it from
         # the smaller keeps the variance at least as large as either.
         variance = max(v_seed, v_cluster) + max(0.0, min(v_seed, v_cluster) - v_interaction)
-        df = sum_degrees_of_freedom(v_seed, v_cluster, seeds - 1, df_cluster)
+        df = sum_degrees_of_freedom(v_seed, v_cluster, df_seed, df_cluster)
     if p_C.max() > 0.5:
         notes.append(dominant(p_C, over_texts))
     error = float(np.sqrt(variance))
@@ -266,6 +299,29 @@ def two_way_interval(
         estimate, estimate - half, estimate + half, error, df, level, seeds, clusters,
         documents, basis, "; ".join(notes),
     )  # fmt: skip
+
+
+def _seed_variances(
+    v_SC: NDArray[np.float64], p_C: NDArray[np.float64], g_C: NDArray[np.float64]
+) -> tuple[float, float]:
+    """`v_seed` and `v_interaction` of one group of seeds (derivation of `two_way_interval`)."""
+    seeds, m_S = len(v_SC), v_SC @ p_C
+    x_C = v_SC.mean(0)
+    residual_SC = v_SC - x_C - (m_S - float(p_C @ x_C))[:, None]
+    v_interaction = float((residual_SC**2 @ g_C).sum()) / (seeds * (seeds - 1))
+    return float(m_S.var(ddof=1)) / seeds, v_interaction
+
+
+def _checked(values_SC: ArrayLike) -> NDArray[np.float64]:
+    v_SC = np.asarray(values_SC, dtype=np.float64)
+    if v_SC.ndim != 2 or v_SC.size == 0:
+        raise UserError(
+            f"values_SC has shape {v_SC.shape}; pass a row for each seed, a column for each cluster"
+        )
+    if not np.isfinite(v_SC).all():
+        s, c = np.argwhere(~np.isfinite(v_SC))[0]
+        raise UserError(f"values_SC[{s}, {c}] is {v_SC[s, c]}; every value must be finite")
+    return v_SC
 
 
 def interval_over_seeds(values_S: ArrayLike, *, level: float = 0.95) -> Interval:

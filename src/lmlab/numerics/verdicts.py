@@ -4,8 +4,10 @@ Every page and command words its findings by these functions, so that no sentenc
 its seeds and documents carry.
 
 Notable:
-- Fewer than `MINIMUM_SEEDS` seeds give no verdict on directions, objectives or towers: one pair of
-  models, or two, is what the sentence is about. Fewer than five documents: these documents.
+- Fewer than `MINIMUM_SEEDS` seeds give no verdict on directions, objectives or towers: two seeds of
+  one model differed by 0.126 nats, five times the arrow that one pair of models showed. The
+  sentence then says what was seen of one pair of models, or two, and that it is no verdict.
+  Fewer than five documents: these documents.
 - A null that is not rejected is no finding. In its place stands an upper bound of the difference
   (`Evidence.bound`): the end of its interval that is farther from zero, so that bound and interval
   agree. It is the least margin for which two one-sided tests at 2.5 % each show equivalence
@@ -137,14 +139,17 @@ def verdict(
     above: str,
     below: str,
     size: Callable[[float], str],
+    seen: tuple[str, str] = ("the difference is above zero", "the difference is below zero"),
     models: str = "models",
 ) -> str:
     """The finding in words, with its reach and without its numbers.
 
     Args:
-        above, below: what is said where the interval lies above zero, and below: "forward is
+        above, below: the verdict where the interval lies above zero, and below: "forward is
             easier".
         size: a difference, without sign, in words: "1.2 %".
+        seen: what is said in their place of given models, where seeds are too few for a verdict:
+            "the loss is lower forwards".
         models: what a seed trains.
     """
     about = reach(evidence.seeds, evidence.documents, models=models)
@@ -154,6 +159,9 @@ def verdict(
     if finding == "undecided":
         assert evidence.bound is not None
         return f"not decided{about}: any difference is below {size(evidence.bound)} with 95 %"
+    if evidence.seeds is not None and evidence.seeds < MINIMUM_SEEDS:
+        few = "one seed" if evidence.seeds == 1 else f"{evidence.seeds} seeds"
+        return f"no verdict from {few}: {seen[finding == 'below']}{about}"
     return (above if finding == "above" else below) + about
 
 

@@ -122,24 +122,43 @@ def evaluate(
     edges = position_edges(windows.context)
     nats_Mb = np.zeros((len(windows), len(edges) - 1))
     repeated_M2 = np.zeros((len(windows), 2))  # nats and tokens
+    batches = token_nats(
+        objective, backbone, windows, batch=batch, padded=padded, share=share, bar=bar
+    )
+    for rows, ids, nats_BT in batches:
+        starts = edges[:-1][edges[:-1] < nats_BT.shape[1]]
+        nats_Mb[rows, : len(starts)] = np.add.reduceat(nats_BT, starts, axis=1)
+        for row, window, nats_T in zip(rows, ids, nats_BT, strict=True):
+            seen_n = repeated(window[reading_order(objective.order, len(window))])
+            repeated_M2[row] = nats_T[: len(window)][seen_n].sum(), seen_n.sum()
+    if share:
+        nats_Mb, repeated_M2 = sum_over_processes(nats_Mb), sum_over_processes(repeated_M2)
+    nats_M, repeated_M = repeated_M2.T
+    return WindowNats(nats_Mb, windows.length_M.copy(), nats_M, repeated_M.astype(np.int64))
+
+
+def token_nats(
+    objective: Objective,
+    backbone: Backbone,
+    windows: EvaluationWindows,
+    *,
+    batch: int,
+    padded: bool = True,
+    share: bool = True,
+    bar: Bar | None = None,
+) -> Iterator[tuple[np.ndarray, list[np.ndarray], np.ndarray]]:
+    """Batches of windows: their rows (B), their ids, and the nats (B, T) of each token in the order
+    of reading, 0 beyond a window. Arguments as of `evaluate`; of several processes that `share`
+    the batches out, each has its own ones."""
     with evaluating(backbone.model):
         batches = window_batches(windows, batch, padded=padded)
         for (rows, length), is_mine in shared_out(batches):
             if is_mine or not share:
                 ids = [windows.ids(int(row)) for row in rows]
                 asked = objective.reading.batch(ids, device=backbone.device, length=length)
-                nats_BT = objective.score(backbone, asked).double().cpu().numpy()
-                starts = edges[:-1][edges[:-1] < length]
-                nats_Mb[rows, : len(starts)] = np.add.reduceat(nats_BT, starts, axis=1)
-                for row, window, nats_T in zip(rows, ids, nats_BT, strict=True):
-                    seen_n = repeated(window[reading_order(objective.order, len(window))])
-                    repeated_M2[row] = nats_T[: len(window)][seen_n].sum(), seen_n.sum()
+                yield rows, ids, objective.score(backbone, asked).double().cpu().numpy()
             if bar:
                 bar.advance(float(windows.length_M[rows].sum()))
-    if share:
-        nats_Mb, repeated_M2 = sum_over_processes(nats_Mb), sum_over_processes(repeated_M2)
-    nats_M, repeated_M = repeated_M2.T
-    return WindowNats(nats_Mb, windows.length_M.copy(), nats_M, repeated_M.astype(np.int64))
 
 
 def batch_tokens(model: nn.Module) -> int:

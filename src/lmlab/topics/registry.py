@@ -116,6 +116,7 @@ KINDS = {
     "apply": "lmlab.topics.decomposition.mapping:AppliedMapping",
     "arrow": "lmlab.topics.arrow.between_models:ModelsArrow",
     "arrow study": "lmlab.topics.arrow.family:ArrowStudy",
+    "compare": "lmlab.topics.comparing.compare:ModelsCompared",
     "decompose": "lmlab.topics.decomposition.of_models:ModelsDecomposition",
     "decomposition": "lmlab.topics.decomposition.zoo:ZooDecomposition",
     "doctor": "lmlab.training.doctor:Diagnosis",

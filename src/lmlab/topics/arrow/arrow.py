@@ -97,8 +97,14 @@ class Arrow:
         """The finding in words: a difference only where the interval excludes zero, and of these
         models or documents only where there are few (`numerics.verdicts`)."""
         return verdict(
-            self.evidence, above="forward is easier", below="backward is easier", size=per_cent
-        )
+            self.evidence, above="forward is easier", below="backward is easier", size=per_cent,
+            seen=lower_loss("backward"),
+        )  # fmt: skip
+
+
+def lower_loss(order: str) -> tuple[str, str]:
+    """What is seen of given models, where the arrow is above zero and below it."""
+    return "the forward loss is lower", f"the {order} loss is lower"
 
 
 def arrow_of_time(

@@ -22,7 +22,7 @@ from lmlab.numerics.synthesis import MINIMUM_ROWS, Synthesis, pooled_variances, 
 from lmlab.numerics.verdicts import Evidence, Finding, holm, verdict
 from lmlab.results import Result
 from lmlab.studies.corpora import Draw
-from lmlab.topics.arrow.arrow import per_cent
+from lmlab.topics.arrow.arrow import lower_loss, per_cent
 from lmlab.topics.arrow.comparison import Comparison, Floor
 from lmlab.topics.arrow.counting import CountedText
 from lmlab.topics.arrow.options import ArrowConfig
@@ -70,6 +70,7 @@ class CorporaMean:
             above="forward is easier",
             below=f"{self.order} is easier",
             size=per_cent,
+            seen=lower_loss(self.order),
         )
 
 

@@ -61,7 +61,7 @@ def arrow_figure(comparisons: Sequence[Comparison], means: Sequence[CorporaMean]
         finding = f"{comparison_name(comparisons[0])}: {comparison_words(comparisons[0])}."
     return forest_plot(
         rows,
-        x_label="relative arrow, % (positive: forward is easier)",
+        x_label="relative arrow, % (positive: forward loss lower)",
         finding=finding,
         alt="Relative arrow of each comparison with its 95 % interval; zero is marked.",
         caption="Points: relative difference of summed losses, 2 (b − f) / (b + f). Bars: 95 % "
@@ -173,7 +173,7 @@ def counting_figure(texts: Sequence[CountedText]) -> Figure:
             )
             for text, fit in fits
         ],
-        x_label="relative arrow of n-gram counts, % (positive: forward is easier)",
+        x_label="relative arrow of n-gram counts, % (positive: forward loss lower)",
         finding=smoothing_words(texts),
         alt="Relative arrow of n-gram models of each smoothing with intervals; zero is marked.",
         caption=f"Bars: 95 % intervals ({', '.join(sorted({f.arrow.basis for _, f in fits}))}); "
@@ -272,7 +272,7 @@ def position_figures(comparison: Comparison) -> list[Figure]:
                     for run in stretches
                 ],
                 x_label=_POSITION,
-                y_label="relative arrow, % (positive: forward is easier)",
+                y_label="relative arrow, % (positive: forward loss lower)",
                 finding=f"{name}: a difference is seen at {clear} of {len(bands)} positions "
                 "or groups of them, with a false discovery rate of 5 %.",
                 alt="Relative arrow against position, with its interval at each position.",

@@ -15,7 +15,7 @@ from lmlab.numerics.verdicts import MINIMUM_SEEDS, reach, verdict
 from lmlab.pages.page import Table
 from lmlab.pages.text import Rounded
 from lmlab.pages.wording import amount_of_text, bits_cell, bounds_text, percent, signed
-from lmlab.topics.arrow.arrow import per_cent
+from lmlab.topics.arrow.arrow import lower_loss, per_cent
 from lmlab.topics.arrow.between_models import ModelsArrow
 from lmlab.topics.arrow.comparison import Comparison
 from lmlab.topics.arrow.counting import (
@@ -49,7 +49,8 @@ def comparison_words(comparison: Comparison) -> str:
     arrow, jumps = comparison.arrow, jump_words(comparison)
     said = "final losses decide nothing here" if jumps else arrow.verdict
     if comparison.order != "backward":
-        said = said.replace("backward is easier", f"{comparison.order} is easier")
+        for words in ("backward is easier", lower_loss("backward")[1]):
+            said = said.replace(words, words.replace("backward", comparison.order))
     text = f"{said} ({percent(arrow.relative)}"
     if arrow.interval:
         low, high = arrow.interval

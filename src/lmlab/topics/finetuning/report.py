@@ -42,6 +42,7 @@ def _finding(task: TaskResult, name: str) -> str:
             Evidence.of(difference),
             above="better",
             below="worse",
+            seen=("a higher value", "a lower value"),
             size=lambda value: f"{value:.4f}",
             models="classifiers",
         )

@@ -36,6 +36,7 @@ def verdict(row: RowResult) -> str:
         Evidence.of(difference),
         above="worse",
         below="better",
+        seen=("a higher loss", "a lower loss"),
         size=lambda nats: percent(math.expm1(nats)).lstrip("+"),
     )
     return f"{words}: {text}" if "not decided" not in words else f"{words} ({text})"
