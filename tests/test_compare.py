@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -300,6 +301,21 @@ def test_weak_designs_are_named(lab, text_folder):
     assert "A weak design: one run of a kind: nothing is said of other seeds" in one
     assert "better than" not in one
     assert design_words(3, 5) == ""
+
+
+def test_an_arrow_of_one_pair_says_nothing_of_directions(lab, text_store, tmp_path):
+    """What was wrong: `lmlab arrow A B` called *forward is easier* from one pair."""
+    pair = lab["forward0"], lab["backward0"]
+    result = lmlab.arrow(*pair, text_store, split="train")
+    for relative in (0.05, -0.05):  # as if the interval were on either side of zero
+        arrow = replace(
+            result.arrow, relative=relative, interval=(relative - 0.01, relative + 0.01),
+            standard_error=0.005, degrees_of_freedom=20.0,
+        )  # fmt: skip
+        clear = replace(result, comparison=replace(result.comparison, arrow=arrow))
+        for said in (clear.summary(), clear.page(), json.dumps(clear.to_json())):
+            assert "no verdict from one seed" in said.lower()
+            assert "is easier" not in said
 
 
 def test_what_is_no_comparison(lab, text_store, text_folder):

@@ -307,7 +307,8 @@ def test_the_command_prints_and_keeps_what_it_found(trained, text_store, tmp_pat
     page = (out / "report.html").read_text("utf-8")
     assert page == again.page()
     for words in ("Preference and frequency have", "A passage, token by token", "What is preferred",
-                  "Measured on", "lmlab study towers"):  # fmt: skip
+                  "Measured on",
+                  "lmlab study towers", "for these two towers on this text"):  # fmt: skip
         assert words in page
     assert len(result.figures()) == 1
     assert result.frame(1)["tokens"].iloc[0].startswith("class: ")

@@ -20,14 +20,17 @@ from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.export import constant_direction
 from lmlab.models.head import attach_bias
+from lmlab.numerics.verdicts import ONE_RUN_EACH
 from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.full import FullCrossEntropy
 from lmlab.topics.encoding import study as study
 from lmlab.topics.encoding.comparison import EncodingStudy
 from lmlab.topics.encoding.of_model import regression
+from lmlab.topics.encoding.report import headline
 from lmlab.topics.encoding.token_probability import mean_of_states, read_texts
 from lmlab.topics.encoding.written_prior import WrittenPrior, written_prior
+from lmlab.topics.registry import read_result
 from tolerances import OF_FLOAT32, near
 
 
@@ -101,6 +104,11 @@ def test_the_page_is_drawn_again_from_the_results_alone(finished):
         "written into",
     ):
         assert words in page
+    # one run of each way to train: figures, no verdict
+    result = read_result(out)
+    assert isinstance(result, EncodingStudy)
+    assert ONE_RUN_EACH in result.summary()
+    assert ONE_RUN_EACH in headline(result)
 
 
 def heads_of(lm: LanguageModel, store: TokenStore) -> list[WrittenPrior]:

@@ -33,6 +33,9 @@ from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS, Interval
 MINIMUM_SEEDS = 3
 """Below this no verdict is given on what the seeds stand for."""
 
+ONE_RUN_EACH = "one run of each, so no verdict on the ways to train them"
+"""What is said beside figures of models of several kinds where each has one seed."""
+
 Finding = Literal["above", "below", "undecided", "none"]
 """Where the interval lies: above zero, below it, across it; none: there is no interval."""
 

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from scipy.stats import gmean
 
+from lmlab.numerics.verdicts import ONE_RUN_EACH
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.wording import capital, share_text
@@ -90,7 +91,8 @@ def headline(result: EncodingStudy) -> str:
     models = [f"{m.label} {explained(m.encoding.encoding)}" for p in result.parts for m in p.models]
     return (
         "R² of -log mean probability by a linear function of the embedding and the bias, held out "
-        f"(root mean square error): {'; '.join(models)}."
+        f"(root mean square error): {'; '.join(models)}"
+        + (f" ({ONE_RUN_EACH})." if len(models) > 1 else ".")
     )
 
 
@@ -208,7 +210,7 @@ def _summary(result: EncodingStudy) -> str:
             lines.append(
                 "Held-out R² of the others: "
                 + "; ".join(f"{m.label} {explained(m.encoding.encoding)}" for m in others)
-                + "."
+                + f" ({ONE_RUN_EACH})."
             )
     return "\n\n".join(lines)
 

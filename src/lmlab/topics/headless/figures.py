@@ -49,7 +49,7 @@ def heads_figure(parts: Sequence[VocabularyResult]) -> Figure:
         bars,
         x_label="perplexity against cross-entropy with the prior bias, % (below 0: better)",
         finding=" ".join(
-            f"Vocabulary {part.vocabulary:,}: the headless model with the prior is "
+            f"Vocabulary {part.vocabulary:,}, the headless model with the prior: "
             f"{verdict(part.by_key['headless'])}."
             for part in parts
         ),

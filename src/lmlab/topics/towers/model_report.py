@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lmlab.numerics.frequency import rank_correlation
 from lmlab.numerics.random_effects import Interval
+from lmlab.numerics.verdicts import reach
 from lmlab.pages.figures import Points, scatter_plot
 from lmlab.pages.page import Figure, Passage, Section, Table
 from lmlab.pages.report import Report
@@ -57,8 +58,9 @@ def tables(result: ModelPreference) -> list[Table]:
 
 def _summary(overall: Preference) -> str:
     return (
-        f"Do the towers prefer different types of token? The types' differences have a reliability "
-        f"of {overall.adjusted_reliability:.3f} and a spread of {overall.spread:.3f} nats, "
+        "Do the towers prefer different types of token? The types' differences have, "
+        f"{reach(1, overall.documents, models='towers').strip()}, a reliability of "
+        f"{overall.adjusted_reliability:.3f} and a spread of {overall.spread:.3f} nats, "
         f"adjusted for difficulty and frequency; {overall.found_types:,} of "
         f"{overall.tested_types:,} tested types differ from the text as a whole. Of use? Sending "
         f"each type to its tower saves {signed(overall.router_gain, 4)} nats per token.\n\n"
