@@ -16,11 +16,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from helpers import mixed_store, sentences, split_names, symbols_tokenizer, tree
+from lmlab.cli import main
 from lmlab.data import prepare as prepare_module
 from lmlab.data.documents import CorpusConfig, Document, source_names
 from lmlab.data.prepare import PrepareConfig, prepare
 from lmlab.data.splits import SplitConfig, few_test_documents
-from lmlab.data.store import EncodedDocument, write_store
+from lmlab.data.store import EncodedDocument, TokenStore, write_store
 from lmlab.data.tokenizers import TextLoss, TokenizerConfig
 from lmlab.errors import UserError
 
@@ -169,7 +170,7 @@ def test_a_pretrained_tokenizer_is_recognised_by_content(config, text_store, tmp
 def test_a_hub_data_set_is_recognised_by_revision_and_offline_by_name(config, monkeypatch):
     revision: list[str | None] = ["abc"]
     documents = [Document(f"d{i}", text) for i, text in enumerate(TEXTS)]
-    monkeypatch.setattr(prepare_module, "read_corpus", lambda *_: iter(documents))
+    monkeypatch.setattr(prepare_module, "read_corpus", lambda *_, **__: iter(documents))
     monkeypatch.setattr(prepare_module, "_hub_revision", lambda source: revision[0])
     hub = replace(config, corpus=CorpusConfig(text=("hf:org/set",)))
     made = prepare(hub)
@@ -289,8 +290,8 @@ def test_a_file_that_changes_after_it_was_read_is_known_by_what_was_read(
     changing = replace(config, corpus=CorpusConfig(text=(str(folder),)))
     real = prepare_module.read_corpus
 
-    def read(*corpus):
-        yield from real(*corpus)
+    def read(*corpus, **also):
+        yield from real(*corpus, **also)
         (folder / "000.txt").write_text("written by someone else meanwhile")
 
     monkeypatch.setattr(prepare_module, "read_corpus", read)
@@ -385,10 +386,10 @@ def test_two_processes_prepare_one_store_once(config, monkeypatch, capsys):
     """One makes it, the other waits and uses it."""
     read, made = prepare_module.read_corpus, []
 
-    def slowly(*corpus):
+    def slowly(*corpus, **also):
         made.append(corpus)
         time.sleep(0.3)
-        yield from read(*corpus)
+        yield from read(*corpus, **also)
 
     monkeypatch.setattr(prepare_module, "read_corpus", slowly)
     with ThreadPoolExecutor(2) as pool:
@@ -470,3 +471,128 @@ def test_ten_times_the_documents_take_little_more_memory(tmp_path, monkeypatch):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert (peaks[1] - peaks[0]) / 18_000 < 100
+
+
+def novels(folder, sizes):
+    """Files of paragraphs, each with so many."""
+    folder.mkdir(parents=True)
+    for number, size in enumerate(sizes):
+        lines = sentences(size, seed=number)
+        (folder / f"{number}.txt").write_text("\n\n".join(lines))
+    return str(folder)
+
+
+def prepared(tmp_path, text, split, **corpus):
+    return prepare(
+        PrepareConfig(
+            tmp_path / "store", CorpusConfig((text,), **corpus), TokenizerConfig("bytes"), split
+        )
+    )
+
+
+def texts_of(store, name):
+    split = store.split(name)
+    return {
+        document: store.tokenizer.decode(split.read(start, start + tokens))
+        for document, (start, tokens, _) in zip(split.names, split.documents_M3, strict=True)
+    }
+
+
+def test_three_novels_say_how_far_their_shares_are(tmp_path, capsys):
+    """Validation had 60 % of the text, and nothing was said."""
+    text = novels(tmp_path / "novels", (300, 40, 40))
+    store = prepared(tmp_path, text, SplitConfig())
+    said = capsys.readouterr().err
+    assert "3 files, 3 documents" in said
+    whole = sum(split.text_bytes for split in store.splits.values())
+    for name in ("validation", "test"):
+        share = store.split(name).text_bytes / whole
+        assert share > 0.1
+        assert f"the {name} split has {share:.0%} of the text, and 5% was asked for" in said
+    prepared(tmp_path, text, SplitConfig())  # reused
+    assert capsys.readouterr().err.count("was asked for") == 2
+    even = novels(tmp_path / "more", [8] * 60)
+    prepared(tmp_path / "even", even, SplitConfig(0.1, 0.1))
+    assert "was asked for" not in capsys.readouterr().err
+
+
+def test_prepare_shows_shares_beside_those_asked_for(tmp_path, capsys):
+    text = novels(tmp_path / "novels", [8] * 60)
+    command = ["prepare", text, "--kind", "bytes", "--out", str(tmp_path / "s")]
+    assert main([*command, "--validation", "0.2"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    shares = {row[0]: row[-3:] for row in rows if row[0] in ("train", "validation", "test")}
+    assert [row[-1] for row in shares.values()] == ["–", "20.0%", "5.0%"]
+    assert 0.17 < float(shares["validation"][1].rstrip("%")) / 100 < 0.23
+
+
+def test_long_documents_are_cut_where_it_is_asked(tmp_path, capsys):
+    text = novels(tmp_path / "novels", (400, 200, 300, 1))
+    store = prepared(tmp_path, text, SplitConfig(0.1, 0.2, within_documents=True))
+    assert "was asked for" not in capsys.readouterr().err
+    of_splits = {name: texts_of(store, name) for name in store.splits}
+    whole = sum(split.text_bytes for split in store.splits.values())
+    assert abs(store.split("validation").text_bytes / whole - 0.1) < 0.02
+    assert abs(store.split("test").text_bytes / whole - 0.2) < 0.02
+    for number in range(3):
+        name = f"{number}.txt"
+        pieces = [of_splits[each][f"{name} ({each})"] for each in ("train", "validation", "test")]
+        assert "".join(pieces) == (tmp_path / "novels" / name).read_text()
+        assert all(piece.endswith("\n\n") for piece in pieces[:2])
+    assert of_splits["train"]["3.txt"] == (tmp_path / "novels" / "3.txt").read_text()
+    assert store.split("test").documents == 3  # a document each: the unit of intervals
+    with pytest.raises(UserError, match="different: split"):
+        prepared(tmp_path, text, SplitConfig(0.1, 0.2))
+    short = novels(tmp_path / "short", (1, 1, 1))
+    with pytest.raises(UserError, match="none is long enough to be cut"):
+        prepared(tmp_path / "x", short, SplitConfig(within_documents=True))
+
+
+def test_splits_given_as_files(tmp_path, capsys):
+    text = novels(tmp_path / "novels", [8] * 40)
+    held = novels(tmp_path / "held", (9, 10))
+    test = novels(tmp_path / "tested", (11, 12, 13))
+    command = ["prepare", text, "--kind", "bytes", "--out", str(tmp_path / "s")]
+    command += ["--test", f"{test}/0.txt", f"{test}/2.txt", "--validation", held]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert [row.split()[-1] for row in out.splitlines()[1:4]] == ["–", "given", "given"]
+    store = TokenStore(tmp_path / "s")
+    assert store.split("train").documents == 40
+    assert texts_of(store, "validation") == {
+        f"1/{n}.txt": (tmp_path / "held" / f"{n}.txt").read_text() for n in (0, 1)
+    }
+    assert set(texts_of(store, "test")) == {"2/0.txt", "3/2.txt"}
+    assert not store.split("train").sources
+    assert main(command) == 0  # the same inputs
+    (tmp_path / "held" / "0.txt").write_text("other text")
+    assert main(command) == 2
+    assert "different: sources" in capsys.readouterr().err
+    # a share of the text beside a file
+    both = prepared(tmp_path / "b", text, SplitConfig(0.2, (f"{test}/1.txt",)))
+    assert both.split("test").documents == 1
+    assert both.split("train").documents + both.split("validation").documents == 40
+    # of several sources the files are sources, too
+    corpus, split = CorpusConfig((text, test)), SplitConfig((held,), 0.0)
+    several = prepare(PrepareConfig(tmp_path / "c", corpus, TokenizerConfig("bytes"), split))
+    parts = [
+        [part.documents for part in several.split(name).sources] for name in ("train", "validation")
+    ]
+    assert parts == [[40, 3, 0], [0, 0, 2]]
+
+
+def test_contradictory_splits_are_refused(tmp_path):
+    text = novels(tmp_path / "novels", [8] * 9)
+    with pytest.raises(UserError, match="are the same text, in two splits"):
+        prepared(tmp_path, text, SplitConfig((f"{text}/3.txt",)))
+    for wrong, message in (
+        ({"validation": ()}, "names no files"),
+        ({"validation": ("a",), "within_documents": True}, "stretches of each document"),
+        ({"test": ("a",), "test_documents": 5}, "`split.test_documents` is of a split by shares"),
+        ({"within_documents": True, "validation_documents": 2}, "by shares of whole documents"),
+        ({"validation": 0, "test": ("a",)}, "must be above 0"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            SplitConfig(**wrong)
+    with pytest.raises(UserError, match="no such file"):
+        prepared(tmp_path, text, SplitConfig(("nowhere.txt",)))

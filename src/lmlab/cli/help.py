@@ -105,7 +105,10 @@ def _words(default: Any) -> str:
 def _takes(hint: Any) -> str:
     """What an option of this type takes, in a word."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        hint = next(each for each in typing.get_args(hint) if each is not type(None))
+        options = [each for each in typing.get_args(hint) if each is not type(None)]
+        if typing.get_origin(options[-1]) is tuple and len(options) > 1:
+            return "|".join(map(_takes, options))
+        hint = options[0]
     items = typing.get_args(hint)
     if is_table(hint):
         return "NAME VALUES..."

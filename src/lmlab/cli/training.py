@@ -22,11 +22,18 @@ def prepare(config: PrepareConfig) -> None:
     from lmlab.data.prepare import prepare
 
     store = prepare(config)
+    whole, asked = sum(s.text_bytes for s in store.splits.values()), config.split.shares
     rows = [
-        [name, f"{split.documents:,}", f"{split.tokens:,}", f"{split.text_bytes:,}"]
+        [
+            name,
+            *(f"{n:,}" for n in (split.documents, split.tokens, split.text_bytes)),
+            f"{split.text_bytes / whole:.1%}",
+            f"{asked[name]:.1%}" if name in asked else "–" if name == "train" else "given",
+        ]
         for name, split in store.splits.items()
     ]
-    print_table(["split", "documents", "tokens", "bytes of text"], rows)
+    columns = ["split", "documents", "tokens", "bytes of text", "share of bytes", "asked"]
+    print_table(columns, rows)
     parts = {name: store.split(name).sources for name in store.splits}
     if any(parts.values()):
         tokens = [[f"{part.tokens:,}" for part in of_split] for of_split in parts.values()]

@@ -128,9 +128,12 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
             return None
         options = [a for a in arguments if a is not type(None)]
         failures: list[UserError] = []
+        several = isinstance(value, list | tuple)
         for option in options:
+            # where one value or a list may be meant, a list of one is tried as that one first
+            alone = several and len(value) == 1 and typing.get_origin(option) is not tuple
             try:
-                return _convert(option, value, where=where)
+                return _convert(option, value[0] if alone else value, where=where)
             except UserError as error:
                 failures.append(error)
         raise failures[0]

@@ -225,6 +225,8 @@ def takes(hint: Any) -> int:
         return 1 << 30
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         options = [each for each in typing.get_args(hint) if each is not type(None)]
+    if len(options) > 1:  # one thing or another
+        return max(map(takes, options))
     if typing.get_origin(options[0]) is tuple:
         items = typing.get_args(options[0])
         return 1 << 30 if Ellipsis in items else len(items)

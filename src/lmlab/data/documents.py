@@ -63,6 +63,8 @@ class Document:
     text: str
     source: int = 0
     """Which of the corpus's sources it is from; the documents of one are contiguous."""
+    split: str = ""
+    """The split that it is to be in; "": as its text decides."""
 
 
 @dataclass(frozen=True)
@@ -171,28 +173,39 @@ def reading_notes(values: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def read_corpus(config: CorpusConfig, reading: Reading | None = None) -> Iterator[Document]:
-    """All documents of a corpus, in a deterministic order; `reading` counts what is left out.
+def read_corpus(
+    config: CorpusConfig, reading: Reading | None = None, *, also: Sequence[str] = ()
+) -> Iterator[Document]:
+    """All documents of a corpus, in a deterministic order; `reading` counts what is left out. Then
+    those of the sources `also`, whatever `config.max_documents`.
 
     Raises `UserError` for text that is not UTF-8 (or `config.encoding`), an empty file or document,
     a missing column, an unknown format, a separator that no file has, or a corpus without any
     document.
     """
     reading = Reading() if reading is None else reading
-    count = 0
-    for document in _documents(config, reading):
-        if _is_blank(document.text):
-            if config.skip_empty:
-                reading.empty += 1
-                continue
-            raise UserError(
-                f"{document.name}: the document is empty. Remove it, or leave such documents out "
-                "with `corpus.skip_empty`."
-            )
-        yield document
-        count += 1
-        if config.max_documents is not None and count >= config.max_documents:
-            return
+    count, sources = 0, (*config.text, *also)
+    for index, source in enumerate(sources):
+        most = config.max_documents if index < len(config.text) else None
+        if most is not None and count >= most:
+            continue
+        # Two sources may hold files of the same name
+        prefix = f"{index}/" if len(sources) > 1 else ""
+        for document in _read_source(source, index, config, prefix, reading):
+            if _is_blank(document.text):
+                if config.skip_empty:
+                    reading.empty += 1
+                    continue
+                raise UserError(
+                    f"{document.name}: the document is empty. Remove it, or leave such documents "
+                    "out with `corpus.skip_empty`."
+                )
+            yield document if index == 0 else replace(document, source=index)
+            count += 1
+            if most is not None and count >= most:
+                break
+    if config.max_documents is not None and count >= config.max_documents:
+        return
     if count == 0:
         raise UserError(f"no document with text in {', '.join(config.text) or 'no source'}")
     if config.separator is not None and reading.texts and not reading.separated:
@@ -210,14 +223,6 @@ def read_corpus(config: CorpusConfig, reading: Reading | None = None) -> Iterato
         )
 
 
-def _documents(config: CorpusConfig, reading: Reading) -> Iterator[Document]:
-    for index, source in enumerate(config.text):
-        # Two sources may hold files of the same name
-        prefix = f"{index}/" if len(config.text) > 1 else ""
-        for document in _read_source(source, index, config, prefix, reading):
-            yield document if index == 0 else replace(document, source=index)
-
-
 def _is_blank(text: str) -> bool:
     return not text or text.isspace()
 
@@ -227,9 +232,9 @@ def is_local(source: str) -> bool:
     return not (source in DOCSTRINGS or source == "code" or source.startswith("hf:"))
 
 
-def check_sources(config: CorpusConfig) -> None:
+def check_sources(config: CorpusConfig, also: Sequence[str] = ()) -> None:
     """`UserError` for a source whose files are not there; reads nothing."""
-    for source in filter(is_local, config.text):
+    for source in filter(is_local, (*config.text, *also)):
         corpus_files(source, config.text_suffixes or ())
 
 

@@ -22,7 +22,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,10 @@ from lmlab.data.splits import (
     VALIDATION,
     SplitConfig,
     assign_splits,
+    cut,
     few_test_documents,
     text_rank,
+    uneven_shares,
 )
 from lmlab.data.store import EncodedDocument, TokenStore, write_splits
 from lmlab.data.tokenizers import (
@@ -66,6 +68,8 @@ from lmlab.durable import disk_errors, file_sha256, make_folder
 from lmlab.errors import UserError
 from lmlab.locks import alone
 from lmlab.progress import say, track
+
+_FREE = 255  # no split yet
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def prepare(config: PrepareConfig) -> TokenStore:
     if config.out.exists():
         TokenStore(config.out)  # what is no store is refused before any text is read
         return _reuse(config.out, describe_request(config))
-    check_sources(config.corpus)
+    check_sources(config.corpus, [source for source, _ in config.split.given])
     settings = _settings(config)
     lock = config.out.with_name(f".{config.out.name}.lock")
     with alone(lock.parent, f"preparing {config.out.name}", name=lock.name):
@@ -111,19 +115,19 @@ def _prepare(config: PrepareConfig, settings: dict[str, Any]) -> TokenStore:
         )
     try:
         reading = Reading()
-        versions = [None if is_local(s) else _version(s) for s in config.corpus.text]
-        spool = Spool(spool_folder, read_corpus(config.corpus, reading), config.split.seed)
+        read = _sources(config)
+        versions = [None if is_local(s) else _version(s) for s in read]
+        spool = Spool(spool_folder, _documents(config, reading), config.split.seed)
         for note in reading_notes(reading.to_json()):
             say(note)
-        advice = _more_documents(config.corpus, len(spool.sizes))
-        split_M = assign_splits(spool.ranks, spool.sizes, config.split, advice=advice)
-        size = sum(spool.sizes)
-        say(f"{len(split_M):,} documents, {size:,} bytes of text; building the tokenizer")
+        split_M = _splits(config, spool)
+        size, files = sum(spool.sizes), len(reading.sha256)
+        of_files = f"{files:,} file{'' if files == 1 else 's'}, " if files else ""
+        say(f"{of_files}{len(split_M):,} documents, {size:,} bytes of text; building the tokenizer")
         training = spool.texts(split_M == SPLITS.index(TRAIN))
         tokenizer = build_tokenizer(config.tokenizer, training)
         sources = [
-            version or _files(config.corpus, number, reading)
-            for number, version in enumerate(versions)
+            version or _files(config, number, reading) for number, version in enumerate(versions)
         ]
         learnt_elsewhere = config.tokenizer.kind == "pretrained"
         with track("encoding", size / 1e6, "MB") as bar:
@@ -137,16 +141,70 @@ def _prepare(config: PrepareConfig, settings: dict[str, Any]) -> TokenStore:
             store = write_splits(
                 config.out,
                 tokenizer,
-                [TRAIN, VALIDATION, *([TEST] if config.split.test else [])],
+                config.split.names,
                 encoded(),
                 request={"sources": sources, **settings},
-                sources=source_names(config.corpus.text),
+                # files for the other splits of one text are no sources to tell apart
+                sources=source_names(read if len(config.corpus.text) > 1 else config.corpus.text),
                 reading=reading.to_json(),
             )
         _say_notes(store)
         return store
     finally:
         shutil.rmtree(spool_folder, ignore_errors=True)
+
+
+def _sources(config: PrepareConfig) -> list[str]:
+    """All sources that are read: the text's, then those of splits that are files."""
+    return [*config.corpus.text, *(source for source, _ in config.split.given)]
+
+
+def _documents(config: PrepareConfig, reading: Reading) -> Iterator[Document]:
+    """All documents, each with its split where that is given."""
+    given, texts = config.split.given, len(config.corpus.text)
+    for document in read_corpus(config.corpus, reading, also=[source for source, _ in given]):
+        if document.source >= texts:
+            split = given[document.source - texts][1]
+            # a text of one source has none to tell apart
+            yield replace(document, split=split, source=document.source if texts > 1 else 0)
+        elif config.split.within_documents:
+            yield from cut(document, config.split)
+        else:
+            yield document
+
+
+def _splits(config: PrepareConfig, spool: Spool) -> np.ndarray:
+    """The split of each document, (M,) uint8. `UserError` for a text that is in two of them."""
+    split_M = np.array(spool.splits, dtype=np.uint8)
+    ranks_M, free_M = np.array(spool.ranks, dtype=np.uint64), split_M == _FREE
+    if free_M.any():
+        advice = _more_documents(config.corpus, int(free_M.sum()))
+        sizes_M = np.array(spool.sizes)
+        if any(config.split.shares.values()):
+            split_M[free_M] = assign_splits(
+                ranks_M[free_M], sizes_M[free_M], config.split, advice=advice
+            )
+        else:
+            split_M[free_M] = SPLITS.index(TRAIN)
+    for name in config.split.names:
+        if not (split_M == SPLITS.index(name)).any():
+            raise UserError(
+                f"no document for the {name} split: none is long enough to be cut. Leave "
+                "`split.within_documents` out, or give longer documents"
+            )
+    if config.split.given:
+        order = np.lexsort((split_M, ranks_M))
+        twice = np.flatnonzero(
+            (np.diff(ranks_M[order]) == 0) & (np.diff(split_M[order].astype(int)) != 0)
+        )
+        if len(twice):
+            both = {int(order[twice[0]]), int(order[twice[0] + 1])}
+            first, second = (d.name for n, d in enumerate(spool) if n in both)
+            raise UserError(
+                f"{first} and {second} are the same text, in two splits: what was trained on "
+                "measures nothing. Take it out of one of them"
+            )
+    return split_M
 
 
 def _more_documents(corpus: CorpusConfig, count: int) -> str:
@@ -174,7 +232,12 @@ def _say_notes(store: TokenStore) -> None:
         )
         meaning = "bits per byte are those of another text"
         say(loss_note(loss, documents=documents, text_bytes=text_bytes, meaning=meaning))
-    if note := few_test_documents({split.name: split.documents for split in splits}):
+    text_bytes = {split.name: split.text_bytes for split in splits}
+    asked = store.manifest["request"].get("split", {})
+    shares = {name: asked[name] for name in text_bytes if isinstance(asked.get(name), float)}
+    notes = uneven_shares(text_bytes, shares)
+    few = few_test_documents({split.name: split.documents for split in splits})
+    for note in [*notes, *([few] if few else [])]:
         say(f"note: {note}")
 
 
@@ -209,8 +272,8 @@ def describe_request(config: PrepareConfig) -> dict[str, Any]:
     """All that decides a store's content, as plain values; equal means the store can be reused."""
     return {
         "sources": [
-            _files(config.corpus, number, Reading()) if is_local(source) else _version(source)
-            for number, source in enumerate(config.corpus.text)
+            _files(config, number, Reading()) if is_local(source) else _version(source)
+            for number, source in enumerate(_sources(config))
         ],
         **_settings(config),
     }
@@ -224,6 +287,11 @@ def _settings(config: PrepareConfig) -> dict[str, Any]:
     for name in ("test_documents", "validation_documents"):
         if split[name] == 1:  # as in stores from before there was this option
             split.pop(name)
+    if not split["within_documents"]:
+        split.pop("within_documents")
+    for name in (VALIDATION, TEST):
+        if isinstance(split[name], list):  # what the files hold is among the sources
+            split[name] = {"sources": len(split[name])}
     settings = {"corpus": corpus, "tokenizer": to_mapping(config.tokenizer), "split": split}
     if config.tokenizer.kind == "pretrained":
         assert config.tokenizer.name is not None
@@ -242,11 +310,11 @@ def _version(source: str) -> dict[str, Any]:
     return {"hub": source, "revision": _hub_revision(source)}
 
 
-def _files(corpus: CorpusConfig, number: int, reading: Reading) -> list[dict[str, str]]:
+def _files(config: PrepareConfig, number: int, reading: Reading) -> list[dict[str, str]]:
     """The files of a source with their sha256: as they were read, or hashed now."""
     files = reading.files.get(number)
     if files is None:
-        files = corpus_files(corpus.text[number], corpus.text_suffixes or ())
+        files = corpus_files(_sources(config)[number], config.corpus.text_suffixes or ())
     return [
         {"file": name, "sha256": reading.sha256.get(path) or file_sha256(path)}
         for name, path in files
@@ -268,12 +336,13 @@ def _hub_revision(source: str) -> str | None:
 class Spool:
     """Documents written to a folder, to be iterated any number of times.
 
-    Attributes: `ranks` (`text_rank` with `seed`) and `sizes` (UTF-8 bytes), one a document.
+    Attributes: `ranks` (`text_rank` with `seed`), `sizes` (UTF-8 bytes) and `splits` (numbers in
+    `SPLITS`, or `_FREE`), one a document.
     """
 
     def __init__(self, folder: Path, documents: Iterable[Document], seed: int) -> None:
         self._texts, self._names = folder / "texts", folder / "names.jsonl"
-        self.ranks, self.sizes = array("Q"), array("q")
+        self.ranks, self.sizes, self.splits = array("Q"), array("q"), array("B")
         self._sources: Counter[int] = Counter()  # documents of each, in their order
         with (
             disk_errors(folder),
@@ -287,6 +356,7 @@ class Spool:
                 names.write(json.dumps(document.name) + "\n")
                 self.ranks.append(text_rank(text, seed))
                 self.sizes.append(len(text))
+                self.splits.append(SPLITS.index(document.split) if document.split else _FREE)
                 self._sources[document.source] += 1
                 bar.advance()
 

@@ -3,7 +3,8 @@
 Documents are ranked by a keyed hash of their text. In this order each goes to validation if that
 brings validation nearer to its share of the bytes, else to test if that brings test nearer to its
 own, else to training. So a document lands in the same split whatever its name or place, and two
-copies of a text always land in the same one.
+copies of a text always land in the same one. A split may be given as files instead; and where it is
+asked, documents are cut, each into a stretch for every split.
 
 Notable:
 - Documents are numbers here, 8 bytes of the hash and the length of each, so that ten million of
@@ -19,45 +20,120 @@ Shapes: M documents, K distinct ones, N of them that are not assigned yet.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lmlab.config.numbers import Options, at_least
+from lmlab.data.documents import Document
 from lmlab.errors import UserError
 from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS
 
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 _FEW = 1000  # documents, among which it matters how many a split has
 _BLOCK = 1 << 16  # documents
+FAR = 2.0  # times the share that was asked for, or a half of it: worth a warning
+_STRETCH = 200  # characters, of which a stretch for a split has at least so many
 
 
 @dataclass(frozen=True)
 class SplitConfig(Options, prefix="split."):
-    """Shares of the text (in bytes) held out, by whole documents."""
+    """What is held out: shares of the text (in bytes), by whole documents, or files."""
 
-    validation: float = 0.05
-    test: float = 0.05
+    validation: float | tuple[str, ...] = 0.05
+    """A share of the text, or the files, folders or patterns that are this split."""
+    test: float | tuple[str, ...] = 0.05
+    """The same; 0 for none."""
     seed: int = at_least(0, 0)
     test_documents: int = 1
     """At least so many distinct documents for test, whatever their share of the text."""
     validation_documents: int = 1
     """The same for validation."""
+    within_documents: bool = False
+    """Cut every document at blank lines, its end for test, what is before that for validation: for
+    few and long documents. What is measured is then of the very documents that were trained on."""
 
     def __post_init__(self) -> None:
-        if not (self.validation > 0 and self.test >= 0 and self.validation + self.test < 1):
+        for name in (VALIDATION, TEST):
+            value = getattr(self, name)
+            if isinstance(value, int):
+                object.__setattr__(self, name, float(value))
+            if value == () or (isinstance(value, tuple) and self.within_documents):
+                raise UserError(
+                    f"`split.{name}` names no files"
+                    if value == ()
+                    else f"`split.{name}` is given as files: with `split.within_documents` the "
+                    "splits are stretches of each document, by shares"
+                )
+            least = f"{name}_documents"
+            if (isinstance(value, tuple) or self.within_documents) and getattr(self, least) != 1:
+                raise UserError(
+                    f"`split.{least}` is of a split by shares of whole documents; leave it out"
+                )
+        validation, test = (self.shares.get(name, 0.0) for name in (VALIDATION, TEST))
+        if self.shares.get(VALIDATION) == 0 or test < 0 or not 0 <= validation + test < 1:
             raise UserError(
-                f"split shares validation {self.validation} and test {self.test}: validation must "
+                f"split shares validation {validation} and test {test}: validation must "
                 "be above 0, test at least 0, and something must remain for training"
             )
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The shares asked for, of the splits that have one."""
+        asked = {name: getattr(self, name) for name in (VALIDATION, TEST)}
+        return {name: value for name, value in asked.items() if isinstance(value, float)}
+
+    @property
+    def given(self) -> list[tuple[str, str]]:
+        """Each source that is a split, or a part of one, with the split's name."""
+        asked = [(name, getattr(self, name)) for name in (VALIDATION, TEST)]
+        return [(s, name) for name, value in asked if isinstance(value, tuple) for s in value]
+
+    @property
+    def names(self) -> list[str]:
+        """The splits that there are."""
+        return [TRAIN, VALIDATION, *([TEST] if self.test else [])]
 
 
 def text_rank(text: bytes, seed: int) -> int:
     """The place of a document among all (64 bits), given its text in UTF-8: a keyed hash."""
     content = hashlib.blake2b(text, digest_size=20).digest()
     return int.from_bytes(hashlib.blake2b(content, key=str(seed).encode()).digest()[:8])
+
+
+def cut(document: Document, config: SplitConfig) -> Iterator[Document]:
+    """The stretches of a document for each split, in its order: training, validation, test. They
+    end at a blank line, else at a line end, else between two words. One so short that a split would
+    get less than a paragraph is all for training."""
+    text, ends, used = document.text, [], 0.0
+    for name, share in reversed(config.shares.items()):
+        used += share
+        size = len(text) * share
+        if share and size < _STRETCH:
+            ends = []
+            break
+        if share:
+            ends.append((name, _cut_near(text, round(len(text) * (1 - used)))))
+    places = [*reversed(ends), ("", len(text))]
+    pieces = [(TRAIN, text[: places[0][1]])]
+    pieces += [(name, text[start:stop]) for (name, start), (_, stop) in pairwise(places)]
+    if len(pieces) == 1 or not all(piece.strip() for _, piece in pieces):
+        yield replace(document, split=TRAIN)
+        return
+    for name, piece in pieces:
+        yield replace(document, name=f"{document.name} ({name})", text=piece, split=name)
+
+
+def _cut_near(text: str, place: int) -> int:
+    """The end of a paragraph, line or word at most half a stretch before or after `place`."""
+    for mark in ("\n\n", "\n", " "):
+        with suppress(ValueError):
+            return text.rindex(mark, place - _STRETCH // 2, place + _STRETCH // 2) + len(mark)
+    return place
 
 
 def assign_splits(
@@ -77,9 +153,8 @@ def assign_splits(
     one.
     """
     ranked_K, group_M = np.unique(np.asarray(ranks, dtype=np.uint64), return_inverse=True)
-    wanted = [(VALIDATION, config.validation, config.validation_documents)]
-    if config.test:
-        wanted.append((TEST, config.test, config.test_documents))
+    least_of = {VALIDATION: config.validation_documents, TEST: config.test_documents}
+    wanted = [(name, share, least_of[name]) for name, share in config.shares.items() if share]
     if len(ranked_K) <= sum(least for _, _, least in wanted):
         held_out = " and ".join(f"{least} for {name}" for name, _, least in wanted)
         raise UserError(
@@ -159,3 +234,17 @@ def few_test_documents(documents: Mapping[str, int]) -> str | None:
         f"it takes {missing} of the {train} training documents, about {missing / train:.0%} of the "
         "training text"
     )
+
+
+def uneven_shares(text_bytes: Mapping[str, int], asked: Mapping[str, float]) -> list[str]:
+    """Which splits are far from the shares that were asked for, in words; `text_bytes` is what each
+    has."""
+    whole = sum(text_bytes.values())
+    return [
+        f"the {name} split has {text_bytes[name] / whole:.0%} of the text, and {share:.0%} was "
+        "asked for: documents go to a split whole, and few long ones fit no share. Give more "
+        "documents, say where they end (`corpus.separator`), or cut long ones "
+        "(`split.within_documents`)"
+        for name, share in asked.items()
+        if share and not share / FAR <= text_bytes[name] / whole <= share * FAR
+    ]
