@@ -529,7 +529,11 @@ def test_prepare_shows_shares_beside_those_asked_for(tmp_path, capsys):
 def test_long_documents_are_cut_where_it_is_asked(tmp_path, capsys):
     text = novels(tmp_path / "novels", (400, 200, 300, 1))
     store = prepared(tmp_path, text, SplitConfig(0.1, 0.2, within_documents=True))
-    assert "was asked for" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "was asked for" not in said
+    assert "10 stretches of documents" in said
+    assert "the test split has 3 documents" in said
+    assert "never cut" not in said
     of_splits = {name: texts_of(store, name) for name in store.splits}
     whole = sum(split.text_bytes for split in store.splits.values())
     assert abs(store.split("validation").text_bytes / whole - 0.1) < 0.02

@@ -122,8 +122,9 @@ def _prepare(config: PrepareConfig, settings: dict[str, Any]) -> TokenStore:
             say(note)
         split_M = _splits(config, spool)
         size, files = sum(spool.sizes), len(reading.sha256)
+        what = "stretches of documents" if config.split.within_documents else "documents"
         of_files = f"{files:,} file{'' if files == 1 else 's'}, " if files else ""
-        say(f"{of_files}{len(split_M):,} documents, {size:,} bytes of text; building the tokenizer")
+        say(f"{of_files}{len(split_M):,} {what}, {size:,} bytes of text; building the tokenizer")
         training = spool.texts(split_M == SPLITS.index(TRAIN))
         tokenizer = build_tokenizer(config.tokenizer, training)
         sources = [
@@ -236,7 +237,9 @@ def _say_notes(store: TokenStore) -> None:
     asked = store.manifest["request"].get("split", {})
     shares = {name: asked[name] for name in text_bytes if isinstance(asked.get(name), float)}
     notes = uneven_shares(text_bytes, shares)
-    few = few_test_documents({split.name: split.documents for split in splits})
+    few = few_test_documents(
+        {split.name: split.documents for split in splits}, within="within_documents" in asked
+    )
     for note in [*notes, *([few] if few else [])]:
         say(f"note: {note}")
 

@@ -47,7 +47,7 @@ class SplitConfig(Options, prefix="split."):
     validation: float | tuple[str, ...] = 0.05
     """A share of the text, or the files, folders or patterns that are this split."""
     test: float | tuple[str, ...] = 0.05
-    """The same; 0 for none."""
+    """As `validation`; 0 for none."""
     seed: int = at_least(0, 0)
     test_documents: int = 1
     """At least so many distinct documents for test, whatever their share of the text."""
@@ -209,12 +209,13 @@ def _several(size_N: np.ndarray, quota: float, room: int) -> np.ndarray:
     return best_N
 
 
-def few_test_documents(documents: Mapping[str, int]) -> str | None:
+def few_test_documents(documents: Mapping[str, int], *, within: bool = False) -> str | None:
     """What a store cannot say of other texts, in words; None where it can.
 
-    `documents` is how many each split has. A corpus of few long documents fills its test share with
-    one or two: no more are taken unasked, since each costs the training split that much. The cost
-    named is the expected one: documents are ranked by a hash, not by their length.
+    `documents` is how many each split has, `within` whether they are stretches of documents. A
+    corpus of few long documents fills its test share with one or two: no more are taken unasked,
+    since each costs the training split that much. The cost named is the expected one: documents are
+    ranked by a hash, not by their length.
     """
     test = documents.get(TEST, 0)
     if not 0 < test < MINIMUM_DOCUMENTS:
@@ -223,9 +224,11 @@ def few_test_documents(documents: Mapping[str, int]) -> str | None:
     said = (
         f"the test split has {test} document{'s' if test > 1 else ''}: intervals will be over "
         f"sections of {'it' if test == 1 else 'them'}, not over other texts, which takes "
-        f"{MINIMUM_DOCUMENTS} documents; a document is never cut, so few long ones fill the "
-        "share of the test split"
+        f"{MINIMUM_DOCUMENTS} documents"
     )
+    if within:
+        return f"{said}; give more documents"
+    said += "; a document is never cut, so few long ones fill the share of the test split"
     missing, train = MINIMUM_DOCUMENTS - test, documents.get(TRAIN, 0)
     if whole < MINIMUM_DOCUMENTS + 2 or missing >= train:
         return f"{said}; give more documents ({whole} are here)"
