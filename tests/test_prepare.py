@@ -9,6 +9,7 @@ import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -589,6 +590,7 @@ def test_contradictory_splits_are_refused(tmp_path):
     text = novels(tmp_path / "novels", [8] * 9)
     with pytest.raises(UserError, match="are the same text, in two splits"):
         prepared(tmp_path, text, SplitConfig((f"{text}/3.txt",)))
+    wrong: Any
     for wrong, message in (
         ({"validation": ()}, "names no files"),
         ({"validation": ("a",), "within_documents": True}, "stretches of each document"),

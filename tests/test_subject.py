@@ -242,12 +242,19 @@ def test_documents_have_the_names_that_the_store_has(runs, text_store):
     assert sorted(str(row[0]) for row in table.rows) == sorted(text_store.split("test").names)
 
 
-def test_a_sample_of_windows_has_no_bytes(runs, text_store):
-    made = score(open_model(runs["forward"]), text_store, max_windows=5)
-    assert len(made.nats_M) == 5
-    assert made.bits_per_byte is None
-    whole = score(open_model(runs["forward"]), text_store, split="test")
+def test_a_sample_of_windows_knows_its_bytes(runs, text_store):
+    """It had bits per token alone: only a whole split's bytes were known."""
+    lm = open_model(runs["forward"])
+    made = score(lm, text_store, max_windows=5)
+    windows = lm.windows(text_store, "validation", max_windows=5)
+    texts = [text_store.tokenizer.decode(windows.ids(row)) for row in range(5)]
+    sizes = [len(text.encode()) for text in texts]  # of ASCII text, so that no window cuts a letter
+    assert made.text_bytes_M is not None
+    assert made.text_bytes_M.tolist() == sizes
+    assert made.bits_per_byte == near(made.nats_M.sum() / np.log(2) / sum(sizes))
+    whole = score(lm, text_store, split="test")
     assert whole.bits_per_byte is not None
+    assert whole.text_bytes_M is None
 
 
 def test_the_interval_is_over_text(runs, text_store):

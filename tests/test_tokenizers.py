@@ -289,6 +289,31 @@ def test_sentencepiece_with_bytes_loses_nothing():
     assert losses(tokenizer, *texts) == [TextLoss()] * 4
 
 
+@KINDS
+@given(any_text)
+def test_bytes_of_ids_are_those_of_the_text(tokenizer, text):
+    assert tokenizer.bytes_V is not None
+    assert tokenizer.bytes_V[tokenizer.encode(text)].sum() == len(text.encode())
+    assert not tokenizer.bytes_V[tokenizer.special_ids].any()
+
+
+def test_bytes_of_ids_that_depend_on_their_place_are_not_known():
+    letters = character_tokenizer("aé語 ")
+    assert letters.bytes_V is not None
+    assert letters.bytes_V[letters.encode("é語a")].tolist() == [2, 3, 1]
+    for change in (
+        lambda backend: setattr(backend, "normalizer", normalizers.NFC()),
+        lambda backend: setattr(backend, "decoder", decoders.Metaspace()),
+        lambda backend: setattr(
+            backend, "pre_tokenizer", pre_tokenizers.ByteLevel(add_prefix_space=True)
+        ),
+    ):
+        backend = Tokenizer.from_str(BYTES.backend.to_str())
+        change(backend)
+        other = TextTokenizer(backend, bos_id=BYTES.bos_id, end_of_text_id=BYTES.end_of_text_id)
+        assert other.bytes_V is None
+
+
 def test_a_mask_token_never_shares_the_id_of_another():
     """Was: where ids have gaps, it got the id of a word, which then counted as masked."""
 

@@ -128,12 +128,12 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
             return None
         options = [a for a in arguments if a is not type(None)]
         failures: list[UserError] = []
-        several = isinstance(value, list | tuple)
+        # where one value or a list may be meant, a list of one is tried as that one first
+        only = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
         for option in options:
-            # where one value or a list may be meant, a list of one is tried as that one first
-            alone = several and len(value) == 1 and typing.get_origin(option) is not tuple
+            meant = value if typing.get_origin(option) is tuple else only
             try:
-                return _convert(option, value[0] if alone else value, where=where)
+                return _convert(option, meant, where=where)
             except UserError as error:
                 failures.append(error)
         raise failures[0]

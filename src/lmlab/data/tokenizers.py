@@ -306,6 +306,29 @@ class TextTokenizer:
         return self.backend.decode(plain, skip_special_tokens=True)
 
     @cached_property
+    def bytes_V(self) -> np.ndarray | None:
+        """UTF-8 bytes of text that each id stands for, (V,) int64, special tokens none; None where
+        an id's text depends on what is around it (SentencePiece, WordPiece, an added first blank).
+        """
+        parts = json.loads(self.backend.to_str())
+        coding = [parts["pre_tokenizer"], *(parts["pre_tokenizer"] or {}).get("pretokenizers", [])]
+        kind = (parts["decoder"] or {}).get("type")
+        if parts["normalizer"] or any((part or {}).get("add_prefix_space") for part in coding):
+            return None
+        if kind == "ByteLevel":  # a character of a token's name is a byte
+            sizes = {i: len(name) for name, i in self.backend.get_vocab().items()}
+            added = self.backend.get_added_tokens_decoder()
+            sizes |= {i: len(token.content.encode("utf-8")) for i, token in added.items()}
+        elif kind == "Fuse" and parts["model"]["type"] == "WordLevel":
+            sizes = {i: len(name.encode("utf-8")) for name, i in self.backend.get_vocab().items()}
+        else:
+            return None
+        bytes_V = np.zeros(self.vocabulary, dtype=np.int64)
+        bytes_V[list(sizes)] = list(sizes.values())
+        bytes_V[self.special_ids] = 0
+        return bytes_V
+
+    @cached_property
     def unknown_id(self) -> int | None:
         """The id that stands for whatever the vocabulary lacks; None without one."""
         model = json.loads(self.backend.to_str())["model"]

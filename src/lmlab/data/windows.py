@@ -16,6 +16,7 @@ Shapes: N training windows, B rows of a batch, n tokens a window (context), M ev
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -164,6 +165,18 @@ class EvaluationWindows:
         """Ids (length) int64 of one window, in reading order."""
         start = int(self.start_M[row])
         return self.split.read(start, start + int(self.length_M[row]))
+
+    @cached_property
+    def text_bytes_M(self) -> np.ndarray | None:
+        """UTF-8 bytes of the text of each window; None where the tokenizer does not tell, lost some
+        of the text, or makes another number of the first window's document than the store has."""
+        bytes_V = self.split.store.tokenizer.bytes_V
+        if bytes_V is None or self.split.loss or not len(self):
+            return None
+        start, tokens, size = self.split.documents_M3[self.clusters.document_N[0]]
+        if bytes_V[self.split.read(start, start + tokens)].sum() != size:
+            return None
+        return np.array([bytes_V[self.ids(row)].sum() for row in range(len(self))], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.start_M)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS, Interval
+from lmlab.pages.page import Figure
 from lmlab.pages.text import Rounded
 
 
@@ -28,6 +30,18 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def spaces_seen(text: str) -> str:
+    """A token's text with its spaces and line ends made visible."""
+    return text.replace(" ", "·").replace("\n", "↵").replace("\t", "⇥")
+
+
+def without_label(figures: Iterable[Figure], label: str) -> list[Figure]:
+    """Figures whose findings do not begin with a label that the whole page is of."""
+    return [
+        replace(f, finding=capital(f.finding.removeprefix(label).lstrip(":, "))) for f in figures
+    ]
+
+
 def copies_of(same: Iterable[tuple[str, str]]) -> str:
     """Pairs of a name and an earlier one that it is the same as: "b of a, c of a"."""
     return ", ".join(f"{name} of {earlier}" for name, earlier in same)
@@ -44,7 +58,7 @@ def amount_of_text(documents: int, unit: str, clusters: int | None = None) -> st
 
 def bits_cell(bits_per_byte: float | None) -> str | Rounded:
     """Bits per byte of a score in a table, or why there are none."""
-    return "only a sample was scored" if bits_per_byte is None else Rounded(bits_per_byte, 5)
+    return "not known of a sample" if bits_per_byte is None else Rounded(bits_per_byte, 5)
 
 
 def with_interval(interval: Interval, show: Callable[[float], str], unit: str = "") -> str:

@@ -58,7 +58,7 @@ def arrow_figure(comparisons: Sequence[Comparison], means: Sequence[CorporaMean]
     elif len(comparisons) > 1:
         finding = family_words(comparisons)
     else:
-        finding = f"{comparison_name(comparisons[0])}: {comparison_words(comparisons[0])}."
+        finding = f"{capital(comparison_words(comparisons[0]))}."
     return forest_plot(
         rows,
         x_label="relative arrow, % (positive: forward loss lower)",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
-from lmlab.pages.wording import capital
+from lmlab.pages.wording import capital, without_label
 from lmlab.studies.provenance import TRAINED, to_repeat
 from lmlab.topics.arrow.between_models import ModelsArrow
 from lmlab.topics.arrow.comparison import Comparison
@@ -168,7 +168,10 @@ def _position_section(comparisons: Sequence[Comparison]) -> Section:
 def _each(
     figures: Callable[[Comparison], list[Figure]], comparisons: Sequence[Comparison]
 ) -> list[Figure]:
-    return [figure for comparison in comparisons for figure in figures(comparison)]
+    drawn = [figure for comparison in comparisons for figure in figures(comparison)]
+    if len(comparisons) > 1:
+        return drawn
+    return without_label(drawn, comparison_name(comparisons[0]))
 
 
 ONE_MATRIX = (

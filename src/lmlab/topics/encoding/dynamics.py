@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from lmlab.config import read_toml
 from lmlab.data.store import TokenStore
+from lmlab.data.tokenizers import TextTokenizer
 from lmlab.data.unigram import log_unigram
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
@@ -83,6 +84,7 @@ class _Seen:
     """A snapshot, and what comparing checkpoints needs."""
 
     snapshot: Snapshot
+    token_N: Array
     frequency_N: Array
     error_N: Array
     """Held-out error of log frequency, by token."""
@@ -116,6 +118,8 @@ class FrequencySample:
     """log(count + 1) in the training split."""
     predicted_N: Array
     """By the fit to the output embedding without the token's fold."""
+    text_N: tuple[str, ...] = ()
+    """Of the tokens; empty in results of before it was kept."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +217,7 @@ class Watch:
             loss=nats / tokens,
         )
         return _Seen(
-            snapshot, frequency_N, frequency_N - fit.held_out_N,
+            snapshot, encoding.tokens, frequency_N, frequency_N - fit.held_out_N,
             {k: v.detach().cpu() for k, v in lm.model.named_parameters()},
             lm.backbone.model.get_output_embeddings().weight.detach().cpu(),
         )  # fmt: skip
@@ -245,15 +249,18 @@ class Watch:
             ),
             loss=crossing(steps, losses[0] - losses),
             same_weights=tuple(self._same),
-            film=_film(seen),
+            film=_film(seen, self.store.tokenizer),
         )
 
 
-def _film(seen: Sequence[_Seen]) -> tuple[FrequencySample, ...]:
+def _film(seen: Sequence[_Seen], tokenizer: TextTokenizer) -> tuple[FrequencySample, ...]:
     chosen = np.unique(np.linspace(len(seen) // 3, len(seen) - 1, _FILM).round().astype(int))
     rows = np.random.default_rng(_SEED).permutation(len(seen[0].frequency_N))[:_SAMPLE]
+    texts = tuple(tokenizer.token(int(i)) for i in seen[0].token_N[rows])
     return tuple(
-        FrequencySample(s.snapshot.step, s.frequency_N[rows], (s.frequency_N - s.error_N)[rows])
+        FrequencySample(
+            s.snapshot.step, s.frequency_N[rows], (s.frequency_N - s.error_N)[rows], texts
+        )
         for s in (seen[at] for at in chosen)
     )
 

@@ -15,7 +15,7 @@ from lmlab.numerics import random_effects
 from lmlab.numerics.frequency import UNSEEN
 from lmlab.pages.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
 from lmlab.pages.page import Figure
-from lmlab.pages.wording import capital, percent, share_text
+from lmlab.pages.wording import capital, percent, share_text, spaces_seen
 from lmlab.topics.encoding.comparison import EDITS, AnalysedModel, SteeredToken
 from lmlab.topics.encoding.dynamics import Dynamics, Snapshot
 from lmlab.topics.encoding.edits import Method
@@ -56,7 +56,15 @@ def _groups(sample: TokenSample, x_N: np.ndarray, y_N: np.ndarray) -> list[Point
     """The tokens as points, coloured by frequency."""
     inside = [np.isin(sample.tenth_N, tenths) for _, tenths in _GROUPS]
     return [
-        Points(name, x_N[here].tolist(), y_N[here].tolist(), colour=colour)
+        Points(
+            name,
+            x_N[here].tolist(),
+            y_N[here].tolist(),
+            colour=colour,
+            names=[spaces_seen(sample.text_N[n]) for n in np.flatnonzero(here)]
+            if sample.text_N
+            else (),
+        )
         for colour, ((name, _), here) in enumerate(zip(_GROUPS, inside, strict=True))
         if here.any()
     ]
@@ -329,6 +337,7 @@ def film_figure(label: str, result: Dynamics) -> Figure:
                 sample.predicted_N.tolist(),
                 sample.known_N.tolist(),
                 colour=colour,
+                names=list(map(spaces_seen, sample.text_N)),
             )
             for colour, sample in enumerate(result.film)
         ],

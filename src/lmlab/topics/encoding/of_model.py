@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmlab.data.store import TokenStore
+from lmlab.data.tokenizers import TextTokenizer
 from lmlab.data.unigram import token_counts
 from lmlab.data.windows import EvaluationWindows
 from lmlab.lm.language_model import LanguageModel
@@ -89,6 +90,8 @@ class TokenSample:
     actual_N: NDArray[np.float64]
     map_N2: NDArray[np.float64]
     """Output embeddings on the first two principal components of those of all fitted tokens."""
+    text_N: tuple[str, ...] = ()
+    """Of the tokens; empty in results of before it was kept."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ def described(
     with track("regressions", float(NULLS + 1 + rotations), "fits") as bar:
         nulls = null_fits(head.embedding_VD, encoding, counts_V=counts_V, bar=bar)
         sparse = sparsity(head.embedding_VD, encoding, rotations=rotations, bar=bar)
-    sample, map_variance = _sample(head.embedding_VD, encoding, counts_V)
+    sample, map_variance = _sample(head.embedding_VD, encoding, counts_V, lm.tokenizer)
     return EncodingResult(
         model=lm.name,
         order=lm.order,
@@ -217,7 +220,10 @@ def described(
 
 
 def _sample(
-    embedding_VD: NDArray[np.float64], encoding: Encoding, counts_V: NDArray[np.int64]
+    embedding_VD: NDArray[np.float64],
+    encoding: Encoding,
+    counts_V: NDArray[np.int64],
+    tokenizer: TextTokenizer,
 ) -> tuple[TokenSample, tuple[float, float]]:
     """A sample of the tokens, and the shares of variance of the components that it is mapped on."""
     centred_ND = embedding_VD[encoding.tokens]
@@ -233,6 +239,7 @@ def _sample(
         predicted_N=encoding.held_out_N[rows],
         actual_N=encoding.target_N[rows],
         map_N2=map_N2[rows],
+        text_N=tuple(tokenizer.token(int(i)) for i in encoding.tokens[rows]),
     )
     first_share, second_share = variances[[-1, -2]] / variances.sum()
     return sample, (float(first_share), float(second_share))

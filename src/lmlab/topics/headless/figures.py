@@ -17,6 +17,7 @@ from lmlab.topics.headless.costs import CostAtVocabulary
 from lmlab.topics.headless.curves import Curve
 from lmlab.topics.headless.tables import difference_text, perplexity, row_name, verdict
 
+_ALIKE = 0.05  # what is nearer to a ratio of 1 is not named
 _METRICS = {"accuracy": "accuracy", "nats_per_word": "nats per last word",
             "accuracy_per_byte": "accuracy per byte"}  # fmt: skip
 _DRAWN = (
@@ -188,9 +189,9 @@ def growth_figures(costs: Sequence[CostAtVocabulary]) -> list[Figure]:
         return []
     vocabularies = [c.vocabulary for c in costs]
     drawn: list[Figure] = []
-    for unit, words, name, scale in (
-        ("seconds a step", "takes {:.1f} times as long as a headless one", "seconds", 1),
-        ("peak memory, GB", "needs {:.2f} times the memory of a headless one", "bytes", 1e-9),
+    for unit, amount, name, scale in (
+        ("seconds a step", "time", "seconds", 1),
+        ("peak memory, GB", "memory", "bytes", 1e-9),
     ):
         headless = [scale * getattr(c.headless, name) for c in costs]
         cross_entropy = [scale * getattr(c.cross_entropy, name) for c in costs]
@@ -204,15 +205,26 @@ def growth_figures(costs: Sequence[CostAtVocabulary]) -> list[Figure]:
                 y_label=unit,
                 log_x=True,
                 from_zero=True,
-                finding=f"At a vocabulary of {vocabularies[-1]:,} a step of cross-entropy "
-                f"{words.format(cross_entropy[-1] / headless[-1])}.",
+                finding=_growth_words(amount, vocabularies[-1], cross_entropy[-1] / headless[-1]),
                 alt=f"{unit} of cross-entropy and headless training against the vocabulary.",
                 caption="Tied models with an output bias, tokens of Zipf's distribution, the "
                 "optimizer's step included; each form in a process of its own. Memory is above "
-                "that of the process before the model.",
+                "that of the process before the model. One measurement on this machine (times: the "
+                "median of its steps), so no interval.",
             )
         )
     return drawn
+
+
+def _growth_words(amount: str, vocabulary: int, ratio: float) -> str:
+    """The cost of cross-entropy, so many times that of headless training; from one measurement, so
+    a ratio near 1 is none."""
+    if abs(ratio - 1) < _ALIKE:
+        return f"At a vocabulary of {vocabulary:,} a step of both takes about the same {amount}."
+    return (
+        f"At a vocabulary of {vocabulary:,} a step of cross-entropy takes {ratio:.1f} times the "
+        f"{amount} of a headless one."
+    )
 
 
 def rank_figure(part: VocabularyResult) -> Figure:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from lmlab.config import to_mapping
-from lmlab.pages.page import Section, Table
+from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
-from lmlab.pages.wording import amount_of_text, capital
+from lmlab.pages.wording import amount_of_text, capital, without_label
 from lmlab.studies.provenance import TRAINED, to_repeat
 from lmlab.topics.headless.arms import ARMS, HEADLESS, REFERENCE
 from lmlab.topics.headless.comparison import Headless, VocabularyResult
@@ -34,13 +35,23 @@ from lmlab.topics.headless.tables import (
 def report(result: Headless) -> Report:
     """Title, finding and sections of the page."""
     parts = result.parts
+
+    def once(figures: Iterable[Figure]) -> list[Figure]:
+        """Without the vocabulary that the summary names, where there is but one."""
+        label = f"Vocabulary {parts[0].vocabulary:,}"
+        return without_label(figures, label) if len(parts) == 1 else list(figures)
+
     return Report(
         "Learning without a softmax",
         "\n\n".join(map(_finding, parts)),
         [
-            Section("Models and heads", figures=[heads_figure(parts)], tables=[heads_table(parts)]),
-            Section("Repeated and new tokens", [_REPEATS], list(map(repeats_figure, parts))),
-            Section("Learning", [_LEARNING], [f for part in parts for f in learning_figures(part)]),
+            Section(
+                "Models and heads", figures=once([heads_figure(parts)]), tables=[heads_table(parts)]
+            ),
+            Section("Repeated and new tokens", [_REPEATS], once(map(repeats_figure, parts))),
+            Section(
+                "Learning", [_LEARNING], once(f for part in parts for f in learning_figures(part))
+            ),
             *_tasks(parts),
             Section(
                 "Cost",
@@ -48,7 +59,7 @@ def report(result: Headless) -> Report:
                 growth_figures(result.growth),
                 tables=[cost_table(parts)],
             ),
-            *_geometry(parts),
+            *(replace(section, figures=once(section.figures)) for section in _geometry(parts)),
             _methods(result),
         ],
     )

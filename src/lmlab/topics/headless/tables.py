@@ -66,7 +66,7 @@ def heads_table(parts: Sequence[VocabularyResult]) -> Table:
          "p, adjusted"],
         [
             [
-                f"{row_name(row)}, vocabulary {part.vocabulary:,}",
+                row_name(row) + (f", vocabulary {part.vocabulary:,}" if len(parts) > 1 else ""),
                 Rounded(float(np.mean(row.nats_per_token)), 4),
                 Rounded(perplexity(row), 1),
                 _or_none(_mean(row.bits_per_byte), 4),
@@ -94,7 +94,8 @@ def cost_table(parts: Sequence[VocabularyResult]) -> Table:
             for part in parts
             for arm, seconds in part.step_times.by_arm.items()
         ],
-        "Time of a training step.",
+        "Time of a training step: one measurement on this machine, median of rounds in turn; no "
+        "interval.",
     )
 
 

@@ -72,13 +72,15 @@ class Score(Result, kind="score", views="lmlab.topics.scoring.score_report"):
     conditions: str
     """What each token was scored from."""
     text_bytes: int | None
-    """UTF-8 bytes of the scored text; None where only a sample was scored."""
+    """UTF-8 bytes of the scored text; None where they are not known (`TextTokenizer.bytes_V`)."""
     loss_note: str | None = None
     """What the tokenizer lost of the split's text, in words; None where it lost nothing."""
     sources: WindowSources | None = None
+    """Which source each window is of; None where that is not known."""
     document_names: dict[int, str] = field(default_factory=dict)
     """As the store names the documents of `clusters`."""
-    """Which source each window is of; None where that is not known."""
+    text_bytes_M: np.ndarray | None = None
+    """Of each window of a sample, where they are known."""
 
     derived = ("nats_per_token", "bits_per_byte", "interval", "tokens", "windows")
 
@@ -137,7 +139,7 @@ class Score(Result, kind="score", views="lmlab.topics.scoring.score_report"):
     def by_source(self) -> list[tuple[str, Score]]:
         """Name and score of each source that has a scored window; empty where none is known.
 
-        Bits per byte are known of a source that was scored whole.
+        Bits per byte are known of a source that was scored whole, or whose windows' bytes are.
         """
         if self.sources is None:
             return []
@@ -148,6 +150,10 @@ class Score(Result, kind="score", views="lmlab.topics.scoring.score_report"):
                 continue
             tokens_M = self.tokens_M[rows]
             whole = int(tokens_M.sum()) == self.sources.tokens_C[number]
+            text_bytes_M = None if self.text_bytes_M is None else self.text_bytes_M[rows]
+            text_bytes = self.sources.text_bytes_C[number] if whole else None
+            if text_bytes is None and text_bytes_M is not None:
+                text_bytes = int(text_bytes_M.sum())
             part = replace(
                 self,
                 nats_Mb=self.nats_Mb[rows],
@@ -155,7 +161,8 @@ class Score(Result, kind="score", views="lmlab.topics.scoring.score_report"):
                 clusters=self.clusters[rows],
                 repeated_nats_M=self.repeated_nats_M[rows],
                 repeated_M=self.repeated_M[rows],
-                text_bytes=self.sources.text_bytes_C[number] if whole else None,
+                text_bytes=text_bytes,
+                text_bytes_M=text_bytes_M,
                 sources=None,
             )
             parts.append((name, part))
@@ -200,6 +207,7 @@ def score_of(
 ) -> Score:
     """The score of windows whose `nats` are known."""
     source = windows.split
+    text_bytes, text_bytes_M = _scored_bytes(windows, nats.tokens_M)
     return Score(
         model=model,
         order=order,
@@ -209,7 +217,8 @@ def score_of(
         cluster_unit=windows.cluster_unit,
         clusters=windows.clusters,
         conditions=conditions,
-        text_bytes=_scored_bytes(source, nats.tokens_M),
+        text_bytes=text_bytes,
+        text_bytes_M=text_bytes_M,
         loss_note=source.loss_note,
         sources=_window_sources(source, windows.start_M),
         document_names=windows.document_names,
@@ -217,10 +226,16 @@ def score_of(
     )
 
 
-def _scored_bytes(source: Split, tokens_M: np.ndarray) -> int | None:
-    """UTF-8 bytes of the scored text; None unless every token of the split was scored."""
-    everything = int(tokens_M.sum()) == int(source.documents_M3[:, 1].sum())
-    return source.text_bytes if everything else None
+def _scored_bytes(
+    windows: EvaluationWindows, tokens_M: np.ndarray
+) -> tuple[int | None, np.ndarray | None]:
+    """UTF-8 bytes of the scored text, and of a sample those of each window; None where not known:
+    of tokens in no window's text, or of a tokenizer that does not tell."""
+    source = windows.split
+    if int(tokens_M.sum()) == int(source.documents_M3[:, 1].sum()):
+        return source.text_bytes, None
+    text_bytes_M = windows.text_bytes_M if (tokens_M == windows.length_M).all() else None
+    return (None, None) if text_bytes_M is None else (int(text_bytes_M.sum()), text_bytes_M)
 
 
 def _window_sources(split: Split, start_M: np.ndarray) -> WindowSources | None:

@@ -17,7 +17,7 @@ from lmlab.pages.figures import Points, scatter_plot
 from lmlab.pages.page import Figure, Passage, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import fixed
-from lmlab.pages.wording import amount_of_text, signed, with_interval
+from lmlab.pages.wording import amount_of_text, signed, spaces_seen, with_interval
 from lmlab.topics.towers.of_model import ModelPreference
 from lmlab.topics.towers.preference import Group, Preference, Strongest, TypePoints
 
@@ -146,17 +146,12 @@ def _strongest(strongest: Strongest) -> Table:
         [
             [
                 f"tower {number}",
-                "  ".join(f"{_shown(t.text)} {abs(t.deviation):.2f}" for t in types) or "none",
+                "  ".join(f"{spaces_seen(t.text)} {abs(t.deviation):.2f}" for t in types) or "none",
             ]
             for number, types in enumerate(strongest, start=1)
         ],
         "Types that each tower is better at.",
     )
-
-
-def _shown(text: str) -> str:
-    """A token's text with its spaces and line ends made visible."""
-    return text.replace(" ", "·").replace("\n", "↵").replace("\t", "⇥")
 
 
 def _against_frequency(types: TypePoints, towers: str) -> Figure:
@@ -172,7 +167,7 @@ def _against_frequency(types: TypePoints, towers: str) -> Figure:
             f"preference and frequency one of {size} ({towers})."
         )
     return scatter_plot(
-        clouds(np.maximum(types.count_P, 1), types.deviation_P, types.class_P),
+        clouds(np.maximum(types.count_P, 1), types.deviation_P, types),
         x_label="occurrences in the training text",
         y_label="preference for tower 1, nats",
         finding=finding,
@@ -183,12 +178,21 @@ def _against_frequency(types: TypePoints, towers: str) -> Figure:
     )
 
 
-def clouds(x_P: NDArray, y_P: NDArray, class_P: NDArray) -> list[Points]:
+def clouds(x_P: NDArray, y_P: NDArray, types: TypePoints) -> list[Points]:
     """Points of types, a colour for each kind of class."""
+    class_P = types.class_P
     kinds = {name: np.isin(class_P, which) for name, which in _CLASSES.items()}
     kinds[_OTHER] = ~np.isin(class_P, sum(_CLASSES.values(), ()))
     return [
-        Points(name, x_P[inside_P].tolist(), y_P[inside_P].tolist(), colour=colour)
+        Points(
+            name,
+            x_P[inside_P].tolist(),
+            y_P[inside_P].tolist(),
+            colour=colour,
+            names=[spaces_seen(types.text_P[n]) for n in np.flatnonzero(inside_P)]
+            if types.text_P
+            else (),
+        )
         for colour, (name, inside_P) in enumerate(kinds.items())
         if inside_P.any()
     ]
@@ -205,6 +209,7 @@ def _passages(result: ModelPreference, towers: str, where: str) -> Section:
                 f"Tower 1 takes {100 * share:.0f} % of these tokens.",
                 list(zip(passage.tokens, strength_N.tolist(), strict=True)),
                 f"From {passage.document}.",
+                notes=[f"{signed(delta, 2)} nats" for delta in delta_N],
             )
         )
     text = (

@@ -135,6 +135,8 @@ class TypePoints:
     """Number in `CLASSES`."""
     deviation_P: NDArray[np.float64]
     """Adjusted and shrunken, nats per token; positive: tower 1."""
+    text_P: tuple[str, ...] = ()
+    """Of the types; empty in results of before it was kept."""
 
 
 @dataclass(frozen=True)
@@ -281,6 +283,7 @@ def type_points(sums: PreferenceSums, vocabulary: Vocabulary) -> TypePoints:
         vocabulary.counts_V[drawn_P].astype(np.int64),
         vocabulary.class_V[drawn_P],
         type_deviations(sums, vocabulary)[drawn_P],
+        tuple(vocabulary.text[i] for i in drawn_P),
     )
 
 

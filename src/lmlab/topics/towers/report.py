@@ -279,7 +279,7 @@ def _scatters(part: CorpusResult) -> list[Figure]:
         assert agreement is not None
         figures.append(
             scatter_plot(
-                clouds(pair.first.deviation_P, pair.second_P, pair.first.class_P),
+                clouds(pair.first.deviation_P, pair.second_P, pair.first),
                 x_label="preference for tower 1 in the first run, nats",
                 y_label="preference in the second run, nats",
                 finding=f"{capital(label)}: the preferences of two runs correlate by "
