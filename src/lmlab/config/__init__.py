@@ -129,7 +129,8 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         options = [a for a in arguments if a is not type(None)]
         failures: list[UserError] = []
         # where one value or a list may be meant, a list of one is tried as that one first
-        only = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+        listed = any(typing.get_origin(option) is tuple for option in options)
+        only = value[0] if listed and isinstance(value, list | tuple) and len(value) == 1 else value
         for option in options:
             meant = value if typing.get_origin(option) is tuple else only
             try:
