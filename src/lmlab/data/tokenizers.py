@@ -18,7 +18,12 @@ Notable:
 - A tokenizer from elsewhere may lose text: characters become <unk>, capitals small, accents are
   composed. `losses` compares each text with what its ids spell (`TextLoss`). Those that lmlab
   builds lose nothing.
-- Saved as `tokenizer.json` and `tokenizer_config.json`, which plain transformers reads.
+- Saved as `tokenizer.json` and `tokenizer_config.json`, which plain transformers reads. A saved
+  model's has a post-processor that adds what training puts around a text (`Surround`), so that
+  whoever calls it feeds the model what it was trained on. A store's has none of ours: one store
+  serves every objective, and its files are part of its fingerprint. lmlab itself never asks a
+  tokenizer of its own for special tokens, and the fingerprint is that of the tokenizer without the
+  addition.
 """
 
 from __future__ import annotations
@@ -121,6 +126,18 @@ def loss_note(
     )
 
 
+@dataclass(frozen=True)
+class Surround:
+    """What training puts around a text, and how long the whole may be."""
+
+    ends: bool
+    """Whether the end-of-text token stands behind it; BOS always stands before it."""
+    longest: int
+    """Tokens, special ones counted."""
+    segments: bool = False
+    """Whether the model embeds which of two texts a token is of."""
+
+
 _GROUP = 400_000  # characters
 _PIECE = 20_000  # characters
 _KNOWN = 2_000_000  # characters of words whose ids are kept: some 50 MB
@@ -170,6 +187,7 @@ class TextTokenizer:
         end_of_text_id: int,
         mask_id: int | None = None,
         reversed_text: bool = False,
+        undressed: str | None = None,
     ) -> None:
         backend.no_padding()
         backend.no_truncation()
@@ -178,6 +196,8 @@ class TextTokenizer:
         self.bos_id, self.end_of_text_id = bos_id, end_of_text_id
         self.mask_id = mask_id
         self.reversed_text = reversed_text
+        self._undressed = undressed
+        """As JSON, the post-processor that the backend had before ours; None if it still has it."""
         self._words: dict[str, bytes] = {}  # ids of words that were encoded
         self._room = _KNOWN
         self.ids = np.array(sorted({*backend.get_vocab(with_added_tokens=True).values()}))
@@ -186,7 +206,7 @@ class TextTokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of all that decides the ids of text."""
-        described = json.loads(self.backend.to_str())
+        described = self._described()
         described["added_tokens"] = [t for t in described["added_tokens"] if t["content"] != MASK]
         return digest(
             {
@@ -196,6 +216,13 @@ class TextTokenizer:
                 "reversed_text": self.reversed_text,
             }
         )
+
+    def _described(self) -> dict[str, Any]:
+        """The backend as JSON has it, without a post-processor of ours."""
+        described = json.loads(self.backend.to_str())
+        if self._undressed is not None:
+            described["post_processor"] = json.loads(self._undressed)
+        return described
 
     def with_mask(self) -> TextTokenizer:
         """This tokenizer if it has a mask token, else one that does, with the same fingerprint."""
@@ -213,7 +240,7 @@ class TextTokenizer:
             )
         return TextTokenizer(
             backend, bos_id=self.bos_id, end_of_text_id=self.end_of_text_id, mask_id=mask_id,
-            reversed_text=self.reversed_text,
+            reversed_text=self.reversed_text, undressed=self._undressed,
         )  # fmt: skip
 
     @property
@@ -374,22 +401,86 @@ class TextTokenizer:
             return name.replace("▁", " ")
         return text
 
-    def files(self) -> dict[str, bytes]:
-        """`tokenizer.json` and `tokenizer_config.json` as bytes."""
+    def files(self, surround: Surround | None = None) -> dict[str, bytes]:
+        """`tokenizer.json` and `tokenizer_config.json` as bytes, of a model with what `surround`
+        says around a text."""
+        bos, end = (self.backend.id_to_token(i) for i in (self.bos_id, self.end_of_text_id))
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": self.backend.id_to_token(self.bos_id),
-            "eos_token": self.backend.id_to_token(self.end_of_text_id),
-            "pad_token": self.backend.id_to_token(self.end_of_text_id),
+            "bos_token": bos,
+            "eos_token": end,
+            "pad_token": end,
             "clean_up_tokenization_spaces": False,
             "lmlab_reversed_text": self.reversed_text,
         }
         if self.mask_id is not None:
             config["mask_token"] = self.backend.id_to_token(self.mask_id)
+        if surround is None and self._undressed is None:
+            saved = self.backend.to_str(pretty=True)
+        else:
+            described = self._described()
+            if surround is not None:
+                config |= {
+                    "model_max_length": surround.longest,
+                    **({"cls_token": bos, "sep_token": end} if surround.ends else {}),
+                    **({"model_input_names": list(_SEGMENTED)} if surround.segments else {}),
+                    _UNDRESSED: described["post_processor"],
+                }
+                described["post_processor"] = self._post_processor(
+                    surround, described["post_processor"]
+                )
+            saved = Tokenizer.from_str(json.dumps(described)).to_str(pretty=True)
         return {
-            "tokenizer.json": self.backend.to_str(pretty=True).encode("utf-8"),
+            "tokenizer.json": saved.encode("utf-8"),
             "tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode("utf-8"),
         }
+
+    def _post_processor(self, surround: Surround, before: Any) -> dict[str, Any]:
+        """BOS text END, of a pair BOS text END other END (the last END only where it `ends`), in
+        the JSON of `tokenizers`; `before` is the post-processor whose place it takes."""
+        bos, end = (self.backend.id_to_token(i) for i in (self.bos_id, self.end_of_text_id))
+
+        def special(token: str | None, segment: int) -> dict[str, Any]:
+            return {"SpecialToken": {"id": token, "type_id": segment}}
+
+        def text(name: str, segment: int) -> dict[str, Any]:
+            return {"Sequence": {"id": name, "type_id": segment}}
+
+        first, last = [special(bos, 0), text("A", 0)], [text("B", 1)]
+        if surround.ends:
+            last.append(special(end, 1))
+        around = {
+            "type": "TemplateProcessing",
+            "single": [*first, special(end, 0)] if surround.ends else first,
+            "pair": [*first, special(end, 0), *last],
+            "special_tokens": {
+                token: {"id": token, "ids": [i], "tokens": [token]}
+                for token, i in ((bos, self.bos_id), (end, self.end_of_text_id))
+            },
+        }
+        offsets = _offsets_only(before)
+        if not offsets:
+            return around
+        return {"type": "Sequence", "processors": [*offsets, around]}
+
+
+_UNDRESSED = "lmlab_post_processor"
+_SEGMENTED = ("input_ids", "token_type_ids", "attention_mask")
+
+
+def _offsets_only(post_processor: Any) -> list[dict[str, Any]]:
+    """What a post-processor (as JSON) does to the characters of tokens, without the tokens that it
+    adds: GPT-2's and RoBERTa's leave blanks out of them."""
+    kind = (post_processor or {}).get("type")
+    if kind == "Sequence":
+        return [part for each in post_processor["processors"] for part in _offsets_only(each)]
+    if kind == "ByteLevel":
+        return [post_processor]
+    if kind == "RobertaProcessing":
+        names = ("add_prefix_space", "trim_offsets")
+        kept = {name: post_processor[name] for name in names}
+        return [{"type": "ByteLevel", **kept, "use_regex": True}]
+    return []
 
 
 def load_tokenizer(folder: Path) -> TextTokenizer:
@@ -403,6 +494,7 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
         bos, end = (backend.token_to_id(config[k]) for k in ("bos_token", "eos_token"))
         mask = backend.token_to_id(config["mask_token"]) if "mask_token" in config else None
         reversed_text = bool(config["lmlab_reversed_text"])
+        undressed = json.dumps(config[_UNDRESSED]) if _UNDRESSED in config else None
     except FileNotFoundError as error:
         raise UserError(f"{folder}: tokenizer file missing: {error.filename}") from error
     except Exception as error:  # `tokenizers` raises plain Exception for damaged files
@@ -410,8 +502,9 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
     if bos is None or end is None:
         raise UserError(f"{folder}: the tokenizer files are damaged: special tokens are missing")
     return TextTokenizer(
-        backend, bos_id=bos, end_of_text_id=end, mask_id=mask, reversed_text=reversed_text
-    )
+        backend, bos_id=bos, end_of_text_id=end, mask_id=mask, reversed_text=reversed_text,
+        undressed=undressed,
+    )  # fmt: skip
 
 
 def is_own_tokenizer(folder: Path) -> bool:

@@ -62,7 +62,10 @@ def write_model(
     further files. Raises `UserError` if `out` exists.
     """
     check_absent(out)
-    files = {**model_files(model), **lm.tokenizer.files()}
+    surround = None
+    if lm.record:
+        surround = lm.objective.reading.surround(model.config, lm.context)
+    files = {**model_files(model), **lm.tokenizer.files(surround)}
     if lm.record:
         of_model = {**lm.record, "objective": plain_objective(lm).record(), **record}
         files["lmlab.json"] = to_json(of_model).encode()

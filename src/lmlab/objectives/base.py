@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from lmlab.config.objective import CriterionName, ReadingName, objective_name
-from lmlab.data.tokenizers import TextTokenizer
+from lmlab.data.tokenizers import Surround, TextTokenizer
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.cross_entropy import IGNORED
 
@@ -125,6 +125,12 @@ class Reading(ABC):
         self, windows: Sequence[Any], length: int, keys: np.ndarray | None
     ) -> dict[str, np.ndarray]:
         """The fields of `batch`, on the CPU."""
+
+    def surround(self, config: Any, context: int) -> Surround:
+        """What stands around a text of at most `context` tokens in the input of a model of this
+        transformers configuration."""
+        segments = self.ends > 0 and getattr(config, "type_vocab_size", 1) > 1
+        return Surround(ends=self.ends == 2, longest=context + self.ends, segments=segments)
 
     def batch(
         self,

@@ -456,7 +456,9 @@ class Trainer:
         files = {
             **model_files(self.model, whole=whole),
             **head_files(self.model, whole=whole),
-            **self.tokenizer.files(),
+            **self.tokenizer.files(
+                self.objective.reading.surround(self.model.config, self.config.context)
+            ),
             "lmlab.json": to_json(record).encode(),
             "optimizer.safetensors": self.optimizers.to_bytes(),
             "state.json": to_json(state | {"numeric": self.numeric}).encode(),
