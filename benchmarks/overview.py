@@ -6,10 +6,13 @@ Every ratio is of two things measured in turn on this machine, so that a machine
 slows both alike; the median over rounds is printed, and what was compared with what.
 
 - start-up: from the command to the first step, against importing torch and the model's class.
-- step: lmlab's loop against a plain loop (train_throughput.py).
+- step: lmlab's loop against a plain loop with the same stock model (train_throughput.py), and
+  against nanoGPT's model with what any loop must pay (step.py).
 - Muon: a step with Muon against one with AdamW, by tokens a step.
 - time to a loss: `lmlab train` with its defaults against a plain loop with nanoGPT's settings
   (time_to_loss.py).
+- prune: curves over pruned heads against one narrowed head after the other (pruning.py).
+- prepare: against `datasets` with `tokenizers`, in the processor's seconds (prepare.py).
 """
 
 from __future__ import annotations
@@ -110,6 +113,9 @@ def main() -> None:
         start_up(store, Path(folder))
         muon(store)
         script("train_throughput.py", "--forms", "plain", "lmlab", "--rounds", "2", "--steps", "14")
+        script("step.py", "--dtype", dtype)
+        script("pruning.py", "--positions", "85")
+        script("prepare.py", "--documents", "20000", "--megabytes", "5", "--rounds", "1")
         script("time_to_loss.py", "--rounds", "1", "--lab", folder)
     print(f"\n{(time.perf_counter() - begun) / 60:.1f} minutes")
 
