@@ -43,9 +43,11 @@ def test_few_steps_still_read_some_text():
 @pytest.mark.parametrize(
     ("changes", "name", "rate"),
     [
-        ({}, "muon", 8e-3),
-        ({"order": "backward"}, "muon", 8e-3),
-        ({"model": ModelConfig("gpt2")}, "muon", 8e-3),
+        ({}, "muon", 0.5 / 128),
+        ({"order": "backward"}, "muon", 0.5 / 128),
+        ({"model": ModelConfig("gpt2")}, "muon", 0.5 / 128),
+        ({"model": ModelConfig(width=64)}, "muon", 0.5 / 64),
+        ({"model": ModelConfig("auto", path="somewhere")}, "muon", 1e-3),
         ({"model": ModelConfig("lstm")}, "adamw", 1e-3),
         ({"objective": "masked", "model": ModelConfig("bert")}, "adamw", 1e-3),
         ({"objective": "headless", "model": ModelConfig(tied=True)}, "adamw", 1e-3),

@@ -48,7 +48,7 @@ class OptimizerConfig(Options, prefix="optimizer."):
     the fresh weights of a causal Transformer with cross-entropy, adamw for all others (and with
     `fsdp`)."""
     learning_rate: float | None = None
-    """The peak (default: by the recipe, 8e-3 for muon, 1e-3 for adamw)."""
+    """The peak (default: by the recipe, 0.5 / width for muon, 1e-3 for adamw)."""
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-8
     weight_decay: float = 0.1
@@ -397,7 +397,9 @@ class TrainConfig(Options):
         if name == "auto":
             swept = self.objective == "causal" and self.model.architecture not in RECURRENT
             name = "muon" if swept and self.parent.path is None and not self.fsdp else "adamw"
-        rate = recipe.learning_rate(name) if rate is None else rate
+        if rate is None:
+            known = self.model.architecture != "auto" and self.parent.path is None
+            rate = recipe.learning_rate(name, self.model.dimensions().width if known else None)
         return replace(self.optimizer, name=name, learning_rate=rate)
 
     def identity_values(self, *, store_fingerprint: str, parent: str | None) -> dict[str, Any]:
