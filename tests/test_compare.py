@@ -372,6 +372,32 @@ def test_two_models_on_items_are_mcnemars_test_and_the_paired_interval():
     assert of_sets.pairs[0].lead.bounds == pytest.approx((theirs.low, theirs.high))
 
 
+def test_classifiers_are_compared_on_the_texts_of_their_task(lab, tmp_path):
+    """Against the predictions that the fine-tuning itself reports."""
+    rows = [{"text": f"{label} token {n}", "label": label} for n in range(40) for label in "ab"]
+    file = tmp_path / "letters.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    models = [lab["forward0"], lab["headless"]]
+    tuned = lmlab.finetune(
+        models, f"jsonl={file}", seeds=1, epochs=1, length=8, lab=tmp_path / "lab", device="cpu"
+    )
+    (task,) = tuned.tasks
+    runs = {
+        name: [next((tmp_path / "lab").rglob(run)) for run in model.runs]
+        for name, model in zip(("causal", "headless"), task.models, strict=True)
+    }
+    result = lmlab.compare(runs)
+    (on_task,) = result.tasks
+    (ranking,) = on_task.rankings
+    shares = dict(zip(ranking.names, ranking.by_run, strict=True))
+    for name, model in zip(runs, task.models, strict=True):
+        assert shares[name] == pytest.approx(model.by_seed["accuracy"])
+    assert on_task.items == task.reported_texts
+    assert "A weak design: one run" in result.summary()
+    with pytest.raises(UserError, match="their own task"):
+        lmlab.compare(runs, text=tmp_path)
+
+
 def test_a_command_compares_on_text_and_tasks(lab, text_folder, tmp_path, capsys):
     items = [{"context": "", "choices": ["a token", "token a"], "answer": n % 2} for n in range(9)]
     file = tmp_path / "items.jsonl"

@@ -300,6 +300,8 @@ def compare(
         tasks: KIND=SOURCE each, as of `evaluate`; `limit` is a fixed sample of items a task.
         context, windows, batch: as for `score`, the same for all models.
 
+    Runs of `finetune` are compared on the texts of their own task.
+
     Raises `UserError` for fewer than two models, the same one twice, nothing to compare them on,
     and as `score` and `evaluate`.
 
@@ -310,11 +312,15 @@ def compare(
     from lmlab.topics.comparing.compare import ModelsCompared
     from lmlab.topics.comparing.of_tasks import compare_on_task
     from lmlab.topics.comparing.of_text import compare_on_text
-    from lmlab.topics.comparing.options import check_asked, check_kinds, parse_kinds
+    from lmlab.topics.comparing.options import (
+        are_classifiers,
+        check_asked,
+        check_kinds,
+        parse_kinds,
+    )
 
     texts = [text] if isinstance(text, str | Path) else list(text)
     asked = [tasks] if isinstance(tasks, str) else list(tasks)
-    check_asked(text=[str(each) for each in texts], store=store, tasks=asked)
     if not isinstance(models, Mapping):
         if all(isinstance(each, str) for each in models):
             models = parse_kinds(cast("Sequence[str]", models))
@@ -325,7 +331,13 @@ def compare(
         name: [each] if isinstance(each, str) or not isinstance(each, Sequence) else list(each)
         for name, each in models.items()
     }
-    check_kinds({name: tuple(map(_name, runs)) for name, runs in kinds.items()})
+    named = {name: tuple(map(_name, runs)) for name, runs in kinds.items()}
+    check_kinds(named)
+    check_asked(named, text=[str(each) for each in texts], store=store, tasks=asked)
+    if are_classifiers(named):
+        from lmlab.topics.comparing.of_classifiers import compare_classifiers
+
+        return ModelsCompared(kinds=named, text=None, tasks=(compare_classifiers(named),))
     read = read_tasks(asked, limit=limit) if asked else []
     opened = {name: [load(m, device=device) for m in runs] for name, runs in kinds.items()}
     on_text = None

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from lmlab.config.numbers import Options
+from lmlab.config.objective import pair_of
 from lmlab.errors import UserError
+from lmlab.run_folders.checkpoint import checkpoints, read_json_file
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class CompareConfig(Options):
     kinds: tuple[str, ...]
     """Run folder, checkpoint, saved transformers model, or Hub name, each; or NAME=RUN1,RUN2 for
     runs that differ by their seed only. With 3 runs or more a kind, the intervals speak of other
-    seeds too."""
+    seeds too. Runs of finetune need neither text nor tasks."""
     text: tuple[str, ...] = ()
     """Text that none of them has seen: files, folders, patterns (novels/*.txt) or hf:NAME."""
     separator: str | None = None
@@ -79,13 +81,40 @@ def check_kinds(kinds: Mapping[str, Sequence[str]]) -> None:
 
 def check(config: CompareConfig) -> None:
     """`UserError` for kinds that `parse_kinds` refuses, and nothing or too much to compare on."""
-    parse_kinds(config.kinds)
-    check_asked(text=config.text, store=config.store, tasks=config.tasks)
+    kinds = parse_kinds(config.kinds)
+    check_asked(kinds, text=config.text, store=config.store, tasks=config.tasks)
 
 
-def check_asked(*, text: Sequence[str], store: object, tasks: Sequence[str]) -> None:
-    """`UserError` for nothing to compare models on, or for a text beside a store."""
+def check_asked(
+    kinds: Mapping[str, Sequence[str]],
+    *,
+    text: Sequence[str],
+    store: object,
+    tasks: Sequence[str],
+) -> None:
+    """`UserError` for nothing to compare language models on, for something to compare classifiers
+    on, which have their own texts, and for a text beside a store."""
     if text and store is not None:
         raise UserError("`text` and `store`: give one of them")
-    if not text and store is None and not tasks:
-        raise UserError("give `text` or `store` to compare models on, or `tasks`")
+    asked = bool(text or tasks) or store is not None
+    if are_classifiers(kinds) == asked:
+        raise UserError(
+            "classifiers are compared on the texts of their own task; leave out `text`, `store` "
+            "and `tasks`"
+            if asked
+            else "give `text` or `store` to compare models on, or `tasks`"
+        )
+
+
+def are_classifiers(kinds: Mapping[str, Sequence[str]]) -> bool:
+    """Whether all models are classifiers, such as runs of `lmlab finetune`."""
+    return all(_is_classifier(Path(model)) for runs in kinds.values() for model in runs)
+
+
+def _is_classifier(path: Path) -> bool:
+    if (path / "checkpoints").is_dir():
+        path = next(reversed(checkpoints(path)), path)
+    if not (path / "lmlab.json").is_file():
+        return False
+    name = read_json_file(path / "lmlab.json").get("objective", {}).get("name")
+    return pair_of(name).criterion == "labels"

@@ -33,6 +33,7 @@ def report(result: ModelsCompared) -> Report:
         sections += [
             Section(
                 "The models",
+                [_MODELS],
                 figures=_ranking_figures(text.ranking),
                 tables=[_models_table(text), pairs_table(text.ranking)],
             ),
@@ -49,6 +50,12 @@ def report(result: ModelsCompared) -> Report:
         "\n\n".join(dict.fromkeys(filter(None, findings))),
         sections,
     )
+
+
+_MODELS = (
+    "A place is what the pairs that are told apart leave open, all together with 95 %. Intervals "
+    "of models are each one's own; differences are far more exact, for they are paired by text."
+)
 
 
 def tables(result: ModelsCompared) -> list[Table]:
@@ -86,7 +93,8 @@ def _finding(ranking: Ranking) -> str:
         return f"{said}{told}, of these models on this text or these items: no verdict on others."
     best = [name for name, (_, last) in zip(ranking.names, ranking.places, strict=True)
             if last == 1]  # fmt: skip
-    return f"{said}{told}" + (f"; {best[0]} is best." if best else "; which is best is not.")
+    which = f"{best[0]} is best" if best else "which is best is not decided"
+    return f"{said}{told}; {which}."
 
 
 def _pair_words(ranking: Ranking, pair: Pair) -> str:
@@ -127,9 +135,7 @@ def _models_table(text: ComparedOnText) -> Table:
     return Table(
         ["model", "place", ranking.measure, "95 % interval", other, "reads", "each run"],
         rows,
-        "The best first. Place: what the pairs that are told apart leave open, all together with "
-        f"95 %{here}. Intervals are each model's own; differences are far more exact, for they are "
-        "paired by text.",
+        f"The models, the best first; places together with 95 %{here}.",
     )  # fmt: skip
 
 
