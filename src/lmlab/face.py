@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from lmlab.config.training import TrainConfig
     from lmlab.data.store import TokenStore
+    from lmlab.lm.card import Scores
     from lmlab.lm.language_model import LanguageModel
     from lmlab.lm.sampling import Samples
     from lmlab.results import Result
@@ -744,18 +745,29 @@ def sample(
 
 
 def export(
-    model: AnyModel, out: str | Path, *, head: Head = "own", store: AnyStore | None = None
+    model: AnyModel,
+    out: str | Path,
+    *,
+    head: Head = "own",
+    store: AnyStore | None = None,
+    scores: Sequence[str | Path] = (),
 ) -> Path:
     """Writes a model as a standard transformers folder, its output bias included; returns it.
 
-    `head` and `store` as for `load`. Raises `UserError` where `out` exists.
+    Its tokenizer adds the special tokens that the model was trained with, so that plain
+    transformers scores what lmlab scores. The model card (README.md) says what the model is, with
+    the tables of `scores`, results of this model (folders of results.json).
+
+    `head` and `store` as for `load`. Raises `UserError` where `out` exists, or for scores that are
+    another model's.
 
     >>> (lmlab.export(run, "exported") / "model.safetensors").is_file()
     True
     """
     from lmlab.lm.export import export_model
 
-    return export_model(load(model, head=head, store=store), Path(out))
+    lm = load(model, head=head, store=store)
+    return export_model(lm, Path(out), scores=[_scores_of(lm.name, Path(path)) for path in scores])
 
 
 def runs(folder: str | Path = "lab") -> pd.DataFrame:
@@ -799,6 +811,22 @@ def read(path: str | Path) -> Result:
     from lmlab.topics.registry import read_result
 
     return read_result(path)
+
+
+def _scores_of(name: str, path: Path) -> Scores:
+    """A stored result for the card of the model `name`. `UserError` where it is of another one."""
+    from lmlab.lm.card import Scores
+    from lmlab.run_folders.checkpoint import usable_checkpoint
+
+    result = read(path)
+    of = getattr(result, "model", None)
+    places = [usable_checkpoint(Path(each)).resolve() for each in (name, of) if each is not None]
+    if len(set(places)) > 1 or of is None:
+        raise UserError(
+            f"{path}: these are no scores of {name}"
+            + (f", but of {of}" if of else f", but a result of kind {result.kind}")
+        )
+    return Scores(result.kind, result.tables())
 
 
 def _name(model: AnyModel) -> str:

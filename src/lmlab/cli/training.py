@@ -101,5 +101,7 @@ def sample(config: SampleConfig) -> None:
 def export(config: ExportConfig) -> None:
     from lmlab import face
 
-    model = face.export(config.model, config.out, head=config.head, store=config.store)
+    model = face.export(
+        config.model, config.out, head=config.head, store=config.store, scores=config.scores
+    )
     print(f"model: {model}")

@@ -1,26 +1,30 @@
 """A model as a standard transformers folder, its output bias included.
 
-Stock architectures load in any process and give lmlab's own logits (`lmlab.models.export`); Llama
-with a bias and recurrent models load after `import lmlab.models`. The tokenizer goes with them, and
-`lmlab.json`, so that lmlab still knows the order.
+Stock architectures load in any process and give lmlab's own logits (`lmlab.models.export`). Classes
+of our own (recurrent models, towers, narrow heads, Llama with a bias) load after `import
+lmlab.models`, or by the code that goes with them where that is trusted (`lmlab.models.own_code`).
+The tokenizer goes with them and adds what training puts around a text; so do a model card
+(`lmlab.lm.card`) and `lmlab.json`, by which lmlab still knows the order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lmlab.durable import StagedFolder, check_absent, to_json
 from lmlab.errors import UserError
+from lmlab.lm.card import Scores, model_card, reads_otherwise
 from lmlab.lm.language_model import LanguageModel, plain_objective
 from lmlab.models.export import without_own_bias
 from lmlab.models.files import model_files
+from lmlab.models.own_code import own_code
 from lmlab.progress import say
 
 
-def export_model(lm: LanguageModel, out: Path) -> Path:
-    """Writes the folder `out`, complete or not at all, and returns it.
+def export_model(lm: LanguageModel, out: Path, *, scores: Sequence[Scores] = ()) -> Path:
+    """Writes the folder `out`, complete or not at all, and returns it; its model card has `scores`.
 
     Raises `UserError` if `out` exists, for a model from elsewhere, one tower of two, an objective
     whose distribution is not that of the model's logits, and as `models.export.without_own_bias`.
@@ -41,6 +45,7 @@ def export_model(lm: LanguageModel, out: Path) -> Path:
     model = without_own_bias(lm.model)
     write_model(
         lm, model, out,
+        scores=scores,
         head="untied" if model is not lm.model else lm.head,
         exported_from=lm.name,
         loads_without_lmlab=not model.config.model_type.startswith("lmlab_"),
@@ -54,21 +59,31 @@ def write_model(
     out: Path,
     *,
     texts: Mapping[str, str] | None = None,
+    scores: Sequence[Scores] = (),
     **record: Any,
 ) -> None:
     """Writes `model`, which was made of `lm`, as the folder `out`, complete or not at all.
 
     `record` is what its lmlab.json says otherwise than that of `lm`, if that has one; `texts` are
-    further files. Raises `UserError` if `out` exists.
+    further files. A model of lmlab gets a model card, and the code of its class if that is ours.
+
+    Raises `UserError` if `out` exists.
     """
     check_absent(out)
-    surround = None
     if lm.record:
+        auto_map, code = own_code(model.config)
         surround = lm.objective.reading.surround(model.config, lm.context)
-    files = {**model_files(model), **lm.tokenizer.files(surround)}
-    if lm.record:
         of_model = {**lm.record, "objective": plain_objective(lm).record(), **record}
-        files["lmlab.json"] = to_json(of_model).encode()
+        card = model_card(lm, model, out.name, record=of_model, own_code=bool(code), scores=scores)
+        files = {
+            **model_files(model, reads=reads_otherwise(lm), auto_map=auto_map),
+            **lm.tokenizer.files(surround),
+            **code,
+            "lmlab.json": to_json(of_model).encode(),
+            "README.md": card.encode(),
+        }
+    else:
+        files = {**model_files(model), **lm.tokenizer.files()}
     say(f"writing {out}")
     out.parent.mkdir(parents=True, exist_ok=True)
     with StagedFolder(out) as folder:

@@ -37,3 +37,5 @@ class ExportConfig(Options):
     """raw leaves out the output bias (headless: embeddings alone); calibrated fits two scalars on
     the validation split of `store`."""
     store: Path | None = None
+    scores: tuple[Path, ...] = ()
+    """Results of this model (folders of results.json) whose tables go into the model card."""

@@ -11,8 +11,6 @@ from typing import Any
 
 from torch import nn
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     Qwen3Config,
@@ -51,6 +49,3 @@ BIASED: dict[str, tuple[Any, Any]] = {
     "qwen3": (BiasedQwen3Config, BiasedQwen3ForCausalLM),
 }
 """The configuration and the class with a bias, by the type of the stock model."""
-for _config, _model in BIASED.values():
-    AutoConfig.register(_config.model_type, _config)
-    AutoModelForCausalLM.register(_config, _model)

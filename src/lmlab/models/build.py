@@ -32,6 +32,7 @@ from lmlab.config.model import RECURRENT, ModelConfig
 from lmlab.config.towers import TowersConfig
 from lmlab.errors import UserError
 from lmlab.models.behaviour import declared_length
+from lmlab.models.files import drop_export_notes
 from lmlab.models.recurrent import RecurrentConfig
 from lmlab.models.towers import towers_config
 
@@ -123,6 +124,7 @@ def _auto_config(path: str, changes: dict[str, Any], context: int) -> PreTrained
         )
     except Exception as error:
         raise UserError(f"`model.path` {path}: no usable transformers config: {error}") from error
+    drop_export_notes(loaded)
     declared = declared_length(loaded)
     if declared is not None and declared[1] < context:
         raise UserError(

@@ -5,7 +5,8 @@ Only safetensors and JSON: lmlab writes and reads no pickle.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +134,22 @@ def language_model_kinds(config: Any) -> tuple[bool, bool]:
     return fills, continues
 
 
+OF_EXPORT = ("auto_map", "lmlab_order", "lmlab_reads")
+"""What the config.json of an exported model says beside the model's configuration."""
+
+
 def model_files(
-    model: PreTrainedModel, *, whole: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.detach
+    model: PreTrainedModel,
+    *,
+    whole: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.detach,
+    reads: Mapping[str, str] | None = None,
+    auto_map: Mapping[str, str] | None = None,
 ) -> dict[str, bytes]:
     """`model.safetensors`, `config.json` and `generation_config.json` as bytes.
 
-    `whole` makes a whole tensor of each weight, where they are shards.
+    `whole` makes a whole tensor of each weight, where they are shards. `reads` is added to both
+    configurations, `auto_map` to that of the model; those of another model that this one was made
+    from are left out.
 
     A weight shared by several names (a tied output embedding) is written once, under its first
     name, as transformers does. An output bias of our own is left out (see `models.head`).
@@ -148,12 +159,28 @@ def model_files(
         for name, tensor in _own_weights(model).items()
     }
     model.config.architectures = [type(model).__name__]
-    generation = GenerationConfig.from_model_config(model.config)
+    drop_export_notes(model.config)
+    config = model.config.to_json_string(use_diff=True)
+    generation = GenerationConfig.from_model_config(model.config).to_json_string()
+    if reads:  # with that mark transformers would drop what it does not know
+        generation = _with(generation, {**reads, "_from_model_config": False})
+    if reads or auto_map:
+        config = _with(config, {**(reads or {}), **({"auto_map": auto_map} if auto_map else {})})
     return {
         "model.safetensors": save(tensors, metadata={"format": "pt"}),
-        "config.json": model.config.to_json_string(use_diff=True).encode(),
-        "generation_config.json": generation.to_json_string().encode(),
+        "config.json": config.encode(),
+        "generation_config.json": generation.encode(),
     }
+
+
+def drop_export_notes(config: Any) -> None:
+    """Takes from a configuration what was said there of the exported model it was read from."""
+    for name in OF_EXPORT:
+        vars(config).pop(name, None)
+
+
+def _with(text: str, more: Mapping[str, Any]) -> str:
+    return json.dumps({**json.loads(text), **more}, indent=2, sort_keys=True) + "\n"
 
 
 def _own_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -100,24 +98,22 @@ class NarrowQwen3ForCausalLM(_Narrow, Qwen3ForCausalLM):
     config_class = NarrowQwen3Config
 
 
-_KINDS: dict[str, tuple[Any, Any]] = {
+NARROW: dict[str, tuple[Any, Any]] = {
     "gpt2": (NarrowGPT2Config, NarrowGPT2LMHeadModel),
     "gpt_neox": (NarrowGPTNeoXConfig, NarrowGPTNeoXForCausalLM),
     "llama": (NarrowLlamaConfig, NarrowLlamaForCausalLM),
     "qwen3": (NarrowQwen3Config, NarrowQwen3ForCausalLM),
 }
-for _config, _model in _KINDS.values():
-    AutoConfig.register(_config.model_type, _config)
-    AutoModelForCausalLM.register(_config, _model)
+"""The configuration and the class with a narrow head, by the type of the stock model."""
 
 
 def check_narrow(model: Any) -> None:
     """`UserError` for an architecture that has no narrow class."""
     kind = model.config.model_type
-    if kind not in _KINDS:
+    if kind not in NARROW:
         raise UserError(
             f"a model of type '{kind}' cannot be written with a smaller head; lmlab knows how for "
-            f"{', '.join(_KINDS)}"
+            f"{', '.join(NARROW)}"
         )
 
 
@@ -135,7 +131,7 @@ def with_narrow_head(
     `UserError` for an architecture that has no narrow class.
     """
     check_narrow(model)
-    config_kind, model_kind = _KINDS[model.config.model_type]
+    config_kind, model_kind = NARROW[model.config.model_type]
     config = with_settings(
         config_kind, model.config, tie_word_embeddings=False,
         head_dimensions=weight_VE.shape[1], head_projected=projection_DE is not None,

@@ -16,10 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     GenerationMixin,
     PreTrainedConfig,
 )
@@ -165,9 +161,3 @@ class RecurrentForSequenceClassification(RecurrentPreTrainedModel):
         last_B = (position_T * (input_ids != self.config.pad_token_id)).argmax(dim=1)
         rows_B = torch.arange(len(input_ids), device=input_ids.device)
         return SequenceClassifierOutput(logits=self.score(hidden_BTD[rows_B, last_B]))
-
-
-AutoConfig.register("lmlab_recurrent", RecurrentConfig)
-AutoModel.register(RecurrentConfig, RecurrentModel)
-AutoModelForCausalLM.register(RecurrentConfig, RecurrentForCausalLM)
-AutoModelForSequenceClassification.register(RecurrentConfig, RecurrentForSequenceClassification)

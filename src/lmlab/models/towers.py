@@ -40,8 +40,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
     GenerationMixin,
     PreTrainedConfig,
 )
@@ -51,10 +49,11 @@ from transformers.modeling_utils import PreTrainedModel
 from lmlab.errors import UserError
 from lmlab.models.batched import batched
 from lmlab.models.head import OutputEmbedding
+from lmlab.models.recurrent import RecurrentConfig, RecurrentModel
 from lmlab.numerics.log_sum_exp import log_sum_exp
 
 _ABSOLUTE = ("gpt2", "bert", "distilbert")
-_KNOWN = (*_ABSOLUTE, "gpt_neox", "llama", "qwen3", "modernbert", "lmlab_recurrent")
+_KNOWN = (*_ABSOLUTE, "gpt_neox", "llama", "qwen3", "modernbert", RecurrentConfig.model_type)
 
 
 class TowersModelConfig(PreTrainedConfig):
@@ -88,7 +87,11 @@ class TowersModelConfig(PreTrainedConfig):
     def tower_config(self) -> PreTrainedConfig:
         """The configuration of one tower (with `split`, of the one backbone)."""
         values = dict(self.tower or {"model_type": "gpt2"})
-        config = AutoConfig.for_model(values.pop("model_type"), **values)
+        kind = values.pop("model_type")
+        if kind == RecurrentConfig.model_type:  # which is registered only where lmlab is
+            config: Any = RecurrentConfig(**values)
+        else:
+            config = AutoConfig.for_model(kind, **values)
         if hasattr(config, "use_cache"):
             config.use_cache = False
         return config
@@ -105,7 +108,7 @@ def towers_config(
     values: Any = backbone
     if backbone.model_type not in _KNOWN:
         raise UserError(f"no towers of '{backbone.model_type}'; use one of {', '.join(_KNOWN)}")
-    recurrent = backbone.model_type == "lmlab_recurrent"
+    recurrent = backbone.model_type == RecurrentConfig.model_type
     if how.get("cloze") and not recurrent:
         raise UserError("towers that read from both ends are recurrent: `model.architecture` lstm")
     if how.get("cloze") and how.get("split"):
@@ -149,7 +152,8 @@ class _NoPositions(nn.Module):
 
 def _tower(config: PreTrainedConfig) -> Any:
     """A backbone without embeddings of its own."""
-    tower: Any = AutoModel.from_config(config)
+    recurrent = isinstance(config, RecurrentConfig)
+    tower: Any = RecurrentModel(config) if recurrent else AutoModel.from_config(config)
     if hasattr(tower, "embeddings"):  # bert, modernbert, distilbert
         tower.embeddings = _Given()
     else:
@@ -465,9 +469,3 @@ def with_probes(model: TwoTower, *, seed: int) -> TwoTower:
         probes.append(probe.to(next(model.heads.parameters()).device))
     model.model.probes = nn.ModuleList(probes)
     return model
-
-
-AutoConfig.register("lmlab_towers", TowersModelConfig)
-AutoModel.register(TowersModelConfig, TowersModel)
-AutoModelForCausalLM.register(TowersModelConfig, TwoTower)
-AutoModelForMaskedLM.register(TowersModelConfig, TwoTower)
