@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         score,
         steer,
         study,
+        surprisal,
         train,
         tune,
     )
@@ -79,6 +80,7 @@ __all__ = [
     "score",
     "steer",
     "study",
+    "surprisal",
     "train",
     "tune",
 ]

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from lmlab.topics.geometry.geometry import Geometry
     from lmlab.topics.scoring.score import Score
     from lmlab.topics.scoring.zero_shot import Evaluation
+    from lmlab.topics.surprisal.surprisal import Surprisal
+    from lmlab.topics.surprisal.texts import Text
     from lmlab.topics.towers.of_model import ModelPreference
     from lmlab.topics.tuning.tuning import Tuning
 
@@ -352,6 +354,66 @@ def compare(
         kinds={name: tuple(lm.name for lm in runs) for name, runs in opened.items()},
         text=on_text,
         tasks=tuple(compare_on_task(opened, task, batch=batch) for task in read),
+    )
+
+
+def surprisal(
+    model: AnyModel,
+    texts: str | Path | Sequence[str | Text],
+    *,
+    against: AnyModel | None = None,
+    unit: Literal["word", "token"] = "word",
+    measure: Literal["nats", "bits"] = "nats",
+    marks: Literal["attached", "apart"] = "attached",
+    context: int | None = None,
+    overlap: int | None = None,
+    head: Literal["own", "raw"] = "own",
+    objective: Objective = "auto",
+    device: Device = "auto",
+) -> Surprisal:
+    """How surprising each word or token of texts is: a table (`.frame()`) and the text in colour.
+
+    A word's probability takes into account where the word ends, which tokens that begin with a
+    blank leave open; `topics.surprisal.words` derives it.
+
+    Args:
+        texts: a text or several; or the `Path` of a file with text, or of a csv file with the
+            columns id, text and, if wanted, regions (the text cut by |).
+        against: a second model, of any tokenizer; the page colours the difference.
+        unit: words, or the model's tokens.
+        measure: what tables and page show; the result's own numbers are nats.
+        marks: whether a comma belongs to the word that it stands at, or is a word of its own.
+        context: tokens of a window (default: the longest that fits, at most 1024).
+        overlap: tokens of a window that the next one reads again (default: half of them).
+        head, objective, device: how models are opened that are given by their names (`load`).
+
+    Raises `UserError` for a model without a likelihood of texts, and texts that cannot be read.
+
+    >>> result = lmlab.surprisal(lm, "The model reads a token.")
+    >>> list(result.frame().word)
+    ['The', 'model', 'reads', 'a', 'token.']
+    >>> total, words = result.texts[0].totals[0], result.frame()["nats"]
+    >>> abs(sum(words) + total.end - total.nats) < 1e-9
+    True
+    """
+    from lmlab.topics.surprisal.surprisal import surprisal as measure_texts
+    from lmlab.topics.surprisal.texts import Text, read_texts
+
+    if isinstance(texts, Path):
+        read = read_texts(texts)
+    else:
+        given = [texts] if isinstance(texts, str) else texts
+        read = [
+            Text(f"text {number}", each) if isinstance(each, str) else each
+            for number, each in enumerate(given, 1)
+        ]
+    lms = [
+        load(each, head=head, objective=objective, device=device)
+        for each in (model, against)
+        if each is not None
+    ]
+    return measure_texts(
+        lms, read, unit=unit, measure=measure, marks=marks, context=context, overlap=overlap
     )
 
 

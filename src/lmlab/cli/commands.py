@@ -63,6 +63,12 @@ _ALL = (
         example="lab/forward lab/headless --text unseen/", any_tokenizer=True,
     ),
     Command(
+        "surprisal", "surprisal of each word or token of a text, and the text in colour",
+        "lmlab.topics.surprisal.options:SurprisalConfig", "lmlab.cli.measuring:surprisal",
+        positional=("model", "text"),
+        example='lab/forward "The horse raced past the barn fell."',
+    ),
+    Command(
         "geometry", "shape of embeddings and hidden states, loss by frequency",
         "lmlab.topics.geometry.options:GeometryConfig", "lmlab.face:geometry",
         positional=("model",), example="lab/forward --store lab/novels",
@@ -162,7 +168,7 @@ ELSEWHERE = {
         "runs": "ls list show status history",
         "sample": "generate complete chat infer predict text",
         "eval": "evaluate lm_eval lm-eval benchmark test zero-shot zeroshot",
-        "score": "perplexity ppl loss bpb surprisal",
+        "score": "perplexity ppl loss bpb",
         "finetune": "fine-tune fine_tune classify glue",
         "prepare": "tokenize preprocess data dataset build",
         "train": "pretrain fit resume run",

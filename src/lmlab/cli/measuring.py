@@ -6,17 +6,23 @@ imported inside.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lmlab.cli.printing import keywords, show, use_device
+from lmlab.cli.printing import keywords, show, use_device, with_dashes
 from lmlab.cli.refusals import check_models, opening
 from lmlab.processes import is_first
 from lmlab.topics.comparing.options import CompareConfig, parse_kinds
 from lmlab.topics.decomposition.options import ApplyConfig, DecomposeConfig, EmbedConfig
+from lmlab.topics.surprisal.options import SurprisalConfig
+from lmlab.topics.surprisal.texts import STANDARD_INPUT
 
 if TYPE_CHECKING:
     from lmlab.topics.comparing.compare import ModelsCompared
     from lmlab.topics.decomposition.of_models import Embeddings
+
+_ROWS = 300
+"""Most rows that are printed; more are in the files only."""
 
 
 def compare(config: CompareConfig) -> ModelsCompared:
@@ -58,3 +64,22 @@ def apply(config: ApplyConfig) -> None:
     mapped = show("apply", config, result) / "mapped.safetensors"
     write_bytes(mapped, sealed(packed({"rows": mapped_NU})))
     print(f"mapped rows: {mapped}")
+
+
+def surprisal(config: SurprisalConfig) -> None:
+    """Prints the words with their surprisal, and writes them as csv too."""
+    from lmlab import face
+    from lmlab.durable import write_text
+    from lmlab.topics.surprisal.report import csv_text
+    from lmlab.topics.surprisal.texts import Text, texts_of_words
+
+    texts: list[Text] = texts_of_words(config.text)
+    if texts[0].id == STANDARD_INPUT:  # so that another text has another folder
+        config = replace(config, text=(texts[0].text,))
+    result = face.surprisal(texts=texts, **keywords(config, "text"))
+    rows = sum(len(text.units) for text in result.texts)
+    folder = show(
+        "surprisal", config, result, text=with_dashes(result.summary()) if rows > _ROWS else ""
+    )
+    write_text(folder / "surprisal.csv", csv_text(result))
+    print(f"table: {folder / 'surprisal.csv'}")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _TOKENIZER_FILES = ("tokenizer*", "*vocab*", "*.model", "*.tiktoken")
 
 
-_MODELS = ("model", "models", "forward", "backward", "target", "basis")
+_MODELS = ("model", "models", "forward", "backward", "target", "basis", "against")
 _STORES = ("store", "other")
 
 

@@ -98,7 +98,7 @@ def log_likelihoods(
     Raises `UserError` for an order that is neither forward nor backward, for an objective that is
     neither causal nor masked, and for a continuation without a token or longer than the context.
     """
-    _check(lm, batch)
+    check_reads_text(lm, batch)
     pairs = _encode_pairs(lm.tokenizer, requests)
     for (_, continuation), request in zip(pairs, requests, strict=True):
         _check_length(lm, continuation, request)
@@ -110,14 +110,14 @@ def log_likelihoods(
         if backward:
             kept = context[max(0, len(context) + len(continuation) - lm.context) :]
             text = np.concatenate([kept, continuation])
-            ids, _ = _as_read(lm, lead, kept[:0], text[::-1])
+            ids, _ = as_read(lm, lead, kept[:0], text[::-1])
             terms.append(_Term(n, sequences.add(ids, len(text)), 1))
             if len(kept):
-                alone, _ = _as_read(lm, lead, kept[:0], kept[::-1])
+                alone, _ = as_read(lm, lead, kept[:0], kept[::-1])
                 terms.append(_Term(n, sequences.add(alone, len(kept)), -1))
             truncated_N[n] = len(kept) < len(context)
         else:
-            ids, truncated_N[n] = _as_read(lm, lead, context, continuation)
+            ids, truncated_N[n] = as_read(lm, lead, context, continuation)
             terms.append(_Term(n, sequences.add(ids, len(continuation)), 1))
     nats_S, greedy_S = _read(lm, sequences, greedy=greedy, batch=batch, bar=bar)
     return Likelihoods(
@@ -141,7 +141,7 @@ def rolling_log_likelihoods(
 
     Raises `UserError` for an order, an objective and a batch as `log_likelihoods`.
     """
-    _check(lm, batch)
+    check_reads_text(lm, batch)
     lead = leading_ids(lm)
     encoded = lm.tokenizer.encode_batch(texts)
     sequences = _Sequences()
@@ -150,7 +150,7 @@ def rolling_log_likelihoods(
         ordered = text[::-1] if lm.order == BACKWARD else text
         for start in range(0, len(ordered), lm.context):
             scored = ordered[start : start + lm.context]
-            ids, _ = _as_read(lm, lead, ordered[:start], scored)
+            ids, _ = as_read(lm, lead, ordered[:start], scored)
             terms.append(_Term(n, sequences.add(ids, len(scored)), 1))
     nats_S, _ = _read(lm, sequences, greedy=False, batch=batch, bar=bar)
     return Likelihoods(
@@ -158,7 +158,7 @@ def rolling_log_likelihoods(
         tokens_N=np.array([len(text) for text in encoded], dtype=np.int64),
         greedy_N=None,
         truncated_N=np.zeros(len(texts), dtype=bool),
-        method=_of_continuations(lm),
+        method=of_continuations(lm),
     )
 
 
@@ -176,8 +176,9 @@ def _summed(terms: Sequence[_Term], nats_S: np.ndarray, count: int) -> np.ndarra
     return -np.bincount(number_K, sign_K * nats_S[sequence_K], minlength=count)
 
 
-def _check(lm: LanguageModel, batch: int | None) -> None:
-    _of_continuations(lm)
+def check_reads_text(lm: LanguageModel, batch: int | None = None) -> None:
+    """`UserError` for a model that gives a text no likelihood of its own, and a batch below 1."""
+    of_continuations(lm)
     if lm.order not in (FORWARD, BACKWARD):
         raise UserError(
             f"{lm.name} reads in the order {lm.order}, in which a text and its beginning "
@@ -187,7 +188,7 @@ def _check(lm: LanguageModel, batch: int | None) -> None:
         raise UserError(f"`batch` {batch} must be at least 1")
 
 
-def _of_continuations(lm: LanguageModel) -> Literal["log-likelihood", "pseudo-log-likelihood"]:
+def of_continuations(lm: LanguageModel) -> Literal["log-likelihood", "pseudo-log-likelihood"]:
     """What the nats of a text's last tokens add up to. `UserError` where nothing of use."""
     method = lm.objective.reading.continuation
     if method is None:
@@ -202,7 +203,7 @@ def likelihood_method(lm: LanguageModel) -> Method:
     """What `log_likelihoods` gives for this model."""
     if lm.order == BACKWARD:
         return "difference of joint log-likelihoods"
-    return _of_continuations(lm)
+    return of_continuations(lm)
 
 
 def _encode_pairs(
@@ -269,7 +270,7 @@ def reading_notes(lm: LanguageModel, texts: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def _as_read(
+def as_read(
     lm: LanguageModel, lead: np.ndarray, before: np.ndarray, scored: np.ndarray
 ) -> tuple[np.ndarray, bool]:
     """The sequence, in the order of reading, that ends with the ids to score and holds as many of

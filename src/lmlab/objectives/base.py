@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
+from torch import nn
 
 from lmlab.config.objective import CriterionName, ReadingName, objective_name
 from lmlab.data.tokenizers import Surround, TextTokenizer
@@ -88,6 +89,17 @@ class Criterion(ABC):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Nats of each computed position (N), 0 where nothing counts, and the likeliest id of each
         (N), -100 where nothing counts (everywhere, unless the `best` are asked for)."""
+
+    def logits(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+        """Logits (N, V) of the computed positions, float32 at least, whose softmax is what `each`
+        scores by: the model's own."""
+        if backbone.linear:
+            hidden_ND = hidden_states(backbone, batch)
+            logits_NV = nn.functional.linear(hidden_ND, backbone.weight_VD, backbone.bias_V)
+        else:
+            logits_NV = backbone.logits(batch.inputs_BT, batch.attention_BT).flatten(0, 1)
+            logits_NV = logits_NV if batch.rows_N is None else logits_NV[batch.rows_N]
+        return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
 
     @torch.no_grad()
     def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:

@@ -24,7 +24,7 @@ class FullCrossEntropy(Criterion):
     def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
         if backbone.linear:
             return cross_entropy_sum(*_linear(backbone, batch))
-        logits_NV = _logits(backbone, batch)
+        logits_NV = self.logits(backbone, batch)
         total = torch.nn.functional.cross_entropy(
             logits_NV, batch.targets_N, ignore_index=IGNORED, reduction="sum"
         )
@@ -36,7 +36,7 @@ class FullCrossEntropy(Criterion):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if backbone.linear:
             return cross_entropy_each_and_best(*_linear(backbone, batch), best=best)
-        logits_NV, ignored_N = _logits(backbone, batch), batch.targets_N == IGNORED
+        logits_NV, ignored_N = self.logits(backbone, batch), batch.targets_N == IGNORED
         nats_N = nats_of_targets(logits_NV, batch.targets_N.clamp_min(0))
         best_N = logits_NV.argmax(dim=1) if best else torch.full_like(batch.targets_N, IGNORED)
         return nats_N.masked_fill_(ignored_N, 0.0), best_N.masked_fill_(ignored_N, IGNORED)
@@ -48,11 +48,3 @@ def _linear(
     """States, output embedding, targets and bias."""
     hidden_ND = hidden_states(backbone, batch)
     return hidden_ND, backbone.weight_VD, batch.targets_N, backbone.bias_V
-
-
-def _logits(backbone: Backbone, batch: Batch) -> torch.Tensor:
-    """Where the head is not linear: the model's own logits of the computed positions, float32 at
-    least."""
-    logits_NV = backbone.logits(batch.inputs_BT, batch.attention_BT).flatten(0, 1)
-    logits_NV = logits_NV if batch.rows_N is None else logits_NV[batch.rows_N]
-    return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))

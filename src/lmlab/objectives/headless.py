@@ -107,6 +107,13 @@ class Contrastive(Criterion):
         hidden_ND = hidden_states(backbone, batch)
         return cross_entropy_each_and_best(*self._scored(backbone, batch, hidden_ND), best=best)
 
+    def logits(self, backbone: Backbone, batch: Batch) -> torch.Tensor:
+        """As `Criterion.logits`: by the similarity that the loss compares, and the output bias."""
+        hidden_ND, embedding_VD, _, bias_V = self._scored(
+            backbone, batch, hidden_states(backbone, batch)
+        )
+        return torch.nn.functional.linear(hidden_ND, embedding_VD, bias_V)
+
     def _scored(
         self, backbone: Backbone, batch: Batch, hidden_ND: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:

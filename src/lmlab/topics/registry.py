@@ -134,6 +134,7 @@ KINDS = {
     "sample": "lmlab.lm.sampling:Samples",
     "score": "lmlab.topics.scoring.score:Score",
     "steer": "lmlab.topics.encoding.steering_effects:SteeringResult",
+    "surprisal": "lmlab.topics.surprisal.surprisal:Surprisal",
     "tour": "lmlab.topics.tour.tour:Tour",
     "towers": "lmlab.topics.towers.comparison:TowersStudy",
     "tune": "lmlab.topics.tuning.tuning:Tuning",

@@ -1,0 +1,1 @@
+"""How surprising is each word or token of a text?"""
