@@ -3,8 +3,8 @@
     python benchmarks/reading_times.py reading_ucl/all_measures.csv MODEL [MODEL ...]
 
 The table (de Varda, Marelli and Amenta 2023; reading times of Frank et al. 2013) has a word a row,
-with the mean reading times of its readers. A linear regression on length, log frequency and place in
-the sentence predicts each measure, with and without the word's surprisal; every sentence is
+with the mean reading times of its readers. A linear regression on length, log frequency and place
+in the sentence predicts each measure, with and without the word's surprisal; every sentence is
 predicted by a fit to all others. The gain in R2 is the share of the squared error about the mean
 that surprisal takes away, with a 95 % interval over sentences (the fits and the model taken as they
 are); the last column is its difference from that of the table's own column s_GPT2.

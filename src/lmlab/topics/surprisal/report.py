@@ -5,8 +5,6 @@ Notable: the page shows so much of a long list of texts as one looks at; `tables
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 
 import numpy as np
@@ -29,11 +27,7 @@ def tables(result: Surprisal) -> list[Table]:
 
 def csv_text(result: Surprisal) -> str:
     """The table of words or tokens as a csv file, numbers with all their digits."""
-    table, written = _units(result), io.StringIO(newline="")
-    writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows([float(v) if isinstance(v, float) else v for v in row] for row in table.rows)
-    return written.getvalue()
+    return _units(result).csv()
 
 
 def _units(result: Surprisal) -> Table:
