@@ -302,9 +302,11 @@ def _whole(x: float) -> str:
     return f"{x:,.0f}" if x == round(x) and abs(x) < 1e12 else number(x)
 
 
-def _name_farthest(sheet: Sheet, data: Sequence[Points], x_y: np.ndarray) -> list[np.ndarray]:
+def _name_farthest(
+    sheet: Sheet, data: Sequence[Points], x_y: np.ndarray, edge: float
+) -> list[np.ndarray]:
     """Writes the names of the points farthest from all, by the Mahalanobis distance of their places
-    on the sheet, as far as there is room; returns what they cover."""
+    on the sheet, as far as there is room right of `edge`; returns what they cover."""
     names = [name for group in data for name in group.names]
     if not names or len(names) < 3:
         return []
@@ -319,7 +321,7 @@ def _name_farthest(sheet: Sheet, data: Sequence[Points], x_y: np.ndarray) -> lis
             free = all(
                 box[0] > b[1] or box[1] < b[0] or box[2] > b[3] or box[3] < b[2] for b in boxes
             )
-            if free and left > 0 and left + wide < sheet.width:
+            if free and left > edge and left + wide < sheet.width:
                 boxes.append(box)
                 sheet.text(left, y + SMALL * 0.36, text, size=SMALL, halo=True)
                 break
@@ -429,7 +431,7 @@ def _labels(
         for d in data
     ]
     if points := [d for d in data if isinstance(d, Points)]:
-        taken += _name_farthest(sheet, points, np.concatenate(taken))
+        taken += _name_farthest(sheet, points, np.concatenate(taken), left)
     taken += [_along([left, left + width], [y, y]) for y in heights]
     for (label, value), y in zip(plot.horizontal, heights, strict=True):
         axes.axhline(value, color=marker("muted"), linewidth=1.1, linestyle=(0, (1.5, 2)), zorder=1)
