@@ -317,12 +317,13 @@ def test_the_command(small_store, tmp_path, capsys):
     capsys.readouterr()
     assert main(words) == 0
     shown = capsys.readouterr()
-    assert "4 settings for 2 steps, 2 seeds each: 8 runs, 384 tokens to train on; 0 of" in shown.err
+    assert "4 settings for 2 steps, 2 seeds each: 8 runs, 384 tokens to train on" in shown.err
+    assert "8 runs, 0 of them there already; 384 tokens to train on" in shown.err
     assert "above the best" in shown.out
     assert main([*words, "--status"]) == 0
     assert "8 finished" in capsys.readouterr().out
     assert main(words) == 0
-    assert "8 of the runs are there already" in capsys.readouterr().err
+    assert "8 runs, all of them there already" in capsys.readouterr().err
     (folder,) = tmp_path.glob("tune-*")
     values = read_values(folder)
     assert values["config"]["over"] == {

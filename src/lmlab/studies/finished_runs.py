@@ -10,8 +10,10 @@ from typing import Any
 from safetensors import safe_open
 
 from lmlab.config import digest
+from lmlab.run_folders.checkpoint import checkpoint_folder, final_step
 from lmlab.run_folders.journal import read_journal
 from lmlab.training.loop import TrainedRun
+from lmlab.training.setup import ResolvedRun
 
 JOURNAL = "journal.jsonl"
 
@@ -32,6 +34,11 @@ def validations(run: Path) -> list[Validation]:
         for record in read_journal(run / JOURNAL)
         if "validation_nats_per_token" in record
     ]
+
+
+def is_there(run: ResolvedRun) -> bool:
+    """Whether the run is finished."""
+    return checkpoint_folder(run.path, final_step(run.path, run.config.steps)).is_dir()
 
 
 def final_validation(run: TrainedRun) -> float:

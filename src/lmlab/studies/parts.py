@@ -27,6 +27,7 @@ from lmlab.errors import UserError
 from lmlab.locks import Held, Lock, this_process
 from lmlab.progress import Bar, say, track
 from lmlab.results import PAGE, Result, read_values
+from lmlab.studies.needs import say_needs
 from lmlab.studies.status import REPORT, claim_file, write_plan
 from lmlab.training.setup import ResolvedRun
 
@@ -102,6 +103,7 @@ def make_parts(
         (part.label, part.name, part.run.config.steps, part.run.tokens) for part in parts.values()
     ]
     write_plan(out, study, rows)
+    say_needs(study, [part.run for part in parts.values()], work=work)
     with track(study, work, "tokens") as bar:
         return _shared(parts, out, bar) if worker else _by_one(parts, out, bar)
 

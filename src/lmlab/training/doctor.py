@@ -282,6 +282,12 @@ def measure_targets(
     )
 
 
+def held_memory(config: TrainConfig) -> Memory:
+    """What training a resolved run holds all the time."""
+    store = TokenStore(config.store)
+    return _memory(_shapes(config, store, training_tokenizer(config, store)), config)
+
+
 def _memory(model: Any, config: TrainConfig) -> Memory:
     def held(trained: bool) -> int:
         return sum(

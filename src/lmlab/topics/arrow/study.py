@@ -19,7 +19,7 @@ from lmlab.config.model import ModelConfig
 from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.windows import EvaluationWindows, evaluation_windows
 from lmlab.errors import UserError
-from lmlab.progress import Bar, say
+from lmlab.progress import Bar
 from lmlab.studies.corpora import Corpus, Draw, corpus_labels, expanded, is_synthetic, open_corpus
 from lmlab.studies.finished_runs import count_weights, validations
 from lmlab.studies.options import study_folder
@@ -91,7 +91,6 @@ def run_arrow(
     _check_pairs(runs)
     work = sum(run.tokens for run in runs.values())
     work += sum(int(w.length_M.sum()) for w in windows) * len(seeds) * len(orders)
-    say(f"{len(runs)} runs, {work:,} tokens to train on and to score; stopping is safe")
 
     def result(scored: dict[tuple[int, str, int], _Scored]) -> ArrowStudy:
         baselines = counted(config, [cell.text for cell in cells if cell.corpus.known is None])

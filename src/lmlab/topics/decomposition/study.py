@@ -105,7 +105,6 @@ def run_decomposition(
     zoo = members(config)
     runs = {m.label: run_of(config, corpus.store, m) for m in zoo}
     work = sum(run.tokens for run in runs.values())
-    say(f"{work:,} tokens to train on; stopping is safe")
     return run_parts(
         "training the zoo",
         {label: Part(label, run, partial(_train, run, label)) for label, run in runs.items()},

@@ -85,7 +85,6 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
         (v, name): _run(config, store, name) for v, store in stores.items() for name in config.arms
     }
     work = sum(run.tokens for run in runs.values())
-    say(f"{work:,} tokens to train on; stopping is safe")
     parts = {
         (v, name): Part(
             f"vocabulary {v:,}, {name}", run, partial(_make, config, stores[v], name, run)

@@ -23,7 +23,7 @@ from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task, read_tasks
 from lmlab.data.windows import evaluation_windows
 from lmlab.lm.language_model import open_model
-from lmlab.progress import Bar, say
+from lmlab.progress import Bar
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.finished_runs import count_weights, file_beside
 from lmlab.studies.kept import kept
@@ -60,7 +60,6 @@ def run_headless(config: HeadlessStudyConfig, *, worker: bool = False) -> Headle
     tasks, rows = _tasks(config), rows_of(config)
     texts = [_open(config, vocabulary, rows, tasks) for vocabulary in config.vocabulary]
     work = sum(text.work for text in texts)
-    say(f"{work:,} tokens to train on and to score; stopping is safe")
     forms = [
         (arm, longer, seed)
         for seed in range(config.seeds)

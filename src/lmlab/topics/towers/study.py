@@ -25,7 +25,7 @@ from functools import partial
 
 from lmlab.data.store import TokenStore
 from lmlab.lm.language_model import open_model
-from lmlab.progress import Bar, say
+from lmlab.progress import Bar
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
@@ -93,7 +93,6 @@ def run_towers(config: TowersStudyConfig, *, worker: bool = False) -> TowersStud
     for store in stores.values():
         groups_of_text(store, config.evaluation, config.context)  # before hours of training
     total = sum(work(config, store) for store in stores.values())
-    say(f"{total:,.0f} tokens to train on and to score; stopping is safe")
     parts = {
         (label, key, seed): _part(config, label, store, key, seed)
         for label, store in stores.items()

@@ -21,7 +21,6 @@ from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
 from lmlab.progress import Bar, say
-from lmlab.run_folders.checkpoint import checkpoint_folder, final_step
 from lmlab.studies.finished_runs import final_validation
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import LeftToOthers, Part, make_parts, run_parts
@@ -65,7 +64,7 @@ def run_tune(config: TuneConfig, *, worker: bool = False) -> Tuning:
     store = TokenStore(config.store)
     grid = _Grid(config, store)
     ladder = lengths(len(grid.requests), halving=config.halving)
-    grid.say_needs(ladder)
+    grid.say_ladder(ladder)
     out = study_folder("tune", config)
     alive = list(range(len(grid.requests)))
     parts: dict[Place, Part[float | None]] = {}
@@ -124,7 +123,7 @@ class _Grid:
         )
         return placed(asked, self.store, self.config.lab)
 
-    def say_needs(self, ladder: Sequence[Length]) -> None:
+    def say_ladder(self, ladder: Sequence[Length]) -> None:
         """What will be trained. `UserError` for two settings that are one run."""
         settings, seeds = range(len(self.requests)), self.config.seeds
         by_length = [[self.run(length, k, 0) for k in settings] for length in ladder]
@@ -136,15 +135,13 @@ class _Grid:
             length.settings * sum(run.tokens for run in runs) / len(runs)
             for length, runs in zip(ladder, by_length, strict=True)
         )
-        there = sum(_is_there(self.run(ladder[0], k, s)) for k in settings for s in range(seeds))
         shown = ", then ".join(
             f"{length.settings} settings for {_span(run.config.steps for run in runs)} steps"
             for length, runs in zip(ladder, by_length, strict=True)
         )
         say(
             f"{shown}, {seeds} seeds each: {seeds * sum(length.settings for length in ladder)} "
-            f"runs, {round(tokens):,} tokens to train on; {there} of the runs are there already; "
-            "stopping is safe"
+            f"runs, {round(tokens):,} tokens to train on in all"
         )
 
     def parts(
@@ -203,10 +200,6 @@ def _end(run: ResolvedRun, label: str, bar: Bar) -> float | None:
 
 def _work(parts: Mapping[Place, Part[float | None]]) -> float:
     return float(sum(part.run.tokens for part in parts.values()))
-
-
-def _is_there(run: ResolvedRun) -> bool:
-    return checkpoint_folder(run.path, final_step(run.path, run.config.steps)).is_dir()
 
 
 def _span(numbers: Iterable[int]) -> str:

@@ -1,0 +1,147 @@
+"""What a study will need, said before it trains: runs, tokens, time on this machine, disk, memory.
+
+Notable: the time is that of a few steps of each kind of run, tried out and thrown away; what was
+measured is kept in the lab folder. Runs that differ in seed, order, length or settings of the
+optimizer are of one kind. Few steps are not worth a trial: then no time is said.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lmlab.config import digest, to_mapping
+from lmlab.config.training import (
+    CheckpointConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+from lmlab.data.order import FORWARD
+from lmlab.errors import UserError
+from lmlab.locks import alone
+from lmlab.progress import duration, say
+from lmlab.run_folders.journal import last_record
+from lmlab.studies.finished_runs import JOURNAL, is_there
+from lmlab.studies.kept import kept
+from lmlab.training.doctor import held_memory
+from lmlab.training.doctor_warnings import byte_size
+from lmlab.training.hardware import numeric_key
+from lmlab.training.setup import ResolvedRun
+from lmlab.training.speed import seconds_per_step
+
+_STEPS_WORTH_A_TRIAL = 50
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of a step of one kind of run on this machine; None where it cannot take one."""
+
+    seconds: float | None
+
+
+def say_needs(study: str, runs: Sequence[ResolvedRun], *, work: float) -> None:
+    """Says what a study needs for its `runs`, and for child runs and scoring, which with the runs
+    make `work` tokens."""
+    left = [run for run in runs if not is_there(run)]
+    if not left:
+        say(f"{study}: {_runs(runs)}, all of them there already")
+        return
+    trained = sum(run.tokens for run in runs)
+    tokens = sum(map(_tokens_left, left))
+    further = max(0, round(work) - trained)
+    more = f" (and {further:,} more of child runs and scoring)" if further else ""
+    text = (
+        f"{study}: {_runs(runs)}, {len(runs) - len(left):,} of them there already; {tokens:,} "
+        f"tokens to train on{more}"
+    )
+    if any(run.config.is_classification for run in left):
+        say(f"{text}; stopping is safe")
+        return
+    if seconds := _seconds(left, further):
+        text += (
+            f"; about {duration(seconds)} on this machine, if it does nothing else (by a few "
+            "steps of each kind of run; analyses at the end come on top)"
+        )
+    disk, memory = 0, 0
+    for run in left:
+        held = held_memory(run.config)
+        disk += _checkpoints(run.config) * (held.weights + held.optimizer)
+        memory = max(memory, held.total)
+    lab = _lab(left[0]).absolute()
+    there = next(folder for folder in (lab, *lab.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    say(
+        f"{text}; disk {byte_size(disk)} for checkpoints ({byte_size(free)} are free); memory "
+        f"{byte_size(memory)} for weights, gradients and optimizer, beside what the program and a "
+        "batch take; stopping is safe"
+    )
+
+
+def _runs(runs: Sequence[ResolvedRun]) -> str:
+    return f"{len(runs):,} run{'s' * (len(runs) > 1)}"
+
+
+def _lab(run: ResolvedRun) -> Path:
+    return run.path.parent.parent
+
+
+def _tokens_left(run: ResolvedRun) -> int:
+    last = last_record(run.path / JOURNAL)
+    steps = run.config.steps - (last["step"] if last else 0)
+    return max(0, steps) * run.config.step_windows * run.config.context
+
+
+def _seconds(runs: Sequence[ResolvedRun], further: int) -> float | None:
+    """Of training the runs, and of as many `further` tokens at their mean pace."""
+    kinds: dict[str, TrainConfig] = {}
+    steps: dict[str, float] = {}
+    for run in runs:
+        kind = _kind(run.config)
+        name = digest([to_mapping(kind), run.deciding["store_fingerprint"], numeric_key(kind)])
+        kinds[name] = kind
+        batch = kind.step_windows * kind.context
+        steps[name] = steps.get(name, 0.0) + _tokens_left(run) / batch
+    total, tokens = 0.0, 0.0
+    for name, kind in kinds.items():
+        file = _lab(runs[0]) / "speeds" / f"step-{name[:12]}.json"
+        if not file.is_file() and steps[name] < _STEPS_WORTH_A_TRIAL:
+            return None
+        with alone(_lab(runs[0]), "measuring how long a step takes"):
+            seconds = kept(file, StepTime, lambda kind=kind: StepTime(_tried(kind))).seconds
+        if seconds is None:
+            return None
+        total += steps[name] * seconds
+        tokens += steps[name] * kind.step_windows * kind.context
+    return total * (1 + further / tokens) if tokens else None
+
+
+def _kind(config: TrainConfig) -> TrainConfig:
+    """The run without what makes a step of it neither slower nor faster, and eager."""
+    return replace(
+        config,
+        out=None,
+        order=config.order if config.reads_both_sides else FORWARD,
+        seed=0,
+        steps=1,
+        optimizer=OptimizerConfig(config.optimizer.name, learning_rate=1e-6),
+        schedule=ScheduleConfig(),
+        checkpoints=CheckpointConfig(),
+        evaluate_every=1,
+        compile=False,
+    )
+
+
+def _tried(kind: TrainConfig) -> float | None:
+    try:
+        return seconds_per_step({"": kind}, rounds=3, warm_up=1)[""]
+    except UserError:  # which its own part of the study will tell
+        return None
+
+
+def _checkpoints(config: TrainConfig) -> int:
+    """How many a run has at most at its end."""
+    due = sum(config.checkpoints.due(step, config.steps) for step in range(config.steps + 1))
+    return min(due, config.checkpoints.keep or due)
