@@ -32,16 +32,14 @@ def runs(text_store, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_study_says_what_it_needs_and_what_is_there(runs, tmp_path, capsys):
+def test_a_study_says_what_it_needs_and_what_is_there(runs, capsys):
     """The issue found the number of tokens only."""
     say_needs("arrow", runs, work=4 * 6400 + 1000)
     said = capsys.readouterr().err
     assert "arrow: 4 runs, 0 of them there already; 25,600 tokens to train on (and 1,000" in said
-    assert re.search(r"; about \d+:\d\d on this machine", said)
+    assert re.search(r"; about \d+:\d\d here", said)
     assert "; disk " in said
     assert " are free); memory " in said
-    # a seed or an order is no other kind of run, and what was measured is kept
-    assert len(list((tmp_path / "speeds").iterdir())) == 1
     short = [replace(run, config=replace(run.config, steps=4)) for run in runs[:1]]
     trained = train(short[0])
     said = capsys.readouterr()
@@ -58,11 +56,21 @@ def test_a_study_says_what_it_needs_and_what_is_there(runs, tmp_path, capsys):
 
 
 def test_time_is_of_the_steps_that_are_left(runs, monkeypatch):
-    monkeypatch.setattr(
-        "lmlab.studies.needs.seconds_per_step", lambda kinds, **_: dict.fromkeys(kinds, 0.5)
-    )
-    assert _seconds(runs, 0) == pytest.approx(4 * 100 * 0.5)
-    assert _seconds(runs, 12_800) == pytest.approx(4 * 100 * 0.5 * 1.5)
+    tried = []
+
+    def seconds_per_step(kinds, **_):
+        tried.extend(kinds.values())
+        return dict.fromkeys(kinds, 0.5)
+
+    monkeypatch.setattr("lmlab.studies.needs.seconds_per_step", seconds_per_step)
+    # a step is 4 windows; 1,024 windows are scored after as many trained ones as take 1.5 of that
+    config = runs[0].config
+    assert (config.step_windows, config.evaluation_windows) == (4, 1024)
+    every = config.evaluation_interval()
+    expected = (400 + 400 / every * 1024 / 4 / 3) * 0.5
+    assert _seconds(runs, 0) == pytest.approx(expected)
+    assert _seconds(runs, 12_800) == pytest.approx(1.25 * expected)
+    assert len(tried) == 2  # once each time: a seed or an order is no other kind of run
 
 
 def test_few_steps_are_not_worth_a_trial(runs):

@@ -1,15 +1,15 @@
 """What a study will need, said before it trains: runs, tokens, time on this machine, disk, memory.
 
-Notable: the time is that of a few steps of each kind of run, tried out and thrown away; what was
-measured is kept in the lab folder. Runs that differ in seed, order, length or settings of the
-optimizer are of one kind. Few steps are not worth a trial: then no time is said.
+Notable: the time is that of a few steps of each kind of run, tried out and thrown away. Runs that
+differ in seed, order, length or rate are of one kind. Where few steps are left, no trial is worth
+its time, and none is said.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from lmlab.config import digest, to_mapping
@@ -21,25 +21,17 @@ from lmlab.config.training import (
 )
 from lmlab.data.order import FORWARD
 from lmlab.errors import UserError
-from lmlab.locks import alone
 from lmlab.progress import duration, say
 from lmlab.run_folders.journal import last_record
 from lmlab.studies.finished_runs import JOURNAL, is_there
-from lmlab.studies.kept import kept
 from lmlab.training.doctor import held_memory
 from lmlab.training.doctor_warnings import byte_size
-from lmlab.training.hardware import numeric_key
 from lmlab.training.setup import ResolvedRun
 from lmlab.training.speed import seconds_per_step
 
 _STEPS_WORTH_A_TRIAL = 50
-
-
-@dataclass(frozen=True)
-class StepTime:
-    """Seconds of a step of one kind of run on this machine; None where it cannot take one."""
-
-    seconds: float | None
+_VALIDATED, _FURTHER = 1 / 3, 1 / 2
+"""Of the time of a trained token: of one that is scored, and of one of child runs and scoring."""
 
 
 def say_needs(study: str, runs: Sequence[ResolvedRun], *, work: float) -> None:
@@ -62,8 +54,8 @@ def say_needs(study: str, runs: Sequence[ResolvedRun], *, work: float) -> None:
         return
     if seconds := _seconds(left, further):
         text += (
-            f"; about {duration(seconds)} on this machine, if it does nothing else (by a few "
-            "steps of each kind of run; analyses at the end come on top)"
+            f"; about {duration(seconds)} here, at the pace of a few steps tried out now "
+            "(analyses at the end come on top)"
         )
     disk, memory = 0, 0
     for run in left:
@@ -95,27 +87,25 @@ def _tokens_left(run: ResolvedRun) -> int:
 
 
 def _seconds(runs: Sequence[ResolvedRun], further: int) -> float | None:
-    """Of training the runs, and of as many `further` tokens at their mean pace."""
+    """Of training and validating the runs, and of `further` tokens."""
     kinds: dict[str, TrainConfig] = {}
     steps: dict[str, float] = {}
     for run in runs:
         kind = _kind(run.config)
-        name = digest([to_mapping(kind), run.deciding["store_fingerprint"], numeric_key(kind)])
+        name = digest(to_mapping(kind))
         kinds[name] = kind
-        batch = kind.step_windows * kind.context
-        steps[name] = steps.get(name, 0.0) + _tokens_left(run) / batch
-    total, tokens = 0.0, 0.0
+        config = run.config
+        validated = config.evaluation_windows / config.evaluation_interval() / config.step_windows
+        left = _tokens_left(run) / (config.step_windows * config.context)
+        steps[name] = steps.get(name, 0.0) + left * (1 + _VALIDATED * validated)
+    if min(steps.values()) < _STEPS_WORTH_A_TRIAL:
+        return None
+    total = 0.0
     for name, kind in kinds.items():
-        file = _lab(runs[0]) / "speeds" / f"step-{name[:12]}.json"
-        if not file.is_file() and steps[name] < _STEPS_WORTH_A_TRIAL:
-            return None
-        with alone(_lab(runs[0]), "measuring how long a step takes"):
-            seconds = kept(file, StepTime, lambda kind=kind: StepTime(_tried(kind))).seconds
-        if seconds is None:
+        if (seconds := _tried(kind)) is None:
             return None
         total += steps[name] * seconds
-        tokens += steps[name] * kind.step_windows * kind.context
-    return total * (1 + further / tokens) if tokens else None
+    return total * (1 + _FURTHER * further / max(1, sum(map(_tokens_left, runs))))
 
 
 def _kind(config: TrainConfig) -> TrainConfig:
@@ -136,7 +126,7 @@ def _kind(config: TrainConfig) -> TrainConfig:
 
 def _tried(kind: TrainConfig) -> float | None:
     try:
-        return seconds_per_step({"": kind}, rounds=3, warm_up=1)[""]
+        return seconds_per_step({"": kind}, rounds=2, warm_up=1)[""]
     except UserError:  # which its own part of the study will tell
         return None
 

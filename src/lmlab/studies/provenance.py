@@ -7,10 +7,16 @@ from typing import Any
 
 from lmlab.config import to_command_line, to_mapping
 
-TRAINED = (
+_TRAINED = (
     "AdamW with weight decay 0.1 on matrices, betas 0.9 and 0.95, gradient clipped at 1, linear "
     "warm-up over 5 % of the steps, cosine to a tenth"
 )
+
+
+def trained(optimizer: str) -> str:
+    """How the runs of a study are trained."""
+    on = "Muon (momentum 0.9) on matrices, else " if optimizer == "muon" else ""
+    return on + _TRAINED
 
 
 def to_repeat(command: str, config: Any) -> str:

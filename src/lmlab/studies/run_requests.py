@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.data.store import TokenStore
@@ -27,6 +27,7 @@ def text_request(
     tokens: float | None = None,
     context: int | None = None,
     learning_rate: float | None = None,
+    optimizer: Literal["adamw", "muon"] | None = None,
     **options: Any,
 ) -> TrainConfig:
     """A run on running text for a `study` (`options.TrainingStudy`), which says what is not given
@@ -38,7 +39,9 @@ def text_request(
         context=window,
         batch=batch,
         steps=max(1, round((tokens or study.tokens) / (batch * window))),
-        optimizer=OptimizerConfig("adamw", learning_rate=learning_rate or study.learning_rate),
+        optimizer=OptimizerConfig(
+            optimizer or study.optimizer, learning_rate=learning_rate or study.learning_rate
+        ),
         checkpoints=CheckpointConfig(every=500, keep=1),
         # short windows hold few tokens: 64 of them would show the luck of the sample
         evaluation_windows=max(64, _VALIDATION_TOKENS // window),

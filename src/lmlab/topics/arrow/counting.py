@@ -193,6 +193,11 @@ class Above:
         said = _SAID.get(these.finding, "not decided")
         return f"{said}, for these models {on_text(these.documents)}"
 
+    @property
+    def is_worse(self) -> bool:
+        """Whether these models are above counting, as far as this text tells."""
+        return self.verdict.startswith(WORSE)
+
 
 _SAID = {"above": WORSE, "below": "better than counting"}
 
@@ -299,14 +304,13 @@ def above_counting(
     return AboveCounting(
         smoothing=baseline.fit.smoothing,
         order=baseline.fit.order,
-        forward=_above_baseline(baseline, forward, "forward"),
-        other=_above_baseline(baseline, other, "backward") if order == BACKWARD else None,
+        forward=above_baseline(baseline, forward, "forward"),
+        other=above_baseline(baseline, other, "backward") if order == BACKWARD else None,
     )
 
 
-def _above_baseline(
-    baseline: NGramBaseline, scores: Sequence[Score], direction: Direction
-) -> Above:
+def above_baseline(baseline: NGramBaseline, scores: Sequence[Score], direction: Direction) -> Above:
+    """Compares the models of one direction, a score a seed, with counting in it."""
     nats_SM = np.stack([score.nats_M for score in scores])
     return Above(
         interval=baseline.above(nats_SM, direction),

@@ -41,7 +41,7 @@ class ArrowConfig(TrainingStudy):
     """bpe-reversed: BPE learnt on reversed text, the paper's control."""
     architecture: tuple[Architecture, ...] = ("gpt2",)
     size: tuple[str, ...] = ("micro",)
-    """nano, micro, mini, small, gpt1, medium, xl; for gru and lstm 1x256, 3x512, 5x768."""
+    """nano, tiny, micro, mini, small, gpt1, medium, xl; for gru and lstm 1x256, 3x512, 5x768."""
     context: tuple[int, ...] = (256,)
     seeds: int = 2
     order: tuple[str, ...] = ()

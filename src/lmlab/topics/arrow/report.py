@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.wording import capital, without_label
-from lmlab.studies.provenance import TRAINED, to_repeat
+from lmlab.studies.provenance import to_repeat, trained
 from lmlab.topics.arrow.between_models import ModelsArrow
 from lmlab.topics.arrow.comparison import Comparison
 from lmlab.topics.arrow.family import ArrowStudy, CorporaMean
@@ -93,8 +93,9 @@ def tables(result: ArrowStudy | ModelsArrow) -> list[Table]:
 
 
 def headline(result: ArrowStudy) -> str:
-    """The finding of each comparison."""
-    return " ".join(f"{capital(comparison_words(c))}." for c in result.comparisons)
+    """The finding of each comparison, and whether its models know what counting gives."""
+    found = [f"{capital(comparison_words(c))}." for c in result.comparisons]
+    return " ".join([*found, *counting_words(result.comparisons)])
 
 
 def _of_two_models(result: ModelsArrow) -> Report:
@@ -126,7 +127,10 @@ def _finding(result: ArrowStudy) -> str:
     lines += [f"{comparison_name(c)}: {comparison_words(c)}." for c in single[:8]]
     if len(single) > 1:
         lines.append(family_words(single))
-    return "\n\n".join([*lines, *counting_words(result.comparisons)])
+    # what models do not know that counting gives comes first: it is the reach of all that follows
+    known = counting_words(result.comparisons)
+    worse = any(a.is_worse for c in single if c.above_counting for a in c.above_counting.sides)
+    return "\n\n".join([*known, *lines] if worse else [*lines, *known])
 
 
 def _arrow_section(comparisons: Sequence[Comparison], means: Sequence[CorporaMean] = ()) -> Section:
@@ -215,9 +219,9 @@ def _methods(result: ArrowStudy) -> list[str]:
         "its content. Training windows are contiguous, non-overlapping runs of the training "
         f"split. Losses are those of the last checkpoint on the {config.split} split, in float32, "
         "in windows that never cross a document; every token is scored, the first of each window "
-        f"from the beginning-of-sequence token alone. {TRAINED}. Intervals are two-way random "
-        "effects over seeds and documents (sections of them where there are fewer than five: these "
-        "documents only) on the ratio of sums, "
+        f"from the beginning-of-sequence token alone. {trained(config.optimizer)}. "
+        "Intervals are two-way random effects over seeds and documents (sections of them where "
+        "there are fewer than five: these documents only) on the ratio of sums, "
         "Student t; with one seed they cover the text only. The numbers of this "
         "page, and digests of runs and stores, are in results.json."
     )

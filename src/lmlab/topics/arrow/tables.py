@@ -6,7 +6,6 @@ where forward is easier.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -155,22 +154,34 @@ def smoothing_words(texts: Sequence[CountedText]) -> str:
 
 def counting_words(comparisons: Sequence[Comparison]) -> list[str]:
     """How many models are better than counting, a paragraph; none without baselines."""
-    counts = Counter(
-        above.verdict
-        for c in comparisons
-        if c.above_counting is not None
-        for above in c.above_counting.sides
-    )
-    if not counts:
+    sides = [above for c in comparisons if c.above_counting for above in c.above_counting.sides]
+    if not sides:
         return []
-    said = "Models of text against counted n-grams, each direction of a comparison by itself: "
-    said += ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) + "."
-    if any(verdict.startswith(WORSE) for verdict in counts):
+    return [
+        "Models of text against counted n-grams, each direction of a comparison by itself: "
+        f"{against_counting(sides)}"
+    ]
+
+
+def against_counting(sides: Sequence[Above]) -> str:
+    """How many models are better than counting, and by how much, in a sentence or two."""
+    groups: dict[str, list[float]] = {}
+    for above in sides:
+        groups.setdefault(above.verdict, []).append(above.interval.estimate)
+    said = ", ".join(
+        f"{len(nats)} {words} ({_span(nats)} nats per token)" for words, nats in groups.items()
+    )
+    if any(words.startswith(WORSE) for words in groups):
         said += (
-            " Where counting predicts better, the models have not learnt what counting gives, and "
-            "their arrow is one of early training."
+            ". Where counting predicts better, the models have not learnt what counting gives: "
+            "what is found is of early training"
         )
-    return [said]
+    return f"{said}."
+
+
+def _span(nats: Sequence[float]) -> str:
+    low, high = signed(min(nats), 3), signed(max(nats), 3)
+    return low if low == high else f"{low} to {high}"
 
 
 def above_words(above: Above | None) -> str:

@@ -122,10 +122,12 @@ class DecompositionStudyConfig(TrainingStudy):
     text: str = "docstrings"
     """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
     arms: tuple[Arm, ...] = ("forward", "backward", "headless", "masked", "tower")
-    """forward, backward: GPT-2 by cross-entropy; headless: GPT-2 by contrastive weight tying;
-    masked: ModernBERT; tower: each of two GPT-2 towers that share one prediction."""
+    """forward, backward: cross-entropy; headless: contrastive weight tying; masked: ModernBERT;
+    tower: each of two towers that share one prediction."""
+    architecture: Literal["gpt2", "qwen3", "llama", "neox"] = "gpt2"
+    """Of all but masked models."""
     size: tuple[str, ...] = ("micro",)
-    """nano, micro, mini, small, gpt1, medium, xl."""
+    """nano, tiny, micro, mini, small, gpt1, medium, xl."""
     seeds: int = 2
     models: tuple[str, ...] = ()
     """Further models that join the set: run folders, transformers models, Hub names."""

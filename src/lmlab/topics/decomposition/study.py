@@ -74,8 +74,11 @@ def run_of(config: DecompositionStudyConfig, store: TokenStore, member: Member) 
         config,
         store,
         learning_rate=config.masked_learning_rate if masked else config.learning_rate,
+        optimizer="adamw" if masked else config.optimizer,
         # a post-norm BERT of this size does not leave its plateau within such a budget
-        model=ModelConfig("modernbert" if masked else "gpt2", size=member.size, tied=headless),
+        model=ModelConfig(
+            "modernbert" if masked else config.architecture, size=member.size, tied=headless
+        ),
         objective="masked" if masked else "headless" if headless else "causal",
         order="backward" if member.arm == "backward" else "forward",
         seed=member.seed,
@@ -84,10 +87,11 @@ def run_of(config: DecompositionStudyConfig, store: TokenStore, member: Member) 
 
 
 def _towers(config: DecompositionStudyConfig, store: TokenStore, member: Member) -> ResolvedRun:
-    """The run that the towers study has for cooperative towers of GPT-2 of this size."""
+    """The run that the towers study has for cooperative towers of this size."""
     same = TowersStudyConfig(
-        model=ModelConfig("gpt2", size=member.size), context=config.context, tokens=config.tokens,
-        batch_tokens=config.batch_tokens, learning_rate=config.learning_rate, lab=config.lab,
+        model=ModelConfig(config.architecture, size=member.size), context=config.context,
+        tokens=config.tokens, batch_tokens=config.batch_tokens, optimizer=config.optimizer,
+        learning_rate=config.learning_rate, lab=config.lab,
     )  # fmt: skip
     request = towers_request(same, store, towers_arms(same)[COOPERATIVE], member.seed)
     return placed(replace(request, device=config.device), store, config.lab)

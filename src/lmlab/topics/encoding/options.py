@@ -147,9 +147,11 @@ class EncodingStudyConfig(TrainingStudy):
     """File, folder, pattern (novels/*.txt), hf:NAME, or docstrings."""
     vocabulary: tuple[int, ...] = (8192,)
     arms: tuple[ArmName, ...] = ARM_NAMES
-    """ce-untied, ce-tied, ce-prior (a learnt log-unigram bias), backward, headless: GPT-2; llama,
-    llama-headless: RMSNorm."""
-    size: Literal["nano", "micro", "mini", "small"] = "micro"
+    """ce-untied, ce-tied, ce-prior (a learnt log-unigram bias), backward, headless: of
+    `architecture`; llama, llama-headless: RMSNorm."""
+    architecture: Literal["gpt2", "qwen3", "neox"] = "gpt2"
+    """Of all arms but those of Llama."""
+    size: Literal["nano", "tiny", "micro", "mini", "small"] = "micro"
     context: int = 128
     tokens: int = 1_000_000
     """Training tokens of each run."""

@@ -378,10 +378,11 @@ def _around(captured: Captured) -> str:
 def _methods(result: EncodingStudy) -> str:
     c = result.config
     return (
-        f"Text: {result.corpus}. Each model: {c.size}, context {c.context}, "
-        f"{c.tokens:,} training tokens in steps of {c.batch_tokens:,}, learning rate "
-        f"{c.learning_rate:g}, seed {c.seed}; one seed each, so differences between models "
-        "may be those of seeds. Mean probabilities over "
+        f"Text: {result.corpus}. Each model: {c.architecture} (but where it says Llama) "
+        f"{c.size}, context {c.context}, {c.tokens:,} training tokens in steps of "
+        f"{c.batch_tokens:,}, {c.optimizer}, learning rate {c.learning_rate:g}, "
+        f"seed {c.seed}; one seed each, so differences between models may be those of seeds. "
+        "Mean probabilities over "
         f"{c.windows} windows of validation text. {_R2} Steering: single "
         "tokens at places spread evenly over the logarithm of frequency rank; targets above 1 are "
         f"left out. Pruning: {_WAYS[0].lower()}{_WAYS[1:]}"

@@ -123,7 +123,9 @@ def _make(
 
 def _run(config: EncodingStudyConfig, store: TokenStore, name: str) -> ResolvedRun:
     arm = ARMS[name]
-    model = ModelConfig("llama" if arm.llama else "gpt2", size=config.size, tied=arm.tied)
+    model = ModelConfig(
+        "llama" if arm.llama else config.architecture, size=config.size, tied=arm.tied
+    )
     request = text_request(config, store, model=model, seed=config.seed, **arm.options)
     if config.dynamics:
         checkpoints = CheckpointConfig(

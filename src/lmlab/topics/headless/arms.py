@@ -158,6 +158,7 @@ def fine_tuning(
         store,
         tokens=config.fine_tune * config.tokens,
         learning_rate=config.fine_tune_learning_rate,
+        optimizer="adamw",
         parent=ParentConfig(str(parent.path), untie=True),
         output_bias="fixed" if prior else "none",
         # other text than the parent began with

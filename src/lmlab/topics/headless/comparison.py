@@ -15,6 +15,7 @@ from lmlab.data.documents import source_name
 from lmlab.data.tasks import Task
 from lmlab.numerics.random_effects import Interval
 from lmlab.results import Result
+from lmlab.topics.arrow.counting import Above, NGramFit
 from lmlab.topics.geometry.geometry import Geometry
 from lmlab.topics.headless.arms import REFERENCE, Rates, Row
 from lmlab.topics.headless.costs import CostAtVocabulary, StepTimes
@@ -75,6 +76,10 @@ class VocabularyResult:
     cluster_unit: str
     rows: tuple[RowResult, ...]
     curves: tuple[Curve, ...]
+    above_counting: dict[str, Above]
+    """Of each row, against the best Kneser-Ney n-grams of the training split."""
+    counted: NGramFit
+    """Those n-grams."""
     tasks: tuple[TaskResult, ...]
     geometry: dict[str, Geometry]
     """Of the baseline and of the headless model, first seed."""

@@ -11,7 +11,8 @@ from lmlab.config import to_mapping
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.wording import amount_of_text, capital, without_label
-from lmlab.studies.provenance import TRAINED, to_repeat
+from lmlab.studies.provenance import to_repeat, trained
+from lmlab.topics.arrow.tables import above_words, fit_name
 from lmlab.topics.headless.arms import ARMS, HEADLESS, REFERENCE
 from lmlab.topics.headless.comparison import Headless, VocabularyResult
 from lmlab.topics.headless.curves import Curve
@@ -74,9 +75,17 @@ def tables(result: Headless) -> list[Table]:
 def headline(result: Headless) -> str:
     """The headless model with the prior, which costs nothing to add, against the baseline."""
     return " ".join(
-        f"With the prior of cross-entropy, {verdict(part.by_key[HEADLESS])}."
+        f"With the prior of cross-entropy, {verdict(part.by_key[HEADLESS])}. {_counting(part)}"
         for part in result.parts
     )
+
+
+def _counting(part: VocabularyResult) -> str:
+    """Whether the models know what counting gives."""
+    rows = {key: part.above_counting[key] for key in (REFERENCE, HEADLESS)}
+    each = "; ".join(f"{part.by_key[key].row.label}: {above_words(a)}" for key, a in rows.items())
+    early = " What is found is of early training." if any(a.is_worse for a in rows.values()) else ""
+    return f"Against counting ({fit_name(part.counted)}, nats per token): {each}.{early}"
 
 
 _REPEATS = (
@@ -110,7 +119,7 @@ def _finding(part: VocabularyResult) -> str:
     return (
         f"Vocabulary {part.vocabulary:,}, after {tokens:,} tokens ({seeds}, {tokens / weights:.3g} "
         f"a parameter of the tied model), against cross-entropy with the same prior. "
-        f"{capital(findings)}. {lead(part.curves, weights)}"
+        f"{capital(findings)}. {_counting(part)} {lead(part.curves, weights)}"
     )
 
 
@@ -186,7 +195,7 @@ def _methods(result: Headless) -> Section:
         "them candidates of a headless "
         f"model's step ({config.batch_tokens // config.context} windows, so one in as many "
         f"is of a row's own window); context {config.context}, {_rates(result)}, "
-        f"{TRAINED}. All forms of a seed have the same data "
+        f"{trained(config.optimizer)}. All forms of a seed have the same data "
         "order; tied forms have the same initial weights. The prior is the log-unigram "
         "distribution of the training split (add-one). Calibration fits two scalars, of similarity "
         "and prior, on held-out text that is not scored. Fine-tuning is a child run: the embedding "

@@ -29,6 +29,7 @@ from lmlab.studies.finished_runs import count_weights, file_beside
 from lmlab.studies.kept import kept
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part, run_parts
+from lmlab.topics.arrow.counting import above_baseline, ngram_baselines
 from lmlab.topics.geometry.geometry import Geometry, geometry
 from lmlab.topics.headless.arms import (
     HEADLESS,
@@ -221,6 +222,10 @@ class _Vocabulary:
             for row in self.rows
         }
         scores = {key: [each.scores[key] for each in of_seed] for key, of_seed in of_row.items()}
+        baseline = ngram_baselines(
+            store, split=config.split, context=config.context, max_windows=config.windows,
+            smoothings=("modified Kneser-Ney", "Kneser-Ney"),
+        ).best  # fmt: skip
         first, entropy = scores[REFERENCE][0], unigram_entropy(store)
         several = config.arms if len(config.rates) > 1 else ()
         return VocabularyResult(
@@ -237,6 +242,10 @@ class _Vocabulary:
             clusters=first.clusters.clusters,
             cluster_unit=first.cluster_unit,
             rows=tuple(row_result(row, scores[row.key], scores[REFERENCE]) for row in self.rows),
+            above_counting={
+                row.key: above_baseline(baseline, scores[row.key], "forward") for row in self.rows
+            },
+            counted=baseline.fit,
             curves=tuple(
                 curve(each.run, form, self.times.by_arm[form[0]], entropy)
                 for form, each in runs.items()

@@ -5,8 +5,11 @@ with whoever asks later: the forward and backward models of the arrow and the he
 headless study are the zoo that is decomposed, and the models that are encoded.
 
 Notable:
-- Its text is the docstrings of Python's standard library alone: the same on every machine with one
-  version of Python, and enough for so few tokens.
+- Its text is docstrings of Python's standard library alone: the same on every machine with one
+  version of Python. A part of them, in 512 types, so that a model can know more than counting (the
+  best Kneser-Ney model of the same text and types) after a few hundred steps.
+- What is common to all parts but that of the towers is trained by the recipe of `lmlab train`
+  (qwen3, Muon, small steps), at one rate for all arms.
 - The budget of a run is a thousandth or less of what the papers use. What a part finds is found of
   such models; several parts find nothing certain, and say so.
 """
@@ -15,9 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lmlab.config.model import ModelConfig
+from lmlab.data.documents import CorpusConfig
+from lmlab.data.prepare import PrepareConfig, prepare
+from lmlab.data.splits import SplitConfig
+from lmlab.data.tokenizers import TokenizerConfig
 from lmlab.progress import say
 from lmlab.results import Result
 from lmlab.topics.arrow.options import ArrowConfig
@@ -34,44 +42,65 @@ from lmlab.topics.towers.options import TowersStudyConfig
 from lmlab.topics.towers.study import run_towers
 
 _TEXT = "docstrings:python"
-_TOKENS, _TOWER_TOKENS = 140_000, 60_000
-_WINDOWS = 150
-_SIZE = "micro"
-_TRAINING: dict[str, Any] = {"batch_tokens": 1024, "learning_rate": 2e-3}
+_DOCUMENTS, _VOCABULARY, _HELD_OUT = 300, 512, 0.08
+_CONTEXT = 64
+_TOKENS, _TOWER_TOKENS = 500_000, 60_000
+_WINDOWS = 300
+_ARCHITECTURE, _SIZE = "qwen3", "tiny"
+_TRAINING: dict[str, Any] = {"batch_tokens": 1024, "optimizer": "muon", "learning_rate": 8e-3}
 
 R = TypeVar("R", bound=Result)
 
 CONFIGS: dict[str, Any] = {
-    "arrow": ArrowConfig(
-        text=(_TEXT,), context=(128,), size=(_SIZE,), vocabulary=4096, seeds=2,
-        tokens=_TOKENS, windows=_WINDOWS, **_TRAINING,
-    ),
     "linear": ArrowConfig(
         text=("linear:6:4:1",), seeds=2, tokens=140_000, batch_tokens=1216,
         initializer_range=0.2,
     ),
+    "arrow": ArrowConfig(
+        text=(_TEXT,), context=(_CONTEXT,), architecture=(_ARCHITECTURE,), size=(_SIZE,),
+        vocabulary=_VOCABULARY, seeds=2, tokens=_TOKENS, windows=_WINDOWS, **_TRAINING,
+    ),
     "headless": HeadlessStudyConfig(
-        text=_TEXT, vocabulary=(4096,), arms=("ce-tied-prior", "ce-untied", "headless"),
-        model=ModelConfig("gpt2", size=_SIZE), context=128, seeds=2, tokens=_TOKENS,
-        equal_time=False, cost_vocabularies=(4096, 8192), windows=_WINDOWS, **_TRAINING,
+        text=_TEXT, vocabulary=(_VOCABULARY,), arms=("ce-tied-prior", "ce-untied", "headless"),
+        model=ModelConfig(_ARCHITECTURE, size=_SIZE), context=_CONTEXT, seeds=2, tokens=_TOKENS,
+        equal_time=False, cost_vocabularies=(512, 8192), windows=_WINDOWS, **_TRAINING,
     ),
     "towers": TowersStudyConfig(
         text=(_TEXT,), model=ModelConfig("gpt2", size="nano"), split=False, single=False,
-        vocabulary=4096, context=128, seeds=2, other_seeds=1, tokens=_TOWER_TOKENS,
-        probe_tokens=_TOWER_TOKENS // 2, probe_learning_rate=2e-3, windows=_WINDOWS,
-        **_TRAINING,
+        vocabulary=_VOCABULARY, context=_CONTEXT, seeds=2, other_seeds=1, tokens=_TOWER_TOKENS,
+        probe_tokens=_TOWER_TOKENS // 2, windows=_WINDOWS, batch_tokens=1024,
+        learning_rate=2e-3, probe_learning_rate=2e-3,
     ),
     "decomposition": DecompositionStudyConfig(
-        text=_TEXT, arms=("forward", "backward", "headless"), size=(_SIZE,), seeds=2,
-        vocabulary=4096, context=128, tokens=_TOKENS, embedding=EmbeddingConfig(length=64),
-        lengths=(16,), pieces=3000, held_out_pieces=600, **_TRAINING,
+        text=_TEXT, arms=("forward", "backward", "headless"), architecture=_ARCHITECTURE,
+        size=(_SIZE,), seeds=2, vocabulary=_VOCABULARY, context=_CONTEXT, tokens=_TOKENS,
+        embedding=EmbeddingConfig(length=48), lengths=(16,), pieces=3000, held_out_pieces=600,
+        **_TRAINING,
     ),
     "encoding": EncodingStudyConfig(
-        text=_TEXT, vocabulary=(4096,), arms=("ce-untied", "backward", "headless"),
-        size=_SIZE, context=128, tokens=_TOKENS, dynamics=False, windows=24,
-        factors=(2.0, 20.0), shares=(0.1, 0.3, 0.5, 0.7, 0.9), **_TRAINING,
+        text=_TEXT, vocabulary=(_VOCABULARY,), arms=("ce-untied", "backward", "headless"),
+        architecture=_ARCHITECTURE, size=_SIZE, context=_CONTEXT, tokens=_TOKENS, dynamics=False,
+        windows=48, factors=(2.0, 20.0), shares=(0.1, 0.3, 0.5, 0.7, 0.9), **_TRAINING,
     ),
 }  # fmt: skip
+
+
+def _store(lab: Path) -> Path:
+    """The store of the tour's text, made if it is not there yet."""
+    config = PrepareConfig(
+        lab / "stores" / f"docstrings-python-{_DOCUMENTS}",
+        CorpusConfig((_TEXT,), max_documents=_DOCUMENTS),
+        TokenizerConfig("bpe", _VOCABULARY),
+        SplitConfig(validation=_HELD_OUT, test=_HELD_OUT),
+    )
+    return prepare(config).path
+
+
+def _on_store(config: Any, lab: Path) -> Any:
+    """A part of the tour, with the store of its text for the text."""
+    if config.text == _TEXT:
+        return replace(config, text=str(_store(lab)))
+    return replace(config, text=(str(_store(lab)),)) if config.text == (_TEXT,) else config
 
 
 def run_tour(config: TourConfig) -> Tour:
@@ -82,12 +111,13 @@ def run_tour(config: TourConfig) -> Tour:
     def part(name: str, run: Callable[[Any], R]) -> R:
         number = list(QUESTIONS).index(name) + 1
         say(f"part {number} of {len(QUESTIONS)}: {QUESTIONS[name]}")
-        return run(replace(CONFIGS[name], lab=config.lab, out=out / name))
+        asked = replace(CONFIGS[name], lab=config.lab, out=out / name)
+        return run(_on_store(asked, config.lab))
 
     result = Tour(
         config=config,
-        arrow=part("arrow", run_arrow),
         linear=part("linear", run_arrow),
+        arrow=part("arrow", run_arrow),
         headless=part("headless", run_headless),
         towers=part("towers", run_towers),
         decomposition=part("decomposition", run_decomposition),

@@ -13,8 +13,8 @@ from lmlab.topics.tour.options import TourConfig
 from lmlab.topics.towers.comparison import TowersStudy
 
 QUESTIONS = {
-    "arrow": "Is text easier to predict forwards than backwards?",
     "linear": "Is a made-up language, whose floor is known, easier forwards?",
+    "arrow": "Is text easier to predict forwards than backwards?",
     "headless": "Can a model learn without a softmax?",
     "towers": "Do two towers with one prediction divide it?",
     "decomposition": "How much of a model is in others?",
@@ -28,8 +28,8 @@ class Tour(Result, kind="tour"):
     """What a small edition of every study finds."""
 
     config: TourConfig
-    arrow: ArrowStudy
     linear: ArrowStudy
+    arrow: ArrowStudy
     headless: Headless
     towers: TowersStudy
     decomposition: ZooDecomposition

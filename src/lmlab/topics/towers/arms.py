@@ -10,6 +10,7 @@ it).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -80,7 +81,7 @@ def request(config: TowersStudyConfig, store: TokenStore, arm: Arm, seed: int) -
     if arm.towers is None:
         return single(config, store, seed)
     return replace(
-        _training(config, store, seed, config.tokens, config.learning_rate),
+        _training(config, store, seed, config.tokens, config.learning_rate, config.optimizer),
         model=config.model,
         objective=objective_name(config.reading, "fused-towers"),
         towers=arm.towers,
@@ -102,7 +103,12 @@ def probes(
 
 
 def _training(
-    config: TowersStudyConfig, store: TokenStore, seed: int, tokens: int, rate: float
+    config: TowersStudyConfig,
+    store: TokenStore,
+    seed: int,
+    tokens: int,
+    rate: float,
+    optimizer: Literal["adamw", "muon"] = "adamw",
 ) -> TrainConfig:
     batch = config.batch_tokens // config.context
     asked = TrainConfig(
@@ -111,7 +117,7 @@ def _training(
         batch=batch,
         steps=max(1, round(tokens / (batch * config.context))),
         seed=seed,
-        optimizer=OptimizerConfig("adamw", learning_rate=rate),
+        optimizer=OptimizerConfig(optimizer, learning_rate=rate),
         checkpoints=CheckpointConfig(every=250, keep=1),
     )
     return validated_seldom(asked)
@@ -123,7 +129,7 @@ def single(config: TowersStudyConfig, store: TokenStore, seed: int) -> TrainConf
     It is a split model that nobody splits: embeddings, fusion and head are those of the towers.
     """
     towers = replace(
-        _training(config, store, seed, config.tokens, config.learning_rate),
+        _training(config, store, seed, config.tokens, config.learning_rate, config.optimizer),
         model=config.model,
         objective=objective_name(config.reading, "fused-towers"),
         towers=TowersConfig(config.fusion),

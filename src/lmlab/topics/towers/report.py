@@ -323,9 +323,9 @@ def _methods(result: TowersStudy) -> list[str]:
         f"A tower is {model_words(config.model)}; the embedding, twice as wide, is shared and "
         f"tied. Cooperative towers are joined by {config.fusion}. {config.tokens:,} training "
         f"tokens a run ({part.training_tokens_available:,} available), "
-        f"{config.batch_tokens:,} a step, context {config.context}, AdamW with a peak rate "
-        f"of {config.learning_rate:g} (probes {config.probe_learning_rate:g}), weight decay "
-        "0.1 on matrices, warm-up over 5 % of the steps, cosine to a tenth.",
+        f"{config.batch_tokens:,} a step, context {config.context}, {config.optimizer} with a "
+        f"peak rate of {config.learning_rate:g} (probes: adamw, {config.probe_learning_rate:g}), "
+        "weight decay 0.1 on matrices, warm-up over 5 % of the steps, cosine to a tenth.",
         f"Every tower gets a probe: dense layer, GELU, layer norm and an untied head, trained on "
         f"{config.probe_tokens:,} tokens over the frozen towers, which are in evaluation mode. "
         "Both probes of a pair start at the same weights and see the same states in the same "
