@@ -34,8 +34,8 @@ def configs(text_store):
     changes: dict[str, dict[str, Any]] = {
         "arrow": {**arrow, "text": (text,)},
         "headless": {
-            **few, "text": text, "vocabulary": (300,), "context": 16, "model": nano,
-            "fine_tune": 0.3, "cost_vocabularies": (),
+            **few, "text": text, "vocabulary": (300,), "context": 16,
+            "model": replace(nano, architecture="qwen3"), "fine_tune": 0.3, "cost_vocabularies": (),
         },
         "linear": arrow,
         "towers": {

@@ -9,8 +9,11 @@ from lmlab.pages.report import Report
 from lmlab.topics.tour.tour import Tour
 
 _TOUR = (
-    "Every study of lmlab in its smallest form. A model reads a hundred thousand tokens or so, and "
-    "what is found here is found of very small models early in training."
+    "Every study of lmlab in its smallest form. A model of text reads half a million tokens or so "
+    "(a tower some ten thousands, and nothing is counted for towers), and what is found here is "
+    "found of very small models early in training. The parts on text say by how much their models "
+    "are above or below counted n-grams of the same text; the last two parts are of those models "
+    "too."
 )
 
 

@@ -44,7 +44,7 @@ from lmlab.topics.towers.study import run_towers
 _TEXT = "docstrings:python"
 _DOCUMENTS, _VOCABULARY, _HELD_OUT = 300, 512, 0.08
 _CONTEXT = 64
-_TOKENS, _TOWER_TOKENS = 500_000, 60_000
+_TOKENS, _TOWER_TOKENS = 450_000, 60_000
 _WINDOWS = 300
 _ARCHITECTURE, _SIZE = "qwen3", "tiny"
 _TRAINING: dict[str, Any] = {"batch_tokens": 1024, "optimizer": "muon", "learning_rate": 8e-3}
@@ -53,8 +53,8 @@ R = TypeVar("R", bound=Result)
 
 CONFIGS: dict[str, Any] = {
     "linear": ArrowConfig(
-        text=("linear:6:4:1",), seeds=2, tokens=140_000, batch_tokens=1216,
-        initializer_range=0.2,
+        text=("linear:6:4:1",), architecture=(_ARCHITECTURE,), size=(_SIZE,), seeds=2,
+        tokens=120_000, **_TRAINING | {"batch_tokens": 608},
     ),
     "arrow": ArrowConfig(
         text=(_TEXT,), context=(_CONTEXT,), architecture=(_ARCHITECTURE,), size=(_SIZE,),
