@@ -159,6 +159,13 @@ def test_one_run_a_kind_does_not_cover_other_seeds():
         "no verdict from one seed: a is ahead of b for these two models on this text"
     )
     assert not ranking.is_general
+    of_more = ranked(
+        {"a": np.zeros((3, 9)), "b": np.ones((1, 9)) + np.arange(9) / 100},
+        "nats per token", lower_is_better=True, documents_C=np.arange(9),
+    )  # fmt: skip
+    assert of_more.pairs[0].verdict == (
+        "no verdict from one seed: a is ahead of b for 3 runs of a and 1 of b on this text"
+    )
 
 
 @pytest.mark.slow

@@ -144,6 +144,7 @@ def verdict(
     size: Callable[[float], str],
     seen: tuple[str, str] = ("the difference is above zero", "the difference is below zero"),
     models: str = "models",
+    about: str | None = None,
 ) -> str:
     """The finding in words, with its reach and without its numbers.
 
@@ -154,8 +155,10 @@ def verdict(
         seen: what is said in their place of given models, where seeds are too few for a verdict:
             "the loss is lower forwards".
         models: what a seed trains.
+        about: what the finding is about, in place of `reach`.
     """
-    about = reach(evidence.seeds, evidence.documents, models=models)
+    if about is None:
+        about = reach(evidence.seeds, evidence.documents, models=models)
     finding = evidence.finding
     if finding == "none":
         return "no interval"

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from lmlab.numerics.bounded import share_interval, unless_all_agree
 from lmlab.numerics.random_effects import Interval, two_way_difference, two_way_interval
-from lmlab.numerics.verdicts import MINIMUM_SEEDS, Evidence, verdict
+from lmlab.numerics.verdicts import MINIMUM_SEEDS, Evidence, on_text, verdict
 
 _ERROR = 0.05
 
@@ -53,6 +53,8 @@ class Pair:
     """95 % for this pair alone."""
     adjusted: Interval
     """95 % for all pairs together."""
+    runs: tuple[int, int]
+    """Of the better one and of the worse one."""
     discordant: Discordant | None = None
 
     derived = ("verdict",)
@@ -60,12 +62,18 @@ class Pair:
     @property
     def verdict(self) -> str:
         """In words, from the adjusted interval; of the given models where runs are few."""
+        evidence, about = Evidence.of(self.adjusted), None
+        if min(self.runs) < MINIMUM_SEEDS and self.runs != (1, 1):  # runs are no pairs
+            ours, theirs = self.runs
+            about = f" for {ours} run{'s' * (ours > 1)} of {self.better} and {theirs} of "
+            about += f"{self.worse} {on_text(evidence.documents)}"
         return verdict(
-            Evidence.of(self.adjusted),
+            evidence,
             above=f"{self.better} is better than {self.worse}",
             below=f"{self.worse} is better than {self.better}",
             seen=(f"{self.better} is ahead of {self.worse}", f"{self.worse} is ahead"),
             size=lambda value: f"{value:.4g}",
+            about=about,
         )
 
     @property
@@ -152,7 +160,12 @@ def ranked(
             tuple(np.average(values[name], axis=1, weights=weights_C).tolist()) for name in order
         ),
         pairs=tuple(
-            Pair(*pair, lead(*pair, 1 - _ERROR), lead(*pair, 1 - _ERROR / len(pairs)))
+            Pair(
+                *pair,
+                lead(*pair, 1 - _ERROR),
+                lead(*pair, 1 - _ERROR / len(pairs)),
+                runs=(len(values[pair[0]]), len(values[pair[1]])),
+            )
             for pair in pairs
         ),
     )
