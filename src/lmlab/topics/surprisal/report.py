@@ -83,14 +83,16 @@ def _texts(result: Surprisal) -> Table:
                 ]
             )  # fmt: skip
     unit = result.unit
-    return Table(
-        [
-            "text", "model", f"{unit}s", "tokens", f"{result.measure} of {unit}s", "at the start",
-            "at the end", f"{result.measure} of tokens", "bits per byte",
-        ],
-        rows,
-        f"Each text: {unit}s, and what is left at its start and end, add up to its tokens.",
-    )  # fmt: skip
+    columns = [
+        "text", "model", f"{unit}s", "tokens", f"{result.measure} of {unit}s", "at the start",
+        "at the end", f"{result.measure} of tokens", "bits per byte",
+    ]  # fmt: skip
+    if unit == "token":  # they are what adds up, and nothing is left
+        return Table(
+            [*columns[:3], *columns[7:]], [[*row[:3], *row[7:]] for row in rows], "Each text."
+        )
+    caption = f"Each text: {unit}s, and what is left at its start and end, add up to its tokens."
+    return Table(columns, rows, caption)
 
 
 def _regions(result: Surprisal) -> Table:
@@ -192,7 +194,8 @@ def _passage(text: TextSurprisal, result: Surprisal, full: float) -> Passage:
         f"Its first {_UNITS:,} {result.unit}s; {rest:,} more are not shown." if rest > 0 else ""
     )
     totals = " and ".join(
-        f"{result.scale * total.nats / max(1, len(text.units)):.2f}" for total in text.totals
+        f"{result.scale * np.mean([unit.nats[n] for unit in text.units]):.2f}"
+        for n in range(len(result.models))
     )
     finding = f"{text.id}: {totals} {result.measure} a {result.unit}"
     return Passage(f"{finding}.", pieces, caption, notes)
@@ -217,7 +220,7 @@ def _finding(result: Surprisal) -> str:
             f"A {result.unit} surprises {first} by {means[0]:.2f} {result.measure} in the mean, "
             f"{second} by {means[1]:.2f} ({count}). This is of these two models on this text."
         )
-    top = max(units, key=_strength)
+    top = max(units, key=lambda unit: abs(_strength(unit)))
     more = "surprising most" if len(means) == 1 else "with the largest difference"
     values = " and ".join(f"{result.scale * nats:.1f}" for nats in top.nats)
     return f"{text} The {result.unit} {more}: {top.text.strip()!r}, {values} {result.measure}."
