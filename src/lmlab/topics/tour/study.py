@@ -48,13 +48,14 @@ _TOKENS, _TOWER_TOKENS = 450_000, 60_000
 _WINDOWS = 300
 _ARCHITECTURE, _SIZE = "qwen3", "tiny"
 _TRAINING: dict[str, Any] = {"batch_tokens": 1024, "optimizer": "muon", "learning_rate": 8e-3}
+_LINEAR_TRAINING: dict[str, Any] = {**_TRAINING, "batch_tokens": 608}
 
 R = TypeVar("R", bound=Result)
 
 CONFIGS: dict[str, Any] = {
     "linear": ArrowConfig(
         text=("linear:6:4:1",), architecture=(_ARCHITECTURE,), size=(_SIZE,), seeds=2,
-        tokens=120_000, **_TRAINING | {"batch_tokens": 608},
+        tokens=120_000, **_LINEAR_TRAINING,
     ),
     "arrow": ArrowConfig(
         text=(_TEXT,), context=(_CONTEXT,), architecture=(_ARCHITECTURE,), size=(_SIZE,),
