@@ -141,8 +141,8 @@ def zorro() -> list[tuple[str, str]]:
     """Pairs (good, bad): one of each paradigm of Zorro where that lies beside the checkout, else
     some like them."""
     beside = (parent / "shared" / "data" / "zorro" for parent in Path(__file__).parents)
-    files = next((sorted(f.glob("*_*.txt")) for f in beside if f.is_dir()), [])
-    lines = [file.read_text().splitlines() for file in files]
+    files = next((sorted(f.glob("*.txt")) for f in beside if f.is_dir()), [])
+    lines = [file.read_text().splitlines() for file in files if file.stem != "SOURCE"]
     return [(good, bad) for bad, good, *_ in lines] or [
         (f"{w} {noun} is there ?", f"{w} {noun}s is there ?")
         for w in ("which", "look at this") for noun in ("cat", "red book", "small model")

@@ -4,8 +4,8 @@ An exported model of such a class carries its code: the package's own files, fla
 imports among each other made relative, and `auto_map` in its config.json, which names the classes.
 Who opens the folder with `trust_remote_code=True` runs that code; lmlab itself never does.
 
-Notable: the files that are written register nothing, since with lmlab in the same process they
-would take the place of its classes; registering is done here.
+Notable: registering is done here, and so not by the files that are written: there `auto_map` names
+the classes. With lmlab in the same process transformers takes lmlab's own, whatever is trusted.
 """
 
 from __future__ import annotations
