@@ -90,6 +90,7 @@ def _seconds(runs: Sequence[ResolvedRun], further: int) -> float | None:
     """Of training and validating the runs, and of `further` tokens."""
     kinds: dict[str, TrainConfig] = {}
     steps: dict[str, float] = {}
+    weighted: dict[str, float] = {}
     for run in runs:
         kind = _kind(run.config)
         name = digest(to_mapping(kind))
@@ -97,14 +98,15 @@ def _seconds(runs: Sequence[ResolvedRun], further: int) -> float | None:
         config = run.config
         validated = config.evaluation_windows / config.evaluation_interval() / config.step_windows
         left = _tokens_left(run) / (config.step_windows * config.context)
-        steps[name] = steps.get(name, 0.0) + left * (1 + _VALIDATED * validated)
+        steps[name] = steps.get(name, 0.0) + left
+        weighted[name] = weighted.get(name, 0.0) + left * (1 + _VALIDATED * validated)
     if min(steps.values()) < _STEPS_WORTH_A_TRIAL:
         return None
     total = 0.0
     for name, kind in kinds.items():
         if (seconds := _tried(kind)) is None:
             return None
-        total += steps[name] * seconds
+        total += weighted[name] * seconds
     return total * (1 + _FURTHER * further / max(1, sum(map(_tokens_left, runs))))
 
 
