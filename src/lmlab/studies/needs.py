@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,18 +58,25 @@ def say_needs(study: str, runs: Sequence[ResolvedRun], *, work: float) -> None:
             f"; about {duration(seconds)} here, at the pace of a few steps tried out now "
             "(analyses at the end come on top)"
         )
+    with suppress(UserError):  # of a store or parent, which its own part of the study will tell
+        text += f"; {_room(left)}"
+    say(f"{text}; stopping is safe")
+
+
+def _room(runs: Sequence[ResolvedRun]) -> str:
+    """Disk and memory of the runs, in words."""
     disk, memory = 0, 0
-    for run in left:
+    for run in runs:
         held = held_memory(run.config)
         disk += _checkpoints(run.config) * (held.weights + held.optimizer)
         memory = max(memory, held.total)
-    lab = _lab(left[0]).absolute()
+    lab = _lab(runs[0]).absolute()
     there = next(folder for folder in (lab, *lab.parents) if folder.exists())
     free = shutil.disk_usage(there).free
-    say(
-        f"{text}; disk {byte_size(disk)} for checkpoints ({byte_size(free)} are free); memory "
+    return (
+        f"disk {byte_size(disk)} for checkpoints ({byte_size(free)} are free); memory "
         f"{byte_size(memory)} for weights, gradients and optimizer, beside what the program and a "
-        "batch take; stopping is safe"
+        "batch take"
     )
 
 
