@@ -84,14 +84,14 @@ def test_without_a_checkpoint_before_its_decay_wsd_is_warmed_up_again(small_stor
     for step in (2, 4):
         shutil.rmtree(checkpoint_folder(tmp_path / "run", step))
     longer = longer_run(LengthenConfig(tmp_path / "run", steps=16))
-    assert (longer.lengthened.step, longer.lengthened.rewarm) == (8, True)
+    assert (longer.lengthened.from_step, longer.lengthened.rewarm) == (8, True)
 
 
 def test_lengthened_twice_and_stopped_at_any_step(small_store, tmp_path, monkeypatch):
     finished(small_store, tmp_path / "run", kind="wsd")
     train(longer_run(LengthenConfig(tmp_path / "run", steps=12)))
     twice = longer_run(LengthenConfig(tmp_path / "run-12", steps=16, out=tmp_path / "twice"))
-    assert twice.lengthened.step == 6  # 12 of wsd decay over the last 6
+    assert twice.lengthened.from_step == 6  # 12 of wsd decay over the last 6
     update = loop.Trainer.update
     told_at = []
 
@@ -131,7 +131,7 @@ def test_refusals(small_store, tmp_path, capsys, monkeypatch):
     with pytest.raises(UserError, match="no run"):
         longer_run(LengthenConfig(tmp_path, steps=9))
     with pytest.raises(UserError, match="written by"):
-        LengthenedConfig(step=3)
+        LengthenedConfig(from_step=3)
     stopping = dataclasses.replace(config, early_stopping=1, out=tmp_path / "stopping")
     train(stopping)
     with pytest.raises(UserError, match="`early_stopping`"):

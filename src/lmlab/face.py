@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from lmlab.topics.encoding.steering_effects import SteeringResult
     from lmlab.topics.finetuning.metrics import Finetuning
     from lmlab.topics.geometry.geometry import Geometry
+    from lmlab.topics.runs.training_run import TrainingRun
     from lmlab.topics.scoring.score import Score
     from lmlab.topics.scoring.zero_shot import Evaluation
     from lmlab.topics.surprisal.surprisal import Surprisal
@@ -83,6 +84,12 @@ class Run:
         from lmlab.run_folders.journal import read_journal
 
         return pd.DataFrame(read_journal(self.path / "journal.jsonl"))
+
+    def course(self) -> TrainingRun:
+        """How it went, or goes so far: curve, validations, speed, settings; with its page."""
+        from lmlab.topics.runs.training_run import read_run
+
+        return read_run(self.path)
 
     def model(self, *, device: Device = "auto") -> LanguageModel:
         """The model of the newest checkpoint, ready to analyse."""
@@ -832,34 +839,27 @@ def export(
     return export_model(lm, Path(out), scores=[_scores_of(lm.name, Path(path)) for path in scores])
 
 
-def runs(folder: str | Path = "lab") -> pd.DataFrame:
+def runs(
+    folder: str | Path = "lab", *, where: str | Sequence[str] = (), sort: str = "run"
+) -> pd.DataFrame:
     """The training runs below a folder, a row each: what they are, how far, their last losses.
+
+    Args:
+        where: NAME=VALUE (or NAME!=VALUE), one or several: a column, or an option of `train`.
+        sort: a column, or an option of `train`.
 
     >>> sorted(set(lmlab.runs("lab").order))
     ['backward', 'forward']
+    >>> len(lmlab.runs("lab", where=["order=backward", "learning_rate!=1"]))
+    1
     """
     import pandas as pd
 
-    from lmlab.run_folders.checkpoint import is_finished
-    from lmlab.run_folders.journal import last_record
+    from lmlab.topics.runs.listing import COLUMNS, list_runs
 
-    rows = []
-    for file in sorted(Path(folder).rglob("config.toml")):
-        journal = file.with_name("journal.jsonl")
-        if not journal.is_file():
-            continue
-        run, last = Run(file.parent), last_record(journal) or {}
-        rows.append(
-            {
-                "run": str(run.path),
-                "objective": run.config.objective,
-                "order": run.config.order,
-                "seed": run.config.seed,
-                "finished": is_finished(run.path) or last.get("step") == run.config.steps,
-                **last,
-            }
-        )
-    return pd.DataFrame(rows)
+    tests = [where] if isinstance(where, str) else where
+    rows = [run.row for run in list_runs(Path(folder), where=tests, sort=sort)]
+    return pd.DataFrame([{name: getattr(row, name) for name in COLUMNS} for row in rows])
 
 
 def read(path: str | Path) -> Result:

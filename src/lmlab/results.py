@@ -77,6 +77,8 @@ class Result:
     kind: ClassVar[str]
     schema: ClassVar[int]
     views: ClassVar[str]
+    source: ClassVar[str] = "results.json beside this page"
+    """What the page is made of, as it says itself."""
     derived: ClassVar[tuple[str, ...]] = ()
     """Names of properties that the JSON has beside the fields, for whoever reads it without lmlab;
     they are left out when it is read again. Dataclasses inside of results may have them too."""
@@ -156,7 +158,7 @@ class Result:
         """The whole page as HTML text: no script, no request."""
         from lmlab.pages.page import render_page
 
-        report, footer = self.report, made_by(self.environment)
+        report, footer = self.report, made_by(self.environment, self.source)
         return render_page(
             report.title, report.summary, report.sections, parts=report.parts, footer=footer
         )
@@ -222,10 +224,10 @@ def read_values(path: Path) -> dict[str, Any]:
     return values
 
 
-def made_by(environment: Mapping[str, str]) -> str:
+def made_by(environment: Mapping[str, str], source: str = Result.source) -> str:
     """The line at the end of a page."""
     versions = ", ".join(f"{k} {v}" for k, v in environment.items())
-    return f"Made by lmlab from results.json beside this page. {versions}."
+    return f"Made by lmlab from {source}. {versions}."
 
 
 def value_text(value: Any, *, depth: int = 2) -> str:

@@ -48,8 +48,13 @@ _ALL = (
     ),
     Command(
         "runs", "the training runs below a folder",
-        "lmlab.run_folders.options:RunsConfig", "lmlab.cli.training:runs",
-        positional=("folder",),
+        "lmlab.topics.runs.options:RunsConfig", "lmlab.cli.runs:runs",
+        positional=("folder",), example="lab --where objective=headless --sort bits_per_byte",
+    ),
+    Command(
+        "watch", "follow a run or a study in the terminal",
+        "lmlab.topics.runs.options:WatchConfig", "lmlab.cli.runs:watch",
+        positional=("folder",), example="lab/forward",
     ),
     Command(
         "score", "nats per token and bits per byte of a model on a store",
@@ -150,9 +155,9 @@ _ALL = (
     ),
     *STUDIES.values(),
     Command(
-        "report", "draw the report of a finished study again",
-        "lmlab.studies.options:ReportConfig", "lmlab.cli.studies:report",
-        positional=("study",), example="lab/arrow-1a2b3c4d",
+        "report", "draw the page of a run, a study or a result; an index of pages",
+        "lmlab.topics.runs.options:ReportConfig", "lmlab.cli.runs:report",
+        positional=("folder",), example="lab/forward",
     ),
     Command(
         "tour", "a small edition of the studies, in a few minutes",
@@ -165,7 +170,8 @@ COMMANDS = {command.name: command for command in _ALL}
 ELSEWHERE = {
     name: ours
     for ours, names in {
-        "runs": "ls list show status history",
+        "runs": "ls list show history rm delete remove",
+        "watch": "status follow tail monitor top",
         "sample": "generate complete chat infer predict text",
         "eval": "evaluate lm_eval lm-eval benchmark test zero-shot zeroshot",
         "score": "perplexity ppl loss bpb",

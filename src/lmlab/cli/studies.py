@@ -1,5 +1,5 @@
 """Studies by one process, by a worker among others, or by workers to be submitted; their status;
-their reports, and the tour of all.
+and the tour of all.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from lmlab.cli.printing import end_of_study, print_table
 from lmlab.config import from_command_line, from_mapping, read_toml
 from lmlab.config.spelling import path_taken
 from lmlab.errors import UserError
-from lmlab.studies.options import ReportConfig, SubmitConfig, study_folder
-from lmlab.topics.registry import find, redraw
+from lmlab.studies.options import SubmitConfig, study_folder
+from lmlab.topics.registry import find
 from lmlab.topics.tour.options import TourConfig
 
 WORKERS = """
@@ -75,10 +75,6 @@ def _print_status(out: Path, lab: Path) -> None:
     rows = study_status(out, lab)
     print_table(COLUMNS, [row.cells() for row in rows])
     print(summary(rows, out))
-
-
-def report(config: ReportConfig) -> None:
-    print(f"report: {redraw(config.study).resolve()}")
 
 
 def tour(config: TourConfig) -> None:

@@ -12,10 +12,7 @@ from lmlab.config.doctor import DoctorConfig
 from lmlab.config.lengthen import LengthenConfig
 from lmlab.config.training import TrainConfig
 from lmlab.data.prepare import PrepareConfig
-from lmlab.errors import UserError
 from lmlab.lm.options import ExportConfig, SampleConfig
-from lmlab.pages.text import cell
-from lmlab.run_folders.options import RunsConfig
 
 
 def prepare(config: PrepareConfig) -> None:
@@ -61,27 +58,6 @@ def train(config: TrainConfig) -> None:
         if name.startswith("validation_")
     )
     print(f"step {last['step']:,}, {last['tokens']:,} targets, {measured}\nrun: {run.path}")
-
-
-def runs(config: RunsConfig) -> None:
-    from lmlab import face
-
-    frame = face.runs(config.folder)
-    if frame.empty:
-        raise UserError(f"{config.folder}: no training run below it")
-    shown = [name for name in _OF_RUNS if name in frame]
-    rows = [[_in_frame(v) for v in row] for row in frame[shown].itertuples(index=False)]
-    print_table([name.replace("_", " ") for name in shown], rows)
-
-
-def _in_frame(value: object) -> str:
-    """A value of a data frame as a cell; what is missing is none."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return "none" if value is None else str(value)
-    return "none" if value != value else cell(value, where="runs")[0]
-
-
-_OF_RUNS = ("run", "objective", "order", "seed", "finished", "step", "validation_nats_per_token")
 
 
 def doctor(config: DoctorConfig) -> None:

@@ -201,6 +201,8 @@ def words_by_place(
             place, own = (*place, *own[:1]), own[1:]
             if not own or place in given:
                 raise UserError(f"`{place[0]}` takes a name and its values, each name once")
+        if place in given and takes(names.hints[place]) > 2:  # a list goes on
+            own = [*given[place], *own]
         given[place] = own
     for name in positional:
         place = names.find(name)

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmlab.config import recipe, to_mapping
-from lmlab.config.model import ATTENTION, MASKED, RECURRENT, ModelConfig
+from lmlab.config.model import (
+    ATTENTION,
+    MASKED,
+    RECURRENT,
+    RECURRENT_SIZES,
+    SIZES,
+    ModelConfig,
+)
 from lmlab.config.numbers import Options, above_zero, at_least
 from lmlab.config.objective import (
     OBJECTIVES,
@@ -133,17 +140,17 @@ class ParentConfig(Options):
 class LengthenedConfig(Options):
     """Where a run goes on from, as `lmlab lengthen` writes it."""
 
-    path: str | None = None
+    from_checkpoint: str | None = None
     """The checkpoint of the finished run."""
-    step: int | None = None
+    from_step: int | None = None
     """Its step."""
-    run: str | None = None
+    from_run: str | None = None
     """The finished run's identity."""
     rewarm: bool = False
     """Warm the learning rate up again, from where it had come down to."""
 
     def __post_init__(self) -> None:
-        if len({self.path is None, self.step is None, self.run is None}) > 1:
+        if len({v is None for v in (self.from_checkpoint, self.from_step, self.from_run)}) > 1:
             raise UserError("`lengthened` settings are written by `lmlab lengthen`")
 
 
@@ -305,6 +312,19 @@ class TrainConfig(Options):
             )
 
     @property
+    def model_name(self) -> str:
+        """What its model is called: architecture and size, such as qwen3-micro, or child."""
+        if self.parent.path is not None:
+            return "child"
+        model = self.model
+        if model.path is not None:
+            return Path(model.path).name
+        chosen = model.dimensions()
+        sizes = RECURRENT_SIZES if model.architecture in RECURRENT else SIZES
+        named = [name for name, size in sizes.items() if size == chosen]
+        return f"{model.architecture}-{named[0] if named else f'{chosen.layers}x{chosen.width}'}"
+
+    @property
     def pair(self) -> Pair:
         """How the objective reads a text, and its criterion."""
         return pair_of(self.objective)
@@ -423,10 +443,10 @@ class TrainConfig(Options):
         if not self.class_balanced:
             values.pop("class_balanced")
         values["checkpoints"].pop("minutes")
-        if self.lengthened.path is None:
+        if self.lengthened.from_checkpoint is None:
             values.pop("lengthened")
         else:
-            values["lengthened"].pop("path")
+            values["lengthened"].pop("from_checkpoint")
         if self.checkpoints.per_doubling == 1:
             values["checkpoints"].pop("per_doubling")
         how = values.pop("parent")

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -39,6 +40,17 @@ SECTIONS_BEFORE_CONTENTS = 4  # fewer than this are seen by scrolling; more get 
 FOLDED_ROWS = 12  # a table with more rows is folded
 SENTENCE = 50  # characters above which a cell's column is kept wide
 SAID_ONCE = 12  # characters that a text has at least that is not repeated in every row
+
+
+class Link(str):
+    """A cell of a table that leads to a file, by its path from the page."""
+
+    path: Path
+
+    def __new__(cls, text: str, path: Path) -> Self:
+        link = super().__new__(cls, text)
+        link.path = path
+        return link
 
 
 @dataclass(frozen=True)
@@ -230,6 +242,9 @@ def _coloured(passage: Passage) -> list[tuple[str, str, str]]:
 
 
 def _shown(value: object) -> Markup:
+    if isinstance(value, Link):
+        href = quote(value.path.as_posix())
+        return Markup(f'<a href="{href}">{escape(value)}</a>')
     return value if isinstance(value, Markup) else Markup(escape(str(value)))
 
 

@@ -106,6 +106,20 @@ def last_record(path: Path) -> dict[str, Any] | None:
         raise UserError(f"{path}: its last line is damaged") from error
 
 
+def last_with(path: Path, start: str) -> dict[str, Any] | None:
+    """The last whole record of a journal that has a field whose name begins so; None without one.
+
+    Raises `UserError` where that one is damaged.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    content = content[: content.rfind(b"\n") + 1]
+    at = content.rfind(f'"{start}'.encode())
+    if at < 0:
+        return None
+    line = content[content.rfind(b"\n", 0, at) + 1 :].partition(b"\n")[0]
+    return _record(path, content.count(b"\n", 0, at) + 1, line)
+
+
 def cut_back(path: Path, step: int, *, every_step: bool = False, sha256: str | None = None) -> None:
     """Keeps the records up to `step`, byte for byte; does nothing where there are no later ones.
 

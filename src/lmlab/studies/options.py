@@ -119,11 +119,3 @@ class SubmitConfig:
         asked = [n for n in ("partition", "account", "qos", "constraint") if getattr(self, n)]
         if self.cluster == "local" and asked:
             raise UserError(f"{', '.join(asked)} is for Slurm; this cluster is local")
-
-
-@dataclass(frozen=True)
-class ReportConfig(Options):
-    """Draw the report of a finished study again, from its results.json."""
-
-    study: Path
-    """Folder that holds results.json."""

@@ -25,7 +25,7 @@ from lmlab.run_folders.journal import last_record
 REPORT = "report"
 """The claim of who makes the report."""
 COLUMNS = ("run", "folder", "state", "step", "loss", "tokens/s", "ETA")
-_PLAN = "plan.json"
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def write_plan(out: Path, study: str, rows: Sequence[tuple[str, str, int, int]])
     """Writes what the study in `out` consists of: label, run folder's name, steps and tokens."""
     names = ("label", "run", "steps", "tokens")
     parts = [dict(zip(names, row, strict=True)) for row in rows]
-    write_json(out / _PLAN, {"study": study, "parts": parts})
+    write_json(out / PLAN, {"study": study, "parts": parts})
 
 
 def study_status(out: Path, lab: Path) -> list[RunStatus]:
@@ -119,7 +119,7 @@ _STATES = ("finished", "running", "measuring", "waiting", "failed")
 
 
 def _plan(out: Path) -> list[dict[str, Any]]:
-    file = out / _PLAN
+    file = out / PLAN
     try:
         parts = from_json(file.read_bytes())["parts"]
         for part in parts:

@@ -80,7 +80,7 @@ def _start(config: TrainConfig, run: Path, newest: Path) -> tuple[Path, bool]:
 
 
 def _schedule_in_words(longer: TrainConfig, before: TrainConfig) -> str:
-    start, end = longer.lengthened.step or 0, longer.steps
+    start, end = longer.lengthened.from_step or 0, longer.steps
     peak, kind = longer.peak_rate, longer.schedule.kind
     low = peak * longer.schedule.final
     if not longer.lengthened.rewarm:
@@ -109,11 +109,11 @@ def copy_start(config: TrainConfig, path: Path) -> None:
 
     Raises `UserError` where the finished run is gone or damaged.
     """
-    if config.lengthened.path is None or checkpoints(path):
+    if config.lengthened.from_checkpoint is None or checkpoints(path):
         return
-    start = Path(config.lengthened.path)
+    start = Path(config.lengthened.from_checkpoint)
     step = verify_checkpoint(start)
-    assert step == config.lengthened.step
+    assert step == config.lengthened.from_step
     for name in ("journal.jsonl", "timing.jsonl"):
         if (file := start.parent.parent / name).is_file():
             write_bytes(path / name, file.read_bytes())  # resuming cuts it back

@@ -438,7 +438,7 @@ class Trainer:
     def _save(self, journals: RunJournals) -> None:
         # the journal first: a checkpoint must never be ahead of it
         journals.sync()
-        parent = self.config.lengthened.path or self.config.parent.path
+        parent = self.config.lengthened.from_checkpoint or self.config.parent.path
         record = {
             "format": "lmlab model 1",
             "objective": self.objective.record(),

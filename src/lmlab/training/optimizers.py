@@ -41,7 +41,7 @@ def learning_rate_factor(step: int, steps: int, schedule: ScheduleConfig) -> flo
 
 def rate_factor(step: int, config: TrainConfig) -> float:
     """Share of the peak rate for update `step` of a run, which may go on from a finished one."""
-    start, schedule = config.lengthened.step, config.schedule
+    start, schedule = config.lengthened.from_step, config.schedule
     if start is None or step < start:
         return learning_rate_factor(step, config.steps, schedule)
     if not config.lengthened.rewarm:  # the warm-up is over

@@ -24,7 +24,6 @@ import torch
 from transformers import PreTrainedConfig
 
 from lmlab.config import digest
-from lmlab.config.model import RECURRENT, RECURRENT_SIZES, SIZES
 from lmlab.config.training import TrainConfig
 from lmlab.data.labelled_store import LabelledBatches, LabelledSplit, read_labels
 from lmlab.data.mixture import MixedWindows, training_sources
@@ -110,25 +109,13 @@ def planned_tokens(config: TrainConfig) -> int:
 def run_name(config: TrainConfig, identity: str) -> str:
     """What the folder of a run is called: what it is, its seed, and six letters of its identity,
     such as gpt2-micro-backward-s1-35a3f5."""
-    parts = [_model_name(config)]
+    parts = [config.model_name]
     if config.objective != "causal":
         parts.append(config.objective)
     if config.order != FORWARD:
         parts.append(config.order)
     described = "-".join([*parts, f"s{config.seed}", identity[:6]])
     return re.sub(r"[^A-Za-z0-9.-]+", "-", described)
-
-
-def _model_name(config: TrainConfig) -> str:
-    if config.parent.path is not None:
-        return "child"
-    model = config.model
-    if model.path is not None:
-        return Path(model.path).name
-    chosen = model.dimensions()
-    sizes = RECURRENT_SIZES if model.architecture in RECURRENT else SIZES
-    named = [name for name, size in sizes.items() if size == chosen]
-    return f"{model.architecture}-{named[0] if named else f'{chosen.layers}x{chosen.width}'}"
 
 
 def deciding_values(

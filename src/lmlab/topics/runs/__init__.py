@@ -1,0 +1,1 @@
+"""Training runs: the list of them, the page of one, and how far they are."""
