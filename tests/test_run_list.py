@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import signal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,17 +109,18 @@ def test_where_and_sort(lab):
     assert names(lab, where=["objective=causal", "order!=backward"]) == ["child", "forward"]
     assert names(lab, where=["learning_rate=1e-3"]) == ["backward"]
     assert names(lab, where=["step=6", "model.tied=true"]) == ["headless"]
-    by_loss = sorted(list_runs(lab), key=lambda run: run.row.loss)
+    by_loss = sorted(list_runs(lab), key=lambda run: run.row.loss or 0.0)
     assert names(lab, sort="loss") == [run.row.name for run in by_loss]
     assert names(lab, sort="validation", descending=True)[-1] == "backward"  # it has none
     assert names(lab, sort="steps", descending=True)[0] == "backward"
-    for asked, words in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"where": ["objektive=headless"]}, "no column, and no option of train; did you mean"),
         ({"where": ["headless"]}, "NAME=VALUE"),
         ({"where": ["step=six"]}, "no number"),
         ({"where": ["model.layers=six"]}, r"expected int"),
         ({"sort": "beauty"}, "no column"),
-    ):
+    ]
+    for asked, words in cases:
         with pytest.raises(UserError, match=words):
             list_runs(lab, **asked)
 
