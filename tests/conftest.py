@@ -7,6 +7,7 @@ off: no test may use the network.
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
@@ -33,6 +34,14 @@ hypothesis.settings.load_profile("lmlab")
 
 
 pytest_plugins = ("promises",)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heeded_interrupts():
+    """A background job of a shell ignores Ctrl-C from its start, and so would its tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

@@ -38,6 +38,8 @@ GIVEN = {
     "apply": ["WEIGHTS", "--store", "STORE", "--lab", "LAB", "--neighbours", "2"],
     "prefer": ["PROBE", *_SCORED[:2], "--context", "16"],
     "arrow": ["RUN", "BACKWARD", *_SCORED],
+    "compare": ["RUN", "OTHER", *_SCORED],
+    "surprisal": ["RUN", "the model reads"],
     "plan": ["--effect", "0.2", "--seed-sd", "0.3"],
 }  # fmt: skip
 """Of each command that measures: options of a tiny use of it, without --out."""

@@ -98,8 +98,8 @@ def check_identity(path: Path, identity: str, config: dict[str, Any]) -> None:
     if held.get(NOT_OPTIONS, {}).get("identity") == identity:
         return
     differing = sorted(_differences(held, config))
-    longer, steps = "", config.get("steps", 0)
-    if "steps" in differing and steps > held["steps"]:
+    longer, before, steps = "", held.get("steps"), config.get("steps")
+    if isinstance(before, int) and isinstance(steps, int) and steps > before:
         longer = f" To go on with that one: lmlab lengthen {path} --steps {steps}"
     raise UserError(
         f"{path} holds another run (different: {', '.join(differing) or 'the text'}). Give another "
