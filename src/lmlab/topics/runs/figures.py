@@ -12,11 +12,10 @@ from lmlab.topics.runs.training_run import TrainingRun
 
 def loss_figure(result: TrainingRun) -> Figure:
     series = [_series(result, "training", 0)]
-    if len(validated := result.validations.get(NATS, ())):
+    ends = f"After {result.step:,} steps the training loss is {result.loss_P[-1]:.3f}"
+    if (validated := result.validations.get(NATS)) is not None and len(validated):
         steps = result.validation_step_E.tolist()
         series.append(Series("validation", steps, list(validated), colour=1))
-    ends = f"After {result.step:,} steps the training loss is {result.loss_P[-1]:.3f}"
-    if len(validated):
         ends += f", validation {validated[-1]:.3f}"
     return line_plot(
         series,

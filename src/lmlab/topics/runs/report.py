@@ -44,7 +44,7 @@ def _finding(result: TrainingRun) -> str:
         f"{config.model_name}, {config.objective}, {config.order}, seed {config.seed}: "
         f"{result.state} at step {result.step:,} of {config.steps:,}"
     )
-    if len(nats_E := result.validations.get(NATS, ())):
+    if (nats_E := result.validations.get(NATS)) is not None and len(nats_E):
         text += f", {nats_E[-1]:.4f} nats per token of validation text"
         if (bits := bits_per_byte(result, float(nats_E[-1]))) is not None:
             text += f" ({bits:.3f} bits per byte)"

@@ -53,7 +53,7 @@ def run_text(run: TrainingRun) -> str:
         f"{run.state}, step {run.step:,} of {config.steps:,} ({run.step / config.steps:.0%})",
         f"loss {run.loss_P[-1]:.3f}",
     ]
-    if len(nats_E := run.validations.get(NATS, ())):
+    if (nats_E := run.validations.get(NATS)) is not None and len(nats_E):
         nats = float(nats_E[-1])
         bits = bits_per_byte(run, nats)
         facts.append(
