@@ -124,7 +124,7 @@ def train(store: AnyStore, **options: Any) -> Run:
 
     Args:
         store: a token store.
-        **options: fields of `TrainConfig`, such as `steps=500`, `order="backward"`,
+        **options: fields of `TrackedTrainConfig`, such as `steps=500`, `order="backward"`,
             `objective="headless"`, `architecture="llama"`, `layers=4`, `learning_rate=1e-3`,
             `out="lab/runs/mine"`.
 
@@ -136,11 +136,11 @@ def train(store: AnyStore, **options: Any) -> Run:
     >>> list(run.journal.step)[-1]
     4
     """
-    from lmlab.config.training import TrainConfig
-    from lmlab.training.loop import train as train_run
+    from lmlab.config.tracked import TrackedTrainConfig
+    from lmlab.integrations.trackers import train_tracked
 
-    config = from_keywords(TrainConfig, {"store": _store(store).path, **options}, where="train")
-    return Run(train_run(config).path)
+    asked = {"store": _store(store).path, **options}
+    return Run(train_tracked(from_keywords(TrackedTrainConfig, asked, where="train")).path)
 
 
 def lengthen(

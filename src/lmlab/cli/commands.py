@@ -31,7 +31,7 @@ _ALL = (
     ),
     Command(
         "train", "train a model on a store; the same command resumes",
-        "lmlab.config.training:TrainConfig", "lmlab.cli.training:train",
+        "lmlab.config.tracked:TrackedTrainConfig", "lmlab.cli.training:train",
         example="--store lab/novels --size micro --steps 500 --out lab/forward",
         usual=TRAIN, processes=True,
     ),

@@ -6,11 +6,12 @@ Each gets its options, and prints what it made. Rooms that need torch are import
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from lmlab.cli.printing import keywords, print_table, show
 from lmlab.config.doctor import DoctorConfig
 from lmlab.config.lengthen import LengthenConfig
-from lmlab.config.training import TrainConfig
+from lmlab.config.tracked import TrackedTrainConfig
 from lmlab.data.prepare import PrepareConfig
 from lmlab.lm.options import ExportConfig, SampleConfig
 
@@ -42,22 +43,27 @@ def prepare(config: PrepareConfig) -> None:
 
 def lengthen(config: LengthenConfig) -> None:
     from lmlab.training.lengthen import longer_run
-
-    train(longer_run(config))
-
-
-def train(config: TrainConfig) -> None:
-    from lmlab.run_folders.journal import read_journal
     from lmlab.training.loop import train
 
-    run = train(config)
-    last = read_journal(run.path / "journal.jsonl")[-1]
+    _say_end(train(longer_run(config)).path)
+
+
+def train(config: TrackedTrainConfig) -> None:
+    from lmlab.integrations.trackers import train_tracked
+
+    _say_end(train_tracked(config).path)
+
+
+def _say_end(run: Path) -> None:
+    from lmlab.run_folders.journal import read_journal
+
+    last = read_journal(run / "journal.jsonl")[-1]
     measured = ", ".join(
         f"{name.replace('_', ' ')} {value:.4f}"
         for name, value in last.items()
         if name.startswith("validation_")
     )
-    print(f"step {last['step']:,}, {last['tokens']:,} targets, {measured}\nrun: {run.path}")
+    print(f"step {last['step']:,}, {last['tokens']:,} targets, {measured}\nrun: {run}")
 
 
 def doctor(config: DoctorConfig) -> None:

@@ -107,11 +107,16 @@ class NonFiniteError(UserError):
 
 
 def train(
-    request: TrainConfig | ResolvedRun, *, bar: Bar | None = None, note: str = ""
+    request: TrainConfig | ResolvedRun,
+    *,
+    bar: Bar | None = None,
+    note: str = "",
+    watch: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> TrainedRun:
     """Trains the run that is asked for, or resumes it, or returns it if it is finished.
 
     `bar` counts tokens, with `note` (default: a bar of its own, after words on what begins).
+    `watch` is told each record of the journal, in the first process.
 
     Raises `UserError` for a damaged store, a folder that holds another run, a non-finite loss and
     a full disk, and `Stopped` after Ctrl-C or SIGTERM.
@@ -148,7 +153,7 @@ def train(
             if bar is None:
                 trainer.say_what_begins()
             with shown(bar, f"training {config.order}", run.tokens, "tokens") as counted:
-                trainer.run(counted, note, quiet=bar is not None)
+                trainer.run(counted, note, quiet=bar is not None, watch=watch)
     return TrainedRun(path, run.identity, checkpoint_folder(path, final_step(path, config.steps)))
 
 
@@ -260,7 +265,14 @@ class Trainer:
             self.config, self.store, weights=sum(n for n, _ in weights), trained=trained
         )
 
-    def run(self, bar: Bar, note: str, *, quiet: bool) -> None:
+    def run(
+        self,
+        bar: Bar,
+        note: str,
+        *,
+        quiet: bool,
+        watch: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
         """Trains to the end; `quiet` says nothing of how long that will take."""
         config = self.config
         pace = FirstSteps(config, quiet=quiet)
@@ -279,6 +291,8 @@ class Trainer:
                     if self.step % config.evaluation_interval() == 0 or self.step == config.steps:
                         record |= self._validate()
                     journals.append(record)
+                    if watch is not None and is_first():
+                        watch(record)
                     best = self.patience is not None and self.patience.saw(record)
                     stopping, overdue = self._told() if world() == 1 else self.told
                     elapsed = time.monotonic() - clock
