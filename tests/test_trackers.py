@@ -1,4 +1,4 @@
-"""`--track`: a tracker is told what the journal gets; it neither slows nor stops nor changes a run."""
+"""`--track`: a tracker is told the journal; it neither slows nor stops nor changes a run."""
 
 from __future__ import annotations
 
