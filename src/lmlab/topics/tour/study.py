@@ -44,7 +44,7 @@ from lmlab.topics.towers.study import run_towers
 _TEXT = "docstrings:python"
 _DOCUMENTS, _VOCABULARY, _HELD_OUT = 300, 512, 0.08
 _CONTEXT = 64
-_TOKENS, _TOWER_TOKENS = 450_000, 60_000
+_TOKENS, _TOWER_TOKENS = 450_000, 30_000
 _WINDOWS = 300
 _ARCHITECTURE, _SIZE = "qwen3", "tiny"
 _TRAINING: dict[str, Any] = {"batch_tokens": 1024, "optimizer": "muon", "learning_rate": 8e-3}
@@ -75,7 +75,7 @@ CONFIGS: dict[str, Any] = {
     "decomposition": DecompositionStudyConfig(
         text=_TEXT, arms=("forward", "backward", "headless"), architecture=_ARCHITECTURE,
         size=(_SIZE,), seeds=2, vocabulary=_VOCABULARY, context=_CONTEXT, tokens=_TOKENS,
-        embedding=EmbeddingConfig(length=48), lengths=(16,), pieces=3000, held_out_pieces=600,
+        embedding=EmbeddingConfig(length=48), lengths=(16,), pieces=2000, held_out_pieces=400,
         **_TRAINING,
     ),
     "encoding": EncodingStudyConfig(
