@@ -352,7 +352,7 @@ def test_a_study_compares_models_with_intervals_and_resumes(text_store, tmp_path
     assert (tmp_path / "out/results.json").read_bytes() == stored
     drawn = page.read_bytes()
     page.unlink()
-    assert main(["report", "--study", str(tmp_path / "out")]) == 0
+    assert main(["report", str(tmp_path / "out")]) == 0
     assert page.read_bytes() == drawn
 
 

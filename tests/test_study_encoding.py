@@ -91,7 +91,7 @@ def test_the_page_is_drawn_again_from_the_results_alone(finished):
     _, out = finished
     page = (out / "report.html").read_text()
     (out / "report.html").unlink()
-    assert main(["report", "--study", str(out)]) == 0
+    assert main(["report", str(out)]) == 0
     assert (out / "report.html").read_text() == page
     assert page.count("<figure>") == 11
     for words in (
