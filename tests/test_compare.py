@@ -197,6 +197,17 @@ def test_places_are_what_decided_pairs_leave_open():
         assert other.adjusted.bounds is not None
 
 
+def test_bits_per_byte_of_a_sample_are_those_of_its_score(lab, text_store):
+    run = lab["forward0"]
+    text = lmlab.compare((run, lab["backward0"]), text_store, windows=5).text
+    assert text is not None
+    assert not text.whole
+    score = lmlab.score(run, text_store, windows=5, context=text.context)
+    assert score.bits_per_byte is not None
+    by_name = {kind.name: kind.bits_per_byte for kind in text.kinds}
+    assert by_name[str(run.path)] == pytest.approx(score.bits_per_byte)
+
+
 def test_a_comparison_is_the_difference_of_two_scores(lab, text_store):
     runs = lab["forward0"], lab["backward0"]
     result = lmlab.compare(runs, text_store)

@@ -193,7 +193,7 @@ def compare_on_text(
         first = next(iter(splits.values()))
         whole = max_windows is None
         described = tuple(
-            _described(name, runs, nats[name], splits[runs[0].tokenizer.fingerprint], whole)
+            _described(name, runs, nats[name], _text_bytes(windows[name][0], whole=whole))
             for name, runs in kinds.items()
         )
         notes += dict.fromkeys(s.loss_note for s in splits.values() if s.loss_note)
@@ -316,8 +316,15 @@ def _text_nats(
     return nats_T
 
 
+def _text_bytes(windows: EvaluationWindows, *, whole: bool) -> int | None:
+    """UTF-8 bytes of the text of the windows; None for a sample whose tokenizer does not tell."""
+    if whole:
+        return windows.split.text_bytes
+    return None if windows.text_bytes_M is None else int(windows.text_bytes_M.sum())
+
+
 def _described(
-    name: str, runs: Sequence[LanguageModel], nats: Sequence[np.ndarray], split: Split, whole: bool
+    name: str, runs: Sequence[LanguageModel], nats: Sequence[np.ndarray], text_bytes: int | None
 ) -> KindOnText:
     total = float(np.mean([nats_T.sum() for nats_T in nats]))
     return KindOnText(
@@ -327,7 +334,7 @@ def _described(
         head=runs[0].head,
         conditions=runs[0].conditions,
         nats_per_token=total / len(nats[0]),
-        bits_per_byte=total / math.log(2) / split.text_bytes if whole else None,
+        bits_per_byte=None if text_bytes is None else total / math.log(2) / text_bytes,
     )
 
 
