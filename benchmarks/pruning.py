@@ -68,7 +68,12 @@ def main() -> None:
     def own(count: int) -> list[float]:
         clusters = Clusters(np.arange(count) // 4)
         points = compare_heads(
-            hidden_ND[:count], targets_N[:count], clusters, head, removals, mean_D
+            hidden_ND[:count].astype(np.float64),
+            targets_N[:count],
+            clusters,
+            head,
+            removals,
+            mean_D,
         )
         return [point.kl.estimate for point in points]
 

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 PRODUCTS = {
     "aten::mm",
@@ -71,7 +72,7 @@ def main() -> None:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-        def own(architecture: str) -> Callable[[], object]:
+        def own(architecture: Literal["gpt2", "qwen3"]) -> Callable[[], object]:
             config = TrainConfig(
                 store=path,
                 model=ModelConfig(architecture, layers=4, heads=4, width=width),

@@ -86,7 +86,7 @@ class TowersModelConfig(PreTrainedConfig):
 
     def tower_config(self) -> PreTrainedConfig:
         """The configuration of one tower (with `split`, of the one backbone)."""
-        values = dict(self.tower or {"model_type": "gpt2"})
+        values: dict[str, Any] = dict(self.tower or {"model_type": "gpt2"})
         kind = values.pop("model_type")
         if kind == RecurrentConfig.model_type:  # which is registered only where lmlab is
             config: Any = RecurrentConfig(**values)

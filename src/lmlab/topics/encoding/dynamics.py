@@ -84,7 +84,7 @@ class _Seen:
     """A snapshot, and what comparing checkpoints needs."""
 
     snapshot: Snapshot
-    token_N: Array
+    token_N: NDArray[np.int64]
     frequency_N: Array
     error_N: Array
     """Held-out error of log frequency, by token."""
