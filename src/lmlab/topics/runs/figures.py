@@ -20,7 +20,7 @@ def loss_figure(result: TrainingRun) -> Figure:
     return line_plot(
         series,
         x_label="step",
-        y_label="loss",
+        y_label="loss, nats per target",
         finding=f"{ends}.",
         alt="Training loss and validation loss by step.",
         caption="Each point of the training loss is a mean over the steps before it.",
@@ -36,7 +36,7 @@ def losses_figure(runs: Sequence[TrainingRun]) -> Figure:
     return line_plot(
         [_series(run, run.name, i % 6) for i, run in enumerate(runs)],
         x_label="step",
-        y_label="training loss",
+        y_label="training loss, nats per target",
         finding=f"{len(runs)} runs so far.",
         alt="Training loss by step, a curve a run.",
     )

@@ -208,7 +208,7 @@ def _finding(result: Surprisal) -> str:
         for n in range(len(result.models))
     ]
     where = f"in {len(result.texts):,} text{'s' if len(result.texts) > 1 else ''}"
-    count = f"{len(units):,} {result.unit}s {where}"
+    count = f"{len(units):,} {result.unit}{'s' * (len(units) > 1)} {where}"
     if len(means) == 1:
         text = (
             f"{result.models[0].name} ({result.models[0].order}) is surprised by {means[0]:.2f} "
