@@ -55,9 +55,10 @@ def train(config: TrackedTrainConfig) -> None:
 
 
 def _say_end(run: Path) -> None:
-    from lmlab.run_folders.journal import read_journal
+    from lmlab.run_folders.journal import last_record
 
-    last = read_journal(run / "journal.jsonl")[-1]
+    last = last_record(run / "journal.jsonl")
+    assert last is not None
     measured = ", ".join(
         f"{name.replace('_', ' ')} {value:.4f}"
         for name, value in last.items()

@@ -6,7 +6,7 @@ Nothing is written there: a results.json in it would keep the run from starting.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from lmlab.config.numbers import at_least
@@ -22,7 +22,3 @@ class DoctorConfig(TrainConfig):
     """Steps of each form that are timed (default: as many as fit in a minute, 3 to 12); 0: none."""
     results: Path | None = None
     """Folder of results.json (default: below lab/results, by the digest of these options)."""
-
-    def run(self) -> TrainConfig:
-        """The run that is asked about."""
-        return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})

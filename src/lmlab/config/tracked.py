@@ -6,7 +6,7 @@ without them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lmlab.config.training import TrainConfig
@@ -27,7 +27,3 @@ class TrackedTrainConfig(TrainConfig):
         super().__post_init__()
         if len(set(self.track)) != len(self.track):
             raise UserError(f"`track` names each tracker once, not {', '.join(self.track)}")
-
-    def run(self) -> TrainConfig:
-        """The run that is asked for."""
-        return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})

@@ -7,7 +7,7 @@ it uses and the like are not.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -323,6 +323,10 @@ class TrainConfig(Options):
         sizes = RECURRENT_SIZES if model.architecture in RECURRENT else SIZES
         named = [name for name, size in sizes.items() if size == chosen]
         return f"{model.architecture}-{named[0] if named else f'{chosen.layers}x{chosen.width}'}"
+
+    def run(self) -> TrainConfig:
+        """The run alone, without what a command is asked beside these options."""
+        return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
 
     @property
     def pair(self) -> Pair:

@@ -27,12 +27,13 @@ from lmlab.run_folders.journal import last_record
 from lmlab.studies.finished_runs import JOURNAL, is_there
 from lmlab.training.doctor import held_memory
 from lmlab.training.doctor_warnings import byte_size
+from lmlab.training.opening import VALIDATED
 from lmlab.training.setup import ResolvedRun
 from lmlab.training.speed import seconds_per_step
 
 _STEPS_WORTH_A_TRIAL = 50
-_VALIDATED, _FURTHER = 1 / 3, 1 / 2
-"""Of the time of a trained token: of one that is scored, and of one of child runs and scoring."""
+_FURTHER = 1 / 2
+"""Of the time of a trained token: that of one of child runs and scoring."""
 
 
 def say_needs(study: str, runs: Sequence[ResolvedRun], *, work: float) -> None:
@@ -65,11 +66,13 @@ def say_needs(study: str, runs: Sequence[ResolvedRun], *, work: float) -> None:
 
 def _room(runs: Sequence[ResolvedRun]) -> str:
     """Disk and memory of the runs, in words."""
-    disk, memory = 0, 0
+    disk, kinds = 0, {}
     for run in runs:
-        held = held_memory(run.config)
-        disk += _checkpoints(run.config) * (held.weights + held.optimizer)
-        memory = max(memory, held.total)
+        name = digest(to_mapping(_kind(run.config)))
+        if name not in kinds:
+            kinds[name] = held_memory(run.config)
+        disk += _checkpoints(run.config) * (kinds[name].weights + kinds[name].optimizer)
+    memory = max(held.total for held in kinds.values())
     lab = _lab(runs[0]).absolute()
     there = next(folder for folder in (lab, *lab.parents) if folder.exists())
     free = shutil.disk_usage(there).free
@@ -107,7 +110,7 @@ def _seconds(runs: Sequence[ResolvedRun], further: int) -> float | None:
         validated = config.evaluation_windows / config.evaluation_interval() / config.step_windows
         left = _tokens_left(run) / (config.step_windows * config.context)
         steps[name] = steps.get(name, 0.0) + left
-        weighted[name] = weighted.get(name, 0.0) + left * (1 + _VALIDATED * validated)
+        weighted[name] = weighted.get(name, 0.0) + left * (1 + VALIDATED * validated)
     if min(steps.values()) < _STEPS_WORTH_A_TRIAL:
         return None
     total = 0.0

@@ -18,7 +18,8 @@ MANY_EPOCHS = 4
 """Up to so many, text that is read again is worth nearly as much as new text (Muennighoff et al.
 2023, "Scaling Data-Constrained Language Models", 5)."""
 _MEASURED_SECONDS, _MEASURED_STEPS = 2.0, 3
-_VALIDATED = 1 / 3  # of a trained token
+VALIDATED = 1 / 3
+"""Of the time of a trained token: that of one that is scored (one pass of three)."""
 
 
 def many_epochs(tokens: int, epochs: float) -> str | None:
@@ -73,7 +74,7 @@ class FirstSteps:
         validations = config.steps // config.evaluation_interval()
         validations -= step // config.evaluation_interval()
         windows = steps * config.step_windows / seconds
-        ahead = (left + _VALIDATED * validations * config.evaluation_windows) / windows
+        ahead = (left + VALIDATED * validations * config.evaluation_windows) / windows
         say(
             f"about {duration(ahead)} left at {windows * config.context:,.0f} tokens/s, by the "
             f"first {steps} steps"
