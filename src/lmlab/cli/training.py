@@ -13,6 +13,7 @@ from lmlab.config.doctor import DoctorConfig
 from lmlab.config.lengthen import LengthenConfig
 from lmlab.config.tracked import TrackedTrainConfig
 from lmlab.data.prepare import PrepareConfig
+from lmlab.data.words import Words
 from lmlab.lm.options import ExportConfig, SampleConfig
 
 
@@ -24,21 +25,42 @@ def prepare(config: PrepareConfig) -> None:
     rows = [
         [
             name,
-            *(f"{n:,}" for n in (split.documents, split.tokens, split.text_bytes)),
+            f"{split.documents:,}",
+            _words(split.words),
+            *(f"{n:,}" for n in (split.tokens, split.text_bytes)),
             f"{split.text_bytes / whole:.1%}",
             f"{asked[name]:.1%}" if name in asked else "–" if name == "train" else "given",
         ]
         for name, split in store.splits.items()
     ]
-    columns = ["split", "documents", "tokens", "bytes of text", "share of bytes", "asked"]
+    columns = ["split", "documents", "words", "tokens", "bytes of text", "share of bytes", "asked"]
     print_table(columns, rows)
     parts = {name: store.split(name).sources for name in store.splits}
     if any(parts.values()):
-        tokens = [[f"{part.tokens:,}" for part in of_split] for of_split in parts.values()]
+        sizes = [
+            of_size
+            for of_split in parts.values()
+            for of_size in (
+                [_words(part.words) for part in of_split],
+                [f"{part.tokens:,}" for part in of_split],
+            )
+        ]
         names = [part.name for part in next(iter(parts.values()))]
-        columns = ["source", *(f"tokens of {name}" for name in parts)]
-        print_table(columns, [list(row) for row in zip(names, *tokens, strict=True)])
+        columns = ["source", *(f"{what} of {name}" for name in parts for what in _SIZES)]
+        print_table(columns, [list(row) for row in zip(names, *sizes, strict=True)])
+    if segmented := sum(s.words.segmented for s in store.splits.values() if s.words):
+        print(
+            f"words: between white space; {segmented:,} of scripts without blanks are counted by "
+            "the rules of Unicode (UAX 29)"
+        )
     print(f"store: {store.path} (vocabulary {store.vocabulary:,}, {store.fingerprint[:12]})")
+
+
+_SIZES = ("words", "tokens")
+
+
+def _words(words: Words | None) -> str:
+    return "–" if words is None else f"{words.count:,}"
 
 
 def lengthen(config: LengthenConfig) -> None:

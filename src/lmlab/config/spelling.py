@@ -7,11 +7,13 @@ one section has it, without (`--learning-rate`), as the keywords of Python are (
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +137,19 @@ def path_taken(words: list[str], name: str) -> Path | None:
     return None
 
 
+_THOUSANDS = re.compile(r"(\d+(?:\.\d+)?)([KMB])", re.ASCII | re.IGNORECASE)
+
+
 class Word(str):
-    """A word of a command line; where a number or a switch is wanted, it says one."""
+    """A word of a command line; where a number or a switch is wanted, it says one. A whole number
+    may be written 100K, 10M or 1.5B."""
 
     def meant(self, hint: Any) -> Any:
         if hint is bool:
             return {"true": True, "false": False}.get(self.lower(), str(self))
+        if hint is int and (number := _THOUSANDS.fullmatch(self)):
+            value = Decimal(number[1]) * 1000 ** ("KMB".index(number[2].upper()) + 1)
+            return int(value) if value == int(value) else str(self)
         with suppress(ValueError):
             return hint(self) if hint in (int, float) else str(self)
         return str(self)

@@ -7,6 +7,7 @@ it uses and the like are not.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,17 @@ from lmlab.config.objective import (
 from lmlab.config.towers import TowersConfig
 from lmlab.errors import UserError
 
+BUDGETS: Mapping[str, int] = {"strict-small": 10_000_000, "strict": 100_000_000}
+"""Words that the training text of each track of BabyLM may have."""
+BUDGET_EPOCHS = 10
+"""How often it may be read, in each of them."""
+BABYLM_WORDS = tuple(
+    count * unit * 1_000_000 for unit, most in ((1, 9), (10, 10), (100, 10))
+    for count in range(1 if unit < 100 else 2, most + 1)
+)  # fmt: skip
+"""Words seen at which that community looks at a model: each million to 9, then each ten million to
+100, then each hundred million to 1000."""
+
 
 def whole_steps(tokens: int, step: int) -> int:
     """Steps of `step` tokens that come nearest to so many. `UserError` for less than one step."""
@@ -43,6 +55,9 @@ def whole_steps(tokens: int, step: int) -> int:
             "steps"
         )
     return round(tokens / step)
+
+
+_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,10 @@ class CheckpointConfig(Options, prefix="checkpoints."):
     per_doubling: int = 1
     """Of those, so many for each doubling of the step (4: each 19 % later than the one before), to
     tell apart what happens at nearly the same time; they take disk space."""
+    words: Literal["babylm"] | tuple[int, ...] | None = None
+    """Also where so many words have been seen, repeats counted (100K 200K 1M), or at those of
+    BabyLM: each million to 9M, each ten to 100M, each hundred to 1000M. They stay, whatever
+    `keep` says."""
     keep: int | None = None
     """Keep only this many newest checkpoints (all by default)."""
     minutes: float = 30.0
@@ -106,6 +125,15 @@ class CheckpointConfig(Options, prefix="checkpoints."):
     def __post_init__(self) -> None:
         if self.per_doubling > 1 and not self.logarithmic:
             raise UserError("`checkpoints.per_doubling` needs `checkpoints.logarithmic`")
+        if isinstance(self.words, tuple):
+            if not self.words:
+                raise UserError("`checkpoints.words` names no number of words")
+            object.__setattr__(self, "words", tuple(sorted({*self.words})))
+
+    @property
+    def word_counts(self) -> tuple[int, ...]:
+        """What `words` asks for, from few to many."""
+        return BABYLM_WORDS if self.words == "babylm" else self.words or ()
 
     def due(self, step: int, last: int) -> bool:
         """Whether a checkpoint belongs after `step` updates."""
@@ -194,11 +222,18 @@ class TrainConfig(Options):
     tokens ** (1 / TEMPERATURE), no window holding two. 1: to its tokens, as without this option in
     expectation; large: all equally. Usual for languages: 1 / 0.7 (multilingual BERT; Conneau and
     Lample 2019, also 1 / 0.5) to 1 / 0.3 (Conneau et al. 2020)."""
-    steps: int = 1000
+    steps: int = at_least(1, None)
+    """Updates (default: 1000; with a budget the epochs that it allows)."""
     tokens: int | None = None
     """In place of steps: training tokens, to the nearest step of batch x context."""
     epochs: float | None = None
     """In place of steps: times that the training split is read, to the next step."""
+    words: int | None = None
+    """The most words that the training split may have; a store with more is refused. Decides
+    nothing else."""
+    budget: Literal["strict-small", "strict"] | None = None
+    """That of a track of BabyLM: at most 10M words (strict: 100M), read at most 10 times (which is
+    then the default length), with `checkpoints.words` babylm."""
     seed: int = at_least(0, 0)
     """Decides initial weights, data order and dropout."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -226,6 +261,10 @@ class TrainConfig(Options):
 
     def __post_init__(self) -> None:
         above_zero(self, "source_temperature", "epochs")
+        if self.budget is not None:
+            self._spend(self.budget)
+        if self.steps is None:
+            object.__setattr__(self, "steps", _STEPS)
         if self.batch is None and self.epochs is None:
             length = {"tokens": self.tokens} if self.tokens else {"steps": self.steps}
             object.__setattr__(self, "batch", self.recipe_batch(**length))
@@ -244,7 +283,28 @@ class TrainConfig(Options):
                 f"`micro_batch` {self.micro_batch} must divide the batch of {self.batch} windows"
             )
 
+    def _spend(self, budget: str) -> None:
+        """What a budget says where nothing else does. `UserError` for more than it allows."""
+        most = BUDGETS[budget]
+        asked = {"words": (self.words, most), "epochs": (self.epochs, BUDGET_EPOCHS)}
+        for name, (value, allowed) in asked.items():
+            if value is not None and value > allowed:
+                raise UserError(
+                    f"`{name}` {value:,}: `budget` {budget} allows {most:,} words, read "
+                    f"{BUDGET_EPOCHS} times"
+                )
+        object.__setattr__(self, "words", self.words or most)
+        if self.steps is None and self.tokens is None and self.epochs is None:
+            object.__setattr__(self, "epochs", float(BUDGET_EPOCHS))
+        if self.checkpoints.words is None:
+            object.__setattr__(self, "checkpoints", replace(self.checkpoints, words="babylm"))
+
     def _check_objective(self) -> None:
+        if self.checkpoints.words is not None and self.early_stopping is not None:
+            raise UserError(
+                "`early_stopping` ends a run with its best checkpoint alone: leave it out, or "
+                "`checkpoints.words`" + (" and `budget`" if self.budget else "")
+            )
         if self.is_headless and self.output_bias == "learnt" and not self.headless.cross_entropy:
             raise UserError(
                 "`output_bias` learnt has no gradient in a headless loss; mix in some "
@@ -268,6 +328,11 @@ class TrainConfig(Options):
             if part not in self.pair and values != type(values)():
                 fitting = ", ".join(name for name, pair in OBJECTIVES.items() if part in pair)
                 raise UserError(f"`{options}` settings are for `objective` {fitting}")
+        if self.is_classification and (self.words or self.checkpoints.words):
+            raise UserError(
+                "`words`, `budget` and `checkpoints.words` are of language models, not of "
+                "`objective` classification"
+            )
         if self.is_classification:
             self._check_classification()
         elif self.class_balanced:
@@ -432,7 +497,8 @@ class TrainConfig(Options):
         The store counts by content, not by place.
         """
         values = to_mapping(self)
-        for name in ("store", "out", "device", "threads", "strict", "fsdp"):
+        # a limit on what a run may read does not change what it reads
+        for name in ("store", "out", "device", "threads", "strict", "fsdp", "words", "budget"):
             values.pop(name, None)
         # What is not used decides nothing
         for options, part in OPTIONS_OF.items():

@@ -64,6 +64,7 @@ from lmlab.data.tokenizers import (
     loss_note,
     pretrained_tokenizer,
 )
+from lmlab.data.words import count_words
 from lmlab.durable import disk_errors, file_sha256, make_folder
 from lmlab.errors import UserError
 from lmlab.locks import alone
@@ -382,12 +383,13 @@ class Spool:
 def encode(
     documents: Iterable[Document], tokenizer: TextTokenizer, *, losses: bool = False
 ) -> Iterator[EncodedDocument]:
-    """Ids of documents, in order, encoded in batches over all cores; with `losses`, decoded again
-    to see what the tokenizer lost."""
+    """Ids and words of documents, in order, encoded in batches over all cores; with `losses`,
+    decoded again to see what the tokenizer lost."""
     for batch in groups(documents, lambda document: len(document.text)):
         texts = [document.text for document in batch]
         ids_of = tokenizer.encode_batch(texts)
         lost = tokenizer.losses(texts, ids_of) if losses else [TextLoss()] * len(batch)
         for document, ids, loss in zip(batch, ids_of, lost, strict=True):
             size = len(document.text.encode("utf-8"))
-            yield EncodedDocument(document.name, ids, size, document.source, loss)
+            words = count_words(document.text)
+            yield EncodedDocument(document.name, ids, size, document.source, loss, words)

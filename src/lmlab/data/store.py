@@ -14,7 +14,8 @@ Notable:
 - `fingerprint` is the digest of the content: two stores with the same ids, boundaries and
   tokenizer have the same one wherever they lie.
 - A store of several sources says which part of each split's stream is of which source. That is in
-  the manifest only and no part of the fingerprint; what depends on it must say so itself.
+  the manifest only and no part of the fingerprint; what depends on it must say so itself. So are
+  the words of each split and source.
 
 Shapes: B windows, n tokens a window, M documents, C sources.
 """
@@ -36,6 +37,7 @@ import numpy as np
 
 from lmlab.config import digest, from_mapping, to_mapping
 from lmlab.data.tokenizers import TextLoss, TextTokenizer, load_tokenizer, loss_note
+from lmlab.data.words import Words
 from lmlab.durable import StagedFolder, disk_errors, file_sha256, from_json, is_member, to_json
 from lmlab.errors import UserError
 
@@ -54,6 +56,8 @@ class EncodedDocument:
     source: int = 0
     loss: TextLoss | None = None
     """What the tokenizer lost of the text; None where that was not looked at."""
+    words: Words | None = None
+    """None where they were not counted."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class SourceSize:
     name: str
     documents: int
     tokens: int
+    words: Words | None = None
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,14 @@ class SplitRecord:
     """What the tokenizer lost of the text; None where that was not recorded."""
     sources: tuple[SourceSize, ...] | None = None
     """In the order of the stream; None where the store has one."""
+    words: Words | None = None
+    """None where they were not counted: the store is older than that, or not of text."""
 
     def check(self) -> None:
         """`ValueError` for what `write_store` would not write."""
-        counted = (self, *self.shards, *(self.sources or ()), *([self.loss] if self.loss else []))
+        sources = self.sources or ()
+        words = [part.words for part in (self, *sources) if part.words]
+        counted = (self, *self.shards, *sources, *words, *([self.loss] if self.loss else []))
         for part in counted:
             for name, value in vars(part).items():
                 if isinstance(value, int) and value < 0:
@@ -96,8 +105,14 @@ class SplitRecord:
         if sum(shard.tokens for shard in self.shards) != self.tokens:
             raise ValueError("its shards do not make up its tokens")
         for name in ("tokens", "documents"):
-            if self.sources and sum(getattr(s, name) for s in self.sources) != getattr(self, name):
+            if sources and sum(getattr(s, name) for s in sources) != getattr(self, name):
                 raise ValueError(f"its sources do not make up its {name}")
+        if (
+            self.words
+            and sources
+            and sum((s.words or Words() for s in sources), Words()) != (self.words)
+        ):
+            raise ValueError("its sources do not make up its words")
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,8 @@ class SourcePart:
     first_token: int
     tokens: int
     """End-of-text tokens included."""
+    words: Words | None
+    """None where they were not counted."""
 
 
 _to_json_line = json.JSONEncoder(ensure_ascii=False).encode
@@ -212,6 +229,7 @@ class _SplitWriter:
         self._end = np.array([tokenizer.end_of_text_id] if end_of_text else [], dtype=dtype)
         self._documents = self._text_bytes = 0
         self._loss: TextLoss | None = TextLoss()
+        self._words: list[Words | None] = [Words()] * max(1, len(sources))  # of each
         self._pending: list[EncodedDocument] = []
         self._pending_tokens = 0
         self._sources = sources
@@ -269,6 +287,10 @@ class _SplitWriter:
             self._table.write(table_M3.tobytes())
             self._names.writelines(_encode_name(d.name) for d in documents)
         for document in documents:
+            source = document.source if len(self._words) > 1 else 0
+            words = self._words[source]
+            together = None if words is None or document.words is None else words + document.words
+            self._words[source] = together
             if document.loss is None:
                 self._loss = None
             elif document.loss and self._loss is not None:
@@ -295,9 +317,12 @@ class _SplitWriter:
         self._copy(f"{self._name}.documents.npy", header.getvalue(), self._table)
         self._copy(f"{self._name}.names.jsonl", b"", self._names)
         sizes = [
-            SourceSize(name, *counts)
-            for name, counts in zip(self._sources, self._by_source_C2.tolist(), strict=True)
+            SourceSize(name, *counts, words)
+            for name, counts, words in zip(
+                self._sources, self._by_source_C2.tolist(), self._words, strict=False
+            )
         ]
+        counted = [words for words in self._words if words is not None]
         return SplitRecord(
             tokens=self._position,
             documents=self._documents,
@@ -305,6 +330,7 @@ class _SplitWriter:
             shards=tuple(self._shards),
             loss=self._loss if self._documents else None,
             sources=tuple(sizes) if len(sizes) > 1 else None,
+            words=sum(counted, Words()) if len(counted) == len(self._words) else None,
         )
 
     def _copy(self, name: str, header: bytes, rest: IO[bytes]) -> None:
@@ -470,11 +496,12 @@ class Split:
         self.store, self.name = store, name
         self.tokens, self.documents = record.tokens, record.documents
         self.text_bytes, self.loss = record.text_bytes, record.loss
+        self._words = record.words
         sizes = record.sources or ()
         first_documents = accumulate((size.documents for size in sizes), initial=0)
         first_tokens = accumulate((size.tokens for size in sizes), initial=0)
         self.sources = tuple(
-            SourcePart(size.name, document, size.documents, token, size.tokens)
+            SourcePart(size.name, document, size.documents, token, size.tokens, size.words)
             for size, document, token in zip(sizes, first_documents, first_tokens, strict=False)
         )
         """Empty where the store has one source."""
@@ -506,6 +533,16 @@ class Split:
                 f"{path}: damaged: document {outside_M.argmax()} is not inside the split. {_REMEDY}"
             )
         return table_M3
+
+    @property
+    def words(self) -> int:
+        """Words of its text (`data.words`). `UserError` where they were not counted."""
+        if self._words is None:
+            raise UserError(
+                f"{self.store.path}: how many words it holds is not known (it was prepared before "
+                "they were counted, or not from text). Prepare the text again, in another folder"
+            )
+        return self._words.count
 
     @property
     def loss_note(self) -> str | None:

@@ -92,6 +92,11 @@ def stored_identity(run: Path) -> str:
     return str(read_toml(run / "config.toml").get(NOT_OPTIONS, {}).get("identity"))
 
 
+def stored_fingerprint(run: Path) -> str:
+    """That of the store that the run in a folder is trained on."""
+    return str(read_toml(run / "config.toml").get(NOT_OPTIONS, {}).get("store_fingerprint"))
+
+
 def check_identity(path: Path, identity: str, config: dict[str, Any]) -> None:
     """`UserError` unless the run folder `path` holds the run `identity`; says what differs."""
     held = read_toml(path / "config.toml")

@@ -71,7 +71,7 @@ def _room(runs: Sequence[ResolvedRun]) -> str:
         name = digest(to_mapping(_kind(run.config)))
         if name not in kinds:
             kinds[name] = held_memory(run.config)
-        disk += _checkpoints(run.config) * (kinds[name].weights + kinds[name].optimizer)
+        disk += _checkpoints(run) * (kinds[name].weights + kinds[name].optimizer)
     memory = max(held.total for held in kinds.values())
     lab = _lab(runs[0]).absolute()
     there = next(folder for folder in (lab, *lab.parents) if folder.exists())
@@ -144,7 +144,8 @@ def _tried(kind: TrainConfig) -> float | None:
         return None
 
 
-def _checkpoints(config: TrainConfig) -> int:
+def _checkpoints(run: ResolvedRun) -> int:
     """How many a run has at most at its end."""
-    due = sum(config.checkpoints.due(step, config.steps) for step in range(config.steps + 1))
-    return min(due, config.checkpoints.keep or due)
+    due = sum(run.due(step) for step in range(run.config.steps + 1))
+    keep = run.config.checkpoints.keep
+    return due if keep is None else min(due, keep + len(run.word_steps))

@@ -143,7 +143,7 @@ def train(
             say(f"skipping a checkpoint: {reason}")
         if newest.path is not None and _ended(config, path, newest.step):
             if is_first() and config.early_stopping is None:
-                _prune(config, path, newest.step)  # after a kill
+                _prune(run, newest.step)  # after a kill
             if bar:
                 bar.skip(run.tokens)
             else:
@@ -173,13 +173,14 @@ def _ended(config: TrainConfig, path: Path, step: int) -> bool:
     return step == final_step(path, config.steps)
 
 
-def _prune(config: TrainConfig, path: Path, newest: int) -> None:
+def _prune(run: ResolvedRun, newest: int) -> None:
     """Removes checkpoints that are too many, or were saved beside the schedule."""
     prune_checkpoints(
-        path,
-        config.checkpoints.keep,
+        run.path,
+        run.config.checkpoints.keep,
         newest=newest,
-        belongs=lambda step: config.checkpoints.due(step, config.steps),
+        spare=run.word_steps,
+        belongs=run.due,
     )
 
 
@@ -278,7 +279,7 @@ class Trainer:
         pace = FirstSteps(config, quiet=quiet)
         journals = RunJournals(self.path)
         bar.skip(self.step * config.step_windows * config.context)
-        if not self.restored and config.checkpoints.due(0, config.steps):
+        if not self.restored and self.resolved.due(0):
             self._save(journals)
         clock = self.saved_at = time.monotonic()
         clock_tokens, clock_step = self.tokens, self.step
@@ -300,7 +301,7 @@ class Trainer:
                         speed = (self.tokens - clock_tokens) / elapsed
                         journals.append_timing(self._timing(speed, elapsed, self.step - clock_step))
                         clock, clock_tokens, clock_step = time.monotonic(), self.tokens, self.step
-                    due = config.checkpoints.due(self.step, config.steps)
+                    due = self.resolved.due(self.step)
                     if best or due or overdue or stopping:
                         self._save(journals)
                     how_far = f"step {self.step}/{config.steps}, loss {record['loss']:.3f}"
@@ -484,7 +485,7 @@ class Trainer:
 
     def _prune(self) -> None:
         if self.patience is None:
-            _prune(self.config, self.path, self.step)
+            _prune(self.resolved, self.step)
         elif self.config.checkpoints.keep is not None:  # how it ends, `finish_with` sees to
             best = {self.patience.best_step}
             prune_checkpoints(self.path, self.config.checkpoints.keep, newest=self.step, spare=best)

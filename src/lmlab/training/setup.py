@@ -39,6 +39,7 @@ from lmlab.objectives import from_record
 from lmlab.objectives.base import Objective
 from lmlab.progress import say
 from lmlab.run_folders.checkpoint import Newest
+from lmlab.run_folders.words import check_words, word_marks
 from lmlab.training.classifier import classification_record, classifier_of
 from lmlab.training.hardware import available_cores, resolve_device, resolve_dtype
 from lmlab.training.parent import Parent, check_model, child_model, find_parent
@@ -55,6 +56,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
         batch = config.batch or config.recipe_batch(tokens=tokens)
         steps = max(1, math.ceil(config.epochs * rows / batch))
         config = replace(config, steps=steps, batch=batch, epochs=None)
+    if config.words is not None:
+        check_words(config, TokenStore(config.store).split(TRAIN))
     device = resolve_device(config.device)
     return config.resolved(
         device=device,
@@ -72,6 +75,12 @@ class ResolvedRun:
     parent: Parent | None
     deciding: dict[str, Any]
     """All that decides the result, as plain values."""
+    word_steps: frozenset[int] = frozenset()
+    """The updates after which `checkpoints.words` asks for a checkpoint."""
+
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint belongs after `step` updates."""
+        return step in self.word_steps or self.config.checkpoints.due(step, self.config.steps)
 
     @cached_property
     def identity(self) -> str:
@@ -98,7 +107,11 @@ def resolve_run(request: TrainConfig, store: TokenStore) -> ResolvedRun:
     """The run that is asked for, resolved and identified. Raises `UserError` as `find_parent`."""
     config = resolve(request)
     parent = find_parent(config.parent)
-    return ResolvedRun(config, parent, deciding_values(config, store, parent))
+    marks = word_marks(config, store.split(TRAIN)) if config.checkpoints.words else []
+    return ResolvedRun(
+        config, parent, deciding_values(config, store, parent),
+        word_steps=frozenset(mark.step for mark in marks),
+    )  # fmt: skip
 
 
 def planned_tokens(config: TrainConfig) -> int:
