@@ -317,8 +317,8 @@ class _SplitWriter:
         self._copy(f"{self._name}.documents.npy", header.getvalue(), self._table)
         self._copy(f"{self._name}.names.jsonl", b"", self._names)
         sizes = [
-            SourceSize(name, *counts, words)
-            for name, counts, words in zip(
+            SourceSize(name, documents, tokens, words)
+            for name, (documents, tokens), words in zip(
                 self._sources, self._by_source_C2.tolist(), self._words, strict=False
             )
         ]
