@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 from lmlab.data.order import BACKWARD, FORWARD
-from lmlab.data.tokenizers import TextLoss, TextTokenizer, loss_note
+from lmlab.data.tokenizers import TextLoss, loss_note
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
 from lmlab.lm.shared_prefixes import (
@@ -99,9 +99,7 @@ def log_likelihoods(
     neither causal nor masked, and for a continuation without a token or longer than the context.
     """
     check_reads_text(lm, batch)
-    pairs = _encode_pairs(lm.tokenizer, requests)
-    for (_, continuation), request in zip(pairs, requests, strict=True):
-        _check_length(lm, continuation, request)
+    pairs = encode_pairs(lm, requests)
     lead, backward = leading_ids(lm), lm.order == BACKWARD
     sequences = _Sequences()
     terms: list[_Term] = []
@@ -206,13 +204,19 @@ def likelihood_method(lm: LanguageModel) -> Method:
     return of_continuations(lm)
 
 
-def _encode_pairs(
-    tokenizer: TextTokenizer, requests: Sequence[Request]
+def encode_pairs(
+    lm: LanguageModel, requests: Sequence[Request]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Ids of each context without the spaces that end it, and of what follows them."""
-    contexts = tokenizer.encode_batch([request.context.rstrip() for request in requests])
-    wholes = tokenizer.encode_batch([r.context + r.continuation for r in requests])
-    return [(c, whole[len(c) :]) for c, whole in zip(contexts, wholes, strict=True)]
+    """Ids of each context without the spaces that end it, and of what follows them.
+
+    Raises `UserError` for a continuation without a token or longer than the model's context.
+    """
+    contexts = lm.tokenizer.encode_batch([request.context.rstrip() for request in requests])
+    wholes = lm.tokenizer.encode_batch([r.context + r.continuation for r in requests])
+    pairs = [(c, whole[len(c) :]) for c, whole in zip(contexts, wholes, strict=True)]
+    for (_, continuation), request in zip(pairs, requests, strict=True):
+        _check_length(lm, continuation, request)
+    return pairs
 
 
 def _check_length(lm: LanguageModel, continuation: np.ndarray, request: Request) -> None:
