@@ -272,5 +272,4 @@ def test_mistakes_in_a_table_are_named_with_their_line(tmp_path):
         with pytest.raises(UserError, match=message):
             read_reading_times(path())
     with pytest.raises(UserError, match="2 words have all"):
-        eye_tracking_gain(words_twice := read_reading_times(table(row, row)), np.ones(2))
-    assert len(words_twice) == 2
+        eye_tracking_gain(read_reading_times(table(row, row)), np.ones(2))
