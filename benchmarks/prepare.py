@@ -3,9 +3,10 @@
     python benchmarks/prepare.py [--documents 20000 60000] [--megabytes 5 15] [--threads 1]
     python benchmarks/prepare.py --documents 100000 1000000 10000000 --megabytes 10 100 1000
 
-Two kinds of text, drawn from a seed: a .jsonl file of so many one-sentence documents, and one .txt
-file of so many MB whose documents (about 2 kB each) a blank line ends. Words are made of syllables,
-50,000 kinds, as frequent as Zipf's law has it. The small sizes take under a minute.
+Three kinds of text, drawn from a seed: a .jsonl file of so many one-sentence documents, a .txt file
+of so many sentences, each a line and a document (`--lines`), and one .txt file of so many MB whose
+documents (about 2 kB each) a blank line ends. Words are made of syllables, 50,000 kinds, as
+frequent as Zipf's law has it. The small sizes take under a minute.
 
 Both forms are whole processes that do one job: read the file, hold out a tenth, train a byte-level
 BPE of 4,096 types on the rest, encode all and save the ids. `datasets`: `load_dataset`, the last
@@ -35,6 +36,8 @@ from typing import Any
 FORMS = ("datasets", "lmlab")
 VOCABULARY = 4096
 HELD_OUT = 0.1
+CUT = {"rows": [], "lines": ["--lines", "documents"], "text": ["--separator", "\n\n"]}
+"""How lmlab is told where documents end, by the name of the file."""
 
 
 def sentences(seed: int) -> Iterator[str]:
@@ -65,6 +68,12 @@ def write_documents(path: Path, count: int) -> None:
             file.write(json.dumps({"text": sentence}) + "\n")
 
 
+def write_lines(path: Path, count: int) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for _, sentence in zip(range(count), sentences(0), strict=False):
+            file.write(sentence + "\n")
+
+
 def write_text(path: Path, megabytes: int) -> None:
     size, paragraph = 0, 0
     with open(path, "w", encoding="utf-8") as file:
@@ -82,7 +91,7 @@ def with_datasets(path: Path, out: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     datasets.disable_progress_bars()
-    more: dict[str, Any] = {} if path.suffix == ".jsonl" else {"sample_by": "paragraph"}
+    more: dict[str, Any] = {"sample_by": "paragraph"} if path.stem == "text" else {}
     whole = datasets.load_dataset(
         "json" if path.suffix == ".jsonl" else "text",
         data_files=str(path), split="train", cache_dir=str(out / "cache"), **more,
@@ -127,7 +136,7 @@ def measure(form: str, path: Path, folder: Path, threads: int) -> Cost:
             sys.executable, "-m", "lmlab", "prepare", "--out", str(out), "--corpus.text", str(path),
             "--tokenizer.vocabulary", str(VOCABULARY), "--split.validation", str(HELD_OUT / 2),
             "--split.test", str(HELD_OUT / 2),
-            *([] if path.suffix == ".jsonl" else ["--corpus.separator", "\n\n"]),
+            *CUT[path.stem],
         ]  # fmt: skip
     limits = {"RAYON_NUM_THREADS": threads, "OMP_NUM_THREADS": threads, "HF_HUB_OFFLINE": 1}
     environment = {**os.environ, **{name: str(value) for name, value in limits.items()}}
@@ -178,6 +187,7 @@ def main() -> None:
     )
     parser.add_argument("--documents", type=int, nargs="*", default=[20_000, 60_000])
     parser.add_argument("--megabytes", type=int, nargs="*", default=[5, 15])
+    parser.add_argument("--lines", type=int, nargs="*", default=[])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
@@ -189,12 +199,15 @@ def main() -> None:
         with_datasets(options.one, options.out)
         return
     print(f"{'':22} {'form':8} {'processor':>10} {'clock':>8} {'us for each':>12} {'peak MB':>9}")
-    for kind in ("documents", "megabytes"):
+    for kind in ("documents", "lines", "megabytes"):
         for size in getattr(options, kind):
             with tempfile.TemporaryDirectory(dir=options.folder) as name:
                 if kind == "documents":
-                    path, unit, units = Path(name, "text.jsonl"), "documents", size
+                    path, unit, units = Path(name, "rows.jsonl"), "documents", size
                     write_documents(path, size)
+                elif kind == "lines":
+                    path, unit, units = Path(name, "lines.txt"), "lines", size
+                    write_lines(path, size)
                 else:
                     path, unit, units = Path(name, "text.txt"), "kB", size * 1000
                     write_text(path, size)

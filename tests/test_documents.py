@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 
 import numpy as np
 import pyarrow
@@ -257,15 +258,15 @@ def test_empty_files_and_documents(tmp_path):
 
 
 def test_an_empty_corpus_names_its_source(tmp_path):
-    with pytest.raises(UserError, match=rf"{tmp_path}: no \.txt, \.jsonl, \.parquet file"):
+    with pytest.raises(UserError, match=rf"{tmp_path}: no \.txt, \.train, .*, \.parquet file"):
         read(tmp_path)
     (tmp_path / "a.txt").write_text("\n")
     with pytest.raises(UserError, match=rf"no document with text in {tmp_path}"):
         read(tmp_path, skip_empty=True)
     with pytest.raises(UserError, match=r"nowhere: no such file.*hf:NAME"):
         read(tmp_path / "nowhere")
-    (tmp_path / "a.pdf").touch()
-    with pytest.raises(UserError, match=r"a\.pdf: unknown format '\.pdf'; lmlab reads \.txt"):
+    (tmp_path / "a.pdf").write_bytes(b"%PDF\xff")
+    with pytest.raises(UserError, match=r"a\.pdf, line 1: not UTF-8 .*Of another ending than"):
         read(tmp_path / "a.pdf")
 
 
@@ -433,17 +434,80 @@ def test_endings_in_capitals_are_read_and_others_are_counted(tmp_path):
 
 
 def test_files_of_other_endings_are_text_where_that_is_said(tmp_path):
-    for name in ("childes.train", "childes.dev", "switchboard.TRAIN"):
-        (tmp_path / name).write_text(f"{name}\nline")
-    with pytest.raises(UserError, match=r"left out: \.dev, \.train\).*`corpus\.text_suffixes`"):
+    for name in ("a.tex", "b.md", "c.TEX"):
+        (tmp_path / name).write_text(f"{name}\n\nline")
+    with pytest.raises(UserError, match=r"left out: \.md, \.tex\).*`corpus\.text_suffixes`"):
         read(tmp_path)
-    with pytest.raises(UserError, match=r"unknown format.*`corpus\.text_suffixes` \.train"):
-        read(tmp_path / "childes.train")
-    names = [d.name for d in read(tmp_path, text_suffixes=(".train",))]
-    assert names == ["childes.train", "switchboard.TRAIN"]
-    for wrong in ("train", ".txt"):
+    with pytest.raises(UserError, match=r"unknown format.*`corpus\.text_suffixes` \.tex"):
+        read(tmp_path / "*.tex")
+    names = [d.name for d in read(tmp_path, text_suffixes=(".tex",))]
+    assert names == ["a.tex", "c.TEX"]
+    for wrong in ("tex", ".txt", ".train"):
         with pytest.raises(UserError, match=f"`corpus.text_suffixes` {wrong}"):
             CorpusConfig(text_suffixes=(wrong,))
+
+
+@pytest.mark.parametrize("name", ["notes.md", "README", "a.json", "b.md.gz"])
+def test_a_file_that_is_named_is_text_whatever_its_ending(tmp_path, name):
+    path = tmp_path / name
+    kind = ".gz" if name.endswith(".gz") else ""
+    path.write_bytes(compress(b"one\n\ntwo", kind))
+    reading = Reading()
+    assert [d.text for d in read(path, reading=reading)] == ["one\n\ntwo"]
+    (note,) = reading_notes(reading.to_json())
+    assert "since they were named: 1 " in note
+    path.write_bytes(compress(b"%PDF\xff\xfe", kind))
+    with pytest.raises(UserError, match=r"line 1: not UTF-8 .*Of another ending than \.txt, .*"):
+        read(path)
+
+
+@pytest.mark.parametrize("kind", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("name", ["childes.train", "a.dev", "B.TEST"])
+def test_blank_lines_stand_between_the_documents_of_train_dev_and_test(tmp_path, name, kind):
+    text = "\none\ntwo \n \t\n\nthree\r\nfour\n\r\nfive"
+    (tmp_path / f"{name}{kind}").write_bytes(compress(text.encode(), kind))
+    for source in (tmp_path, tmp_path / f"{name}{kind}", tmp_path / "*"):
+        reading = Reading()
+        documents = read(source, reading=reading)
+        assert reading.to_json() == {"windows_line_ends": 1}
+        assert [d.text for d in documents] == ["one\ntwo ", "three\nfour", "five"]
+        assert [d.name.rpartition("#")[2] for d in documents] == ["2", "6", "9"]
+    assert [d.text for d in read(tmp_path, separator="three")] == [
+        "\none\ntwo \n \t\n\n", "\nfour\n\nfive",
+    ]  # fmt: skip
+    assert [d.text for d in read(tmp_path, lines="documents")] == [
+        "one", "two ", "three", "four", "five",
+    ]  # fmt: skip
+    (tmp_path / "blank.dev").write_text(" \n\n")
+    with pytest.raises(UserError, match=r"blank\.dev: the document is empty"):
+        read(tmp_path)
+    with pytest.raises(UserError, match=r"`corpus.separator` and `corpus.lines`"):
+        CorpusConfig(lines="joined", separator="x")
+
+
+@given(
+    st.text("a \n\t\u2028", max_size=40), st.integers(4, 9), st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from(["utf-8", "utf-16"]),
+)  # fmt: skip
+def test_lines_are_cut_as_a_pattern_says(tmp_path_factory, text, block, line_end, encoding):
+    path = tmp_path_factory.getbasetemp() / "lines.txt"
+    path.write_bytes(f"é\n{text}".replace("\n", line_end).encode(encoding))
+    text = f"é\n{text}"
+    sections = [m.group().removesuffix("\n") for m in re.finditer(
+        r"(?m)(?:^[^\n]*[^\s][^\n]*(?:\n|\Z))+", text
+    )]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lmlab.data.documents._BLOCK", block)
+        joined, documents = read(path, lines="joined"), read(path, lines="documents")
+    assert [d.text for d in joined] == sections
+    assert [d.text for d in documents] == [x for x in text.split("\n") if x.strip()]
+    lines = text.split("\n")
+    for document in documents:
+        assert lines[int(document.name.rpartition("#")[2]) - 1] == document.text
+    for document in joined:
+        start = int(document.name.rpartition("#")[2]) - 1
+        assert "\n".join(lines[start:]).startswith(document.text)
+    assert [d.text for d in read(path)] == [text]  # .txt as ever
 
 
 @given(st.text("ab \n", max_size=60), st.text("ab\n", min_size=1, max_size=3), st.integers(1, 9))

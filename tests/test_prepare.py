@@ -20,7 +20,7 @@ from helpers import mixed_store, sentences, split_names, symbols_tokenizer, tree
 from lmlab.cli import main
 from lmlab.data import prepare as prepare_module
 from lmlab.data.documents import CorpusConfig, Document, source_names
-from lmlab.data.prepare import PrepareConfig, prepare
+from lmlab.data.prepare import PrepareConfig, describe_request, prepare
 from lmlab.data.splits import SplitConfig, few_test_documents
 from lmlab.data.store import EncodedDocument, TokenStore, write_store
 from lmlab.data.tokenizers import TextLoss, TokenizerConfig
@@ -584,6 +584,94 @@ def test_splits_given_as_files(tmp_path, capsys):
         [part.documents for part in several.split(name).sources] for name in ("train", "validation")
     ]
     assert parts == [[40, 3, 0], [0, 0, 2]]
+
+
+def babylm(folder, **changes):
+    """Five sections in .train, two in .dev and two in .test; `changes` are other sections."""
+    folder.mkdir()
+    sections = {"a.train": 3, "b.train": 2, "a.dev": 2, "a.test": 2}
+    for name, count in sections.items():
+        texts = changes.get(name.replace(".", "_"), [f"{name} {i}\nline {i}" for i in range(count)])
+        if texts:
+            (folder / name).write_text("\n\n".join(texts))
+    return str(folder)
+
+
+def sizes_of(store):
+    return {name: record.documents for name, record in store.splits.items()}
+
+
+def test_endings_name_splits(tmp_path, capsys):
+    text = babylm(tmp_path / "all")
+    store = prepared(tmp_path, text, SplitConfig())
+    assert sizes_of(store) == {"train": 5, "validation": 2, "test": 2}
+    assert texts_of(store, "validation") == {
+        "a.dev#1": "a.dev 0\nline 0", "a.dev#4": "a.dev 1\nline 1",
+    }  # fmt: skip
+    assert "splits by the endings of files: .train is train, .dev is validation, .test is test" in (
+        capsys.readouterr().err
+    )
+    assert sizes_of(prepared(tmp_path / "pattern", f"{text}/*", SplitConfig())) == sizes_of(store)
+    assert prepared(tmp_path, text, SplitConfig()).path == store.path  # the same inputs
+    with pytest.raises(UserError, match="different: split"):
+        prepared(tmp_path, text, SplitConfig(validation=0.05))
+    with pytest.raises(UserError, match="different: corpus"):
+        prepared(tmp_path, text, SplitConfig(), lines="documents")
+    # all of .train is for training, whatever is not there beside it
+    without = prepared(tmp_path / "t", babylm(tmp_path / "no test", a_test=()), SplitConfig())
+    assert sizes_of(without) == {"train": 5, "validation": 2}
+    assert "no .test file, so no test split" in capsys.readouterr().err
+    without = prepared(tmp_path / "d", babylm(tmp_path / "no dev", a_dev=()), SplitConfig())
+    assert sizes_of(without) == {"train": 4, "validation": 1, "test": 2}
+    # another source beside it has nothing to hold out
+    (tmp_path / "more.txt").write_text("more")
+    corpus = CorpusConfig((text, str(tmp_path / "more.txt")))
+    several = prepare(PrepareConfig(tmp_path / "m", corpus, TokenizerConfig("bytes")))
+    assert {
+        name: [part.documents for part in several.split(name).sources] for name in several.splits
+    } == {"train": [5, 1], "validation": [2, 0], "test": [2, 0]}
+
+
+def test_options_say_what_splits_are_where_endings_could(tmp_path, capsys):
+    text = babylm(tmp_path / "all")
+
+    def sizes(name, *sources, corpus=None, **split):
+        config = CorpusConfig(sources or (text,), **corpus or {})
+        options = SplitConfig(**split)
+        return sizes_of(
+            prepare(PrepareConfig(tmp_path / name, config, TokenizerConfig("bytes"), options))
+        )
+
+    pooled = sizes("both", validation=0.1, test=0.1)
+    assert sum(pooled.values()) == 9
+    assert ".dev and .test files are text like .train: options say" in capsys.readouterr().err
+    # each option for itself
+    assert sizes("test", test=0.2)["validation"] == 2
+    assert sum(sizes("none", test=0.0).values()) == 9
+    with pytest.raises(UserError, match="none is long enough to be cut"):
+        sizes("within", within_documents=True)
+    held = f"{text}/a.dev"
+    assert sizes("given", f"{text}/*.train", validation=(held,), test=0.0) == {
+        "train": 5, "validation": 2,
+    }  # fmt: skip
+    # files that are named, and folders without .train, are text
+    assert sum(sizes("named", *(f"{text}/a.{e}" for e in ("train", "dev", "test"))).values()) == 7
+    with pytest.raises(UserError, match=r"`split.validation_documents` is of a split by shares"):
+        sizes("least", validation_documents=3)
+    shared = babylm(tmp_path / "shared", a_dev=["a.train 0\nline 0", "new"])
+    with pytest.raises(UserError, match="are the same text, in two splits"):
+        sizes("two", shared)
+    capsys.readouterr()
+    assert sizes("lines", shared, corpus={"lines": "documents"})["validation"] == 3
+    assert "note: 2 of the 3 lines of validation and 2 of the 4 lines of test are lines" in (
+        capsys.readouterr().err
+    )
+
+
+def test_requests_of_stores_from_before_there_were_lines_and_endings(text_folder, tmp_path):
+    request = describe_request(PrepareConfig(tmp_path, CorpusConfig((str(text_folder),))))
+    assert request["split"] == {"validation": 0.05, "test": 0.05, "seed": 0}
+    assert request["corpus"] == {"text_column": "text", "skip_empty": False}
 
 
 def test_contradictory_splits_are_refused(tmp_path):

@@ -27,7 +27,9 @@ _ALL = (
         "prepare", "text to a token store",
         "lmlab.data.prepare:PrepareConfig", "lmlab.cli.training:prepare",
         positional=("text",), example="novels/ --vocabulary 4096 --out lab/novels",
-        usual=("tokenizer.kind", "vocabulary", "separator", "split.test", "split.validation"),
+        usual=(
+            "tokenizer.kind", "vocabulary", "separator", "lines", "split.test", "split.validation",
+        ),
     ),
     Command(
         "train", "train a model on a store; the same command resumes",

@@ -18,10 +18,10 @@ from lmlab.lm.options import ExportConfig, SampleConfig
 
 
 def prepare(config: PrepareConfig) -> None:
-    from lmlab.data.prepare import prepare
+    from lmlab.data.prepare import prepare, shares_asked
 
     store = prepare(config)
-    whole, asked = sum(s.text_bytes for s in store.splits.values()), config.split.shares
+    whole, asked = sum(s.text_bytes for s in store.splits.values()), shares_asked(store)
     rows = [
         [
             name,

@@ -2,8 +2,9 @@
 
 A document is the unit of splitting. Sources are
 - files, folders and patterns (`novels/*.txt`), read in sorted order, of `.txt` (a file is one
-  document, or several with `separator`), `.jsonl` (a line each) and `.parquet` (a row each), plain
-  or as `.gz` / `.zst`;
+  document, or several with `separator` or `lines`), `.train`, `.dev`, `.test` (blank lines between
+  documents), `.jsonl` (a line each) and `.parquet` (a row each), plain or as `.gz` / `.zst`; a file
+  that is named itself is text whatever its ending;
 - `hf:NAME`, `hf:NAME:CONFIG`, `hf:NAME:CONFIG:SPLIT`: a data set of the Hugging Face Hub, streamed;
 - `docstrings`, the default corpus, and `docstrings:python`, a part of it (`lmlab.data.docstrings`);
 - `code`, the source of Python's standard library.
@@ -34,7 +35,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 from lmlab.config.numbers import Options
 from lmlab.durable import file_sha256, from_json
@@ -42,7 +43,9 @@ from lmlab.errors import UserError
 
 DOCSTRINGS = {"docstrings": True, "docstrings:python": False}
 """The corpora of docstrings, and whether they have those of installed packages too."""
-FORMATS = (".txt", ".jsonl", ".parquet")
+SPLIT_ENDINGS = {".train": "train", ".dev": "validation", ".test": "test"}
+"""Endings of text files that say which split they are."""
+FORMATS = (".txt", *SPLIT_ENDINGS, ".jsonl", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
 _CHUNK = 1 << 18
 _BLOCK = 1 << 24
@@ -77,8 +80,12 @@ class CorpusConfig(Options, prefix="corpus."):
     text_column: str = "text"
     """The column or key that holds the text in .jsonl, .parquet and Hub data sets."""
     separator: str | None = None
-    """Cut .txt files into documents at this string (a blank line, in bash: $'\\n\\n'); \\n stands
+    """Cut text files into documents at this string (a blank line, in bash: $'\\n\\n'); \\n stands
     for the line ends of the file, also those of Windows."""
+    lines: Literal["documents", "joined"] | None = None
+    """What a line of a text file is. documents: each a document; joined: documents go on over
+    lines, with blank lines between them. Default: joined for .train, .dev and .test; any other file
+    is one document."""
     skip_empty: bool = False
     """Leave out documents without text and rows whose text is null, instead of stopping at the
     first."""
@@ -88,9 +95,13 @@ class CorpusConfig(Options, prefix="corpus."):
     """Encoding of .txt and .jsonl files that are not UTF-8 and have no byte-order mark: cp1252 (the
     usual one of Western European Windows), latin-1, utf-16-le, gb18030 and others of Python."""
     text_suffixes: tuple[str, ...] | None = None
-    """Read files with these suffixes as .txt too (`.train .dev`)."""
+    """Read files with these endings in folders and patterns as .txt too (`.md .tex`)."""
 
     def __post_init__(self) -> None:
+        if self.lines is not None and self.separator is not None:
+            raise UserError(
+                "`corpus.separator` and `corpus.lines` both say where documents end; give one"
+            )
         if self.encoding is not None:
             try:
                 known = "".encode(self.encoding) is not None
@@ -105,7 +116,7 @@ class CorpusConfig(Options, prefix="corpus."):
             if not suffix.startswith(".") or suffix.lower() in (*FORMATS, *COMPRESSIONS):
                 raise UserError(
                     f"`corpus.text_suffixes` {suffix}: give endings of file names that are not "
-                    "read already, with their dot (.train .dev)"
+                    "read already, with their dot (.md .tex)"
                 )
 
 
@@ -115,6 +126,8 @@ class Reading:
 
     left_out: Counter[str] = field(default_factory=Counter)
     """Files and folders, by why ("hidden", ".pdf")."""
+    taken_as_text: Counter[str] = field(default_factory=Counter)
+    """Files that were named, by endings that are no format."""
     empty: int = 0
     """Documents and files without text."""
     null: int = 0
@@ -139,7 +152,8 @@ class Reading:
     def to_json(self) -> dict[str, Any]:
         """Plain values, those that are not zero."""
         values = {
-            "left_out": dict(sorted(self.left_out.items())),
+            "left_out": dict(sorted((+self.left_out).items())),  # not what was looked for in vain
+            "taken_as_text": dict(sorted(self.taken_as_text.items())),
             "empty": self.empty,
             "null": self.null,
             "windows_line_ends": self.windows_line_ends,
@@ -161,6 +175,9 @@ def reading_notes(values: Mapping[str, Any]) -> list[str]:
             f"left out: {parts}. Files of another ending are read as text with "
             "`corpus.text_suffixes`"
         )
+    if taken := values.get("taken_as_text"):
+        parts = ", ".join(f"{count:,} {ending}" for ending, count in taken.items())
+        notes.append(f"read as text, whatever their endings, since they were named: {parts}")
     if count := values.get("empty"):
         notes.append(f"left out: {_counted(count, 'text')} without a character but white space")
     if count := values.get("null"):
@@ -174,10 +191,15 @@ def reading_notes(values: Mapping[str, Any]) -> list[str]:
 
 
 def read_corpus(
-    config: CorpusConfig, reading: Reading | None = None, *, also: Sequence[str] = ()
+    config: CorpusConfig,
+    reading: Reading | None = None,
+    *,
+    also: Sequence[str] = (),
+    endings: Mapping[str, str] | None = None,
 ) -> Iterator[Document]:
     """All documents of a corpus, in a deterministic order; `reading` counts what is left out. Then
-    those of the sources `also`, whatever `config.max_documents`.
+    those of the sources `also`, whatever `config.max_documents`. Where `has_splits` a source,
+    `endings` names the split that documents of files with such an ending are in.
 
     Raises `UserError` for text that is not UTF-8 (or `config.encoding`), an empty file or document,
     a missing column, an unknown format, a separator that no file has, or a corpus without any
@@ -186,12 +208,14 @@ def read_corpus(
     reading = Reading() if reading is None else reading
     count, sources = 0, (*config.text, *also)
     for index, source in enumerate(sources):
-        most = config.max_documents if index < len(config.text) else None
+        most_of_text = index < len(config.text)
+        most = config.max_documents if most_of_text else None
         if most is not None and count >= most:
             continue
         # Two sources may hold files of the same name
         prefix = f"{index}/" if len(sources) > 1 else ""
-        for document in _read_source(source, index, config, prefix, reading):
+        splits = endings or {} if most_of_text else {}
+        for document in _read_source(source, index, config, prefix, reading, splits):
             if _is_blank(document.text):
                 if config.skip_empty:
                     reading.empty += 1
@@ -232,14 +256,18 @@ def is_local(source: str) -> bool:
     return not (source in DOCSTRINGS or source == "code" or source.startswith("hf:"))
 
 
-def check_sources(config: CorpusConfig, also: Sequence[str] = ()) -> None:
-    """`UserError` for a source whose files are not there; reads nothing."""
-    for source in filter(is_local, (*config.text, *also)):
-        corpus_files(source, config.text_suffixes or ())
+def has_splits(source: str, files: Sequence[tuple[str, Path]]) -> bool:
+    """Whether the endings of a source's files name splits: of a folder or pattern with .train."""
+    return not Path(source).is_file() and any(file_suffix(path) == ".train" for _, path in files)
 
 
 def _read_source(
-    source: str, index: int, config: CorpusConfig, prefix: str, reading: Reading
+    source: str,
+    index: int,
+    config: CorpusConfig,
+    prefix: str,
+    reading: Reading,
+    endings: Mapping[str, str],
 ) -> Iterator[Document]:
     if not is_local(source) and not source.startswith("hf:"):
         from lmlab.data.docstrings import read_code, read_docstrings
@@ -252,9 +280,12 @@ def _read_source(
         yield from _read_hub(source, config, reading)
     else:
         suffixes = config.text_suffixes or ()
-        reading.files[index] = corpus_files(source, suffixes, reading.left_out)
-        for base, path in reading.files[index]:
-            yield from _read_file(path, config, prefix + base, reading)
+        files = reading.files[index] = corpus_files(source, suffixes, reading.left_out)
+        splits = endings if has_splits(source, files) else {}
+        for base, path in files:
+            split = splits.get(file_suffix(path), "")
+            for document in _read_file(path, config, prefix + base, reading):
+                yield replace(document, split=split) if split else document
 
 
 def source_names(sources: Sequence[str], name_of: Callable[[str], str] | None = None) -> list[str]:
@@ -285,14 +316,13 @@ def corpus_files(
     """The files with text of a source (a file, a folder or a pattern) and their names within it.
 
     Sorted by path; hidden files are left out. A pattern is one of `glob` (`novels/*.txt`, with
-    `**` for folders at any depth); a file of that very name comes first. Linked folders are
-    followed, each folder once. `left_out` counts what is not read, by why.
+    `**` for folders at any depth); a file of that very name comes first, and may have any ending.
+    Linked folders are followed, each folder once. `left_out` counts what is not read, by why.
     """
     root = Path(source)
     left_out = Counter() if left_out is None else left_out
     formats = (*FORMATS, *(suffix.lower() for suffix in text_suffixes))
     if root.is_file():
-        _format(root, formats)
         return [(root.name, root)]
     if root.exists():
         paths = []
@@ -321,7 +351,7 @@ def corpus_files(
             f"{rest}. Files of another ending are read as text with `corpus.text_suffixes`"
         )
     for path in paths:
-        _format(path, formats)
+        _check_format(path, formats)
     return [(path.relative_to(root).as_posix(), path) for path in paths]
 
 
@@ -386,7 +416,7 @@ def file_suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _format(path: Path, formats: Sequence[str]) -> str:
+def _check_format(path: Path, formats: Sequence[str]) -> None:
     suffix = file_suffix(path)
     if suffix not in formats:
         raise UserError(
@@ -394,7 +424,6 @@ def _format(path: Path, formats: Sequence[str]) -> str:
             "and .zst"
             + (f"; read it as text with `corpus.text_suffixes` {suffix}" if suffix else "")
         )
-    return suffix
 
 
 @contextmanager
@@ -526,6 +555,17 @@ _NAME_ENCODING = "Name its encoding, for example `corpus.encoding` cp1252 (or ut
 
 
 def _read_text(path: Path, config: CorpusConfig, name: str, reading: Reading) -> Iterator[Document]:
+    if lines := lines_of(path, config):
+        numbered = _numbered_lines(_text_blocks(path, config, reading))
+        texts = _sections(numbered) if lines == "joined" else numbered
+        nothing = True
+        for number, text in texts:
+            if not _is_blank(text):
+                nothing = False
+                yield Document(f"{name}#{number}", text)
+        if nothing:
+            yield Document(name, "")  # refused or counted, as any without text
+        return
     if config.separator is None:
         yield Document(name, "".join(_text_blocks(path, config, reading)))
         return
@@ -539,12 +579,43 @@ def _read_text(path: Path, config: CorpusConfig, name: str, reading: Reading) ->
             count += 1
 
 
+def lines_of(path: Path, config: CorpusConfig) -> Literal["documents", "joined"] | None:
+    """What lines of a text file are; None where they do not say where documents end."""
+    if config.lines is None and config.separator is None and file_suffix(path) in SPLIT_ENDINGS:
+        return "joined"
+    return config.lines
+
+
+def _numbered_lines(blocks: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Number (from 1) and text of each line, without its end."""
+    number, rest = 1, ""
+    for block in blocks:
+        *lines, rest = (rest + block).split("\n")
+        yield from enumerate(lines, number)
+        number += len(lines)
+    yield number, rest
+
+
+def _sections(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Lines that no blank one parts, joined as they stand, each with the number of its first."""
+    for blank, group in itertools.groupby(lines, key=lambda line: _is_blank(line[1])):
+        if not blank:
+            number, first = next(group)
+            yield number, "\n".join([first, *(text for _, text in group)])
+
+
 def _text_blocks(path: Path, config: CorpusConfig, reading: Reading) -> Iterator[str]:
     """The text of a file: in blocks of whole lines where it is to be cut, else in one."""
     reading.texts += 1
+    cut = config.separator or lines_of(path, config)
+    known = (*FORMATS, *(suffix.lower() for suffix in config.text_suffixes or ()))
+    advice = _NAME_ENCODING
+    if (ending := file_suffix(path)) not in known:
+        reading.taken_as_text[ending or "without an ending"] += 1
+        advice = f"Of another ending than {', '.join(known)}, it was read as text. {advice}"
     windows_line_ends = False
     with _open(path, reading) as file:
-        data = file.read(_BLOCK) if config.separator else file.read()
+        data = file.read(_BLOCK) if cut else file.read()
         mark, said = _mark(data)
         if said is not None:
             reading.encodings[said] += 1
@@ -555,7 +626,7 @@ def _text_blocks(path: Path, config: CorpusConfig, reading: Reading) -> Iterator
         data = data[len(mark) :] + rest()
         while data:
             text = _decode(
-                data, path, encoding=encoding, first_line=line, offset=offset, advice=_NAME_ENCODING
+                data, path, encoding=encoding, first_line=line, offset=offset, advice=advice
             )
             line, offset = line + text.count("\n"), offset + len(data)
             if "\r\n" in text:

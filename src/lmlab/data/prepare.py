@@ -20,7 +20,7 @@ import shutil
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,12 +32,15 @@ from lmlab.config import to_mapping
 from lmlab.config.numbers import Options
 from lmlab.data.documents import (
     DOCSTRINGS,
+    SPLIT_ENDINGS,
     CorpusConfig,
     Document,
     Reading,
-    check_sources,
     corpus_files,
+    file_suffix,
+    has_splits,
     is_local,
+    lines_of,
     read_corpus,
     reading_notes,
     source_names,
@@ -95,20 +98,83 @@ def prepare(config: PrepareConfig) -> TokenStore:
     if config.out.exists():
         TokenStore(config.out)  # what is no store is refused before any text is read
         return _reuse(config.out, describe_request(config))
-    check_sources(config.corpus, [source for source, _ in config.split.given])
-    settings = _settings(config)
+    config, endings = _decided(config)
+    for note in _split_notes(config, endings):
+        say(note)
+    settings = _settings(config, endings)
     lock = config.out.with_name(f".{config.out.name}.lock")
     with alone(lock.parent, f"preparing {config.out.name}", name=lock.name):
         try:
             if config.out.exists():  # the process that this one waited for made it
                 return _reuse(config.out, describe_request(config))
-            return _prepare(config, settings)
+            return _prepare(config, endings, settings)
         finally:
             with suppress(PermissionError):  # Windows removes no file that is open
                 lock.unlink(missing_ok=True)
 
 
-def _prepare(config: PrepareConfig, settings: dict[str, Any]) -> TokenStore:
+@dataclass(frozen=True)
+class _Endings:
+    """What the endings .train, .dev and .test of a corpus's files decide."""
+
+    of_folders: frozenset[str]
+    """Those in folders and patterns that have .train files."""
+    splits: Mapping[str, str]
+    """The split that each of them names."""
+    joined: bool
+    """Whether lines of such files go on, unasked."""
+
+
+def _decided(config: PrepareConfig) -> tuple[PrepareConfig, _Endings]:
+    """The configuration with its splits decided, and what endings of files decide.
+
+    A .dev or .test file is a split where no option says what that split is. Where .dev files are
+    the validation split, .train is all for training: without .test files there is no test split.
+    `UserError` for a source that is not there.
+    """
+    corpus, split = config.corpus, config.split
+    there: set[str] = set()
+    joined = False
+    for number, source in enumerate(_sources(config)):
+        if is_local(source):
+            files = corpus_files(source, corpus.text_suffixes or ())
+            endings = {file_suffix(path) for _, path in files} & SPLIT_ENDINGS.keys()
+            joined |= any(lines_of(path, corpus) and not corpus.lines for _, path in files)
+            if number < len(corpus.text) and has_splits(source, files):
+                there |= endings
+    open_splits = {
+        name
+        for name in (VALIDATION, TEST)
+        if getattr(split, name) is None and not split.within_documents
+    }
+    splits = {ending: SPLIT_ENDINGS[ending] for ending in sorted(there)}
+    splits = {ending: name for ending, name in splits.items() if name in open_splits}
+    for name in splits.values():
+        if getattr(split, least := f"{name}_documents") != 1:
+            raise UserError(
+                f"`split.{least}` is of a split by shares of whole documents, and the {name} split "
+                "is that of the files with its ending; leave it out"
+            )
+    if ".dev" in splits and TEST in open_splits - {*splits.values()}:
+        config = replace(config, split=replace(split, test=0.0))
+    return config, _Endings(frozenset(there), splits, joined)
+
+
+def _split_notes(config: PrepareConfig, endings: _Endings) -> Iterator[str]:
+    """What endings of files decided, in words."""
+    if endings.splits:
+        named = ", ".join(f"{ending} is {name}" for ending, name in endings.splits.items())
+        without = ".test" not in endings.of_folders and TEST not in config.split.names
+        missing = "; there is no .test file, so no test split" if without else ""
+        yield f"splits by the endings of files: .train is {TRAIN}, {named}{missing}"
+    if pooled := endings.of_folders - {".train", *endings.splits}:
+        yield (
+            f"{' and '.join(sorted(pooled))} files are text like .train: options say what the "
+            "splits are"
+        )
+
+
+def _prepare(config: PrepareConfig, endings: _Endings, settings: dict[str, Any]) -> TokenStore:
     with disk_errors(config.out):
         make_folder(config.out.parent)
         spool_folder = Path(
@@ -118,10 +184,10 @@ def _prepare(config: PrepareConfig, settings: dict[str, Any]) -> TokenStore:
         reading = Reading()
         read = _sources(config)
         versions = [None if is_local(s) else _version(s) for s in read]
-        spool = Spool(spool_folder, _documents(config, reading), config.split.seed)
+        spool = Spool(spool_folder, _documents(config, endings, reading), config.split.seed)
         for note in reading_notes(reading.to_json()):
             say(note)
-        split_M = _splits(config, spool)
+        split_M = _splits(config, endings, spool)
         size, files = sum(spool.sizes), len(reading.sha256)
         what = "stretches of documents" if config.split.within_documents else "documents"
         of_files = f"{files:,} file{'' if files == 1 else 's'}, " if files else ""
@@ -161,10 +227,11 @@ def _sources(config: PrepareConfig) -> list[str]:
     return [*config.corpus.text, *(source for source, _ in config.split.given)]
 
 
-def _documents(config: PrepareConfig, reading: Reading) -> Iterator[Document]:
+def _documents(config: PrepareConfig, endings: _Endings, reading: Reading) -> Iterator[Document]:
     """All documents, each with its split where that is given."""
     given, texts = config.split.given, len(config.corpus.text)
-    for document in read_corpus(config.corpus, reading, also=[source for source, _ in given]):
+    also = [source for source, _ in given]
+    for document in read_corpus(config.corpus, reading, also=also, endings=endings.splits):
         if document.source >= texts:
             split = given[document.source - texts][1]
             # a text of one source has none to tell apart
@@ -175,16 +242,18 @@ def _documents(config: PrepareConfig, reading: Reading) -> Iterator[Document]:
             yield document
 
 
-def _splits(config: PrepareConfig, spool: Spool) -> np.ndarray:
-    """The split of each document, (M,) uint8. `UserError` for a text that is in two of them."""
+def _splits(config: PrepareConfig, endings: _Endings, spool: Spool) -> np.ndarray:
+    """The split of each document, (M,) uint8. `UserError` for a text that is in two of them; where
+    documents are lines, which are often the same, how many are is said."""
     split_M = np.array(spool.splits, dtype=np.uint8)
     ranks_M, free_M = np.array(spool.ranks, dtype=np.uint64), split_M == _FREE
     if free_M.any():
         advice = _more_documents(config.corpus, int(free_M.sum()))
         sizes_M = np.array(spool.sizes)
-        if any(config.split.shares.values()):
+        named = {*endings.splits.values()}
+        if any(share for name, share in config.split.shares.items() if name not in named):
             split_M[free_M] = assign_splits(
-                ranks_M[free_M], sizes_M[free_M], config.split, advice=advice
+                ranks_M[free_M], sizes_M[free_M], config.split, given=named, advice=advice
             )
         else:
             split_M[free_M] = SPLITS.index(TRAIN)
@@ -194,19 +263,36 @@ def _splits(config: PrepareConfig, spool: Spool) -> np.ndarray:
                 f"no document for the {name} split: none is long enough to be cut. Leave "
                 "`split.within_documents` out, or give longer documents"
             )
-    if config.split.given:
-        order = np.lexsort((split_M, ranks_M))
-        twice = np.flatnonzero(
-            (np.diff(ranks_M[order]) == 0) & (np.diff(split_M[order].astype(int)) != 0)
-        )
-        if len(twice):
-            both = {int(order[twice[0]]), int(order[twice[0] + 1])}
-            first, second = (d.name for n, d in enumerate(spool) if n in both)
+    if config.split.given or endings.splits:
+        if config.corpus.lines == "documents":
+            if note := _lines_trained_on(split_M, ranks_M):
+                say(note)
+        elif twice := _in_two_splits(split_M, ranks_M):
+            first, second = (d.name for n, d in enumerate(spool) if n in twice)
             raise UserError(
                 f"{first} and {second} are the same text, in two splits: what was trained on "
                 "measures nothing. Take it out of one of them"
             )
     return split_M
+
+
+def _in_two_splits(split_M: np.ndarray, ranks_M: np.ndarray) -> set[int]:
+    """Two documents of one text (8 bytes of its hash) in different splits; empty without any."""
+    order = np.lexsort((split_M, ranks_M))
+    twice = (np.diff(ranks_M[order]) == 0) & (np.diff(split_M[order].astype(int)) != 0)
+    return {int(m) for at in np.flatnonzero(twice)[:1] for m in order[at : at + 2]}
+
+
+def _lines_trained_on(split_M: np.ndarray, ranks_M: np.ndarray) -> str | None:
+    """How many documents of each other split are in training too, in words."""
+    train = split_M == SPLITS.index(TRAIN)
+    parts = []
+    for number, name in enumerate(SPLITS):
+        of_split = ranks_M[split_M == number]
+        shared = int(np.isin(of_split, ranks_M[train]).sum())
+        if name != TRAIN and shared:
+            parts.append(f"{shared:,} of the {len(of_split):,} lines of {name}")
+    return f"note: {' and '.join(parts)} are lines of {TRAIN} too" if parts else None
 
 
 def _more_documents(corpus: CorpusConfig, count: int) -> str:
@@ -236,13 +322,18 @@ def _say_notes(store: TokenStore) -> None:
         say(loss_note(loss, documents=documents, text_bytes=text_bytes, meaning=meaning))
     text_bytes = {split.name: split.text_bytes for split in splits}
     asked = store.manifest["request"].get("split", {})
-    shares = {name: asked[name] for name in text_bytes if isinstance(asked.get(name), float)}
-    notes = uneven_shares(text_bytes, shares)
+    notes = uneven_shares(text_bytes, shares_asked(store))
     few = few_test_documents(
         {split.name: split.documents for split in splits}, within="within_documents" in asked
     )
     for note in [*notes, *([few] if few else [])]:
         say(f"note: {note}")
+
+
+def shares_asked(store: TokenStore) -> dict[str, float]:
+    """The shares of the text that the splits of a store were to have; not of those given."""
+    asked = store.manifest["request"].get("split", {})
+    return {name: asked[name] for name in store.splits if isinstance(asked.get(name), float)}
 
 
 def _reuse(path: Path, request: dict[str, Any]) -> TokenStore:
@@ -274,20 +365,24 @@ def _same(have: Any, wanted: Any) -> bool:
 
 def describe_request(config: PrepareConfig) -> dict[str, Any]:
     """All that decides a store's content, as plain values; equal means the store can be reused."""
+    config, endings = _decided(config)
     return {
         "sources": [
             _files(config, number, Reading()) if is_local(source) else _version(source)
             for number, source in enumerate(_sources(config))
         ],
-        **_settings(config),
+        **_settings(config, endings),
     }
 
 
-def _settings(config: PrepareConfig) -> dict[str, Any]:
+def _settings(config: PrepareConfig, endings: _Endings) -> dict[str, Any]:
     """What `describe_request` says beside the sources."""
     corpus = to_mapping(config.corpus)
     corpus.pop("text")
-    split = to_mapping(config.split)
+    if endings.joined:
+        corpus["lines"] = "joined"
+    split = {**config.split.shares, **to_mapping(config.split)}
+    split |= {name: {"ending": ending} for ending, name in endings.splits.items()}
     for name in ("test_documents", "validation_documents"):
         if split[name] == 1:  # as in stores from before there was this option
             split.pop(name)

@@ -20,7 +20,7 @@ Shapes: M documents, K distinct ones, N of them that are not assigned yet.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -34,6 +34,7 @@ from lmlab.errors import UserError
 from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS
 
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
+_SHARE = 0.05
 _FEW = 1000  # documents, among which it matters how many a split has
 _BLOCK = 1 << 16  # documents
 FAR = 2.0  # times the share that was asked for, or a half of it: worth a warning
@@ -44,10 +45,11 @@ _STRETCH = 200  # characters, of which a stretch for a split has at least so man
 class SplitConfig(Options, prefix="split."):
     """What is held out: shares of the text (in bytes), by whole documents, or files."""
 
-    validation: float | tuple[str, ...] = 0.05
-    """A share of the text, or the files, folders or patterns that are this split."""
-    test: float | tuple[str, ...] = 0.05
-    """As `validation`; 0 for none."""
+    validation: float | tuple[str, ...] | None = None
+    """A share of the text, or the files, folders or patterns that are this split (default: the .dev
+    files of a folder with .train files, else 0.05)."""
+    test: float | tuple[str, ...] | None = None
+    """As `validation`, of .test files; 0 for none."""
     seed: int = at_least(0, 0)
     test_documents: int = 1
     """At least so many distinct documents for test, whatever their share of the text."""
@@ -85,7 +87,8 @@ class SplitConfig(Options, prefix="split."):
     def shares(self) -> dict[str, float]:
         """The shares asked for, of the splits that have one."""
         asked = {name: getattr(self, name) for name in (VALIDATION, TEST)}
-        return {name: value for name, value in asked.items() if isinstance(value, float)}
+        shares = {name: _SHARE if value is None else value for name, value in asked.items()}
+        return {name: value for name, value in shares.items() if isinstance(value, float)}
 
     @property
     def given(self) -> list[tuple[str, str]]:
@@ -96,7 +99,7 @@ class SplitConfig(Options, prefix="split."):
     @property
     def names(self) -> list[str]:
         """The splits that there are."""
-        return [TRAIN, VALIDATION, *([TEST] if self.test else [])]
+        return [TRAIN, VALIDATION, *([TEST] if self.test is None or self.test else [])]
 
 
 def text_rank(text: bytes, seed: int) -> int:
@@ -141,10 +144,11 @@ def assign_splits(
     sizes: ArrayLike,
     config: SplitConfig,
     *,
+    given: Collection[str] = (),
     advice: str = "Give more files",
 ) -> np.ndarray:
     """The split of each document, (M,) uint8, an index of `SPLITS`, given its `text_rank` and its
-    size in bytes.
+    size in bytes. The splits `given` get none of these.
 
     A split of which no document brings it nearer to its share still has as many as `config` asks
     for, in the order of the ranking.
@@ -154,7 +158,11 @@ def assign_splits(
     """
     ranked_K, group_M = np.unique(np.asarray(ranks, dtype=np.uint64), return_inverse=True)
     least_of = {VALIDATION: config.validation_documents, TEST: config.test_documents}
-    wanted = [(name, share, least_of[name]) for name, share in config.shares.items() if share]
+    wanted = [
+        (name, share, least_of[name])
+        for name, share in config.shares.items()
+        if share and name not in given
+    ]
     if len(ranked_K) <= sum(least for _, _, least in wanted):
         held_out = " and ".join(f"{least} for {name}" for name, _, least in wanted)
         raise UserError(
