@@ -181,8 +181,10 @@ def test_tasks_are_named_kind_and_source(tmp_path):
     path = lines(tmp_path / "a=b.jsonl", {"text": "one two"})
     (task,) = read_tasks([f"lambada={path}"])
     assert task == read("lambada", path)
-    for wrong in (path, "lambada", "lambada=", f"arc={path}"):
-        with pytest.raises(UserError, match="name it KIND=SOURCE, KIND one of lambada, blimp, cho"):
+    with pytest.raises(UserError, match=r"a=b.jsonl: has the form of no task"):
+        read_tasks([path])  # any text has the form of LAMBADA
+    for wrong in ("lambada", "lambada=", f"arc={path}"):
+        with pytest.raises(UserError, match="name it KIND=SOURCE, KIND one of lambada, blimp, sup"):
             read_tasks([wrong])
     with pytest.raises(UserError, match="at least one task"):
         read_tasks([])

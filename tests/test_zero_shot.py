@@ -14,13 +14,21 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import stdtrit
+from scipy.stats import spearmanr
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import CausalLMOutput
 
 from helpers import symbols_tokenizer, tiny_training
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
-from lmlab.data.tasks import LastWord, MinimalPair, MultipleChoice, Task
+from lmlab.data.tasks import (
+    ContextChoice,
+    LastWord,
+    MinimalPair,
+    MultipleChoice,
+    Task,
+    WordForms,
+)
 from lmlab.data.tokenizers import character_tokenizer
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
@@ -29,13 +37,13 @@ from lmlab.models.build import build_config, build_model
 from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.full import FullCrossEntropy
+from lmlab.topics.scoring.predictions import predictions
 from lmlab.topics.scoring.tasks_of_runs import compared
 from lmlab.topics.scoring.zero_shot import (
     Estimate,
     Evaluation,
     credit,
-    mean_of_sets,
-    mean_over_grouped_items,
+    mean_over_units,
     zero_shot,
 )
 from lmlab.training.loop import train
@@ -173,8 +181,7 @@ def test_items_of_one_template_do_not_count_as_independent_texts():
         return rng.binomial(200, rng.beta(3, 2, 20)) / 200
 
     def error(values):
-        n = 200
-        return mean_of_sets([Estimate(q, math.sqrt(q * (1 - q) / (n - 1)), n) for q in values])
+        return mean_over_units(values, [f"set {n:02}" for n in range(len(values))])
 
     trials = [drawn() for _ in range(400)]
     spread = np.std([values.mean() for values in trials])  # with other sets
@@ -186,7 +193,7 @@ def test_items_of_one_template_do_not_count_as_independent_texts():
     given = [np.sqrt((values * (1 - values) / 199).sum()) / 20 for values in trials]
     assert np.mean(given) < 0.3 * spread
     one = error(trials[0])
-    assert (one.items, one.sets) == (4000, 20)
+    assert one.sets == 20
     assert error(trials[0][:4]).standard_error is None
 
 
@@ -275,7 +282,7 @@ def test_perfect_and_hopeless():
     # one unit a set where items come in sets, in the command and over seeds alike
     sets = np.repeat([str(c) for c in range(6)], 50)
     t2 = stdtrit(5, 0.975) ** 2
-    grouped = mean_over_grouped_items(np.ones(300), sets.tolist())
+    grouped = mean_over_units(np.ones(300), sets.tolist())
     task = choices(*[(D, (A, B), 0)] * 300, groups=sets.tolist())
     over_seeds = compared([{"accuracy": np.ones(300)}] * 2, [{"accuracy": np.ones(300)}] * 2,
                           task=task)["accuracy"]  # fmt: skip
@@ -293,6 +300,105 @@ def test_what_cannot_be_told_apart_is_chance_wherever_the_answer_stands():
     for answer in (0, 1):
         made = zero_shot(flat, choices((A, (B, C), answer), ("", (C + A, D + B), answer)))
         assert made.metrics["accuracy"].value == 0.5
+
+
+def test_ties_are_counted_and_one_of_them_is_named():
+    """Was: a tie counted 1/n, and nothing said how many there were. Officially it is right."""
+    flat = lm_of(Unigram((0.25,) * 4))
+    task = pairs(*[(A, B, f"s{n % 5}") for n in range(200)], (A, B + A, "s0"))
+    made = zero_shot(flat, task)
+    assert (made.ties, made.values["accuracy"].tolist()) == (200, [0.5] * 200 + [1.0])
+    # what is named is right half of the time, and the same every time
+    assert 70 < (made.chosen[:200] == 0).sum() < 130
+    assert made.chosen[200] == 0
+    assert zero_shot(flat, task).chosen.tolist() == made.chosen.tolist()
+    named = predictions(task, made)
+    assert [p["id"] for p in named["s0"]] == [f"s0_{n}" for n in range(41)]
+    assert named["s1"][0]["pred"] == (A, B)[made.chosen[1]]
+    result = Evaluation("flat", "forward", "own", (made,))
+    assert Evaluation.from_json(result.to_json()).to_json() == result.to_json()
+    scores, of_sets = result.tables()
+    assert scores.rows[0][-1] == 200
+    assert "200 items are ties" in result.summary()
+    assert len(of_sets.rows[0]) == len(of_sets.columns)
+
+
+def test_conditions_have_clusters_for_their_unit(unigram):
+    """COMPS and entity tracking: the mean over sets (over files of the means over theirs), its
+    error over what is asked again in each. By hand, from the definition of a ratio's error."""
+    rng = np.random.default_rng(3)
+    files = ["f", "f", "g"]  # of the three sets
+    items = [
+        MultipleChoice("w", D, (A, B) if rng.random() < 0.3 + 0.2 * c % 0.7 else (B, A), 0,
+                       group=f"{files[s]}{s}", part=files[s], cluster=f"c{c}")
+        for s, size in enumerate((12, 8, 10)) for c in range(size)
+    ]  # fmt: skip
+    made = zero_shot(unigram, Task("entity_tracking", "somewhere", items, len(items)))
+    right_N = np.array([item.choices[0] == A for item in items], dtype=float)
+    sets = [right_N[:12].mean(), right_N[12:20].mean(), right_N[20:].mean()]
+    whole = made.metrics["accuracy"]
+    assert whole.value == pytest.approx((sets[0] / 2 + sets[1] / 2 + sets[2]) / 2)
+    assert made.parts["field"]["f"]["accuracy"].value == pytest.approx(np.mean(sets[:2]))
+    assert [made.parts["uid"][name]["accuracy"].value for name in ("f0", "f1", "g2")] == sets
+    assert (whole.sets, whole.clusters, whole.items) == (None, 12, 30)
+    weight_N = np.repeat([1 / 24, 1 / 16, 1 / 10], [12, 8, 10]) / 2 * 2
+    weight_N /= weight_N.sum()
+    cluster_N = np.array([int(str(item.cluster)[1:]) for item in items])
+    p = np.bincount(cluster_N, weight_N)
+    x = np.bincount(cluster_N, weight_N * right_N) / p
+    error = np.sqrt((p**2 / (1 - 2 * p + p @ p) * (x - p @ x) ** 2).sum())
+    assert whole.standard_error == pytest.approx(error)
+    assert made.chance == 0.5
+    assert made.parts["uid"]["f0"]["accuracy"].clusters is None  # a cluster an item
+
+
+def test_the_same_phrase_after_two_contexts():
+    """A model that knows pairs: log p(b | a) is not log p(b)."""
+    items = [ContextChoice("w", (context, other), B, "base", B) for context, other in
+             ((A, C), (C, A))]  # fmt: skip
+    task = Task("comps", "somewhere", items, 2)
+    made = zero_shot(lm_of(AfterA()), task)
+    assert made.values["accuracy"].tolist() == [1.0, 0.0]
+    assert [p["pred"] for p in predictions(task, made)["base"]] == [A + B, A + B]
+    assert zero_shot(lm_of(Unigram(P)), task).ties == 2
+
+
+class AfterA(Unigram):
+    """`b` is four times as likely after `a`."""
+
+    def __init__(self):
+        super().__init__((0.25,) * 4)
+
+    def forward(self, input_ids, **unused):
+        logits = self.logits_V.expand(*input_ids.shape, -1).clone()
+        logits[..., 1] += math.log(4) * (input_ids == 0)
+        return CausalLMOutput(logits=logits)
+
+
+def test_forms_of_invented_words(unigram):
+    # shares of the first form by the softmax: p(a) / (p(a) + p(b)) = 2/3, 1/3, 4/5, 1/2, 1/5
+    sentences = [(A, B), (B, A), (A, C), (C, D), (D, A)]
+    people = [0.9, 0.2, 0.5, 0.6, 0.1]
+    items = [WordForms("w", texts, share) for texts, share in zip(sentences, people, strict=True)]
+    task = Task("wug_past", "somewhere", items, 5)
+    made = zero_shot(unigram, task)
+    assert made.first_share == pytest.approx([2 / 3, 1 / 3, 4 / 5, 1 / 2, 1 / 5])
+    rho = spearmanr(made.first_share, people).statistic
+    assert made.metrics["spearman"].value == pytest.approx(rho)
+    assert (made.ties, made.chosen[[0, 1, 2, 4]].tolist()) == (1, [0, 1, 0, 1])
+    half = 1.959964 * math.sqrt((1 + rho**2 / 2) / 2)
+    assert made.metrics["spearman"].interval == pytest.approx(
+        (math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half))
+    )
+    assert predictions(task, made)["wug_past_tense"][1] == {
+        "id": "wug_past_tense_1", "pred": A, "prob": pytest.approx(1 / 3)
+    }  # fmt: skip
+    result = Evaluation("unigram", "forward", "own", (made,))
+    assert Evaluation.from_json(result.to_json()).to_json() == result.to_json()
+    assert "spearman" in result.summary()
+    alike = zero_shot(unigram, replace(task, items=[replace(item, share=0.5) for item in items]))
+    assert alike.metrics["spearman"] == Estimate(0.0, None, 5, scale="correlation")
+    assert "no correlation" in alike.notes[0]
 
 
 def test_an_untrained_model_is_at_chance():

@@ -439,8 +439,8 @@ def evaluate(
     """Zero-shot tasks: how well a model does what it was not trained for, with intervals.
 
     Args:
-        tasks: KIND=SOURCE each (lambada, blimp or choices, and a file, a folder or hf:NAME), or the
-            name of a task of lm-eval (needs the extra `eval`).
+        tasks: files and folders whose form tells the task (docs/evaluation.md), KIND=SOURCE (the
+            kind, and a file, a folder or hf:NAME), or names of lm-eval's (the extra `eval`).
         limit: a fixed sample of so many items a task.
         include: folder with lm-eval tasks of your own.
         batch: sequences at a time; does not change the result.
@@ -454,12 +454,12 @@ def evaluate(
     >>> result.tasks[0].metrics["accuracy"].items
     1
     """
-    from lmlab.data.tasks import read_tasks
+    from lmlab.data.tasks import is_source, read_tasks
     from lmlab.topics.scoring.zero_shot import Evaluation, zero_shot
 
     given = [tasks] if isinstance(tasks, str) else list(tasks)
-    own = [task for task in given if "=" in task]
-    names = [task for task in given if "=" not in task]
+    own = [task for task in given if "=" in task or is_source(task)]
+    names = [task for task in given if task not in own]
     if include is not None and not names:
         raise UserError("`include` is where lm-eval tasks are looked for; name one of them")
     read = read_tasks(own, limit=limit) if own or not names else []

@@ -663,16 +663,16 @@ def _read_jsonl(
         first = file.readline()
         if (said := _mark(first)[1]) is not None:
             reading.encodings[said] += 1
-        lines = _text_lines(
+        lines = text_lines(
             itertools.chain([first], file), path, encoding=config.encoding, advice=_NAME_ENCODING
         )
-        for number, record in _json_values(lines, path):
+        for number, record in json_values(lines, path):
             text = _text(record, config, f"{path}, line {number}", reading)
             if text is not None:
                 yield Document(f"{name}#{number}", text)
 
 
-def _text_lines(
+def text_lines(
     lines: Iterable[bytes], path: Path | str, *, encoding: str | None = None, advice: str = ""
 ) -> Iterator[tuple[int, str]]:
     """Number (from 1) and text of each line that is not blank; a byte-order mark is left out."""
@@ -699,27 +699,17 @@ def read_text_lines(path: Path) -> Iterator[tuple[int, str]]:
     `UserError` names a line that is not UTF-8, and a damaged file.
     """
     with _damage_named(path), _open(path) as file:
-        yield from _text_lines(file, path)
+        yield from text_lines(file, path)
 
 
-def json_lines(lines: Iterable[bytes], path: Path | str) -> Iterator[tuple[int, Any]]:
-    """Number (from 1) and value of each line that is not blank; `UserError` names a bad one."""
-    yield from _json_values(_text_lines(lines, path), path)
-
-
-def _json_values(lines: Iterable[tuple[int, str]], path: Path | str) -> Iterator[tuple[int, Any]]:
+def json_values(lines: Iterable[tuple[int, str]], path: Path | str) -> Iterator[tuple[int, Any]]:
+    """Number and value of each numbered line; `UserError` names one that is not JSON."""
     for number, line in lines:
         try:
             record = from_json(line)
         except ValueError as error:
             raise UserError(f"{path}, line {number}: not JSON: {error}") from error
         yield number, record
-
-
-def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """`json_lines` of a file, plain or as .gz / .zst."""
-    with _damage_named(path), _open(path) as file:
-        yield from json_lines(file, path)
 
 
 def _text(record: Any, config: CorpusConfig, where: str, reading: Reading) -> str | None:

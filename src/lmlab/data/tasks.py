@@ -1,145 +1,203 @@
-"""Evaluation tasks: LAMBADA, BLiMP, and any multiple choice in lmlab's own form, as typed items.
+"""Evaluation tasks read: one that is named, what a file or folder holds, or a whole suite.
 
-- `lambada`: `{"text": ...}`; the last word is to be predicted from all the others.
-- `blimp`: `{"sentence_good": ..., "sentence_bad": ..., "UID": ..., "field": ...,
-  "linguistics_term": ...}`; the good sentence should be the likelier one.
-- `choices`: `{"context": ..., "choices": [..., ...], "answer": 0, "group": ...}` (`group` is
-  optional). A choice is put behind the context as it stands, with the space it begins with. A
-  minimal pair is the context "" and two choices.
-
-Sources are those of `lmlab.data.records`. The Hub's data sets have the same columns: LAMBADA is
-`hf:EleutherAI/lambada_openai`, BLiMP `hf:nyu-mll/blimp` (all its configurations).
+`lmlab.data.task_formats` has the forms of the files. Sources are those of `lmlab.data.records`. The
+Hub's data sets have the same columns: LAMBADA is `hf:EleutherAI/lambada_openai`, BLiMP
+`hf:nyu-mll/blimp` (all its configurations).
 
 Notable:
-- A limit is a fixed keyed sample (of each set, for BLiMP), the same on every machine; the first
-  items of a file are often alike.
+- A limit is a fixed keyed sample (of each set, where sets count the same), the same on every
+  machine; the first items of a file are often alike.
 - Seven of BLiMP's 67,000 pairs are two times the same sentence. They stay: no model can tell them
   apart, and each counts one half.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar, cast, get_args
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
 
-from lmlab.data.records import Record, checked_text, read_records
+from lmlab.data.records import JSON_LINES, SourceFile, read_records, source_files
+from lmlab.data.task_formats import (
+    RECORD_FORMATS,
+    TEXT_FORMATS,
+    Item,
+    items_of_file,
+    items_of_records,
+    kind_of,
+)
+from lmlab.data.task_items import (
+    ContextChoice,
+    LastWord,
+    MinimalPair,
+    MultipleChoice,
+    Task,
+    TaskKind,
+    WordForms,
+)
 from lmlab.data.windows import key, keyed_bijection
 from lmlab.errors import UserError
 
-TaskKind = Literal["lambada", "blimp", "choices"]
+__all__ = [
+    "ContextChoice", "LastWord", "MinimalPair", "MultipleChoice", "Suite", "Task", "TaskKind",
+    "WordForms", "is_source", "read_suite", "read_task", "read_tasks", "sample",
+]  # fmt: skip
+
 _SAMPLE = 0x2E80  # key of the samples that a limit takes
-_FIELDS = {"syntax_semantics": "syntax/semantics"}  # BLiMP's files spell this one in two ways
+_SUITE: tuple[TaskKind, ...] = (
+    "blimp", "supplement", "ewok", "comps", "entity_tracking", "wug_adj", "wug_past", "zorro",
+    "clams",
+)  # fmt: skip
+_TRAIN = ("blimp",)  # kinds whose data sets of the Hub call their one split so
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class LastWord:
-    """A passage without its last word, and a space and that word."""
+class Suite:
+    """What a folder holds."""
 
-    where: str
-    context: str
-    target: str
-
-
-@dataclass(frozen=True)
-class MinimalPair:
-    """Two sentences of which one is acceptable; `uid` names the set."""
-
-    where: str
-    good: str
-    bad: str
-    uid: str
-    field: str
-    term: str
+    tasks: tuple[Task, ...]
+    others: tuple[str, ...]
+    """Files that have the form of no zero-shot task, such as reading times."""
 
 
-@dataclass(frozen=True)
-class MultipleChoice:
-    """A context (it may be empty), ways to continue it, and the number of the right one."""
-
-    where: str
-    context: str
-    choices: tuple[str, ...]
-    answer: int
-    group: str | None = None
-
-
-@dataclass(frozen=True)
-class Task:
-    """Items of one kind, and where they are from."""
-
-    kind: TaskKind
-    source: str
-    items: Sequence[LastWord] | Sequence[MinimalPair] | Sequence[MultipleChoice]
-    available: int
-    """Items of the source; more than `items` where a limit was given."""
-
-    @property
-    def sets(self) -> tuple[str, ...] | None:
-        """The set of each item (BLiMP's UID, the group of choices), None where no item has one; an
-        item without a set is one of its own.
-
-        Items of one set are often written from one template, so they are not independent texts.
-        """
-        names = [
-            item.uid if isinstance(item, MinimalPair) else getattr(item, "group", None)
-            for item in self.items
-        ]
-        if all(name is None for name in names):
-            return None
-        return tuple(f"item {n}" if name is None else name for n, name in enumerate(names))
+def is_source(specification: str) -> bool:
+    """Whether a task is named by KIND=SOURCE, or is a file or folder that exists."""
+    kind, equals, _ = specification.partition("=")
+    return (bool(equals) and kind in get_args(TaskKind)) or Path(specification).exists()
 
 
 def read_tasks(specifications: Sequence[str], *, limit: int | None = None) -> list[Task]:
-    """Tasks from `KIND=SOURCE`, in the given order.
+    """Tasks from `KIND=SOURCE`, or files and folders whose form tells the kind, in the given order.
 
-    Raises `UserError` for an unknown kind, and as `read_task`.
+    Raises `UserError` for an unknown kind, a file or folder without a task, and as `read_task`.
     """
     if not specifications:
         raise UserError("name at least one task, for example `tasks` lambada=FILE")
     tasks: list[Task] = []
     for specification in specifications:
         kind, equals, source = specification.partition("=")
-        if not equals or not source or kind not in get_args(TaskKind):
+        if equals and source and kind in get_args(TaskKind):
+            tasks.append(read_task(cast(TaskKind, kind), source, limit=limit))
+        elif Path(specification).exists():
+            tasks += _recognised(specification, limit)
+        else:
             raise UserError(
                 f"task '{specification}': name it KIND=SOURCE, KIND one of "
-                f"{', '.join(get_args(TaskKind))}, SOURCE a file, a folder or hf:NAME"
+                f"{', '.join(get_args(TaskKind))}, SOURCE a file, a folder or hf:NAME; or name a "
+                "file or folder alone, if it has the form of one of these"
             )
-        tasks.append(read_task(cast(TaskKind, kind), source, limit=limit))
     return tasks
 
 
 def read_task(kind: TaskKind, source: str, *, limit: int | None = None) -> Task:
-    """The items of a source; with `limit` a fixed sample of so many (of each set, for BLiMP).
+    """The items of a source; with `limit` a fixed sample of so many (of each set, where sets count
+    the same).
 
     Raises `UserError`, naming file and line, for what cannot be read or is no item.
     """
+    if source.startswith("hf:") and kind in RECORD_FORMATS:
+        records = (record for part in _hub_sources(kind, source)
+                   for record in read_records(part, hub_split="train" if kind in _TRAIN else "test")
+                   )  # fmt: skip
+        return _task(kind, source, items_of_records(kind, records), limit)
+    files = source_files(source, (".txt",) if kind in TEXT_FORMATS else JSON_LINES)
+    if kind in TEXT_FORMATS and len(files) > 1:  # beside them stand a licence, a source
+        files = [file for file in files if kind_of(file) == kind]
+    return _task(kind, source, _items(kind, files), limit)
+
+
+def read_suite(folder: str | Path, *, limit: int | None = None) -> Suite:
+    """The zero-shot tasks that lie anywhere below a folder, as BabyLM's evaluation data, each file
+    known by its fields; `limit` as of `read_task`.
+
+    Raises `UserError` for a folder that is not there, a set that two files hold (the full and the
+    fast data), and what is wrong with an item of a known form.
+    """
+    if not Path(folder).exists():
+        raise UserError(f"{folder}: no such folder")
+    files_of, others = _by_kind(folder)
+    others += [file for kind in files_of if kind not in _SUITE for file in files_of[kind]]
+    tasks: list[Task] = []
+    for kind in (kind for kind in _SUITE if kind in files_of):
+        items: list[Item] = []
+        holder: dict[str, str] = {}
+        for file in files_of[kind]:
+            of_file = list(items_of_file(kind, file))
+            for name in {item.set_name or kind for item in of_file}:
+                if name in holder:
+                    raise UserError(
+                        f"set '{name}' of {kind} is in {holder[name]} and in {file.where}; name "
+                        "the folder that holds one of both (the full or the fast data)"
+                    )
+                holder[name] = file.where
+            items += of_file
+        tasks.append(_task(kind, str(folder), items, limit))
+    return Suite(tuple(tasks), tuple(sorted(file.where for file in others)))
+
+
+def _recognised(source: str, limit: int | None) -> list[Task]:
+    """The tasks that a file or folder holds."""
+    files_of, others = _by_kind(source)
+    if not files_of:
+        first = others[0].where if others else source
+        raise UserError(
+            f"{first}: has the form of no task (docs/evaluation.md has their forms). KIND=SOURCE "
+            f"says what a file is, KIND one of {', '.join(get_args(TaskKind))}"
+        )
+    return [_task(kind, source, _items(kind, files), limit) for kind, files in files_of.items()]
+
+
+def _by_kind(
+    source: str | Path,
+) -> tuple[dict[TaskKind, list[SourceFile]], list[SourceFile]]:
+    """The files of each kind, and those of none."""
+    files = source_files(source, None)
+    files_of: dict[TaskKind, list[SourceFile]] = {}
+    others: list[SourceFile] = []
+    for file in files:
+        within = [file]
+        if file.suffix == ".zip" and not file.member:
+            within = source_files(file.path, None)
+        for each in within:
+            kind = kind_of(each)
+            (others if kind is None else files_of.setdefault(kind, [])).append(each)
+    return files_of, others
+
+
+def _items(kind: TaskKind, files: Iterable[SourceFile]) -> Iterator[Item]:
+    return (item for file in files for item in items_of_file(kind, file))
+
+
+def _task(kind: TaskKind, source: str, items: Iterable[Item], limit: int | None) -> Task:
     if limit is not None and limit < 1:
         raise UserError(f"`limit` {limit} must be at least 1")
-    if kind == "lambada":
-        words = [_last_word(r) for r in read_records(source, hub_split="test")]
-        return Task(kind, source, sample(words, limit), len(words))
-    if kind == "blimp":
-        pairs = [
-            _minimal_pair(record)
-            for part in _blimp_sources(source)
-            for record in read_records(part, hub_split="train")
-        ]
-        sets: dict[str, list[MinimalPair]] = {}
-        for pair in pairs:
-            sets.setdefault(pair.uid, []).append(pair)
-            if pair.field != sets[pair.uid][0].field:
-                raise UserError(
-                    f"{pair.where}: set '{pair.uid}' has field '{pair.field}' here and "
-                    f"'{sets[pair.uid][0].field}' before; a set belongs to one field"
-                )
-        kept = [pair for of_set in sets.values() for pair in sample(of_set, limit)]
-        return Task(kind, source, kept, len(pairs))
-    choices = [_multiple_choice(r) for r in read_records(source, hub_split="test")]
-    return Task(kind, source, sample(choices, limit), len(choices))
+    read: list[Any] = list(items)
+    if not read:
+        raise UserError(f"{source}: no item in it")
+    task = Task(kind, source, read, len(read))
+    _check_fields(read)
+    if not task.even_sets:
+        return replace(task, items=sample(read, limit))
+    by_set: dict[str, list[Any]] = {}
+    for name, item in zip(task.sets or (), read, strict=True):
+        by_set.setdefault(name, []).append(item)
+    return replace(task, items=[i for items in by_set.values() for i in sample(items, limit)])
+
+
+def _check_fields(items: Sequence[Item]) -> None:
+    """A set of minimal pairs belongs to one field."""
+    first: dict[str, MinimalPair] = {}
+    for pair in (item for item in items if isinstance(item, MinimalPair)):
+        field = first.setdefault(pair.uid, pair).field
+        if pair.field != field:
+            raise UserError(
+                f"{pair.where}: set '{pair.uid}' has field '{pair.field}' here and '{field}' "
+                "before; a set belongs to one field"
+            )
 
 
 def sample(items: list[T], limit: int | None) -> list[T]:
@@ -150,24 +208,9 @@ def sample(items: list[T], limit: int | None) -> list[T]:
     return [items[i] for i in sorted(chosen.tolist())]
 
 
-def _last_word(record: Record) -> LastWord:
-    words = record.text("text").rsplit(maxsplit=1)
-    if len(words) < 2:
-        raise UserError(
-            f"{record.where}: 'text' is a single word; it has to be a passage whose last word is "
-            "predicted from the others"
-        )
-    return LastWord(record.where, words[0], " " + words[1])
-
-
-def _minimal_pair(record: Record) -> MinimalPair:
-    good, bad = record.text("sentence_good"), record.text("sentence_bad")
-    uid, field, term = (record.text(name) for name in ("UID", "field", "linguistics_term"))
-    return MinimalPair(record.where, good, bad, uid, _FIELDS.get(field, field), term)
-
-
-def _blimp_sources(source: str) -> Iterator[str]:
-    if not source.startswith("hf:") or source.count(":") > 1:
+def _hub_sources(kind: TaskKind, source: str) -> Iterator[str]:
+    """BLiMP's sets are configurations of its data set."""
+    if kind != "blimp" or source.count(":") > 1:
         yield source
         return
     from datasets import get_dataset_config_names
@@ -178,21 +221,3 @@ def _blimp_sources(source: str) -> Iterator[str]:
         raise UserError(f"{source}: the Hub data set cannot be read: {error}") from error
     for name in names:
         yield f"{source}:{name}"
-
-
-def _multiple_choice(record: Record) -> MultipleChoice:
-    values, where = record.values, record.where
-    context, choices, answer = (values.get(name) for name in ("context", "choices", "answer"))
-    if context is None:
-        raise UserError(f"{where}: no 'context'; a minimal pair has the context \"\"")
-    if context != "":
-        context = checked_text(context, f"{where}: 'context'")
-    if not isinstance(choices, list) or len(choices) < 2:
-        raise UserError(f"{where}: 'choices' has to be a list of at least two texts")
-    texts = tuple(checked_text(c, f"{where}: choice {i}") for i, c in enumerate(choices))
-    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(texts):
-        raise UserError(
-            f"{where}: 'answer' has to be the number of the right choice, 0 to {len(texts) - 1}; "
-            f"it is {answer!r}"
-        )
-    return MultipleChoice(where, context, texts, answer, record.optional_text("group"))

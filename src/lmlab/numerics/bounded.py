@@ -1,4 +1,4 @@
-"""Intervals of quantities that have a natural bound: positive ratios, and shares.
+"""Intervals of quantities that have a natural bound: positive ratios, shares, correlations.
 
 Notable: a symmetric interval of a factor can reach below zero, where no factor lies ([-749.6,
 863.3] for a factor of 57). On the log scale it cannot, and factors of 2 and of 1/2 are as far from
@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from lmlab.errors import UserError
 from lmlab.numerics.jackknife import jackknife_interval
@@ -89,6 +89,24 @@ def share_bounds(
     middle = (share + t2 / (2 * n)) / (1 + t2 / n)
     half = math.sqrt(t2 * share * (1 - share) / n + (t2 / (2 * n)) ** 2) / (1 + t2 / n)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def rank_correlation_bounds(
+    correlation: float, items: int, *, level: float = 0.95
+) -> tuple[float, float] | None:
+    """The interval of Spearman's correlation by Fisher's z, whose variance is
+    (1 + r^2 / 2) / (n - 3) (Bonett and Wright 2000, Psychometrika 65); None for 3 items or fewer.
+
+    A correlation of exactly 1 or -1 has no z. It is taken for the next smaller one, that of one
+    swap of neighbours, 1 - 12 / (n (n^2 - 1)), and its interval reaches to the end.
+    """
+    if items <= 3:
+        return None
+    largest = 1 - 12 / (items * (items**2 - 1))
+    r = min(max(correlation, -largest), largest)
+    half = float(ndtri((1 + level) / 2)) * math.sqrt((1 + r**2 / 2) / (items - 3))
+    low, high = math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
+    return (-1.0 if correlation < -largest else low), (1.0 if correlation > largest else high)
 
 
 def share_interval(interval: Interval) -> Interval:

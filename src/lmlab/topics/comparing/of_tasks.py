@@ -1,8 +1,8 @@
 """Kinds of models on the items of zero-shot tasks, paired by item.
 
 Notable:
-- The unit is the item, or the set of items where they come in sets (of BLiMP each set weighs the
-  same, of other choices each item), as of `lmlab eval`.
+- The unit is the item, or the set or cluster of items where they come in such (`Task.units`), with
+  the weights of `lmlab eval`: of BLiMP each set weighs the same, of choices each item.
 - Two models whose answers are right or wrong are compared by McNemar's exact test too, of the items
   on which they differ; not where items come in sets, which are no independent answers.
 
@@ -54,16 +54,16 @@ def compare_on_task(
         said = ", ".join(f"{name} {method}" for name, method in methods.items())
         notes.insert(0, f"not the same quantity for all: {said}")
     return ComparedOnTask(
-        task=task.kind,
+        task=task.name,
         source=task.source,
         items=len(task.items),
-        sets=None if task.sets is None else len({*task.sets}),
+        sets=None if task.units is None else len({*task.units}),
         rankings=tuple(
             rank_items(
                 {n: np.stack([s.values[metric] for s in runs]) for n, runs in scores.items()},
                 metric,
-                sets=task.sets,
-                even_sets=task.kind == "blimp",
+                sets=task.units,
+                weights_N=task.weights,
             )
             for metric in metrics
         ),
@@ -76,18 +76,18 @@ def rank_items(
     metric: str,
     *,
     sets: Sequence[str] | None = None,
-    even_sets: bool = False,
+    weights_N: NDArray[np.float64] | None = None,
 ) -> Ranking:
     """Ranks kinds by the mean of a value (S, N) of each item, such as right (1) or wrong (0).
 
-    `sets` names the set of each item, the unit; with `even_sets` each weighs the same.
+    `sets` names the set of each item, the unit; `weights_N` are the items' in the mean over sets.
     """
     weights_C, units = None, dict(values)
     if sets is not None:
         clusters = Clusters(sets)
-        count_C = clusters.sums(np.ones(len(sets)))[0]
-        units = {name: clusters.sums(v_SN) / count_C for name, v_SN in values.items()}
-        weights_C = None if even_sets else count_C
+        weights_N = np.ones(len(sets)) if weights_N is None else weights_N
+        weights_C = clusters.sums(weights_N)[0]
+        units = {n: clusters.sums(weights_N * v_SN) / weights_C for n, v_SN in values.items()}
     ranking = ranked(
         units, metric.replace("_", " "), lower_is_better=metric.startswith("nats"),
         weights_C=weights_C, share=metric.startswith("accuracy"),

@@ -17,8 +17,9 @@ class EvalConfig(Options):
     model: str
     """Run folder, checkpoint, saved transformers model, or Hub name."""
     tasks: tuple[str, ...]
-    """KIND=SOURCE each: lambada, blimp or choices, and a file, a folder or hf:NAME[:CONFIG]. A name
-    alone is a task, group or tag of lm-eval (needs lmlab[eval])."""
+    """Files and folders whose form tells the task (BLiMP, COMPS, Zorro, ...), or KIND=SOURCE: the
+    kind of task, and a file, a folder or hf:NAME[:CONFIG]. Another name is a task, group or tag of
+    lm-eval (needs lmlab[eval])."""
     include: Path | None = None
     """Folder with YAML files of lm-eval tasks of your own."""
     limit: int | None = None

@@ -1,9 +1,9 @@
 """Zero-shot tasks of finished runs, over seeds: kept beside the run, compared with intervals.
 
 Notable: a value is kept for each item, so that the difference of two models is paired by item and
-by seed, and its interval covers both (`numerics.random_effects`). The unit of resampling is the
-set of items where items come in sets, for those of one set are often written from one template;
-else the item.
+by seed, and its interval covers both (`numerics.random_effects`). The unit of resampling is that
+of `Task.units`: the set of items where items come in sets, for those of one set are often written
+from one template; else the item.
 
 Shapes: S seeds, N items, C sets or items.
 """
@@ -51,7 +51,7 @@ class TaskMetric:
 
     value: Interval
     unit: str
-    """Of resampling: items, or sets of items."""
+    """Of resampling: items, or sets (or clusters) of items."""
     difference: Interval | None
 
 
@@ -64,7 +64,7 @@ def compared(
     """The mean of each metric over seeds and items (of BLiMP over sets) with its interval, and its
     difference from the reference. Lists hold an entry for each seed.
     """
-    unit = "items" if task.sets is None else "sets of items"
+    unit = "items" if task.units is None else "sets of items"
     metrics: dict[str, TaskMetric] = {}
     for name in sorted(values[0]):
         ours_SN = np.stack([seed[name] for seed in values])
@@ -78,17 +78,13 @@ def compared(
 
 def _interval(values_SN: np.ndarray, task: Task, share: str = "") -> Interval:
     """The interval of a share (a metric named accuracy), or of a mean without bounds."""
-    sets = task.sets
-    if sets is None:
+    if task.units is None:
         interval = two_way_interval(values_SN)
     else:
-        sums_SC = Clusters(sets).sums(values_SN)
-        counts_SC = Clusters(sets).sums(np.ones_like(values_SN))
-        # of BLiMP each set weighs the same, of other choices each item
-        interval = (
-            two_way_interval(sums_SC / counts_SC)
-            if task.kind == "blimp"
-            else two_way_ratio(sums_SC, counts_SC)
+        units = Clusters(task.units)
+        interval = two_way_ratio(
+            units.sums(task.weights * values_SN),
+            units.sums(np.broadcast_to(task.weights, values_SN.shape)),
         )
     if share.startswith("accuracy"):
         return share_interval(interval)

@@ -12,7 +12,7 @@ from lmlab.pages.wording import bounds_text, capital
 from lmlab.topics.scoring.zero_shot import Estimate, Evaluation, TaskScore
 
 _BY = {"": "", "field": "by field", "group": "by group", "task": "by task", "uid": "by set"}
-_COLUMNS = ("part", "metric", "value", "95 % interval", "items", "sets")
+_COLUMNS = ("part", "metric", "value", "95 % interval", "items", "sets", "clusters", "ties")
 
 
 def report(result: Evaluation) -> Report:
@@ -61,14 +61,30 @@ def _estimates(task: TaskScore, *kinds: str) -> Iterator[tuple[str, str, str, Es
 
 def _rows(task: TaskScore, *kinds: str) -> list[list[str | float | int]]:
     return [
-        [part, metric, e.value, bounds_text(e.interval, number), e.items, e.sets or ""]
-        for _, part, metric, e in _estimates(task, *kinds)
+        [
+            part,
+            metric,
+            e.value,
+            bounds_text(e.interval, number),
+            e.items,
+            e.sets or "",
+            e.clusters or "",
+            _ties(task) if not kind and metric in ("accuracy", "spearman") else "",
+        ]
+        for kind, part, metric, e in _estimates(task, *kinds)
     ]
+
+
+def _ties(task: TaskScore) -> int | str:
+    return "" if task.ties is None else task.ties
 
 
 def _sets_table(task: TaskScore) -> Table:
     rows = sorted(_rows(task, "uid"), key=lambda row: row[2])
-    return Table(_COLUMNS[:-1], [row[:-1] for row in rows], f"Sets of {task.task}, hardest first.")
+    columns = [column for column in _COLUMNS if column not in ("sets", "ties")]
+    kept = [_COLUMNS.index(column) for column in columns]
+    return Table(columns, [[row[n] for n in kept] for row in rows],
+                 f"Sets of {task.task}, hardest first.")  # fmt: skip
 
 
 def _finding(task: TaskScore) -> str:
@@ -92,13 +108,16 @@ def _against(estimate: Estimate, chance: float) -> str:
 
 def _notes(task: TaskScore) -> list[str]:
     cut = [f"{task.truncated:,} contexts were cut to fit the model"] if task.truncated else []
-    return [f"{capital(note)}." for note in (*task.notes, *cut)]
+    ties = [] if not task.ties else [
+        f"{task.ties:,} items are ties: several options are exactly as likely, and share the credit"
+    ]  # fmt: skip
+    return [f"{capital(note)}." for note in (*task.notes, *ties, *cut)]
 
 
 def _figure(task: TaskScore) -> Figure:
     """Accuracies where the task has them; else perplexities, else what it has."""
     scales = [e.scale for e in task.metrics.values()]
-    scale = min(scales, key=("share", "positive", "any").index)
+    scale = min(scales, key=("share", "correlation", "positive", "any").index)
     shown = [row for row in _estimates(task, *_BY) if row[3].scale == scale]
     metrics = list(dict.fromkeys(metric for _, _, metric, _ in shown))
     several = len(metrics) > 1
@@ -118,7 +137,7 @@ def _figure(task: TaskScore) -> Figure:
         x_label=", ".join(metrics),
         finding=_finding(task),
         alt=f"Scores on {task.task}, each with its interval.",
-        caption="95 % intervals over items, or over sets where they are of sets, each for its row "
+        caption="95 % intervals over items, or over their sets or clusters, each for its row "
         f"alone.{line}",
         reference=task.chance,
         log=scale == "positive",
@@ -129,6 +148,7 @@ def _methods(result: Evaluation) -> str:
     return (
         f"{result.model} reads {result.order}; head: {result.head}. Nothing was trained. Intervals "
         "are Student's t at 95 %, for this one model: of an accuracy by Wilson's formula, of a "
-        "perplexity on its log scale. Choices that are exactly as likely as each other share the "
+        "perplexity on its log scale, of a rank correlation by Fisher's z. Choices that are "
+        "exactly as likely as each other share the "
         "credit, so that a model that cannot tell them apart is at chance."
     )
