@@ -199,7 +199,9 @@ def test_the_real_zorro_has_its_unacceptable_sentence_first():
         ),
     }
     held = {
-        name: np.array([(rule(i.good), rule(i.bad)) for i in task.items if i.set_name == name])
+        name: np.array(
+            [[rule(text) for _, text in i.options] for i in task.items if i.set_name == name]
+        )
         for name, rule in rules.items()
     }
     for name, of_N in held.items():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import stdtrit
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import CausalLMOutput
 
@@ -383,7 +383,7 @@ def test_forms_of_invented_words(unigram):
     task = Task("wug_past", "somewhere", items, 5)
     made = zero_shot(unigram, task)
     assert made.first_share == pytest.approx([2 / 3, 1 / 3, 4 / 5, 1 / 2, 1 / 5])
-    rho = spearmanr(made.first_share, people).statistic
+    rho = float(np.corrcoef(rankdata(made.first_share), rankdata(people))[0, 1])
     assert made.metrics["spearman"].value == pytest.approx(rho)
     assert (made.ties, made.chosen[[0, 1, 2, 4]].tolist()) == (1, [0, 1, 0, 1])
     half = 1.959964 * math.sqrt((1 + rho**2 / 2) / 2)

@@ -240,7 +240,7 @@ def _clams(name: str, good: Line, bad: Line) -> MinimalPair:
                 "False<TAB>sentence"
             )
         texts.append(text)
-    return MinimalPair(good[0], *texts, name, name.partition("_")[0], "agreement")
+    return MinimalPair(good[0], texts[0], texts[1], name, name.partition("_")[0], "agreement")
 
 
 _WUG = RecordFormat(("sentences", "ratio"), _wug)

@@ -122,7 +122,9 @@ def read_suite(folder: str | Path, *, limit: int | None = None) -> Suite:
     files_of, others = _by_kind(folder)
     others += [file for kind in files_of if kind not in _SUITE for file in files_of[kind]]
     tasks: list[Task] = []
-    for kind in (kind for kind in _SUITE if kind in files_of):
+    for kind in _SUITE:
+        if kind not in files_of:
+            continue
         items: list[Item] = []
         holder: dict[str, str] = {}
         for file in files_of[kind]:
