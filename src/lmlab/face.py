@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lmlab.data.store import TokenStore
     from lmlab.lm.card import Scores
     from lmlab.lm.language_model import LanguageModel
+    from lmlab.lm.publish import Publication
     from lmlab.lm.sampling import Samples
     from lmlab.results import Result
     from lmlab.topics.arrow.between_models import ModelsArrow
@@ -837,6 +838,38 @@ def export(
 
     lm = load(model, head=head, store=store)
     return export_model(lm, Path(out), scores=[_scores_of(lm.name, Path(path)) for path in scores])
+
+
+def publish(
+    run: Run | str | Path,
+    repo: str,
+    out: str | Path,
+    *,
+    scores: Sequence[str | Path] = (),
+    upload: bool = False,
+) -> Publication:
+    """Writes a finished run as the revisions of a repository of the Hub, below the folder `out`:
+    its checkpoints by words seen under the names of BabyLM (`chck_1M`), and the last as `main`.
+
+    Args:
+        repo: USER/NAME.
+        scores: results of the run for the model card of `main`, as for `export`.
+        upload: hands them to huggingface_hub, which creates the repository if it is not there.
+
+    Raises `UserError` for a name that the Hub does not take, a run that is not finished, a store
+    whose words are not known, and what the Hub answers.
+
+    >>> publication = lmlab.publish(run, "me/tiny", "published")
+    >>> [revision.revision for revision in publication.revisions]
+    ['main']
+    """
+    from lmlab.lm import publish as publishing
+
+    path = run.path if isinstance(run, Run) else Path(run)
+    publication = publishing.write_revisions(
+        path, repo, Path(out), scores=[_scores_of(str(path), Path(each)) for each in scores]
+    )
+    return publishing.upload(publication) if upload else publication
 
 
 def runs(

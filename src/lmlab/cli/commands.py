@@ -121,6 +121,11 @@ _ALL = (
         example="lab/forward --out lab/exported",
     ),
     Command(
+        "publish", "a run as the revisions of a repository of the Hub",
+        "lmlab.lm.options:PublishConfig", "lmlab.cli.training:publish",
+        positional=("run",), example="lab/forward --repo me/forward --out lab/published",
+    ),
+    Command(
         "embed", "text to rows of hidden states, any models",
         "lmlab.topics.decomposition.options:EmbedConfig", "lmlab.cli.measuring:embed",
         positional=("models",), example="lab/forward gpt2 --store lab/novels",
@@ -182,7 +187,8 @@ ELSEWHERE = {
         "train": "pretrain fit resume run",
         "lengthen": "continue extend",
         "doctor": "estimate flops cost memory profile",
-        "export": "convert save push upload",
+        "export": "convert save",
+        "publish": "push upload release",
         "embed": "embeddings embedding encode-text features",
         "encode": "encoding",
         "report": "plot draw redraw page",

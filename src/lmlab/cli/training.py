@@ -14,7 +14,7 @@ from lmlab.config.lengthen import LengthenConfig
 from lmlab.config.tracked import TrackedTrainConfig
 from lmlab.data.prepare import PrepareConfig
 from lmlab.data.words import Words
-from lmlab.lm.options import ExportConfig, SampleConfig
+from lmlab.lm.options import ExportConfig, PublishConfig, SampleConfig
 
 
 def prepare(config: PrepareConfig) -> None:
@@ -110,3 +110,27 @@ def export(config: ExportConfig) -> None:
         config.model, config.out, head=config.head, store=config.store, scores=config.scores
     )
     print(f"model: {model}")
+
+
+def publish(config: PublishConfig) -> None:
+    from lmlab import face
+
+    publication = face.publish(
+        config.run, config.repo, config.out, scores=config.scores, upload=config.upload
+    )
+    revisions = publication.revisions
+    rows = [
+        [each.revision, f"{each.step:,}", f"{each.words:,}", f"{each.bytes / 1e6:,.1f}",
+         str(each.folder)]
+        for each in revisions
+    ]  # fmt: skip
+    print_table(["revision", "step", "words seen", "MB", "folder"], rows)
+    what = (
+        f"{len(revisions)} revision{'s' if len(revisions) > 1 else ''}, "
+        f"{sum(len(each.sizes) for each in revisions)} files, "
+        f"{sum(each.bytes for each in revisions) / 1e6:,.1f} MB"
+    )
+    if publication.uploaded:
+        print(f"uploaded to {publication.repo}: {what}")
+    else:
+        print(f"nothing was uploaded; with --upload {publication.repo} would get {what}")

@@ -21,6 +21,8 @@ from lmlab.pages.page import Table
 from lmlab.pages.text import cell, one_line
 from lmlab.run_folders.checkpoint import read_json_file, usable_checkpoint
 from lmlab.run_folders.journal import read_journal
+from lmlab.run_folders.rundir import stored_config
+from lmlab.run_folders.words import words_seen
 
 
 def reads_otherwise(lm: LanguageModel) -> dict[str, str]:
@@ -63,8 +65,8 @@ def model_card(
     own_code: bool,
     scores: Sequence[Scores] = (),
 ) -> str:
-    """README.md of the folder `name` that holds `model`, made of `lm`, a model of lmlab; `record`
-    is the folder's lmlab.json."""
+    """README.md of the folder (or REPOSITORY@REVISION) `name` that holds `model`, made of `lm`, a
+    model of lmlab; `record` is the folder's lmlab.json."""
     masked = not lm.objective.reading.autoregressive
     reads = reads_otherwise(lm)
     order = "" if lm.order == FORWARD else f", {lm.order}"
@@ -89,7 +91,9 @@ def model_card(
             lines += ["", f"**It was {changed}** after it was trained (results.json)."]
     lines += ["", "## Data and budget", "", *_training(lm)]
     lines += ["", "## Scores", "", *_scores(lm, scores)]
-    lines += ["", "## How to load it", "", *_loading(lm, name, masked=masked, own_code=own_code)]
+    place, _, revision = name.partition("@") if "published_as" in record else (name, "", "")
+    loading = _loading(lm, place, revision, masked=masked, own_code=own_code)
+    lines += ["", "## How to load it", "", *loading]
     return "\n".join(lines) + "\n"
 
 
@@ -103,8 +107,10 @@ def _training(lm: LanguageModel) -> list[str]:
         train = store.splits["train"]
         lines += [
             f"- Text: {_sources(store)}",
-            f"- Training split: {train.documents:,} documents, {train.text_bytes:,} bytes, "
-            f"{train.tokens:,} tokens of a vocabulary of {store.vocabulary:,}",
+            f"- Training split: {train.documents:,} documents, "
+            + (f"{train.words.count:,} words, " if train.words else "")
+            + f"{train.text_bytes:,} bytes, {train.tokens:,} tokens of a vocabulary of "
+            f"{store.vocabulary:,}",
         ]
     seen = None
     if (checkpoint / "state.json").is_file():
@@ -117,6 +123,9 @@ def _training(lm: LanguageModel) -> list[str]:
         budget += f", {seen:,} tokens predicted"
         if store is not None and not lm.objective.reading.ends:
             budget += f", {seen / store.splits['train'].tokens:.3g} passes over the split"
+    if store is not None and store.splits["train"].words and "batch" in settings:
+        config = stored_config(checkpoint.parent.parent)
+        budget += f"; {words_seen(config, store.split('train'), steps or 0):,} words seen"
     lines.append(budget)
     if optimizer := settings.get("optimizer"):
         lines.append(
@@ -190,9 +199,12 @@ def _markdown(table: Table) -> list[str]:
     return [row(table.columns), row(dashes), *map(row, values), "", one_line(table.caption)]
 
 
-def _loading(lm: LanguageModel, name: str, *, masked: bool, own_code: bool) -> list[str]:
+def _loading(
+    lm: LanguageModel, name: str, revision: str, *, masked: bool, own_code: bool
+) -> list[str]:
     kind = "AutoModelForMaskedLM" if masked else "AutoModelForCausalLM"
-    options = ", trust_remote_code=True" if own_code else ""
+    options = f', revision="{revision}"' if revision else ""
+    options += ", trust_remote_code=True" if own_code else ""
     reversed_text = lm.tokenizer.reversed_text
     text = "text[::-1]" if reversed_text else "text"
     ids = f"tokenizer({text}).input_ids"
@@ -209,7 +221,9 @@ def _loading(lm: LanguageModel, name: str, *, masked: bool, own_code: bool) -> l
     ]
     if lm.order in (FORWARD, BACKWARD):
         lines += [f"ids = {ids}  # special tokens included"]
-    lines += ["```", "", f'With lmlab: `lmlab.load("{name}")`, which runs no code of the folder.']
+    lmlab_name = f"{name}@{revision}" if revision else name
+    lines += ["```", ""]
+    lines += [f'With lmlab: `lmlab.load("{lmlab_name}")`, which runs no code of the folder.']
     if own_code:
         lines += [
             "", "transformers has no class for this model: the Python files beside it are lmlab's "

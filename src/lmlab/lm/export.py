@@ -23,8 +23,11 @@ from lmlab.models.own_code import own_code
 from lmlab.progress import say
 
 
-def export_model(lm: LanguageModel, out: Path, *, scores: Sequence[Scores] = ()) -> Path:
-    """Writes the folder `out`, complete or not at all, and returns it; its model card has `scores`.
+def export_model(
+    lm: LanguageModel, out: Path, *, scores: Sequence[Scores] = (), published_as: str | None = None
+) -> Path:
+    """Writes the folder `out`, complete or not at all, and returns it; its model card has `scores`,
+    and loads it by `published_as`, its name on the Hub (REPOSITORY or REPOSITORY@REVISION).
 
     Raises `UserError` if `out` exists, for a model from elsewhere, one tower of two, an objective
     whose distribution is not that of the model's logits, and as `models.export.without_own_bias`.
@@ -49,6 +52,7 @@ def export_model(lm: LanguageModel, out: Path, *, scores: Sequence[Scores] = ())
         head="untied" if model is not lm.model else lm.head,
         exported_from=lm.name,
         loads_without_lmlab=not model.config.model_type.startswith("lmlab_"),
+        **({"published_as": published_as} if published_as else {}),
     )  # fmt: skip
     return out
 
@@ -74,7 +78,8 @@ def write_model(
         auto_map, code = own_code(model.config)
         surround = lm.objective.reading.surround(model.config, lm.context)
         of_model = {**lm.record, "objective": plain_objective(lm).record(), **record}
-        card = model_card(lm, model, out.name, record=of_model, own_code=bool(code), scores=scores)
+        name = record.get("published_as", out.name)
+        card = model_card(lm, model, name, record=of_model, own_code=bool(code), scores=scores)
         files = {
             **model_files(model, reads=reads_otherwise(lm), auto_map=auto_map),
             **lm.tokenizer.files(surround),

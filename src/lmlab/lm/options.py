@@ -39,3 +39,20 @@ class ExportConfig(Options):
     store: Path | None = None
     scores: tuple[Path, ...] = ()
     """Results of this model (folders of results.json) whose tables go into the model card."""
+
+
+@dataclass(frozen=True)
+class PublishConfig(Options):
+    """Write a finished run as the revisions of a repository of the Hub: each checkpoint by words
+    seen (see `checkpoints.words` of train), and the last one as main. Uploads only when asked."""
+
+    run: Path
+    """Folder of the run."""
+    repo: str
+    """Of the Hub, USER/NAME."""
+    out: Path
+    """Folder of the revisions, an exported model each."""
+    scores: tuple[Path, ...] = ()
+    """Results of the run (folders of results.json) whose tables go into the model card of main."""
+    upload: bool = False
+    """Upload them, creating the repository if it is not there (public, as your account has it)."""

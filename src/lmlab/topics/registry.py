@@ -44,7 +44,7 @@ class Command:
 
 TRAIN = (
     "size", "architecture", "objective", "order", "context", "batch", "steps", "tokens", "epochs",
-    "learning_rate", "seed", "out",
+    "budget", "learning_rate", "seed", "out",
 )  # fmt: skip
 """The usual options of a training run."""
 _LENGTH = ("tokens", "steps", "epochs", "batch_tokens", "learning_rate", "out")
