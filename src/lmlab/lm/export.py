@@ -46,13 +46,14 @@ def export_model(
             "models do not have"
         )
     model = without_own_bias(lm.model)
+    published: dict[str, Any] = {"published_as": published_as} if published_as else {}
     write_model(
         lm, model, out,
         scores=scores,
         head="untied" if model is not lm.model else lm.head,
         exported_from=lm.name,
         loads_without_lmlab=not model.config.model_type.startswith("lmlab_"),
-        **({"published_as": published_as} if published_as else {}),
+        **published,
     )  # fmt: skip
     return out
 
