@@ -45,7 +45,7 @@ def test_the_logged_seed_noise_sees_one_per_cent_with_three_seeds_and_a_fifth_wi
     assert result.frame().iloc[0].tolist() == [3, first.detectable]
     page = (tmp_path / "report.html").read_text()
     assert page == result.page()
-    assert "nothing of other texts" in page
+    assert "nothing of others than the given ones" in page
 
 
 def test_planned_power_is_the_share_of_simulated_intervals_without_zero():
@@ -157,5 +157,7 @@ def test_plans_that_make_no_sense(tmp_path):
     with pytest.raises(UserError, match="give `seed_sd`"):
         plan(PlanConfig(arrow_study(tmp_path, replace(COMPONENTS, seed=None, seed_df=0)), effect=1))
     plan(PlanConfig(effect=1, seed_sd=1)).save(tmp_path)
-    with pytest.raises(UserError, match=r"a result of kind 'plan'; .* an arrow or a headless"):
+    with pytest.raises(
+        UserError, match=r"a result of kind 'plan'; .* an arrow, a headless or a babylm"
+    ):
         plan(PlanConfig(tmp_path, effect=1))

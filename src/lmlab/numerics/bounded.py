@@ -88,7 +88,8 @@ def share_bounds(
     t2 = float(stdtrit(df, (1 + level) / 2)) ** 2
     middle = (share + t2 / (2 * n)) / (1 + t2 / n)
     half = math.sqrt(t2 * share * (1 - share) / n + (t2 / (2 * n)) ** 2) / (1 + t2 / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # the share itself lies in it; at 0 and 1 rounding would leave it out
+    return max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share))
 
 
 def rank_correlation_bounds(

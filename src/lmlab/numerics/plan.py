@@ -23,22 +23,24 @@ class Noise:
     """Of seed and section together."""
     sections: float
     """Sections a document."""
+    sides: int = 1
+    """2: the seeds of both sides are no pairs, each side has its own; 1: differences of pairs."""
 
     def mean_of(self, seeds: int, documents: int | None) -> tuple[float, float]:
         """Standard error and degrees of freedom of the mean over seeds and documents.
 
         With the variances a (seed), d (document), c (section), e (rest) and m sections a document:
         a/S + d/D + c/(D m) + e/(S D m), which is what `two_way_interval` estimates, and its degrees
-        of freedom at these variances. `documents` None: a/S, S - 1.
+        of freedom at these variances. `documents` None: a/S. The degrees of freedom of a are
+        S - 1 of each side.
         """
+        df_seed = float(self.sides * (seeds - 1))
         if documents is None or self.document is None:
-            return self.seed / math.sqrt(seeds), float(seeds - 1)
+            return self.seed / math.sqrt(seeds), df_seed
         rest = self.residual**2 / (seeds * documents * self.sections)
         of_seeds = self.seed**2 / seeds
         of_text = self.document**2 / documents + self.section**2 / (documents * self.sections)
-        df = sum_degrees_of_freedom(
-            of_seeds + rest, of_text + rest, float(seeds - 1), float(documents - 1)
-        )
+        df = sum_degrees_of_freedom(of_seeds + rest, of_text + rest, df_seed, float(documents - 1))
         return math.sqrt(of_seeds + of_text + rest), df
 
     def detectable(self, seeds: int, documents: int | None, *, wanted: float) -> float:

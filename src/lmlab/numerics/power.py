@@ -166,3 +166,35 @@ def variance_components(
         section_df=within_df or documents - 1,
         sections_per_document=sections / documents,
     )
+
+
+def difference_components(
+    first_SC: ArrayLike, second_RC: ArrayLike, *, weights_C: ArrayLike | None = None
+) -> VarianceComponents:
+    """Variance components of the mean of the first less that of the second, on the same units (each
+    a document of one section), with seeds that each has for itself: S = R of them, at least 2.
+
+    Variances of seeds and of seed and unit together are the sums of both sides', which are
+    independent; `seed_df` is that of both. With x_c the difference of the means over seeds, the
+    mean of sum u_c (x_c - x)^2 / (C - 1) is section + residual / S (`variance_components`).
+    """
+    sides = [np.asarray(side, dtype=np.float64) for side in (first_SC, second_RC)]
+    seeds, units = sides[0].shape
+    assert len(sides[1]) == seeds > 1
+    documents_C = np.arange(units)
+    first, second = (variance_components(v, documents_C, weights_C=weights_C) for v in sides)
+    assert first.seed is not None
+    assert second.seed is not None
+    mean_1C = (sides[0].mean(0) - sides[1].mean(0))[None]
+    both = variance_components(mean_1C, documents_C, weights_C=weights_C)
+    residual = first.residual + second.residual
+    return VarianceComponents(
+        seed=first.seed + second.seed,
+        document=0.0,
+        section=max(0.0, both.section - residual / seeds),
+        residual=residual,
+        seed_df=first.seed_df + second.seed_df,
+        document_df=units - 1,
+        section_df=units - 1,
+        sections_per_document=1.0,
+    )

@@ -91,6 +91,14 @@ _STUDIES = (
         usual=("text", "arms", "size", "context", "vocabulary", *_LENGTH),
     ),
     Command(
+        "study babylm",
+        "which recipe learns most from the same words, on all tasks",
+        "lmlab.topics.babylm.options:BabyLMStudyConfig",
+        "lmlab.topics.babylm.study:run_babylm",
+        example="--text childes.train --data evaluation_data/ --seeds 3",
+        usual=("text", "data", "recipes", "size", "context", "seeds", "vocabulary", *_LENGTH),
+    ),
+    Command(
         "finetune",
         "classifiers on labelled texts, from any model, with intervals",
         "lmlab.topics.finetuning.options:FinetuneConfig",
@@ -116,6 +124,7 @@ KINDS = {
     "apply": "lmlab.topics.decomposition.mapping:AppliedMapping",
     "arrow": "lmlab.topics.arrow.between_models:ModelsArrow",
     "arrow study": "lmlab.topics.arrow.family:ArrowStudy",
+    "babylm": "lmlab.topics.babylm.comparison:BabyLMStudy",
     "compare": "lmlab.topics.comparing.compare:ModelsCompared",
     "decompose": "lmlab.topics.decomposition.of_models:ModelsDecomposition",
     "decomposition": "lmlab.topics.decomposition.zoo:ZooDecomposition",

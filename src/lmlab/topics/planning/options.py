@@ -14,14 +14,17 @@ class PlanConfig(Options):
     """How many seeds, documents and tokens it takes to see a difference.
 
     The noise is that of a finished study (arrow: differences in per cent of the loss; headless: in
-    nats per token), or typed in the unit of the effect. A difference is seen where its 95 %
-    interval excludes zero.
+    nats per token; babylm: in points of a task's score), or typed in the unit of the effect. A
+    difference is seen where its 95 % interval excludes zero.
     """
 
     study: Path | None = None
-    """Folder of a finished study of the kind arrow or headless."""
+    """Folder of a finished study of the kind arrow, headless or babylm."""
+    task: str | None = None
+    """Of a babylm study: the task whose differences are planned."""
     effect: float = 0.0
-    """The difference to be seen (needed): per cent for an arrow, nats per token for headless."""
+    """The difference to be seen (needed): per cent for an arrow, nats per token for headless,
+    points for babylm."""
     seed_sd: float | None = None
     """Standard deviation of the difference between seeds, the text being given."""
     document_sd: float | None = None

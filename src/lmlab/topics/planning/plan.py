@@ -19,6 +19,7 @@ from lmlab.numerics.plan import Noise
 from lmlab.numerics.power import VarianceComponents, deviation_interval
 from lmlab.results import Result
 from lmlab.topics.arrow.family import ArrowStudy
+from lmlab.topics.babylm.comparison import BabyLMStudy
 from lmlab.topics.headless.arms import REFERENCE
 from lmlab.topics.headless.comparison import Headless
 from lmlab.topics.planning.options import PlanConfig
@@ -168,15 +169,18 @@ def _measured(config: PlanConfig) -> Measured:
 
 def _of_study(config: PlanConfig) -> Measured:
     assert config.study is not None
-    study = read_result(config.study)
-    if isinstance(study, ArrowStudy):
+    study, sides = read_result(config.study), 1
+    if isinstance(study, BabyLMStudy):
+        unit, scale, components = _of_babylm(study, config)
+        sides = 2
+    elif isinstance(study, ArrowStudy):
         unit, scale, components = "%", 100.0, _of_arrow(study)
     elif isinstance(study, Headless):
         unit, scale, components = "nats per token", 1.0, _of_headless(study)
     else:
         raise UserError(
-            f"{config.study}: a result of kind {study.kind!r}; a plan is made from an arrow or a "
-            "headless study, or from `seed_sd`"
+            f"{config.study}: a result of kind {study.kind!r}; a plan is made from an arrow, a "
+            "headless or a babylm study, or from `seed_sd`"
         )
     if not components:
         raise UserError(
@@ -197,10 +201,11 @@ def _of_study(config: PlanConfig) -> Measured:
         section=scale * math.sqrt(_pooled([(c.section, c.section_df) for c in variances])),
         residual=scale * math.sqrt(_pooled([(c.residual, c.section_df) for c in variances])),
         sections=sum(c.sections_per_document for c in variances) / len(variances),
+        sides=sides,
     )
     return Measured(
         str(config.study), unit, noise, sum(df for _, df in seeds), sum(df for _, df in texts),
-        study.config.tokens, round(sum(tokens) / len(tokens)),
+        study.config.tokens, None if sides == 2 else round(sum(tokens) / len(tokens)),
     )  # fmt: skip
 
 
@@ -225,6 +230,27 @@ def _of_headless(study: Headless) -> _Components:
         for row in part.rows
         if row.difference is not None
     ]
+
+
+def _of_babylm(study: BabyLMStudy, config: PlanConfig) -> tuple[str, float, _Components]:
+    """Unit, its scale, and the components of one task's differences.
+
+    A benchmark's items are given, so what seeds do there has what seed and item do together in it:
+    the variance of a mean over those items, which is seed + residual / items.
+    """
+    tasks = {task.about.task: task for task in study.tasks}
+    if config.task is not None and config.task not in tasks:
+        raise UserError(f"`task` {config.task}: the study has {', '.join(tasks)}")
+    if config.task is None and len(tasks) > 1:
+        raise UserError(f"{config.study}: name the `task`, one of {', '.join(tasks)}")
+    task = tasks[config.task or next(iter(tasks))]
+    unit = f"points of {task.about.metric}" if task.about.percent else task.about.metric
+    variances = [score.components for score in task.scores if score.components is not None]
+    scale = 100.0 if task.about.percent else 1.0
+    return unit, scale, [
+        (replace(c, seed=(c.seed or 0.0) + c.residual / task.units, document=None), 0.0)
+        for c in variances
+    ]  # fmt: skip
 
 
 def _seeds_alone(paired_S: np.ndarray) -> VarianceComponents:

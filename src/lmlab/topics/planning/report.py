@@ -59,7 +59,8 @@ def _summary(result: Plan) -> str:
         )
     else:
         lines.append(
-            "The variance between documents is not known, so the plan says nothing of other texts."
+            "The variance between texts is not known, so the plan says nothing of others than the "
+            "given ones."
         )
     return "\n\n".join(lines)
 
