@@ -119,7 +119,7 @@ def measure(form: str, model: Path, requests: Path, batch: int, threads: int, ou
         from lmlab.lm.language_model import open_model
         from lmlab.training.hardware import keep_freed_memory
 
-        keep_freed_memory()  # as `lmlab eval` does
+        keep_freed_memory()  # as `lmlab evaluate` does
         lm: Any = HarnessModel(open_model(model))
     else:
         from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]

@@ -140,7 +140,7 @@ def test_every_example_is_a_command_line():
         ("sample m --max_new_tokens 4", "--tokens"),
         ("ls", "lmlab runs"),
         ("generate m", "lmlab sample"),
-        ("evaluate m", "lmlab eval"),
+        ("eval m", "lmlab evaluate"),
     ],
 )
 def test_what_users_type_gets_a_hint(words, hint, capsys):

@@ -269,7 +269,7 @@ def test_the_command(adapter, gpt2, tasks, tmp_path, capsys):
     out = tmp_path / "out"
     named = ["--tasks", f"choices={choices}", "local_group", "--include", str(tasks)]
     more = ["--limit", "4", "--out", str(out), "--device", "cpu"]
-    assert main(["eval", str(gpt2), *named, *more]) == 0
+    assert main(["evaluate", str(gpt2), *named, *more]) == 0
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("choices", "local_group", "local_more", "acc norm"))
     mine, group = json.loads((out / "results.json").read_text())["tasks"]
@@ -282,7 +282,7 @@ def test_the_command(adapter, gpt2, tasks, tmp_path, capsys):
 
 def test_the_commands_mistakes(adapter, gpt2, tasks, tmp_path, capsys, monkeypatch):
     def mistake(*arguments: str) -> str:
-        assert main(["eval", str(gpt2), "--device", "cpu", "--tasks", *arguments]) == 2
+        assert main(["evaluate", str(gpt2), "--device", "cpu", "--tasks", *arguments]) == 2
         return capsys.readouterr().err
 
     assert "no such folder" in mistake("local_bits", "--include", str(tmp_path / "no"))
@@ -318,11 +318,11 @@ def test_without_lm_eval(gpt2, capsys, monkeypatch):
     for name in ["lm_eval", *(n for n in sys.modules if n.startswith("lm_eval."))]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "lmlab.integrations.lm_eval", raising=False)
-    assert main(["eval", str(gpt2), "--tasks", "hellaswag"]) == 2
+    assert main(["evaluate", str(gpt2), "--tasks", "hellaswag"]) == 2
     said = capsys.readouterr().err
     assert "pip install 'lmlab[eval]'" in said
     assert "KIND=SOURCE" in said
-    assert main(["eval", str(gpt2), "--tasks", "blimp=x", "--include", "."]) == 2
+    assert main(["evaluate", str(gpt2), "--tasks", "blimp=x", "--include", "."]) == 2
     assert "--include is where lm-eval tasks" in capsys.readouterr().err
 
 

@@ -30,7 +30,7 @@ GIVEN = {
     "steer": ["RUN", *_SCORED, "--token", "e=0.8"],
     "prune": ["RUN", *_SCORED, "--shares", "0.5", "--prompts", "0"],
     "dynamics": ["RUN", *_SCORED],
-    "eval": ["RUN", "--tasks", "lambada=ITEMS", "--limit", "1"],
+    "evaluate": ["RUN", "--tasks", "lambada=ITEMS", "--limit", "1"],
     "sample": ["--model", "RUN", "--prompt", "the", "--tokens", "2"],
     "embed": ["--models", "RUN", *_EMBEDDED, "--pieces", "8"],
     "decompose": ["RUN", "--basis", "OTHER", *_EMBEDDED, "--pieces", "60", "--held-out-pieces",

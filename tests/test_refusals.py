@@ -34,7 +34,7 @@ def _commands(store):
     yield ["steer", _MISSING, *here, "--token", "a=2"], "neither a run"
     yield ["arrow", "name", _MISSING, *here], "neither a run"
     yield ["decompose", "name", "--basis", _MISSING, *here], "neither a run"
-    for command in (["eval", _MISSING, "--tasks", "blimp=x"], ["sample", "--model", _MISSING]):
+    for command in (["evaluate", _MISSING, "--tasks", "blimp=x"], ["sample", "--model", _MISSING]):
         yield command, "neither a run, a checkpoint"
     yield ["export", _MISSING, "--out", _MISSING], "neither a run"
     yield ["apply", _MISSING, *here, "--split", "validation"], "cannot be read as a mapping"
@@ -114,7 +114,7 @@ def test_what_the_files_of_a_model_tell_is_refused_before_its_weights_are_loaded
         ),
         (["arrow", "name", str(tied), "--store", str(other.path), "--split", "validation"],
          "another tokenizer"),
-        (["eval", str(tied), "--tasks", "blimp=x", "--head", "calibrated",
+        (["evaluate", str(tied), "--tasks", "blimp=x", "--head", "calibrated",
           "--store", str(other.path)], "another tokenizer"),
         (["sample", "--model", str(tied / "config.json")], "is a file"),
         (["sample", "--model", str(own)], "masked model"),

@@ -60,7 +60,7 @@ def command(lab, text_store, line: str) -> tuple[int, dict[str, Any]]:
     """Runs `lmlab LINE`, where RUN/ stands for the lab folder; its code and results.json."""
     out = lab / "out" / str(abs(hash(line)))
     words = [word.replace("RUN/", f"{lab}/") for word in line.split()]
-    if words[0] not in ("eval", "export"):
+    if words[0] not in ("evaluate", "export"):
         words += ["--store", str(text_store.path)]
     code = main([*words, "--out", str(out)])
     file = out / "results.json"
@@ -74,7 +74,7 @@ def command(lab, text_store, line: str) -> tuple[int, dict[str, Any]]:
         "encode {} --windows 4 --rotations 1",
         "geometry {} --windows 4",
         "prune {} --windows 4 --prompts 0 --shares 0.5",
-        "eval {} --tasks choices=RUN/choices.jsonl",
+        "evaluate {} --tasks choices=RUN/choices.jsonl",
     ],
 )
 def test_commands_take_towers(lab, text_store, name, line):
@@ -197,7 +197,7 @@ def test_cloze_towers_stay_cloze_when_exported(lab, text_store, tmp_path):
         ("prune RUN/probes@1 --share 0.5", "cannot be written with a smaller head"),
         ("export RUN/probes@1", "exported with the other one"),
         ("train --parent.path RUN/probes@1", "a tower alone is no parent"),
-        ("eval RUN/cloze --tasks choices=RUN/choices.jsonl", "not of 'cloze'"),
+        ("evaluate RUN/cloze --tasks choices=RUN/choices.jsonl", "not of 'cloze'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(lab, text_store, capsys, line, said):

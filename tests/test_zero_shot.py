@@ -465,18 +465,20 @@ def files(tmp_path):
 
 def test_the_command(run, files, tmp_path, capsys, text_store):
     out = tmp_path / "out"
-    assert main(["eval", str(run), "--tasks", *files, "--out", str(out), "--device", "cpu"]) == 0
+    assert (
+        main(["evaluate", str(run), "--tasks", *files, "--out", str(out), "--device", "cpu"]) == 0
+    )
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("perplexity", "95 % interval", "syntax", "per byte"))
     made = json.loads((out / "results.json").read_text())
-    assert made["command"] == "eval"
+    assert made["command"] == "evaluate"
     assert made["head"] == "tied + fixed log-unigram bias"
     lambada, blimp, choices = made["tasks"]
     assert lambada["metrics"]["perplexity"]["items"] == 3
     assert set(blimp["parts"]["uid"]) == {"one", "two"}
     assert choices["parts"]["group"]["g"]["accuracy"]["items"] == 1
     assert choices["metrics"]["accuracy"]["standard_error"] is None
-    arguments = ["eval", str(run), "--device", "cpu", "--out"]
+    arguments = ["evaluate", str(run), "--device", "cpu", "--out"]
     limited = [*arguments, str(tmp_path / "few"), "--limit", "2", "--batch", "1", "--tasks", *files]
     assert main(limited) == 0
     few = json.loads((tmp_path / "few" / "results.json").read_text())["tasks"]
@@ -496,11 +498,11 @@ def test_the_command(run, files, tmp_path, capsys, text_store):
 
 
 def test_the_commands_mistakes(run, files, tmp_path, capsys, text_store):
-    assert main(["eval", str(run), "--tasks", "arc=x"]) == 2
+    assert main(["evaluate", str(run), "--tasks", "arc=x"]) == 2
     assert "name it KIND=SOURCE" in capsys.readouterr().err
-    assert main(["eval", str(run), "--tasks", f"lambada={tmp_path / 'no'}"]) == 2
+    assert main(["evaluate", str(run), "--tasks", f"lambada={tmp_path / 'no'}"]) == 2
     assert "no such file or folder" in capsys.readouterr().err
-    assert main(["eval", str(run), "--tasks", *files, "--store", str(text_store.path)]) == 2
+    assert main(["evaluate", str(run), "--tasks", *files, "--store", str(text_store.path)]) == 2
     assert "add --head calibrated" in capsys.readouterr().err
-    assert main(["eval", str(run), "--tasks", *files, "--head", "calibrated"]) == 2
+    assert main(["evaluate", str(run), "--tasks", *files, "--head", "calibrated"]) == 2
     assert "give --store" in capsys.readouterr().err

@@ -103,7 +103,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 def __getattr__(name: str) -> Any:
     """Loads what is public when it is first used (PEP 562)."""
     if name not in __all__:
-        other = {"encode": "encoding", "eval": "evaluate"}.get(name)  # names of commands
+        other = {"encode": "encoding"}.get(name)  # names of commands
         hint = f"; did you mean {other!r}?" if other else ""
         raise AttributeError(f"module 'lmlab' has no attribute {name!r}{hint}")
     if name == "functional":

@@ -103,7 +103,7 @@ _ALL = (
         positional=("models",), example="lab/forward --store lab/novels",
     ),
     Command(
-        "eval", "LAMBADA, BLiMP, multiple choice and lm-eval's tasks, zero-shot",
+        "evaluate", "LAMBADA, BLiMP, multiple choice and lm-eval's tasks, zero-shot",
         "lmlab.topics.scoring.options:EvalConfig", "lmlab.face:evaluate",
         positional=("model",), check="lmlab.cli.refusals:check_head",
         example="lab/forward --tasks lambada=lambada.jsonl blimp=blimp/",
@@ -180,7 +180,7 @@ ELSEWHERE = {
         "runs": "ls list show history rm delete remove",
         "watch": "status follow tail monitor top",
         "sample": "generate complete chat infer predict text",
-        "eval": "evaluate lm_eval lm-eval benchmark test zero-shot zeroshot",
+        "evaluate": "eval lm_eval lm-eval benchmark test zero-shot zeroshot",
         "score": "perplexity ppl loss bpb",
         "finetune": "fine-tune fine_tune classify glue",
         "prepare": "tokenize preprocess data dataset build",

@@ -233,7 +233,7 @@ def _methods(result: BabyLMStudy) -> Section:
         "sentences of reading times and the words of ages of acquisition, by the score's "
         "jackknife. Accuracies have Wilson's interval, a tie counts 1/n. p-values are Holm's over "
         "all differences of the study. A benchmark is scored as it is: what other items would show "
-        "is covered only as far as its units are a sample of them. How many seeds a difference takes: "
-        "lmlab plan FOLDER --task TASK --effect POINTS."
+        "is covered only as far as its units are a sample of them. How many seeds a difference "
+        "takes: lmlab plan FOLDER --task TASK --effect POINTS."
     )
     return Section("Methods", [text, to_repeat("lmlab study babylm", result.config)])

@@ -2,7 +2,7 @@
 
 Notable:
 - The unit is the item, or the set or cluster of items where they come in such (`Task.units`), with
-  the weights of `lmlab eval`: of BLiMP each set weighs the same, of choices each item.
+  the weights of `lmlab evaluate`: of BLiMP each set weighs the same, of choices each item.
 - Two models whose answers are right or wrong are compared by McNemar's exact test too, of the items
   on which they differ; not where items come in sets, which are no independent answers.
 

@@ -63,7 +63,7 @@ class HeadlessStudyConfig(TrainingStudy):
     cost_vocabularies: tuple[int, ...] = (8192, 32768, 100_000, 200_000)
     """Measure the time and memory of a step at these vocabularies (no training)."""
     tasks: tuple[str, ...] = ()
-    """Zero-shot tasks to compare the models on, as for `lmlab eval`: lambada=FILE blimp=FILE."""
+    """Zero-shot tasks to compare the models on, as of `lmlab evaluate`: lambada=FILE blimp=FILE."""
     task_limits: tuple[int, ...] = ()
     """Ask a fixed sample of this many items of each task (of each of BLiMP's sets): a number for
     each, or one for all (default: all items)."""

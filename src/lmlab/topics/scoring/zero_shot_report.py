@@ -1,4 +1,4 @@
-"""The page of `lmlab eval`: the scores of each task with their intervals, and chance."""
+"""The page of `lmlab evaluate`: the scores of each task with their intervals, and chance."""
 
 from __future__ import annotations
 
