@@ -19,6 +19,7 @@ from lmlab.topics.babylm.comparison import (
     compare_recipes,
 )
 from lmlab.topics.babylm.options import BabyLMStudyConfig
+from lmlab.topics.babylm.units import units_of_items, units_of_jackknife
 from lmlab.topics.planning.options import PlanConfig
 from lmlab.topics.planning.plan import plan
 
@@ -178,3 +179,21 @@ def test_a_recipe_of_ones_own_is_options_of_train_and_may_not_say_its_length(tmp
     own.write_text("steps = 3\n")
     with pytest.raises(UserError, match="the study decides steps"):
         config.request("own", 0, tmp_path)
+
+
+def test_units_are_sets_of_one_weight_and_items_where_sets_are_few():
+    values = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
+    five = units_of_items(values, ["a", "a", "b", "c", "d", "e"])
+    assert five.names == ("a", "b", "c", "d", "e")
+    assert five.score == pytest.approx((0.5 + 1 + 1 + 0 + 1) / 5)
+    two = units_of_items(values, ["a", "a", "a", "a", "b", "b"])
+    assert len(two.names) == 6
+    assert two.score == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert units_of_items(values, None).score == pytest.approx(4 / 6)
+
+
+def test_pseudo_values_of_a_mean_are_its_values():
+    values = np.random.default_rng(0).normal(size=9)
+    without = [np.delete(values, i).mean() for i in range(9)]
+    pseudo = units_of_jackknife(values.mean(), without, list("abcdefghi"))
+    assert pseudo.values_C == pytest.approx(values)

@@ -55,9 +55,6 @@ class TrainingStudy(Options):
     """In place of tokens: steps of batch_tokens."""
     epochs: float | None = field(default=None, kw_only=True)
     """In place of tokens: times that the training split is read (of one text and vocabulary)."""
-    optimizer: Literal["adamw", "muon"] = field(default="adamw", kw_only=True)
-    """Of all runs but those with frozen, masked or fine-tuned bodies, which have adamw. muon wants
-    a larger rate (`lmlab train` takes 8e-3)."""
     lab: Path = field(default=Path("lab"), kw_only=True)
     """Folder of stores, runs and what else studies share."""
     out: Path | None = field(default=None, kw_only=True)
@@ -73,6 +70,15 @@ class TrainingStudy(Options):
             object.__setattr__(self, "tokens", self.steps * asked.batch_tokens)
             object.__setattr__(self, "steps", None)
         whole_steps(asked.tokens, asked.batch_tokens)
+
+
+@dataclass(frozen=True)
+class TextStudy(TrainingStudy):
+    """A study whose runs on running text have one optimizer."""
+
+    optimizer: Literal["adamw", "muon"] = field(default="adamw", kw_only=True)
+    """Of all runs but those with frozen, masked or fine-tuned bodies, which have adamw. muon wants
+    a larger rate (`lmlab train` takes 0.5 / width)."""
 
 
 def study_folder(study: str, config: Any) -> Path:

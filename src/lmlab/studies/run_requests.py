@@ -30,7 +30,7 @@ def text_request(
     optimizer: Literal["adamw", "muon"] | None = None,
     **options: Any,
 ) -> TrainConfig:
-    """A run on running text for a `study` (`options.TrainingStudy`), which says what is not given
+    """A run on running text for a `study` (`options.TextStudy`), which says what is not given
     here."""
     window: int = context or study.context
     batch: int = max(1, study.batch_tokens // window)

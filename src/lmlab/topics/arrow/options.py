@@ -8,7 +8,7 @@ from typing import Literal
 from lmlab.config.model import RECURRENT, RECURRENT_SIZES, SIZES
 from lmlab.config.numbers import check_each_once
 from lmlab.errors import UserError
-from lmlab.studies.options import InWindows, TrainingStudy
+from lmlab.studies.options import InWindows, TextStudy
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ TokenizerKind = Literal["bpe", "bpe-reversed", "bytes"]
 
 
 @dataclass(frozen=True)
-class ArrowConfig(TrainingStudy):
+class ArrowConfig(TextStudy):
     """Is text easier to predict forwards than backwards? Trains both directions, everything else
     equal, for every combination of the lists below, and compares them on held-out text."""
 

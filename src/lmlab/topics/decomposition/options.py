@@ -9,7 +9,7 @@ from typing import Literal
 from lmlab.config.model import SIZES
 from lmlab.config.numbers import Options, at_least, check_each_once
 from lmlab.errors import UserError
-from lmlab.studies.options import OnStore, TrainingStudy
+from lmlab.studies.options import OnStore, TextStudy
 
 Arm = Literal["forward", "backward", "headless", "masked", "tower"]
 Pooling = Literal["mean", "first", "last", "published"]
@@ -114,7 +114,7 @@ class DecomposeConfig(OnStore):
 
 
 @dataclass(frozen=True)
-class DecompositionStudyConfig(TrainingStudy):
+class DecompositionStudyConfig(TextStudy):
     """How much of a language model is in others? Trains a small zoo (forward, backward, headless
     and masked models and pairs of towers, several seeds of each) on one corpus and decomposes each
     into all others."""

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from lmlab.config.numbers import at_least, check_each_once
 from lmlab.errors import UserError
-from lmlab.studies.options import InWindows, OfModel, TrainingStudy
+from lmlab.studies.options import InWindows, OfModel, TextStudy
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -139,7 +139,7 @@ ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
 
 
 @dataclass(frozen=True)
-class EncodingStudyConfig(TrainingStudy):
+class EncodingStudyConfig(TextStudy):
     """How do output embeddings hold token probability, under different objectives? Trains small
     models, everything else equal, and encodes, steers, prunes and watches each."""
 

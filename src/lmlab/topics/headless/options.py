@@ -8,7 +8,7 @@ from typing import Literal
 from lmlab.config.model import ModelConfig
 from lmlab.config.numbers import check_each_once
 from lmlab.errors import UserError
-from lmlab.studies.options import TrainingStudy
+from lmlab.studies.options import TextStudy
 
 HeadlessArm = Literal[
     "ce-tied",
@@ -23,7 +23,7 @@ HeadlessArm = Literal[
 
 
 @dataclass(frozen=True)
-class HeadlessStudyConfig(TrainingStudy):
+class HeadlessStudyConfig(TextStudy):
     """Can a language model learn without a softmax over its vocabulary? Trains cross-entropy models
     (tied and untied, each with a log-unigram bias or without), headless ones (whose candidates are
     the micro-batch's targets, or unigram draws) and mixed ones, everything else equal, gives the

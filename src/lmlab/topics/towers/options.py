@@ -9,7 +9,7 @@ from lmlab.config.model import MASKED, RECURRENT, ModelConfig
 from lmlab.config.numbers import at_least, check_each_once
 from lmlab.config.objective import ReadingName
 from lmlab.errors import UserError
-from lmlab.studies.options import OfModel, TrainingStudy
+from lmlab.studies.options import OfModel, TextStudy
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PreferConfig(OfModel):
 
 
 @dataclass(frozen=True)
-class TowersStudyConfig(TrainingStudy):
+class TowersStudyConfig(TextStudy):
     """If two models share one prediction, which tokens does each take? Trains cooperative towers
     the same towers with separate losses, and independent ones; probes all alike; and asks whether
     cooperative towers' preferences among types of token are larger than the others', and of use."""
