@@ -209,8 +209,8 @@ def load(
     """Opens a language model, ready to analyse: float32, evaluation mode.
 
     Args:
-        model: a run, a checkpoint, a folder that transformers saved, a Hub name (NAME or
-            NAME@REVISION); or a model object of transformers.
+        model: a run, a checkpoint, a folder that transformers saved, a .gguf file, a Hub name (NAME
+            or NAME@REVISION); or a model object of transformers.
         tokenizer: the tokenizer object of such a model object.
         device: "auto" takes a GPU where there is one.
         objective: insists on one way to read the model; "auto" finds out.

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmlab.config.hub import check_folder, where_from
+from lmlab.config.hub import check_folder, is_gguf, where_from
 from lmlab.data.store import TokenStore
 from lmlab.durable import check_absent
 from lmlab.errors import UserError
@@ -59,10 +59,10 @@ def check_models(*names: str) -> None:
     folder that lacks a file which a transformers model needs."""
     for name in names:
         path = _place(name)
-        if path is None:
+        if path is None or is_gguf(name):
             where_from(name)
         elif not path.is_dir():
-            raise UserError(f"{name} is a file; give the folder of a model")
+            raise UserError(f"{name} is a file; give the folder of a model, or a .gguf file")
         elif not ((path / "checkpoints").is_dir() or (path / "lmlab.json").is_file()):
             _check_files(name, path)
 

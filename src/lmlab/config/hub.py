@@ -1,4 +1,5 @@
-"""Names of models: a folder, a Hub name, or a revision of one, as ORGANISATION/MODEL@REVISION.
+"""Names of models: a folder, a .gguf file, a Hub name, or a revision of one, as
+ORGANISATION/MODEL@REVISION.
 
 Notable: the Hub is asked only for what can be a name of its. A path that is not here is none, and
 asking costs a user half a minute of retries without a network.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from lmlab.errors import UserError
@@ -23,14 +25,27 @@ _NOTHING = "neither a run, a checkpoint, nor a transformers model"
 def where_from(name: str) -> dict[str, str]:
     """What `from_pretrained` of transformers is to be called with for a model's name.
 
-    Raises `UserError` for what is neither here nor a name of the Hub.
+    Raises `UserError` for what is neither here nor a name of the Hub, and for a .gguf file where
+    the package that reads it is missing.
     """
+    if is_gguf(name):
+        if find_spec("gguf") is None:
+            raise UserError(f"{name}: .gguf files need an extra: pip install 'lmlab[gguf]'")
+        file = Path(name)
+        return {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     place, at, revision = name.rpartition("@")
     if not at or Path(name).exists() or Path(place).exists():
         check_name(name)
         return {"pretrained_model_name_or_path": name}
     check_name(place)
     return {"pretrained_model_name_or_path": place, "revision": revision}
+
+
+def is_gguf(name: str) -> bool:
+    """Whether it is a file of weights, tokenizer and configuration together, as llama.cpp reads
+    them. transformers makes float weights of quantized ones, and knows which architectures it
+    can."""
+    return Path(name).suffix.lower() == ".gguf" and Path(name).is_file()
 
 
 def check_name(name: str) -> None:

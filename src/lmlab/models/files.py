@@ -104,6 +104,8 @@ def _load(kind: Any, name: str, **settings: Any) -> tuple[Any, set[str]]:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
+    # transformers made float weights of a .gguf file's; nothing is quantized any more
+    vars(model.config).pop("quantization_config", None)
     return model, set(loaded["missing_keys"])
 
 

@@ -1,8 +1,8 @@
 """From what one model gives on a task to units, whose weighted mean is its score.
 
 Notable: a score that is no mean (a correlation, a share of variance) has the pseudo-values of its
-delete-one jackknife (Tukey 1958), C s - (C - 1) s_c, of which it is the mean but for the jackknife's
-correction of its bias; so it is compared over seeds and units as means are.
+delete-one jackknife (Tukey 1958), C s - (C - 1) s_c, whose mean it is but for the correction of its
+bias; so it is compared over seeds and units as means are.
 
 Shapes: N items, C units.
 """
