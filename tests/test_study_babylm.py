@@ -181,15 +181,15 @@ def test_a_recipe_of_ones_own_is_options_of_train_and_may_not_say_its_length(tmp
         config.request("own", 0, tmp_path)
 
 
-def test_units_are_sets_of_one_weight_and_items_where_sets_are_few():
-    values = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
-    five = units_of_items(values, ["a", "a", "b", "c", "d", "e"])
+def test_units_are_clusters_with_the_weight_of_their_items_and_items_where_they_are_few():
+    values, weights = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0], [0.5, 0.5, 1, 1, 1, 2]
+    five = units_of_items(values, ["a", "a", "b", "c", "d", "e"], weights)
     assert five.names == ("a", "b", "c", "d", "e")
-    assert five.score == pytest.approx((0.5 + 1 + 1 + 0 + 1) / 5)
-    two = units_of_items(values, ["a", "a", "a", "a", "b", "b"])
+    assert five.score == pytest.approx((0.5 + 1 + 1 + 0 + 2) / 6)
+    two = units_of_items(values, ["a", "a", "a", "a", "b", "b"], weights)
     assert len(two.names) == 6
-    assert two.score == pytest.approx((3 / 4 + 1 / 2) / 2)
-    assert units_of_items(values, None).score == pytest.approx(4 / 6)
+    assert two.score == pytest.approx(five.score)
+    assert units_of_items(values, None, np.ones(6)).score == pytest.approx(4 / 6)
 
 
 def test_pseudo_values_of_a_mean_are_its_values():

@@ -18,20 +18,16 @@ from lmlab.numerics.random_effects import MINIMUM_CLUSTERS, Clusters
 from lmlab.topics.babylm.comparison import Units
 
 
-def units_of_items(values_N: ArrayLike, sets: Sequence[str] | None) -> Units:
-    """Units of values of items: their sets, each weighing the same; where there are fewer than
-    `MINIMUM_CLUSTERS`, the items, each set weighing the same; without sets the items."""
-    values = np.asarray(values_N, dtype=np.float64)
+def units_of_items(values_N: ArrayLike, units: Sequence[str] | None, weights_N: ArrayLike) -> Units:
+    """Units of values of items with their weights in the score (`Task.units`, `Task.weights`): the
+    items themselves where there are fewer than `MINIMUM_CLUSTERS` units."""
+    values, weights = (np.asarray(v, dtype=np.float64) for v in (values_N, weights_N))
     items = tuple(map(str, range(len(values))))
-    if sets is None:
-        return Units(items, values, np.ones(len(values)))
-    clusters = Clusters(sets)
-    count_C = clusters.sums(np.ones(len(sets)))[0]
-    if len(count_C) >= MINIMUM_CLUSTERS:
-        names = tuple(map(str, clusters.documents_C.tolist()))
-        return Units(names, clusters.sums(values)[0] / count_C, np.ones(len(count_C)))
-    size = dict(zip(clusters.documents_C.tolist(), count_C.tolist(), strict=True))
-    return Units(items, values, np.array([1 / size[name] for name in sets]))
+    clusters = None if units is None else Clusters(units)
+    if clusters is None or clusters.clusters < MINIMUM_CLUSTERS:
+        return Units(items, values, weights)
+    sum_C, weight_C = clusters.sums([values * weights, weights])
+    return Units(tuple(map(str, clusters.documents_C.tolist())), sum_C / weight_C, weight_C)
 
 
 def units_of_jackknife(score: float, without_C: ArrayLike, names: Sequence[str]) -> Units:
