@@ -23,7 +23,7 @@ Shapes: B windows, n tokens a window, M documents, C sources.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -577,6 +577,11 @@ class Split:
         if len(names) != self.documents or not all(isinstance(name, str) for name in names):
             raise UserError(f"{path}: damaged: not {self.documents} names. {_REMEDY}")
         return names
+
+    def texts(self) -> Iterator[str]:
+        """Its documents as the tokenizer gives them back."""
+        for start, tokens, _ in self.documents_M3.tolist():
+            yield self.store.tokenizer.decode(self.read(start, start + tokens))
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Ids (int64) of the stream from `start` up to `stop`, across shards."""

@@ -58,6 +58,10 @@ class BabyLMStudyConfig(TrainingStudy):
     """Tokens a step."""
     tokens: int = 5_000_000
     """Training tokens of each run."""
+    curve_items: int = at_least(0, 20)
+    """Items of each set of a task that are scored at checkpoints, for curves (0: no curves)."""
+    contexts: int = 8
+    """Places of each word in held-out text, for ages of acquisition."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

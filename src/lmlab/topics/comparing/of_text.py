@@ -280,7 +280,8 @@ def _splits(
     if store is None:
         documents = list(read_corpus(CorpusConfig(text=tuple(text), separator=separator)))
     else:
-        documents = list(_spelt(store.split(split)))
+        source = store.split(split)
+        documents = [Document(n, t) for n, t in zip(source.names, source.texts(), strict=True)]
     return {
         fingerprint: write_store(
             folder / fingerprint[:16], tokenizer,
@@ -288,12 +289,6 @@ def _splits(
         ).split(_SPLIT)
         for fingerprint, tokenizer in tokenizers.items()
     }  # fmt: skip
-
-
-def _spelt(split: Split) -> Iterator[Document]:
-    """The documents of a split as its tokenizer gives them back."""
-    for name, (start, tokens, _) in zip(split.names, split.documents_M3.tolist(), strict=True):
-        yield Document(name, split.store.tokenizer.decode(split.read(start, start + tokens)))
 
 
 def _text_nats(

@@ -1,0 +1,330 @@
+"""Which recipe learns most from the same words? Trains all of them, and scores all models.
+
+A part is a run: it is trained, and scored on every task at its end, on a fixed sample of each task
+at its checkpoints, and on the words of children at all of these. What is measured is kept beside
+the run, so that a study goes on where it was stopped.
+
+Notable:
+- Ages of acquisition are compared on the words that every run has an age for.
+- Gains in reading times are those of BabyLM, on the words that were fitted; what noise gains is
+  their chance.
+
+Shapes: W words, C checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from lmlab.config import digest
+from lmlab.data.splits import TEST, TRAIN, VALIDATION
+from lmlab.data.store import TokenStore
+from lmlab.data.tasks import Task, sampled
+from lmlab.lm.language_model import open_model
+from lmlab.progress import Bar, say
+from lmlab.run_folders.checkpoint import checkpoint_step, checkpoints
+from lmlab.run_folders.words import words_seen
+from lmlab.studies.corpora import corpus_labels, open_corpus
+from lmlab.studies.finished_runs import count_weights, file_beside, final_validation
+from lmlab.studies.kept import kept_arrays
+from lmlab.studies.options import study_folder
+from lmlab.studies.parts import Part, run_parts
+from lmlab.studies.run_requests import placed, validated_seldom
+from lmlab.topics.babylm.acquisition import (
+    MINIMUM_CHECKPOINTS,
+    Acquisition,
+    Contexts,
+    acquisition,
+    draw_contexts,
+    learning_curves,
+)
+from lmlab.topics.babylm.comparison import (
+    About,
+    BabyLMStudy,
+    CurvePoint,
+    RecipeRuns,
+    Units,
+    compare_recipes,
+    mean_over,
+)
+from lmlab.topics.babylm.options import BabyLMStudyConfig
+from lmlab.topics.babylm.reading import Gain, eye_tracking_gain, reading, self_paced_gain
+from lmlab.topics.babylm.suite import Suite, open_suite
+from lmlab.topics.babylm.units import units_of_items, units_of_jackknife
+from lmlab.topics.scoring.tasks_of_runs import item_values
+from lmlab.training.loop import TrainedRun, train
+from lmlab.training.setup import ResolvedRun
+
+_COURSE = 2.0**-8
+"""Of all words seen: the checkpoints before are in no curve, as models know nothing there."""
+_FEWEST_WORDS = 10
+"""Of the words that all runs have an age for."""
+_READING = ("reading, eye tracking", "reading, self-paced")
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What one run gives."""
+
+    run: TrainedRun
+    resolved: ResolvedRun
+    scores: dict[str, Units]
+    """By task."""
+    course: dict[tuple[str, int], Units]
+    """By task and words seen, on the sample."""
+    gains: tuple[Gain, Gain] | None
+    """Of eye tracking and self-paced reading."""
+    ages: Acquisition | None
+
+
+_Runs: TypeAlias = Mapping[str, Sequence[_Measured]]
+"""The runs of each recipe, by seed."""
+_OfTask: TypeAlias = tuple[About, Mapping[str, Sequence[Units]]]
+
+
+def run_babylm(config: BabyLMStudyConfig, *, worker: bool = False) -> BabyLMStudy:
+    """Runs the study, or what is missing of it (`studies.parts.run_parts`).
+
+    Raises `UserError` for a folder without tasks, a recipe that cannot be, and a store that does
+    not know its words.
+    """
+    suite = open_suite(config.data)
+    store = open_corpus(
+        config.text, lab=config.lab, vocabulary=config.vocabulary, tokens=config.tokens
+    ).store
+    plan = _Plan(config, store, suite, words=store.split(TRAIN).words)
+    if suite.missing:
+        say(f"{config.data} has no {', '.join(suite.missing)}")
+    parts = {
+        (recipe, seed): plan.part(recipe, seed)
+        for seed in range(config.seeds)
+        for recipe in config.options_of
+    }
+    return run_parts(
+        "BabyLM study", parts, BabyLMStudy, plan.result,
+        out=study_folder("babylm", config),
+        work=float(sum(part.run.tokens for part in parts.values())), worker=worker,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is trained and measured."""
+
+    config: BabyLMStudyConfig
+    store: TokenStore
+    suite: Suite
+    words: int
+    """Of the training split."""
+
+    @cached_property
+    def samples(self) -> list[Task]:
+        """The sample of each task that is scored at checkpoints."""
+        most = self.config.curve_items
+        return [sampled(task, most) for task in self.suite.tasks] if most else []
+
+    @cached_property
+    def contexts(self) -> Contexts | None:
+        """Of the words of children, from text that no run is trained on."""
+        if self.suite.children is None:
+            return None
+        held_out = [name for name in (VALIDATION, TEST) if name in self.store.splits]
+        texts = [text for name in held_out for text in self.store.split(name).texts()]
+        return draw_contexts(texts, self.suite.children.words, a_word=self.config.contexts)
+
+    def part(self, recipe: str, seed: int) -> Part[_Measured]:
+        """A run and its scores."""
+        request = self.config.request(recipe, seed, self.store.path)
+        run = placed(validated_seldom(request), self.store, self.config.lab)
+        label = f"{recipe}, seed {seed}"
+        return Part(label, run, partial(self._measure, run, label))
+
+    def _measure(self, resolved: ResolvedRun, label: str, bar: Bar) -> _Measured:
+        run = train(resolved, bar=bar, note=f"{label},")
+        along = self._along(run, resolved)
+        course = {
+            (task.name, words): self._units(replace(run, checkpoint=path), task)
+            for task in self.samples
+            for words, path in along
+        }
+        scores = {task.name: self._units(run, task) for task in self.suite.tasks}
+        gains, ages = self._gains(run), self._ages(run, along)
+        return _Measured(run, resolved, scores, course, gains, ages)
+
+    def _along(self, run: TrainedRun, resolved: ResolvedRun) -> list[tuple[int, Path]]:
+        """The checkpoints that curves are drawn from, by words seen."""
+        split = self.store.split(TRAIN)
+        seen = [
+            (words_seen(resolved.config, split, checkpoint_step(path)), path)
+            for path in checkpoints(run.path)
+        ]
+        least = _COURSE * max(words for words, _ in seen)
+        return sorted((words, path) for words, path in seen if words >= least)
+
+    def _units(self, run: TrainedRun, task: Task) -> Units:
+        values = item_values(run, task, head="own", store=self.store, held_out=VALIDATION)
+        return units_of_items(values["accuracy"], task.units, task.weights)
+
+    def _gains(self, run: TrainedRun) -> tuple[Gain, Gain] | None:
+        words = self.suite.reading
+        if words is None:
+            return None
+        asked = digest([list(words.contexts), list(words.words)])
+        file = file_beside(run, "scores/reading.safetensors", run.checkpoint.name, asked)
+
+        def measure() -> dict[str, np.ndarray]:
+            result = reading(open_model(run.checkpoint), words)
+            return {"surprisal_N": result.surprisal_N, "previous_N": result.previous_N}
+
+        nats = kept_arrays(file, measure)
+        return (
+            eye_tracking_gain(words, nats["surprisal_N"]),
+            self_paced_gain(words, nats["surprisal_N"], nats["previous_N"]),
+        )
+
+    def _ages(self, run: TrainedRun, along: Sequence[tuple[int, Path]]) -> Acquisition | None:
+        children, contexts = self.suite.children, self.contexts
+        if children is None or contexts is None or len(along) < MINIMUM_CHECKPOINTS:
+            return None
+        folder = file_beside(run, "scores/words", "acquisition 1")
+        return acquisition(learning_curves(along, contexts, folder), children)
+
+    def result(self, parts: dict[tuple[str, int], _Measured]) -> BabyLMStudy:
+        """The study, from all its parts."""
+        runs = {
+            recipe: [parts[recipe, seed] for seed in range(self.config.seeds)]
+            for recipe in self.config.options_of
+        }
+        tasks: list[_OfTask] = [
+            (_about(task), {r: [m.scores[task.name] for m in ms] for r, ms in runs.items()})
+            for task in self.suite.tasks
+        ]
+        tasks += _reading_tasks(runs)
+        missing = [f"{name}: no data" for name in self.suite.missing]
+        ages = _ages_task(runs)
+        if isinstance(ages, str):
+            missing += [ages] if self.suite.children else []
+        else:
+            tasks.append(ages)
+        tokens = next(iter(parts.values())).resolved.tokens
+        return BabyLMStudy(
+            config=self.config,
+            corpus=corpus_labels([self.config.text])[0],
+            words=self.words,
+            tokens=tokens,
+            passes=tokens / self.store.split(TRAIN).tokens,
+            recipes=tuple(_recipe_runs(recipe, ms) for recipe, ms in runs.items()),
+            tasks=compare_recipes(tasks),
+            curves=tuple(self._curves(runs)),
+            missing=tuple(missing),
+        )
+
+    def _curves(self, runs: _Runs) -> list[CurvePoint]:
+        return [
+            CurvePoint(
+                recipe, task.name, words,
+                mean_over(_about(task), [m.course[task.name, words] for m in measured]),
+            )
+            for task in self.samples
+            for recipe, measured in runs.items()
+            for words in sorted(words for name, words in measured[0].course if name == task.name)
+        ]  # fmt: skip
+
+
+def _about(task: Task) -> About:
+    unit = "items" if task.units is None else "sets of items"
+    return About(
+        task.name, "accuracy", unit, percent=True, chance=task.chance,
+        notes=(f"{len(task.items):,} of {task.available:,} items of {Path(task.source).name}",),
+    )  # fmt: skip
+
+
+def _reading_tasks(runs: _Runs) -> list[_OfTask]:
+    """The gains in both kinds of reading."""
+    tasks: list[_OfTask] = []
+    for number, name in enumerate(_READING):
+        gains = {r: [m.gains[number] for m in ms if m.gains] for r, ms in runs.items()}
+        first = next(iter(gains.values()))
+        if not first:
+            continue
+        of_fit = {
+            recipe: ", ".join(f"{100 * gain.held_out.interval.estimate:.2f}" for gain in seeds)
+            for recipe, seeds in gains.items()
+        }
+        about = About(
+            name, "gain in R2", "sentences", percent=True, chance=first[0].noise,
+            notes=(
+                f"{first[0].words:,} words; the share of the squared error that surprisal takes "
+                "away, on the words that were fitted (chance: what noise gains there)",
+                "each sentence predicted by the fit to all others, % by seed: "
+                + "; ".join(f"{recipe} {values}" for recipe, values in of_fit.items()),
+            ),
+        )  # fmt: skip
+        names = [str(n) for n in range(len(first[0].official.words_C))]
+        units = {
+            recipe: [
+                units_of_jackknife(g.official.interval.estimate, g.official.without_C, names)
+                for g in seeds
+            ]
+            for recipe, seeds in gains.items()
+        }
+        tasks.append((about, units))
+    return tasks
+
+
+def _ages_task(runs: _Runs) -> _OfTask | str:
+    """The correlation of ages over the words that all runs have, or why there is none."""
+    ages = {recipe: [m.ages for m in ms if m.ages] for recipe, ms in runs.items()}
+    every = [each for seeds in ages.values() for each in seeds]
+    if len(every) < sum(map(len, runs.values())):
+        return f"ages of acquisition: they take {MINIMUM_CHECKPOINTS} checkpoints"
+    both_W = np.all(
+        [np.isfinite(each.log10_seen_W) & np.isfinite(each.months_W) for each in every], axis=0
+    )
+    words = [word for word, kept in zip(every[0].words, both_W, strict=True) if kept]
+    if len(words) < _FEWEST_WORDS:
+        return f"ages of acquisition: all runs have one for {len(words)} words only"
+    own = "; ".join(
+        f"{recipe} " + ", ".join(
+            "none" if each.correlation is None else
+            f"{each.correlation.estimate:.2f} ({each.fitted})" for each in seeds
+        )
+        for recipe, seeds in ages.items()
+    )  # fmt: skip
+    about = About(
+        "acquisition", "correlation", "words", percent=False, chance=0.0,
+        notes=(
+            f"{len(words)} words that every run has an age for, of {len(every[0].words)} with "
+            "contexts in held-out text",
+            f"over each run's own words (their number), by seed: {own}",
+        ),
+    )  # fmt: skip
+    return about, {
+        recipe: [_correlation(each, both_W, words) for each in seeds]
+        for recipe, seeds in ages.items()
+    }
+
+
+def _correlation(ages: Acquisition, both_W: np.ndarray, words: Sequence[str]) -> Units:
+    pairs_2W = np.stack([ages.log10_seen_W[both_W], ages.months_W[both_W]])
+    without = [np.corrcoef(np.delete(pairs_2W, n, axis=1))[0, 1] for n in range(len(words))]
+    return units_of_jackknife(float(np.corrcoef(pairs_2W)[0, 1]), without, words)
+
+
+def _recipe_runs(recipe: str, measured: Sequence[_Measured]) -> RecipeRuns:
+    config = measured[0].resolved.config
+    return RecipeRuns(
+        recipe=recipe,
+        model=config.model_name,
+        objective=config.objective,
+        optimizer=f"{config.optimizer.name}, {config.peak_rate:g}",
+        runs=tuple(m.run.name for m in measured),
+        weights=count_weights(measured[0].run),
+        validation=tuple(final_validation(m.run) for m in measured),
+    )
