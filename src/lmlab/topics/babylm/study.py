@@ -25,7 +25,7 @@ import numpy as np
 from lmlab.config import digest
 from lmlab.data.splits import TEST, TRAIN, VALIDATION
 from lmlab.data.store import TokenStore
-from lmlab.data.tasks import Task, sampled
+from lmlab.data.task_items import Task
 from lmlab.lm.language_model import open_model
 from lmlab.progress import Bar, say
 from lmlab.run_folders.checkpoint import checkpoint_step, checkpoints
@@ -55,7 +55,7 @@ from lmlab.topics.babylm.comparison import (
 )
 from lmlab.topics.babylm.options import BabyLMStudyConfig
 from lmlab.topics.babylm.reading import Gain, eye_tracking_gain, reading, self_paced_gain
-from lmlab.topics.babylm.suite import Suite, open_suite
+from lmlab.topics.babylm.suite import Suite, chance_of, metric_of, open_suite
 from lmlab.topics.babylm.units import units_of_items, units_of_jackknife
 from lmlab.topics.scoring.tasks_of_runs import item_values
 from lmlab.training.loop import TrainedRun, train
@@ -127,7 +127,7 @@ class _Plan:
     def samples(self) -> list[Task]:
         """The sample of each task that is scored at checkpoints."""
         most = self.config.curve_items
-        return [sampled(task, most) for task in self.suite.tasks] if most else []
+        return list(open_suite(self.config.data, limit=most).tasks) if most else []
 
     @cached_property
     def contexts(self) -> Contexts | None:
@@ -169,7 +169,7 @@ class _Plan:
 
     def _units(self, run: TrainedRun, task: Task) -> Units:
         values = item_values(run, task, head="own", store=self.store, held_out=VALIDATION)
-        return units_of_items(values["accuracy"], task.units, task.weights)
+        return units_of_items(values[metric_of(task)], task.units, task.weights)
 
     def _gains(self, run: TrainedRun) -> tuple[Gain, Gain] | None:
         words = self.suite.reading
@@ -240,7 +240,8 @@ class _Plan:
 def _about(task: Task) -> About:
     unit = "items" if task.units is None else "sets of items"
     return About(
-        task.name, "accuracy", unit, percent=True, chance=task.chance,
+        task.name, metric_of(task), unit, percent=metric_of(task) == "accuracy",
+        chance=chance_of(task),
         notes=(f"{len(task.items):,} of {task.available:,} items of {Path(task.source).name}",),
     )  # fmt: skip
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from lmlab.data.tasks import Task, read_suite
+from lmlab.data.task_items import LastWord, Task, WordForms
+from lmlab.data.tasks import read_suite
 from lmlab.errors import UserError
 from lmlab.topics.babylm.acquisition import ChildAges, read_child_ages
 from lmlab.topics.babylm.reading import ReadingWords, read_reading_times
@@ -33,7 +34,7 @@ class Suite:
     tasks: tuple[Task, ...]
     reading: ReadingWords | None
     children: ChildAges | None
-    unknown: tuple[Path, ...]
+    unknown: tuple[str, ...]
     """Files that are of no known form."""
 
     @property
@@ -54,33 +55,47 @@ def open_suite(folder: Path, *, limit: int | None = None) -> Suite:
     if not folder.is_dir():
         raise UserError(f"{folder}: no folder; give the one that has the tasks")
     found = read_suite(folder, limit=limit)
-    tables = [path for path in found.others if path.suffix.lower() == ".csv"]
-    headers = {path: _header(path) for path in tables}
+    headers = {name: _header(Path(name)) for name in found.others if name.endswith(".csv")}
     reading = _the("reading times", "sent_id", headers, read_reading_times)
     children = _the("ages of children", "definition", headers, read_child_ages)
-    known = {*_with("sent_id", headers), *_with("definition", headers)}
     if not (found.tasks or reading or children):
         raise UserError(
             f"{folder}: no file of a known form. docs/evaluation.md has the forms; BabyLM's data "
             "is the folder evaluation_data of its evaluation repository"
         )
-    return Suite(
-        found.tasks, reading, children,
-        tuple(path for path in found.others if path not in known),
-    )  # fmt: skip
+    known = {*_with("sent_id", headers), *_with("definition", headers)}
+    unknown = tuple(name for name in found.others if name not in known)
+    return Suite(found.tasks, reading, children, unknown)
 
 
-def _header(path: Path) -> str:
+def metric_of(task: Task) -> str:
+    """What a task is judged by."""
+    return "spearman" if isinstance(task.items[0], WordForms) else "accuracy"
+
+
+def chance_of(task: Task) -> float | None:
+    """The score of a guess; None where it is not known."""
+    if isinstance(task.items[0], LastWord):
+        return None
+    if isinstance(task.items[0], WordForms):
+        return 0.0
+    shares_N = [1 / len(item.options) for item in task.items]
+    return float(task.weights @ shares_N / task.weights.sum())
+
+
+def _header(path: Path) -> set[str]:
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return file.readline()
+        return set(file.readline().strip().replace('"', "").split(","))
 
 
-def _with(column: str, headers: dict[Path, str]) -> list[Path]:
-    return [path for path, line in headers.items() if column in line.replace('"', "").split(",")]
+def _with(column: str, headers: dict[str, set[str]]) -> list[str]:
+    return [name for name, columns in headers.items() if column in columns]
 
 
-def _the(what: str, column: str, headers: dict[Path, str], read: Callable[[Path], T]) -> T | None:
-    paths = _with(column, headers)
-    if len(paths) > 1:
-        raise UserError(f"{paths[0]} and {paths[1]} both are tables of {what}; leave one out")
-    return read(paths[0]) if paths else None
+def _the(
+    what: str, column: str, headers: dict[str, set[str]], read: Callable[[Path], T]
+) -> T | None:
+    names = _with(column, headers)
+    if len(names) > 1:
+        raise UserError(f"{names[0]} and {names[1]} both are tables of {what}; leave one out")
+    return read(Path(names[0])) if names else None

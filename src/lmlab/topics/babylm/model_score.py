@@ -1,0 +1,265 @@
+"""One model on all tasks of BabyLM: scores, learning curves, and the file of predictions.
+
+What is measured is kept in the folder of the result, task by task, so that the same command goes on
+where it was stopped. Of a run with several checkpoints, every task is also scored at each of them,
+on a fixed sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmlab.config import digest, to_mapping
+from lmlab.data.task_items import LastWord, Task, WordForms
+from lmlab.durable import write_json
+from lmlab.errors import UserError
+from lmlab.lm.language_model import LanguageModel, open_model
+from lmlab.progress import say, track
+from lmlab.results import Result
+from lmlab.run_folders.checkpoint import checkpoint_step, checkpoints, usable_checkpoint
+from lmlab.run_folders.words import run_and_split, word_checkpoints, words_seen
+from lmlab.studies.kept import kept
+from lmlab.topics.babylm.acquisition import (
+    MINIMUM_CHECKPOINTS,
+    Acquisition,
+    acquisition,
+    draw_contexts,
+    learning_curves,
+)
+from lmlab.topics.babylm.reading import Reading, reading
+from lmlab.topics.babylm.suite import Suite, metric_of, open_suite
+from lmlab.topics.scoring.options import EvalConfig
+from lmlab.topics.scoring.zero_shot import Estimate, TaskScore, zero_shot
+
+PREDICTIONS = "predictions.json"
+_FAST_ITEMS = 100
+_CURVE_ITEMS = 20
+_CONTEXTS = 8
+_COURSE = 2.0**-8
+
+
+@dataclass(frozen=True)
+class CoursePoint:
+    """A score on a sample of a task when so many words were seen."""
+
+    task: str
+    checkpoint: str
+    words: int
+    value: Estimate
+
+
+@dataclass(frozen=True)
+class SuiteScore(Result, kind="suite", views="lmlab.topics.babylm.model_report"):
+    """One model on all tasks that there is data for."""
+
+    model: str
+    order: str
+    head: str
+    data: str
+    fast: bool
+    """Whether a sample of each set was asked."""
+    words: int | None
+    """Seen in training, repeats counted; None where that is not known."""
+    tasks: tuple[TaskScore, ...]
+    reading: Reading | None
+    acquisition: Acquisition | None
+    course: tuple[CoursePoint, ...]
+    missing: tuple[str, ...]
+    """What was not measured, and why."""
+
+    def score(self, task: str) -> Estimate | None:
+        """The figure that a task is judged by; None where it was not measured."""
+        for each in self.tasks:
+            if each.task == task:
+                return each.metrics.get("accuracy") or each.metrics.get("spearman")
+        return None
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    name: str
+    words: int
+    path: Path
+
+
+def suite_score(config: EvalConfig, out: Path) -> SuiteScore:
+    """Scores a model on a folder of tasks; keeps what it measures, and writes predictions, in
+    `out`.
+
+    Raises `UserError` as `open_suite` and `open_model`.
+    """
+    assert config.data is not None, "checked by the options"
+    full, fast = _folders(config.data)
+    suite = open_suite(fast if config.fast else full, limit=_FAST_ITEMS if config.fast else None)
+    lm = open_model(config.model, device=_device(config.device), objective=config.objective)
+    along, why = _along(config.model)
+    samples = open_suite(fast, limit=_CURVE_ITEMS).tasks if len(along) > 1 else ()
+    missing = [f"{name}: no data in {config.data}" for name in suite.missing]
+    kept_in = _Kept(out / "kept", lm, config)
+    scores: list[TaskScore] = []
+    course: list[CoursePoint] = []
+    steps = len(suite.tasks) + len(samples) * len(along)
+    with track("tasks", float(steps), "tasks") as bar:
+        for task in suite.tasks:
+            scores.append(kept_in.score(task, lm, "end"))
+            say(_said(scores[-1]))
+            bar.advance(1)
+        for place in along if samples else ():
+            opened: LanguageModel | None = None
+            for task in samples:
+                score = kept_in.there(task, place.name)
+                if score is None:
+                    opened = opened or open_model(place.path, device=_device(config.device))
+                    score = kept_in.score(task, opened, place.name)
+                course.append(
+                    CoursePoint(task.name, place.name, place.words, score.metrics[metric_of(task)])
+                )
+                bar.advance(1)
+    read = None
+    if suite.reading is not None:
+        read = kept(kept_in.file("reading", suite.reading.words, "end"), Reading,
+                    lambda words=suite.reading: reading(lm, words))  # fmt: skip
+    ages = _ages(config, suite, along, out / "kept" / "words")
+    if isinstance(ages, str):
+        missing.append(ages)
+    if why and len(along) < 2:
+        missing.append(f"learning curves: {why}")
+    result = SuiteScore(
+        model=lm.name, order=lm.order, head=lm.head, data=str(config.data), fast=config.fast,
+        words=along[-1].words if along else None, tasks=tuple(scores), reading=read,
+        acquisition=None if isinstance(ages, str) else ages, course=tuple(course),
+        missing=tuple(missing),
+    )  # fmt: skip
+    write_json(out / PREDICTIONS, predictions(suite, scores, read))
+    say(f"predictions: {out / PREDICTIONS}")
+    return result
+
+
+def _folders(data: Path) -> tuple[Path, Path]:
+    """The full data and the fast, which BabyLM has side by side; else the folder is both."""
+    full, fast = data / "full_eval", data / "fast_eval"
+    if full.is_dir():
+        return full, fast if fast.is_dir() else full
+    return data, data
+
+
+def _device(asked: str) -> str:
+    from lmlab.training.hardware import resolve_device
+
+    return resolve_device(asked)
+
+
+def _along(model: str) -> tuple[list[_Checkpoint], str]:
+    """The checkpoints of a run by words seen, the last of them its end; and why there are none."""
+    run = Path(model)
+    if not (run / "checkpoints").is_dir():
+        return [], f"{model} is no run, which has checkpoints"
+    try:
+        named = word_checkpoints(run)
+        if len(named) > 2:
+            return [_Checkpoint(c.name, c.words, c.path) for c in named], ""
+        config, split = run_and_split(run)
+        seen = [
+            _Checkpoint(path.name, words_seen(config, split, checkpoint_step(path)), path)
+            for path in checkpoints(run)
+        ]
+    except UserError as error:
+        return [], str(error)
+    most = max(each.words for each in seen)
+    return [each for each in seen if each.words >= _COURSE * most], "one checkpoint"
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Scores in files, by the model, the task's items and the checkpoint."""
+
+    folder: Path
+    lm: LanguageModel
+    config: EvalConfig
+
+    def file(self, name: str, what: Any, place: str) -> Path:
+        model = self.config.model
+        path = usable_checkpoint(Path(model))
+        decided = [str(path), self.config.objective, place, what, "suite 1"]
+        return self.folder / f"{name}-{place}-{digest(decided)[:12]}.json"
+
+    def of(self, task: Task, place: str) -> Path:
+        return self.file(task.name, [to_mapping(item) for item in task.items], place)
+
+    def there(self, task: Task, place: str) -> TaskScore | None:
+        """The score that is there; None where it has to be measured."""
+
+        def measure() -> TaskScore:
+            raise LookupError
+
+        try:
+            return kept(self.of(task, place), TaskScore, measure)
+        except LookupError:
+            return None
+
+    def score(self, task: Task, lm: LanguageModel, place: str) -> TaskScore:
+        return kept(
+            self.of(task, place), TaskScore, lambda: zero_shot(lm, task, batch=self.config.batch)
+        )
+
+
+def _said(score: TaskScore) -> str:
+    estimate = score.metrics.get("accuracy") or score.metrics.get("spearman")
+    shown = "" if estimate is None else f" {estimate.value:.3f}"
+    return f"{score.task}:{shown}"
+
+
+def _ages(
+    config: EvalConfig, suite: Suite, along: Sequence[_Checkpoint], folder: Path
+) -> Acquisition | str | None:
+    """Ages of acquisition, or why there are none; None where nothing is asked of them."""
+    if suite.children is None:
+        return None
+    if len(along) < MINIMUM_CHECKPOINTS:
+        return f"ages of acquisition: {MINIMUM_CHECKPOINTS} checkpoints of a run are needed"
+    _, split = run_and_split(Path(config.model))
+    held_out = [name for name in ("validation", "test") if name in split.store.splits]
+    texts = [text for name in held_out for text in split.store.split(name).texts()]
+    contexts = draw_contexts(texts, suite.children.words, a_word=_CONTEXTS)
+    places = {place.words: place.path for place in along}
+    return acquisition(learning_curves(places.items(), contexts, folder), suite.children)
+
+
+def predictions(
+    suite: Suite, scores: Sequence[TaskScore], read: Reading | None
+) -> dict[str, dict[str, dict[str, list[dict[str, Any]]]]]:
+    """What BabyLM's teams hand in: task, set, and for each item its id and the text chosen; of word
+    forms also the share of the first, of words their surprisal (nats) and that of the word before.
+    """
+    tables: dict[str, dict[str, dict[str, list[dict[str, Any]]]]] = {}
+    for task, score in zip(suite.tasks, scores, strict=True):
+        if isinstance(task.items[0], LastWord):
+            continue
+        table = tables.setdefault(task.name, {})
+        for name, entry in _entries(task, score):
+            table.setdefault(name, {"predictions": []})["predictions"].append(entry)
+    if read is not None:
+        rows = zip(read.surprisal_N.tolist(), read.previous_N.tolist(), strict=True)
+        tables["reading"] = {
+            "reading": {
+                "predictions": [
+                    {"id": f"reading_{n}", "pred": now, "prev_pred": None if before != before
+                     else before}
+                    for n, (now, before) in enumerate(rows)
+                ]
+            }
+        }  # fmt: skip
+    return tables
+
+
+def _entries(task: Task, score: TaskScore) -> Iterator[tuple[str, dict[str, Any]]]:
+    sets = task.sets or [task.name] * len(task.items)
+    for n, (item, name, number) in enumerate(zip(task.items, sets, task.ids, strict=True)):
+        assert not isinstance(item, LastWord)
+        entry: dict[str, Any] = {"id": number, "pred": item.texts[int(score.chosen[n])]}
+        if isinstance(item, WordForms):
+            entry["prob"] = float(score.first_share[n])
+        yield name, entry
