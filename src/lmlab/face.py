@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lmlab.lm.sampling import Samples
     from lmlab.results import Result
     from lmlab.topics.arrow.between_models import ModelsArrow
+    from lmlab.topics.babylm.model_score import SuiteScore
     from lmlab.topics.comparing.compare import ModelsCompared
     from lmlab.topics.decomposition.of_models import Embeddings, ModelsDecomposition
     from lmlab.topics.encoding.dynamics import Dynamics
@@ -474,6 +475,50 @@ def evaluate(
         folder = None if include is None else Path(include)
         scores += harness(lm, names, include=folder, limit=limit, batch=batch)
     return Evaluation(lm.name, lm.order, lm.head, tuple(scores))
+
+
+def evaluate_suite(
+    model: AnyModel,
+    data: str | Path,
+    *,
+    out: str | Path,
+    fast: bool = False,
+    objective: Objective = "auto",
+    batch: int | None = None,
+    device: Device = "auto",
+) -> SuiteScore:
+    """All tasks of BabyLM that a folder has: zero-shot, reading times, ages of acquisition; of a
+    run over its checkpoints too. Writes predictions.json in `out`.
+
+    Args:
+        data: BabyLM's evaluation_data, or any folder with files of its forms.
+        out: where measured scores are kept, so that the same call goes on.
+        fast: the fast data where there is such, and at most 100 items of each set.
+        objective, batch, device: as of `evaluate`.
+
+    Raises `UserError` for a folder without tasks, or a file of a known form that has something
+    wrong.
+
+    >>> pair = {"sentence_good": "one two three", "sentence_bad": "three one two"}
+    >>> pathlib.Path("suite").mkdir()
+    >>> _ = pathlib.Path("suite/order.jsonl").write_text(json.dumps(pair))
+    >>> result = lmlab.evaluate_suite(lm, "suite", out="suite-scores")
+    >>> [task.task for task in result.tasks]
+    ['supplement']
+    """
+    from lmlab.lm.language_model import LanguageModel
+    from lmlab.topics.babylm.model_score import suite_score
+
+    path = model.path if isinstance(model, Run) else model
+    return suite_score(
+        path if isinstance(path, LanguageModel) else str(path),
+        Path(data),
+        Path(out),
+        fast=fast,
+        objective=objective,
+        batch=batch,
+        device=device,
+    )
 
 
 def finetune(

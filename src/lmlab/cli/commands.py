@@ -103,8 +103,8 @@ _ALL = (
         positional=("models",), example="lab/forward --store lab/novels",
     ),
     Command(
-        "evaluate", "LAMBADA, BLiMP, multiple choice and lm-eval's tasks, zero-shot",
-        "lmlab.topics.scoring.options:EvalConfig", "lmlab.face:evaluate",
+        "evaluate", "BLiMP, LAMBADA, multiple choice, BabyLM's and lm-eval's tasks, zero-shot",
+        "lmlab.topics.scoring.options:EvalConfig", "lmlab.cli.measuring:evaluate",
         positional=("model",), check="lmlab.cli.refusals:check_head",
         example="lab/forward --tasks lambada=lambada.jsonl blimp=blimp/",
     ),

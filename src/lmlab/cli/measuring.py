@@ -9,17 +9,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lmlab.cli.printing import keywords, show, use_device, with_dashes
+from lmlab.cli.printing import folder_of, keywords, show, use_device, with_dashes
 from lmlab.cli.refusals import check_models, opening
 from lmlab.processes import is_first
 from lmlab.topics.comparing.options import CompareConfig, parse_kinds
 from lmlab.topics.decomposition.options import ApplyConfig, DecomposeConfig, EmbedConfig
+from lmlab.topics.scoring.options import EvalConfig
 from lmlab.topics.surprisal.options import SurprisalConfig
 from lmlab.topics.surprisal.texts import STANDARD_INPUT
 
 if TYPE_CHECKING:
+    from lmlab.topics.babylm.model_score import SuiteScore
     from lmlab.topics.comparing.compare import ModelsCompared
     from lmlab.topics.decomposition.of_models import Embeddings
+    from lmlab.topics.scoring.zero_shot import Evaluation
 
 _ROWS = 300
 """Most rows that are printed; more are in the files only."""
@@ -31,6 +34,15 @@ def compare(config: CompareConfig) -> ModelsCompared:
     kinds = parse_kinds(config.kinds)
     opening(*(model for runs in kinds.values() for model in runs))
     return compare_models(kinds, **keywords(config, "kinds"))
+
+
+def evaluate(config: EvalConfig) -> Evaluation | SuiteScore:
+    from lmlab import face
+
+    if config.suite is None:
+        return face.evaluate(**keywords(config, "suite", "data", "fast"))
+    asked = keywords(config, "tasks", "include", "limit", "head", "store", "suite")
+    return face.evaluate_suite(**asked, out=folder_of("evaluate", config))
 
 
 def embed(config: EmbedConfig) -> Embeddings:

@@ -144,6 +144,7 @@ KINDS = {
     "sample": "lmlab.lm.sampling:Samples",
     "score": "lmlab.topics.scoring.score:Score",
     "steer": "lmlab.topics.encoding.steering_effects:SteeringResult",
+    "suite": "lmlab.topics.babylm.model_score:SuiteScore",
     "surprisal": "lmlab.topics.surprisal.surprisal:Surprisal",
     "tour": "lmlab.topics.tour.tour:Tour",
     "towers": "lmlab.topics.towers.comparison:TowersStudy",

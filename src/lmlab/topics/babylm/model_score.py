@@ -7,10 +7,13 @@ on a fixed sample.
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lmlab.config import digest, to_mapping
 from lmlab.data.task_items import LastWord, Task, WordForms
@@ -31,8 +34,8 @@ from lmlab.topics.babylm.acquisition import (
 )
 from lmlab.topics.babylm.reading import Reading, reading
 from lmlab.topics.babylm.suite import Suite, metric_of, open_suite
-from lmlab.topics.scoring.options import EvalConfig
 from lmlab.topics.scoring.zero_shot import Estimate, TaskScore, zero_shot
+from lmlab.training.hardware import resolve_device
 
 PREDICTIONS = "predictions.json"
 _FAST_ITEMS = 100
@@ -85,20 +88,29 @@ class _Checkpoint:
     path: Path
 
 
-def suite_score(config: EvalConfig, out: Path) -> SuiteScore:
+def suite_score(
+    model: LanguageModel | str,
+    data: Path,
+    out: Path,
+    *,
+    fast: bool = False,
+    objective: Literal["auto", "causal", "masked"] = "auto",
+    batch: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> SuiteScore:
     """Scores a model on a folder of tasks; keeps what it measures, and writes predictions, in
-    `out`.
+    `out`. A model that is given by the name of a run is scored at its checkpoints too.
 
     Raises `UserError` as `open_suite` and `open_model`.
     """
-    assert config.data is not None, "checked by the options"
-    full, fast = _folders(config.data)
-    suite = open_suite(fast if config.fast else full, limit=_FAST_ITEMS if config.fast else None)
-    lm = open_model(config.model, device=_device(config.device), objective=config.objective)
-    along, why = _along(config.model)
-    samples = open_suite(fast, limit=_CURVE_ITEMS).tasks if len(along) > 1 else ()
-    missing = [f"{name}: no data in {config.data}" for name in suite.missing]
-    kept_in = _Kept(out / "kept", lm, config)
+    full_data, fast_data = _folders(data)
+    suite = open_suite(fast_data if fast else full_data, limit=_FAST_ITEMS if fast else None)
+    opening = partial(open_model, device=resolve_device(device), objective=objective)
+    lm = opening(model) if isinstance(model, str) else model
+    along, why = _along(model) if isinstance(model, str) else ([], "they take a run")
+    samples = open_suite(fast_data, limit=_CURVE_ITEMS).tasks if len(along) > 1 else ()
+    missing = [f"{name}: no data in {data}" for name in suite.missing]
+    kept_in = _Kept(out / "kept", _known_as(model), objective, batch)
     scores: list[TaskScore] = []
     course: list[CoursePoint] = []
     steps = len(suite.tasks) + len(samples) * len(along)
@@ -112,7 +124,7 @@ def suite_score(config: EvalConfig, out: Path) -> SuiteScore:
             for task in samples:
                 score = kept_in.there(task, place.name)
                 if score is None:
-                    opened = opened or open_model(place.path, device=_device(config.device))
+                    opened = opened or opening(place.path)
                     score = kept_in.score(task, opened, place.name)
                 course.append(
                     CoursePoint(task.name, place.name, place.words, score.metrics[metric_of(task)])
@@ -122,13 +134,13 @@ def suite_score(config: EvalConfig, out: Path) -> SuiteScore:
     if suite.reading is not None:
         read = kept(kept_in.file("reading", suite.reading.words, "end"), Reading,
                     lambda words=suite.reading: reading(lm, words))  # fmt: skip
-    ages = _ages(config, suite, along, out / "kept" / "words")
+    ages = _ages(model, suite, along, out / "kept" / "words")
     if isinstance(ages, str):
         missing.append(ages)
     if why and len(along) < 2:
         missing.append(f"learning curves: {why}")
     result = SuiteScore(
-        model=lm.name, order=lm.order, head=lm.head, data=str(config.data), fast=config.fast,
+        model=lm.name, order=lm.order, head=lm.head, data=str(data), fast=fast,
         words=along[-1].words if along else None, tasks=tuple(scores), reading=read,
         acquisition=None if isinstance(ages, str) else ages, course=tuple(course),
         missing=tuple(missing),
@@ -146,10 +158,16 @@ def _folders(data: Path) -> tuple[Path, Path]:
     return data, data
 
 
-def _device(asked: str) -> str:
-    from lmlab.training.hardware import resolve_device
-
-    return resolve_device(asked)
+def _known_as(model: LanguageModel | str) -> str:
+    """What files of kept scores know a model by: a run by the checkpoint that is opened, a model
+    object by a digest of its weights."""
+    if isinstance(model, str):
+        return str(usable_checkpoint(Path(model)))
+    weights = hashlib.sha256()
+    for name, tensor in model.model.state_dict().items():
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return weights.hexdigest()
 
 
 def _along(model: str) -> tuple[list[_Checkpoint], str]:
@@ -177,13 +195,12 @@ class _Kept:
     """Scores in files, by the model, the task's items and the checkpoint."""
 
     folder: Path
-    lm: LanguageModel
-    config: EvalConfig
+    model: str
+    objective: str
+    batch: int | None
 
     def file(self, name: str, what: Any, place: str) -> Path:
-        model = self.config.model
-        path = usable_checkpoint(Path(model))
-        decided = [str(path), self.config.objective, place, what, "suite 1"]
+        decided = [self.model, self.objective, place, what, "suite 1"]
         return self.folder / f"{name}-{place}-{digest(decided)[:12]}.json"
 
     def of(self, task: Task, place: str) -> Path:
@@ -201,9 +218,7 @@ class _Kept:
             return None
 
     def score(self, task: Task, lm: LanguageModel, place: str) -> TaskScore:
-        return kept(
-            self.of(task, place), TaskScore, lambda: zero_shot(lm, task, batch=self.config.batch)
-        )
+        return kept(self.of(task, place), TaskScore, lambda: zero_shot(lm, task, batch=self.batch))
 
 
 def _said(score: TaskScore) -> str:
@@ -213,14 +228,15 @@ def _said(score: TaskScore) -> str:
 
 
 def _ages(
-    config: EvalConfig, suite: Suite, along: Sequence[_Checkpoint], folder: Path
+    model: LanguageModel | str, suite: Suite, along: Sequence[_Checkpoint], folder: Path
 ) -> Acquisition | str | None:
     """Ages of acquisition, or why there are none; None where nothing is asked of them."""
     if suite.children is None:
         return None
     if len(along) < MINIMUM_CHECKPOINTS:
         return f"ages of acquisition: {MINIMUM_CHECKPOINTS} checkpoints of a run are needed"
-    _, split = run_and_split(Path(config.model))
+    assert isinstance(model, str)  # a run, which has checkpoints
+    _, split = run_and_split(Path(model))
     held_out = [name for name in ("validation", "test") if name in split.store.splits]
     texts = [text for name in held_out for text in split.store.split(name).texts()]
     contexts = draw_contexts(texts, suite.children.words, a_word=_CONTEXTS)
@@ -246,7 +262,7 @@ def predictions(
         tables["reading"] = {
             "reading": {
                 "predictions": [
-                    {"id": f"reading_{n}", "pred": now, "prev_pred": None if before != before
+                    {"id": f"reading_{n}", "pred": now, "prev_pred": None if math.isnan(before)
                      else before}
                     for n, (now, before) in enumerate(rows)
                 ]

@@ -7,19 +7,28 @@ from pathlib import Path
 from typing import Literal
 
 from lmlab.config.numbers import Options
+from lmlab.errors import UserError
 from lmlab.studies.options import OfModel
 
 
 @dataclass(frozen=True)
 class EvalConfig(Options):
-    """Zero-shot tasks, with standard errors."""
+    """Zero-shot tasks, with intervals: those named by `tasks`, or with `suite` babylm all of that
+    community, from the folder `data`. Interrupted, a suite goes on with the same command."""
 
     model: str
     """Run folder, checkpoint, saved transformers model, or Hub name."""
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
     """Files and folders whose form tells the task (BLiMP, COMPS, Zorro, ...), or KIND=SOURCE: the
     kind of task, and a file, a folder or hf:NAME[:CONFIG]. Another name is a task, group or tag of
     lm-eval (needs lmlab[eval])."""
+    suite: Literal["babylm"] | None = None
+    """All tasks that `data` has: zero-shot, reading times, ages of acquisition; over the
+    checkpoints of a run too. Writes the file of predictions."""
+    data: Path | None = None
+    """Folder of the suite: BabyLM's evaluation_data, or any folder with files of its forms."""
+    fast: bool = False
+    """Of a suite: the fast data where there is such, and at most 100 items of each set."""
     include: Path | None = None
     """Folder with YAML files of lm-eval tasks of your own."""
     limit: int | None = None
@@ -36,6 +45,18 @@ class EvalConfig(Options):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     out: Path | None = None
     """Folder of results.json (default: below lab/results, by the digest of these options)."""
+
+    def __post_init__(self) -> None:
+        if bool(self.tasks) == (self.suite is not None):
+            raise UserError("give `tasks`, or `suite` babylm with `data`: one of them")
+        if (self.data is None) != (self.suite is None):
+            raise UserError("`suite` and `data` go together: `suite` babylm `data` FOLDER")
+        if self.suite is None and self.fast:
+            raise UserError("`fast` is of a `suite`; of `tasks` give a `limit`")
+        of_tasks = [name for name in ("include", "limit", "store") if getattr(self, name)]
+        if self.suite and (of_tasks or self.head != "own"):
+            names = ", ".join(f"`{name}`" for name in of_tasks or ["head"])
+            raise UserError(f"{names}: not of a `suite`, which asks its tasks whole, or `fast`")
 
 
 @dataclass(frozen=True)
