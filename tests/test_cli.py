@@ -59,7 +59,7 @@ def test_a_command_without_an_output_is_no_error(tmp_path):
 def test_study_alone_lists_the_studies(capsys):
     for arguments in (["study"], ["study", "--help"]):
         assert main(arguments) == 0
-        assert "arrow, decomposition, encoding, headless, towers" in capsys.readouterr().out
+        assert "arrow, babylm, decomposition, encoding, headless, towers" in capsys.readouterr().out
 
 
 def test_an_unknown_command_names_the_nearest(capsys):

@@ -24,6 +24,7 @@ from lmlab.topics.arrow.arrow import Arrow, arrow_by_position, arrow_of_time
 from lmlab.topics.arrow.between_models import ModelsArrow
 from lmlab.topics.arrow.comparison import Scored, compare
 from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.babylm.options import BabyLMStudyConfig
 from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
 from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.finetuning.options import FinetuneConfig
@@ -48,6 +49,7 @@ CONFIGS = (
     HeadlessStudyConfig(),
     TourConfig(lab=Path("a")),
     TowersStudyConfig(),
+    BabyLMStudyConfig(text="a", data=Path("b"), recipes=("gpt2", "causal")),
     TuneConfig(Path("store"), over={"micro_batch": (None, 4), "betas": ((0.9, 0.9), (0.5, 0.5))}),
     TrainConfig(Path("store"), objective="headless", micro_batch=4),
 )
