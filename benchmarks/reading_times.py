@@ -17,14 +17,15 @@ out.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 import lmlab
-from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.numerics.added_predictor import ClusterSums
+from lmlab.numerics.random_effects import Interval, two_way_ratio
+from lmlab.topics.babylm.reading import number_column, read_table
 from lmlab.topics.surprisal.texts import Text
 
 MEASURES = ("RTfirstpass", "RTgopast", "self_paced_reading_time")
@@ -32,10 +33,12 @@ OTHERS = ("length", "Subtlex_log10", "context_length")
 KNOWN = "s_GPT2"
 
 
-def words_of(table: Path) -> list[dict[str, str]]:
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if all(row[name] not in ("", "NA") for name in OTHERS)]
+def words_of(table: Path) -> tuple[list[dict[str, str]], dict[str, np.ndarray]]:
+    """The words that have a frequency, and their columns of numbers."""
+    rows = read_table(table, ("word", "sent_id", "sentence", KNOWN, *OTHERS, *MEASURES))
+    rows = [(line, row) for line, row in rows if row["Subtlex_log10"] not in ("", "NA")]
+    numbers = {name: number_column(table, rows, name) for name in (KNOWN, *OTHERS, *MEASURES)}
+    return [row for _, row in rows], numbers
 
 
 def ends_in_mark(row: dict[str, str]) -> bool:
@@ -54,39 +57,26 @@ def surprisals(rows: list[dict[str, str]], model: str) -> tuple[np.ndarray, np.n
     return pairs[:, 0], pairs[:, 1]
 
 
-def errors(x_NP: np.ndarray, y_N: np.ndarray, sentence_N: np.ndarray) -> np.ndarray:
-    """Squared errors, each sentence predicted by the regression of all others."""
-    x_NP = np.column_stack([np.ones(len(y_N)), x_NP])
-    error_N = np.empty(len(y_N))
-    for sentence in np.unique(sentence_N):
-        out_N = sentence_N == sentence
-        fit_P, *_ = np.linalg.lstsq(x_NP[~out_N], y_N[~out_N], rcond=None)
-        error_N[out_N] = (y_N[out_N] - x_NP[out_N] @ fit_P) ** 2
-    return error_N
-
-
 def gains(
-    rows: list[dict[str, str]], columns: dict[str, np.ndarray]
+    sentence_N: np.ndarray, numbers: dict[str, np.ndarray], columns: dict[str, np.ndarray]
 ) -> Iterator[tuple[str, str, float, Interval, Interval]]:
     """Measure, column, R2 without it, gain with it, and that gain minus the one of GPT-2."""
-    sentence_N = np.array([row["sent_id"] for row in rows])
-    clusters = Clusters(sentence_N)
-    base_NP = np.array([[float(row[name]) for name in OTHERS] for row in rows])
+    base_NP = np.column_stack([numbers[name] for name in OTHERS])
     for measure in MEASURES:
-        y_N = np.array([float(row[measure]) for row in rows])
-        mean_N = errors(np.empty((len(rows), 0)), y_N, sentence_N)
-        before_N = errors(base_NP, y_N, sentence_N)
-        after = {
-            name: errors(np.column_stack([base_NP, values_N]), y_N, sentence_N)
+        y_N1 = numbers[measure][:, None]
+        sums = {
+            name: ClusterSums(np.column_stack([base_NP, values_N]), y_N1, sentence_N)
             for name, values_N in columns.items()
         }
-        for name, after_N in after.items():
+        mean_1C, before_1C = (sums[KNOWN].held_out(predictors).T for predictors in (0, len(OTHERS)))
+        after = {name: of_column.held_out(len(OTHERS) + 1).T for name, of_column in sums.items()}
+        for name, after_1C in after.items():
             yield (
                 measure,
                 name,
-                1 - before_N.sum() / mean_N.sum(),
-                clusters.ratio(before_N - after_N, mean_N),
-                clusters.ratio(after[KNOWN] - after_N, mean_N),
+                1 - before_1C.sum() / mean_1C.sum(),
+                two_way_ratio(before_1C - after_1C, mean_1C),
+                two_way_ratio(after[KNOWN] - after_1C, mean_1C),
             )
 
 
@@ -95,20 +85,21 @@ def main() -> None:
     parser.add_argument("table", type=Path)
     parser.add_argument("models", nargs="*")
     arguments = parser.parse_args()
-    rows = words_of(arguments.table)
-    columns = {KNOWN: np.array([float(row[KNOWN]) for row in rows])}
+    rows, numbers = words_of(arguments.table)
+    sentence_N = np.array([row["sent_id"] for row in rows])
+    columns = {KNOWN: numbers[KNOWN]}
     for model in arguments.models:
         columns[model], columns[f"{model}, tokens alone"] = surprisals(rows, model)
     marked_N = np.array([ends_in_mark(row) for row in rows])
     for title, chosen_N in (("all words", marked_N | True), ("without a mark", ~marked_N)):
-        chosen = [row for row, inside in zip(rows, chosen_N, strict=True) if inside]
-        sentences = len({row["sent_id"] for row in chosen})
-        print(f"\n{title}: {len(chosen):,} words of {sentences} sentences")
+        sentences = len(np.unique(sentence_N[chosen_N]))
+        print(f"\n{title}: {chosen_N.sum():,} words of {sentences} sentences")
         of_chosen = {name: values_N[chosen_N] for name, values_N in columns.items()}
         for name, values_N in of_chosen.items():
             r = np.corrcoef(values_N, of_chosen[KNOWN])[0, 1]
             print(f"{name}: mean {values_N.mean():.3f} a word, correlation with {KNOWN} {r:.3f}")
-        for measure, name, base, gain, beyond in gains(chosen, of_chosen):
+        of_numbers = {name: values_N[chosen_N] for name, values_N in numbers.items()}
+        for measure, name, base, gain, beyond in gains(sentence_N[chosen_N], of_numbers, of_chosen):
             print(
                 f"{measure}, {name}: R2 {base:.4f} without, gain {gain}, minus {KNOWN}'s {beyond}"
             )
