@@ -92,6 +92,7 @@ CASES = {
             "headless": HeadlessConfig(cross_entropy=0.5),
         }
     ),
+    "causal-and-masked": Case({"model": _small("qwen3"), "objective": "mixed"}),
     "towers": Case({"model": _small(), "objective": "towers"}),
     "towers-separate": Case(
         {"model": _small(), "objective": "towers", "towers": TowersConfig(losses="separate")}

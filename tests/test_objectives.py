@@ -26,6 +26,7 @@ from lmlab.objectives.full import FullCrossEntropy
 TOKENIZER = symbols_tokenizer(5).with_mask()
 SETTINGS: dict[str, Any] = {
     "masking": {"rate": 0.25, "mask": 0.8, "random": 0.1, "whole_words": False},
+    "mixed": {"masked": 0.25},
     "temperature": 0.5,
     "balance": 0.25,
     "classes": ["good", "bad"],
@@ -34,6 +35,7 @@ SETTINGS: dict[str, Any] = {
 }
 KEPT = {
     "masked": {"masking"},
+    "mixed": {"masking", "mixed"},
     "whole-text": {"both_ways"},
     "contrastive": {"temperature"},
     "fused-towers": {"balance"},
@@ -69,7 +71,9 @@ def test_the_table_names_every_part_and_no_pair_twice():
 
 def test_options_of_another_objective_are_refused_with_the_names_that_have_them():
     store, model = Path("store"), ModelConfig("gpt2")
-    with pytest.raises(UserError, match="masked, headless-masked, towers-masked, probe-masked"):
+    with pytest.raises(
+        UserError, match="masked, headless-masked, mixed, towers-masked, probe-masked"
+    ):
         TrainConfig(store=store, model=model, masking=MaskingConfig(rate=0.2))
     with pytest.raises(UserError, match="unknown objective 'telepathy'; this lmlab knows causal"):
         TrainConfig(store=store, model=model, objective="telepathy")

@@ -221,7 +221,7 @@ def check_continues(config: SampleConfig) -> None:
     folder = _folder(config.model)
     if folder is not None and (folder / "lmlab.json").is_file():
         objective: Any = read_json_file(folder / "lmlab.json").get("objective", {})
-        if "masking" in objective:
+        if "masking" in objective and "mixed" not in objective:  # a mixed model is causal too
             raise UserError(f"{config.model} is a masked model; text is sampled from causal ones")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from lmlab.config.numbers import Options, above_zero
 from lmlab.errors import UserError
 
-ReadingName = Literal["causal", "masked", "cloze", "whole-text"]
+ReadingName = Literal["causal", "masked", "mixed", "cloze", "whole-text"]
 CriterionName = Literal["softmax", "contrastive", "fused-towers", "tower-probes", "labels"]
 
 
@@ -29,6 +29,7 @@ OBJECTIVES: dict[str, Pair] = {
     "headless": Pair("causal", "contrastive"),
     "masked": Pair("masked", "softmax"),
     "headless-masked": Pair("masked", "contrastive"),
+    "mixed": Pair("mixed", "softmax"),
     "towers": Pair("causal", "fused-towers"),
     "towers-masked": Pair("masked", "fused-towers"),
     "towers-cloze": Pair("cloze", "fused-towers"),
@@ -39,8 +40,13 @@ OBJECTIVES: dict[str, Pair] = {
     "cloze": Pair("cloze", "softmax"),
 }
 _NAMES = {pair: name for name, pair in OBJECTIVES.items()}
-OPTIONS_OF = {"headless": "contrastive", "masking": "masked", "towers": "fused-towers"}
-"""Groups of options, and the reading or criterion that has them."""
+OPTIONS_OF = {
+    "headless": {"contrastive"},
+    "masking": {"masked", "mixed"},
+    "mixed": {"mixed"},
+    "towers": {"fused-towers"},
+}
+"""Groups of options, and the readings or criteria that have them."""
 if TYPE_CHECKING:
     ObjectiveName = str
 else:
@@ -142,4 +148,19 @@ class MaskingConfig(Options, prefix="masking."):
             raise UserError(
                 f"`masking.mask` {self.mask} and `masking.random` {self.random} are shares of the "
                 "predicted tokens: not negative, and at most 1 together"
+            )
+
+
+@dataclass(frozen=True)
+class MixedConfig(Options, prefix="mixed."):
+    """Which windows a mixed model fills masks in; it reads the others from the left."""
+
+    masked: float = 0.5
+    """Their share; at each step every window is drawn anew."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.masked < 1:
+            raise UserError(
+                f"`mixed.masked` {self.masked} must be above 0 and below 1; for one kind alone use "
+                "`objective` causal or masked"
             )

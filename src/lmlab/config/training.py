@@ -27,6 +27,7 @@ from lmlab.config.objective import (
     OPTIONS_OF,
     HeadlessConfig,
     MaskingConfig,
+    MixedConfig,
     ObjectiveName,
     OutputBias,
     Pair,
@@ -195,12 +196,14 @@ class TrainConfig(Options):
     order: str = "forward"
     """forward, backward, or permutation:SEED."""
     objective: ObjectiveName = "causal"
-    """causal, masked: cross-entropy; headless, headless-masked: contrastive weight tying (needs
-    `model.tied`); towers, towers-masked: two towers that share one prediction; towers-cloze: one
-    reads forward, one backward (lstm, gru); probe, probe-masked, probe-cloze: a head for each tower
-    of `parent.path`; classification: of labelled texts, from a parent (see `lmlab finetune`)."""
+    """causal, masked: cross-entropy; mixed: both in a causal model, window by window; headless,
+    headless-masked: contrastive weight tying (needs `model.tied`); towers, towers-masked: two
+    towers that share one prediction; towers-cloze: one reads forward, one backward (lstm, gru);
+    probe, probe-masked, probe-cloze: a head for each tower of `parent.path`; classification: of
+    labelled texts, from a parent (see `lmlab finetune`)."""
     headless: HeadlessConfig = field(default_factory=HeadlessConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
+    mixed: MixedConfig = field(default_factory=MixedConfig)
     towers: TowersConfig = field(default_factory=TowersConfig)
     class_balanced: bool = False
     """Of classification: every class has the same weight in the loss, however rare."""
@@ -323,10 +326,10 @@ class TrainConfig(Options):
                 "`headless.candidates` other-windows needs at least 2 windows a micro-batch: use a "
                 "larger `batch` or `micro_batch`, or the candidates unigram"
             )
-        for options, part in OPTIONS_OF.items():
+        for options, parts in OPTIONS_OF.items():
             values = getattr(self, options)
-            if part not in self.pair and values != type(values)():
-                fitting = ", ".join(name for name, pair in OBJECTIVES.items() if part in pair)
+            if parts.isdisjoint(self.pair) and values != type(values)():
+                fitting = ", ".join(n for n, pair in OBJECTIVES.items() if parts & {*pair})
                 raise UserError(f"`{options}` settings are for `objective` {fitting}")
         if self.is_classification and (self.words or self.checkpoints.words):
             raise UserError(
@@ -356,11 +359,12 @@ class TrainConfig(Options):
                 raise UserError("`towers` settings and `parent.path`: the parent decides on fusion")
             return
         architecture = self.model.architecture
-        if architecture != "auto" and self.is_masked != (architecture in MASKED):
-            fitting = ", ".join(MASKED) if self.is_masked else ", ".join((*ATTENTION, *RECURRENT))
+        causal = ATTENTION if self.is_mixed else (*ATTENTION, *RECURRENT)
+        fitting = MASKED if self.is_masked else causal
+        if architecture not in (*fitting, "auto"):
             raise UserError(
                 f"`objective` {self.objective} cannot train `model.architecture` {architecture}; "
-                f"use {fitting} or auto"
+                f"use {', '.join(fitting)} or auto"
             )
         if self.is_towers and architecture == "auto":
             raise UserError("`model.architecture` auto: towers need one that lmlab builds")
@@ -424,6 +428,10 @@ class TrainConfig(Options):
         return self.pair.reading == "masked"
 
     @property
+    def is_mixed(self) -> bool:
+        return self.pair.reading == "mixed"
+
+    @property
     def is_towers(self) -> bool:
         return self.pair.criterion == "fused-towers"
 
@@ -441,18 +449,22 @@ class TrainConfig(Options):
 
     @property
     def reads_both_sides(self) -> bool:
-        return self.is_masked or self.is_cloze
+        return self.is_masked or self.is_mixed or self.is_cloze
 
     @property
     def positions(self) -> int:
         """Positions of the model's input: what is read from both sides, or by a classifier, may
-        have a token at either end."""
-        return self.context if self.pair.reading == "causal" else self.context + 2
+        have a token at either end, and a mixed model has BOS before a whole window."""
+        return self.context + {"causal": 0, "mixed": 1}.get(self.pair.reading, 2)
 
     def objective_record(self) -> dict[str, Any]:
         """What `objectives.from_record` builds the objective from."""
         settings = to_mapping(self.headless) if self.is_headless else {}
-        masking = {"masking": to_mapping(self.masking)} if self.is_masked else {}
+        masking = {}
+        if self.is_masked or self.is_mixed:
+            masking["masking"] = to_mapping(self.masking)
+        if self.is_mixed:
+            masking["mixed"] = to_mapping(self.mixed)
         if self.is_towers:
             settings = {"balance": self.towers.balance}
         return {"name": self.objective, **masking, **settings}
@@ -501,8 +513,8 @@ class TrainConfig(Options):
         for name in ("store", "out", "device", "threads", "strict", "fsdp", "words", "budget"):
             values.pop(name, None)
         # What is not used decides nothing
-        for options, part in OPTIONS_OF.items():
-            if part not in self.pair:
+        for options, parts in OPTIONS_OF.items():
+            if parts.isdisjoint(self.pair):
                 values.pop(options)
         if self.is_headless and self.headless.is_published_law:  # as before there were other laws
             values["headless"].pop("candidates")

@@ -40,6 +40,7 @@ from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.full import FullCrossEntropy
 from lmlab.objectives.masked import Masked
+from lmlab.objectives.mixed import Mixed
 from lmlab.progress import say
 from lmlab.run_folders.checkpoint import read_json_file, usable_checkpoint
 
@@ -150,7 +151,10 @@ def open_model(
     path = usable_checkpoint(place)
     if (path / "lmlab.json").is_file():
         lm = _own(path, str(path_or_hub_id), tower, device=device, raw_head=raw_head)
-        reads = "causal" if lm.objective.reading.autoregressive else "masked"
+        reading = lm.objective.reading
+        if objective == "masked" and isinstance(reading, Mixed):
+            return replace(lm, objective=replace(lm.objective, reading=reading.as_masked()))
+        reads = "causal" if reading.autoregressive else "masked"
         if objective not in ("auto", reads):
             raise UserError(
                 f"{path_or_hub_id} is a {reads} model of lmlab and cannot be scored as a "

@@ -20,7 +20,7 @@ Shapes: T tokens of a text, K sequences, B of them at a time, N positions, V voc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -155,7 +155,7 @@ def _masked(
                     )
                     seen = reading.hidden_at(whole, torch.from_numpy(hidden).to(lm.backbone.device))
                     rows_N = torch.from_numpy(rows).to(lm.backbone.device)
-                    nats_N = criterion.each(lm.backbone, replace(seen, rows_N=rows_N))
+                    nats_N = criterion.each(lm.backbone, reading.asked_at(seen, rows_N))
                     result.nats_T[first + np.array(part)] = nats_N.double().cpu().numpy()
                 bar.advance(float(len(asked)))
     return found

@@ -22,9 +22,10 @@ def from_record(record: Mapping[str, Any], *, order: str, tokenizer: TextTokeniz
     from lmlab.objectives.full import FullCrossEntropy
     from lmlab.objectives.headless import Contrastive
     from lmlab.objectives.masked import Masked
+    from lmlab.objectives.mixed import Mixed
     from lmlab.objectives.towers import FusedTowers, TowerProbes
 
-    readings: tuple[type[Reading], ...] = (Causal, Masked, Cloze, WholeText)
+    readings: tuple[type[Reading], ...] = (Causal, Masked, Mixed, Cloze, WholeText)
     criteria: tuple[type[Criterion], ...] = (
         FullCrossEntropy,
         Contrastive,

@@ -171,6 +171,10 @@ class Reading(ABC):
 
     def hidden_at(self, batch: Batch, rows_N: torch.Tensor) -> Batch:
         """The question for the tokens at `rows_N` alone; what shows them to the model is hidden."""
+        return self.asked_at(batch, rows_N)
+
+    def asked_at(self, batch: Batch, rows_N: torch.Tensor) -> Batch:
+        """The question for the tokens at `rows_N` alone."""
         return replace(batch, rows_N=rows_N)
 
     def score(self, batch: Batch, each: Callable[[Batch], torch.Tensor]) -> torch.Tensor:

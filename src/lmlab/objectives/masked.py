@@ -96,15 +96,19 @@ class Masked(Reading):
     def hidden_at(self, batch: Batch, rows_N: torch.Tensor) -> Batch:
         seen_BT = batch.inputs_BT.clone()
         seen_BT.view(-1)[rows_N] = self.masking.mask_id
-        return replace(batch, inputs_BT=seen_BT, rows_N=rows_N)
+        return self.asked_at(replace(batch, inputs_BT=seen_BT), rows_N)
 
     def score(self, batch: Batch, each: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+        return self._nats_at(batch, each)[:, 1:-1]
+
+    def _nats_at(self, batch: Batch, each: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+        """The nats (B, T) of all questions at the positions that they ask at."""
         nats_N = torch.zeros(
             batch.targets_BT.numel(), dtype=torch.float64, device=batch.targets_BT.device
         )
         for asked in self.questions(batch):
             nats_N[asked.rows_N] = each(asked)
-        return nats_N.view(batch.targets_BT.shape)[:, 1:-1]
+        return nats_N.view(batch.targets_BT.shape)
 
     def record(self) -> dict[str, Any]:
         return {"masking": to_mapping(self.settings)}

@@ -234,7 +234,7 @@ def other_form(config: TrainConfig, *, tied: bool) -> TrainConfig | None:
     if config.is_headless:
         full = objective_name(reading, "softmax")
         return replace(config, objective=full, headless=HeadlessConfig(), output_bias="fixed")
-    if not tied or config.is_cloze:
+    if not tied or config.is_cloze or config.is_mixed:
         return None
     headless = objective_name(reading, "contrastive")
     return replace(config, objective=headless, output_bias="fixed")

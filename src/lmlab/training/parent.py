@@ -132,7 +132,7 @@ def check_model(model: Any, name: str, config: TrainConfig) -> None:
     """`UserError` unless a model reads text as the objective needs (a causal one must not see what
     it predicts), the same each time, and takes as many positions as `config` needs."""
     tried = behaviour(model)
-    if tried.bidirectional and config.pair.reading == "causal":
+    if tried.bidirectional and config.pair.reading in ("causal", "mixed"):
         raise UserError(
             f"`objective` {config.objective}: in {name} ({type(model).__name__}) a later token "
             "moves an earlier logit, so it sees what it would have to predict; take another model, "

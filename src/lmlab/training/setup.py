@@ -167,7 +167,8 @@ def backbone_config(config: TrainConfig, store: TokenStore) -> PreTrainedConfig:
 
 def training_tokenizer(config: TrainConfig, store: TokenStore) -> TextTokenizer:
     """The store's tokenizer, with a mask token where the objective needs one."""
-    return store.tokenizer.with_mask() if config.is_masked else store.tokenizer
+    masks = config.is_masked or config.is_mixed
+    return store.tokenizer.with_mask() if masks else store.tokenizer
 
 
 def training_objective(run: ResolvedRun, store: TokenStore, tokenizer: TextTokenizer) -> Objective:
