@@ -43,7 +43,7 @@ STOCK = ["gpt2", "neox", "llama", "qwen3"]
 
 
 def small_model(architecture: Any = "gpt2", context=20) -> Any:
-    heads = {} if architecture in ("gru", "lstm") else {"heads": 2}
+    heads: dict[str, Any] = {} if architecture in ("gru", "lstm") else {"heads": 2}
     config = ModelConfig(architecture, layers=2, width=16, initializer_range=0.3, **heads)
     built = build_config(
         config, vocabulary=TOKENIZER.vocabulary, context=context + 1,
@@ -231,11 +231,12 @@ def test_accumulation_does_not_change_what_is_learnt(small_store, tmp_path):
 
 
 def test_what_cannot_be_mixed_is_refused(small_store, tmp_path):
-    for settings, message in (
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"model": ModelConfig("gru")}, "cannot train `model.architecture` gru; use gpt2"),
         ({"model": ModelConfig("bert")}, "cannot train `model.architecture` bert; use gpt2"),
         ({"order": "backward"}, "`order` backward"),
-    ):
+    )
+    for settings, message in refused:
         with pytest.raises(UserError, match=message):
             TrainConfig(tmp_path, objective="mixed", **settings)
     with pytest.raises(UserError, match="settings are for `objective` mixed"):
