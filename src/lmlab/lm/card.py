@@ -121,7 +121,7 @@ def _training(lm: LanguageModel) -> list[str]:
         budget += f" of {settings['batch']:,} windows"
     if isinstance(seen, int):
         budget += f", {seen:,} tokens predicted"
-        if store is not None and not lm.objective.reading.ends:
+        if store is not None and lm.objective.reading.name == "causal":  # predicts all it reads
             budget += f", {seen / store.splits['train'].tokens:.3g} passes over the split"
     if store is not None and store.splits["train"].words and "batch" in settings:
         config = stored_config(checkpoint.parent.parent)
