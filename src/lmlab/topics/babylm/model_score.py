@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from lmlab.config import digest, to_mapping
-from lmlab.data.task_items import LastWord, Task, WordForms
+from lmlab.data.task_items import LastWord, Task
 from lmlab.durable import write_json
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
@@ -34,6 +34,7 @@ from lmlab.topics.babylm.acquisition import (
 )
 from lmlab.topics.babylm.reading import Reading, reading
 from lmlab.topics.babylm.suite import Suite, metric_of, open_suite
+from lmlab.topics.scoring.predictions import Prediction, predictions
 from lmlab.topics.scoring.zero_shot import Estimate, TaskScore, zero_shot
 from lmlab.training.hardware import resolve_device
 
@@ -145,7 +146,7 @@ def suite_score(
         acquisition=None if isinstance(ages, str) else ages, course=tuple(course),
         missing=tuple(missing),
     )  # fmt: skip
-    write_json(out / PREDICTIONS, predictions(suite, scores, read))
+    write_json(out / PREDICTIONS, all_predictions(suite, scores, read))
     say(f"predictions: {out / PREDICTIONS}")
     return result
 
@@ -244,38 +245,33 @@ def _ages(
     return acquisition(learning_curves(places.items(), contexts, folder), suite.children)
 
 
-def predictions(
+class ReadingPrediction(TypedDict):
+    """Surprisal of a word and of the one before it, in nats."""
+
+    id: str
+    pred: float
+    prev_pred: float | None
+    """None where the word before begins its sentence."""
+
+
+def all_predictions(
     suite: Suite, scores: Sequence[TaskScore], read: Reading | None
-) -> dict[str, dict[str, dict[str, list[dict[str, Any]]]]]:
-    """What BabyLM's teams hand in: task, set, and for each item its id and the text chosen; of word
-    forms also the share of the first, of words their surprisal (nats) and that of the word before.
-    """
-    tables: dict[str, dict[str, dict[str, list[dict[str, Any]]]]] = {}
-    for task, score in zip(suite.tasks, scores, strict=True):
-        if isinstance(task.items[0], LastWord):
-            continue
-        table = tables.setdefault(task.name, {})
-        for name, entry in _entries(task, score):
-            table.setdefault(name, {"predictions": []})["predictions"].append(entry)
+) -> dict[str, dict[str, dict[str, Sequence[Prediction | ReadingPrediction]]]]:
+    """What BabyLM's teams hand in: task, subset, "predictions", and an entry for each item."""
+    tables: dict[str, dict[str, dict[str, Sequence[Prediction | ReadingPrediction]]]] = {
+        task.name: {
+            subset: {"predictions": entries} for subset, entries in predictions(task, score).items()
+        }
+        for task, score in zip(suite.tasks, scores, strict=True)
+        if not isinstance(task.items[0], LastWord)
+    }
     if read is not None:
         rows = zip(read.surprisal_N.tolist(), read.previous_N.tolist(), strict=True)
-        tables["reading"] = {
-            "reading": {
-                "predictions": [
-                    {"id": f"reading_{n}", "pred": now, "prev_pred": None if math.isnan(before)
-                     else before}
-                    for n, (now, before) in enumerate(rows)
-                ]
-            }
-        }  # fmt: skip
+        entries = [
+            ReadingPrediction(
+                id=f"reading_{n}", pred=now, prev_pred=None if math.isnan(before) else before
+            )
+            for n, (now, before) in enumerate(rows)
+        ]
+        tables["reading"] = {"reading": {"predictions": entries}}
     return tables
-
-
-def _entries(task: Task, score: TaskScore) -> Iterator[tuple[str, dict[str, Any]]]:
-    sets = task.sets or [task.name] * len(task.items)
-    for n, (item, name, number) in enumerate(zip(task.items, sets, task.ids, strict=True)):
-        assert not isinstance(item, LastWord)
-        entry: dict[str, Any] = {"id": number, "pred": item.texts[int(score.chosen[n])]}
-        if isinstance(item, WordForms):
-            entry["prob"] = float(score.first_share[n])
-        yield name, entry

@@ -1,0 +1,212 @@
+"""All tasks of a folder on one model, and a study of recipes on them: kept, resumed, handed in."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lmlab
+from lmlab.cli import main
+from lmlab.errors import UserError
+from lmlab.topics.babylm import model_score, study
+from lmlab.topics.babylm.model_score import SuiteScore
+from lmlab.topics.babylm.reading import EYE_TRACKING, SELF_PACED
+from lmlab.topics.registry import read_result
+
+WORDS = ("the", "a", "cat", "dog", "sees", "house", "river", "walks", "green", "small")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Pairs of Zorro's form in six paradigms, a word form, reading times, ages of words."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    (folder / "zorro").mkdir()
+    for n in range(6):
+        lines = []
+        for _ in range(4):
+            words = [str(w) for w in rng.choice(WORDS, 5)]
+            lines += [" ".join([*words[::-1], "."]), " ".join([*words, "."])]
+        (folder / "zorro" / f"agreement-kind_{n}.txt").write_text("\n".join(lines) + "\n")
+    forms = [{"sentences": f"a {w} cat\ta {w}ish cat", "ratio": n / 9} for n, w in enumerate(WORDS)]
+    (folder / "wug_adj_nominalization.jsonl").write_text("\n".join(map(json.dumps, forms)))
+    names = ["item", "word", "sent_id", "Subtlex_log10", "length", "context_length",
+             *EYE_TRACKING, SELF_PACED]  # fmt: skip
+    with (folder / "reading.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        for sentence in range(30):
+            words = [str(w) for w in rng.choice(WORDS, 5)]
+            for place in range(2, 5):
+                numbers = [round(float(x), 3) for x in rng.uniform(1, 9, 2)]
+                times = [round(float(x), 1) for x in rng.uniform(90, 300, 5)]
+                writer.writerow([" ".join(words[:place]), words[place], sentence,
+                                 numbers[0], numbers[1], place, *times])  # fmt: skip
+    with (folder / "children.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["num_item_id", "definition", "type", *range(16, 31)])
+        for n, word in enumerate(WORDS):
+            shares = 1 / (1 + np.exp(-(np.arange(16, 31) - 19 - n / 2) / 3))
+            writer.writerow([n, word, "word", *(round(float(s), 3) for s in shares)])
+    (folder / "notes.md").write_text("about the data")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(text_store, tmp_path_factory):
+    return lmlab.train(
+        text_store, steps=32, every=32, logarithmic=True, layers=1, heads=1, width=16, context=40,
+        batch=4, out=tmp_path_factory.mktemp("lab") / "run",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scored(run, data, tmp_path_factory) -> tuple[SuiteScore, Path]:
+    out = tmp_path_factory.mktemp("suite") / "out"
+    words = ["evaluate", str(run.path), "--suite", "babylm", "--data", str(data)]
+    assert main([*words, "--out", str(out)]) == 0
+    result = read_result(out)
+    assert isinstance(result, SuiteScore)
+    return result, out
+
+
+def test_all_that_is_there_is_scored_and_what_is_not_is_named(scored):
+    result, _ = scored
+    assert [task.task for task in result.tasks] == ["wug_adj", "zorro"]
+    assert result.reading is not None
+    assert result.reading.eye_tracking.words == 90
+    assert result.acquisition is not None
+    assert set(result.acquisition.words) <= set(WORDS)
+    missing = " ".join(result.missing)
+    assert all(name in missing for name in ("blimp", "comps", "ewok", "entity_tracking"))
+    assert "zorro" not in missing
+
+
+def test_scores_are_those_of_the_tasks_alone(scored, run, data):
+    result, _ = scored
+    (alone,) = lmlab.evaluate(run, str(data / "zorro")).tasks
+    (suite,) = (task for task in result.tasks if task.task == "zorro")
+    assert suite.metrics["accuracy"] == alone.metrics["accuracy"]
+    assert suite.values["accuracy"].tolist() == alone.values["accuracy"].tolist()
+
+
+def test_curves_end_at_the_score_and_rise_by_words_seen(scored, run):
+    result, _ = scored
+    for name in ("wug_adj", "zorro"):
+        points = [point for point in result.course if point.task == name]
+        assert [p.words for p in points] == sorted({p.words for p in points})
+        assert points[-1].words == result.words
+        # the sample has all items here
+        assert points[-1].value == result.score(name)
+
+
+def test_predictions_are_the_likelier_texts_by_item(scored, run, data):
+    _, out = scored
+    handed = json.loads((out / "predictions.json").read_text())
+    assert set(handed) == {"wug_adj", "zorro", "reading"}
+    lm = run.model()
+    for file in sorted((data / "zorro").glob("*.txt")):
+        lines = file.read_text().splitlines()
+        entries = handed["zorro"][file.stem]["predictions"]
+        assert [entry["id"] for entry in entries] == [f"{file.stem}_{n}" for n in range(4)]
+        for entry, bad, good in zip(entries, lines[::2], lines[1::2], strict=True):
+            nats = [
+                sum(unit.nats[0] for unit in lmlab.surprisal(lm, [text]).texts[0].units)
+                for text in (bad, good)
+            ]
+            assert entry["pred"] == (bad, good)[int(np.argmin(nats))]
+    (forms,) = handed["wug_adj"].values()
+    assert all(0 < entry["prob"] < 1 for entry in forms["predictions"])
+    assert len(handed["reading"]["reading"]["predictions"]) == 90
+
+
+def test_the_same_command_scores_nothing_again(scored, run, data, monkeypatch):
+    result, out = scored
+
+    def never(*given, **options):
+        raise AssertionError("scored again")
+
+    for module, name in ((model_score, "zero_shot"), (model_score, "reading")):
+        monkeypatch.setattr(module, name, never)
+    again = lmlab.evaluate_suite(run, data, out=out)
+    assert again.to_json() == result.to_json()
+
+
+def test_a_model_object_is_scored_without_curves(run, data, tmp_path):
+    result = lmlab.evaluate_suite(run.model(), data, out=tmp_path, fast=True)
+    assert result.course == ()
+    assert any("take a run" in each for each in result.missing)
+    page = result.page()
+    assert "A sample of each set" in page
+
+
+def test_mistakes_are_refused_before_a_model_is_opened(data, tmp_path, capsys):
+    for words, said in (
+        (["--suite", "babylm"], "--data"),
+        (["--tasks", "blimp=x", "--fast"], "--limit"),
+        ([], "--suite"),
+        (["--suite", "babylm", "--data", str(data), "--limit", "3"], "--limit"),
+    ):
+        assert main(["evaluate", "missing-model", *words]) == 2
+        assert said in capsys.readouterr().err
+    with pytest.raises(UserError, match="no file of a known form"):
+        lmlab.evaluate_suite("missing-model", tmp_path, out=tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def studied(text_store, data, tmp_path_factory):
+    lab = tmp_path_factory.mktemp("study")
+    own = lab / "own.toml"
+    own.write_text('[model]\narchitecture = "llama"\nlayers = 1\nheads = 1\nwidth = 16\n')
+    base = lab / "base.toml"
+    base.write_text('[model]\narchitecture = "gpt2"\nlayers = 1\nheads = 1\nwidth = 16\n')
+    recipes = (f"base={base}", f"own={own}")
+    options = {
+        "text": str(text_store.path), "data": data, "recipes": recipes, "seeds": 2,
+        "context": 40, "batch_tokens": 160, "steps": 24, "lab": lab,
+    }  # fmt: skip
+    return lmlab.study("babylm", **options), options
+
+
+def test_a_study_compares_recipes_on_every_task(studied):
+    result, _ = studied
+    names = [task.about.task for task in result.tasks]
+    assert {"zorro", "wug_adj", "reading, eye tracking", "reading, self-paced"} <= set(names)
+    zorro = next(task for task in result.tasks if task.about.task == "zorro")
+    assert zorro.units == 6
+    assert [score.recipe for score in zorro.scores] == ["base", "own"]
+    difference = zorro.scores[1].difference
+    assert difference is not None
+    means = [np.mean(score.by_seed) for score in zorro.scores]
+    assert difference.estimate == pytest.approx(means[1] - means[0])
+    assert {point.recipe for point in result.curves} == {"base", "own"}
+    assert "own" in result.page()
+
+
+def test_a_run_of_the_study_has_the_score_of_the_suite(studied, data, tmp_path):
+    result, options = studied
+    run = options["lab"] / "runs" / result.recipes[0].runs[0]
+    alone = lmlab.evaluate_suite(run, data, out=tmp_path)
+    task = next(task for task in result.tasks if task.about.task == "zorro")
+    score = alone.score("zorro")
+    assert score is not None
+    assert task.scores[0].by_seed[0] == pytest.approx(score.value)
+    eyes = next(task for task in result.tasks if task.about.task == "reading, eye tracking")
+    assert alone.reading is not None
+    figure = alone.reading.eye_tracking.official
+    assert eyes.scores[0].by_seed[0] == pytest.approx(figure.pseudo_values_C.mean())
+
+
+def test_a_study_that_is_asked_for_again_is_read(studied, monkeypatch):
+    result, options = studied
+
+    def never(*given, **more):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(study, "reading", never)
+    monkeypatch.setattr("lmlab.topics.scoring.tasks_of_runs.zero_shot", never)
+    assert lmlab.study("babylm", **options).to_json() == result.to_json()
