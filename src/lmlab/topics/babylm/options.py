@@ -25,14 +25,16 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "model": {"tied": True},
         "optimizer": {"learning_rate": 3e-3},
     },
+    "mixed": {"objective": "mixed"},
     "gpt2": {
         "model": {"architecture": "gpt2", "tied": True},
         "optimizer": {"name": "adamw", "learning_rate": 5e-4},
         "schedule": {"kind": "cosine"},
     },
 }
-"""Options of `lmlab train` that make each: causal has its defaults, gpt2 the settings that small
-models are often trained with (tied, learnt positions, rate 5e-4, cosine)."""
+"""Options of `lmlab train` that make each: causal has its defaults, mixed those with causal and
+masked windows in one model (GPT-BERT), gpt2 the settings that small models are often trained with
+(tied, learnt positions, rate 5e-4, cosine)."""
 _DECIDED = ("store", "out", "seed", "steps", "tokens", "epochs", "context", "batch", "checkpoints")
 
 
@@ -47,8 +49,8 @@ class BabyLMStudyConfig(TrainingStudy):
     data: Path
     """Folder with the tasks, as for `lmlab evaluate --suite babylm`."""
     recipes: tuple[str, ...] = ("gpt2", "causal", "masked", "headless")
-    """What is compared: names of lmlab's recipes, or NAME=FILE.toml with options of `lmlab train`.
-    The first is the one that the others are compared with."""
+    """What is compared: causal, mixed, masked, headless, gpt2, or NAME=FILE.toml with options of
+    `lmlab train`. The first is the one that the others are compared with."""
     seeds: int = at_least(1, 3)
     vocabulary: int = 4096
     size: str = "micro"
