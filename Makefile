@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LAB ?= lab
 
-.PHONY: tour test check slow trust golden docs bench clean
+.PHONY: tour test check slow trust golden docs bench wheel clean
 
 tour: .venv/.installed
 	$(BIN)/lmlab tour --lab $(LAB)
@@ -54,6 +54,10 @@ bench: .venv/.installed-dev
 	@echo "Installing the development tools into .venv"
 	$(PIP) install -c constraints.txt -e ".[dev]"
 	touch $@
+
+# dist/lmlab-VERSION-py3-none-any.whl
+wheel: .venv/.created
+	$(PIP) wheel --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf .venv
