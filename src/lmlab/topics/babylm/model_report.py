@@ -130,7 +130,7 @@ def _figure(result: SuiteScore) -> Figure:
         estimate = _estimate(task)
         low, high = ([None, None] if estimate.interval is None
                      else [100 * end for end in estimate.interval])  # fmt: skip
-        rows.append(Interval(result.model, 100 * estimate.value, low, high, group=task.task))
+        rows.append(Interval("this model", 100 * estimate.value, low, high, group=task.task))
         if task.chance is not None:
             rows.append(Interval("chance", 100 * task.chance, None, None, group=task.task))
         for name, value in zip(_BOTH, BASELINES.get(task.task, ()), strict=False):
@@ -145,7 +145,7 @@ def _figure(result: SuiteScore) -> Figure:
     return forest_plot(
         rows,
         x_label="accuracy, %; of word forms 100 times Spearman's correlation",
-        finding=f"{len(apart)} of {len(result.tasks)} tasks are above chance.",
+        finding=f"Above chance: {len(apart)} of {len(result.tasks)} tasks.",
         alt="The score on each task with its interval, chance, and the baselines.",
         caption="95 % intervals over sets, clusters or items, for this one model: another seed "
         "would differ by more. Hollow: chance, and single runs of the shared task.",
@@ -187,7 +187,34 @@ def _section(task: TaskScore) -> Section:
     texts = [f"{capital(note)}." for note in task.notes]
     if task.truncated:
         texts.append(f"{task.truncated:,} contexts were cut to fit the model.")
-    return Section(task.task, texts, tables=[_sets(task)] if "uid" in task.parts else [])
+    if "uid" not in task.parts:
+        return Section(task.task, texts)
+    return Section(task.task, texts, figures=[_sets_figure(task)], tables=[_sets(task)])
+
+
+def _sets_figure(task: TaskScore) -> Figure:
+    """The sets of a task, easiest first."""
+    sets = sorted(
+        ((name, next(iter(metrics.values()))) for name, metrics in task.parts["uid"].items()),
+        key=lambda each: -each[1].value,
+    )
+    rows: list[Interval] = []
+    for name, estimate in sets:
+        low, high = estimate.interval or (None, None)
+        low, high = (None, None) if low is None or high is None else (100 * low, 100 * high)
+        rows.append(Interval(name, 100 * estimate.value, low, high))
+    chance = task.chance or 0.0
+    above = sum(row.low is not None and row.low > 100 * chance for row in rows)
+    below = sum(row.high is not None and row.high < 100 * chance for row in rows)
+    return forest_plot(
+        rows,
+        x_label="score, %",
+        finding=f"Of {len(rows)} sets of {task.task} {above} are above chance and {below} below.",
+        alt="The score on each set with its interval; the line is chance.",
+        caption="95 % intervals over the items of a set, which are often from one template, each "
+        "for its row alone. The line is chance.",
+        reference=100 * chance,
+    )
 
 
 def _sets(task: TaskScore) -> Table:

@@ -110,7 +110,7 @@ def suite_score(
     lm = opening(model) if isinstance(model, str) else model
     along, why = _along(model) if isinstance(model, str) else ([], "they take a run")
     samples = open_suite(fast_data, limit=_CURVE_ITEMS).tasks if len(along) > 1 else ()
-    missing = [f"{name}: no data in {data}" for name in suite.missing]
+    missing = [f"no data for {', '.join(suite.missing)}"] if suite.missing else []
     kept_in = _Kept(out / "kept", _known_as(model), objective, batch)
     scores: list[TaskScore] = []
     course: list[CoursePoint] = []

@@ -206,7 +206,7 @@ class _Plan:
             for task in self.suite.tasks
         ]
         tasks += _reading_tasks(runs)
-        missing = [f"{name}: no data" for name in self.suite.missing]
+        missing = [f"no data for {', '.join(self.suite.missing)}"] if self.suite.missing else []
         ages = _ages_task(runs)
         if isinstance(ages, str):
             missing += [ages] if self.suite.children else []
