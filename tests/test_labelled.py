@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmlab.data import labelled
-from lmlab.data.labelled import Example, read_labelled
+from lmlab.data.labelled import Example, read_labelled, read_labelled_tasks
 from lmlab.data.labelled_sources import Source
 from lmlab.errors import UserError
 from lmlab.numerics.classification import metric
@@ -473,6 +473,72 @@ def test_broken_lines_of_qqp_are_left_out_and_told(tmp_path):
     path.unlink()
     with pytest.raises(UserError, match=r"train\.tsv: no such file"):
         read_labelled(f"glue=qqp:{folder}")
+
+
+QUESTION = {"question": "is it so", "passage": "It is."}
+MULTIRC = {"question": "Who?", "answer": "He {0}", "paragraph": "He did."}
+WSC = {"span1_text": "the cup", "span2_text": "it", "text": "Take the cup; it is hot."}
+PAIR = {"sentence1": "one", "sentence2": "other"}
+BABYLM = {
+    "boolq": (QUESTION, "is it so", "It is.", ("accuracy", "f1")),
+    "multirc": (MULTIRC, "Question: Who? Answer: He {0}", "He did.", ("accuracy", "f1")),
+    "rte": (PAIR, "one", "other", ("accuracy",)),
+    "wsc": (WSC, 'Does "it" refer to "the cup" in this passage?', WSC["text"], ("accuracy", "f1")),
+    "mrpc": (PAIR, "one", "other", ("f1", "accuracy")),
+    "qqp": ({"question1": "a?", "question2": "b?"}, "a?", "b?", ("f1", "accuracy")),
+    "mnli": ({"premise": "p", "hypothesis": "h"}, "p", "h", ("accuracy",)),
+}  # fmt: skip
+
+
+def babylm_folder(folder, names=tuple(BABYLM), examples=60):
+    folder.mkdir()
+    for name in names:
+        fields, last = BABYLM[name][0], list(BABYLM[name][0])[-1]
+        for part, number in (("train", examples), ("valid", 6)):
+            jsonl(folder / f"{name}.{part}.jsonl", *(
+                {**fields, last: f"{fields[last]} {part} {n}", "label": n % (2 + (name == "mnli"))}
+                for n in range(number)
+            ))  # fmt: skip
+    return folder
+
+
+def test_babylms_fine_tuning_set(tmp_path):
+    """The pairs and metrics of the facts of its evaluation, by task."""
+    folder = babylm_folder(tmp_path / "glue_filtered")
+    tasks = read_labelled_tasks([str(folder)])
+    assert [task.name for task in tasks] == sorted(BABYLM)
+    for task in tasks:
+        _, text, other, metrics = BABYLM[task.name]
+        number = {len(getattr(task, name)) for name in ("train", "selection")}
+        assert (task.metrics, number, len(task.reported)) == (metrics, {54, 6}, 6)
+        assert (task.reported[0].text.removesuffix(" valid 0"),
+                str(task.reported[0].other).removesuffix(" valid 0")) == (text, other)  # fmt: skip
+        assert [e.label for e in task.reported] == [n % len(task.labels) for n in range(6)]
+        assert any("chosen on examples held out from training" in note for note in task.notes)
+        assert not texts(task.selection) & texts(task.reported)
+    assert read_labelled_tasks([f"babylm={folder / 'rte.train.jsonl'}"]) == [
+        task for task in tasks if task.name == "rte"
+    ]
+
+
+def test_what_is_wrong_with_babylms_files(tmp_path):
+    folder = babylm_folder(tmp_path / "g", names=("mnli", "wsc"), examples=10_040)
+    (mnli,) = read_labelled_tasks([f"babylm={folder / 'mnli.train.jsonl'}"])
+    assert len(mnli.train) + len(mnli.selection) == 10_000
+    assert any("a sample of 10,000 of 10,040" in note for note in mnli.notes)
+    jsonl(folder / "wsc.valid.jsonl", {**WSC, "label": 1}, {"text": "a", "label": 0})
+    with pytest.raises(UserError, match=r"wsc\.valid\.jsonl, line 2: no key 'span2_text'"):
+        read_labelled_tasks([str(folder / "wsc.train.jsonl")])
+    jsonl(folder / "wsc.valid.jsonl", {**WSC, "label": 2})
+    with pytest.raises(UserError, match=r"line 1: 'label' is 2; it has to be 0 to 1 \(other, same"):
+        read_labelled_tasks([f"babylm={folder / 'wsc.train.jsonl'}"])
+    with pytest.raises(
+        UserError, match=r"wsc\.valid\.jsonl: name TASK\.train\.jsonl or its folder"
+    ):
+        read_labelled_tasks([f"babylm={folder / 'wsc.valid.jsonl'}"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty: no train\.jsonl of boolq, .*rte\.train\.jsonl"):
+        read_labelled_tasks([f"babylm={tmp_path / 'empty'}"])
 
 
 def polarity_folder(folder, encoding):

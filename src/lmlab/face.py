@@ -527,7 +527,8 @@ def finetune(
     """Fine-tunes models on labelled texts, over several seeds, and compares them with the first.
 
     Args:
-        tasks: KIND=SOURCE each: polarity=FOLDER, glue=NAME, xnli=LANGUAGE, tsv=FILE, jsonl=FILE.
+        tasks: KIND=SOURCE each: polarity=FOLDER, glue=NAME, xnli=LANGUAGE, babylm=FOLDER, tsv=FILE,
+            jsonl=FILE.
         **options: fields of `FinetuneConfig`, such as `seeds=5`, `epochs=3`, `learning_rate=3e-4`,
             `lab="lab"`.
 

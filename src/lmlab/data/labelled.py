@@ -4,6 +4,8 @@ A task is named KIND=SOURCE:
 - `polarity=FOLDER`: sentence polarity (Pang and Lee 2005);
 - `glue=TASK` or `glue=TASK:FOLDER`: a task of GLUE, of the Hub or from its tsv files;
 - `xnli=LANGUAGE`: XNLI, of the Hub;
+- `babylm=FILE` or `babylm=FOLDER`: BabyLM's fine-tuning set, `TASK.train.jsonl` and
+  `TASK.valid.jsonl`; a folder stands for all tasks in it, and may be named alone;
 - `tsv=FILE`, `jsonl=FILE`, or a folder of such files.
 
 Every task has three sets. Training fits, the selection set stops it, and the reported set is looked
@@ -20,20 +22,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from lmlab.data.labelled_sources import Example, Source, glue, own_files, polarity, xnli
+from lmlab.data.labelled_sources import (
+    Example,
+    Source,
+    babylm,
+    babylm_files,
+    glue,
+    own_files,
+    polarity,
+    xnli,
+)
 from lmlab.data.tasks import sample
 from lmlab.data.windows import key, keyed_bijection
 from lmlab.errors import UserError
 
-__all__ = ["Example", "LabelledTask", "read_labelled"]
+__all__ = ["Example", "LabelledTask", "read_labelled", "read_labelled_tasks"]
 
 _KINDS: dict[str, Callable[[str], Source]] = {
     "polarity": polarity,
     "glue": glue,
     "xnli": xnli,
+    "babylm": babylm,
     "tsv": lambda source: own_files(source, "tsv"),
     "jsonl": lambda source: own_files(source, "jsonl"),
 }
@@ -62,6 +75,22 @@ class LabelledTask:
     def regression(self) -> bool:
         """Whether a value is predicted and not a class."""
         return not self.labels
+
+
+def read_labelled_tasks(
+    specifications: Iterable[str], *, limit: int | None = None
+) -> list[LabelledTask]:
+    """The tasks that are named, in the given order; a folder of BabyLM's stands for all in it.
+
+    Raises `UserError` as `read_labelled`.
+    """
+    each: list[str] = []
+    for specification in specifications:
+        kind, equals, name = specification.partition("=")
+        if not equals and Path(specification).exists():
+            kind, name = "babylm", specification
+        each += map("babylm={}".format, babylm_files(name)) if kind == "babylm" else [specification]
+    return [read_labelled(specification, limit=limit) for specification in each]
 
 
 def read_labelled(specification: str, *, limit: int | None = None) -> LabelledTask:

@@ -1,4 +1,4 @@
-"""Where labelled examples come from: sentence polarity, GLUE, XNLI, and one's own tsv and jsonl.
+"""Where labelled examples come from: sentence polarity, GLUE, XNLI, BabyLM, one's own tsv, jsonl.
 
 A source gives examples in the sets it was published in; `lmlab.data.labelled` makes a training, a
 selection and a reported set of them. docs/evaluation.md has the forms of the files.
@@ -18,10 +18,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from lmlab.data.documents import COMPRESSIONS, read_text_lines, valid_text
 from lmlab.data.records import Record, read_records
+from lmlab.data.tasks import sample
 from lmlab.errors import UserError
 from lmlab.progress import track
 
@@ -156,6 +158,99 @@ def xnli(source: str) -> Source:
     return Source(f"xnli-{source}", hub, _NLI, ("accuracy",), *sets, notes=tuple(notes))
 
 
+@dataclass(frozen=True)
+class _OfBabylm:
+    """How a task of BabyLM's fine-tuning set is published: a text made of fields, and another."""
+
+    labels: tuple[str, ...]
+    text: str
+    other: str
+    metrics: tuple[str, ...] = ("accuracy", "f1")
+    most: int | None = None
+    """Training examples at most; the official files hold a sample of so many."""
+    notes: tuple[str, ...] = ()
+
+
+_BABYLM = {
+    "boolq": _OfBabylm(("no", "yes"), "{question}", "{passage}"),
+    "multirc": _OfBabylm(
+        ("wrong", "right"),
+        "Question: {question} Answer: {answer}",
+        "{paragraph}",
+        notes=("several questions share a paragraph, and the intervals do not know it",),
+    ),
+    "rte": _OfBabylm(_ENTAILED, "{sentence1}", "{sentence2}", ("accuracy",)),
+    "wsc": _OfBabylm(
+        ("other", "same"), 'Does "{span2_text}" refer to "{span1_text}" in this passage?', "{text}"
+    ),
+    "mrpc": _OfBabylm(_GLUE["mrpc"].labels, "{sentence1}", "{sentence2}", ("f1", "accuracy")),
+    "qqp": _OfBabylm(_GLUE["qqp"].labels, "{question1}", "{question2}", ("f1", "accuracy"), 10_000),
+    "mnli": _OfBabylm(_NLI, "{premise}", "{hypothesis}", ("accuracy",), 10_000),
+}
+_TRAINING_FILE = ".train.jsonl"
+
+
+def babylm_files(source: str) -> list[Path]:
+    """The training files of BabyLM's fine-tuning set below a folder; or the one file named.
+
+    Raises `UserError` where there is none.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    files = sorted(
+        file for task in _BABYLM for file in path.rglob(f"{task}{_TRAINING_FILE}*")
+    )  # fmt: skip
+    if not files:
+        raise UserError(
+            f"{source}: no {_TRAINING_FILE.removeprefix('.')} of {', '.join(_BABYLM)} in it, such "
+            f"as rte{_TRAINING_FILE}"
+        )
+    return files
+
+
+def babylm(source: str) -> Source:
+    """A task of BabyLM's fine-tuning set: `TASK.train.jsonl`, reported on `TASK.valid.jsonl`."""
+    path = Path(source)
+    name, middle, suffix = path.name.partition(_TRAINING_FILE)
+    if not path.is_file() or name not in _BABYLM or not middle:
+        raise UserError(
+            f"{source}: name TASK{_TRAINING_FILE} or its folder, TASK one of {', '.join(_BABYLM)}"
+        )
+    task = _BABYLM[name]
+    notes = list(task.notes)
+    valid = path.with_name(f"{name}.valid.jsonl{suffix}")
+    if valid.is_file():
+        notes.append(
+            f"reported on {valid.name}; the best epoch is chosen on examples held out from "
+            "training. BabyLM's own script chooses it on the set that it reports, so its figures "
+            "tend to be higher and are not to be compared with these"
+        )
+    train, reported = (
+        _babylm_set(file, task, notes) if file.is_file() else None for file in (path, valid)
+    )
+    assert train is not None
+    if task.most is not None and len(train) > task.most:
+        notes.append(f"training: a sample of {task.most:,} of {len(train):,} examples")
+        train = sample(train, task.most)
+    return Source(name, source, task.labels, task.metrics, train, None, reported, tuple(notes))
+
+
+def _babylm_set(path: Path, task: _OfBabylm, notes: list[str]) -> list[Example]:
+    examples = [
+        _example_of(record, [_filled(record, text) for text in (task.text, task.other)],
+                    "label", task.labels)
+        for record in _json_records(path)
+    ]  # fmt: skip
+    notes += _halves_note(examples)
+    return examples
+
+
+def _filled(record: Record, template: str) -> str:
+    fields = {name: _half(record, name) for _, name, *_ in Formatter().parse(template) if name}
+    return template.format_map(fields)
+
+
 def own_files(source: str, kind: str) -> Source:
     """One's own `.tsv` or `.jsonl`: a file, or a folder of train, selection and test files."""
     path = Path(source)
@@ -220,6 +315,12 @@ def _published(
     texts = [_half(record, column) for column in columns]
     if not any(texts):
         record.text(columns[0])  # an error: an example has to say something
+    return _example_of(record, texts, label_column, labels)
+
+
+def _example_of(
+    record: Record, texts: Sequence[str], label_column: str, labels: Sequence[str]
+) -> Example:
     raw = record.values.get(label_column)
     if isinstance(raw, str) and raw in labels:
         raw = labels.index(raw)

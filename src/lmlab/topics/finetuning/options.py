@@ -19,8 +19,8 @@ class FinetuneConfig(Options):
     models: tuple[str, ...]
     """Run folder, checkpoint, saved transformers model, or Hub name, each."""
     tasks: tuple[str, ...]
-    """KIND=SOURCE each: polarity=FOLDER, glue=NAME, xnli=LANGUAGE, tsv=FILE, jsonl=FILE (see
-    docs/evaluation.md)."""
+    """KIND=SOURCE each: polarity=FOLDER, glue=NAME, xnli=LANGUAGE, babylm=FOLDER, tsv=FILE,
+    jsonl=FILE (see docs/evaluation.md)."""
     names: tuple[str, ...] = ()
     """What the models are called in the result (default: as given)."""
     seeds: int = 3

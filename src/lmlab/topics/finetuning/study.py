@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
-from lmlab.data.labelled import LabelledTask, read_labelled
+from lmlab.data.labelled import LabelledTask, read_labelled_tasks
 from lmlab.data.labelled_store import LabelledSplit, labelled_store, read_labels
 from lmlab.data.splits import TEST, TRAIN
 from lmlab.data.store import TokenStore
@@ -48,7 +48,7 @@ def run_finetune(config: FinetuneConfig, *, worker: bool = False) -> Finetuning:
 
     Raises `UserError` for a model or task that cannot be read.
     """
-    tasks = [read_labelled(specification, limit=config.limit) for specification in config.tasks]
+    tasks = read_labelled_tasks(config.tasks, limit=config.limit)
     for task in tasks:
         for note in task.notes:
             say(f"{task.name}: {note}")
