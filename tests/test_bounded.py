@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.special import stdtrit
+from scipy.stats import rankdata
 
 from lmlab.errors import UserError
 from lmlab.numerics.bounded import (
     positive_ratio_interval,
+    rank_correlation_bounds,
     share_bounds,
     share_interval,
     unless_all_agree,
@@ -127,6 +129,48 @@ def test_a_share_of_0_or_1_is_not_certain(truth, alike):
     assert ours > symmetric - 0.01
     if truth in (0.02, 0.98):
         assert symmetric < 0.89
+
+
+def test_a_rank_correlation_stays_within_its_ends():
+    """Bonett and Wright's error on the scale of Fisher's z, by hand; and where z is infinite."""
+    low, high = rank_correlation_bounds(0.6, 28) or (None, None)
+    error = np.sqrt((1 + 0.18) / 25)
+    assert np.arctanh([low, high]) == pytest.approx(
+        np.arctanh(0.6) + error * np.array([-1, 1]) * 1.959964
+    )
+    low, high = rank_correlation_bounds(1.0, 10) or (None, None)
+    assert high == 1
+    swapped = np.corrcoef(np.arange(10), [0, 1, 2, 4, 3, 5, 6, 7, 8, 9])[0, 1]
+    assert low == pytest.approx((rank_correlation_bounds(swapped, 10) or (None,))[0])
+    assert rank_correlation_bounds(-1.0, 10) == (-1.0, pytest.approx(-low))
+    assert rank_correlation_bounds(0.5, 3) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("items", [20, 90])
+@pytest.mark.parametrize("shares", [None, 10])
+def test_intervals_of_rank_correlations_cover(items, shares):
+    """Pairs with a normal law, whose Spearman correlation is 6 / pi arcsin(rho / 2); and with
+    people's shares in tenths, as of WUG's items, where it is that of 400,000 pairs."""
+
+    def pairs(rng, rho, *shape):
+        x = rng.normal(size=shape)
+        y = rho * x + np.sqrt(1 - rho**2) * rng.normal(size=shape)
+        return x, y if shares is None else np.round(shares / (1 + np.exp(-y))) / shares
+
+    def spearman(x, y):
+        a, b = (r - r.mean(-1, keepdims=True) for r in (rankdata(x, axis=-1), rankdata(y, axis=-1)))
+        return (a * b).sum(-1) / np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+
+    rng = np.random.default_rng(0)
+    for rho in (0.0, 0.5, 0.9):
+        truth = 6 / np.pi * np.arcsin(rho / 2)
+        if shares is not None:
+            truth = spearman(*pairs(rng, rho, 400_000))
+        bounds = [rank_correlation_bounds(float(r), items) or (0, 0)
+                  for r in spearman(*pairs(rng, rho, 4000, items))]  # fmt: skip
+        covered = np.mean([low <= truth <= high for low, high in bounds])
+        assert 0.94 < covered < 0.975, rho
 
 
 def test_agreement_of_all_has_no_bounds():

@@ -29,7 +29,7 @@ from helpers import WORDS, tiny_training
 from lmlab.config.model import MASKED, ModelConfig
 from lmlab.config.towers import TowersConfig
 from lmlab.config.training import ParentConfig
-from lmlab.data.tasks import read_tasks
+from lmlab.data.tasks import LastWord, Task, read_suite
 from lmlab.data.tokenizers import Surround, TextTokenizer, load_tokenizer, train_bpe
 from lmlab.durable import write_json
 from lmlab.errors import UserError
@@ -37,6 +37,7 @@ from lmlab.lm.export import export_model, write_model
 from lmlab.lm.language_model import open_model
 from lmlab.lm.likelihood import Request, log_likelihoods
 from lmlab.models.narrow import with_narrow_head
+from lmlab.topics.scoring.predictions import predictions
 from lmlab.topics.scoring.zero_shot import zero_shot
 from lmlab.training.loop import train
 from tolerances import NATS_A_TOKEN
@@ -149,6 +150,26 @@ def zorro() -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
+def official_tasks(folder: Path) -> list[Task]:
+    """Zorro's pairs, COMPS, EWoK's form and entity tracking; EWoK's second is a tie."""
+    ewok = {"Context1": "the model reads", "Context2": "a text", "Target1": "many",
+            "Target2": "the", "Domain": "d"}  # fmt: skip
+    comps = {"prefix_acceptable": "the model", "prefix_unacceptable": "every window",
+             "property_phrase": "reads a text ."}  # fmt: skip
+    boxes = {"input_prefix": "Box 1 has the text. Box 1 has", "numops": 0,
+             "options": [" the text.", " a model", " the model."]}  # fmt: skip
+    files = {
+        "zorro/all-of.txt": [line for good, bad in zorro() for line in (bad, good)],
+        "comps/comps_base.jsonl": [json.dumps(comps)],
+        "ewok/d.jsonl": [json.dumps(ewok), json.dumps({**ewok, "Target2": "many"})],
+        "entity_tracking/regular.jsonl": [json.dumps(boxes)],
+    }
+    for name, lines in files.items():
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("\n".join(lines))
+    return list(read_suite(folder).tasks)
+
+
 RECURRENT = ModelConfig("gru", layers=1, width=16, initializer_range=0.5)
 
 
@@ -218,7 +239,8 @@ def strangers(text_store, tmp_path_factory) -> tuple[dict[str, Saved], dict[str,
         projected = name in ("gpt2", "llama")
         folder = narrow(models[name].folder, scratch / f"{name}, narrow", projected=projected)
         models[f"{name}, narrow"] = Saved(folder, False, ITEMS, True)
-    pairs = [("", text) for pair in zorro() for text in pair]
+    tasks = official_tasks(scratch / "data")
+    pairs = [option for task in tasks for item in task.items for option in item.options]
     for name in ("qwen3", "bert"):
         folder = exported(text_store, scratch / f"zorro {name}", **STOCK[name], context=128)
         models[f"zorro {name}"] = Saved(folder, name in MASKED, pairs)
@@ -240,15 +262,28 @@ def test_a_stranger_scores_what_lmlab_scores(strangers):
 
 @pytest.mark.parametrize("name", ["zorro qwen3", "zorro bert"])
 def test_the_official_choice_is_that_of_evaluate(strangers, tmp_path, name):
+    """The largest of a stranger's sums wins, and of a tie the first, which is the right one: there
+    a tie is right, here it is worth one half."""
     saved, nats_N = strangers[0][name], strangers[1][name]
-    with (tmp_path / "pairs.jsonl").open("w") as file:
-        for (_, good), (_, bad) in zip(saved.items[::2], saved.items[1::2], strict=True):
-            pair = {"sentence_good": good, "sentence_bad": bad, "UID": "zorro", "field": "syntax",
-                    "linguistics_term": "agreement"}  # fmt: skip
-            file.write(json.dumps(pair) + "\n")
-    (task,) = read_tasks([f"blimp={tmp_path / 'pairs.jsonl'}"])
-    right_N = zero_shot(open_model(saved.folder), task).values["accuracy"]
-    assert right_N.tolist() == (nats_N[::2] > nats_N[1::2]).astype(float).tolist()
+    lm, at = open_model(saved.folder), 0
+    for task in official_tasks(tmp_path / "data"):
+        score = zero_shot(lm, task)
+        official = []
+        for item in task.items:
+            assert not isinstance(item, LastWord)
+            official.append(float(nats_N[at : at + len(item.options)].argmax() == 0))
+            at += len(item.options)
+        if task.kind == "ewok":
+            assert (official[1], score.values["accuracy"][1], score.ties) == (1.0, 0.5, 1)
+            official[1] = 0.5
+        else:
+            assert score.ties == 0
+        assert score.values["accuracy"].tolist() == official
+        chosen = [p["pred"] for of_subset in predictions(task, score).values() for p in of_subset]
+        right = [item.texts[0] for item in task.items if not isinstance(item, LastWord)]
+        for text, good, value in zip(chosen, right, official, strict=True):
+            assert value == 0.5 or (text == good) == (value == 1)
+    assert at == len(nats_N)
 
 
 @pytest.mark.parametrize("name", ["qwen3", "bert", "backward"])

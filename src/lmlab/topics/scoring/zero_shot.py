@@ -49,7 +49,7 @@ from lmlab.results import Result
 
 _SETS = (
     "the standard error of a figure over sets is over sets (none below 5); that of one set is over "
-    "its items, which are often from one template and no independent texts"
+    "its items (or clusters of them), which are often from one template and no independent texts"
 )
 _CLUSTERS = (
     "the sets ask the same things again, so the standard errors are over clusters of items (none "
@@ -292,7 +292,7 @@ def _sets(lm: LanguageModel, task: Task, items: Sequence[Choice], ask: _Ask) -> 
         return {"accuracy": mean_over_units(right_N[rows], of_rows, clusters=True)}
 
     by_set = {name: of_set(rows) for name, rows in _rows_of(sets).items()}
-    by_part = {part: whole(rows) for part, rows in _rows_of(parts).items()}
+    by_part = {part: whole(rows) for part, rows in _rows_of(parts).items() if part}
     what = f"{len(by_set)} sets"
     if task.kind == "entity_tracking":
         what = f"{len(by_part)} files, of each over its numbers of moves"
@@ -303,7 +303,7 @@ def _sets(lm: LanguageModel, task: Task, items: Sequence[Choice], ask: _Ask) -> 
         answers.likelihoods,
         whole(np.arange(len(items))),
         {"accuracy": right_N},
-        parts={**({"field": by_part} if {*by_part} != {task.name} else {}), "uid": by_set},
+        parts={**({"field": by_part} if {*by_part} - {task.name} else {}), "uid": by_set},
         chance=round(float(weights_N @ [1 / len(i.options) for i in items] / weights_N.sum()), 12),
         notes=(f"accuracy is the plain mean over {what}", _CLUSTERS if over_clusters else _SETS),
         ties=answers.ties,
