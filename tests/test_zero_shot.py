@@ -375,6 +375,27 @@ def test_items_of_one_cluster_are_one_piece_of_evidence(clusters, truth, ours, a
     assert of_items < as_items
 
 
+def test_what_is_asked_again_in_other_sets_is_one_piece_of_evidence():
+    """Sixty clusters in three sets of unequal means and sizes, each set weighing the same."""
+    rng = np.random.default_rng(0)
+    means, sizes = (0.5, 0.7, 0.4), (4, 1, 2)
+    names = [f"c{c}" for size in sizes for c in range(60) for _ in range(size)]
+    weights_N = np.repeat([1 / size for size in sizes], [60 * size for size in sizes])
+    covered = []
+    for _ in range(300):
+        effect_C = rng.normal(0, 0.15, 60)
+        right_N = np.concatenate([
+            (rng.random((60, size)) < (mean + effect_C).clip(0, 1)[:, None]).ravel()
+            for mean, size in zip(means, sizes, strict=True)
+        ]).astype(float)  # fmt: skip
+        bounds = (mean_over_units(right_N, names, weights_N=weights_N, clusters=True).interval,
+                  mean_estimate(right_N).interval)  # fmt: skip
+        covered.append([b is not None and b[0] <= np.mean(means) <= b[1] for b in bounds])
+    as_clusters, as_items = np.mean(covered, axis=0)
+    assert as_clusters > 0.93
+    assert as_items < 0.8
+
+
 def test_the_same_phrase_after_two_contexts():
     """A model that knows pairs: log p(b | a) is not log p(b)."""
     items = [ContextChoice("w", (context, other), B, "base", B) for context, other in
