@@ -204,11 +204,13 @@ def test_the_hubs_data_sets(monkeypatch):
     (word,) = read("lambada", "hf:org/words").items
     assert word == LastWord("hf:org/words, row 0", "one", " two")
     assert [i.uid for i in read("blimp", "hf:b").items] == ["b1", "b2"]
+    assert read("supplement", "hf:org/extra:hypernym").sets == ("hypernym",)
     assert [i.uid for i in read("blimp", "hf:b:one:dev").items] == ["one"]
     assert asked == [
         ("org/words", None, "test", True),
         ("b", "b1", "train", True),
         ("b", "b2", "train", True),
+        ("org/extra", "hypernym", "test", True),
         ("b", "one", "dev", True),
     ]
 

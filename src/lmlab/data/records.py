@@ -40,7 +40,7 @@ class Record:
     where: str
     values: dict[str, Any]
     file: str = ""
-    """Name of its file, endings left out."""
+    """Name of its file, endings left out; of the Hub's that of the configuration or data set."""
 
     def text(self, key: str) -> str:
         """The text at `key`; `UserError` where there is none, or it is empty or no text."""
@@ -122,8 +122,10 @@ def read_records(source: str, *, hub_split: str) -> Iterator[Record]:
 
 def _records(source: str, hub_split: str) -> Iterator[Record]:
     if source.startswith("hf:"):
+        named = [*source.split(":"), ""]
+        name = named[2] or named[1].rpartition("/")[2]
         for row, value in enumerate(hub_rows(source, split=hub_split)):
-            yield Record(*_object(f"{source}, row {row}", value))
+            yield Record(*_object(f"{source}, row {row}", value), name)
         return
     for file in source_files(source, JSON_LINES):
         yield from file.records()

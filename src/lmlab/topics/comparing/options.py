@@ -31,10 +31,10 @@ class CompareConfig(Options):
     split: Literal["train", "validation", "test"] = "validation"
     """Of `store`."""
     tasks: tuple[str, ...] = ()
-    """KIND=SOURCE each, as for eval: lambada, blimp or choices, and a file, a folder or
-    hf:NAME[:CONFIG]; paired by item."""
+    """Files, folders or KIND=SOURCE, as for evaluate; paired by item."""
     limit: int | None = None
-    """Ask a fixed sample of this many items a task (of each of BLiMP's sets)."""
+    """Ask a fixed sample of this many items a task (of each set, where sets count
+    the same)."""
     context: int | None = None
     """Window in tokens, the same for all (default: the longest that all take, at most 1024)."""
     windows: int | None = None

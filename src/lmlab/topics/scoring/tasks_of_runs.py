@@ -18,7 +18,7 @@ from lmlab.config import digest
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task
 from lmlab.lm.calibrated_head import Head, open_with_head
-from lmlab.numerics.bounded import share_interval, unless_all_agree
+from lmlab.numerics.bounded import share_interval, unless_all_agree, within
 from lmlab.numerics.random_effects import Clusters, Interval, two_way_interval, two_way_ratio
 from lmlab.studies.finished_runs import file_beside
 from lmlab.studies.kept import kept_arrays
@@ -76,8 +76,8 @@ def compared(
     return metrics
 
 
-def _interval(values_SN: np.ndarray, task: Task, share: str = "") -> Interval:
-    """The interval of a share (a metric named accuracy), or of a mean without bounds."""
+def _interval(values_SN: np.ndarray, task: Task, name: str = "") -> Interval:
+    """The interval of a metric by its name, or of a difference, which has no bounds."""
     if task.units is None:
         interval = two_way_interval(values_SN)
     else:
@@ -86,6 +86,7 @@ def _interval(values_SN: np.ndarray, task: Task, share: str = "") -> Interval:
             units.sums(task.weights * values_SN),
             units.sums(np.broadcast_to(task.weights, values_SN.shape)),
         )
-    if share.startswith("accuracy"):
+    if name.startswith("accuracy"):
         return share_interval(interval)
-    return unless_all_agree(interval, values_SN)
+    interval = unless_all_agree(interval, values_SN)
+    return within(interval, -1, 1) if name == "spearman" else interval

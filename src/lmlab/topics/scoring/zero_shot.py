@@ -116,8 +116,9 @@ class TaskScore:
     """Accuracy of a guess among the choices, or the correlation of one; None without choices, or
     where lm-eval does not say how many."""
     values: dict[str, np.ndarray] = field(default_factory=dict)
-    """Of the metrics that are means over items, the value of each item (N), in the task's order, of
-    a correlation the jackknife's pseudo-value; none for lm-eval's tasks."""
+    """Of the metrics that are means over items, the value of each item (N), in the task's order; of
+    a correlation the jackknife's pseudo-value, moved so that their mean is the correlation; none
+    for lm-eval's tasks."""
     notes: tuple[str, ...] = ()
     ties: int | None = None
     """Items of which several options are the likeliest; None without options."""
@@ -357,7 +358,10 @@ def _word_forms(lm: LanguageModel, task: Task, items: Sequence[WordForms], ask: 
     share_N = np.array([math.exp(log_softmax(nats_C)[0]) for nats_C in answers.nats])
     people_N = np.array([item.share for item in items])
     rho = metric("spearman", share_N, people_N)
-    values = {"spearman": pseudo_values("spearman", share_N, people_N)} if len(items) > 1 else {}
+    values: dict[str, np.ndarray] = {}
+    if len(items) > 1:
+        pseudo_N = pseudo_values("spearman", share_N, people_N)
+        values["spearman"] = pseudo_N - pseudo_N.mean() + rho  # as of fine-tuning's metrics
     varied = np.ptp(share_N) > 0 and np.ptp(people_N) > 0
     known = varied and len(items) > 3
     error = (1 - rho**2) * math.sqrt((1 + rho**2 / 2) / (len(items) - 3)) if known else None
