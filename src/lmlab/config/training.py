@@ -496,7 +496,8 @@ class TrainConfig(Options):
     def _decided_optimizer(self) -> OptimizerConfig:
         name, rate = self.optimizer.name, self.optimizer.learning_rate
         if name == "auto":
-            swept = self.objective == "causal" and self.model.architecture not in RECURRENT
+            as_swept = self.objective in ("causal", "mixed")
+            swept = as_swept and self.model.architecture not in RECURRENT
             name = "muon" if swept and self.parent.path is None and not self.fsdp else "adamw"
         if rate is None:
             known = self.model.architecture != "auto" and self.parent.path is None
