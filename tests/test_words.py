@@ -141,7 +141,7 @@ def word_store(path, words, *, documents=6, sources=()):
     splits = {
         split: [
             EncodedDocument(
-                f"{split}/{number}/{i}", rng.integers(0, 9, 30), 90, number, words=Words(each)
+                f"{split}/{number}/{i}", rng.integers(0, 9, 30), 90, number, words=(each, 0)
             )
             for number, each in enumerate(words)
             for i in range(documents)

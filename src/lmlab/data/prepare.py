@@ -67,7 +67,7 @@ from lmlab.data.tokenizers import (
     loss_note,
     pretrained_tokenizer,
 )
-from lmlab.data.words import count_words
+from lmlab.data.words import word_counts
 from lmlab.durable import disk_errors, file_sha256, make_folder
 from lmlab.errors import UserError
 from lmlab.locks import alone
@@ -486,5 +486,5 @@ def encode(
         lost = tokenizer.losses(texts, ids_of) if losses else [TextLoss()] * len(batch)
         for document, ids, loss in zip(batch, ids_of, lost, strict=True):
             size = len(document.text.encode("utf-8"))
-            words = count_words(document.text)
+            words = word_counts(document.text)
             yield EncodedDocument(document.name, ids, size, document.source, loss, words)

@@ -56,8 +56,8 @@ class EncodedDocument:
     source: int = 0
     loss: TextLoss | None = None
     """What the tokenizer lost of the text; None where that was not looked at."""
-    words: Words | None = None
-    """None where they were not counted."""
+    words: tuple[int, int] | None = None
+    """`word_counts` of the text; None where they were not counted."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,8 @@ class _SplitWriter:
         self._end = np.array([tokenizer.end_of_text_id] if end_of_text else [], dtype=dtype)
         self._documents = self._text_bytes = 0
         self._loss: TextLoss | None = TextLoss()
-        self._words: list[Words | None] = [Words()] * max(1, len(sources))  # of each
+        # `word_counts` of each source, added up
+        self._words: list[list[int] | None] = [[0, 0] for _ in range(max(1, len(sources)))]
         self._pending: list[EncodedDocument] = []
         self._pending_tokens = 0
         self._sources = sources
@@ -288,9 +289,11 @@ class _SplitWriter:
             self._names.writelines(_encode_name(d.name) for d in documents)
         for document in documents:
             source = document.source if len(self._words) > 1 else 0
-            words = self._words[source]
-            together = None if words is None or document.words is None else words + document.words
-            self._words[source] = together
+            if document.words is None:
+                self._words[source] = None
+            elif (counts := self._words[source]) is not None:
+                counts[0] += document.words[0]
+                counts[1] += document.words[1]
             if document.loss is None:
                 self._loss = None
             elif document.loss and self._loss is not None:
@@ -316,13 +319,14 @@ class _SplitWriter:
         np.lib.format.write_array_header_1_0(header, described)
         self._copy(f"{self._name}.documents.npy", header.getvalue(), self._table)
         self._copy(f"{self._name}.names.jsonl", b"", self._names)
+        words = [None if counts is None else Words(*counts) for counts in self._words]
         sizes = [
-            SourceSize(name, documents, tokens, words)
-            for name, (documents, tokens), words in zip(
-                self._sources, self._by_source_C2.tolist(), self._words, strict=False
+            SourceSize(name, documents, tokens, of_source)
+            for name, (documents, tokens), of_source in zip(
+                self._sources, self._by_source_C2.tolist(), words, strict=False
             )
         ]
-        counted = [words for words in self._words if words is not None]
+        counted = [of_source for of_source in words if of_source is not None]
         return SplitRecord(
             tokens=self._position,
             documents=self._documents,
@@ -330,7 +334,7 @@ class _SplitWriter:
             shards=tuple(self._shards),
             loss=self._loss if self._documents else None,
             sources=tuple(sizes) if len(sizes) > 1 else None,
-            words=sum(counted, Words()) if len(counted) == len(self._words) else None,
+            words=sum(counted, Words()) if len(counted) == len(words) else None,
         )
 
     def _copy(self, name: str, header: bytes, rest: IO[bytes]) -> None:

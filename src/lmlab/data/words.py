@@ -41,10 +41,15 @@ def _patterns() -> tuple[Any, Any]:
 
 def count_words(text: str) -> Words:
     """The words of a text."""
+    return Words(*word_counts(text))
+
+
+def word_counts(text: str) -> tuple[int, int]:
+    """`count_words` as plain numbers, for texts by the million."""
     pieces = text.split()
     if text.isascii() or not _PERHAPS.search(text):
-        return Words(len(pieces))
+        return len(pieces), 0
     letter, start = _patterns()
     unspaced = [piece for piece in pieces if not piece.isascii() and letter.search(piece)]
     segmented = sum(len(start.findall(piece)) for piece in unspaced)
-    return Words(len(pieces) - len(unspaced) + segmented, segmented)
+    return len(pieces) - len(unspaced) + segmented, segmented
