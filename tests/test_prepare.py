@@ -658,6 +658,8 @@ def test_options_say_what_splits_are_where_endings_could(tmp_path, capsys):
     assert sum(sizes("named", *(f"{text}/a.{e}" for e in ("train", "dev", "test"))).values()) == 7
     with pytest.raises(UserError, match=r"`split.validation_documents` is of a split by shares"):
         sizes("least", validation_documents=3)
+    with pytest.raises(UserError, match=r"no document for the train split: `corpus.max_documents`"):
+        sizes("few", corpus={"max_documents": 2})  # those of a.dev, the first file
     shared = babylm(tmp_path / "shared", a_dev=["a.train 0\nline 0", "new"])
     with pytest.raises(UserError, match="are the same text, in two splits"):
         sizes("two", shared)

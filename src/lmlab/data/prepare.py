@@ -259,10 +259,15 @@ def _splits(config: PrepareConfig, endings: _Endings, spool: Spool) -> np.ndarra
             split_M[free_M] = SPLITS.index(TRAIN)
     for name in config.split.names:
         if not (split_M == SPLITS.index(name)).any():
-            raise UserError(
-                f"no document for the {name} split: none is long enough to be cut. Leave "
-                "`split.within_documents` out, or give longer documents"
-            )
+            why = "its files hold none that was read. Give it others"
+            if config.split.within_documents:
+                why = (
+                    "none is long enough to be cut. Leave `split.within_documents` out, or give "
+                    "longer documents"
+                )
+            elif config.corpus.max_documents is not None:
+                why = "`corpus.max_documents` was reached before. Raise it, or leave it out"
+            raise UserError(f"no document for the {name} split: {why}")
     if config.split.given or endings.splits:
         if config.corpus.lines == "documents":
             if note := _lines_trained_on(split_M, ranks_M):
