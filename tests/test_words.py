@@ -270,6 +270,8 @@ def test_words_of_sources_that_are_sampled(tmp_path):
     split.sources = (uneven, split.sources[1])
     equal = words_seen(config, split, 31)
     assert equal == 31 * 32 * (Fraction(10, 3) + 30) // (2 * 31)
+    in_proportion = dataclasses.replace(config, source_temperature=1.0)
+    assert words_seen(in_proportion, split, 31) == 31 * 32 * (60 + 180) // (4 * 186)
 
 
 @pytest.mark.parametrize("stopped_at", [None, 3, 7])
