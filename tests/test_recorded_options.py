@@ -49,7 +49,9 @@ STUDIES = {name for name in COMMANDS if name.startswith("study ")} | {
     "tune",
     "tour",
 }
-WRITE_NONE = {"watch", "lengthen", "prepare", "train", "runs", "export", "report"}
+WRITE_NONE = {
+    "watch", "lengthen", "prepare", "train", "runs", "export", "publish", "report",
+}  # fmt: skip
 """A store has a manifest, a run its config.toml; a model's folder and a page are no measurement."""
 
 
