@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +68,8 @@ def _write(path: Path, model: LlamaForCausalLM) -> None:
     writer.add_tensor("token_embd.weight", model.model.embed_tokens.weight.detach().numpy())
     writer.add_tensor("output.weight", model.lm_head.weight.detach().numpy())
     writer.add_tensor("output_norm.weight", model.model.norm.weight.detach().numpy())
-    for number, layer in enumerate(model.model.layers):
+    layers: Any = model.model.layers
+    for number, layer in enumerate(layers):
         for name, theirs in _NAMES.items():
             weight = layer.get_submodule(name).weight.detach().numpy()
             if theirs in ("attn_q", "attn_k"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -106,6 +106,13 @@ def suite_score(
     """
     full_data, fast_data = _folders(data)
     suite = open_suite(fast_data if fast else full_data, limit=_FAST_ITEMS if fast else None)
+    if fast and fast_data != full_data:  # tables of people need not stand beside the fast data
+        full = open_suite(full_data, limit=1)
+        suite = replace(
+            suite,
+            reading=suite.reading or full.reading,
+            children=suite.children or full.children,
+        )
     opening = partial(open_model, device=resolve_device(device), objective=objective)
     lm = opening(model) if isinstance(model, str) else model
     along, why = _along(model) if isinstance(model, str) else ([], "they take a run")
