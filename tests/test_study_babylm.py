@@ -143,7 +143,7 @@ def test_a_plan_counts_the_seeds_of_both_sides(tmp_path):
     # the variance of the two sides' means over the given items, pooled over two differences
     by_seed = [np.var(score.by_seed, ddof=1) for score in task.scores]
     pooled = by_seed[0] + (by_seed[1] + by_seed[2]) / 2
-    assert noise.seed == pytest.approx(100 * np.sqrt(pooled), rel=0.02)
+    assert noise.seed == pytest.approx(100 * np.sqrt(pooled))
     assert noise.mean_of(5, None)[1] == 8
     assert result.measured.unit == "points of accuracy"
 

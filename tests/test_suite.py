@@ -15,6 +15,7 @@ from lmlab.errors import UserError
 from lmlab.topics.babylm import model_score, study
 from lmlab.topics.babylm.model_score import SuiteScore
 from lmlab.topics.babylm.reading import EYE_TRACKING, SELF_PACED
+from lmlab.topics.babylm.suite import open_suite
 from lmlab.topics.registry import read_result
 
 WORDS = ("the", "a", "cat", "dog", "sees", "house", "river", "walks", "green", "small")
@@ -210,3 +211,15 @@ def test_a_study_that_is_asked_for_again_is_read(studied, monkeypatch):
     monkeypatch.setattr(study, "reading", never)
     monkeypatch.setattr("lmlab.topics.scoring.tasks_of_runs.zero_shot", never)
     assert lmlab.study("babylm", **options).to_json() == result.to_json()
+
+
+def test_of_full_and_fast_data_each_is_read_where_it_is_asked_for(data, tmp_path):
+    """A study refused BabyLM's own folder, as it has every set twice."""
+    for name in ("full_eval", "fast_eval"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "zorro").symlink_to(data / "zorro")
+    (tmp_path / "full_eval" / "reading.csv").symlink_to(data / "reading.csv")
+    full, fast = open_suite(tmp_path), open_suite(tmp_path, fast=True, limit=2)
+    assert [len(task.items) for task in full.tasks] == [24]
+    assert [len(task.items) for task in fast.tasks] == [12]
+    assert fast.reading is not None

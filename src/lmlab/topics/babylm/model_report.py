@@ -108,7 +108,7 @@ def _summary(result: SuiteScore) -> str:
             f"{bounds_text(estimate.interval, _hundred)}{chance}{ties}."
         )
     if result.reading is not None:
-        lines += _reading_texts(result)[:1]
+        lines += _reading_texts(result)
     if result.acquisition is not None:
         lines.append(_ages_finding(result))
     if result.missing:
@@ -241,7 +241,8 @@ def _reading_texts(result: SuiteScore) -> list[str]:
         texts.append(
             f"{capital(name)}: surprisal takes away {two[0]} of the squared error that word "
             f"frequency, length and place leave (noise takes {fixed(100 * gain.noise, 2)} %); each "
-            f"sentence predicted by the fit to all others, {two[1]}. {gain.words:,} words"
+            f"sentence predicted by the fit to all others, {two[1]}. Take care: where words end in "
+            f"a mark explains as much (docs/babylm.md). {gain.words:,} words"
             + (f", {gain.left_out:,} left out for lack of a value." if gain.left_out else ".")
         )
     return texts

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -22,7 +22,13 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.progress import say, track
 from lmlab.results import Result
-from lmlab.run_folders.checkpoint import checkpoint_step, checkpoints, usable_checkpoint
+from lmlab.run_folders.checkpoint import (
+    checkpoint_step,
+    checkpoints,
+    is_finished,
+    usable_checkpoint,
+)
+from lmlab.run_folders.rundir import stored_config
 from lmlab.run_folders.words import run_and_split, word_checkpoints, words_seen
 from lmlab.studies.kept import kept
 from lmlab.topics.babylm.acquisition import (
@@ -104,20 +110,14 @@ def suite_score(
 
     Raises `UserError` as `open_suite` and `open_model`.
     """
-    full_data, fast_data = _folders(data)
-    suite = open_suite(fast_data if fast else full_data, limit=_FAST_ITEMS if fast else None)
-    if fast and fast_data != full_data:  # tables of people need not stand beside the fast data
-        full = open_suite(full_data, limit=1)
-        suite = replace(
-            suite,
-            reading=suite.reading or full.reading,
-            children=suite.children or full.children,
-        )
+    suite = open_suite(data, fast=fast, limit=_FAST_ITEMS if fast else None)
     opening = partial(open_model, device=resolve_device(device), objective=objective)
     lm = opening(model) if isinstance(model, str) else model
     along, why = _along(model) if isinstance(model, str) else ([], "they take a run")
-    samples = open_suite(fast_data, limit=_CURVE_ITEMS).tasks if len(along) > 1 else ()
+    samples = open_suite(data, fast=True, limit=_CURVE_ITEMS).tasks if len(along) > 1 else ()
     missing = [f"no data for {', '.join(suite.missing)}"] if suite.missing else []
+    if isinstance(model, str) and (left := _unfinished(Path(model))):
+        missing.append(left)
     kept_in = _Kept(out / "kept", _known_as(model), objective, batch)
     scores: list[TaskScore] = []
     course: list[CoursePoint] = []
@@ -158,12 +158,12 @@ def suite_score(
     return result
 
 
-def _folders(data: Path) -> tuple[Path, Path]:
-    """The full data and the fast, which BabyLM has side by side; else the folder is both."""
-    full, fast = data / "full_eval", data / "fast_eval"
-    if full.is_dir():
-        return full, fast if fast.is_dir() else full
-    return data, data
+def _unfinished(run: Path) -> str:
+    """What is said of a run that is not at its end; "" for others."""
+    if not (run / "checkpoints").is_dir() or is_finished(run):
+        return ""
+    step, steps = checkpoint_step(usable_checkpoint(run)), stored_config(run).steps
+    return f"the end of the run: it was stopped at step {step:,} of {steps:,}, and scored there"
 
 
 def _known_as(model: LanguageModel | str) -> str:

@@ -28,7 +28,31 @@ def report(result: BabyLMStudy) -> Report:
 
 def tables(result: BabyLMStudy) -> list[Table]:
     """Every recipe on every task; then the runs."""
-    return [scores_table(result), runs_table(result)]
+    return [scores_table(result), noise_table(result), runs_table(result)]
+
+
+def noise_table(result: BabyLMStudy) -> Table:
+    """What each difference's noise is made of."""
+    rows: list[list[str | float | int]] = []
+    for task in result.tasks:
+        scale = 100.0 if task.about.percent else 1.0
+        for score in task.scores:
+            if (parts := score.components) is not None:
+                deviations = [parts.seed or 0.0, parts.section, parts.residual]
+                rows.append(
+                    [
+                        task.about.task, score.recipe,
+                        *(fixed(scale * v**0.5, 2 if task.about.percent else 3)
+                          for v in deviations),
+                        f"{task.units} {task.about.unit}",
+                    ]
+                )  # fmt: skip
+    return Table(
+        ["task", "recipe", "between seeds", "between units", "seed and unit", "units"],
+        rows,
+        "Standard deviations of the difference from the reference, in points or as the score: of "
+        "the seeds of both recipes, of the units beyond them, and of seed and unit together.",
+    )
 
 
 def scores_table(result: BabyLMStudy) -> Table:
@@ -135,7 +159,7 @@ def _overview(result: BabyLMStudy) -> Section:
     """All differences of accuracies in one figure; then the table."""
     shares = [task for task in result.tasks if task.about.percent and len(task.scores) > 1]
     figures = [_differences(result, shares)] if shares else []
-    return Section("All tasks", figures=figures, tables=[scores_table(result)])
+    return Section("All tasks", figures=figures, tables=[scores_table(result), noise_table(result)])
 
 
 def _differences(result: BabyLMStudy, tasks: Sequence[TaskComparison]) -> Figure:

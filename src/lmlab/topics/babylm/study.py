@@ -127,7 +127,7 @@ class _Plan:
     def samples(self) -> list[Task]:
         """The sample of each task that is scored at checkpoints."""
         most = self.config.curve_items
-        return list(open_suite(self.config.data, limit=most).tasks) if most else []
+        return list(open_suite(self.config.data, fast=True, limit=most).tasks) if most else []
 
     @cached_property
     def contexts(self) -> Contexts | None:

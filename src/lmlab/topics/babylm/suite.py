@@ -8,7 +8,7 @@ files are recognised by what is in them (`lmlab.data.tasks`, `read_reading_times
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,12 +46,27 @@ class Suite:
         return tuple(name for name in EXPECTED if name not in there)
 
 
-def open_suite(folder: Path, *, limit: int | None = None) -> Suite:
+def open_suite(data: Path, *, fast: bool = False, limit: int | None = None) -> Suite:
     """The tasks of a folder; with `limit` a fixed sample of so many items of each set.
+
+    BabyLM's folder has `full_eval` and `fast_eval`: of it the first is read, or with `fast` the
+    second, and from the first the tables of people that the second lacks.
 
     Raises `UserError` for a folder without any, two tables of one kind, and what a file of a known
     form has wrong.
     """
+    full, quick = data / "full_eval", data / "fast_eval"
+    if not full.is_dir():
+        return _open(data, limit)
+    if not (fast and quick.is_dir()):
+        return _open(full, limit)
+    suite, whole = _open(quick, limit), _open(full, 1)
+    return replace(
+        suite, reading=suite.reading or whole.reading, children=suite.children or whole.children
+    )
+
+
+def _open(folder: Path, limit: int | None) -> Suite:
     if not folder.is_dir():
         raise UserError(f"{folder}: no folder; give the one that has the tasks")
     found = read_suite(folder, limit=limit)

@@ -235,8 +235,7 @@ def _of_headless(study: Headless) -> _Components:
 def _of_babylm(study: BabyLMStudy, config: PlanConfig) -> tuple[str, float, _Components]:
     """Unit, its scale, and the components of one task's differences.
 
-    A benchmark's items are given, so what seeds do there has what seed and item do together in it:
-    the variance of a mean over those items, which is seed + residual / items.
+    A benchmark's items are given, so the noise is what seeds' scores differ by on those items.
     """
     tasks = {task.about.task: task for task in study.tasks}
     if config.task is not None and config.task not in tasks:
@@ -245,12 +244,21 @@ def _of_babylm(study: BabyLMStudy, config: PlanConfig) -> tuple[str, float, _Com
         raise UserError(f"{config.study}: name the `task`, one of {', '.join(tasks)}")
     task = tasks[config.task or next(iter(tasks))]
     unit = f"points of {task.about.metric}" if task.about.percent else task.about.metric
-    variances = [score.components for score in task.scores if score.components is not None]
+    by_seed = {score.recipe: np.array(score.by_seed) for score in task.scores}
+    reference_S = by_seed.pop(study.reference)
     scale = 100.0 if task.about.percent else 1.0
     return unit, scale, [
-        (replace(c, seed=(c.seed or 0.0) + c.residual / task.units, document=None), 0.0)
-        for c in variances
+        (_of_two_sides(of_recipe_S, reference_S), 0.0) for of_recipe_S in by_seed.values()
     ]  # fmt: skip
+
+
+def _of_two_sides(first_S: np.ndarray, second_S: np.ndarray) -> VarianceComponents:
+    """Those of a difference of scores over given items, whose seeds are no pairs."""
+    if min(len(first_S), len(second_S)) < 2:
+        return _seeds_alone(first_S[:1])
+    components = _seeds_alone(first_S)
+    variance = float(first_S.var(ddof=1) + second_S.var(ddof=1))
+    return replace(components, seed=variance, seed_df=len(first_S) + len(second_S) - 2)
 
 
 def _seeds_alone(paired_S: np.ndarray) -> VarianceComponents:
