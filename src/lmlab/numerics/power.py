@@ -44,6 +44,9 @@ def power(
     noncentrality = (effect / standard_error) ** 2
     if noncentrality > 1e4 + 100 * critical**2:  # beyond doubt; the series would be long
         return 1.0
+    # Beyond doubt too (less than 1e-20 is missing), and scipy has islands of NaN out there
+    if degrees_of_freedom >= 10 and math.sqrt(noncentrality) > critical + 12:
+        return 1.0
     return float(1 - ncfdtr(1, degrees_of_freedom, noncentrality, critical**2))
 
 
