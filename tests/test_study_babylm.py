@@ -140,9 +140,9 @@ def test_a_plan_counts_the_seeds_of_both_sides(tmp_path):
     result = plan(PlanConfig(study=folder, effect=1.0, task="a"))
     noise = result.measured.noise
     task = study(tmp_path).tasks[0]
-    # the variance of the two sides' means over the given items, pooled over two differences
-    by_seed = [np.var(score.by_seed, ddof=1) for score in task.scores]
-    pooled = by_seed[0] + (by_seed[1] + by_seed[2]) / 2
+    # the variance of both sides' means over the given items, each side's that of any recipe
+    pooled = 2 * np.mean([np.var(score.by_seed, ddof=1) for score in task.scores])
+    assert result.measured.seed_df == 6
     assert noise.seed == pytest.approx(100 * np.sqrt(pooled))
     assert noise.mean_of(5, None)[1] == 8
     assert result.measured.unit == "points of accuracy"

@@ -244,21 +244,12 @@ def _of_babylm(study: BabyLMStudy, config: PlanConfig) -> tuple[str, float, _Com
         raise UserError(f"{config.study}: name the `task`, one of {', '.join(tasks)}")
     task = tasks[config.task or next(iter(tasks))]
     unit = f"points of {task.about.metric}" if task.about.percent else task.about.metric
-    by_seed = {score.recipe: np.array(score.by_seed) for score in task.scores}
-    reference_S = by_seed.pop(study.reference)
     scale = 100.0 if task.about.percent else 1.0
+    recipes = [_seeds_alone(np.array(score.by_seed)) for score in task.scores]
+    # a difference has the variance of both sides, each taken to be that of any recipe
     return unit, scale, [
-        (_of_two_sides(of_recipe_S, reference_S), 0.0) for of_recipe_S in by_seed.values()
+        (replace(c, seed=None if c.seed is None else 2 * c.seed), 0.0) for c in recipes
     ]  # fmt: skip
-
-
-def _of_two_sides(first_S: np.ndarray, second_S: np.ndarray) -> VarianceComponents:
-    """Those of a difference of scores over given items, whose seeds are no pairs."""
-    if min(len(first_S), len(second_S)) < 2:
-        return _seeds_alone(first_S[:1])
-    components = _seeds_alone(first_S)
-    variance = float(first_S.var(ddof=1) + second_S.var(ddof=1))
-    return replace(components, seed=variance, seed_df=len(first_S) + len(second_S) - 2)
 
 
 def _seeds_alone(paired_S: np.ndarray) -> VarianceComponents:
