@@ -208,7 +208,7 @@ def test_a_study_that_is_asked_for_again_is_read(studied, monkeypatch):
     def never(*given, **more):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(study, "reading", never)
+    monkeypatch.setattr(study, "reading_nats", never)
     monkeypatch.setattr("lmlab.topics.scoring.tasks_of_runs.zero_shot", never)
     assert lmlab.study("babylm", **options).to_json() == result.to_json()
 

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lmlab.errors import UserError
+from lmlab.numerics import jackknife
 
 MetricName = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
 RANGES = {
@@ -81,7 +82,7 @@ def pseudo_values(
     else:
         data = _class_numbers(predicted_N, true_N, classes)
         without_N = _class_metric_without_each(name, *data)
-    return n * theta - (n - 1) * without_N
+    return jackknife.pseudo_values(theta, without_N)
 
 
 def class_weights(labels_N: ArrayLike, classes: int) -> _Float:

@@ -82,3 +82,10 @@ def jackknife_interval(
         back(estimate), low, high, slope * error, df, level, 1, clusters, documents,
         "text only" if over_texts else "these documents only", "; ".join(notes),
     )  # fmt: skip
+
+
+def pseudo_values(estimate: float, without_C: ArrayLike) -> np.ndarray:
+    """What each unit stands for (C): C estimate - (C - 1) of what is left without it (Tukey 1958).
+    Their mean is the estimate corrected for bias, and their spread gives its standard error."""
+    left_C = np.asarray(without_C, np.float64)
+    return len(left_C) * estimate - (len(left_C) - 1) * left_C

@@ -20,9 +20,15 @@ from lmlab.data.mixture import slots, source_shares, training_sources
 from lmlab.data.splits import TRAIN
 from lmlab.data.store import Split, TokenStore
 from lmlab.errors import UserError
-from lmlab.run_folders.checkpoint import checkpoint_folder, final_step
+from lmlab.run_folders.checkpoint import (
+    checkpoint_folder,
+    checkpoint_step,
+    checkpoints,
+    final_step,
+)
 from lmlab.run_folders.rundir import stored_config, stored_fingerprint
 
+_COURSE = 2.0**-8
 MAIN = "main"
 """The revision that holds the last checkpoint."""
 
@@ -128,6 +134,18 @@ def _word_checkpoints(run: Path) -> Iterator[WordCheckpoint]:
         path = checkpoint_folder(run, step)
         if path.is_dir():
             yield WordCheckpoint(name, step, words_seen(config, train, step), path)
+
+
+def course_of(run: Path, config: TrainConfig, train: Split) -> list[WordCheckpoint]:
+    """All checkpoints of a run by words seen, but those before 1/256 of its words, where a model
+    knows nothing: what learning curves are drawn from. `UserError` for a store of unknown words."""
+    seen = [
+        WordCheckpoint(path.name, step, words_seen(config, train, step), path)
+        for path in checkpoints(run)
+        for step in [checkpoint_step(path)]
+    ]
+    least = _COURSE * max((each.words for each in seen), default=0)
+    return sorted((each for each in seen if each.words >= least), key=lambda each: each.words)
 
 
 def run_and_split(run: Path) -> tuple[TrainConfig, Split]:

@@ -39,6 +39,8 @@ from scipy.optimize import least_squares
 from scipy.special import expit
 
 from lmlab.config import digest
+from lmlab.data.splits import TEST, VALIDATION
+from lmlab.data.store import TokenStore
 from lmlab.data.tasks import sample
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
@@ -377,6 +379,13 @@ def draw_contexts(texts: Iterable[str], words: Sequence[str], *, a_word: int = 2
         forms=tuple(forms),
         without=tuple(word for word in wanted if not places[word]),
     )
+
+
+def held_out_contexts(store: TokenStore, words: Sequence[str], *, a_word: int) -> Contexts:
+    """`draw_contexts` from the text of a store that no run is trained on."""
+    names = [name for name in (VALIDATION, TEST) if name in store.splits]
+    texts = (text for name in names for text in store.split(name).texts())
+    return draw_contexts(texts, words, a_word=a_word)
 
 
 def learning_curves(

@@ -15,7 +15,7 @@ Shapes: S seeds, C units.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,26 +138,11 @@ def compare_recipes(
     """Compares recipes on every task: for each recipe the units of its seeds, the reference first.
     """  # fmt: skip
     compared = [_compared(about, of_recipes) for about, of_recipes in tasks]
-    adjusted = holm(
-        [score.p for task in compared for score in task.scores if score.difference is not None]
-    )
-    left = iter(adjusted)
+    adjusted = iter(holm([score.p for task in compared for score in task.scores]))
     return tuple(
-        TaskComparison(
-            task.about,
-            task.units,
-            tuple(
-                score
-                if score.difference is None
-                else RecipeScore(
-                    score.recipe, score.by_seed, score.value, score.difference, next(left),
-                    score.components,
-                )
-                for score in task.scores
-            ),
-        )
+        replace(task, scores=tuple(replace(score, p=next(adjusted)) for score in task.scores))
         for task in compared
-    )  # fmt: skip
+    )
 
 
 def mean_over(about: About, seeds: Sequence[Units]) -> Interval:

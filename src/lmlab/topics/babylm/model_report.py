@@ -3,6 +3,7 @@ curves, and every set."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from lmlab.pages.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
@@ -10,7 +11,7 @@ from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import fixed
 from lmlab.pages.wording import bounds_text, capital, with_interval
-from lmlab.topics.babylm.model_score import SuiteScore
+from lmlab.topics.babylm.model_score import SuiteScore, headline
 from lmlab.topics.babylm.reading import Gain
 from lmlab.topics.scoring.zero_shot import Estimate, TaskScore
 
@@ -44,10 +45,6 @@ def tables(result: SuiteScore) -> list[Table]:
     return [scores_table(result), *(_sets(task) for task in result.tasks if "uid" in task.parts)]
 
 
-def _estimate(task: TaskScore) -> Estimate:
-    return task.metrics.get("accuracy") or task.metrics["spearman"]
-
-
 def _hundred(value: float) -> str:
     return fixed(100 * value, 1)
 
@@ -56,7 +53,7 @@ def scores_table(result: SuiteScore) -> Table:
     """A row for each task; reading times and ages too."""
     rows: list[list[str | float | int]] = []
     for task in result.tasks:
-        estimate = _estimate(task)
+        estimate = headline(task)
         strict, small = BASELINES.get(task.task, (None, None))
         rows.append([
             task.task, "accuracy, %" if "accuracy" in task.metrics else "Spearman x 100",
@@ -100,7 +97,7 @@ def _summary(result: SuiteScore) -> str:
     seen = "" if result.words is None else f", after {result.words:,} words seen"
     lines = [f"{result.model} ({result.order}, head {result.head}){seen}."]
     for task in result.tasks:
-        estimate = _estimate(task)
+        estimate = headline(task)
         chance = f", {_against(estimate, task.chance)}" if task.chance is not None else ""
         ties = f"; {task.ties:,} ties, which count a share" if task.ties else ""
         lines.append(
@@ -127,7 +124,7 @@ def _against(estimate: Estimate, chance: float) -> str:
 def _figure(result: SuiteScore) -> Figure:
     rows: list[Interval] = []
     for task in result.tasks:
-        estimate = _estimate(task)
+        estimate = headline(task)
         low, high = ([None, None] if estimate.interval is None
                      else [100 * end for end in estimate.interval])  # fmt: skip
         rows.append(Interval("this model", 100 * estimate.value, low, high, group=task.task))
@@ -139,7 +136,7 @@ def _figure(result: SuiteScore) -> Figure:
         rows = [Interval("no zero-shot task", 0.0, None, None)]
     apart = [
         task for task in result.tasks
-        if task.chance is not None and (e := _estimate(task)).interval is not None
+        if task.chance is not None and (e := headline(task)).interval is not None
         and e.interval[0] > task.chance
     ]  # fmt: skip
     return forest_plot(
@@ -268,7 +265,7 @@ def _acquisition(result: SuiteScore) -> Section:
         for x, y, word in zip(
             ages.log10_seen_W.tolist(), ages.months_W.tolist(), ages.words, strict=True
         )
-        if x == x and y == y
+        if math.isfinite(x) and math.isfinite(y)
     ]
     figures = [_ages_figure(result, both)] if both else []
     lost = [f"{reason}: {_listed(words)}" for reason, words in ages.unfitted.items()]

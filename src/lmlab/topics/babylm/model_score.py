@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -24,22 +24,26 @@ from lmlab.progress import say, track
 from lmlab.results import Result
 from lmlab.run_folders.checkpoint import (
     checkpoint_step,
-    checkpoints,
     is_finished,
     usable_checkpoint,
 )
 from lmlab.run_folders.rundir import stored_config
-from lmlab.run_folders.words import run_and_split, word_checkpoints, words_seen
+from lmlab.run_folders.words import (
+    WordCheckpoint,
+    course_of,
+    run_and_split,
+    word_checkpoints,
+)
 from lmlab.studies.kept import kept
 from lmlab.topics.babylm.acquisition import (
     MINIMUM_CHECKPOINTS,
     Acquisition,
     acquisition,
-    draw_contexts,
+    held_out_contexts,
     learning_curves,
 )
 from lmlab.topics.babylm.reading import Reading, reading
-from lmlab.topics.babylm.suite import Suite, metric_of, open_suite
+from lmlab.topics.babylm.suite import Suite, open_suite
 from lmlab.topics.scoring.predictions import Prediction, predictions
 from lmlab.topics.scoring.zero_shot import Estimate, TaskScore, zero_shot
 from lmlab.training.hardware import resolve_device
@@ -48,7 +52,6 @@ PREDICTIONS = "predictions.json"
 _FAST_ITEMS = 100
 _CURVE_ITEMS = 20
 _CONTEXTS = 8
-_COURSE = 2.0**-8
 
 
 @dataclass(frozen=True)
@@ -82,17 +85,12 @@ class SuiteScore(Result, kind="suite", views="lmlab.topics.babylm.model_report")
 
     def score(self, task: str) -> Estimate | None:
         """The figure that a task is judged by; None where it was not measured."""
-        for each in self.tasks:
-            if each.task == task:
-                return each.metrics.get("accuracy") or each.metrics.get("spearman")
-        return None
+        return next((headline(each) for each in self.tasks if each.task == task), None)
 
 
-@dataclass(frozen=True)
-class _Checkpoint:
-    name: str
-    words: int
-    path: Path
+def headline(score: TaskScore) -> Estimate:
+    """The figure that a task of the suite is judged by (`suite.metric_of`)."""
+    return score.metrics.get("accuracy") or score.metrics["spearman"]
 
 
 def suite_score(
@@ -118,31 +116,26 @@ def suite_score(
     missing = [f"no data for {', '.join(suite.missing)}"] if suite.missing else []
     if isinstance(model, str) and (left := _unfinished(Path(model))):
         missing.append(left)
-    kept_in = _Kept(out / "kept", _known_as(model), objective, batch)
+    kept_in = _Kept(out / "kept", _weights_digest(lm), objective, batch)
     scores: list[TaskScore] = []
     course: list[CoursePoint] = []
     steps = len(suite.tasks) + len(samples) * len(along)
     with track("tasks", float(steps), "tasks") as bar:
         for task in suite.tasks:
-            scores.append(kept_in.score(task, lm, "end"))
-            say(_said(scores[-1]))
+            scores.append(kept_in.score(task, lambda: lm, "end"))
+            say(f"{task.name}: {headline(scores[-1]).value:.3f}")
             bar.advance(1)
         for place in along if samples else ():
-            opened: LanguageModel | None = None
+            opened = cache(partial(opening, place.path))  # where a score is not there yet
             for task in samples:
-                score = kept_in.there(task, place.name)
-                if score is None:
-                    opened = opened or opening(place.path)
-                    score = kept_in.score(task, opened, place.name)
-                course.append(
-                    CoursePoint(task.name, place.name, place.words, score.metrics[metric_of(task)])
-                )
+                score = kept_in.score(task, opened, place.name)
+                course.append(CoursePoint(task.name, place.name, place.words, headline(score)))
                 bar.advance(1)
     read = None
     if suite.reading is not None:
         read = kept(kept_in.file("reading", suite.reading.words, "end"), Reading,
                     lambda words=suite.reading: reading(lm, words))  # fmt: skip
-    ages = _ages(model, suite, along, out / "kept" / "words")
+    ages = _ages(model, suite, along, kept_in.folder / f"words-{kept_in.model[:12]}")
     if isinstance(ages, str):
         missing.append(ages)
     if why and len(along) < 2:
@@ -166,36 +159,25 @@ def _unfinished(run: Path) -> str:
     return f"the end of the run: it was stopped at step {step:,} of {steps:,}, and scored there"
 
 
-def _known_as(model: LanguageModel | str) -> str:
-    """What files of kept scores know a model by: a run by the checkpoint that is opened, a model
-    object by a digest of its weights."""
-    if isinstance(model, str):
-        return str(usable_checkpoint(Path(model)))
+def _weights_digest(lm: LanguageModel) -> str:
+    """What files of kept scores know a model by, wherever it lies."""
     weights = hashlib.sha256()
-    for name, tensor in model.model.state_dict().items():
+    for name, tensor in lm.model.state_dict().items():
         weights.update(name.encode())
         weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return weights.hexdigest()
 
 
-def _along(model: str) -> tuple[list[_Checkpoint], str]:
+def _along(model: str) -> tuple[list[WordCheckpoint], str]:
     """The checkpoints of a run by words seen, the last of them its end; and why there are none."""
     run = Path(model)
     if not (run / "checkpoints").is_dir():
         return [], f"{model} is no run, which has checkpoints"
     try:
         named = word_checkpoints(run)
-        if len(named) > 2:
-            return [_Checkpoint(c.name, c.words, c.path) for c in named], ""
-        config, split = run_and_split(run)
-        seen = [
-            _Checkpoint(path.name, words_seen(config, split, checkpoint_step(path)), path)
-            for path in checkpoints(run)
-        ]
+        return (named if len(named) > 2 else course_of(run, *run_and_split(run))), "one checkpoint"
     except UserError as error:
         return [], str(error)
-    most = max(each.words for each in seen)
-    return [each for each in seen if each.words >= _COURSE * most], "one checkpoint"
 
 
 @dataclass(frozen=True)
@@ -211,32 +193,14 @@ class _Kept:
         decided = [self.model, self.objective, place, what, "suite 1"]
         return self.folder / f"{name}-{place}-{digest(decided)[:12]}.json"
 
-    def of(self, task: Task, place: str) -> Path:
-        return self.file(task.name, [to_mapping(item) for item in task.items], place)
-
-    def there(self, task: Task, place: str) -> TaskScore | None:
-        """The score that is there; None where it has to be measured."""
-
-        def measure() -> TaskScore:
-            raise LookupError
-
-        try:
-            return kept(self.of(task, place), TaskScore, measure)
-        except LookupError:
-            return None
-
-    def score(self, task: Task, lm: LanguageModel, place: str) -> TaskScore:
-        return kept(self.of(task, place), TaskScore, lambda: zero_shot(lm, task, batch=self.batch))
-
-
-def _said(score: TaskScore) -> str:
-    estimate = score.metrics.get("accuracy") or score.metrics.get("spearman")
-    shown = "" if estimate is None else f" {estimate.value:.3f}"
-    return f"{score.task}:{shown}"
+    def score(self, task: Task, opened: Callable[[], LanguageModel], place: str) -> TaskScore:
+        """The score that is there, or the one of the model that is then `opened`."""
+        file = self.file(task.name, [to_mapping(item) for item in task.items], place)
+        return kept(file, TaskScore, lambda: zero_shot(opened(), task, batch=self.batch))
 
 
 def _ages(
-    model: LanguageModel | str, suite: Suite, along: Sequence[_Checkpoint], folder: Path
+    model: LanguageModel | str, suite: Suite, along: Sequence[WordCheckpoint], folder: Path
 ) -> Acquisition | str | None:
     """Ages of acquisition, or why there are none; None where nothing is asked of them."""
     if suite.children is None:
@@ -245,9 +209,7 @@ def _ages(
         return f"ages of acquisition: {MINIMUM_CHECKPOINTS} checkpoints of a run are needed"
     assert isinstance(model, str)  # a run, which has checkpoints
     _, split = run_and_split(Path(model))
-    held_out = [name for name in ("validation", "test") if name in split.store.splits]
-    texts = [text for name in held_out for text in split.store.split(name).texts()]
-    contexts = draw_contexts(texts, suite.children.words, a_word=_CONTEXTS)
+    contexts = held_out_contexts(split.store, suite.children.words, a_word=_CONTEXTS)
     places = {place.words: place.path for place in along}
     return acquisition(learning_curves(places.items(), contexts, folder), suite.children)
 

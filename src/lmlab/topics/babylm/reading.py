@@ -28,17 +28,17 @@ import csv
 import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
-from lmlab.lm.left_context import word_nats
+from lmlab.lm.left_context import WordNats, word_nats
 from lmlab.lm.likelihood import Request
 from lmlab.numerics.added_predictor import ClusterSums, share_of_noise, with_products
-from lmlab.numerics.jackknife import jackknife_interval
+from lmlab.numerics.jackknife import jackknife_interval, pseudo_values
 from lmlab.numerics.random_effects import Interval
 
 EYE_TRACKING = ("RTfirstfix", "RTfirstpass", "RTrightbound", "RTgopast")
@@ -82,9 +82,8 @@ class Figure:
 
     @property
     def pseudo_values_C(self) -> np.ndarray:
-        """What each sentence stands for: C times the figure less C - 1 times the one without it."""
-        sentences = len(self.without_C)
-        return sentences * self.interval.estimate - (sentences - 1) * self.without_C
+        """What each sentence stands for."""
+        return pseudo_values(self.interval.estimate, self.without_C)
 
     def less(self, other: Figure) -> Interval:
         """Interval of this figure less another's on the same sentences."""
@@ -126,8 +125,9 @@ class Reading:
     self_paced: Gain
 
 
-def reading(lm: LanguageModel, words: ReadingWords) -> Reading:
-    """Scores the words, and what their surprisal explains.
+def reading_nats(lm: LanguageModel, words: ReadingWords) -> tuple[WordNats, np.ndarray]:
+    """Surprisal of the words, and that of each one's previous word (N), NaN where it begins its
+    sentence.
 
     Raises `UserError` as `lm.left_context.word_nats`.
     """
@@ -143,15 +143,21 @@ def reading(lm: LanguageModel, words: ReadingWords) -> Reading:
     nats = word_nats(lm, requests)
     previous_N = np.full(len(words), math.nan)
     previous_N[[bool(context) for context, _ in previous]] = nats.nats_N[len(words) :]
-    surprisal_N = nats.nats_N[: len(words)]
+    now = replace(nats, nats_N=nats.nats_N[: len(words)], tokens_N=nats.tokens_N[: len(words)])
+    return now, previous_N
+
+
+def reading(lm: LanguageModel, words: ReadingWords) -> Reading:
+    """Scores the words, and what their surprisal explains. `UserError` as `reading_nats`."""
+    nats, previous_N = reading_nats(lm, words)
     return Reading(
         model=lm.name,
         method=nats.method,
-        surprisal_N=surprisal_N,
+        surprisal_N=nats.nats_N,
         previous_N=previous_N,
         truncated=nats.truncated,
-        eye_tracking=eye_tracking_gain(words, surprisal_N),
-        self_paced=self_paced_gain(words, surprisal_N, previous_N),
+        eye_tracking=eye_tracking_gain(words, nats.nats_N),
+        self_paced=self_paced_gain(words, nats.nats_N, previous_N),
     )
 
 

@@ -23,13 +23,13 @@ from typing import TypeAlias
 import numpy as np
 
 from lmlab.config import digest
-from lmlab.data.splits import TEST, TRAIN, VALIDATION
+from lmlab.data.splits import TRAIN, VALIDATION
 from lmlab.data.store import TokenStore
 from lmlab.data.task_items import Task
 from lmlab.lm.language_model import open_model
+from lmlab.numerics.classification import pseudo_values
 from lmlab.progress import Bar, say
-from lmlab.run_folders.checkpoint import checkpoint_step, checkpoints
-from lmlab.run_folders.words import words_seen
+from lmlab.run_folders.words import WordCheckpoint, course_of
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.finished_runs import count_weights, file_beside, final_validation
 from lmlab.studies.kept import kept_arrays
@@ -41,7 +41,7 @@ from lmlab.topics.babylm.acquisition import (
     Acquisition,
     Contexts,
     acquisition,
-    draw_contexts,
+    held_out_contexts,
     learning_curves,
 )
 from lmlab.topics.babylm.comparison import (
@@ -54,15 +54,13 @@ from lmlab.topics.babylm.comparison import (
     mean_over,
 )
 from lmlab.topics.babylm.options import BabyLMStudyConfig
-from lmlab.topics.babylm.reading import Gain, eye_tracking_gain, reading, self_paced_gain
+from lmlab.topics.babylm.reading import Gain, eye_tracking_gain, reading_nats, self_paced_gain
 from lmlab.topics.babylm.suite import Suite, chance_of, metric_of, open_suite
 from lmlab.topics.babylm.units import units_of_items, units_of_jackknife
 from lmlab.topics.scoring.tasks_of_runs import item_values
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import ResolvedRun
 
-_COURSE = 2.0**-8
-"""Of all words seen: the checkpoints before are in no curve, as models know nothing there."""
 _FEWEST_WORDS = 10
 """Of the words that all runs have an age for."""
 _READING = ("reading, eye tracking", "reading, self-paced")
@@ -134,9 +132,7 @@ class _Plan:
         """Of the words of children, from text that no run is trained on."""
         if self.suite.children is None:
             return None
-        held_out = [name for name in (VALIDATION, TEST) if name in self.store.splits]
-        texts = [text for name in held_out for text in self.store.split(name).texts()]
-        return draw_contexts(texts, self.suite.children.words, a_word=self.config.contexts)
+        return held_out_contexts(self.store, self.suite.children.words, a_word=self.config.contexts)
 
     def part(self, recipe: str, seed: int) -> Part[_Measured]:
         """A run and its scores."""
@@ -147,25 +143,15 @@ class _Plan:
 
     def _measure(self, resolved: ResolvedRun, label: str, bar: Bar) -> _Measured:
         run = train(resolved, bar=bar, note=f"{label},")
-        along = self._along(run, resolved)
+        along = course_of(run.path, resolved.config, self.store.split(TRAIN))
         course = {
-            (task.name, words): self._units(replace(run, checkpoint=path), task)
+            (task.name, place.words): self._units(replace(run, checkpoint=place.path), task)
             for task in self.samples
-            for words, path in along
+            for place in along
         }
         scores = {task.name: self._units(run, task) for task in self.suite.tasks}
         gains, ages = self._gains(run), self._ages(run, along)
         return _Measured(run, resolved, scores, course, gains, ages)
-
-    def _along(self, run: TrainedRun, resolved: ResolvedRun) -> list[tuple[int, Path]]:
-        """The checkpoints that curves are drawn from, by words seen."""
-        split = self.store.split(TRAIN)
-        seen = [
-            (words_seen(resolved.config, split, checkpoint_step(path)), path)
-            for path in checkpoints(run.path)
-        ]
-        least = _COURSE * max(words for words, _ in seen)
-        return sorted((words, path) for words, path in seen if words >= least)
 
     def _units(self, run: TrainedRun, task: Task) -> Units:
         values = item_values(run, task, head="own", store=self.store, held_out=VALIDATION)
@@ -179,8 +165,8 @@ class _Plan:
         file = file_beside(run, "scores/reading.safetensors", run.checkpoint.name, asked)
 
         def measure() -> dict[str, np.ndarray]:
-            result = reading(open_model(run.checkpoint), words)
-            return {"surprisal_N": result.surprisal_N, "previous_N": result.previous_N}
+            nats, previous_N = reading_nats(open_model(run.checkpoint), words)
+            return {"surprisal_N": nats.nats_N, "previous_N": previous_N}
 
         nats = kept_arrays(file, measure)
         return (
@@ -188,12 +174,13 @@ class _Plan:
             self_paced_gain(words, nats["surprisal_N"], nats["previous_N"]),
         )
 
-    def _ages(self, run: TrainedRun, along: Sequence[tuple[int, Path]]) -> Acquisition | None:
+    def _ages(self, run: TrainedRun, along: Sequence[WordCheckpoint]) -> Acquisition | None:
         children, contexts = self.suite.children, self.contexts
         if children is None or contexts is None or len(along) < MINIMUM_CHECKPOINTS:
             return None
         folder = file_beside(run, "scores/words", "acquisition 1")
-        return acquisition(learning_curves(along, contexts, folder), children)
+        places = [(place.words, place.path) for place in along]
+        return acquisition(learning_curves(places, contexts, folder), children)
 
     def result(self, parts: dict[tuple[str, int], _Measured]) -> BabyLMStudy:
         """The study, from all its parts."""
@@ -313,9 +300,8 @@ def _ages_task(runs: _Runs) -> _OfTask | str:
 
 
 def _correlation(ages: Acquisition, both_W: np.ndarray, words: Sequence[str]) -> Units:
-    pairs_2W = np.stack([ages.log10_seen_W[both_W], ages.months_W[both_W]])
-    without = [np.corrcoef(np.delete(pairs_2W, n, axis=1))[0, 1] for n in range(len(words))]
-    return units_of_jackknife(float(np.corrcoef(pairs_2W)[0, 1]), without, words)
+    values_W = pseudo_values("pearson", ages.log10_seen_W[both_W], ages.months_W[both_W])
+    return Units(tuple(words), values_W, np.ones(len(words)))
 
 
 def _recipe_runs(recipe: str, measured: Sequence[_Measured]) -> RecipeRuns:

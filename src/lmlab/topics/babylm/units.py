@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lmlab.numerics.jackknife import pseudo_values
 from lmlab.numerics.random_effects import MINIMUM_CLUSTERS, Clusters
 from lmlab.topics.babylm.comparison import Units
 
@@ -32,6 +33,4 @@ def units_of_items(values_N: ArrayLike, units: Sequence[str] | None, weights_N: 
 
 def units_of_jackknife(score: float, without_C: ArrayLike, names: Sequence[str]) -> Units:
     """Units of a score that was computed again without each of C units."""
-    without = np.asarray(without_C, dtype=np.float64)
-    count = len(without)
-    return Units(tuple(names), count * score - (count - 1) * without, np.ones(count))
+    return Units(tuple(names), pseudo_values(score, without_C), np.ones(len(names)))
