@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,15 @@ def test_all_that_is_there_is_scored_and_what_is_not_is_named(scored):
     missing = " ".join(result.missing)
     assert all(name in missing for name in ("blimp", "comps", "ewok", "entity_tracking"))
     assert "zorro" not in missing
+    assert "stopped at step" not in missing
+
+
+def test_a_run_that_was_stopped_is_scored_where_it_is_and_that_is_said(run, data, tmp_path):
+    stopped = tmp_path / "run"
+    shutil.copytree(run.path, stopped)
+    shutil.rmtree(stopped / "checkpoints" / "step-00000032")
+    result = lmlab.evaluate_suite(stopped, data, out=tmp_path / "out", fast=True)
+    assert any("stopped at step 16 of 32" in each for each in result.missing)
 
 
 def test_scores_are_those_of_the_tasks_alone(scored, run, data):

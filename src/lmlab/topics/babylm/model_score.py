@@ -24,7 +24,7 @@ from lmlab.progress import say, track
 from lmlab.results import Result
 from lmlab.run_folders.checkpoint import (
     checkpoint_step,
-    is_finished,
+    final_step,
     usable_checkpoint,
 )
 from lmlab.run_folders.rundir import stored_config
@@ -153,9 +153,11 @@ def suite_score(
 
 def _unfinished(run: Path) -> str:
     """What is said of a run that is not at its end; "" for others."""
-    if not (run / "checkpoints").is_dir() or is_finished(run):
+    if not (run / "checkpoints").is_dir():
         return ""
     step, steps = checkpoint_step(usable_checkpoint(run)), stored_config(run).steps
+    if step == final_step(run, steps):
+        return ""
     return f"the end of the run: it was stopped at step {step:,} of {steps:,}, and scored there"
 
 
