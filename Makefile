@@ -32,9 +32,11 @@ trust: .venv/.installed-dev
 golden: .venv/.installed-dev
 	$(BIN)/python tests/golden_losses.py
 
-# The page of commands, from their table
-docs: .venv/.installed
-	$(BIN)/python docs/commands.py > docs/commands.md
+# The site, in site/: the page of commands from their table, then all pages, then a look at every link
+docs: .venv/.installed-docs
+	$(BIN)/python docs/commands.py
+	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python docs/check_site.py site
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/overview.py
@@ -53,6 +55,11 @@ bench: .venv/.installed-dev
 .venv/.installed-dev: .venv/.installed
 	@echo "Installing the development tools into .venv"
 	$(PIP) install -c constraints.txt -e ".[dev]"
+	touch $@
+
+.venv/.installed-docs: .venv/.installed
+	@echo "Installing what writes the site into .venv"
+	$(PIP) install -c constraints.txt -e ".[docs]"
 	touch $@
 
 # dist/lmlab-VERSION-py3-none-any.whl

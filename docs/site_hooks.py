@@ -1,0 +1,86 @@
+"""What mkdocs does for lmlab's site beside its plugins (`hooks` in mkdocs.yml).
+
+- Anchors are made as GitHub makes them, so that a link works in both places.
+- A page may link to any file of the repository (`../tests/test_face.py`). Files outside docs/ are
+  copied into the site as text, since the site is to be readable without the repository.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from posixpath import dirname, join, normpath, relpath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
+_FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2 *$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"(?<=\]\()([^()\s#]+)(#[^()\s]*)?(?=\))")
+
+
+def anchor(heading: str, separator: str = "-") -> str:
+    """The anchor that GitHub gives a heading."""
+    kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())
+    return kept.replace(" ", separator)
+
+
+def without_code(markdown: str) -> str:
+    """The text of a page without its fenced blocks."""
+    return _FENCE.sub("", markdown)
+
+
+def links(markdown: str) -> Iterator[tuple[str, str]]:
+    """Path and anchor of every link of a page to a file."""
+    for match in _LINK.finditer(without_code(markdown)):
+        if not re.match(r"[a-z]+:", match[1]):
+            yield match[1], (match[2] or "").removeprefix("#")
+
+
+def on_config(config: MkDocsConfig) -> None:
+    config.mdx_configs.setdefault("toc", {})["slugify"] = anchor
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Adds what pages link to outside docs/."""
+    from mkdocs.structure.files import File
+
+    for page in list(files.documentation_pages()):
+        for path, _ in links(page.content_string):
+            place = _outside(page.src_uri, path, config)
+            if place and files.get_file_from_path(copy_of(place)) is None:
+                text = (_root(config) / place).read_text("utf-8")
+                files.append(File.generated(config, copy_of(place), content=text))
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turns links to files outside docs/ to their copies."""
+    here = page.file.src_uri
+
+    def turned(match: re.Match[str]) -> str:
+        place = _outside(here, match[1], config)
+        return relpath(copy_of(place), dirname(here) or ".") if place else match[0]
+
+    return _LINK.sub(turned, markdown)
+
+
+def copy_of(place: str) -> str:
+    """Where the site has a file of the repository."""
+    return f"files/{place}.txt"
+
+
+def _outside(page: str, path: str, config: MkDocsConfig) -> str | None:
+    """The place in the repository of what a page links to, if it is a file outside docs/."""
+    if re.match(r"[a-z]+:", path):
+        return None
+    docs = Path(config.docs_dir).name
+    place = normpath(join(docs, dirname(page), path))
+    inside = place.startswith((f"{docs}/", ".."))
+    return place if not inside and (_root(config) / place).is_file() else None
+
+
+def _root(config: MkDocsConfig) -> Path:
+    return Path(config.docs_dir).parent

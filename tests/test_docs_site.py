@@ -1,0 +1,131 @@
+"""The site: every page is in its menu, every link leads somewhere, no other host is asked.
+
+What needs mkdocs (`make docs`) is skipped where it is not installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from lmlab.cli.commands import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = {path.relative_to(DOCS).as_posix(): path.read_text("utf-8") for path in DOCS.rglob("*.md")}
+
+
+def script(name: str) -> ModuleType:
+    """A script of docs/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+HOOKS = script("site_hooks")
+CHECK = script("check_site")
+
+
+def listed(menu: list[dict[str, str | list] | str]) -> list[str]:
+    """The pages of a menu."""
+    places: list[str] = []
+    for entry in menu:
+        for each in [entry] if isinstance(entry, str) else entry.values():
+            places += [each] if isinstance(each, str) else listed(each)
+    return places
+
+
+def test_every_page_is_in_the_menu():
+    menu = listed(yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"])
+    assert len(menu) == len(set(menu)), "a page stands twice in `nav` of mkdocs.yml"
+    assert not set(PAGES) - set(menu), "these pages have no line in `nav` of mkdocs.yml"
+    missing = [p for p in menu if p not in PAGES and not (DOCS / p).with_suffix(".ipynb").is_file()]
+    assert not missing, "`nav` of mkdocs.yml names pages that are not there"
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_links_lead_somewhere(name):
+    for path, anchor in HOOKS.links(PAGES[name]):
+        target = DOCS / name if not path else (DOCS / name).parent / path
+        assert target.exists(), f"{name} links to {path}, which is not there"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target.read_text("utf-8")), f"{name}: {path}#{anchor}"
+
+
+def anchors(markdown: str) -> set[str]:
+    text = HOOKS.without_code(markdown)
+    headings = re.findall(r"^#+ +(.+?)(?: *\{ *#([\w-]+) *\})?$", text, flags=re.MULTILINE)
+    plain = re.compile(r"\[([^\]]*)\]\([^)]*\)|[`*]")
+    named = {name or HOOKS.anchor(plain.sub(r"\1", heading)) for heading, name in headings}
+    return named | set(re.findall(r"id=\"([\w-]+)\"", text))
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_lists_begin_after_a_blank_line(name):
+    """GitHub shows a list without one, but the site would show it as a paragraph."""
+    lines = HOOKS.without_code(PAGES[name]).split("\n")
+    item = re.compile(r"(?:[-*]|\d+\.) ")
+    for before, line in pairwise(lines):
+        within = not before.strip() or item.match(before) or before.startswith("  ")
+        assert within or not item.match(line), f"{name}: put a blank line before {line!r}"
+
+
+def test_the_page_of_commands_is_that_of_the_table():
+    page = PAGES["commands.md"]
+    assert page == script("commands").text(), "`make docs` writes docs/commands.md anew"
+    for name in COMMANDS:
+        assert f"`lmlab {name}`" in page
+
+
+def test_faults_of_a_site_are_found(tmp_path):
+    (tmp_path / "style.css").write_text("@import 'https://b.org/c.css'; a { src: url(no.woff) }")
+    (tmp_path / "two.html").write_text("<h1 id=here>Two</h1><p style='mask: url(//c.org/d)'>")
+    (tmp_path / "index.html").write_text(
+        "<link rel=stylesheet href=style.css><script src=https://a.org/b.js></script>"
+        "<a href=https://fine.org>out</a><a href=two.html#here>good</a>"
+        "<a href=two.html#there>bad</a><a href=three.html>bad</a><a href=/two.html>bad</a>"
+        "<a href=file:///etc/passwd>bad</a><style>b { background: url(http://e.org) }</style>"
+    )
+    (tmp_path / "heavy.html").write_text("<p>" + "x" * CHECK.LIMIT)
+    wrong, weights = CHECK.check(tmp_path)
+    assert wrong == [
+        f"heavy.html: weighs {CHECK.LIMIT + 3:,} bytes with all that it loads",
+        "index.html: two.html#there has no such anchor",
+        "index.html: three.html is not there",
+        "index.html: /two.html is absolute, which a site that is read from files cannot have",
+        "index.html: file:///etc/passwd is no address that a page may have",
+        "index.html: loads https://b.org/c.css",
+        "index.html: loads https://a.org/b.js",
+        "index.html: loads http://e.org",
+        f"index.html: {tmp_path.resolve() / 'no.woff'} is not there",
+        "two.html: loads //c.org/d",
+    ]
+    own = (tmp_path / "index.html").stat().st_size + (tmp_path / "style.css").stat().st_size
+    assert weights["index.html"] == own
+
+
+def test_the_site_builds(tmp_path):
+    """Strictly: a warning of mkdocs is an error."""
+    for module in ("mkdocs", "material", "mkdocstrings"):
+        pytest.importorskip(module)
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(site)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    wrong, weights = CHECK.check(site)
+    assert not wrong
+    assert {name.replace(".md", ".html") for name in PAGES} <= set(weights)
+    script = (site / "search" / "search_index.js").read_text("utf-8")
+    assert script.startswith("var __index")  # what search reads where there is no server
