@@ -57,12 +57,14 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turns links to files outside docs/ to their copies."""
+    """Turns links to files outside docs/ to their copies, and those to notebooks to their pages."""
     here = page.file.src_uri
 
     def turned(match: re.Match[str]) -> str:
         place = _outside(here, match[1], config)
-        return relpath(copy_of(place), dirname(here) or ".") if place else match[0]
+        if place:
+            return relpath(copy_of(place), dirname(here) or ".")
+        return re.sub(r"\.ipynb$", ".md", match[0])
 
     return _LINK.sub(turned, markdown)
 

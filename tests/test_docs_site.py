@@ -35,6 +35,7 @@ def script(name: str) -> ModuleType:
 
 
 HOOKS = script("site_hooks")
+NOTEBOOKS = script("site_notebooks")
 CHECK = script("check_site")
 
 
@@ -87,6 +88,34 @@ def test_the_page_of_commands_is_that_of_the_table():
     assert page == script("commands").text(), "`make docs` writes docs/commands.md anew"
     for name in COMMANDS:
         assert f"`lmlab {name}`" in page
+
+
+def test_a_notebook_is_a_page():
+    frame = '<iframe sandbox="" srcdoc="&lt;b&gt;%s&lt;/b&gt;"></iframe>'
+    outputs = [
+        {"output_type": "stream", "text": ["training ", "1:48\n"]},
+        {"output_type": "execute_result", "data": {"text/plain": ["4.7"]}},
+        {"output_type": "display_data", "data": {"image/png": "AAE=", "text/plain": "<Figure>"}},
+        {"output_type": "execute_result", "data": {"text/html": frame % "small"}},
+        {"output_type": "execute_result", "data": {"text/html": frame % ("x" * NOTEBOOKS.FRAME)}},
+        {
+            "output_type": "execute_result",
+            "data": {"text/html": "<style>a\n</style><table border=1>"},
+        },
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "Text"]},
+        {"cell_type": "code", "source": "print()", "outputs": outputs},
+    ]
+    text, shown = NOTEBOOKS.page({"cells": cells}, "notebooks/mine")
+    assert text.startswith('# Title\nText\n\n<p><a href="mine.ipynb"')
+    assert "print()" in text
+    assert "training 1:48\n4.7\n" in text
+    assert "![](mine-1-2.png)" in text
+    assert text.count("<iframe") == 1
+    assert text.endswith("<table>\n")
+    assert shown["notebooks/mine-1-2.png"] == b"\0\1"
+    assert shown["notebooks/mine-1-3.html"] == "<b>small</b>"
 
 
 def test_faults_of_a_site_are_found(tmp_path):
