@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LAB ?= lab
 
-.PHONY: tour test check slow trust golden docs bench wheel clean
+.PHONY: tour test check slow commands trust golden docs bench wheel clean
 
 tour: .venv/.installed
 	$(BIN)/lmlab tour --lab $(LAB)
@@ -23,6 +23,10 @@ check: .venv/.installed-dev
 # Scientific checks of minutes
 slow: .venv/.installed-dev
 	$(BIN)/pytest -m slow
+
+# Every command of the documentation, in small, and how long each took (LMLAB_SMALL=0: as it stands)
+commands: .venv/.installed-dev
+	$(BIN)/pytest -s -m "slow or not slow" tests/test_docs_commands.py
 
 # Attacks on what lmlab promises; writes the table of docs/trust.md
 trust: .venv/.installed-dev
