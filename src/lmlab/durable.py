@@ -21,7 +21,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -131,11 +131,11 @@ def from_json(text: str | bytes) -> Any:
 
 
 def is_member(name: object) -> bool:
-    """Whether `name`, from a manifest, is a relative path that stays in the manifest's folder."""
+    """Whether `name`, from a manifest, is a relative path that stays in the manifest's folder, read
+    as here or as on Windows."""
     if not isinstance(name, str) or not name or "\0" in name:
         return False
-    path = Path(name)
-    return not path.is_absolute() and ".." not in path.parts
+    return not any(p.anchor or ".." in p.parts for p in (PurePath(name), PureWindowsPath(name)))
 
 
 def packed(arrays: Mapping[str, np.ndarray], *, metadata: Mapping[str, str] | None = None) -> bytes:

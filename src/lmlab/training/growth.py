@@ -13,7 +13,7 @@ Shapes: B windows, T tokens.
 from __future__ import annotations
 
 import json
-import os
+import mmap
 import statistics
 import subprocess
 import sys
@@ -137,7 +137,7 @@ def _memory_now(device: str) -> int | None:
     statistics_file = Path("/proc/self/statm")
     if not statistics_file.is_file():
         return peak_memory(device)
-    return int(statistics_file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(statistics_file.read_text().split()[1]) * mmap.PAGESIZE
 
 
 if __name__ == "__main__":
