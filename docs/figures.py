@@ -1,0 +1,153 @@
+"""Makes the pictures of the documentation: `python docs/figures.py [NAME ...] [--lab FOLDER]`.
+
+Every picture is one function here, registered under its name by `@picture`; it writes
+docs/images/NAME.svg (a figure of a result, by its own `save`) or NAME.png (a page of a result, as a
+browser shows it). A function trains what it needs, or reads data that is committed in docs.
+
+Notable:
+- Models are as small as they come (`nano`, a window of 64 tokens, the standard library's
+  docstrings) and trained by one thread, so one machine draws the same picture again.
+- What is trained is kept in the folder of `--lab` (default lab/figures, which git ignores) and is
+  not trained twice. The script works in that folder, so a picture shows `lab/forward`, never where
+  this machine keeps it.
+- A picture of a page needs Chromium; where there is none, those pictures are left out and named.
+- A figure is drawn on its own light paper, so it can be read on a dark page too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import lmlab
+from lmlab.pages.page import Figure
+
+IMAGES = Path(__file__).resolve().parent / "images"
+CHROMIUM = next(
+    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """The top of an HTML page, as a browser of this size shows it."""
+
+    path: Path
+    width: int = 800
+    height: int = 600
+
+
+PICTURES: dict[str, Callable[[], Figure | Page]] = {}
+
+
+def picture(function: Callable[[], Figure | Page]) -> Callable[[], Figure | Page]:
+    """Registers a function under its name, with hyphens."""
+    PICTURES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+@cache
+def store() -> lmlab.TokenStore:
+    """The text of the how-to pages: docstrings of the standard library, in 1024 types."""
+    return lmlab.prepare("docstrings:python", "lab/text", vocabulary=1024)
+
+
+@cache
+def run(name: str, **options: str | int | float) -> lmlab.Run:
+    """A tiny run in lab/NAME, as the how-to pages train it."""
+    asked = {"size": "nano", "context": 64, "steps": 150, "threads": 1, **options}
+    return lmlab.train(store(), out=f"lab/{name}", **asked)
+
+
+@picture
+def compare_two() -> Figure:
+    """how-to/score-and-compare: one run of each of two architectures, document by document."""
+    return lmlab.compare([run("qwen"), run("gpt2", architecture="gpt2")], store()).figures()[1]
+
+
+@picture
+def training_curve() -> Figure:
+    """how-to/train-on-my-text: the loss of one run."""
+    return run("qwen").course().figures()[0]
+
+
+@picture
+def surprisal() -> Page:
+    """how-to/surprisal: a sentence in colour."""
+    text = "Return a list of the names in the directory, or raise an error if it does not exist."
+    result = lmlab.surprisal(run("qwen"), text)
+    return Page(result.save("lab/results/surprisal") / "report.html", height=430)
+
+
+@picture
+def tune() -> Figure:
+    """how-to/choose-settings: four learning rates, three seeds each."""
+    rates = [0.003, 0.01, 0.03, 0.1]
+    options = {"size": "nano", "context": 64, "steps": 100, "threads": 1}
+    return lmlab.tune(store(), {"learning_rate": rates}, seeds=3, **options).figures()[0]
+
+
+@picture
+def kinds() -> Figure:
+    """how-to/is-a-better-than-b: two architectures, three seeds each."""
+    models = {
+        "qwen3": [run("qwen"), run("qwen-1", seed=1), run("qwen-2", seed=2)],
+        "gpt2": [
+            run("gpt2", architecture="gpt2"),
+            run("gpt2-1", architecture="gpt2", seed=1),
+            run("gpt2-2", architecture="gpt2", seed=2),
+        ],
+    }
+    return lmlab.compare(models, store()).figures()[0]
+
+
+def draw(name: str) -> Path | None:
+    """Makes one picture and returns its file; None where there is no browser to draw it."""
+    drawn = PICTURES[name]()
+    if isinstance(drawn, Figure):
+        drawn.save(IMAGES / f"{name}.svg")
+        return IMAGES / f"{name}.svg"
+    if CHROMIUM is None:
+        return None
+    path = IMAGES / f"{name}.png"
+    subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            "--force-device-scale-factor=1.5", f"--window-size={drawn.width},{drawn.height}",
+            f"--screenshot={path}", drawn.path.resolve().as_uri(),
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PICTURES)}")
+    parser.add_argument("--lab", type=Path, default=Path("lab/figures"))
+    asked = parser.parse_args(arguments)
+    if unknown := set(asked.names) - set(PICTURES):
+        parser.error(f"no picture {', '.join(sorted(unknown))}; there are {', '.join(PICTURES)}")
+    asked.lab.mkdir(parents=True, exist_ok=True)
+    os.chdir(asked.lab)
+    left_out = [name for name in asked.names or PICTURES if _drawn(name) is None]
+    if left_out:
+        sys.exit(f"no Chromium here: left out {', '.join(left_out)}")
+
+
+def _drawn(name: str) -> Path | None:
+    path = draw(name)
+    if path is not None:
+        print(f"docs/images/{path.name}", flush=True)
+    return path
+
+
+if __name__ == "__main__":
+    main()
