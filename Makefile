@@ -39,7 +39,7 @@ golden: .venv/.installed-dev
 # The site, in site/: the page of commands from their table, then all pages, then a look at every link
 docs: .venv/.installed-docs
 	$(BIN)/python docs/commands.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python docs/check_site.py site
 
 bench: .venv/.installed-dev

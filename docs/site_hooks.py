@@ -3,6 +3,7 @@
 - Anchors are made as GitHub makes them, so that a link works in both places.
 - A page may link to any file of the repository (`../tests/test_face.py`). Files outside docs/ are
   copied into the site as text, since the site is to be readable without the repository.
+- The log of experiments is left out of the search index.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
 
+NOT_SEARCHED = {"experiments.md"}
+"""Half of all the text, and what it found stands in other pages: every page loads the index."""
 _FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2 *$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()([^()\s#]+)(#[^()\s]*)?(?=\))")
 
@@ -59,6 +62,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turns links to files outside docs/ to their copies, and those to notebooks to their pages."""
     here = page.file.src_uri
+    page.meta["search"] = {"exclude": here in NOT_SEARCHED}
 
     def turned(match: re.Match[str]) -> str:
         place = _outside(here, match[1], config)

@@ -16,7 +16,10 @@ from types import ModuleType
 import pytest
 import yaml
 
+import lmlab
+from lmlab import functional
 from lmlab.cli.commands import COMMANDS
+from lmlab.topics.registry import KINDS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -70,7 +73,8 @@ def anchors(markdown: str) -> set[str]:
     headings = re.findall(r"^#+ +(.+?)(?: *\{ *#([\w-]+) *\})?$", text, flags=re.MULTILINE)
     plain = re.compile(r"\[([^\]]*)\]\([^)]*\)|[`*]")
     named = {name or HOOKS.anchor(plain.sub(r"\1", heading)) for heading, name in headings}
-    return named | set(re.findall(r"id=\"([\w-]+)\"", text))
+    shown = re.findall(r"^::: ([\w.]+)$", text, flags=re.MULTILINE)
+    return named | set(re.findall(r"id=\"([\w-]+)\"", text)) | set(shown)
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
@@ -145,12 +149,13 @@ def test_faults_of_a_site_are_found(tmp_path):
     assert weights["index.html"] == own
 
 
+@pytest.mark.slow
 def test_the_site_builds(tmp_path):
     """Strictly: a warning of mkdocs is an error."""
     for module in ("mkdocs", "material", "mkdocstrings"):
         pytest.importorskip(module)
     site = tmp_path / "site"
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(site)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(site)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     wrong, weights = CHECK.check(site)
@@ -158,3 +163,21 @@ def test_the_site_builds(tmp_path):
     assert {name.replace(".md", ".html") for name in PAGES} <= set(weights)
     script = (site / "search" / "search_index.js").read_text("utf-8")
     assert script.startswith("var __index")  # what search reads where there is no server
+
+
+def test_what_is_public_is_in_the_reference():
+    pages = "\n".join(text for name, text in PAGES.items() if name.startswith("reference/"))
+    shown = set(re.findall(r"^::: ([\w.]+)$", pages, flags=re.MULTILINE))
+    public = {f"lmlab.{name}" for name in lmlab.__all__ if name != "functional"}
+    public |= {f"lmlab.functional.{name}" for name in functional.__all__}
+    public |= {place.replace(":", ".") for place in KINDS.values()}
+    assert not public - shown, "a page of docs/reference has to show these (`::: NAME`)"
+
+
+def test_docstrings_become_markdown():
+    pytest.importorskip("griffe")
+    text = "Holds `<unk>`, as <unk>:\n- one\n  more\n- two\n\n>>> a\n1\n\n>>> b\n2"
+    assert script("site_api").as_markdown(text) == (
+        "Holds `<unk>`, as &lt;unk>:\n\n- one\n  more\n- two\n\n"
+        "```pycon\n>>> a\n1\n```\n\n```pycon\n>>> b\n2\n```"
+    )

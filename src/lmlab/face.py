@@ -63,6 +63,7 @@ class Run:
     """A training run: its folder, what was asked for, how it went, and its model."""
 
     path: Path
+    """Its folder."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))

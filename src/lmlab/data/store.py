@@ -362,15 +362,21 @@ def _refuse_ids(documents: Sequence[EncodedDocument], vocabulary: int) -> NoRetu
 
 
 class TokenStore:
-    """An opened store. Raises `UserError` where the folder is not one, or is damaged."""
+    """An opened token store: the token ids of a text in splits, with their tokenizer.
+
+    Raises `UserError` where the folder is not one, or is damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.manifest = _read_manifest(self.path)
         self.splits = _split_records(self.manifest, self.path / "manifest.json")
         self.vocabulary: int = self.manifest["vocabulary"]
+        """Types of the tokenizer, special tokens included."""
         self.bos_id: int = self.manifest["bos_id"]
+        """The token that stands before every window."""
         self.end_of_text: bool = self.manifest["end_of_text"]
+        """Whether a token stands between documents."""
         self.dtype = np.dtype(self.manifest["dtype"])
         for name, split in self.splits.items():
             for shard in split.shards:
@@ -390,6 +396,7 @@ class TokenStore:
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
+        """What made its ids of the text."""
         tokenizer = load_tokenizer(self.path / "tokenizer")
         same = tokenizer.fingerprint == self.manifest["tokenizer_fingerprint"]
         if not same or tokenizer.vocabulary != self.vocabulary:

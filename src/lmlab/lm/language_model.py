@@ -55,9 +55,12 @@ class LanguageModel:
     name: str
     """Path or Hub name it was opened from."""
     model: Any
+    """The model of transformers, as it was opened."""
     backbone: Backbone
+    """Its body and head, by names that are the same for all architectures."""
     tokenizer: TextTokenizer
     objective: Objective
+    """How it was trained, and so how it scores text."""
     head: str
     """"tied" or "untied", and what output bias lmlab gave it, if any."""
     context: int
@@ -76,6 +79,7 @@ class LanguageModel:
 
     @property
     def order(self) -> str:
+        """ "forward", "backward", or the name of a permutation of the window."""
         return self.objective.order
 
     @property

@@ -65,9 +65,12 @@ class Interval:
     high: float | None
     standard_error: float | None
     degrees_of_freedom: float | None
+    """Of Student's t, by which the standard error becomes the interval."""
     level: float
+    """0.95: the share of such intervals that hold the true mean."""
     seeds: int
     clusters: int
+    """Units of text that were resampled: documents, or sections of about 4000 tokens."""
     documents: int
     basis: Basis
     note: str

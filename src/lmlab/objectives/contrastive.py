@@ -56,7 +56,8 @@ def contrastive_loss(
     `s[i, m] = hidden_i . e_m / temperature`, with e_m the row of `embedding_VD` of id m and
     `x_i = targets_N[i]`. Rows whose target is -100 are left out: no row, no candidate. Inputs are
     aligned already: row i predicts `targets_N[i]`. Returns a scalar, float32 (float64 for float64
-    input); 0 if every target is ignored. Memory O(chunk x U), and the gradients.
+    input); 0 if every target is ignored. Memory O(chunk x U) for U distinct candidates, and the
+    gradients.
 
     - `candidate_ids_M`: ids of the candidates with their multiplicities, in place of the targets
       themselves; -100 is left out. A target that is not among them enters its own row only, once.
@@ -71,7 +72,7 @@ def contrastive_loss(
       as it is. Temperatures well below 1 belong with it.
     - `detach_targets`: no gradient to `embedding_VD`, neither by targets nor by other candidates.
 
-    Source: the loss of section 3 of the paper above. By candidate u with count c_u, the sum is
+    Source: section 3 of Godey et al. 2024 (ICLR). By candidate u with count c_u, the sum is
     exp(s[i, u] + log c_u) over distinct u; so this is cross-entropy over them with the bias
     log c_u, plus the mean of log c at the targets.
 

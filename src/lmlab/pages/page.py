@@ -150,6 +150,8 @@ class Passage:
 
 @dataclass(frozen=True)
 class Section:
+    """A heading of a page, and what stands below it."""
+
     title: str
     paragraphs: Sequence[str] = ()
     figures: Sequence[Figure] = ()

@@ -85,7 +85,7 @@ class LinearLanguage(Spelt):
         return linear_floor(self.matrix, self.flip)
 
     def surprisal(self, ids_NT: ArrayLike) -> NDArray[np.float64]:
-        """-ln P of whole strings, (N,): `m ln 2 - ln P(z)` with z = y' + A x' (see above).
+        """-ln P of whole strings, (N,): `m ln 2 - ln P(z)` with z = y' + A x'.
 
         Infinite where a separator is not in its place. Keeps 8 * 2^m bytes.
         """

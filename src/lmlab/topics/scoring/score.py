@@ -59,10 +59,13 @@ class Score(Result, kind="score", views="lmlab.topics.scoring.score_report"):
     store: str
     split: str
     context: int
+    """Tokens of a window, at most."""
     cluster_unit: str
+    """What a cluster is, in words: a document, or a section of one."""
     nats_Mb: np.ndarray
     """Summed within bins of positions, counted in the order of reading (`position_edges`)."""
     tokens_M: np.ndarray
+    """Scored tokens of each window."""
     clusters: Clusters
     """The cluster and the document of each window."""
     repeated_nats_M: np.ndarray
@@ -90,6 +93,7 @@ class Score(Result, kind="score", views="lmlab.topics.scoring.score_report"):
 
     @property
     def nats_M(self) -> np.ndarray:
+        """Nats of each window, summed over its tokens."""
         return self.nats_Mb.sum(axis=1)
 
     @property
@@ -113,15 +117,17 @@ class Score(Result, kind="score", views="lmlab.topics.scoring.score_report"):
 
     @property
     def tokens(self) -> int:
+        """How many tokens were scored."""
         return int(self.tokens_M.sum())
 
     @property
     def nats_per_token(self) -> float:
+        """The loss: all nats over all scored tokens."""
         return float(self.nats_Mb.sum() / self.tokens)
 
     @property
     def bits_per_byte(self) -> float | None:
-        """None where the bytes of the scored tokens are not known."""
+        """All nats / ln 2 / UTF-8 bytes of the text; None where those bytes are not known."""
         if self.text_bytes is None:
             return None
         return float(self.nats_Mb.sum() / np.log(2) / self.text_bytes)

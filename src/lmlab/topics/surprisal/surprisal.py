@@ -103,10 +103,13 @@ class Surprisal(Result, kind="surprisal"):
     """Surprisal of words or tokens; stored in nats, shown in `measure`."""
 
     models: tuple[ReadBy, ...]
+    """One, or the two that are compared."""
     unit: UnitName
     measure: Measure
+    """What tables and page show."""
     marks: Marks
     texts: tuple[TextSurprisal, ...]
+    """In the order in which they were given, each with its words or tokens."""
 
     @property
     def scale(self) -> float:
