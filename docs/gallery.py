@@ -1,0 +1,369 @@
+"""Writes the gallery of findings from docs/gallery/cards.toml, claims.toml and data/*.csv.
+
+    python docs/gallery.py
+
+Notable:
+- A finding is a table `[[card]]` of cards.toml and a CSV file; its page, its place in the index and
+  its picture follow from them. tests/test_gallery.py says what a card has to hold.
+- Pictures are drawn by `lmlab.pages`, as those of reports are. A column `X` has its interval in the
+  columns `X low` and `X high`, where there are such.
+- A card says of each CSV whether its numbers come from results or were copied from the log.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import tomllib
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from lmlab.pages.curves import Series, line_plot
+from lmlab.pages.forest import Interval, forest_plot
+from lmlab.pages.page import Figure
+
+DOCS = Path(__file__).parent
+GALLERY = DOCS / "gallery"
+LOG = DOCS / "experiments.md"
+
+Status = Literal["finding", "not decided", "negative", "withdrawn in part", "withdrawn"]
+STATUSES: dict[Status, str] = {
+    "finding": "The measurement answers the question, within the reach that the card states.",
+    "not decided": "The interval holds zero. The card says how large a difference could still be.",
+    "negative": "It was tried and did not work, or an expectation failed.",
+    "withdrawn in part": "Something that was first said is taken back. The card says what stands.",
+    "withdrawn": "The answer was taken back. The numbers stay, with the reason.",
+}
+Verdict = Literal["holds", "fails", "not decidable here", "not yet measured"]
+VERDICTS: dict[Verdict, str] = {
+    "holds": "We saw the same, in models of the size that the row states.",
+    "fails": "We saw something else, in models of the size that the row states.",
+    "not decidable here": "We measured, and the interval or the reach is too wide to say.",
+    "not yet measured": "Nobody has run it with lmlab so far.",
+}
+STUDIES = {
+    "arrow": ("The arrow of time", "../arrow.md"),
+    "headless": ("Headless training", "../headless.md"),
+    "towers": ("Two towers", "../towers.md"),
+    "decomposition": ("Decomposition", "../decomposition.md"),
+    "encoding": ("Output embeddings", "../encoding.md"),
+    "babylm": ("BabyLM and reading times", "../babylm.md"),
+    "training": ("Recipes of training", "../training.md"),
+    "intervals": ("Intervals and instruments", "../notes-intervals.md"),
+}
+WRITTEN = "<!-- Written by docs/gallery.py from {source}. Change it there. -->"
+
+
+@dataclass(frozen=True)
+class Data:
+    """A CSV file of data/."""
+
+    file: str
+    caption: str
+    source: Literal["results", "log"]
+    """`results`: from the results of the run. `log`: copied from the log's tables."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A forest plot of a CSV file, or with `x` curves over that column."""
+
+    data: str
+    values: tuple[str, ...]
+    """Columns that are shown. Of several, each row is a group."""
+    label: str
+    """What the axis of the values says, with its unit."""
+    finding: str
+    alt: str
+    row: str = "row"
+    group: str = ""
+    x: str = ""
+    x_label: str = ""
+    without: tuple[str, ...] = ()
+    """Rows that are left out; the caption says so."""
+    reference: float | None = None
+    log: bool = False
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    slug: str
+    study: str
+    question: str
+    so_what: str
+    answer: str
+    status: Status
+    reach: str
+    command: str
+    cost: str
+    date: str
+    log: tuple[str, ...]
+    """Headings of the log's entries."""
+    data: tuple[Data, ...]
+    picture: Picture | None = None
+    stands: str = ""
+    """Of what is withdrawn in part or whole: what was taken back, why, and what stands."""
+    more: str = ""
+    page: str = ""
+    """A report that the run wrote, in pages/."""
+
+
+@dataclass(frozen=True)
+class Paper:
+    key: str
+    title: str
+    cite: str
+    link: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    paper: str
+    published: str
+    measured: str
+    size: str
+    verdict: Verdict
+    cards: tuple[str, ...] = ()
+
+
+def _read(kind: type, values: dict[str, Any], where: str) -> Any:
+    """The dataclass of a table of TOML. Raises `ValueError` for names or types that do not fit."""
+    hints = get_type_hints(kind)
+    if unknown := values.keys() - hints.keys():
+        raise ValueError(f"{where}: unknown: {', '.join(sorted(unknown))}")
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    if missing := needed - values.keys():
+        raise ValueError(f"{where}: missing: {', '.join(sorted(missing))}")
+    read: dict[str, Any] = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if hint == tuple[Data, ...]:
+            read[name] = tuple(_read(Data, v, f"{where}, data") for v in value)
+        elif hint == Picture | None:
+            read[name] = _read(Picture, value, f"{where}, picture")
+        elif hint == tuple[str, ...]:
+            read[name] = tuple(value)
+        elif isinstance(value, str) and (choices := get_args(hint)) and value not in choices:
+            raise ValueError(f"{where}: {name} = {value!r} is none of {choices}")
+        else:
+            read[name] = value.strip() if isinstance(value, str) else value
+    return kind(**read)
+
+
+def cards(folder: Path = GALLERY) -> tuple[Card, ...]:
+    tables = tomllib.loads((folder / "cards.toml").read_text("utf-8"))["card"]
+    return tuple(_read(Card, t, f"card {t.get('slug', '?')}") for t in tables)
+
+
+def claims(folder: Path = GALLERY) -> tuple[tuple[Paper, ...], tuple[Claim, ...]]:
+    tables = tomllib.loads((folder / "claims.toml").read_text("utf-8"))
+    papers = tuple(_read(Paper, t, f"paper {t.get('key', '?')}") for t in tables["paper"])
+    return papers, tuple(_read(Claim, t, f"claim {i + 1}") for i, t in enumerate(tables["claim"]))
+
+
+def rows(file: str, folder: Path = GALLERY) -> list[dict[str, str]]:
+    """The rows of a CSV file. Raises `ValueError` where a row does not fit the columns."""
+    with (folder / "data" / file).open(encoding="utf-8", newline="") as text:
+        columns, *values = list(csv.reader(text))
+    for number, row in enumerate(values, start=2):
+        if len(row) != len(columns):
+            raise ValueError(f"{file}:{number}: {len(row)} cells for {len(columns)} columns")
+    return [dict(zip(columns, row, strict=True)) for row in values]
+
+
+def _interval(row: dict[str, str], value: str, label: str, group: str) -> Interval | None:
+    if not row[value]:
+        return None
+    low, high = row.get(f"{value} low", ""), row.get(f"{value} high", "")
+    ends = (float(low), float(high)) if low and high else (None, None)
+    return Interval(label, float(row[value]), *ends, group=group)
+
+
+def figure(picture: Picture, folder: Path = GALLERY) -> Figure:
+    data = [
+        row for row in rows(picture.data, folder) if row.get(picture.row) not in picture.without
+    ]
+    if picture.x:
+        groups = dict.fromkeys(row[picture.group] if picture.group else "" for row in data)
+        series = []
+        for group in groups:
+            chosen = [row for row in data if not picture.group or row[picture.group] == group]
+            for value in picture.values:
+                has = [row for row in chosen if row[value]]
+                name = ", ".join(text for text in (group, value) if text)
+                x, y = ([float(row[column]) for row in has] for column in (picture.x, value))
+                series.append(Series(name, x, y, colour=len(series)))
+        return line_plot(
+            series,
+            x_label=picture.x_label,
+            y_label=picture.label,
+            finding=picture.finding,
+            alt=picture.alt,
+            log_x=picture.log,
+        )
+    shown: list[Interval | None] = []
+    for row in data:
+        for value in picture.values:
+            one = len(picture.values) == 1
+            label = row[picture.row] if one else value
+            heading = row[picture.group] if picture.group else ""
+            if not one:
+                heading = ", ".join(text for text in (heading, row[picture.row]) if text)
+            shown.append(_interval(row, value, label, heading))
+    return forest_plot(
+        [row for row in shown if row],
+        x_label=picture.label,
+        finding=picture.finding,
+        alt=picture.alt,
+        reference=picture.reference,
+        log=picture.log,
+    )
+
+
+def anchor(heading: str) -> str:
+    """The id that Python-Markdown gives a heading."""
+    text = unicodedata.normalize("NFKD", heading.replace("`", "")).encode("ascii", "ignore")
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", text.decode()).strip().lower())
+
+
+def log_headings(log: Path = LOG) -> list[str]:
+    return re.findall(r"^## (.+)$", log.read_text("utf-8"), flags=re.MULTILINE)
+
+
+def _log_link(heading: str) -> str:
+    return f"[{heading}](../experiments.md#{anchor(heading)})"
+
+
+def _badge(status: str) -> str:
+    return f"**{status[0].upper()}{status[1:]}**"
+
+
+def _image(card: Card) -> str:
+    assert card.picture is not None
+    return f"![{card.picture.alt}](images/{card.slug}.svg)"
+
+
+def card_page(card: Card) -> str:
+    name, link = STUDIES[card.study]
+    parts = [f"# {card.question}", WRITTEN.format(source="cards.toml")]
+    parts.append(f"{_badge(card.status)} · [{name}]({link}) · {card.date}")
+    parts.append(f"**So what.** {card.so_what}")
+    parts.append(f"**Answer.** {card.answer}")
+    if card.picture:
+        parts.append(_image(card))
+        caption = f"{card.picture.finding} {card.picture.caption}".strip()
+        parts.append(f"*{caption}*")
+    parts.append(f"**Reach.** {card.reach}")
+    if card.stands:
+        parts.append(f"**What is withdrawn, and what stands.** {card.stands}")
+    if card.more:
+        parts.append(card.more)
+    parts += ["## How to run it", f"```text\n{card.command}\n```", f"**Cost.** {card.cost}"]
+    parts.append("## Data")
+    source = {
+        "results": "from the results of the run",
+        "log": "copied from the log's tables; the results of the run are gone",
+    }
+    parts.append(
+        "\n".join(
+            f"- [{d.file}](data/{d.file}): {d.caption} ({source[d.source]})." for d in card.data
+        )
+    )
+    if card.page:
+        parts.append(f"The [page that the study wrote](pages/{card.page}).")
+    parts.append("In the log: " + "; ".join(map(_log_link, card.log)) + ".")
+    return "\n\n".join(parts) + "\n"
+
+
+def index_page(all_cards: Sequence[Card]) -> str:
+    parts = ["# Gallery of findings", WRITTEN.format(source="cards.toml")]
+    parts.append(
+        f"Each of these {len(all_cards)} cards is a study that was really run with lmlab: its "
+        "question, its answer, its command, its cost and its data. Most models here have less than "
+        "three million weights and read a million tokens, so most answers are about small models "
+        "early in training. Negative results and withdrawn ones have cards too. "
+        "[Claims](claims.md) puts the published claims beside them."
+    )
+    parts.append(
+        "**So what.** Before you run a study, look here for what it costs, what it can decide, and "
+        "which mistakes were made before you."
+    )
+    parts.append(
+        "An interval is a 95 % interval unless a card says otherwise. What it is over (seeds, "
+        "texts, or both) stands under *Reach*. The marks mean:"
+    )
+    counts = {status: sum(c.status == status for c in all_cards) for status in STATUSES}
+    parts.append("\n".join(f"- {_badge(s)} ({counts[s]}): {STATUSES[s]}" for s in STATUSES))
+    for study, (name, link) in STUDIES.items():
+        chosen = [card for card in all_cards if card.study == study]
+        if not chosen:
+            continue
+        parts.append(f"## {name}")
+        parts.append(f"What is measured, and how to read it: [{name}]({link}).")
+        for number, card in enumerate(chosen):
+            parts.append(f"### [{card.question}]({card.slug}.md)")
+            parts.append(f"{_badge(card.status)} · {card.date}. {card.answer}")
+            if card.picture and number == 0:
+                parts.append(_image(card))
+    parts.append("## Add a finding")
+    parts.append(
+        "Write an entry in [the log](../experiments.md). Put its numbers into a CSV file in "
+        "`docs/gallery/data/`. Add a table `[[card]]` to `docs/gallery/cards.toml`, and run "
+        "`python docs/gallery.py`. `pytest tests/test_gallery.py` says what is missing. If the "
+        "finding speaks to a published claim, change its row in `docs/gallery/claims.toml`."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def claims_page(
+    papers: Sequence[Paper], all_claims: Sequence[Claim], by_slug: dict[str, Card]
+) -> str:
+    parts = ["# Published claims, and what we measured", WRITTEN.format(source="claims.toml")]
+    parts.append(
+        "The studies of lmlab come from published papers. This page takes their claims one by one. "
+        "It says what we measured, with models of which size, and what follows."
+    )
+    parts.append(
+        "**So what.** Our models are 10 to 10,000 times smaller than the published ones and far "
+        "from trained out. A row says how such models stand to a claim. It never says that a paper "
+        "is wrong about its own models."
+    )
+    counts = {v: sum(c.verdict == v for c in all_claims) for v in VERDICTS}
+    parts.append("\n".join(f"- **{v}** ({counts[v]}): {VERDICTS[v]}" for v in VERDICTS))
+    for paper in papers:
+        parts += [f"## {paper.title}", f"{paper.cite} [The study]({paper.link})."]
+        table = [
+            "| published claim | what we measured | size | verdict | cards |",
+            "|---|---|---|---|---|",
+        ]
+        for claim in all_claims:
+            if claim.paper != paper.key:
+                continue
+            links = ", ".join(f"[{by_slug[s].question}]({s}.md)" for s in claim.cards)
+            cells = [claim.published, claim.measured, claim.size, f"**{claim.verdict}**", links]
+            table.append("| " + " | ".join(" ".join(cell.split()) for cell in cells) + " |")
+        parts.append("\n".join(table))
+    return "\n\n".join(parts) + "\n"
+
+
+def files(folder: Path = GALLERY) -> dict[str, str]:
+    """Every file that is written, by its path in the gallery."""
+    all_cards = cards(folder)
+    by_slug = {card.slug: card for card in all_cards}
+    written = {"index.md": index_page(all_cards)}
+    written["claims.md"] = claims_page(*claims(folder), by_slug)
+    for card in all_cards:
+        written[f"{card.slug}.md"] = card_page(card)
+        if card.picture:
+            written[f"images/{card.slug}.svg"] = figure(card.picture, folder).svg()
+    return written
+
+
+if __name__ == "__main__":
+    for name, text in files().items():
+        (GALLERY / name).parent.mkdir(exist_ok=True)
+        (GALLERY / name).write_text(text, "utf-8")

@@ -1,0 +1,146 @@
+"""The gallery of findings: its pages are those of its source, and its numbers those of the log."""
+
+import importlib.util
+import re
+import sys
+import xml.etree.ElementTree as ET
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+GALLERY = DOCS / "gallery"
+
+
+@cache
+def _script():
+    spec = importlib.util.spec_from_file_location("docs_gallery", DOCS / "gallery.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _texts(svg: str) -> list[str]:
+    """What a drawing says; its coordinates depend on the version of matplotlib."""
+    names = ("text", "title")
+    return [e.text or "" for e in ET.fromstring(svg).iter() if e.tag.rpartition("}")[2] in names]
+
+
+def test_pages_and_pictures_are_those_of_their_source():
+    written = _script().files()
+    for name, text in written.items():
+        there = (GALLERY / name).read_text("utf-8")
+        if name.endswith(".svg"):
+            assert _texts(there) == _texts(text), f"{name}: run python docs/gallery.py"
+        else:
+            assert there == text, f"{name}: run python docs/gallery.py"
+    pages = {
+        str(p.relative_to(GALLERY)) for p in [*GALLERY.glob("*.md"), *GALLERY.glob("images/*")]
+    }
+    assert pages == written.keys()
+
+
+def test_every_csv_parses_and_is_of_a_card():
+    used = set()
+    for card in _script().cards():
+        listed = {data.file for data in card.data}
+        assert not card.picture or card.picture.data in listed, card.slug
+        used |= listed
+        for file in listed:
+            rows = _script().rows(file)
+            assert rows
+            for row in rows:
+                for column in row:
+                    low, high = row.get(f"{column} low", ""), row.get(f"{column} high", "")
+                    if low and high:
+                        assert float(low) <= float(row[column]) <= float(high), (file, row)
+    assert used == {p.name for p in (GALLERY / "data").iterdir()}
+
+
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
+
+
+def _numbers(text: str) -> set[str]:
+    return {number.replace(",", "") for number in _NUMBER.findall(text)}
+
+
+def _entries() -> dict[str, str]:
+    parts = re.split(r"^## ", (DOCS / "experiments.md").read_text("utf-8"), flags=re.MULTILINE)
+    return {part.split("\n", 1)[0]: part for part in parts[1:]}
+
+
+def test_every_card_has_its_entry_in_the_log():
+    script, entries = _script(), _entries()
+    assert script.log_headings() == list(entries)
+    anchors = [script.anchor(heading) for heading in entries]
+    assert len(set(anchors)) == len(anchors)
+    for card in script.cards():
+        assert card.log
+        assert set(card.log) <= entries.keys(), card.slug
+
+
+def test_what_was_copied_from_the_log_stands_there():
+    entries = _entries()
+    checked = 0
+    for card in _script().cards():
+        log = _numbers("\n".join(entries[heading] for heading in card.log)) | {"0"}
+        for data in card.data:
+            if data.source == "log":
+                for row in _script().rows(data.file):
+                    numbers = _numbers(" ; ".join(row.values()))
+                    assert numbers <= log, (data.file, row, numbers - log)
+                    checked += len(numbers)
+    assert checked > 500
+
+
+@pytest.mark.parametrize(
+    ("heading", "anchor"),
+    [
+        (
+            "2026-11-29: BabyLM in small: what was found",
+            "2026-11-29-babylm-in-small-what-was-found",
+        ),
+        ("2026-11-29 · `prepare` reads once", "2026-11-29-prepare-reads-once"),
+        ("How fast? (LAMBADA: lm-eval's)", "how-fast-lambada-lm-evals"),
+    ],
+)
+def test_anchors_are_those_of_the_site(heading: str, anchor: str):
+    assert _script().anchor(heading) == anchor
+
+
+def test_withdrawn_cards_say_what_stands_and_reports_are_small():
+    for card in _script().cards():
+        assert card.status.startswith("withdrawn") == bool(card.stands), card.slug
+        assert card.study in _script().STUDIES
+        for text in (card.so_what, card.answer, card.reach, card.cost, card.command):
+            assert text, card.slug
+        if card.page:
+            assert (GALLERY / "pages" / card.page).stat().st_size < 1_000_000
+
+
+def test_claims_lead_to_cards():
+    script = _script()
+    papers, claims = script.claims()
+    slugs = {card.slug for card in script.cards()}
+    keys = {paper.key for paper in papers}
+    for claim in claims:
+        assert claim.paper in keys
+        assert set(claim.cards) <= slugs, claim.published
+        assert bool(claim.cards) or claim.verdict == "not yet measured", claim.published
+    assert {claim.paper for claim in claims} == keys
+
+
+def test_a_card_that_does_not_fit_is_refused(tmp_path: Path):
+    good = (GALLERY / "cards.toml").read_text("utf-8")
+    for broken, word in [
+        (good.replace('status = "finding"', 'status = "proven"', 1), "proven"),
+        (good.replace("so_what =", "so_whta =", 1), "so_whta"),
+        (re.sub(r"^reach = .*$", "", good, count=1, flags=re.MULTILINE), "reach"),
+    ]:
+        (tmp_path / "cards.toml").write_text(broken, "utf-8")
+        with pytest.raises(ValueError, match=word):
+            _script().cards(tmp_path)
