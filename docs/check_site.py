@@ -82,7 +82,8 @@ def _broken(path: Path, link: str, pages: dict[Path, Page]) -> list[str]:
     """Why a link leads nowhere, if it does."""
     place, anchor = urldefrag(link)
     if re.match(r"[a-z]+:", link) or link.startswith("//"):
-        return [] if re.match(r"https?:|mailto:", link) else ["is no address that a page may have"]
+        fine = re.match(r"https?:|mailto:|data:", link)
+        return [] if fine else ["is no address that a page may have"]
     if place.startswith("/"):
         return ["is absolute, which a site that is read from files cannot have"]
     target = path if not place else (path.parent / unquote(place)).resolve()

@@ -15,11 +15,12 @@ from __future__ import annotations
 import csv
 import re
 import tomllib
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
+
+from site_hooks import anchor
 
 from lmlab.pages.curves import Series, line_plot
 from lmlab.pages.forest import Interval, forest_plot
@@ -54,6 +55,7 @@ STUDIES = {
     "training": ("Recipes of training", "../training.md"),
     "intervals": ("Intervals and instruments", "../notes-intervals.md"),
 }
+SHOWN = 476  # width of a picture in pixels: its texts are then as large as the page's
 WRITTEN = "<!-- Written by docs/gallery.py from {source}. Change it there. -->"
 
 
@@ -175,59 +177,56 @@ def rows(file: str, folder: Path = GALLERY) -> list[dict[str, str]]:
     return [dict(zip(columns, row, strict=True)) for row in values]
 
 
-def _interval(row: dict[str, str], value: str, label: str, group: str) -> Interval | None:
-    if not row[value]:
-        return None
-    low, high = row.get(f"{value} low", ""), row.get(f"{value} high", "")
-    ends = (float(low), float(high)) if low and high else (None, None)
-    return Interval(label, float(row[value]), *ends, group=group)
-
-
 def figure(picture: Picture, folder: Path = GALLERY) -> Figure:
-    data = [
-        row for row in rows(picture.data, folder) if row.get(picture.row) not in picture.without
-    ]
     if picture.x:
-        groups = dict.fromkeys(row[picture.group] if picture.group else "" for row in data)
-        series = []
-        for group in groups:
-            chosen = [row for row in data if not picture.group or row[picture.group] == group]
-            for value in picture.values:
-                has = [row for row in chosen if row[value]]
-                name = ", ".join(text for text in (group, value) if text)
-                x, y = ([float(row[column]) for row in has] for column in (picture.x, value))
-                series.append(Series(name, x, y, colour=len(series)))
         return line_plot(
-            series,
+            _curves(picture, folder),
             x_label=picture.x_label,
             y_label=picture.label,
+            log_x=picture.log,
             finding=picture.finding,
             alt=picture.alt,
-            log_x=picture.log,
         )
-    shown: list[Interval | None] = []
-    for row in data:
-        for value in picture.values:
-            one = len(picture.values) == 1
-            label = row[picture.row] if one else value
-            heading = row[picture.group] if picture.group else ""
-            if not one:
-                heading = ", ".join(text for text in (heading, row[picture.row]) if text)
-            shown.append(_interval(row, value, label, heading))
     return forest_plot(
-        [row for row in shown if row],
+        intervals(picture, folder),
         x_label=picture.label,
-        finding=picture.finding,
-        alt=picture.alt,
         reference=picture.reference,
         log=picture.log,
+        finding=picture.finding,
+        alt=picture.alt,
     )
 
 
-def anchor(heading: str) -> str:
-    """The id that Python-Markdown gives a heading."""
-    text = unicodedata.normalize("NFKD", heading.replace("`", "")).encode("ascii", "ignore")
-    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", text.decode()).strip().lower())
+def _joined(*texts: str) -> str:
+    return ", ".join(filter(None, texts))
+
+
+def _curves(picture: Picture, folder: Path) -> list[Series]:
+    curves = []
+    data = rows(picture.data, folder)
+    one = picture.group and len(picture.values) == 1
+    for group in dict.fromkeys(row.get(picture.group, "") for row in data):
+        for value in picture.values:
+            has = [row for row in data if row.get(picture.group, "") == group and row[value]]
+            x, y = ([float(row[column]) for row in has] for column in (picture.x, value))
+            curves.append(Series(group if one else _joined(group, value), x, y, colour=len(curves)))
+    return curves
+
+
+def intervals(picture: Picture, folder: Path = GALLERY) -> list[Interval]:
+    """The rows of a forest plot; a value that the data lack has none."""
+    shown = []
+    one = len(picture.values) == 1
+    for row in rows(picture.data, folder):
+        name, group = row[picture.row], row.get(picture.group, "")
+        for value in picture.values:
+            if not row[value] or name in picture.without:
+                continue
+            low, high = row.get(f"{value} low"), row.get(f"{value} high")
+            ends = (float(low), float(high)) if low and high else (None, None)
+            label, heading = (name, group) if one else (value, _joined(group, name))
+            shown.append(Interval(label, float(row[value]), *ends, group=heading))
+    return shown
 
 
 def log_headings(log: Path = LOG) -> list[str]:
@@ -247,7 +246,7 @@ def _image(card: Card) -> str:
     return f"![{card.picture.alt}](images/{card.slug}.svg)"
 
 
-def card_page(card: Card) -> str:
+def card_page(card: Card, folder: Path = GALLERY) -> str:
     name, link = STUDIES[card.study]
     parts = [f"# {card.question}", WRITTEN.format(source="cards.toml")]
     parts.append(f"{_badge(card.status)} · [{name}]({link}) · {card.date}")
@@ -255,8 +254,11 @@ def card_page(card: Card) -> str:
     parts.append(f"**Answer.** {card.answer}")
     if card.picture:
         parts.append(_image(card))
-        caption = f"{card.picture.finding} {card.picture.caption}".strip()
-        parts.append(f"*{caption}*")
+        said = [card.picture.finding, card.picture.caption]
+        drawn = [] if card.picture.x else intervals(card.picture, folder)
+        if any(row.low is None for row in drawn):
+            said.append("A hollow point has no interval.")
+        parts.append(f"*{' '.join(filter(None, said))}*")
     parts.append(f"**Reach.** {card.reach}")
     if card.stands:
         parts.append(f"**What is withdrawn, and what stands.** {card.stands}")
@@ -305,15 +307,16 @@ def index_page(all_cards: Sequence[Card]) -> str:
         parts.append(f"## {name}")
         parts.append(f"What is measured, and how to read it: [{name}]({link}).")
         for number, card in enumerate(chosen):
-            parts.append(f"### [{card.question}]({card.slug}.md)")
-            parts.append(f"{_badge(card.status)} · {card.date}. {card.answer}")
+            about = f"{_badge(card.status)} · {card.date}. {card.answer}"
+            parts.append(f"**[{card.question}]({card.slug}.md)**  \n{about}")
             if card.picture and number == 0:
                 parts.append(_image(card))
     parts.append("## Add a finding")
     parts.append(
         "Write an entry in [the log](../experiments.md). Put its numbers into a CSV file in "
-        "`docs/gallery/data/`. Add a table `[[card]]` to `docs/gallery/cards.toml`, and run "
-        "`python docs/gallery.py`. `pytest tests/test_gallery.py` says what is missing. If the "
+        "`docs/gallery/data/`. Add a table `[[card]]` to `docs/gallery/cards.toml`, run "
+        "`python docs/gallery.py`, and add the new page to `nav` in `mkdocs.yml`. "
+        "`pytest tests/test_gallery.py tests/test_docs_site.py` says what is missing. If the "
         "finding speaks to a published claim, change its row in `docs/gallery/claims.toml`."
     )
     return "\n\n".join(parts) + "\n"
@@ -357,9 +360,10 @@ def files(folder: Path = GALLERY) -> dict[str, str]:
     written = {"index.md": index_page(all_cards)}
     written["claims.md"] = claims_page(*claims(folder), by_slug)
     for card in all_cards:
-        written[f"{card.slug}.md"] = card_page(card)
+        written[f"{card.slug}.md"] = card_page(card, folder)
         if card.picture:
-            written[f"images/{card.slug}.svg"] = figure(card.picture, folder).svg()
+            svg = figure(card.picture, folder).svg()
+            written[f"images/{card.slug}.svg"] = svg.replace("<svg ", f'<svg width="{SHOWN}" ', 1)
     return written
 
 
