@@ -331,9 +331,9 @@ def claims_page(
         "It says what we measured, with models of which size, and what follows."
     )
     parts.append(
-        "**So what.** Our models are 10 to 10,000 times smaller than the published ones and far "
-        "from trained out. A row says how such models stand to a claim. It never says that a paper "
-        "is wrong about its own models."
+        "**So what.** Most of our models have 0.2 to 3 million weights and read 0.5 to 5 million "
+        "tokens, where the published ones have up to billions. A row says how such models stand "
+        "to a claim. It never says that a paper is wrong about its own models."
     )
     counts = {v: sum(c.verdict == v for c in all_claims) for v in VERDICTS}
     parts.append("\n".join(f"- **{v}** ({counts[v]}): {VERDICTS[v]}" for v in VERDICTS))
