@@ -1,23 +1,88 @@
-"""The page of commands, from their table: `python docs/commands.py` writes docs/commands.md."""
+"""The page of commands, from their table: `python docs/commands.py` writes docs/commands.md.
 
+What it says of an option is what `lmlab COMMAND --help` says. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lmlab.cli.commands import COMMANDS
+from lmlab.cli.help import Help, Option, help_of
+from lmlab.topics.registry import Command, find
 
 PAGE = Path(__file__).with_suffix(".md")
+_GROUPS = {
+    "Text and training": "prepare train lengthen doctor tune",
+    "Runs": "runs watch report",
+    "Score and compare": "score compare surprisal evaluate finetune",
+    "Look inside": "geometry encode steer prune dynamics embed decompose apply prefer arrow",
+    "Studies": "",  # the rest
+    "Use and hand on": "sample export publish",
+}
+"""Commands by what they are for; the others are studies."""
+_INTRODUCTION = """\
+# Commands
+
+`make docs` writes this page from the table of commands. In a terminal, `lmlab COMMAND --help` shows
+the usual options of a command and `--help all` shows every one.
+
+- Options may also stand in a TOML file: `--config FILE`. What you type overrides the file.
+- A **model** is a run, a checkpoint, a folder that transformers saved, a `.gguf` file, or a name
+  of the Hub.
+- A **store** is a folder that `lmlab prepare` made.
+- A command that measures writes `results.json` and a page into `--out`.
+- `lmlab study` and `lmlab finetune` are shared by processes with `--worker`
+  ([more machines](scale.md)).
+"""
 
 
 def text() -> str:
     """The page."""
-    lines = [
-        "# Commands", "",
-        "Written by `make docs` from the table in `src/lmlab/cli/commands.py`. Each has `--help`.",
-        "", "| command | what it does | example |", "| --- | --- | --- |",
-    ]  # fmt: skip
-    for command in COMMANDS.values():
-        example = f"`lmlab {command.name} {command.example}`" if command.example else ""
-        lines.append(f"| `lmlab {command.name}` | {command.help} | {example} |")
+    lines = [_INTRODUCTION, "| command | what it does |", "| --- | --- |"]
+    lines += [f"| [`lmlab {c.name}`](#{_anchor(c)}) | {c.help} |" for c in COMMANDS.values()]
+    for group, names in _groups().items():
+        lines += ["", f"## {group}"]
+        for name in names:
+            lines += ["", *_section(COMMANDS[name])]
     return "\n".join([*lines, ""])
+
+
+def _groups() -> dict[str, list[str]]:
+    groups = {group: names.split() for group, names in _GROUPS.items()}
+    placed = {name for names in groups.values() for name in names}
+    groups["Studies"] = [name for name in COMMANDS if name not in placed]
+    return groups
+
+
+def _anchor(command: Command) -> str:
+    return f"lmlab {command.name}".replace(" ", "-")
+
+
+def _section(command: Command) -> Iterator[str]:
+    told: Help = help_of(command, find(command.options))
+    yield from (f"### lmlab {command.name}", "", _plain(told.about), "")
+    example = f"lmlab {command.name} {command.example}".strip()
+    yield from ("```text", told.usage, *([example] if example != told.usage else []), "```", "")
+    yield from _list(told.usual)
+    if told.others:
+        summary = f"<summary>{len(told.others)} more options</summary>"
+        yield from ("", f'<details markdown="1">{summary}', "", *_list(told.others))
+        yield from ("", "</details>")
+
+
+def _list(options: Sequence[Option]) -> list[str]:
+    return [f"- `{option.name}`: {_plain(option.text)}".rstrip(": ") for option in options]
+
+
+def _plain(words: str) -> str:
+    """Text of a terminal as Markdown: tags and stars in it are meant as they stand."""
+    parts = re.split(r"(`[^`]*`)", words)
+    return "".join(
+        part if part.startswith("`") else re.sub(r"([*<])", r"\\\1", part) for part in parts
+    )
 
 
 if __name__ == "__main__":

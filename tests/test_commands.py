@@ -105,16 +105,6 @@ def test_what_an_entry_names_is_there_and_fits(command):
         ), name
 
 
-def test_the_page_of_commands_is_that_of_the_table():
-    """`make docs` writes it; a list by hand had forgotten some."""
-    script = Path(__file__).parents[1] / "docs" / "commands.py"
-    made = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    page = script.with_suffix(".md").read_text("utf-8")
-    assert made.stdout == page, "write it anew: make docs"
-    for command in COMMANDS.values():
-        assert f"| `lmlab {command.name}` | {command.help} |" in page
-
-
 def test_every_example_is_a_command_line():
     """The help's examples are read as they stand."""
     shown = [command for command in COMMANDS.values() if command.example]

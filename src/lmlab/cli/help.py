@@ -12,6 +12,9 @@ import shutil
 import textwrap
 import types
 import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from lmlab.cli.commands import Command
@@ -22,31 +25,63 @@ _COLUMN = 26
 _LAST = ("device", "lab", "out")  # of the options that many commands have
 
 
+@dataclass(frozen=True)
+class Option:
+    """One option as a reader meets it."""
+
+    name: str
+    """`--learning-rate NUMBER`; of a positional one, `MODEL`."""
+    text: str
+    """What it is for, and its default."""
+
+
+@dataclass(frozen=True)
+class Help:
+    """What there is to say of a command."""
+
+    usage: str
+    about: str
+    usual: Sequence[Option]
+    """The positional ones first."""
+    others: Sequence[Option]
+
+
 def command_help(command: Command, kind: type, *, everything: bool, more: str = "") -> str:
     """The help of a command whose options are `kind`."""
-    names = names_of(kind)
-    every = sorted(names.hints, key=lambda place: place[0] in _LAST)
-    usual = [names.find(name) for name in command.usual] or [p for p in every if len(p) == 1]
-    shown = every if everything else list(dict.fromkeys([*_needed(kind), *usual]))
-    first = [names.find(name) for name in command.positional]
-    several = ["..." if takes(names.hints[place]) > 1 else "" for place in first]
-    capitals = [_capital(place) + dots for place, dots in zip(first, several, strict=True)]
-    words = " ".join([f"lmlab {command.name}", *capitals])
-    lines = [f"{words} [options]", "", with_dashes(inspect.cleandoc(kind.__doc__ or "")), ""]
+    told = help_of(command, kind)
+    lines = [told.usage, "", told.about, ""]
     if command.example:
         lines += [f"Example: lmlab {command.name} {command.example}", ""]
-    lines += [
-        line
-        for place in [*first, *(place for place in shown if place not in first)]
-        for line in _option(
-            _capital(place) if place in first else _dashed(names.short(place)),
-            kind, place, names.hints[place], described=place not in first,
-        )
-    ]  # fmt: skip
-    if left := len(set(names.hints) - set(shown) - set(first)):
+    shown = [*told.usual, *told.others] if everything else told.usual
+    lines += [line for option in shown for line in _lines(option)]
+    if left := len(told.usual) + len(told.others) - len(shown):
         lines += ["", f"{left} more options: lmlab {command.name} --help all"]
     lines += ["", "--config FILE reads any of these from TOML first." + more]
     return "\n".join(lines)
+
+
+def help_of(command: Command, kind: type) -> Help:
+    """What there is to say of a command whose options are `kind`."""
+    names = names_of(kind)
+    every = sorted(names.hints, key=lambda place: place[0] in _LAST)
+    first = [names.find(name) for name in command.positional]
+    usual = [names.find(name) for name in command.usual] or [p for p in every if len(p) == 1]
+    shown = list(dict.fromkeys([*first, *_needed(kind), *usual]))
+    several = ["..." if takes(names.hints[place]) > 1 else "" for place in first]
+    capitals = [_capital(place) + dots for place, dots in zip(first, several, strict=True)]
+
+    def option(place: Place) -> Option:
+        return _option(
+            _capital(place) if place in first else _dashed(names.short(place)),
+            kind, place, names.hints[place], described=place not in first,
+        )  # fmt: skip
+
+    return Help(
+        usage=" ".join([f"lmlab {command.name}", *capitals, "[options]"]),
+        about=with_dashes(inspect.cleandoc(kind.__doc__ or "")),
+        usual=[option(place) for place in shown],
+        others=[option(place) for place in every if place not in shown],
+    )
 
 
 def _dashed(name: str) -> str:
@@ -66,8 +101,8 @@ def _needed(kind: type) -> list[Place]:
     ]
 
 
-def _option(name: str, kind: type, place: Place, hint: Any, *, described: bool) -> list[str]:
-    """The lines of one option: its name and what it takes, what it is for, its default."""
+def _option(name: str, kind: type, place: Place, hint: Any, *, described: bool) -> Option:
+    """An option: its name and what it takes, what it is for, its default."""
     for section in place[:-1]:
         kind = typing.get_type_hints(kind)[section]
     field = next(f for f in dataclasses.fields(kind) if f.name == place[-1])
@@ -78,9 +113,13 @@ def _option(name: str, kind: type, place: Place, hint: Any, *, described: bool) 
     text = " ".join([*words, *([said] if said else [])])
     if default == "on":
         name = f"--[no-]{name[2:]}"
-    left = "  " + " ".join([name, *([_takes(hint)] if described and _takes(hint) else [])])
+    return Option(" ".join([name, *([_takes(hint)] if described and _takes(hint) else [])]), text)
+
+
+def _lines(option: Option) -> list[str]:
+    left = "  " + option.name
     wide = max(60, shutil.get_terminal_size((100, 24)).columns)
-    right = textwrap.wrap(text, wide - _COLUMN) or [""]
+    right = textwrap.wrap(option.text, wide - _COLUMN) or [""]
     if len(left) >= _COLUMN:
         right = ["", *right]
     lines = [f"{left:<{_COLUMN}}{right[0]}", *(" " * _COLUMN + line for line in right[1:])]
@@ -119,6 +158,7 @@ def _takes(hint: Any) -> str:
     return {"int": "N", "float": "NUMBER", "Path": "PATH", "bool": ""}.get(hint.__name__, "TEXT")
 
 
+@cache
 def _texts(kind: type) -> dict[str, str]:
     """The docstrings that stand below the fields of a dataclass and of those it is made of."""
     texts: dict[str, str] = {}
