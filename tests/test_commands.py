@@ -8,7 +8,6 @@ import json
 import math
 import re
 import shlex
-import subprocess
 import sys
 import types
 from dataclasses import dataclass
