@@ -59,6 +59,7 @@ def blocks_of(page: str, text: str) -> list[Block]:
     """The fenced blocks of a page that say a language; also those that stand in lists and tabs."""
     blocks: list[Block] = []
     inside: re.Match[str] | None = None
+    start, lines = 0, list[str]()
     for number, line in enumerate(text.splitlines(), 1):
         if inside is None:
             if inside := re.fullmatch(r"( *)(`{3,})([\w-]*).*", line):

@@ -6,7 +6,8 @@
     lmlab.geometry(lm, store).page()
 
 `dir(lmlab)` lists all functions; each has its own help. `lmlab.functional` has those of arrays and
-tensors. Everything is loaded when it is first used, so that `import lmlab` takes no time.
+tensors, and `lmlab.extend` what objectives and analyses of your own are made of. Everything is
+loaded when it is first used, so that `import lmlab` takes no time.
 
 Notable: importing lmlab before torch limits how long OpenMP threads spin while they wait
 (`GOMP_SPINCOUNT`, unless that or OMP_WAIT_POLICY is set already). The library's default is to spin
@@ -19,7 +20,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmlab import functional
+    from lmlab import extend, functional
     from lmlab.data.store import TokenStore
     from lmlab.errors import UserError
     from lmlab.face import (
@@ -69,6 +70,7 @@ __all__ = [
     "evaluate",
     "evaluate_suite",
     "export",
+    "extend",
     "finetune",
     "functional",
     "geometry",
@@ -108,8 +110,8 @@ def __getattr__(name: str) -> Any:
         other = {"encode": "encoding"}.get(name)  # names of commands
         hint = f"; did you mean {other!r}?" if other else ""
         raise AttributeError(f"module 'lmlab' has no attribute {name!r}{hint}")
-    if name == "functional":
-        return importlib.import_module("lmlab.functional")
+    if name in ("extend", "functional"):
+        return importlib.import_module(f"lmlab.{name}")
     value = getattr(importlib.import_module(_ELSEWHERE.get(name, "lmlab.face")), name)
     globals()[name] = value
     return value

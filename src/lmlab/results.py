@@ -69,7 +69,8 @@ class Views(Protocol):
 @dataclass(frozen=True)
 class Result:
     """Base of all results. Subclasses give their `kind`, a `schema` above 1 if it changed, and the
-    module of their `views` where that is not `report` beside the module that they are in.
+    module of their `views` where that is not `report` beside the module that they are in (for a
+    script or a notebook, which has no module beside it, that module itself).
 
     The arrays and values of a result are its fields; the methods below only show and store them.
     """
@@ -88,7 +89,8 @@ class Result:
 
     def __init_subclass__(cls, *, kind: str, views: str = "", schema: int = 1) -> None:
         cls.kind, cls.schema = kind, schema
-        cls.views = views or f"{cls.__module__.rpartition('.')[0]}.report"
+        package = cls.__module__.rpartition(".")[0]
+        cls.views = views or (f"{package}.report" if package else cls.__module__)
         # dataclass would compare arrays by `==`, which has no truth, and show all of their numbers
         cls.__eq__, cls.__repr__ = Result.__eq__, Result.__repr__
 

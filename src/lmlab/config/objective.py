@@ -2,13 +2,14 @@
 
 An objective is a reading (what the model sees of a text, and what it has to predict) and a
 criterion (how its predictions are held against the text). The classes of both are registered in
-`lmlab.objectives`; here every pair that can be asked for has its name.
+`lmlab.objectives`; here every pair that can be asked for has its name. Objectives from outside of
+lmlab (`lmlab.extend`) stand in `ADDED`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 
 from lmlab.config.numbers import Options, above_zero
 from lmlab.errors import UserError
@@ -18,10 +19,10 @@ CriterionName = Literal["softmax", "contrastive", "fused-towers", "tower-probes"
 
 
 class Pair(NamedTuple):
-    """The two parts of an objective."""
+    """The two parts of an objective, by their names."""
 
-    reading: ReadingName
-    criterion: CriterionName
+    reading: str
+    criterion: str
 
 
 OBJECTIVES: dict[str, Pair] = {
@@ -39,7 +40,10 @@ OBJECTIVES: dict[str, Pair] = {
     "classification": Pair("whole-text", "labels"),
     "cloze": Pair("cloze", "softmax"),
 }
-_NAMES = {pair: name for name, pair in OBJECTIVES.items()}
+_READINGS = get_args(ReadingName)
+ADDED: dict[str, Pair] = {}
+"""Those from outside of lmlab that this process has registered."""
+_NAMES: dict[tuple[str, str], str] = {pair: name for name, pair in OBJECTIVES.items()}
 OPTIONS_OF = {
     "headless": {"contrastive"},
     "masking": {"masked", "mixed"},
@@ -47,23 +51,52 @@ OPTIONS_OF = {
     "towers": {"fused-towers"},
 }
 """Groups of options, and the readings or criteria that have them."""
+
+
+class UnknownObjective(UserError):
+    """An objective that is not lmlab's, and that this process has not registered."""
+
+
+class AddedObjective(str):
+    """The name of an objective from outside, as the type of an option."""
+
+    @classmethod
+    def from_plain(cls, value: object, *, where: str) -> str:
+        if value not in ADDED:
+            raise UserError(f"{where}: {value!r} is not registered")
+        return str(value)
+
+
 if TYPE_CHECKING:
     ObjectiveName = str
+    TrainedObjective = str
 else:
     # "cloze" is how trained towers are scored; nothing is trained so
     ObjectiveName = Literal[tuple(name for name in OBJECTIVES if name != "cloze")]
+    TrainedObjective = ObjectiveName | AddedObjective
 
 
 def pair_of(name: object) -> Pair:
-    """The reading and the criterion of an objective. `UserError` for an unknown name."""
-    if name not in OBJECTIVES:
-        raise UserError(f"unknown objective {name!r}; this lmlab knows {', '.join(OBJECTIVES)}")
-    return OBJECTIVES[str(name)]
+    """The reading and the criterion of an objective. `UnknownObjective` for an unknown name."""
+    pair = OBJECTIVES.get(str(name)) or ADDED.get(str(name))
+    if pair is None:
+        raise UnknownObjective(
+            f"unknown objective {name!r}; this lmlab knows {', '.join([*OBJECTIVES, *ADDED])}. One "
+            "of your own is known after lmlab.extend.register_objective, in every process anew; a "
+            "model of it that lmlab.export wrote is read without"
+        )
+    return pair
 
 
-def objective_name(reading: ReadingName, criterion: CriterionName) -> str:
+def reads_as(reading: str) -> ReadingName:
+    """Which of lmlab's readings one is, or is a kind of: those from outside are causal."""
+    return cast(ReadingName, reading) if reading in _READINGS else "causal"
+
+
+def objective_name(reading: str, criterion: str) -> str:
     """The name of a pair, as `--objective` takes it. `UserError` for a pair without a name."""
-    name = _NAMES.get(Pair(reading, criterion))
+    added: dict[tuple[str, str], str] = {pair: name for name, pair in ADDED.items()}
+    name = (_NAMES | added).get((reading, criterion))
     if name is None:
         raise UserError(f"no objective reads a text as {reading} and has the criterion {criterion}")
     return name

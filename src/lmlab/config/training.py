@@ -28,10 +28,11 @@ from lmlab.config.objective import (
     HeadlessConfig,
     MaskingConfig,
     MixedConfig,
-    ObjectiveName,
     OutputBias,
     Pair,
+    TrainedObjective,
     pair_of,
+    reads_as,
 )
 from lmlab.config.towers import TowersConfig
 from lmlab.errors import UserError
@@ -195,12 +196,13 @@ class TrainConfig(Options):
     """Run folder (default: below runs, by its name and the digest of what decides it)."""
     order: str = "forward"
     """forward, backward, or permutation:SEED."""
-    objective: ObjectiveName = "causal"
+    objective: TrainedObjective = "causal"
     """causal, masked: cross-entropy; mixed: both in a causal model, window by window; headless,
     headless-masked: contrastive weight tying (needs `model.tied`); towers, towers-masked: two
     towers that share one prediction; towers-cloze: one reads forward, one backward (lstm, gru);
     probe, probe-masked, probe-cloze: a head for each tower of `parent.path`; classification: of
-    labelled texts, from a parent (see `lmlab finetune`)."""
+    labelled texts, from a parent (see `lmlab finetune`). From Python also what
+    `lmlab.extend.register_objective` made known."""
     headless: HeadlessConfig = field(default_factory=HeadlessConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     mixed: MixedConfig = field(default_factory=MixedConfig)
@@ -455,7 +457,7 @@ class TrainConfig(Options):
     def positions(self) -> int:
         """Positions of the model's input: what is read from both sides, or by a classifier, may
         have a token at either end, and a mixed model has BOS before a whole window."""
-        return self.context + {"causal": 0, "mixed": 1}.get(self.pair.reading, 2)
+        return self.context + {"causal": 0, "mixed": 1}.get(reads_as(self.pair.reading), 2)
 
     def objective_record(self) -> dict[str, Any]:
         """What `objectives.from_record` builds the objective from."""

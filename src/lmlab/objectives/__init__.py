@@ -1,7 +1,8 @@
 """Objectives, each a reading and a criterion. `from_record` rebuilds one from a record.
 
 A new reading or criterion has a file of its own here, its name and options in
-`lmlab.config.objective`, and is registered in `from_record`.
+`lmlab.config.objective`, and is registered in `from_record`. Those from outside of lmlab stand in
+`lmlab.objectives.added`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from lmlab.objectives.base import Criterion, Objective, Reading
 
 def from_record(record: Mapping[str, Any], *, order: str, tokenizer: TextTokenizer) -> Objective:
     """The objective that `Objective.record` described. `UserError` for an unknown name."""
+    from lmlab.objectives.added import CRITERIA, READINGS
     from lmlab.objectives.causal import Causal
     from lmlab.objectives.classification import LabelCriterion, WholeText
     from lmlab.objectives.cloze import Cloze
@@ -25,13 +27,21 @@ def from_record(record: Mapping[str, Any], *, order: str, tokenizer: TextTokeniz
     from lmlab.objectives.mixed import Mixed
     from lmlab.objectives.towers import FusedTowers, TowerProbes
 
-    readings: tuple[type[Reading], ...] = (Causal, Masked, Mixed, Cloze, WholeText)
+    readings: tuple[type[Reading], ...] = (
+        Causal,
+        Masked,
+        Mixed,
+        Cloze,
+        WholeText,
+        *READINGS.values(),
+    )
     criteria: tuple[type[Criterion], ...] = (
         FullCrossEntropy,
         Contrastive,
         FusedTowers,
         TowerProbes,
         LabelCriterion,
+        *CRITERIA.values(),
     )
     pair = pair_of(record.get("name"))
     (reading_kind,) = (kind for kind in readings if kind.name == pair.reading)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lmlab.config.objective import CriterionName, ReadingName, objective_name
+from lmlab.config.objective import objective_name
 from lmlab.data.tokenizers import Surround, TextTokenizer
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.cross_entropy import IGNORED
@@ -61,7 +61,7 @@ class Batch:
 class Criterion(ABC):
     """How hidden states are held against their targets."""
 
-    name: ClassVar[CriterionName]
+    name: ClassVar[str]
     depends_on_micro_batch: bool = False
     """Whether gradient accumulation changes the objective."""
     scores_own_logits: bool = True
@@ -110,7 +110,7 @@ class Criterion(ABC):
 class Reading(ABC):
     """What a model sees of a text, and what it has to predict of it."""
 
-    name: ClassVar[ReadingName]
+    name: ClassVar[str]
     autoregressive: ClassVar[bool] = False
     """Whether the nats of a window's tokens add up to those of the window."""
     ends: int = 2

@@ -17,13 +17,12 @@ Shapes: B texts of a batch, T positions, C classes (1 for regression), N texts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
-from lmlab.config.objective import CriterionName
 from lmlab.data.labelled_store import LabelledSplit, LabelledText
 from lmlab.data.order import check_order, reading_order
 from lmlab.data.tokenizers import TextTokenizer
@@ -88,7 +87,7 @@ class WholeText(Reading):
 class LabelCriterion(Criterion):
     """The nats of a text's class, or the squared error of its value."""
 
-    name: ClassVar[CriterionName] = "labels"
+    name = "labels"
 
     def __init__(self, classes: Sequence[str], weights: Sequence[float] | None = None) -> None:
         self.classes = tuple(classes)

@@ -5,11 +5,8 @@ Shapes: N positions, V vocabulary.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 
-from lmlab.config.objective import CriterionName
 from lmlab.models.backbone import Backbone
 from lmlab.numerics.log_sum_exp import nats_of_targets
 from lmlab.objectives.base import IGNORED, Batch, Criterion, hidden_states
@@ -19,7 +16,7 @@ from lmlab.objectives.cross_entropy import cross_entropy_each_and_best, cross_en
 class FullCrossEntropy(Criterion):
     """The nats of each target under the softmax of the model's own logits."""
 
-    name: ClassVar[CriterionName] = "softmax"
+    name = "softmax"
 
     def sum(self, backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, int]:
         if backbone.linear:

@@ -20,12 +20,12 @@ Shapes: N rows, K rows whose target counts, M candidates, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from lmlab.config import from_mapping, to_mapping
-from lmlab.config.objective import CriterionName, HeadlessConfig
+from lmlab.config.objective import HeadlessConfig
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.base import IGNORED, Batch, Criterion, hidden_states
@@ -50,7 +50,7 @@ from lmlab.processes import world
 class Contrastive(Criterion):
     """Contrastive weight tying as a criterion; scores by similarity and output bias."""
 
-    name: ClassVar[CriterionName] = "contrastive"
+    name = "contrastive"
 
     def __init__(self, settings: HeadlessConfig) -> None:
         self.settings = settings

@@ -18,11 +18,10 @@ Shapes: N positions, D width, V vocabulary, K = 2 towers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 
-from lmlab.config.objective import CriterionName
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.towers import TwoTower
@@ -102,7 +101,7 @@ def _model(backbone: Backbone) -> TwoTower:
 class FusedTowers(FullCrossEntropy):
     """The loss of the fusion that the model has."""
 
-    name: ClassVar[CriterionName] = "fused-towers"
+    name = "fused-towers"
 
     def __init__(self, balance: float) -> None:
         self.balance = balance
@@ -166,7 +165,7 @@ def _mean_of_all(values_N: torch.Tensor) -> torch.Tensor:
 class TowerProbes(FullCrossEntropy):
     """The mean loss of both towers' probes; the towers are frozen."""
 
-    name: ClassVar[CriterionName] = "tower-probes"
+    name = "tower-probes"
 
     def check(self, backbone: Backbone) -> None:
         """`UserError` for a model without probes."""

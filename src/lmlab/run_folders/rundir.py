@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.config import NOT_OPTIONS, from_mapping, read_toml, to_toml
+from lmlab.config.objective import UnknownObjective, pair_of
 from lmlab.config.training import TrainConfig
 from lmlab.durable import remove_abandoned, write_text
 from lmlab.errors import UserError
@@ -29,10 +30,19 @@ class RunDirectory:
     """
 
     def __init__(
-        self, path: Path, *, identity: str, config: dict[str, Any], store_fingerprint: str = ""
+        self,
+        path: Path,
+        *,
+        identity: str,
+        config: dict[str, Any],
+        store_fingerprint: str = "",
+        objective_source: str | None = None,
     ) -> None:
         self.path = path
-        about = {NOT_OPTIONS: {"identity": identity, "store_fingerprint": store_fingerprint}}
+        known = {"identity": identity, "store_fingerprint": store_fingerprint}
+        if objective_source is not None:
+            known["objective_source"] = objective_source
+        about = {NOT_OPTIONS: known}
         config_file = path / "config.toml"
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file; give another `out`")
@@ -84,6 +94,10 @@ def stored_config(run: Path) -> TrainConfig:
     if not file.is_file():
         raise UserError(f"{run}: no run; `lmlab train` makes one, `lmlab runs` lists them")
     values = {k: v for k, v in read_toml(file).items() if k != NOT_OPTIONS}
+    try:
+        pair_of(values.get("objective", TrainConfig.objective))
+    except UnknownObjective as error:
+        raise UnknownObjective(f"{run}: {error}") from error
     return from_mapping(TrainConfig, values, where=str(file))
 
 

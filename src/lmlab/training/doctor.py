@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmlab.config.objective import HeadlessConfig, objective_name
+from lmlab.config.objective import HeadlessConfig, objective_name, reads_as
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.tokenizers import TextTokenizer
@@ -230,7 +230,7 @@ def _shapes(config: TrainConfig, store: TokenStore, tokenizer: TextTokenizer) ->
 def other_form(config: TrainConfig, *, tied: bool) -> TrainConfig | None:
     """The configuration to compare with: cross-entropy with the log-unigram bias for a headless
     one, headless for a tied one of cross-entropy; None for an untied one."""
-    reading = config.pair.reading
+    reading = reads_as(config.pair.reading)
     if config.is_headless:
         full = objective_name(reading, "softmax")
         return replace(config, objective=full, headless=HeadlessConfig(), output_bias="fixed")

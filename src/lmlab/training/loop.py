@@ -38,6 +38,7 @@ from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
 from lmlab.models.files import load_weights, model_files
 from lmlab.models.head import head_files, is_tied
+from lmlab.objectives.added import source_of
 from lmlab.objectives.base import Batch, Objective
 from lmlab.processes import (
     from_first,
@@ -134,6 +135,7 @@ def train(
             identity=run.identity,
             config=to_mapping(config),
             store_fingerprint=store.fingerprint,
+            objective_source=source_of(config.pair),
         )
     with held:
         if is_first():

@@ -13,6 +13,7 @@ from typing import Any
 
 import lmlab.models  # noqa: F401 - registers lmlab's own classes
 from lmlab.config import digest
+from lmlab.config.objective import reads_as
 from lmlab.config.training import ParentConfig, TrainConfig
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.data.windows import key
@@ -132,7 +133,7 @@ def check_model(model: Any, name: str, config: TrainConfig) -> None:
     """`UserError` unless a model reads text as the objective needs (a causal one must not see what
     it predicts), the same each time, and takes as many positions as `config` needs."""
     tried = behaviour(model)
-    if tried.bidirectional and config.pair.reading in ("causal", "mixed"):
+    if tried.bidirectional and reads_as(config.pair.reading) in ("causal", "mixed"):
         raise UserError(
             f"`objective` {config.objective}: in {name} ({type(model).__name__}) a later token "
             "moves an earlier logit, so it sees what it would have to predict; take another model, "

@@ -36,6 +36,7 @@ from lmlab.data.windows import TrainingWindows, key
 from lmlab.models.build import build_config, build_model, build_towers_config
 from lmlab.models.head import attach_bias, read_bias
 from lmlab.objectives import from_record
+from lmlab.objectives.added import source_of
 from lmlab.objectives.base import Objective
 from lmlab.progress import say
 from lmlab.run_folders.checkpoint import Newest
@@ -149,6 +150,8 @@ def deciding_values(
         for name in ("_name_or_path", "transformers_version"):
             backbone.pop(name, None)
         values["model"]["path"] = digest(backbone)
+    if source := source_of(config.pair):
+        values["objective_source"] = source
     return values
 
 

@@ -13,13 +13,14 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from lmlab.config import did_you_mean, option_values
+from lmlab.config.objective import UnknownObjective
 from lmlab.config.spelling import names_of
 from lmlab.config.training import TrainConfig
 from lmlab.data.splits import VALIDATION
@@ -27,6 +28,7 @@ from lmlab.data.store import TokenStore
 from lmlab.durable import disk_errors, operation, sync_folder
 from lmlab.errors import UserError
 from lmlab.locks import Held, Lock, holder
+from lmlab.progress import say
 from lmlab.run_folders.checkpoint import checkpoint_folder, final_step, is_finished
 from lmlab.run_folders.journal import last_record, last_with
 from lmlab.run_folders.rundir import stored_config
@@ -103,12 +105,20 @@ def list_runs(
         if file.with_name("journal.jsonl").is_file()
         # a kill while removing, or a place of lmlab's own
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        for config in (stored_config(file.parent),)
+        for config in _known_config(file.parent)
     ]
     kept = [run for run in found if all(test(run) for test in tests)]
     there = [run for run in kept if run.value(by) is not None]
     there.sort(key=lambda run: _orderly(run.value(by)), reverse=descending)
     return [*there, *(run for run in kept if run.value(by) is None)]
+
+
+def _known_config(run: Path) -> Iterator[TrainConfig]:
+    """The configuration of a run, unless its objective is from outside and not known here."""
+    try:
+        yield stored_config(run)
+    except UnknownObjective as error:
+        say(f"left out: {error}")
 
 
 def _orderly(value: Any) -> Any:

@@ -1,0 +1,60 @@
+"""What an objective or an analysis of your own is made of, in a script, a notebook or a package.
+
+An objective is a subclass of `Criterion` or `Causal` that `register_objective` makes known. This
+one counts a target less that the model is sure of already:
+
+>>> import torch
+>>> from lmlab.extend import FullCrossEntropy, register_objective
+>>> class Focal(FullCrossEntropy):
+...     name = "focal"
+...     def sum(self, backbone, batch):
+...         nats_N = torch.nn.functional.cross_entropy(
+...             self.logits(backbone, batch), batch.targets_N, reduction="none")
+...         return ((1 - (-nats_N).exp()) * nats_N).sum(), len(nats_N)
+>>> register_objective("focal", criterion=Focal)
+
+An analysis is a function that returns a `Result` of your own, with two functions of that result in
+the same module, `tables` and `report`; `register_result` lets `lmlab.read` know it.
+
+docs/notebooks has a notebook for each. What is to be part of lmlab itself is written the same way
+(docs/contributing.md).
+"""
+
+from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.objectives.added import register_objective
+from lmlab.objectives.base import IGNORED, Batch, Criterion, Reading, hidden_states
+from lmlab.objectives.causal import Causal
+from lmlab.objectives.full import FullCrossEntropy
+from lmlab.pages.curves import Points, Series, line_plot, scatter_plot
+from lmlab.pages.forest import Interval as ForestRow
+from lmlab.pages.forest import forest_plot
+from lmlab.pages.matrix import heat_map
+from lmlab.pages.page import Section, Table
+from lmlab.pages.report import Report
+from lmlab.results import Result
+from lmlab.topics.registry import register_result
+
+__all__ = [
+    "IGNORED",
+    "Batch",
+    "Causal",
+    "Clusters",
+    "Criterion",
+    "ForestRow",
+    "FullCrossEntropy",
+    "Interval",
+    "Points",
+    "Reading",
+    "Report",
+    "Result",
+    "Section",
+    "Series",
+    "Table",
+    "forest_plot",
+    "heat_map",
+    "hidden_states",
+    "line_plot",
+    "register_objective",
+    "register_result",
+    "scatter_plot",
+]
