@@ -26,6 +26,7 @@ GIVEN = {
                "16", "--context", "16", "--batch", "4", "--steps", "8", "--rounds", "1"],
     "score": ["--model", "RUN", *_SCORED],
     "geometry": ["RUN", *_SCORED],
+    "bottleneck": ["RUN", *_SCORED],
     "encode": ["RUN", *_SCORED, "--rotations", "1"],
     "steer": ["RUN", *_SCORED, "--token", "e=0.8"],
     "prune": ["RUN", *_SCORED, "--shares", "0.5", "--prompts", "0"],

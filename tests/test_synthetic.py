@@ -18,9 +18,11 @@ from lmlab.data.synthetic import (
     ManyToOne,
     MarkovChain,
     PrimeProducts,
+    Spam,
     linear_floor,
 )
 from lmlab.data.synthetic.linear_language import walsh_hadamard
+from lmlab.data.tokenizers import character_tokenizer
 from lmlab.errors import UserError
 
 
@@ -256,7 +258,34 @@ def test_markov_samples_follow_the_chain():
     assert loss.mean() == pytest.approx(chain.floor(40), abs=4 * loss.std() / math.sqrt(4000))
 
 
-SOURCES = [LinearLanguage(5, 3, 0.01), PrimeProducts(), ManyToOne(3, 2, 4, 0), MarkovChain(3, 0)]
+def test_spam_is_one_symbol_whose_floor_is_that_of_a_uniform_draw():
+    source = Spam(4, 3)
+    strings = np.array(list(itertools.product(range(4), repeat=3)))
+    probability = np.exp(-source.surprisal(strings))
+    assert probability.sum() == pytest.approx(1)
+    seen = probability > 0
+    assert strings[seen].tolist() == [[symbol] * 3 for symbol in range(4)]
+    expected = -(probability[seen] @ np.log(probability[seen])) / 3
+    assert source.floor() == pytest.approx(expected, abs=1e-12)
+    counts = np.bincount(source.sample(8000, 0)[:, 0], minlength=4)
+    assert counts == pytest.approx(np.full(4, 2000), abs=4 * math.sqrt(1500))
+
+
+def test_spam_has_a_letter_for_each_of_a_hundred_thousand_symbols():
+    letters = Spam(100_000, 1).alphabet
+    assert len(set(letters)) == 100_000
+    tokenizer = character_tokenizer(letters)
+    text = "".join(letters)
+    assert tokenizer.encode(text).tolist() == list(range(100_000))
+
+
+SOURCES = [
+    LinearLanguage(5, 3, 0.01),
+    PrimeProducts(),
+    ManyToOne(3, 2, 4, 0),
+    MarkovChain(3, 0),
+    Spam(9, 4),
+]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda s: type(s).__name__)
@@ -318,6 +347,9 @@ def test_impossible_strings_have_infinite_surprisal():
         (lambda: LinearLanguage(28, 0, 0.1).floor(), "at 28 bits"),
         (lambda: linear_floor(np.full((2, 2), 2), 0.1), "entries 0 and 1"),
         (lambda: ManyToOne(9, 3, 2, 0), "only 26"),
+        (lambda: Spam(1, 4), "symbols is 1"),
+        (lambda: Spam(100_001, 4), "symbols is 100001"),
+        (lambda: Spam(5, 0), "length is 0"),
         (lambda: MarkovChain(1, 0), "states is 1"),
         (lambda: MarkovChain(3, 0, concentration=0), "concentration"),
         (lambda: MarkovChain(3, 0).floor(0), "length is 0"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lmlab.face import (
         Run,
         arrow,
+        bottleneck,
         compare,
         decompose,
         dynamics,
@@ -62,6 +63,7 @@ __all__ = [
     "TokenStore",
     "UserError",
     "arrow",
+    "bottleneck",
     "compare",
     "decompose",
     "dynamics",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lmlab.results import Result
     from lmlab.topics.arrow.between_models import ModelsArrow
     from lmlab.topics.babylm.model_score import SuiteScore
+    from lmlab.topics.bottleneck.bottleneck import Bottleneck
     from lmlab.topics.comparing.compare import ModelsCompared
     from lmlab.topics.decomposition.of_models import Embeddings, ModelsDecomposition
     from lmlab.topics.encoding.dynamics import Dynamics
@@ -600,6 +601,37 @@ def geometry(
     return measure(
         load(model, device=device), _store(store), split=split, context=context,
         max_windows=windows,
+    )  # fmt: skip
+
+
+def bottleneck(
+    models: AnyModel | Sequence[AnyModel],
+    store: AnyStore,
+    *,
+    split: str = "train",
+    context: int | None = None,
+    windows: int | None = 64,
+    batch_tokens: int = 2048,
+    device: Device = "auto",
+) -> Bottleneck:
+    """How much of the gradient of the logits passes the head of each model to its body.
+
+    Args:
+        models: one or several, all of the store's tokenizer; they read the same windows.
+        batch_tokens: tokens whose gradient makes one step.
+
+    Other arguments and errors as for `score`; `UserError` too for a model without an output
+    embedding.
+
+    >>> lmlab.bottleneck(lm, store, windows=4).gradients[0].loss
+    'cross-entropy'
+    """
+    from lmlab.topics.bottleneck.bottleneck import bottleneck as measure
+
+    several = models if isinstance(models, Sequence) and not isinstance(models, str) else [models]
+    return measure(
+        [load(model, device=device) for model in several], _store(store), split=split,
+        context=context, max_windows=windows, batch_tokens=batch_tokens,
     )  # fmt: skip
 
 

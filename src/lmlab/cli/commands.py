@@ -81,6 +81,11 @@ _ALL = (
         positional=("model",), example="lab/forward --store lab/novels",
     ),
     Command(
+        "bottleneck", "how much of the gradient of the logits passes the head",
+        "lmlab.topics.bottleneck.options:BottleneckConfig", "lmlab.face:bottleneck",
+        positional=("models",), example="lab/forward lab/headless --store lab/novels",
+    ),
+    Command(
         "encode", "how the output embedding encodes token probability",
         "lmlab.topics.encoding.options:EncodeConfig", "lmlab.face:encoding",
         positional=("model",), example="lab/forward --store lab/novels", processes=True,

@@ -24,6 +24,7 @@ from lmlab.config.objective import objective_name
 from lmlab.data.tokenizers import Surround, TextTokenizer
 from lmlab.models.backbone import Backbone
 from lmlab.objectives.cross_entropy import IGNORED
+from lmlab.objectives.logit_gradient import LogitGradient, softmax_gradient
 
 __all__ = ["IGNORED", "Batch", "Criterion", "Objective", "Reading", "hidden_states"]
 
@@ -100,6 +101,19 @@ class Criterion(ABC):
             logits_NV = backbone.logits(batch.inputs_BT, batch.attention_BT).flatten(0, 1)
             logits_NV = logits_NV if batch.rows_N is None else logits_NV[batch.rows_N]
         return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+
+    def logit_gradients(self, backbone: Backbone, batch: Batch) -> dict[str, LogitGradient]:
+        """Gradients in the logits by the name of their loss, the one that was trained with first.
+
+        Raises `UserError` for a model whose logits are not those of an output embedding.
+        """
+        head = backbone.head
+        hidden_ND = hidden_states(backbone, batch)
+        targets_N, linear = batch.targets_N, head.is_linear
+        gradient = softmax_gradient(
+            hidden_ND, head.weight_VD, targets_N, head.bias_V, head=None if linear else head
+        )
+        return {"cross-entropy": gradient}
 
     @torch.no_grad()
     def each(self, backbone: Backbone, batch: Batch) -> torch.Tensor:

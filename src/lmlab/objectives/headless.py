@@ -20,6 +20,7 @@ Shapes: N rows, K rows whose target counts, M candidates, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,6 +44,11 @@ from lmlab.objectives.cross_entropy import (
     counted,
     cross_entropy_each_and_best,
     cross_entropy_sum,
+)
+from lmlab.objectives.logit_gradient import (
+    LogitGradient,
+    candidates_gradient,
+    softmax_gradient,
 )
 from lmlab.processes import world
 
@@ -113,6 +119,26 @@ class Contrastive(Criterion):
             backbone, batch, hidden_states(backbone, batch)
         )
         return torch.nn.functional.linear(hidden_ND, embedding_VD, bias_V)
+
+    @torch.no_grad()
+    def logit_gradients(self, backbone: Backbone, batch: Batch) -> dict[str, LogitGradient]:
+        """As `Criterion.logit_gradients`: of the loss over the candidates, and of cross-entropy
+        over all types. A loss that mixes both is over all types."""
+        s, hidden_ND = self.settings, hidden_states(backbone, batch)
+        states_KD, _ = counted(hidden_ND, batch.targets_N)
+        candidates = candidates_of(s, batch, backbone.bias_V)
+        weight_UD = backbone.embedding_VD[candidates.ids_U]
+        if s.cosine:
+            states_KD, weight_UD = unit_rows(states_KD), unit_rows(weight_UD)
+        contrastive = candidates_gradient(
+            states_KD, weight_UD, candidates, temperature=s.temperature
+        )
+        full = softmax_gradient(*self._scored(backbone, batch, hidden_ND))
+        if not s.cross_entropy:
+            return {"contrastive": contrastive, "cross-entropy": full}
+        mixed_KV = s.cross_entropy * full.gradient_KV
+        mixed_KV[:, candidates.ids_U] += (1 - s.cross_entropy) * contrastive.gradient_KV
+        return {"mixed": replace(full, gradient_KV=mixed_KV), "cross-entropy": full}
 
     def _scored(
         self, backbone: Backbone, batch: Batch, hidden_ND: torch.Tensor

@@ -8,7 +8,8 @@ A corpus is named by a specification:
 - `linear:BITS:EXTRA[:SEED]`: strings x, separators, A x over F2 (`LinearLanguage`, flip 0.01); the
   arrow study also takes several matrices of a level as they come, `linear:BITS:EXTRA:FIRST-LAST`;
 - `primes`: two primes and their product; `markov:STATES[:SEED]`: a stationary chain, windows of 64;
-- `map:IMAGES:FAN_IN[:SEED]`: a many-to-one map, spans of 16.
+- `map:IMAGES:FAN_IN[:SEED]`: a many-to-one map, spans of 16;
+- `spam:SYMBOLS:LENGTH`: one of so many symbols, repeated (`Spam`).
 
 Notable: strings of a synthetic source are documents that fill a window exactly, joined without an
 end-of-text token, so that training sees just what is scored. Its context is its own.
@@ -30,7 +31,7 @@ from lmlab.data.documents import CorpusConfig, source_name, source_names
 from lmlab.data.prepare import PrepareConfig, describe_request, prepare
 from lmlab.data.splits import TEST, TRAIN, VALIDATION
 from lmlab.data.store import EncodedDocument, TokenStore, write_store
-from lmlab.data.synthetic import LinearLanguage, ManyToOne, MarkovChain, PrimeProducts
+from lmlab.data.synthetic import LinearLanguage, ManyToOne, MarkovChain, PrimeProducts, Spam
 from lmlab.data.synthetic.linear_language import SEPARATORS
 from lmlab.data.synthetic.primes import LINE
 from lmlab.data.tokenizers import TokenizerConfig, character_tokenizer
@@ -44,12 +45,14 @@ _USAGE = {
     "primes": "primes",
     "markov": "markov:STATES[:SEED]",
     "map": "map:IMAGES:FAN_IN[:SEED]",
+    "spam": "spam:SYMBOLS:LENGTH",
 }
 _LABELS = {
     "linear": "linear language, {} bits, {} extra",
     "primes": "prime products",
     "markov": "Markov chain, {} states",
     "map": "{1}-to-1 map, {0} images",
+    "spam": "one of {} symbols, {} times",
 }
 _MARKOV_LENGTH, _MAP_LENGTH = 64, 16
 
@@ -244,6 +247,11 @@ def _synthetic(specification: str) -> _Synthetic:
             chain.alphabet,
             lambda n, s: chain.sample(n, s, _MARKOV_LENGTH),
             Known(chain.floor(_MARKOV_LENGTH), chain.surprisal, _MARKOV_LENGTH),
+        )
+    if kind == "spam":
+        spam = Spam(*values)
+        return _Synthetic(
+            spam.alphabet, spam.sample, Known(spam.floor(), spam.surprisal, spam.length)
         )
     images, fan_in = values
     mapping = ManyToOne(images, fan_in, _MAP_LENGTH, seed)

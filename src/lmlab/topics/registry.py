@@ -138,6 +138,7 @@ KINDS = {
     "arrow": "lmlab.topics.arrow.between_models:ModelsArrow",
     "arrow study": "lmlab.topics.arrow.family:ArrowStudy",
     "babylm": "lmlab.topics.babylm.comparison:BabyLMStudy",
+    "bottleneck": "lmlab.topics.bottleneck.bottleneck:Bottleneck",
     "compare": "lmlab.topics.comparing.compare:ModelsCompared",
     "decompose": "lmlab.topics.decomposition.of_models:ModelsDecomposition",
     "decomposition": "lmlab.topics.decomposition.zoo:ZooDecomposition",

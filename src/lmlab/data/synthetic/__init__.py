@@ -12,5 +12,6 @@ from lmlab.data.synthetic.linear_language import LinearLanguage, linear_floor
 from lmlab.data.synthetic.many_to_one import ManyToOne
 from lmlab.data.synthetic.markov import MarkovChain
 from lmlab.data.synthetic.primes import PrimeProducts
+from lmlab.data.synthetic.spam import Spam
 
-__all__ = ["LinearLanguage", "ManyToOne", "MarkovChain", "PrimeProducts", "linear_floor"]
+__all__ = ["LinearLanguage", "ManyToOne", "MarkovChain", "PrimeProducts", "Spam", "linear_floor"]

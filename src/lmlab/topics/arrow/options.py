@@ -34,8 +34,9 @@ class ArrowConfig(TextStudy):
 
     text: tuple[str, ...] = ("docstrings",)
     """Files, folders, patterns (novels/*.txt), hf:NAME, docstrings, or a synthetic source
-    (linear:BITS:EXTRA[:SEED], primes, markov:STATES[:SEED], map:IMAGES:FAN_IN[:SEED]); a row of the
-    result each. linear:BITS:EXTRA:FIRST-LAST: several matrices as they come, with a mean over them.
+    (linear:BITS:EXTRA[:SEED], primes, markov:STATES[:SEED], map:IMAGES:FAN_IN[:SEED],
+    spam:SYMBOLS:LENGTH); a row of the result each. linear:BITS:EXTRA:FIRST-LAST: several matrices
+    as they come, with a mean over them.
     """
     tokenizer: tuple[TokenizerKind, ...] = ("bpe",)
     """bpe-reversed: BPE learnt on reversed text, the paper's control."""
