@@ -23,6 +23,7 @@ _GROUPS = {
     "Use and hand on": "sample export publish",
 }
 """Commands by what they are for; the others are studies."""
+_AS_TRAIN = ("doctor", "tune")
 _INTRODUCTION = """\
 # Commands
 
@@ -67,7 +68,12 @@ def _section(command: Command) -> Iterator[str]:
     example = f"lmlab {command.name} {command.example}".strip()
     yield from ("```text", told.usage, *([example] if example != told.usage else []), "```", "")
     yield from _list(told.usual)
-    if told.others:
+    if command.name in _AS_TRAIN:
+        train = help_of(COMMANDS["train"], find(COMMANDS["train"].options))
+        shared = {option.name for option in (*train.usual, *train.others)}
+        yield from _list([option for option in told.others if option.name not in shared])
+        yield from ("", "All other options of [`lmlab train`](#lmlab-train) too.")
+    elif told.others:
         summary = f"<summary>{len(told.others)} more options</summary>"
         yield from ("", f'<details markdown="1">{summary}', "", *_list(told.others))
         yield from ("", "</details>")

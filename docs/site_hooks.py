@@ -3,11 +3,13 @@
 - Anchors are made as GitHub makes them, so that a link works in both places.
 - A page may link to any file of the repository (`../tests/test_face.py`). Files outside docs/ are
   copied into the site as text, since the site is to be readable without the repository.
-- The log of experiments is left out of the search index.
+- What every page loads is kept small: the search index has words without their marks, and neither
+  the log of experiments nor the parameters of functions.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
 
-NOT_SEARCHED = {"experiments.md"}
-"""Half of all the text, and what it found stands in other pages: every page loads the index."""
+_NOT_SEARCHED = "experiments"
+"""Half of all the text, and what it found stands in other pages."""
+_LEFT_OF_REFERENCE = 300
+"""Characters of an entry of the API that are searched: what it is for, without its parameters."""
 _FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2 *$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()([^()\s#]+)(#[^()\s]*)?(?=\))")
 
@@ -29,6 +33,11 @@ def anchor(heading: str, separator: str = "-") -> str:
     """The anchor that GitHub gives a heading."""
     kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())
     return kept.replace(" ", separator)
+
+
+def plain_heading(heading: str) -> str:
+    """A heading as it is read: without the marks of code, stress and links."""
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", heading).strip()
 
 
 def without_code(markdown: str) -> str:
@@ -62,7 +71,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turns links to files outside docs/ to their copies, and those to notebooks to their pages."""
     here = page.file.src_uri
-    page.meta["search"] = {"exclude": here in NOT_SEARCHED}
+    page.meta["search"] = {"exclude": here.startswith(_NOT_SEARCHED)}
 
     def turned(match: re.Match[str]) -> str:
         place = _outside(here, match[1], config)
@@ -71,6 +80,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return re.sub(r"\.ipynb$", ".md", match[0])
 
     return _LINK.sub(turned, markdown)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Behind the search plugin, before the one that copies its index."""
+    index = Path(config.site_dir) / "search" / "search_index.json"
+    found = json.loads(index.read_text("utf-8"))
+    for entry in found["docs"]:
+        words = " ".join(re.sub(r"<[^>]*>", " ", entry["text"]).split())
+        in_reference = entry["location"].startswith("reference/")
+        entry["text"] = words[:_LEFT_OF_REFERENCE] if in_reference else words
+    index.write_text(json.dumps(found, ensure_ascii=False, separators=(",", ":")), "utf-8")
 
 
 def copy_of(place: str) -> str:
@@ -90,3 +110,6 @@ def _outside(page: str, path: str, config: MkDocsConfig) -> str | None:
 
 def _root(config: MkDocsConfig) -> Path:
     return Path(config.docs_dir).parent
+
+
+on_post_build.mkdocs_priority = -50  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import lmlab
-from lmlab import functional
+from lmlab import extend, functional
 from lmlab.cli.commands import COMMANDS
 from lmlab.topics.registry import KINDS
 
@@ -39,6 +39,7 @@ def script(name: str) -> ModuleType:
 
 HOOKS = script("site_hooks")
 NOTEBOOKS = script("site_notebooks")
+LOG = script("site_log")
 CHECK = script("check_site")
 
 
@@ -71,8 +72,7 @@ def test_links_lead_somewhere(name):
 def anchors(markdown: str) -> set[str]:
     text = HOOKS.without_code(markdown)
     headings = re.findall(r"^#+ +(.+?)(?: *\{ *#([\w-]+) *\})?$", text, flags=re.MULTILINE)
-    plain = re.compile(r"\[([^\]]*)\]\([^)]*\)|[`*]")
-    named = {name or HOOKS.anchor(plain.sub(r"\1", heading)) for heading, name in headings}
+    named = {name or HOOKS.anchor(HOOKS.plain_heading(heading)) for heading, name in headings}
     shown = re.findall(r"^::: ([\w.]+)$", text, flags=re.MULTILINE)
     return named | set(re.findall(r"id=\"([\w-]+)\"", text)) | set(shown)
 
@@ -122,6 +122,25 @@ def test_a_notebook_is_a_page():
     assert shown["notebooks/mine-1-3.html"] == "<b>small</b>"
 
 
+def test_the_log_has_a_page_for_each_date():
+    log = (
+        "# Experiments\n\nHow.\n\n## 2026-11-20 One `a`\n\nText ([two](#2026-11-21--two)).\n\n"
+        "## More\n\nOf it.\n\n## 2026-11-21 · Two\n\n[one](experiments.md#2026-11-20-one-a)\n"
+    )
+    pages = LOG.split(log)
+    first, second = "experiments-2026-11-20.md", "experiments-2026-11-21.md"
+    assert pages.first == (
+        "# Experiments\n\nHow.\n\n\n## 2026-11-20\n\n"
+        f"- [One a]({first}#2026-11-20-one-a)\n- [More]({first}#more)\n\n## 2026-11-21\n\n"
+        f"- [Two]({second}#2026-11-21--two)\n"
+    )
+    assert set(pages.pages) == {first, second}
+    assert f"[two]({second}#2026-11-21--two)" in pages.pages[first]
+    assert pages.pages[second].endswith(f"[one]({first}#2026-11-20-one-a)\n")
+    assert LOG.led("[x](../experiments.md#more)", pages.page_of) == f"[x](../{first}#more)"
+    assert set(pages.page_of) < anchors(log)
+
+
 def test_faults_of_a_site_are_found(tmp_path):
     (tmp_path / "style.css").write_text("@import 'https://b.org/c.css'; a { src: url(no.woff) }")
     (tmp_path / "two.html").write_text("<h1 id=here>Two</h1><p style='mask: url(//c.org/d)'>")
@@ -168,8 +187,9 @@ def test_the_site_builds(tmp_path):
 def test_what_is_public_is_in_the_reference():
     pages = "\n".join(text for name, text in PAGES.items() if name.startswith("reference/"))
     shown = set(re.findall(r"^::: ([\w.]+)$", pages, flags=re.MULTILINE))
-    public = {f"lmlab.{name}" for name in lmlab.__all__ if name != "functional"}
+    public = {f"lmlab.{name}" for name in lmlab.__all__ if name not in ("extend", "functional")}
     public |= {f"lmlab.functional.{name}" for name in functional.__all__}
+    public |= {f"lmlab.extend.{name}" for name in extend.__all__ if name not in lmlab.__all__}
     public |= {place.replace(":", ".") for place in KINDS.values()}
     assert not public - shown, "a page of docs/reference has to show these (`::: NAME`)"
 
