@@ -27,7 +27,9 @@ from functools import cache
 from pathlib import Path
 
 import lmlab
+from lmlab.cli import main as command
 from lmlab.pages.page import Figure
+from lmlab.topics.tour.tour import Tour
 
 IMAGES = Path(__file__).resolve().parent / "images"
 CHROMIUM = next(
@@ -106,6 +108,70 @@ def kinds() -> Figure:
         ],
     }
     return lmlab.compare(models, store()).figures()[0]
+
+
+@cache
+def tour() -> Tour:
+    """All studies in small, by `lmlab tour`: five minutes where they are not there."""
+    if not Path("lab/tour/results.json").is_file():
+        command(["tour", "--lab", "lab"])
+    result = lmlab.read("lab/tour")
+    assert isinstance(result, Tour)
+    return result
+
+
+@picture
+def study_arrow() -> Figure:
+    """arrow: the arrow with its interval."""
+    return tour().arrow.figures()[0]
+
+
+@picture
+def study_arrow_counting() -> Figure:
+    """arrow: what counted n-grams see."""
+    return tour().arrow.figures()[1]
+
+
+@picture
+def study_headless() -> Figure:
+    """headless: all heads against the baseline."""
+    return tour().headless.figures()[0]
+
+
+@picture
+def study_headless_repeated() -> Figure:
+    """headless: repeated and new tokens."""
+    return tour().headless.figures()[1]
+
+
+@picture
+def study_towers() -> Figure:
+    """towers: the spread of preferences, by kind of towers."""
+    return tour().towers.figures()[0]
+
+
+@picture
+def study_decomposition() -> Figure:
+    """decomposition: each model from all others."""
+    return tour().decomposition.figures()[0]
+
+
+@picture
+def study_decomposition_pairs() -> Figure:
+    """decomposition: each model from one other."""
+    return tour().decomposition.figures()[3]
+
+
+@picture
+def study_encoding() -> Figure:
+    """encoding: tokens, predicted and actual."""
+    return tour().encoding.figures()[0]
+
+
+@picture
+def study_encoding_dimensions() -> Figure:
+    """encoding: how many dimensions it takes."""
+    return tour().encoding.figures()[3]
 
 
 def draw(name: str) -> Path | None:
