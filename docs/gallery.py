@@ -55,7 +55,6 @@ STUDIES = {
     "training": ("Recipes of training", "../training.md"),
     "intervals": ("Intervals and instruments", "../notes-intervals.md"),
 }
-SHOWN = 476  # width of a picture in pixels: its texts are then as large as the page's
 WRITTEN = "<!-- Written by docs/gallery.py from {source}. Change it there. -->"
 
 
@@ -362,8 +361,7 @@ def files(folder: Path = GALLERY) -> dict[str, str]:
     for card in all_cards:
         written[f"{card.slug}.md"] = card_page(card, folder)
         if card.picture:
-            svg = figure(card.picture, folder).svg()
-            written[f"images/{card.slug}.svg"] = svg.replace("<svg ", f'<svg width="{SHOWN}" ', 1)
+            written[f"images/{card.slug}.svg"] = figure(card.picture, folder).svg()
     return written
 
 
