@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LAB ?= lab
 
-.PHONY: tour test check slow commands trust golden docs bench wheel clean
+.PHONY: tour test check slow commands trust golden docs bench wheel wheel-test lower extras clean
 
 tour: .venv/.installed
 	$(BIN)/lmlab tour --lab $(LAB)
@@ -68,7 +68,36 @@ bench: .venv/.installed-dev
 
 # dist/lmlab-VERSION-py3-none-any.whl
 wheel: .venv/.created
+	rm -rf dist build
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
+# What follows makes an environment of its own each time. CONSTRAINTS says what pip is told there
+# beside what to install: nothing (the newest versions), or "-c constraints.txt" (those of .venv).
+CONSTRAINTS ?=
+FRESH = rm -rf $(1) && $(PYTHON) -m venv $(1)
+INTO = bin/python -m pip --disable-pip-version-check --quiet install
+
+# The wheel in an environment with nothing else: README's first commands, and the types that it shows
+wheel-test: wheel
+	$(call FRESH,.venv-wheel)
+	.venv-wheel/$(INTO) $(CONSTRAINTS) dist/lmlab-*.whl
+	$(PYTHON) tests/installed_wheel.py .venv-wheel
+
+# Each extra as its user has it: the wheel, and none of the development tools but pytest's
+extras: wheel
+	$(call FRESH,.venv-extras)
+	.venv-extras/$(INTO) $(CONSTRAINTS) "$$(echo dist/lmlab-*.whl)[eval,gguf,slurm,track]" pytest hypothesis
+	.venv-extras/bin/python -c "import lm_eval, gguf, submitit, tensorboard, trackio"
+	.venv-extras/bin/pytest -W default tests/test_lm_eval.py tests/test_gguf.py tests/test_trackers.py
+	.venv-extras/bin/pytest -W default tests/test_workers.py -k slurm
+
+# The suite with the oldest versions that pyproject.toml allows; their own warnings are no errors
+TESTS ?= tests
+lower:
+	$(call FRESH,.venv-lower)
+	$(PYTHON) tests/lower_bounds.py eval gguf slurm track > .venv-lower/oldest.txt
+	.venv-lower/$(INTO) -c .venv-lower/oldest.txt -e ".[dev]"
+	.venv-lower/bin/pytest -n auto -W default $(TESTS)
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-wheel .venv-extras .venv-lower build dist

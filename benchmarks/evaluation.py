@@ -80,8 +80,8 @@ def sampled(
 
 def requests_of_lm_eval(records: list[dict[str, Any]], task: str, folder: Path) -> list[list[str]]:
     """Context and continuation of every request that lm-eval's task makes of the records."""
-    import lm_eval.tasks  # pyright: ignore[reportMissingImports]
-    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+    import lm_eval.tasks
+    from lm_eval.tasks import TaskManager
 
     own = {"lambada": "lambada/lambada_openai.yaml", "blimp": "blimp/_template_yaml"}[task]
     split = {"lambada": "test", "blimp": "train"}[task]
@@ -111,7 +111,7 @@ def measure(form: str, model: Path, requests: Path, batch: int, threads: int, ou
 
     # isort: split
     import torch
-    from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
+    from lm_eval.api.instance import Instance
 
     torch.set_num_threads(threads)
     if form == "lmlab":
@@ -122,9 +122,10 @@ def measure(form: str, model: Path, requests: Path, batch: int, threads: int, ou
         keep_freed_memory()  # as `lmlab evaluate` does
         lm: Any = HarnessModel(open_model(model))
     else:
-        from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
+        from lm_eval.models import huggingface
 
-        lm = HFLM(str(model), device="cpu", dtype="float32", batch_size=batch)
+        its_model: Any = huggingface.HFLM  # a decorator of lm-eval hides its parameters
+        lm = its_model(str(model), device="cpu", dtype="float32", batch_size=batch)
     asked = [
         Instance("loglikelihood", {}, tuple(pair), i)
         for i, pair in enumerate(json.loads(requests.read_text()))

@@ -1,6 +1,6 @@
 """lm-eval's tasks on models, against lm-eval's own HFLM on the same model, offline.
 
-What needs lm-eval is skipped where it is not installed.
+What needs lm-eval is skipped where it is not installed; `make test` and `make extras` install it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import importlib
 import json
 import random
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -73,16 +73,20 @@ def adapter():
     return importlib.import_module("lmlab.integrations.lm_eval")
 
 
-def instances(kind: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
-    from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
+def instances(
+    kind: Literal["loglikelihood", "loglikelihood_rolling", "generate_until"],
+    arguments: list[tuple[Any, ...]],
+) -> list[Any]:
+    from lm_eval.api.instance import Instance
 
     return [Instance(kind, {}, a, n, ("task", n, 1)) for n, a in enumerate(arguments)]
 
 
 def hflm(folder) -> Any:
-    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
+    from lm_eval.models import huggingface
 
-    return HFLM(str(folder), device="cpu", dtype="float32", batch_size=4)
+    its_model: Any = huggingface.HFLM  # a decorator of lm-eval hides its parameters
+    return its_model(str(folder), device="cpu", dtype="float32", batch_size=4)
 
 
 PAIRS = [
@@ -197,13 +201,12 @@ NAMES = ["local_words", "local_written", "local_bits", "local_group"]
 
 @pytest.mark.filterwarnings("default")  # of lm-eval and of what it imports
 def test_results_equal_those_of_lm_eval_itself(adapter, gpt2, tasks):
-    from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
-    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+    import lm_eval
+    from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
-    theirs: Any = simple_evaluate(
-        hflm(gpt2), tasks=NAMES, task_manager=manager, bootstrap_iters=1000
-    )
+    evaluate: Any = lm_eval.simple_evaluate  # a decorator of lm-eval hides its parameters
+    theirs = evaluate(hflm(gpt2), tasks=NAMES, task_manager=manager, bootstrap_iters=1000)
     lm = open_model(gpt2)
     state = repr((random.getstate(), np.random.get_state()))
     made = {one.task: one for one in adapter.harness(lm, NAMES, include=tasks)}

@@ -133,7 +133,7 @@ def test_a_tracker_that_is_not_there_is_refused_before_training(small_store, tmp
 
 def test_tensorboard_reads_what_was_written(small_store, tmp_path):
     pytest.importorskip("tensorboard", reason="extra `track`")
-    from tensorboard.backend.event_processing.event_accumulator import (  # pyright: ignore[reportMissingImports]
+    from tensorboard.backend.event_processing.event_accumulator import (
         EventAccumulator,
     )
 
@@ -146,3 +146,15 @@ def test_tensorboard_reads_what_was_written(small_store, tmp_path):
     assert [value for _, value in read] == pytest.approx([record["loss"] for record in records])
     validated = [r["step"] for r in records if "validation_nats_per_token" in r]
     assert [event.step for event in events.Scalars("validation/nats_per_token")] == validated
+
+
+def test_trackio_reads_what_was_written(small_store, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # before its import
+    pytest.importorskip("trackio", reason="extra `track`")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    run = train_tracked(tracked_config(small_store, tmp_path / "run", "trackio"))
+    read = SQLiteStorage.get_logs("lmlab", "run")
+    records = journal(run.path)
+    assert [row["step"] for row in read] == [record["step"] for record in records]
+    assert [row["loss"] for row in read] == pytest.approx([record["loss"] for record in records])

@@ -44,14 +44,14 @@ from lmlab.progress import say
 from lmlab.topics.scoring.zero_shot import Estimate, Metrics, Scale, TaskScore
 
 try:
-    from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
-    from lm_eval.defaults import (  # pyright: ignore[reportMissingImports]
+    from lm_eval.api.model import LM
+    from lm_eval.defaults import (
         DEFAULT_MAX_GEN_TOKS,
         DEFAULT_OTHER_SEED,
         DEFAULT_RANDOM_SEED,
     )
-    from lm_eval.evaluator import evaluate  # pyright: ignore[reportMissingImports]
-    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+    from lm_eval.evaluator import evaluate
+    from lm_eval.tasks import TaskManager
 except ImportError as error:
     raise UserError(
         f"tasks of lm-eval need lmlab's extra 'eval' ({error}): pip install 'lmlab[eval]'. "

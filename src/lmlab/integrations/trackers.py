@@ -142,7 +142,7 @@ class _Trackio:
     """A run of the project `lmlab`, by the name of its folder, which a resumed run goes on with."""
 
     def __init__(self, config: TrainConfig, path: Path) -> None:
-        import trackio  # pyright: ignore[reportMissingImports]
+        import trackio
 
         self._run = trackio.init(
             project="lmlab", name=path.name, config=to_mapping(config), resume="allow"
