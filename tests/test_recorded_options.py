@@ -40,6 +40,7 @@ GIVEN = {
     "prefer": ["PROBE", *_SCORED[:2], "--context", "16"],
     "arrow": ["RUN", "BACKWARD", *_SCORED],
     "compare": ["RUN", "OTHER", *_SCORED],
+    "route": ["RUN", "OTHER", *_SCORED],
     "surprisal": ["RUN", "the model reads"],
     "plan": ["--effect", "0.2", "--seed-sd", "0.3"],
 }  # fmt: skip

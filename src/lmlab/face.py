@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lmlab.topics.encoding.steering_effects import SteeringResult
     from lmlab.topics.finetuning.metrics import Finetuning
     from lmlab.topics.geometry.geometry import Geometry
+    from lmlab.topics.routing.routing import Routing
     from lmlab.topics.runs.training_run import TrainingRun
     from lmlab.topics.scoring.score import Score
     from lmlab.topics.scoring.zero_shot import Evaluation
@@ -632,6 +633,43 @@ def bottleneck(
     return measure(
         [load(model, device=device) for model in several], _store(store), split=split,
         context=context, max_windows=windows, batch_tokens=batch_tokens,
+    )  # fmt: skip
+
+
+def route(
+    first: AnyModel,
+    second: AnyModel,
+    store: AnyStore,
+    *,
+    single: AnyModel | None = None,
+    fit_split: str = "validation",
+    fit_tokens: int = 50_000,
+    split: str = "test",
+    context: int | None = None,
+    windows: int | None = None,
+    device: Device = "auto",
+) -> Routing:
+    """A gate between two finished models, fitted on their frozen states, and what it gains.
+
+    Args:
+        single: a model to compare with, such as one of the size of both together.
+        fit_split: of the text that the gate is fitted on, at most `fit_tokens` of it.
+        split: of the text that the gain is measured on.
+
+    Other arguments and errors as for `score`; `UserError` too for models that are not causal in one
+    order, or whose states cannot be read.
+
+    >>> other = lmlab.train(store, seed=1, out="lab/other", **tiny)
+    >>> routing = lmlab.route(lm, other, store)
+    >>> [alternative.name for alternative in routing.alternatives][:2]
+    ['better model', 'mean of both']
+    """
+    from lmlab.topics.routing.routing import route as measure
+
+    return measure(
+        load(first, device=device), load(second, device=device), _store(store),
+        single=None if single is None else load(single, device=device), fit_split=fit_split,
+        fit_tokens=fit_tokens, split=split, context=context, max_windows=windows,
     )  # fmt: skip
 
 

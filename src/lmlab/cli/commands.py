@@ -70,6 +70,11 @@ _ALL = (
         example="lab/forward lab/headless --text unseen/", any_tokenizer=True,
     ),
     Command(
+        "route", "a gate between two finished models, token by token, and what it gains",
+        "lmlab.topics.routing.options:RouteConfig", "lmlab.face:route",
+        positional=("first", "second"), example="lab/speech lab/novels --store lab/both",
+    ),
+    Command(
         "surprisal", "surprisal of each word or token of a text, and the text in colour",
         "lmlab.topics.surprisal.options:SurprisalConfig", "lmlab.cli.measuring:surprisal",
         positional=("model", "text"),

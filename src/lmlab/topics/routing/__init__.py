@@ -1,0 +1,1 @@
+"""A gate between two finished models: for each token, how much to believe which."""
