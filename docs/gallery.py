@@ -84,7 +84,7 @@ class Picture:
     x: str = ""
     x_label: str = ""
     without: tuple[str, ...] = ()
-    """Rows that are left out; the caption says so."""
+    """Rows, or curves by their group, that are left out; the caption says so."""
     reference: float | None = None
     log: bool = False
     caption: str = ""
@@ -204,7 +204,8 @@ def _curves(picture: Picture, folder: Path) -> list[Series]:
     curves = []
     data = rows(picture.data, folder)
     one = picture.group and len(picture.values) == 1
-    for group in dict.fromkeys(row.get(picture.group, "") for row in data):
+    groups = dict.fromkeys(row.get(picture.group, "") for row in data)
+    for group in (group for group in groups if group not in picture.without):
         for value in picture.values:
             has = [row for row in data if row.get(picture.group, "") == group and row[value]]
             x, y = ([float(row[column]) for row in has] for column in (picture.x, value))
@@ -321,9 +322,7 @@ def index_page(all_cards: Sequence[Card]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def claims_page(
-    papers: Sequence[Paper], all_claims: Sequence[Claim], by_slug: dict[str, Card]
-) -> str:
+def claims_page(papers: Sequence[Paper], all_claims: Sequence[Claim]) -> str:
     parts = ["# Published claims, and what we measured", WRITTEN.format(source="claims.toml")]
     parts.append(
         "The studies of lmlab come from published papers. This page takes their claims one by one. "
@@ -345,7 +344,7 @@ def claims_page(
         for claim in all_claims:
             if claim.paper != paper.key:
                 continue
-            links = ", ".join(f"[{by_slug[s].question}]({s}.md)" for s in claim.cards)
+            links = ", ".join(f"[card]({slug}.md)" for slug in claim.cards)
             cells = [claim.published, claim.measured, claim.size, f"**{claim.verdict}**", links]
             table.append("| " + " | ".join(" ".join(cell.split()) for cell in cells) + " |")
         parts.append("\n".join(table))
@@ -355,9 +354,8 @@ def claims_page(
 def files(folder: Path = GALLERY) -> dict[str, str]:
     """Every file that is written, by its path in the gallery."""
     all_cards = cards(folder)
-    by_slug = {card.slug: card for card in all_cards}
     written = {"index.md": index_page(all_cards)}
-    written["claims.md"] = claims_page(*claims(folder), by_slug)
+    written["claims.md"] = claims_page(*claims(folder))
     for card in all_cards:
         written[f"{card.slug}.md"] = card_page(card, folder)
         if card.picture:
