@@ -138,7 +138,6 @@ def shell(tmp_path) -> Mapping[str, str]:
     tool = tools / "lmlab"
     tool.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, str(script)])} "$@"\n')
     tool.chmod(0o755)
-    (tools / "python").symlink_to(sys.executable)
     path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
     sources = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PATH": path, "PYTHONPATH": sources}

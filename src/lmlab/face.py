@@ -819,6 +819,7 @@ def steer(
     *,
     other: AnyStore | None = None,
     windows: int | None = 256,
+    out: str | Path | None = None,
     **options: Any,
 ) -> SteeringResult:
     """Scales the mean probability of tokens by editing their output embeddings, and measures it.
@@ -827,24 +828,34 @@ def steer(
         factors: a factor for each token's text, such as `{" the": 0.5}` or `[" the=0.5"]`.
         store: its validation split is where the factors are to hold.
         other: a store of other text, for side effects out of domain.
+        out: a folder for the steered model, which `load` opens.
         **options: `method`, `exact`, `ridge`, `untie`, `context`, as of
             `topics.encoding.steering_effects.steering_effects`.
 
     Raises `UserError` for a text that is not one token, or a tied head without `untie=True`.
 
-    >>> result = lmlab.steer(lm, {"e": 0.9}, store, windows=4)
+    >>> result = lmlab.steer(lm, {"e": 0.9}, store, windows=4, out="steered")
     >>> [token.text for token in result.effects[0].tokens]
     ['e']
+    >>> lmlab.load("steered").record["steered_from"] == lm.name
+    True
     """
-    from lmlab.topics.encoding.steering_effects import parse_factors, steering_effects
+    from lmlab.topics.encoding.steering_effects import (
+        parse_factors,
+        steering_effects,
+        write_steered,
+    )
 
     opened = load(model)
     if isinstance(factors, Mapping):
         factors = [f"{text}={factor}" for text, factor in factors.items()]
-    return steering_effects(
+    result = steering_effects(
         opened, _store(store), parse_factors(opened, factors), max_windows=windows,
         other=None if other is None else _store(other), **options,
     )  # fmt: skip
+    if out is not None:
+        write_steered(opened, result, Path(out))
+    return result
 
 
 def prune(
@@ -855,26 +866,36 @@ def prune(
     shares: Sequence[float] = PruneConfig.shares,
     other: AnyStore | None = None,
     windows: int | None = 64,
+    out: str | Path | None = None,
     **options: Any,
 ) -> PruneResult:
     """What removing dimensions of the output embedding does to the model's distribution.
 
     Args:
-        share: the share of the dimensions for the smaller model that `write_pruned` writes.
+        share: the share of the dimensions that the smaller model in `out` lacks.
+        out: a folder for that model, which `load` opens.
         shares: those of the curves.
         other: a store of other text, for effects out of domain.
         **options: `way`, `untie`, `replacement`, `margin`, `context`, `prompts`, as of
             `topics.encoding.pruning_curves.prune`.
 
-    >>> lmlab.prune(lm, store, shares=[0.5], windows=4, prompts=0).width
-    16
+    >>> pruned = lmlab.prune(
+    ...     lm, store, shares=[0.5], share=0.25, windows=4, prompts=0, out="pruned"
+    ... )
+    >>> pruned.width, lmlab.load("pruned").head
+    (16, 'untied, 12 of 16 dimensions')
     """
     from lmlab.topics.encoding.pruning_curves import prune as measure
+    from lmlab.topics.encoding.pruning_curves import write_pruned
 
-    return measure(
-        load(model), _store(store), shares=shares, share=share, max_windows=windows,
+    if out is not None and share is None:
+        raise UserError("prune: `out` is for the smaller model; say its `share` too")
+    opened = load(model)
+    result = measure(
+        opened, _store(store), shares=shares, share=share, max_windows=windows,
         other=None if other is None else _store(other), **options,
     )  # fmt: skip
+    return result if out is None else write_pruned(opened, result, Path(out))
 
 
 def dynamics(
