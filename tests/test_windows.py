@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from helpers import id_store, random_documents, split_names
-from lmlab.data.splits import SplitConfig
+from lmlab.data.splits import SplitConfig, assign_splits, text_rank
 from lmlab.data.windows import (
     SECTION_TOKENS,
     TrainingWindows,
@@ -108,6 +108,30 @@ def test_a_split_is_nearest_to_its_share_by_brute_force(sizes, validation, test,
                 default=0,
             )
             assert len(mine) >= min(5, possible)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 30)), min_size=45, max_size=120),
+    st.sampled_from([0.05, 0.3]),
+    st.sampled_from([1, 2, 4, 16]),
+    st.integers(1, 9),
+)
+def test_splits_do_not_depend_on_the_blocks_that_are_ranked_at_once(documents, share, block, least):
+    ranks = [text_rank(str(number).encode(), 0) for number, _ in documents]
+    sizes = [size for _, size in documents]
+    config = SplitConfig(validation=share, test=share, test_documents=least)
+    try:
+        whole = assign_splits(ranks, sizes, config)
+    except UserError:
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lmlab.data.splits._BLOCK", block)
+        patch.setattr("lmlab.data.splits._FEW", 0)
+        in_blocks = assign_splits(ranks, sizes, config)
+        patch.setattr("lmlab.data.splits._BLOCK", 1 << 20)
+        assert in_blocks.tolist() == assign_splits(ranks, sizes, config).tolist()
+        patch.setattr("lmlab.data.splits._FEW", 1000)
+        assert assign_splits(ranks, sizes, config).tolist() == whole.tolist()
 
 
 def test_a_share_that_long_documents_fill_goes_to_several_shorter_ones():

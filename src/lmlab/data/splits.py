@@ -14,7 +14,7 @@ Notable:
   shorter ones are taken in their stead, as long as the share has room for them. Where it has none
   (all are long), `test_documents` asks for more, which training then lacks.
 
-Shapes: M documents, K distinct ones, N of them that are not assigned yet.
+Shapes: M documents, D of a block, N distinct texts of a block.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from lmlab.numerics.random_effects import MINIMUM_DOCUMENTS
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 _SHARE = 0.05
 _FEW = 1000  # documents, among which it matters how many a split has
-_BLOCK = 1 << 16  # documents
+_BLOCK = 1 << 18  # documents, about; more than _FEW
 FAR = 2.0  # times the share that was asked for, or a half of it: worth a warning
 _STRETCH = 200  # characters, of which a stretch for a split has at least so many
 
@@ -156,65 +156,147 @@ def assign_splits(
     Raises `UserError` with `advice` where the distinct documents are too few to give every split
     one.
     """
-    ranked_K, group_M = np.unique(np.asarray(ranks, dtype=np.uint64), return_inverse=True)
+    ranked = _Ranked(np.asarray(ranks, dtype=np.uint64), np.asarray(sizes))
     least_of = {VALIDATION: config.validation_documents, TEST: config.test_documents}
     wanted = [
         (name, share, least_of[name])
         for name, share in config.shares.items()
         if share and name not in given
     ]
-    if len(ranked_K) <= sum(least for _, _, least in wanted):
+    if ranked.texts <= sum(least for _, _, least in wanted):
         held_out = " and ".join(f"{least} for {name}" for name, _, least in wanted)
         raise UserError(
-            f"the corpus has {len(ranked_K)} distinct document(s), too few to hold out {held_out} "
+            f"the corpus has {ranked.texts} distinct document(s), too few to hold out {held_out} "
             f"by whole documents. {advice}"
         )
-    size_K = np.bincount(group_M, weights=np.asarray(sizes)).astype(np.int64)
-    total = int(size_K.sum())
-    split_K = np.zeros(len(size_K), dtype=np.uint8)
+    rest = ranked.texts
     for place, (name, share, least) in enumerate(wanted):
-        rest_N = np.flatnonzero(split_K == SPLITS.index(TRAIN))
         # documents that later splits and training must get
-        room = len(rest_N) - 1 - sum(after for _, _, after in wanted[place + 1 :])
-        choose = _several if name == TEST else _nearest
-        taken_N = choose(size_K[rest_N], share * total, room)
-        taken_N[np.flatnonzero(~taken_N)[: max(0, least - taken_N.sum())]] = True
-        split_K[rest_N[taken_N]] = SPLITS.index(name)
-    return split_K[group_M]
+        room = rest - 1 - sum(after for _, _, after in wanted[place + 1 :])
+        kind = _Several if name == TEST and rest <= _FEW else _Nearest
+        taken = ranked.give(name, kind(share * ranked.total, room, ranked.smallest))
+        taken += ranked.give(name, _First(max(0, least - taken)))
+        rest -= taken
+    return ranked.split_M
 
 
-def _nearest(size_N: np.ndarray, quota: float, room: int) -> np.ndarray:
-    """Those that in this order each bring the sum of sizes nearer to `quota`, at most `room`: a
-    bool each."""
-    taken_N = np.zeros(len(size_N), dtype=bool)
-    least = int(size_N.min())
-    for start in range(0, len(size_N), _BLOCK):
-        for number, size in enumerate(size_N[start : start + _BLOCK].tolist(), start):
-            if room <= 0 or abs(quota - least) >= abs(quota):  # then no other does either
-                return taken_N
-            if abs(quota - size) < abs(quota):
+class _Ranked:
+    """Documents in the order of their ranks, a block of them at a time, and the split of each.
+
+    A block is a range of ranks, found by a pass over all; so little memory is needed beyond the
+    ranks and sizes themselves. Copies of a text have one rank and count as one, of all their size.
+    """
+
+    def __init__(self, ranks_M: np.ndarray, sizes_M: np.ndarray) -> None:
+        self.ranks_M, self.sizes_M = ranks_M, sizes_M
+        self.split_M = np.full(len(ranks_M), SPLITS.index(TRAIN), dtype=np.uint8)
+        self._bits = (len(ranks_M) // _BLOCK).bit_length()
+        sums = [(len(s), int(s.sum()), int(s.min())) for *_, s in self._rest()]
+        self.texts, self.total = (sum(each[n] for each in sums) for n in (0, 1))
+        self.smallest = min((least for *_, least in sums), default=0)
+        if self.texts <= _BLOCK:  # copies of few texts
+            self._bits = 0
+
+    def give(self, name: str, choose: _Nearest | _First) -> int:
+        """Gives to a split what `choose` takes of the training documents; how many texts."""
+        taken = 0
+        for document_D, text_D, size_N in self._rest():
+            if choose.done:
+                break
+            chosen_N = choose(size_N)
+            self.split_M[document_D[chosen_N[text_D]]] = SPLITS.index(name)
+            taken += int(chosen_N.sum())
+        return taken
+
+    def _rest(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Training documents by rank in blocks: documents (D), the text of each within the block
+        (D), and the size of each text (N)."""
+        for block in range(1 << self._bits):
+            document_D = self._documents(block)
+            document_D = document_D[self.split_M[document_D] == SPLITS.index(TRAIN)]
+            if not len(document_D):
+                continue
+            document_D = document_D[np.argsort(self.ranks_M[document_D], kind="stable")]
+            rank_D = self.ranks_M[document_D]
+            text_D = np.concatenate([[0], np.cumsum(rank_D[1:] != rank_D[:-1])])
+            size_N = np.bincount(text_D, weights=self.sizes_M[document_D]).astype(np.int64)
+            yield document_D, text_D, size_N
+
+    def _documents(self, block: int) -> np.ndarray:
+        """Those whose rank begins with the bits of `block`."""
+        if not self._bits:
+            return np.arange(len(self.ranks_M))
+        shift, parts = np.uint64(64 - self._bits), []
+        for start in range(0, len(self.ranks_M), _BLOCK):
+            inside = self.ranks_M[start : start + _BLOCK] >> shift == block
+            parts.append(start + np.flatnonzero(inside))
+        return np.concatenate(parts)
+
+
+class _Nearest:
+    """Takes those that in their order each bring the sum of sizes nearer to `quota`.
+
+    At most `room`; none is smaller than `smallest`, so it is known when no other brings it nearer.
+    """
+
+    def __init__(self, quota: float, room: int, smallest: int) -> None:
+        self.quota, self.room, self.smallest = quota, room, smallest
+
+    @property
+    def done(self) -> bool:
+        return self.room <= 0 or abs(self.quota - self.smallest) >= abs(self.quota)
+
+    def __call__(self, size_N: np.ndarray) -> np.ndarray:
+        """Which are taken, (N,) bool."""
+        taken_N = np.zeros(len(size_N), dtype=bool)
+        for number, size in enumerate(size_N.tolist()):
+            if self.done:
+                break
+            if abs(self.quota - size) < abs(self.quota):
                 taken_N[number] = True
-                quota -= size
-                room -= 1
-    return taken_N
+                self.quota -= size
+                self.room -= 1
+        return taken_N
 
 
-def _several(size_N: np.ndarray, quota: float, room: int) -> np.ndarray:
-    """As `_nearest`; where that is less than five of a few documents, the longest are put last: as
+class _Several(_Nearest):
+    """As `_Nearest`; where that is less than five of a few documents, the longest are put last: as
     many of them as give the most documents, up to five, and no more."""
-    best_N = trial_N = _nearest(size_N, quota, room)
-    longest = int(size_N.max())
-    while best_N.sum() < MINIMUM_DOCUMENTS and len(size_N) <= _FEW:
-        short = size_N[trial_N & (size_N <= longest)]
-        if not len(short):
-            break
-        longest = int(short.max()) - 1
-        order_N = np.argsort(size_N > longest, kind="stable")
-        trial_N = np.zeros_like(best_N)
-        trial_N[order_N] = _nearest(size_N[order_N], quota, room)
-        if min(trial_N.sum(), MINIMUM_DOCUMENTS) > best_N.sum():
-            best_N = trial_N
-    return best_N
+
+    def __call__(self, size_N: np.ndarray) -> np.ndarray:
+        def nearest(size_N: np.ndarray) -> np.ndarray:
+            return _Nearest(self.quota, self.room, self.smallest)(size_N)
+
+        best_N = trial_N = nearest(size_N)
+        longest = int(size_N.max())
+        while best_N.sum() < MINIMUM_DOCUMENTS:
+            short = size_N[trial_N & (size_N <= longest)]
+            if not len(short):
+                break
+            longest = int(short.max()) - 1
+            order_N = np.argsort(size_N > longest, kind="stable")
+            trial_N = np.zeros_like(best_N)
+            trial_N[order_N] = nearest(size_N[order_N])
+            if min(trial_N.sum(), MINIMUM_DOCUMENTS) > best_N.sum():
+                best_N = trial_N
+        return best_N
+
+
+class _First:
+    """Takes the first so many."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    @property
+    def done(self) -> bool:
+        return not self.count
+
+    def __call__(self, size_N: np.ndarray) -> np.ndarray:
+        """Which are taken, (N,) bool."""
+        taken_N = np.arange(len(size_N)) < self.count
+        self.count -= int(taken_N.sum())
+        return taken_N
 
 
 def few_test_documents(documents: Mapping[str, int], *, within: bool = False) -> str | None:
