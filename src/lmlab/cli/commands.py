@@ -177,6 +177,11 @@ _ALL = (
         positional=("folder",), example="lab/forward",
     ),
     Command(
+        "completion", "a script by which bash, zsh or fish completes what you type",
+        "lmlab.cli.completion:CompletionConfig", "lmlab.cli.completion:completion",
+        positional=("shell",), example="bash",
+    ),
+    Command(
         "tour", "a small edition of the studies, in a few minutes",
         "lmlab.topics.tour.options:TourConfig", "lmlab.cli.studies:tour",
     ),

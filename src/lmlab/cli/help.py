@@ -33,6 +33,10 @@ class Option:
     """`--learning-rate NUMBER`; of a positional one, `MODEL`."""
     text: str
     """What it is for, and its default."""
+    words: tuple[str, ...] = ()
+    """As which it is written: `--learning-rate`; none of a positional one."""
+    choices: tuple[str, ...] = ()
+    """What it takes, where that is one of a few words."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,11 @@ def _option(name: str, kind: type, place: Place, hint: Any, *, described: bool) 
     said = f"({default})" if default and (described or default != "needed") else ""
     words = with_dashes(_texts(kind).get(place[-1], "")).split()
     text = " ".join([*words, *([said] if said else [])])
+    written = [name, f"--no-{name[2:]}"][: 1 + (default == "on")]
     if default == "on":
         name = f"--[no-]{name[2:]}"
-    return Option(" ".join([name, *([_takes(hint)] if described and _takes(hint) else [])]), text)
+    name = " ".join([name, *([_takes(hint)] if described and _takes(hint) else [])])
+    return Option(name, text, tuple(written) if described else (), tuple(_choices(hint)))
 
 
 def _lines(option: Option) -> list[str]:
@@ -156,6 +162,14 @@ def _takes(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "|".join(map(str, items))
     return {"int": "N", "float": "NUMBER", "Path": "PATH", "bool": ""}.get(hint.__name__, "TEXT")
+
+
+def _choices(hint: Any) -> list[str]:
+    if typing.get_origin(hint) is typing.Literal:
+        return list(map(str, typing.get_args(hint)))
+    if is_table(hint):
+        return []
+    return list(dict.fromkeys(word for each in typing.get_args(hint) for word in _choices(each)))
 
 
 @cache
