@@ -20,7 +20,7 @@ _GROUPS = {
     "Score and compare": "score compare surprisal evaluate finetune",
     "Look inside": "geometry encode steer prune dynamics embed decompose apply prefer arrow",
     "Studies": "",  # the rest
-    "Use and hand on": "sample export publish",
+    "Use and hand on": "sample export publish completion",
 }
 """Commands by what they are for; the others are studies."""
 _AS_TRAIN = ("doctor", "tune")
@@ -37,6 +37,8 @@ the usual options of a command and `--help all` shows every one.
 - A command that measures writes `results.json` and a page into `--out`.
 - `lmlab study` and `lmlab finetune` are shared by processes with `--worker`
   ([more machines](scale.md)).
+- TAB completes commands, options and their words in bash, zsh and fish, once
+  [`lmlab completion`](#lmlab-completion) has written the script of your shell.
 """
 
 
