@@ -218,9 +218,10 @@ def test_a_figure_is_saved_as_a_drawing_that_needs_no_page(tmp_path):
         shown = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
         assert {entry.label for entry in figure.legend} <= set(shown)
         assert "var(" not in text
-        above, height = (float(root.attrib["viewBox"].split()[i]) for i in (1, 3))
-        assert -above == 16 * len(figure.legend)
-        assert height + above == float(figure.drawing.split('"')[1].split()[3])
+        left, above, width, height = map(float, root.attrib["viewBox"].split())
+        assert (left, -above) == (-8, 16 * len(figure.legend) + 8)  # a margin on all sides
+        drawn_width, drawn_height = map(float, figure.drawing.split('"')[1].split()[2:])
+        assert (width, height + above) == (drawn_width + 16, drawn_height + 8)
         encoded = base64.b64encode(text.encode()).decode()
         assert f'src="data:image/svg+xml;base64,{encoded}"' in figure._repr_html_()
     with pytest.raises(UserError, match=r"f\.png: a figure is written as SVG"):

@@ -159,11 +159,13 @@ def tidy(markup: str, told: Sequence[Sequence[str]] = ()) -> str:
 
 
 def alone(markup: str, legend: Sequence[LegendEntry]) -> str:
-    """A `tidy` SVG as a document of its own: in the light colours, its legend above the drawing."""
-    root, line = ET.fromstring(markup), 16
+    """A `tidy` SVG as a document of its own: in the light colours, its legend above the drawing,
+    all on paper of its own with a margin."""
+    root, line, margin = ET.fromstring(markup), 16, 8
     _, _, width, height = map(float, root.attrib["viewBox"].split())
     top = line * len(legend)
-    root.set("viewBox", f"0 {-top} {width:g} {height + top:g}")
+    sides = (-margin, -top - margin, width + 2 * margin, height + top + 2 * margin)
+    root.set("viewBox", " ".join(f"{side:g}" for side in sides))
     root.set("style", f"background:var(--paper);{_SANS}")
     for number, entry in enumerate(legend):
         row = ET.SubElement(root, "g", transform=f"translate(0 {line * number - top})")
