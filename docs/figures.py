@@ -18,17 +18,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from html import escape
 from pathlib import Path
 
 import lmlab
 from lmlab.cli import main as command
-from lmlab.pages.page import Figure
+from lmlab.pages.page import Figure, Section, render_page
 from lmlab.topics.tour.tour import Tour
 
 IMAGES = Path(__file__).resolve().parent / "images"
@@ -68,10 +70,18 @@ def run(name: str, **options: str | int | float) -> lmlab.Run:
     return lmlab.train(store(), out=f"lab/{name}", **asked)
 
 
+def page(name: str, html: str, *, width: int = 800, height: int = 600) -> Page:
+    """A page that is written for its picture only."""
+    path = Path("lab/pages") / f"{name}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html, "utf-8")
+    return Page(path, width, height)
+
+
 @picture
 def compare_two() -> Figure:
-    """how-to/score-and-compare: one run of each of two architectures, document by document."""
-    return lmlab.compare([run("qwen"), run("gpt2", architecture="gpt2")], store()).figures()[1]
+    """how-to/score-and-compare: one run of each of two architectures, by kind of token."""
+    return lmlab.compare([run("qwen"), run("gpt2", architecture="gpt2")], store()).figures()[2]
 
 
 @picture
@@ -84,8 +94,9 @@ def training_curve() -> Figure:
 def surprisal() -> Page:
     """how-to/surprisal: a sentence in colour."""
     text = "Return a list of the names in the directory, or raise an error if it does not exist."
-    result = lmlab.surprisal(run("qwen"), text)
-    return Page(result.save("lab/results/surprisal") / "report.html", height=430)
+    report = lmlab.surprisal(run("qwen"), text).report
+    passages = [Section("The text", passages=report.sections[0].passages)]
+    return page("surprisal", render_page(report.title, report.summary, passages), height=480)
 
 
 @picture
@@ -108,6 +119,71 @@ def kinds() -> Figure:
         ],
     }
     return lmlab.compare(models, store()).figures()[0]
+
+
+@picture
+def finetune() -> Figure:
+    """how-to/finetune: is a docstring's first paragraph of a function or of a class?"""
+    texts = run_block("finetune", "kinds.jsonl")
+    models = [run("qwen"), run("gpt2", architecture="gpt2")]
+    options = {"learning_rate": 5e-4, "epochs": 4, "length": 48, "seeds": 3}
+    return lmlab.finetune(models, f"jsonl={texts}", **options).figures()[0]
+
+
+@picture
+def steer() -> Figure:
+    """how-to/steer-and-prune: one word made half as frequent."""
+    return lmlab.steer(run("qwen"), {" the": 0.5}, store()).figures()[0]
+
+
+@picture
+def prune() -> Figure:
+    """how-to/steer-and-prune: the loss of dimensions."""
+    return lmlab.prune(run("qwen"), store()).figures()[0]
+
+
+@picture
+def tasks() -> Figure:
+    """how-to/babylm: pairs of sentences in five sets."""
+    pairs = run_block("babylm", "pairs")
+    return lmlab.evaluate(run("qwen"), f"blimp={pairs}").figures()[0]
+
+
+@picture
+def model_card() -> Page:
+    """how-to/export-and-publish: how the card of an exported model begins."""
+    scores = lmlab.score(run("qwen"), store()).save("lab/results/score")
+    folder = Path("lab/exported")
+    if not folder.exists():
+        lmlab.export(run("qwen"), folder, scores=[scores])
+    card = (folder / "README.md").read_text("utf-8")
+    style = "white-space:pre-wrap;font:13px/1.4 monospace;margin:1.5em"
+    return page("model-card", f'<pre style="{style}">{escape(card)}</pre>', height=560)
+
+
+@picture
+def arrow() -> Figure:
+    """how-to/cluster: the small study that two workers share."""
+    options = {"size": "nano", "context": 64, "seeds": 2, "tokens": 200_000}
+    return lmlab.study("arrow", text=str(store().path), **options).figures()[0]
+
+
+@picture
+def lab_index() -> Page:
+    """how-to/tidy: the list of all pages of a lab."""
+    lmlab.tune(store(), {"steps": [20, 40]}, seeds=1, size="nano", context=64, threads=1)
+    subprocess.run([sys.executable, "-m", "lmlab", "report", "lab"], check=True)
+    return Page(Path("lab/index.html"), height=520)
+
+
+def run_block(page: str, made: str) -> Path:
+    """The file or folder that a how-to page makes with the Python in its shell block."""
+    text = (IMAGES.parent / "how-to" / f"{page}.md").read_text("utf-8")
+    (code,) = re.findall(r"^python - <<'END'\n(.*?)^END$", text, re.MULTILINE | re.DOTALL)
+    folder = Path("lab/made")
+    (folder / "pairs").mkdir(parents=True, exist_ok=True)
+    subprocess.run([sys.executable, "-"], input=code, text=True, check=True, cwd=folder)
+    return folder / made
 
 
 @cache
