@@ -208,6 +208,23 @@ def test_bits_per_byte_of_a_sample_are_those_of_its_score(lab, text_store):
     assert by_name[str(run.path)] == pytest.approx(score.bits_per_byte)
 
 
+def test_a_score_of_files_is_that_of_their_split(lab, text_store, tmp_path):
+    split = text_store.split("validation")
+    for number, text in enumerate(split.texts()):
+        (tmp_path / f"{number:03d}.txt").write_text(text, "utf-8")
+    of_files = lmlab.score(lab["forward0"], text=tmp_path)
+    of_split = lmlab.score(lab["forward0"], text_store)
+    assert of_files.nats_per_token == pytest.approx(of_split.nats_per_token, abs=1e-9)
+    assert of_files.interval.bounds == pytest.approx(of_split.interval.bounds, abs=1e-9)
+    assert of_files.bits_per_byte == pytest.approx(of_split.bits_per_byte, abs=1e-9)
+    assert (of_files.store, of_files.split) == (str(tmp_path), "text")
+    for asked in ({}, {"store": text_store, "text": tmp_path}):
+        with pytest.raises(UserError, match="`text`"):
+            lmlab.score(lab["forward0"], **asked)
+    with pytest.raises(UserError, match="calibrated"):
+        lmlab.score(lab["forward0"], text=tmp_path, head="calibrated")
+
+
 def test_a_comparison_is_the_difference_of_two_scores(lab, text_store):
     runs = lab["forward0"], lab["backward0"]
     result = lmlab.compare(runs, text_store)

@@ -151,6 +151,15 @@ def test_saved_tokenizers_come_back_the_same(tmp_path, tokenizer):
         assert loaded.encode(text).tolist() == tokenizer.encode(text).tolist()
 
 
+def test_a_store_and_a_run_are_names_of_their_tokenizers(tmp_path, text_store):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    save(BPE, tmp_path / "run" / "checkpoints" / "step-00000002")
+    named = pretrained_tokenizer(str(tmp_path / "run"))
+    assert named.fingerprint == BPE.fingerprint
+    named = pretrained_tokenizer(str(text_store.path))
+    assert named.fingerprint == text_store.manifest["tokenizer_fingerprint"] != BPE.fingerprint
+
+
 def test_fingerprint_is_what_decides_the_ids():
     assert character_tokenizer("ab").fingerprint == character_tokenizer("ab").fingerprint
     kinds = [BPE, REVERSED, BYTES, character_tokenizer("ab"), character_tokenizer("ba")]

@@ -255,8 +255,10 @@ def load(
 
 def score(
     model: AnyModel,
-    store: AnyStore,
+    store: AnyStore | None = None,
     *,
+    text: str | Path | Sequence[str | Path] = (),
+    separator: str | None = None,
     split: str = "validation",
     context: int | None = None,
     windows: int | None = None,
@@ -265,9 +267,10 @@ def score(
     objective: Objective = "auto",
     device: Device = "auto",
 ) -> Score:
-    """How well a model predicts a split of a store: nats per token and bits per byte.
+    """How well a model predicts a split of a store, or text: nats per token and bits per byte.
 
     Args:
+        text: in place of a store, files or folders; `separator` cuts files into documents.
         context: tokens of a window (default: the longest that fits, at most 1024).
         windows: a fixed random sample of so many windows (default: all).
         batch: windows at a time; does not change the score.
@@ -278,9 +281,26 @@ def score(
 
     >>> lmlab.score(lm, store).nats_per_token > 0
     True
+    >>> lmlab.score(lm, text="novels").split
+    'text'
     """
     from lmlab.topics.scoring.score import score as score_store
 
+    if store is None:
+        from lmlab.topics.scoring.score import score_text
+
+        if head == "calibrated":
+            raise UserError("a calibrated head is fitted to a split of a `store`; give that")
+        texts = [text] if isinstance(text, str | Path) else list(text)
+        if not texts:
+            raise UserError("give `text` or `store` to score the model on")
+        return score_text(
+            load(model, head=head, objective=objective, device=device),
+            [str(each) for each in texts], separator=separator, context=context, batch=batch,
+            max_windows=windows,
+        )  # fmt: skip
+    if text:
+        raise UserError("`text` and `store`: give one of them")
     opened = _store(store)
     lm = load(
         model, head=head, store=opened, split=_other_split(split), objective=objective,

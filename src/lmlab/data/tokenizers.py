@@ -64,7 +64,7 @@ class TokenizerConfig(Options, prefix="tokenizer."):
     reversed_text: bool = False
     """Learn and apply BPE on reversed text (the control of Papadopoulos et al. 2024)."""
     name: str | None = None
-    """Folder or Hub name of a pretrained tokenizer."""
+    """Folder or Hub name of a pretrained tokenizer; or a store or run, for the one it has."""
 
     def __post_init__(self) -> None:
         if self.kind == "pretrained" and not self.name:
@@ -517,9 +517,12 @@ def is_own_tokenizer(folder: Path) -> bool:
 
 
 def pretrained_tokenizer(name: str) -> TextTokenizer:
-    """A saved or Hub tokenizer. BOS falls back to CLS, then to the end-of-text token."""
-    if is_own_tokenizer(Path(name)):
-        return load_tokenizer(Path(name))
+    """A saved or Hub tokenizer, or that of a store or run. BOS falls back to CLS, then to the
+    end-of-text token."""
+    path = Path(name)
+    for place in (path, path / "tokenizer", *sorted(path.glob("checkpoints/step-*"))):
+        if is_own_tokenizer(place):
+            return load_tokenizer(place)
     from transformers import AutoTokenizer
 
     try:

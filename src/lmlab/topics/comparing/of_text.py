@@ -27,10 +27,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lmlab.data.documents import CorpusConfig, Document, read_corpus
+from lmlab.data.documents import Document
 from lmlab.data.order import reading_order
-from lmlab.data.prepare import encode
-from lmlab.data.store import Split, TokenStore, write_store
+from lmlab.data.store import Split, TokenStore
 from lmlab.data.tokenizers import TextTokenizer
 from lmlab.data.unigram import token_counts
 from lmlab.data.windows import EvaluationWindows
@@ -41,13 +40,13 @@ from lmlab.numerics.random_effects import Interval, two_way_difference
 from lmlab.objectives.evaluate import can_pad, evaluation_batch, token_nats
 from lmlab.progress import Bar, track
 from lmlab.topics.comparing.ranking import Pair, Ranking, ranked
+from lmlab.topics.scoring.given_text import read_text, text_split
 from lmlab.topics.towers.token_classes import CLASSES, token_classes
 
 Kinds = Mapping[str, Sequence[LanguageModel]]
 """The runs of each kind, by its name."""
 
 NATS, BITS = "nats per token", "bits per byte"
-_SPLIT = "text"
 _TYPES = 12  # that are shown of each side
 
 
@@ -278,17 +277,14 @@ def _splits(
     if store is not None and {*tokenizers} == {store.manifest["tokenizer_fingerprint"]}:
         return {fingerprint: store.split(split) for fingerprint in tokenizers}
     if store is None:
-        documents = list(read_corpus(CorpusConfig(text=tuple(text), separator=separator)))
+        documents = read_text(text, separator)
     else:
         source = store.split(split)
         documents = [Document(n, t) for n, t in zip(source.names, source.texts(), strict=True)]
     return {
-        fingerprint: write_store(
-            folder / fingerprint[:16], tokenizer,
-            {_SPLIT: encode(documents, tokenizer, losses=True)}, request={},
-        ).split(_SPLIT)
+        fingerprint: text_split(folder / fingerprint[:16], tokenizer, documents)
         for fingerprint, tokenizer in tokenizers.items()
-    }  # fmt: skip
+    }
 
 
 def _text_nats(

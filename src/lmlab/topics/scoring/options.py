@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -61,8 +61,13 @@ class EvalConfig(Options):
 
 @dataclass(frozen=True)
 class ScoreConfig(OfModel):
-    """Score a model on a split of a store: nats per token and bits per byte."""
+    """Score a model on files of text or on a split of a store: nats per token and bits per byte."""
 
+    store: Path | None = field(default=None, kw_only=True)  # pyright: ignore[reportIncompatibleVariableOverride]
+    text: tuple[str, ...] = ()
+    """In place of a store: files, folders, patterns (novels/*.txt) or hf:NAME."""
+    separator: str | None = None
+    """Cut .txt files of `text` into documents at this string."""
     split: Literal["train", "validation", "test"] = "validation"
     head: Literal["own", "raw", "calibrated"] = "own"
     """raw leaves out the output bias that lmlab gave the model (headless: embeddings alone);
@@ -73,3 +78,9 @@ class ScoreConfig(OfModel):
     """Windows at a time; does not change the score."""
     windows: int | None = None
     """Score a random sample of this many windows (default: all)."""
+
+    def __post_init__(self) -> None:
+        if bool(self.text) == (self.store is not None):
+            raise UserError("give `text` or `store` to score the model on: one of them")
+        if self.head == "calibrated" and self.store is None:
+            raise UserError("a calibrated head is fitted to a split of a `store`; give that")

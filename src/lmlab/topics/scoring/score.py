@@ -17,9 +17,11 @@ Shapes: M windows, b bins of positions, C sources.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -37,6 +39,7 @@ from lmlab.objectives.evaluate import (
 )
 from lmlab.progress import Bar, track
 from lmlab.results import Result
+from lmlab.topics.scoring.given_text import read_text, text_split
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,28 @@ def score(
             bar=counted,
         )
     return score_of(windows, evaluated, model=lm.name, order=lm.order, conditions=lm.conditions)
+
+
+def score_text(
+    lm: LanguageModel,
+    text: Sequence[str],
+    *,
+    separator: str | None = None,
+    context: int | None = None,
+    batch: int | None = None,
+    max_windows: int | None = None,
+) -> Score:
+    """Scores files of text with a model, in its own tokens.
+
+    Arguments and errors as for `score`; `separator` cuts files into documents.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        split = text_split(Path(folder) / "store", lm.tokenizer, read_text(text, separator))
+        result = score(
+            lm, split.store, split=split.name, context=context, batch=batch,
+            max_windows=max_windows,
+        )  # fmt: skip
+    return replace(result, store=", ".join(text))
 
 
 def score_of(
