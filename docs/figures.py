@@ -96,7 +96,7 @@ def surprisal() -> Page:
     text = "Return a list of the names in the directory, or raise an error if it does not exist."
     report = lmlab.surprisal(run("qwen"), text).report
     passages = [Section("The text", passages=report.sections[0].passages)]
-    return page("surprisal", render_page(report.title, report.summary, passages), height=480)
+    return page("surprisal", render_page(report.title, report.summary, passages), height=620)
 
 
 @picture
