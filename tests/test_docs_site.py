@@ -9,6 +9,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ import pytest
 import yaml
 
 import lmlab
+from browser import CHROMIUM, Browser
 from lmlab import extend, functional
 from lmlab.cli.commands import COMMANDS
 from lmlab.topics.registry import KINDS
@@ -168,20 +170,48 @@ def test_faults_of_a_site_are_found(tmp_path):
     assert weights["index.html"] == own
 
 
-@pytest.mark.slow
-def test_the_site_builds(tmp_path):
-    """Strictly: a warning of mkdocs is an error."""
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built strictly: a warning of mkdocs is an error."""
     for module in ("mkdocs", "material", "mkdocstrings"):
         pytest.importorskip(module)
-    site = tmp_path / "site"
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(site)]
+    folder = tmp_path_factory.mktemp("built") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_is_whole(site):
     wrong, weights = CHECK.check(site)
     assert not wrong
     assert {name.replace(".md", ".html") for name in PAGES} <= set(weights)
-    script = (site / "search" / "search_index.js").read_text("utf-8")
-    assert script.startswith("var __index")  # what search reads where there is no server
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_pages_are_read_from_files_also_on_a_phone(site, tmp_path):
+    """Nothing is asked of a host, nothing is wider than a phone, and search finds."""
+    pages = [page for page in sorted(site.rglob("*.html")) if page.name != "404.html"]
+    faults: list[str] = []
+    with Browser(tmp_path) as browser:
+        for width, dark in ((390, True), (1200, False)):
+            browser.look(width=width, dark=dark)
+            for page in pages:
+                name = page.relative_to(site)
+                browser.open(page)
+                asked = [url for url in browser.complaints() if not url.startswith("file://")]
+                faults += [f"{name}: {each}" for each in asked]
+                wide = browser.value("document.documentElement.scrollWidth")
+                faults += [f"{name}: {wide} wide at {width}"] if wide > width else []
+        assert not faults, "\n".join(faults)
+        browser.send("Page.navigate", url=f"{(site / 'index.html').as_uri()}?q=surprisal")
+        found = "document.querySelectorAll('.md-search-result__item').length"
+        deadline = time.monotonic() + 30
+        while not browser.value(found) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert browser.value(found) > 3
 
 
 def test_what_is_public_is_in_the_reference():

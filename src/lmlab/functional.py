@@ -10,6 +10,7 @@ True
 from lmlab.data.synthetic.linear_language import LinearLanguage
 from lmlab.data.synthetic.markov import MarkovChain
 from lmlab.data.synthetic.primes import PrimeProducts
+from lmlab.numerics.random_effects import two_way_difference, two_way_interval
 from lmlab.numerics.scatter import Scatter
 from lmlab.objectives.contrastive import contrastive_loss
 from lmlab.objectives.cross_entropy import linear_cross_entropy
@@ -32,4 +33,6 @@ __all__ = [
     "linear_cross_entropy",
     "mean_token_probability",
     "steering",
+    "two_way_difference",
+    "two_way_interval",
 ]
