@@ -104,6 +104,13 @@ def surprisal() -> Page:
 
 
 @picture
+def start_surprisal() -> Page:
+    """start: the sentence of its fourth step in colour."""
+    result = lmlab.surprisal(run("qwen"), "Return a list of the names in the directory.")
+    return Page(result.save("lab/results/start") / "report.html", height=620)
+
+
+@picture
 def tune() -> Figure:
     """how-to/choose-settings: four learning rates, three seeds each."""
     rates = [0.003, 0.01, 0.03, 0.1]

@@ -82,6 +82,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _LINK.sub(turned, markdown)
 
 
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Leaves out the white space between tags, and where types of other packages come from."""
+    parts = re.split(r"(<(pre|script|style|textarea)\b.*?</\2>)", output, flags=re.DOTALL)
+    # every third part is the name of the tag, and the one before it is the element that stays
+    kept = [p if n % 3 else re.sub(r"\s*\n\s*", "\n", p) for n, p in enumerate(parts) if n % 3 != 2]
+    return re.sub(r'<span title="[^"]*">([^<]*)</span>', r"\1", "".join(kept))
+
+
 def on_post_build(config: MkDocsConfig) -> None:
     """Behind the search plugin, before the one that copies its index."""
     index = Path(config.site_dir) / "search" / "search_index.json"

@@ -37,21 +37,21 @@ class Log:
 def split(log: str) -> Log:
     """The log in pages; an entry without a date belongs to the one before it."""
     found = list(_ENTRY.finditer(log))
-    listed: list[str] = []
+    listed: dict[str, list[str]] = {}
     texts: dict[str, list[str]] = {}
     page_of: dict[str, str] = {}
     date = ""
     for entry, following in zip(found, [*found[1:], None], strict=True):
-        if entry[1] and entry[1] != date:
-            date = entry[1]
-            listed += ["", f"## {date}", ""]
+        date = entry[1] or date
         name = f"{LOG.removesuffix('.md')}-{date}.md"
         here = anchor(plain_heading(entry[0].removeprefix("## ")))
         page_of[here] = name
-        listed.append(f"- [{plain_heading(entry[2]) or date}]({name}#{here})")
+        line = f"- [{plain_heading(entry[2]) or date}]({name}#{here})"
+        listed.setdefault(date, []).append(line)
         end = following.start() if following else len(log)
         texts.setdefault(name, [f"# Experiments of {date}\n"]).append(log[entry.start() : end])
-    first = log[: found[0].start()] + "\n".join(listed) + "\n"
+    lists = ["\n".join([f"## {day}", "", *lines, ""]) for day, lines in sorted(listed.items())]
+    first = log[: found[0].start()] + "\n".join(lists)
     pages = {name: "\n".join(parts) for name, parts in texts.items()}
     return Log(first, {name: led(text, page_of) for name, text in pages.items()}, page_of)
 

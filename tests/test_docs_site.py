@@ -132,7 +132,7 @@ def test_the_log_has_a_page_for_each_date():
     pages = LOG.split(log)
     first, second = "experiments-2026-11-20.md", "experiments-2026-11-21.md"
     assert pages.first == (
-        "# Experiments\n\nHow.\n\n\n## 2026-11-20\n\n"
+        "# Experiments\n\nHow.\n\n## 2026-11-20\n\n"
         f"- [One a]({first}#2026-11-20-one-a)\n- [More]({first}#more)\n\n## 2026-11-21\n\n"
         f"- [Two]({second}#2026-11-21--two)\n"
     )
