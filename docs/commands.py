@@ -18,7 +18,8 @@ _GROUPS = {
     "Text and training": "prepare train lengthen doctor tune",
     "Runs": "runs watch report",
     "Score and compare": "score compare surprisal evaluate finetune",
-    "Look inside": "geometry encode steer prune dynamics embed decompose apply prefer arrow",
+    "Look inside": "geometry encode steer prune dynamics bottleneck embed decompose apply "
+    "prefer route arrow",
     "Studies": "",  # the rest
     "Use and hand on": "sample export publish completion",
 }
