@@ -4,7 +4,7 @@
 - A page may link to any file of the repository (`../tests/test_face.py`). Files outside docs/ are
   copied into the site as text, since the site is to be readable without the repository.
 - What every page loads is kept small: the search index has words without their marks, and neither
-  the log of experiments nor the parameters of functions.
+  the log of experiments nor what the reference says of parameters and options (it has their names).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _NOT_SEARCHED = "experiments"
 """Half of all the text, and what it found stands in other pages."""
-_LEFT_OF_REFERENCE = 300
-"""Characters of an entry of the API that are searched: what it is for, without its parameters."""
+_LEFT_OF_REFERENCE = 200
+"""Characters of an entry of the reference that are searched: what it is for."""
 _FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2 *$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()([^()\s#]+)(#[^()\s]*)?(?=\))")
 
@@ -96,8 +96,10 @@ def on_post_build(config: MkDocsConfig) -> None:
     found = json.loads(index.read_text("utf-8"))
     for entry in found["docs"]:
         words = " ".join(re.sub(r"<[^>]*>", " ", entry["text"]).split())
-        in_reference = entry["location"].startswith("reference/")
-        entry["text"] = words[:_LEFT_OF_REFERENCE] if in_reference else words
+        if re.match(r"reference/|commands\.html#", entry["location"]):
+            options = dict.fromkeys(re.findall(r"--[a-z][\w.-]*", words[_LEFT_OF_REFERENCE:]))
+            words = " ".join([words[:_LEFT_OF_REFERENCE], *options])
+        entry["text"] = words
     index.write_text(json.dumps(found, ensure_ascii=False, separators=(",", ":")), "utf-8")
 
 
