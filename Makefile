@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LAB ?= lab
 
-.PHONY: tour test check slow commands trust golden docs bench wheel wheel-test lower extras clean
+.PHONY: tour test check slow commands trust golden docs bench wheel wheel-test lower extras real clean
 
 tour: .venv/.installed
 	$(BIN)/lmlab tour --lab $(LAB)
@@ -91,13 +91,19 @@ extras: wheel
 	.venv-extras/bin/pytest -W default tests/test_lm_eval.py tests/test_gguf.py tests/test_trackers.py
 	.venv-extras/bin/pytest -W default tests/test_workers.py -k slurm
 
-# The suite with the oldest versions that pyproject.toml allows; their own warnings are no errors
+# The suite with the oldest versions that pyproject.toml allows; their own warnings are no errors.
+# uv finds versions that go together in seconds, where pip tries old ones for many minutes
 TESTS ?= tests
 lower:
 	$(call FRESH,.venv-lower)
 	$(PYTHON) tests/lower_bounds.py eval gguf slurm track > .venv-lower/oldest.txt
-	.venv-lower/$(INTO) -c .venv-lower/oldest.txt -e ".[dev]"
+	.venv-lower/$(INTO) uv
+	.venv-lower/bin/uv pip install --quiet --python .venv-lower -c .venv-lower/oldest.txt -e ".[dev]"
 	.venv-lower/bin/pytest -n auto -W default $(TESTS)
+
+# Two real models from the package index against plain transformers; the table of docs/pretrained.md
+real: .venv/.installed-dev
+	$(BIN)/python tests/real_models.py --work build/real --table docs/pretrained.md
 
 clean:
 	rm -rf .venv .venv-wheel .venv-extras .venv-lower build dist
