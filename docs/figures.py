@@ -29,6 +29,7 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 import lmlab
 from lmlab.cli import main as command
@@ -311,6 +312,8 @@ def draw(name: str) -> Path | None:
         ],
         check=True, capture_output=True,
     )  # fmt: skip
+    with Image.open(path) as image:  # a page has few colours, and this is a third of the bytes
+        image.convert("RGB").quantize(64).save(path, optimize=True)
     return path
 
 
