@@ -33,6 +33,7 @@ from lmlab.data.tasks import LastWord, Task, read_suite
 from lmlab.data.tokenizers import Surround, TextTokenizer, load_tokenizer, train_bpe
 from lmlab.durable import write_json
 from lmlab.errors import UserError
+from lmlab.lm.card import source_name
 from lmlab.lm.export import export_model, write_model
 from lmlab.lm.language_model import open_model
 from lmlab.lm.likelihood import Request, log_likelihoods
@@ -369,3 +370,16 @@ def test_a_saved_tokenizer_adds_what_training_adds(tmp_path, ends, before):
     assert again.fingerprint == plain.fingerprint
     assert again.encode(text).tolist() == ids
     assert again.files() == saved.files()  # as a store of it is written
+
+
+def test_a_card_names_sources_and_no_place_of_this_machine():
+    """As `prepare` records them in a store."""
+    parts = [
+        {"file": "/home/me/novel.txt", "sha256": "0" * 64},
+        {"hub": "hf:me/texts", "revision": "1a2b"},
+        {"hub": "hf:me/texts", "revision": None},
+        {"docstrings:python": {"python": "3.11.7"}},
+        "primes",
+    ]
+    names = ["novel.txt", "hf:me/texts@1a2b", "hf:me/texts", "docstrings:python", "primes"]
+    assert [source_name(part) for part in parts] == names

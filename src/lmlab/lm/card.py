@@ -158,12 +158,22 @@ def _sources(store: TokenStore) -> str:
     names: list[str] = []
     for source in store.manifest["request"].get("sources", ()):
         for part in source if isinstance(source, list) else [source]:
-            file = part.get("file") if isinstance(part, dict) else None
-            names.append(one_line(Path(file).name if file else str(part)[:80]))
+            names.append(one_line(source_name(part)))
     if not names:
         return "made by lmlab"
     more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
+
+
+def source_name(part: Any) -> str:
+    """The name of a source, by how `prepare` records it."""
+    if not isinstance(part, dict):
+        return str(part)[:80]
+    if "file" in part:
+        return Path(part["file"]).name
+    if "hub" in part:
+        return part["hub"] if part["revision"] is None else f"{part['hub']}@{part['revision']}"
+    return ", ".join(part)  # the default corpus, and the versions that it is of
 
 
 def _scores(lm: LanguageModel, scores: Sequence[Scores]) -> list[str]:
