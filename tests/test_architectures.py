@@ -18,7 +18,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from helpers import id_store
 from lmlab.config.model import ModelConfig
-from lmlab.config.training import ObjectiveName, TrainConfig
+from lmlab.config.objective import ObjectiveName
+from lmlab.config.training import TrainConfig
 from lmlab.data.tasks import MultipleChoice, Task
 from lmlab.data.tokenizers import pretrained_tokenizer
 from lmlab.errors import UserError
