@@ -579,10 +579,10 @@ def study(name: str, **options: Any) -> Result:
     Interrupted, the same call goes on. Raises `UserError` for another name, or options that do not
     go together.
 
-    >>> tiny = dict(size="nano", context=16, batch_tokens=64, windows=4, dynamics=False)
+    >>> small = dict(size="nano", context=16, batch_tokens=64, windows=4, dynamics=False)
     >>> result = lmlab.study(
     ...     "encoding", text="novels", vocabulary=300, arms="ce-untied", factors=2.0, shares=0.5,
-    ...     steps=2, lab="other", **tiny,
+    ...     steps=2, lab="other", **small,
     ... )
     >>> len(result.parts[0].models)
     1
