@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LAB ?= lab
 
-.PHONY: tour test check slow commands trust golden docs bench wheel wheel-test lower extras clean
+.PHONY: tour test check slow commands notebooks trust golden docs bench wheel wheel-test lower extras clean
 
 tour: .venv/.installed
 	$(BIN)/lmlab tour --lab $(LAB)
@@ -27,6 +27,10 @@ slow: .venv/.installed-dev
 # Every command of the documentation, in small, and how long each took (LMLAB_SMALL=0: as it stands)
 commands: .venv/.installed-dev
 	$(BIN)/pytest -s -m "slow or not slow" tests/test_docs_commands.py
+
+# The notebooks of docs/notebooks with what they show, anew
+notebooks: .venv/.installed-dev
+	$(BIN)/python docs/run_notebooks.py
 
 # Attacks on what lmlab promises; writes the table of docs/trust.md
 trust: .venv/.installed-dev

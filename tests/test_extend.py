@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 
 import lmlab
 from helpers import journal
+from lmlab.cli import main
 from lmlab.config.objective import ADDED
 from lmlab.errors import UserError
 from lmlab.extend import (
@@ -42,6 +41,10 @@ TINY: dict[str, Any] = {
 def registered():
     """What a test registers is forgotten after it."""
     yield
+    forget()
+
+
+def forget() -> None:
     for table in (ADDED, READINGS, CRITERIA, registry._ADDED):
         table.clear()
 
@@ -182,30 +185,30 @@ def test_what_will_not_do_is_refused(text_store):
         lmlab.train(text_store, objective="plian")
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lmlab", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_another_process_does_not_know_it_and_says_so(text_store, tmp_path):
+def test_another_process_does_not_know_it_and_says_so(text_store, tmp_path, capsys):
     """Nothing is imported by the name in a checkpoint; the run beside it is listed all the same."""
+
+    def run(*arguments: object) -> int:
+        return main([str(each) for each in arguments])
+
     register_objective("plain", criterion=Plain)
     lab = tmp_path / "lab"
     lmlab.train(text_store, **TINY, out=lab / "causal")
     path = lmlab.train(text_store, **TINY, objective="plain", out=lab / "plain").path
     exported = lmlab.export(lmlab.Run(path), tmp_path / "exported")
-    assert list(lmlab.runs(lab).objective) == ["causal", "plain"]
-    scored = run("score", path, "--store", text_store.path, "--out", tmp_path / "a")
-    assert scored.returncode == 2
-    assert "unknown objective 'plain'" in scored.stderr
-    assert "register_objective" in scored.stderr
-    listed = run("runs", lab)
-    assert listed.returncode == 0
-    assert "left out" in listed.stdout + listed.stderr
-    assert "causal" in listed.stdout
-    assert run("score", exported, "--store", text_store.path, "--out", tmp_path).returncode == 0
-    values = json.loads((tmp_path / "results.json").read_text("utf-8"))
     expected = lmlab.score(lmlab.Run(path), text_store).nats_per_token
+    assert list(lmlab.runs(lab).objective) == ["causal", "plain"]
+    forget()  # as another process, which has never known it
+    assert run("score", path, "--store", text_store.path, "--out", tmp_path / "a") == 2
+    said = capsys.readouterr().err
+    assert "unknown objective 'plain'" in said
+    assert "lmlab.extend.register_objective" in said
+    assert run("runs", lab) == 0
+    shown = capsys.readouterr()
+    assert f"left out: {path}: unknown objective 'plain'" in shown.out + shown.err
+    assert "causal" in shown.out
+    assert run("score", exported, "--store", text_store.path, "--out", tmp_path) == 0
+    values = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert values["nats_per_token"] == pytest.approx(expected)
 
 

@@ -7,11 +7,8 @@ import inspect
 import subprocess
 import sys
 import types
-from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 import lmlab
 from helpers import sentences
@@ -155,42 +152,3 @@ def test_a_model_object_of_transformers_is_read_as_its_folder_is(trained_folder,
         lmlab.load(model, tokenizer, objective="masked")
     with pytest.raises(UserError, match=r"bfloat16.*model\.float\(\)"):
         lmlab.load(model.bfloat16(), tokenizer)
-
-
-def test_the_script_of_the_guide_and_its_notebook(tmp_path):
-    """docs/python.md has the code of the notebook, which runs here with less of everything."""
-    folder = tmp_path / "novels"
-    folder.mkdir()
-    for number, text in enumerate(sentences(60, seed=1)):
-        (folder / f"{number}.txt").write_text(text, "utf-8")
-    docs = Path(__file__).parent.parent / "docs"
-    guide = (docs / "python.md").read_text("utf-8")
-    script = [line for line in guide.split("```python\n")[1].split("```")[0].splitlines() if line]
-    notebook = nbformat.read(docs / "notebooks" / "first-look.ipynb", as_version=4)
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert len(script) <= 15
-    code = [line for cell in cells for line in cell.source.splitlines() if line]
-    shown = {"arrow", "encoding", "frame"}  # what stands alone in a cell is shown
-    assert [line for line in code if line not in shown] == script[:-1]
-    assert script[-1] == "print(frame)"
-    for cell in cells:
-        assert cell.outputs, "the notebook was not run"
-        for large, small in (
-            ('"docstrings"', '"novels"'),
-            ("vocabulary=4096", "vocabulary=300"),
-            ("steps=150", "steps=3, layers=1, heads=1, width=16, context=16, batch=4"),
-        ):
-            cell.source = cell.source.replace(large, small)
-        cell.outputs = []
-    client = NotebookClient(
-        notebook, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
-    )
-    client.execute()
-    outputs = [output for cell in cells for output in cell.outputs]
-    printed = "".join(output.text for output in outputs if output.output_type == "stream")
-    assert "validation_nats_per_token" in printed  # a column of the journal
-    drawn = [output.get("data", {}).get("text/html", "") for output in outputs]
-    assert sum("srcdoc" in html for html in drawn) == 2  # the pages of arrow and encoding
-    assert any(output.output_type == "display_data" for output in outputs)  # bars
-    for file in ("arrow/report.html", "encoding/report.html"):
-        assert "<figure>" in (tmp_path / "results" / file).read_text("utf-8")

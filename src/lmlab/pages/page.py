@@ -21,7 +21,7 @@ import io
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Self
@@ -108,11 +108,11 @@ class Figure:
     what it is of."""
 
     finding: str
-    drawing: str
+    drawing: str = field(repr=False)
     alt: str
     caption: str = ""
-    legend: Sequence[LegendEntry] = ()
-    data: Table | None = None
+    legend: Sequence[LegendEntry] = field(default=(), repr=False)
+    data: Table | None = field(default=None, repr=False)
 
     def svg(self) -> str:
         """The drawing with its legend, in light colours, as an SVG document."""
