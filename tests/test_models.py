@@ -21,15 +21,19 @@ from transformers import (
     LlamaConfig,
 )
 
-from lmlab.config.model import RECURRENT_SIZES, SIZES, ModelConfig
+from helpers import tiny_training
+from lmlab.config.model import RECURRENT_SIZES, SIZES, WRITES, ModelConfig
+from lmlab.config.training import OptimizerConfig
 from lmlab.errors import UserError
+from lmlab.lm.language_model import open_model
 from lmlab.models.backbone import Backbone
-from lmlab.models.build import build_config, build_model, parameters
+from lmlab.models.build import build_config, build_model, parameters, write_nothing
 from lmlab.models.files import load_weights, model_files
 from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.cross_entropy import IGNORED
 from lmlab.objectives.full import FullCrossEntropy
+from lmlab.training.loop import train
 
 V = 30
 STOCK = ["gpt2", "neox", "llama", "qwen3"]
@@ -153,6 +157,46 @@ def test_initial_weights_have_the_scale_asked_for(architecture, scale):
         assert matrix.std().item() == pytest.approx(scale or 0.02, rel=0.05)
 
 
+@pytest.mark.parametrize("architecture", WRITES)
+def test_blocks_that_write_nothing_leave_embedding_and_head(architecture):
+    model: Any = build(architecture)
+    ids = some_ids()
+    body = model.base_model
+    with torch.no_grad():
+        before = logits(model, ids)
+        write_nothing(model, WRITES[architecture])
+        embedded = model.get_input_embeddings()(ids)
+        if architecture == "gpt2":
+            embedded = embedded + body.wpe.weight[: ids.shape[1]]
+        last = {"gpt2": "ln_f", "neox": "final_layer_norm"}.get(architecture, "norm")
+        expected = model.get_output_embeddings()(getattr(body, last)(embedded))
+    torch.testing.assert_close(logits(model, ids), expected)
+    assert not torch.allclose(before, expected)
+
+
+def test_which_models_start_at_zero():
+    assert ModelConfig().starts_at_zero
+    assert ModelConfig("llama").starts_at_zero
+    assert not ModelConfig("gpt2").starts_at_zero
+    assert ModelConfig("gpt2", zero_init=True).starts_at_zero
+    assert not ModelConfig(zero_init=False).starts_at_zero
+    # a scale of one's own is of all weights
+    assert not ModelConfig(initializer_range=0.1).starts_at_zero
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_a_run_starts_with_blocks_that_write_nothing(text_store, tmp_path, zero):
+    model = ModelConfig(layers=1, heads=2, width=16, zero_init=None if zero else False)
+    config = tiny_training(
+        text_store, tmp_path / "run", model=model, steps=1,
+        optimizer=OptimizerConfig("adamw", learning_rate=1e-12),
+    )  # fmt: skip
+    state = open_model(str(train(config).path)).model.state_dict()
+    for name in WRITES["qwen3"]:
+        written = state[f"model.layers.0.{name}.weight"]
+        assert (written.abs().max() < 1e-9) == zero
+
+
 def test_tiny_gpt2_is_the_stock_one_by_hand():
     """Same weights in a model made by transformers alone: same function up to the fused kernel."""
     model = build("gpt2")
@@ -202,6 +246,7 @@ def test_sizes_of_the_paper():
         {"architecture": "auto", "path": "x", "tied": True},
         {"architecture": "auto", "path": "x", "initializer_range": 0.1},
         {"initializer_range": 0.0},
+        {"architecture": "gru", "zero_init": True},
     ],
 )
 def test_settings_that_make_no_model(settings):

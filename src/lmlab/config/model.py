@@ -34,6 +34,13 @@ SIZES = {
 RECURRENT_SIZES = {"1x256": Size(1, 1, 256), "3x512": Size(3, 1, 512), "5x768": Size(5, 1, 768)}
 ATTENTION, RECURRENT = ("gpt2", "neox", "llama", "qwen3"), ("gru", "lstm")
 MASKED = ("bert", "modernbert", "distilbert")
+WRITES = {
+    "gpt2": ("attn.c_proj", "mlp.c_proj"),
+    "neox": ("attention.dense", "mlp.dense_4h_to_h"),
+    "llama": ("self_attn.o_proj", "mlp.down_proj"),
+    "qwen3": ("self_attn.o_proj", "mlp.down_proj"),
+}
+"""Layers by which the blocks of an architecture write to what all blocks add to."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,9 @@ class ModelConfig(Options, prefix="model."):
     initializer_range: float | None = None
     """Standard deviation of the initial weights (default: transformers' 0.02); of gru and lstm, the
     embeddings only."""
+    zero_init: bool | None = None
+    """Start with zeros where a block writes its results back, so that a fresh model is its
+    embedding and its head alone (default: of qwen3 and llama, without `initializer_range`)."""
     path: str | None = None
     """For architecture auto: folder or Hub name whose config.json is used (not its weights)."""
 
@@ -69,6 +79,11 @@ class ModelConfig(Options, prefix="model."):
         scale = self.initializer_range
         if scale is not None and not 0 < scale < 1:
             raise UserError(f"`model.initializer_range` {scale} must be above 0 and below 1")
+        if self.zero_init and self.architecture not in WRITES:
+            raise UserError(
+                f"`model.zero_init`: known for {', '.join(WRITES)}, not for {self.architecture}; "
+                "leave it out"
+            )
         if self.architecture != "auto":
             self.dimensions()
         elif (self.size, self.layers, self.heads, self.width, scale) != (None,) * 5 or (
@@ -78,6 +93,13 @@ class ModelConfig(Options, prefix="model."):
                 f"`model.architecture` auto takes size, tying, dropout and initial weights from "
                 f"{self.path}; change them in its config.json"
             )
+
+    @property
+    def starts_at_zero(self) -> bool:
+        """Whether what the blocks of fresh weights write is zero."""
+        if self.zero_init is None:
+            return self.architecture in ("qwen3", "llama") and self.initializer_range is None
+        return self.zero_init
 
     def dimensions(self) -> Size:
         """Layers, heads and width after the overrides."""

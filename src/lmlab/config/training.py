@@ -60,6 +60,7 @@ def whole_steps(tokens: int, step: int) -> int:
 
 
 _STEPS = 1000
+_TRAINED_PER_VALIDATED = 4.0  # windows
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,8 @@ class TrainConfig(Options):
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate_every: int | None = None
-    """Steps between validations (default: a twentieth of the run)."""
+    """Steps between validations (default: a twentieth of the run, or as many as train on four times
+    the windows that are scored)."""
     early_stopping: int | None = None
     """Stop when so many validations in a row were no better than the best one before them, and end
     with the best one's checkpoint (default: train to the end, and end with the last)."""
@@ -479,7 +481,11 @@ class TrainConfig(Options):
 
     def evaluation_interval(self) -> int:
         """Steps between validations."""
-        return self.evaluate_every or max(1, self.steps // 20)
+        if self.evaluate_every:
+            return self.evaluate_every
+        # scoring a token costs about a third of training on one
+        seldom = math.ceil(_TRAINED_PER_VALIDATED * self.evaluation_windows / self.step_windows)
+        return max(1, self.steps // 20, min(self.steps, seldom))
 
     def resolved(self, *, device: str, dtype: str, threads: int) -> TrainConfig:
         """The same run with nothing left to be found out at run time."""
@@ -488,12 +494,18 @@ class TrainConfig(Options):
         return replace(
             self,
             optimizer=self._decided_optimizer(),
+            model=self._decided_model(),
             device=device,  # pyright: ignore[reportArgumentType]
             dtype=dtype,  # pyright: ignore[reportArgumentType]
             threads=threads,
             micro_batch=self.micro_batch or self.batch,
             evaluate_every=self.evaluation_interval(),
         )
+
+    def _decided_model(self) -> ModelConfig:
+        if self.parent.path is not None:
+            return self.model
+        return replace(self.model, zero_init=self.model.starts_at_zero and not self.is_towers)
 
     def _decided_optimizer(self) -> OptimizerConfig:
         name, rate = self.optimizer.name, self.optimizer.learning_rate
@@ -527,6 +539,8 @@ class TrainConfig(Options):
             values.pop("output_bias")
         if not self.class_balanced:
             values.pop("class_balanced")
+        if not self.model.zero_init:
+            values["model"].pop("zero_init", None)
         values["checkpoints"].pop("minutes")
         if self.lengthened.from_checkpoint is None:
             values.pop("lengthened")

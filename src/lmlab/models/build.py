@@ -8,6 +8,7 @@ Notable:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -174,6 +175,20 @@ def build_model(config: PreTrainedConfig, *, seed: int, masked: bool = False) ->
             raise UserError(
                 f"architecture '{config.model_type}' has no {wanted} language model: {error}"
             ) from error
+
+
+@torch.no_grad()
+def write_nothing(model: torch.nn.Module, layers: Collection[str]) -> None:
+    """Sets to zero the layers of every block whose names end so, in place.
+
+    Each block then adds nothing at first. Gradients reach these layers from the first step on, and
+    what is before them from the second.
+    """
+    written = [m for name, m in model.named_modules() if name.endswith(tuple(layers))]
+    assert written
+    for layer in written:
+        for weight in layer.parameters():
+            weight.zero_()
 
 
 def parameters(model: torch.nn.Module) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,6 @@ from lmlab.data.store import TokenStore
 from lmlab.training.setup import ResolvedRun, resolve_run
 
 _VALIDATION_TOKENS = 1 << 14
-_TRAINED_PER_VALIDATED = 1.5  # tokens
 
 
 def text_run(study: Any, store: TokenStore, **options: Any) -> ResolvedRun:
@@ -34,7 +32,7 @@ def text_request(
     here."""
     window: int = context or study.context
     batch: int = max(1, study.batch_tokens // window)
-    request = TrainConfig(
+    return TrainConfig(
         store=store.path,
         context=window,
         batch=batch,
@@ -47,15 +45,6 @@ def text_request(
         evaluation_windows=max(64, _VALIDATION_TOKENS // window),
         **options,
     )
-    return validated_seldom(request)
-
-
-def validated_seldom(request: TrainConfig) -> TrainConfig:
-    """The request with fewer than twenty validations where those would take a large part of the
-    time: scoring a token costs about a third of training on one."""
-    least = math.ceil(_TRAINED_PER_VALIDATED * request.evaluation_windows / request.step_windows)
-    every = max(request.evaluation_interval(), min(request.steps, least))
-    return replace(request, evaluate_every=every)
 
 
 def placed(request: TrainConfig, store: TokenStore, lab: Path) -> ResolvedRun:

@@ -30,12 +30,14 @@ import numpy as np
 import torch
 
 from lmlab.config import to_mapping
+from lmlab.config.model import WRITES
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import key, row_keys
 from lmlab.durable import to_json
 from lmlab.errors import UserError
 from lmlab.models.backbone import Backbone
+from lmlab.models.build import write_nothing
 from lmlab.models.files import load_weights, model_files
 from lmlab.models.head import head_files, is_tied
 from lmlab.objectives.added import source_of
@@ -217,6 +219,8 @@ class Trainer:
         self.backbone = Backbone(self.model, compile_body=config.compile)
         self.objective.check(self.backbone)
         _ = self.backbone.takes_padding  # tried out while the model is whole; kept
+        if newest.path is None and config.model.zero_init:  # after the trials, which it would blind
+            write_nothing(self.model, WRITES[config.model.architecture])
         self.model.train()
         self.replicas = Replicas(
             self.backbone,

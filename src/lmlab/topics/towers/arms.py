@@ -25,7 +25,7 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import open_model
 from lmlab.models.build import build_model, parameters
 from lmlab.progress import Bar, say
-from lmlab.studies.run_requests import placed, validated_seldom
+from lmlab.studies.run_requests import placed
 from lmlab.topics.towers.options import TowersStudyConfig
 from lmlab.topics.towers.preference_sums import PreferenceSums, preference_sums
 from lmlab.training.loop import TrainedRun
@@ -111,7 +111,7 @@ def _training(
     optimizer: Literal["adamw", "muon"] = "adamw",
 ) -> TrainConfig:
     batch = config.batch_tokens // config.context
-    asked = TrainConfig(
+    return TrainConfig(
         store=store.path,
         context=config.context,
         batch=batch,
@@ -120,7 +120,6 @@ def _training(
         optimizer=OptimizerConfig(optimizer, learning_rate=rate),
         checkpoints=CheckpointConfig(every=250, keep=1),
     )
-    return validated_seldom(asked)
 
 
 def single(config: TowersStudyConfig, store: TokenStore, seed: int) -> TrainConfig:
