@@ -180,6 +180,7 @@ def test_which_models_start_at_zero():
     assert not ModelConfig("gpt2").starts_at_zero
     assert ModelConfig("gpt2", zero_init=True).starts_at_zero
     assert not ModelConfig(zero_init=False).starts_at_zero
+    assert not ModelConfig(tied=True).starts_at_zero
     # a scale of one's own is of all weights
     assert not ModelConfig(initializer_range=0.1).starts_at_zero
 

@@ -67,7 +67,8 @@ class ModelConfig(Options, prefix="model."):
     embeddings only."""
     zero_init: bool | None = None
     """Start with zeros where a block writes its results back, so that a fresh model is its
-    embedding and its head alone (default: of qwen3 and llama, without `initializer_range`)."""
+    embedding and its head alone (default: of qwen3 and llama, untied, without
+    `initializer_range`)."""
     path: str | None = None
     """For architecture auto: folder or Hub name whose config.json is used (not its weights)."""
 
@@ -98,7 +99,8 @@ class ModelConfig(Options, prefix="model."):
     def starts_at_zero(self) -> bool:
         """Whether what the blocks of fresh weights write is zero."""
         if self.zero_init is None:
-            return self.architecture in ("qwen3", "llama") and self.initializer_range is None
+            modern = self.architecture in ("qwen3", "llama")
+            return modern and not self.tied and self.initializer_range is None
         return self.zero_init
 
     def dimensions(self) -> Size:
