@@ -322,7 +322,10 @@ def index_page(all_cards: Sequence[Card]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def claims_page(papers: Sequence[Paper], all_claims: Sequence[Claim]) -> str:
+def claims_page(
+    papers: Sequence[Paper], all_claims: Sequence[Claim], all_cards: Sequence[Card]
+) -> str:
+    status = {card.slug: card.status for card in all_cards}
     parts = ["# Published claims, and what we measured", WRITTEN.format(source="claims.toml")]
     parts.append(
         "The studies of lmlab come from published papers. This page takes their claims one by one. "
@@ -335,6 +338,10 @@ def claims_page(papers: Sequence[Paper], all_claims: Sequence[Claim]) -> str:
     )
     counts = {v: sum(c.verdict == v for c in all_claims) for v in VERDICTS}
     parts.append("\n".join(f"- **{v}** ({counts[v]}): {VERDICTS[v]}" for v in VERDICTS))
+    parts.append(
+        "A verdict rests on the cards of its row. Beside each card stands its own "
+        "[mark](index.md): where a card is withdrawn in part, read there what stands."
+    )
     for paper in papers:
         parts += [f"## {paper.title}", f"{paper.cite} [The study]({paper.link})."]
         table = [
@@ -344,7 +351,7 @@ def claims_page(papers: Sequence[Paper], all_claims: Sequence[Claim]) -> str:
         for claim in all_claims:
             if claim.paper != paper.key:
                 continue
-            links = ", ".join(f"[card]({slug}.md)" for slug in claim.cards)
+            links = ", ".join(f"[card: {status[slug]}]({slug}.md)" for slug in claim.cards)
             cells = [claim.published, claim.measured, claim.size, f"**{claim.verdict}**", links]
             table.append("| " + " | ".join(" ".join(cell.split()) for cell in cells) + " |")
         parts.append("\n".join(table))
@@ -355,7 +362,7 @@ def files(folder: Path = GALLERY) -> dict[str, str]:
     """Every file that is written, by its path in the gallery."""
     all_cards = cards(folder)
     written = {"index.md": index_page(all_cards)}
-    written["claims.md"] = claims_page(*claims(folder))
+    written["claims.md"] = claims_page(*claims(folder), all_cards)
     for card in all_cards:
         written[f"{card.slug}.md"] = card_page(card, folder)
         if card.picture:

@@ -130,3 +130,15 @@ def test_a_card_that_does_not_fit_is_refused(tmp_path: Path):
         (tmp_path / "cards.toml").write_text(broken, "utf-8")
         with pytest.raises(ValueError, match=word):
             _script().cards(tmp_path)
+
+
+def test_where_a_page_names_a_card_it_says_the_cards_status():
+    status = {card.slug: card.status for card in _script().cards()}
+    link = re.compile(r"\[[Cc]ard(?:: ([\w ]+))?\]\((?:\S*/)?([\w-]+)\.md\)")
+    found = [
+        (path.name, said, status.get(slug))
+        for path in DOCS.rglob("*.md")
+        for said, slug in link.findall(path.read_text("utf-8"))
+    ]
+    assert len(found) > 20
+    assert [each for each in found if each[1] != each[2]] == []

@@ -44,7 +44,8 @@ class ArrowConfig(TextStudy):
     size: tuple[str, ...] = ("micro",)
     """nano, tiny, micro, mini, small, gpt1, medium, xl; for gru and lstm 1x256, 3x512, 5x768."""
     context: tuple[int, ...] = (256,)
-    seeds: int = 2
+    seeds: int = 3
+    """In each direction. A verdict about directions takes three."""
     order: tuple[str, ...] = ()
     """Further orders to compare with forward: permutation:SEED."""
     vocabulary: int = 8192
