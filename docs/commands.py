@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lmlab.cli.commands import COMMANDS
+from lmlab.cli.completion import OF_STUDIES
 from lmlab.cli.help import Help, Option, help_of
-from lmlab.topics.registry import Command, find
+from lmlab.topics.registry import STUDIES, Command, find
 
 PAGE = Path(__file__).with_suffix(".md")
 _GROUPS = {
@@ -32,11 +33,15 @@ _INTRODUCTION = """\
 the usual options of a command and `--help all` shows every one.
 
 - Options may also stand in a TOML file: `--config FILE`. What you type overrides the file.
+- The usual options of a command stand first, by their short names. The others stand by their full
+  names, `--SECTION.NAME`. You may leave out the section where only one section has the name:
+  `--layers` is `--model.layers`. In a TOML file a section is a table.
 - A **model** is a run, a checkpoint, a folder that transformers saved, a `.gguf` file, or a name
   of the Hub.
 - A **store** is a folder that `lmlab prepare` made.
 - A command that measures writes `results.json` and a page into `--out`.
-- `lmlab study` and `lmlab finetune` are shared by processes with `--worker`
+- `lmlab study`, `lmlab finetune` and `lmlab tune` say with `--plan` what they will train, in which
+  time and on how much disk, and train nothing. Processes share them with `--worker`
   ([more machines](scale.md)).
 - TAB completes commands, options and their words in bash, zsh and fish, once
   [`lmlab completion`](#lmlab-completion) has written the script of your shell.
@@ -71,14 +76,20 @@ def _section(command: Command) -> Iterator[str]:
     example = f"lmlab {command.name} {command.example}".strip()
     yield from ("```text", told.usage, *([example] if example != told.usage else []), "```", "")
     yield from _list(told.usual)
+    if command in STUDIES.values():
+        yield from _list(OF_STUDIES)
     if command.name in _AS_TRAIN:
         train = help_of(COMMANDS["train"], find(COMMANDS["train"].options))
-        shared = {option.name for option in (*train.usual, *train.others)}
-        yield from _list([option for option in told.others if option.name not in shared])
+        shared = {word for option in (*train.usual, *train.others) for word in option.words}
+        own = [option for option in told.others if not shared & {*option.words}]
+        yield from _list(own)
         yield from ("", "All other options of [`lmlab train`](#lmlab-train) too.")
     elif told.others:
         summary = f"<summary>{len(told.others)} more options</summary>"
-        yield from ("", f'<details markdown="1">{summary}', "", *_list(told.others))
+        yield from ("", f'<details markdown="1">{summary}')
+        for section in dict.fromkeys(option.section for option in told.others):
+            yield from ("", f"**`--{section}.`**") if section else ()
+            yield from ("", *_list([o for o in told.others if o.section == section]))
         yield from ("", "</details>")
 
 

@@ -145,7 +145,12 @@ def test_help_shows_the_usual_first_and_the_rest_on_demand(capsys):
     assert "Example: lmlab train --store" in usual
     assert "--learning-rate" in usual
     assert "--evaluation-windows" not in usual
-    for option in ("--learning-rate", "--evaluation-windows", "--per-doubling", "--model.path"):
+    for option in (
+        "--learning-rate",
+        "--evaluation-windows",
+        "--checkpoints.per-doubling",
+        "--model.path",
+    ):
         assert option in everything
     assert "more options: lmlab train --help all" in usual
     assert "more options" not in everything
@@ -155,7 +160,7 @@ def test_help_shows_the_usual_first_and_the_rest_on_demand(capsys):
 def test_help_writes_options_as_they_are_typed(command):
     """What a docstring calls `batch_tokens` is --batch-tokens."""
     text = command_help(command, find(command.options), everything=True)
-    assert not re.search(r"`[a-z0-9_.]+`", text)
+    assert not re.search(r"`(?!lmlab\.)[a-z0-9_.]+`", text)  # a name of Python stays
 
 
 def words_of(kind, *words, positional=()):

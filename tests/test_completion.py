@@ -11,6 +11,7 @@ import pytest
 
 from lmlab.cli import COMMANDS, main
 from lmlab.cli.help import command_help
+from lmlab.config.spelling import names_of
 from lmlab.topics.registry import STUDIES, find
 
 needs = {
@@ -77,12 +78,18 @@ def test_bash_knows_every_option_that_help_shows(script):
     for (name, command), offered in zip(
         COMMANDS.items(), in_bash(script("bash"), *lines), strict=True
     ):
-        shown = command_help(command, find(command.options), everything=True)
-        options = set(re.findall(r"^  (--(?:\[no-\])?[\w.-]+)", shown, re.MULTILINE))
+        kind = find(command.options)
+        shown = command_help(command, kind, everything=True)
+        options = set(re.findall(r"^  --(\S+)", shown, re.MULTILINE))
         without = {option.replace("[no-]", "") for option in options}
         negated = {option.replace("[no-]", "no-") for option in options if "[" in option}
-        more = {"--worker", "--status", "--submit"} if command in STUDIES.values() else set()
-        assert set(offered) == without | negated | more | {"--help", "--config"}, name
+        more = {"plan", "worker", "status", "submit"} if command in STUDIES.values() else set()
+        expected = without | negated | more | {"help", "config"}
+        words = {word.removeprefix("--") for word in offered}
+        assert expected <= words, name
+        find_place = names_of(kind).switched
+        places = {find_place(word.replace("-", "_")) for word in words - more - {"help", "config"}}
+        assert places == {find_place(word.replace("-", "_")) for word in without | negated}, name
         assert len(offered) == len(set(offered))
 
 

@@ -334,7 +334,7 @@ def test_the_folder_of_a_study_does_not_depend_on_places(tmp_path):
     folder = study_folder("arrow", config)
     assert folder.parent == tmp_path
     assert study_folder("arrow", replace(config, lab=tmp_path / "x")).name == folder.name
-    assert study_folder("arrow", replace(config, seeds=3)).name != folder.name
+    assert study_folder("arrow", replace(config, seeds=4)).name != folder.name
     assert study_folder("arrow", replace(config, out=tmp_path / "y")) == tmp_path / "y"
 
 
@@ -394,3 +394,23 @@ def test_slurm_gets_the_parameters_and_plain_commands(tmp_path, monkeypatch):
     ).function
     assert handed.command == [sys.executable, "-m", "lmlab", *asked]
     assert handed.cwd == str(Path.cwd())
+
+
+def test_a_plan_says_what_a_study_takes_and_trains_nothing(text_folder, tmp_path, capsys):
+    lab = tmp_path / "lab"
+    command = [
+        "study", "arrow", "--text", str(text_folder), "--size", "nano", "--context", "16",
+        "--vocabulary", "300", "--seeds", "2", "--tokens", "6400", "--batch-tokens", "64",
+        "--lab", str(lab),
+    ]  # fmt: skip
+    assert main([*command, "--plan"]) == 0
+    said = capsys.readouterr()
+    assert "arrow of time: 4 runs, 0 of them there already; 25,600 tokens" in said.err
+    assert "about " in said.err
+    assert "disk " in said.err
+    assert said.out.count("waiting") == 5  # each run, and their number
+    assert "nothing was trained" in said.out
+    assert not list(lab.glob("runs/*/checkpoints/*"))
+    assert main([*command, "--status"]) == 0  # it has a plan now
+    assert "4 waiting" in capsys.readouterr().out
+    assert main([*command, "--plan", "--worker"]) == 2

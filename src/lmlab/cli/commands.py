@@ -229,4 +229,5 @@ def usage() -> str:
 _COLUMN = 24
 _MORE = """\
 Each command has --help, and --config FILE reads its options from TOML. Studies and finetune are
-shared by processes with --worker, started on Slurm with --submit FILE; --status says how far."""
+shared by processes with --worker, started on Slurm with --submit FILE; --plan says what they take,
+--status how far they are."""

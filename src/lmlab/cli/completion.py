@@ -58,12 +58,16 @@ _COMMON = (
     Option("", "how to use it; --help all: every option", ("--help",)),
     Option("", "a TOML file to read options from first", ("--config",)),
 )
-_OF_STUDIES = (
-    Option("", "share the work with other processes that were given the same command",
+OF_STUDIES = (
+    Option("--plan", "Say what it will train and what that takes, and train nothing.",
+           ("--plan",)),
+    Option("--worker", "Share the work with other processes that were given the same command.",
            ("--worker",)),
-    Option("", "say how far the work is", ("--status",)),
-    Option("", "start workers, on Slurm or here, as this TOML file says", ("--submit",)),
+    Option("--status", "Say how far the work is.", ("--status",)),
+    Option("--submit FILE", "Start workers, on Slurm or here, as this TOML file says.",
+           ("--submit",)),
 )  # fmt: skip
+"""What every study has beside its own options."""
 
 
 def _table() -> list[_Known]:
@@ -72,7 +76,7 @@ def _table() -> list[_Known]:
         told = help_of(command, find(command.options))
         named = [option for option in (*told.usual, *told.others) if option.words]
         first = next((o.choices for o in told.usual if not o.words), ())
-        more = (*_COMMON, *(_OF_STUDIES if command in STUDIES.values() else ()))
+        more = (*_COMMON, *(OF_STUDIES if command in STUDIES.values() else ()))
         table.append(_Known(name, command.help, (*named, *more), first))
     return table
 

@@ -30,13 +30,17 @@ class Option:
     """One option as a reader meets it."""
 
     name: str
-    """`--learning-rate NUMBER`; of a positional one, `MODEL`."""
+    """`--learning-rate NUMBER`, and in full where it is none of the usual ones of its command,
+    `--optimizer.weight-decay NUMBER`; of a positional one, `MODEL`."""
     text: str
     """What it is for, and its default."""
     words: tuple[str, ...] = ()
-    """As which it is written: `--learning-rate`; none of a positional one."""
+    """As which it is written: `--weight-decay`, `--optimizer.weight-decay`; none of a positional
+    one."""
     choices: tuple[str, ...] = ()
     """What it takes, where that is one of a few words."""
+    section: str = ""
+    """The section that it stands in; none of the command's own."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,11 @@ def help_of(command: Command, kind: type) -> Help:
     capitals = [_capital(place) + dots for place, dots in zip(first, several, strict=True)]
 
     def option(place: Place) -> Option:
-        return _option(
-            _capital(place) if place in first else _dashed(names.short(place)),
-            kind, place, names.hints[place], described=place not in first,
-        )  # fmt: skip
+        if place in first:
+            return _option((_capital(place),), kind, place, names.hints[place], described=False)
+        ways = dict.fromkeys(map(_dashed, (names.short(place), ".".join(place))))
+        ordered = tuple(ways) if place in shown else tuple(reversed(ways))
+        return _option(ordered, kind, place, names.hints[place], described=True)
 
     return Help(
         usage=" ".join([f"lmlab {command.name}", *capitals, "[options]"]),
@@ -105,8 +110,11 @@ def _needed(kind: type) -> list[Place]:
     ]
 
 
-def _option(name: str, kind: type, place: Place, hint: Any, *, described: bool) -> Option:
-    """An option: its name and what it takes, what it is for, its default."""
+def _option(
+    ways: tuple[str, ...], kind: type, place: Place, hint: Any, *, described: bool
+) -> Option:
+    """An option: the ways to write its name, the one to show first, and what it takes; what it is
+    for; its default."""
     for section in place[:-1]:
         kind = typing.get_type_hints(kind)[section]
     field = next(f for f in dataclasses.fields(kind) if f.name == place[-1])
@@ -115,11 +123,21 @@ def _option(name: str, kind: type, place: Place, hint: Any, *, described: bool) 
     said = f"({default})" if default and (described or default != "needed") else ""
     words = with_dashes(_texts(kind).get(place[-1], "")).split()
     text = " ".join([*words, *([said] if said else [])])
-    written = [name, f"--no-{name[2:]}"][: 1 + (default == "on")]
+    written = list(ways)
+    name = ways[0]
     if default == "on":
-        name = f"--[no-]{name[2:]}"
+        written += [_no(way) for way in ways]
+        name = _no(name, "[no-]")
     name = " ".join([name, *([_takes(hint)] if described and _takes(hint) else [])])
-    return Option(name, text, tuple(written) if described else (), tuple(_choices(hint)))
+    return Option(
+        name, text, tuple(written) if described else (), tuple(_choices(hint)), ".".join(place[:-1])
+    )
+
+
+def _no(name: str, word: str = "no-") -> str:
+    """`--section.switch` as what switches it off."""
+    section, dot, last = name[2:].rpartition(".")
+    return f"--{section}{dot}{word}{last}"
 
 
 def _lines(option: Option) -> list[str]:

@@ -30,8 +30,10 @@ def end_of_study(result: Result, folder: Path) -> None:
 
 
 def with_dashes(message: str) -> str:
-    """What the library calls `batch_tokens` is typed as --batch-tokens."""
-    return re.sub(r"`([a-z][a-z0-9_.]*)`", lambda m: f"--{m[1].replace('_', '-')}", message)
+    """What the library calls `batch_tokens` is typed as --batch-tokens; a name of Python stays."""
+    return re.sub(
+        r"`(?!lmlab\.)([a-z][a-z0-9_.]*)`", lambda m: f"--{m[1].replace('_', '-')}", message
+    )
 
 
 def use_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:

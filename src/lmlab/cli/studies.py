@@ -5,6 +5,7 @@ and the tour of all.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lmlab.topics.tour.options import TourConfig
 WORKERS = """
 
 Interrupted, it goes on with the same command; runs that other studies made are shared.
+--plan: say what it will train, in which time and on how much disk, and train nothing.
 --worker: share the study with other processes that were given the same command; start any number,
 and more at any time.
 --status: say where its runs stand, and end.
@@ -29,10 +31,10 @@ and more at any time.
 def run_study(command: Command, kind: type[Any], arguments: Sequence[str]) -> None:
     """Runs a study whose options are `kind`, shares it, or says how far it is."""
     rest = list(arguments)
-    worker, status = _taken(rest, "--worker"), _taken(rest, "--status")
+    worker, status, plan = (_taken(rest, name) for name in ("--worker", "--status", "--plan"))
     submit = path_taken(rest, "--submit")
-    if worker + status + (submit is not None) > 1:
-        raise UserError("--worker, --status and --submit are three different things; give one")
+    if worker + status + plan + (submit is not None) > 1:
+        raise UserError("--plan, --worker, --status and --submit are different things; give one")
     config = from_command_line(
         kind, rest, program=f"lmlab {command.name}", positional=command.positional
     )
@@ -51,10 +53,14 @@ def run_study(command: Command, kind: type[Any], arguments: Sequence[str]) -> No
         print(f"{len(jobs)} workers: {', '.join(jobs)}; their logs: {out / 'workers'}")
         print("how far they are: the same command with --status in place of --submit")
         return
-    from lmlab.studies.parts import LeftToOthers
+    from lmlab.studies.parts import LeftToOthers, Planned, planning
 
     try:
-        result = find(command.function)(config, worker=worker)
+        with planning() if plan else nullcontext():
+            result = find(command.function)(config, worker=worker)
+    except Planned:
+        _print_status(out, config.lab)
+        print("nothing was trained; without --plan the same command trains these runs")
     except LeftToOthers as left:
         print(left)
     else:

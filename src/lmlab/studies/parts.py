@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -52,6 +54,23 @@ class Part(Generic[T]):
     def name(self) -> str:
         """The name of its first run's folder."""
         return self.run.path.name
+
+
+class Planned(Exception):
+    """The end of a study that was only to be planned: its plan is written and said."""
+
+
+_planning = ContextVar("planning", default=False)
+
+
+@contextmanager
+def planning() -> Iterator[None]:
+    """Studies within are planned, with `Planned`, and not run."""
+    token = _planning.set(True)
+    try:
+        yield
+    finally:
+        _planning.reset(token)
 
 
 class LeftToOthers(Exception):
@@ -98,12 +117,14 @@ def make_parts(
 ) -> dict[K, T]:
     """What the `parts` give, made or read, without a result of them: for a study whose further
     parts depend on these, which it makes together with these. Arguments and errors as for
-    `run_parts`."""
+    `run_parts`; `Planned` within `planning`."""
     rows = [
         (part.label, part.name, part.run.config.steps, part.run.tokens) for part in parts.values()
     ]
     write_plan(out, study, rows)
     say_needs(study, [part.run for part in parts.values()], work=work)
+    if _planning.get():
+        raise Planned
     with track(study, work, "tokens") as bar:
         return _shared(parts, out, bar) if worker else _by_one(parts, out, bar)
 
