@@ -189,8 +189,10 @@ def above_words(above: Above | None) -> str:
     if above is None:
         return "nothing counted in this order"
     words = signed(above.interval.estimate, 3)
+    same = above.these.bounds == above.interval.bounds
     for over, interval in ((" ", above.interval), ("; these models ", above.these)):
-        if interval.bounds and (over == " " or above.interval.seeds < MINIMUM_SEEDS):
+        more = above.interval.seeds < MINIMUM_SEEDS and not same
+        if interval.bounds and (over == " " or more):
             words += over + bounds_text(interval.bounds, lambda value: signed(value, 3))
     return f"{words}, {above.verdict}"
 

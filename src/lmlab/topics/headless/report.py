@@ -10,7 +10,7 @@ import numpy as np
 from lmlab.config import to_mapping
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
-from lmlab.pages.wording import amount_of_text, capital, without_label
+from lmlab.pages.wording import amount_of_text, without_label
 from lmlab.studies.provenance import to_repeat, trained
 from lmlab.topics.arrow.tables import above_words, fit_name
 from lmlab.topics.headless.arms import ARMS, HEADLESS, REFERENCE
@@ -44,7 +44,7 @@ def report(result: Headless) -> Report:
 
     return Report(
         "Learning without a softmax",
-        "\n\n".join(map(_finding, parts)),
+        "\n\n".join([*map(_verdict, parts), *map(_details, parts)]),
         [
             Section(
                 "Models and heads", figures=once([heads_figure(parts)]), tables=[heads_table(parts)]
@@ -105,11 +105,19 @@ _TASKS = (
 )
 
 
-def _finding(part: VocabularyResult) -> str:
-    """The headless heads against the fair baseline."""
+def _verdict(part: VocabularyResult) -> str:
+    """The headless model with the prior against the fair baseline, in one sentence."""
+    return (
+        f"Vocabulary {part.vocabulary:,}, headless with the prior against cross-entropy with the "
+        f"same prior: {verdict(part.by_key[HEADLESS])}."
+    )
+
+
+def _details(part: VocabularyResult) -> str:
+    """How much was trained, the other headless heads, counting, and the course of training."""
     rows = [
         part.by_key[key]
-        for key in ("headless-raw", "headless", "headless-calibrated", "longer")
+        for key in ("headless-raw", "headless-calibrated", "longer")
         if key in part.by_key
     ]
     findings = "; ".join(f"{row_name(row)}: {verdict(row)}" for row in rows)
@@ -117,9 +125,9 @@ def _finding(part: VocabularyResult) -> str:
     tokens, weights = reference[0].tokens[-1], part.weights[REFERENCE]
     seeds = "one seed" if len(reference) == 1 else f"{len(reference)} seeds"
     return (
-        f"Vocabulary {part.vocabulary:,}, after {tokens:,} tokens ({seeds}, {tokens / weights:.3g} "
-        f"a parameter of the tied model), against cross-entropy with the same prior. "
-        f"{capital(findings)}. {_counting(part)} {lead(part.curves, weights)}"
+        f"Vocabulary {part.vocabulary:,}: {tokens:,} tokens of training ({seeds}, "
+        f"{tokens / weights:.3g} a parameter of the tied model). Other headless models against the "
+        f"same baseline: {findings}.\n\n{_counting(part)}\n\n{lead(part.curves, weights)}"
     )
 
 
