@@ -112,6 +112,12 @@ def start_surprisal() -> Page:
 
 
 @picture
+def geometry() -> Figure:
+    """how-to/geometry: how many directions the states fill, by layer."""
+    return lmlab.geometry(run("qwen"), store()).figures()[0]
+
+
+@picture
 def tune() -> Figure:
     """how-to/choose-settings: four learning rates, three seeds each."""
     rates = [0.003, 0.01, 0.03, 0.1]
