@@ -57,12 +57,13 @@ def _write(path: Path, model: LlamaForCausalLM) -> None:
         *letters,
         "Ġ",
         "ab",
-        *(f"<{i}>" for i in range(VOCABULARY - 30)),
+        "ca",
+        *(f"<{i}>" for i in range(VOCABULARY - 31)),
     ]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
     writer.add_token_types([3, 3] + [1] * (VOCABULARY - 2))
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges(["a b", "c a"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     writer.add_tensor("token_embd.weight", model.model.embed_tokens.weight.detach().numpy())
