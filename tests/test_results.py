@@ -136,6 +136,9 @@ def _strategies():
     shares_N = st.lists(st.floats(0, 1), min_size=1, max_size=4).map(np.array)
     st.register_type_strategy(Estimate, shares_N.map(mean_estimate))
     st.register_type_strategy(Diagnosis, diagnoses())
+    st.register_type_strategy(
+        Clusters, st.integers(1, 4).map(lambda n: Clusters(np.arange(n), np.arange(n) // 2))
+    )
     st.register_type_strategy(float, st.floats() | st.sampled_from([0.0, 1.5]))
 
 
