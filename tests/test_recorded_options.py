@@ -52,7 +52,7 @@ STUDIES = {name for name in COMMANDS if name.startswith("study ")} | {
     "tour",
 }
 WRITE_NONE = {
-    "watch", "lengthen", "prepare", "train", "runs", "export", "publish", "report",
+    "watch", "lengthen", "prepare", "train", "runs", "export", "publish", "report", "completion",
 }  # fmt: skip
 """A store has a manifest, a run its config.toml; a model's folder and a page are no measurement."""
 

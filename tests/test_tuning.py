@@ -188,7 +188,7 @@ def test_several_options_give_every_combination(small_store, tmp_path):
 def test_a_validation_loss_that_is_no_number_is_said(small_store, tmp_path):
     """It ended in a traceback: the journal has no word for it."""
     with pytest.raises(UserError, match=r"the validation nats per token is nan after step \d"):
-        lmlab.train(small_store, learning_rate=1e30, out=tmp_path / "run", **TINY)
+        lmlab.train(small_store, learning_rate=1e30, evaluate_every=1, out=tmp_path / "run", **TINY)
 
 
 def test_a_setting_whose_loss_is_no_number_comes_last(small_store, tmp_path):
