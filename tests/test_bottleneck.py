@@ -52,15 +52,18 @@ def test_kept_shares_are_those_of_explicit_projections(n, v, d, rank, seed):
     g, w = gradient.double().numpy(), weight.double().numpy()
     by_w, by_h = projection(weight), projection(states)
     outside = (np.eye(n) - by_h) @ g @ (np.eye(v) - by_w)
-    near = {"rel": 1e-4, "abs": 1e-4}
-    assert kept.whole_N.numpy() == pytest.approx((g**2).sum(1), **near)
-    assert kept.states_N.numpy() == pytest.approx(((g @ by_w) ** 2).sum(1), **near)
-    assert float(kept.both_N.sum()) == pytest.approx((g**2).sum() - (outside**2).sum(), **near)
+
+    def near(expected):
+        return pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+    assert kept.whole_N.numpy() == near((g**2).sum(1))
+    assert kept.states_N.numpy() == near(((g @ by_w) ** 2).sum(1))
+    assert float(kept.both_N.sum()) == near((g**2).sum() - (outside**2).sum())
     singular = np.linalg.svd(g, compute_uv=False)
     assert kept.rank == np.linalg.matrix_rank(w, rtol=1e-5)
-    assert kept.best == pytest.approx((singular[: kept.rank] ** 2).sum(), **near)
-    assert kept.reached == pytest.approx(((g @ w) ** 2).sum(), **near)
-    assert kept.moved == pytest.approx(((g @ w @ w.T) ** 2).sum(), **near)
+    assert kept.best == near((singular[: kept.rank] ** 2).sum())
+    assert kept.reached == near(((g @ w) ** 2).sum())
+    assert kept.moved == near(((g @ w @ w.T) ** 2).sum())
     assert float(kept.states_N.sum()) <= kept.best * (1 + 1e-4) + 1e-4
 
 

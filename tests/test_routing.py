@@ -102,7 +102,7 @@ def test_a_feature_that_tells_is_used_and_noise_is_shrunk():
     tells = rng.integers(0, 2, 4000)
     noise = rng.normal(size=(4000, 30))
     first, second = np.where(tells, 0.1, 3.0), np.where(tells, 3.0, 0.1)
-    features = np.column_stack([tells, noise])
+    features = np.column_stack([tells, noise]).astype(np.float64)
     folds = np.arange(4000) % 4
     ridge = chosen_ridge(features, first, second, folds, (1e-4, 1e-2, 10.0))
     gate = fit_gate(features, first, second, ridge=ridge)
@@ -139,7 +139,8 @@ def routed(models, text_store):
 def test_each_way_to_predict_is_what_single_windows_give(routed, models, text_store):
     first, second = (open_model(str(models[name])) for name in "ab")
     windows = first.windows(text_store, "test", context=16)
-    totals = dict.fromkeys((EQUAL, CONSTANT, GATE, PICKED, ORACLE, SINGLE), 0.0)
+    names = (EQUAL, CONSTANT, GATE, PICKED, ORACLE, SINGLE)
+    totals: dict[str, float] = dict.fromkeys(names, 0.0)
     tokens, share = 0, 0.0
     for row in range(len(windows)):
         ids = torch.from_numpy(np.asarray(windows.ids(row), dtype=np.int64))
@@ -191,7 +192,9 @@ def test_a_model_and_itself_gain_nothing(models, text_store):
     lm = open_model(str(models["a"]))
     result = route(lm, lm, text_store, context=16)
     for name in (EQUAL, CONSTANT, GATE, PICKED, ORACLE):
-        assert result.alternative(name).gain.estimate == pytest.approx(0, abs=1e-6)
+        gain = result.alternative(name).gain
+        assert gain is not None
+        assert gain.estimate == pytest.approx(0, abs=1e-6)
 
 
 def test_what_cannot_be_routed_is_refused(models, text_store):
