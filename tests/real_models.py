@@ -159,13 +159,15 @@ def table(work: Path, models: Models) -> list[str]:
     names = score.document_names.values()
     texts = [(work / "texts" / name).read_text("utf-8") for name in names]
     alone = plain(model, tokenizer, texts)
-    embedding_VD = model.get_output_embeddings().weight.detach().double().numpy()
+    head = model.get_output_embeddings()
+    assert head is not None
+    embedding_VD = head.weight.detach().double().numpy()
     near("tokens", score.tokens, alone.tokens, 0)
     near("bits per byte", score.bits_per_byte or math.nan, alone.bits_per_byte, 1e-5)
     fit = measure(lm, store, split="test", context=CONTEXT, max_windows=None).encoding.fit
     theirs = plain_r2(alone.alpha_V, embedding_VD, special)
     near("R2 of the encoding", fit.r2_train, theirs, 1e-4)
-    del model, embedding_VD
+    del model, head, embedding_VD
 
     steered = lmlab.steer(lm, _STEERED, store, context=CONTEXT, windows=None, untie=True)
     pruned = lmlab.prune(
