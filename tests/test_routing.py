@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from scipy.special import expit
 
 import lmlab
 from helpers import tiny_training
@@ -26,7 +27,6 @@ from lmlab.numerics.gate import (
     fit_gate,
     mixture_nats,
     responsibility,
-    sigmoid,
 )
 from lmlab.topics.routing.routing import (
     BETTER,
@@ -84,7 +84,7 @@ def test_at_the_optimum_the_mean_weight_is_the_mean_responsibility():
     gate = fit_gate(features, first, second, ridge=0.1)
     logit = gate.logit(features)
     made = responsibility(logit, first, second)
-    assert sigmoid(logit).mean() == pytest.approx(made.mean(), abs=1e-5)
+    assert expit(logit).mean() == pytest.approx(made.mean(), abs=1e-5)
 
 
 def test_one_weight_is_where_em_ends():
@@ -94,7 +94,7 @@ def test_one_weight_is_where_em_ends():
     for _ in range(20_000):
         logit = np.log(weight / (1 - weight))
         weight = responsibility(logit, first, second).mean()
-    assert float(sigmoid(fitted.bias)) == pytest.approx(weight, abs=1e-4)
+    assert float(expit(fitted.bias)) == pytest.approx(weight, abs=1e-4)
 
 
 def test_a_feature_that_tells_is_used_and_noise_is_shrunk():
@@ -107,7 +107,7 @@ def test_a_feature_that_tells_is_used_and_noise_is_shrunk():
     ridge = chosen_ridge(features, first, second, folds, (1e-4, 1e-2, 10.0))
     gate = fit_gate(features, first, second, ridge=ridge)
     assert ridge < 10
-    right = sigmoid(gate.logit(features)) > 0.5
+    right = expit(gate.logit(features)) > 0.5
     assert (right == (tells == 1)).mean() > 0.99
     assert np.abs(gate.weight_F[1:]).max() < 0.1 * gate.weight_F[0]
     # with equal experts no weight is worth a penalty

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit
 
 _MOST_ITERATIONS = 300
 
@@ -46,7 +48,7 @@ def mixture_nats(
     second_N: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """-ln(g p_1 + (1 - g) p_2) from the log odds of g and the nats of both, (N,)."""
-    return -np.logaddexp(-_softplus(-logit_N) - first_N, -_softplus(logit_N) - second_N)
+    return -np.logaddexp(log_expit(logit_N) - first_N, log_expit(np.negative(logit_N)) - second_N)
 
 
 def responsibility(
@@ -55,12 +57,7 @@ def responsibility(
     second_N: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """The probability that the first made what came, given the gate and both, (N,)."""
-    return sigmoid(logit_N + second_N - first_N)
-
-
-def sigmoid(x: NDArray[np.float64] | float) -> NDArray[np.float64]:
-    """1 / (1 + exp(-x)), without overflow."""
-    return np.exp(-_softplus(-np.asarray(x, dtype=np.float64)))
+    return expit(logit_N + second_N - first_N)
 
 
 def fit_gate(
@@ -71,8 +68,6 @@ def fit_gate(
     ridge: float,
 ) -> Gate:
     """The gate with the least penalised nats. Without features (F = 0) it is one weight for all."""
-    from scipy.optimize import minimize
-
     features_NF = np.asarray(features_NF, dtype=np.float64)
     mean_F, scale_F = features_NF.mean(0), features_NF.std(0)
     scale_F = np.where(scale_F > 1e-12, scale_F, 1.0)
@@ -82,7 +77,7 @@ def fit_gate(
     def nats_and_gradient(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weight_F, bias = parameters[:width], parameters[width]
         logit_N = scaled_NF @ weight_F + bias
-        slope_N = (sigmoid(logit_N) - responsibility(logit_N, first_N, second_N)) / count
+        slope_N = (expit(logit_N) - responsibility(logit_N, first_N, second_N)) / count
         gradient = np.append(slope_N @ scaled_NF + ridge * weight_F, slope_N.sum())
         nats = mixture_nats(logit_N, first_N, second_N).mean()
         return float(nats + ridge / 2 * weight_F @ weight_F), gradient
@@ -115,7 +110,3 @@ def chosen_ridge(
             total += mixture_nats(logit_N, first_N[held_N], second_N[held_N]).sum()
         totals.append(total)
     return ridges[int(np.argmin(totals))]
-
-
-def _softplus(x: NDArray[np.float64] | float) -> NDArray[np.float64]:
-    return np.logaddexp(0.0, x)

@@ -26,13 +26,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import EvaluationWindows
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
 from lmlab.models.behaviour import evaluating
-from lmlab.numerics.gate import Gate, chosen_ridge, fit_gate, mixture_nats, responsibility, sigmoid
+from lmlab.numerics.gate import Gate, chosen_ridge, fit_gate, mixture_nats, responsibility
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.objectives.base import IGNORED, hidden_states
 from lmlab.objectives.evaluate import batch_tokens, can_pad, window_batches
@@ -213,7 +214,7 @@ def route(
         tokens=int(tokens_M.sum()),
         clusters=clusters,
         better=models[better].name,
-        constant=float(sigmoid(constant)),
+        constant=float(expit(constant)),
         alternatives=alternatives,
         weight=clusters.ratio(sums.weight_M, tokens_M),
         bins=sums.bins(),
@@ -295,7 +296,7 @@ class _Sums:
     def add(self, read: _Read, gate: Gate, constant: float, better: int) -> None:
         first_N, second_N = read.nats_KN[:2]
         logit_N = gate.logit(read.features_NF)
-        weight_N = sigmoid(logit_N)
+        weight_N = expit(logit_N)
         ways = {
             BETTER: read.nats_KN[better],
             EQUAL: mixture_nats(0.0, first_N, second_N),
