@@ -36,7 +36,7 @@ from lmlab.objectives.candidates import (
 )
 from lmlab.objectives.contrastive import contrastive_loss, sum_over_candidates
 from lmlab.objectives.cross_entropy import linear_cross_entropy
-from lmlab.objectives.headless import Contrastive, candidates_of, windows_of
+from lmlab.objectives.headless import Contrastive, candidates_of
 from lmlab.training.loop import train
 from lmlab.training.setup import resolve_run
 
@@ -214,9 +214,9 @@ def test_draws_are_of_the_distribution_and_of_the_key_alone():
 def test_windows_are_those_of_the_targets():
     targets = torch.tensor([[5, -100, 6], [-100, -100, 7]])
     batch = Batch(torch.zeros_like(targets), targets)
-    assert windows_of(batch).tolist() == [0, 0, 1]
+    assert batch.window_K.tolist() == [0, 0, 1]
     chosen = replace(batch, rows_N=torch.tensor([0, 5]))
-    assert windows_of(chosen).tolist() == [0, 1]
+    assert chosen.window_K.tolist() == [0, 1]
 
 
 def test_the_theory_said_the_marginal_where_it_is_a_mixture():

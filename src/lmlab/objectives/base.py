@@ -6,7 +6,7 @@
 The training loop and the analyses ask these two; they never ask for a name.
 
 Shapes: B batch, T positions of the model's input, n tokens of the longest window, N predicted
-positions, D width.
+positions, K of them with a target that counts, D width.
 """
 
 from __future__ import annotations
@@ -57,6 +57,15 @@ class Batch:
             return self.asked_N
         targets = self.targets_BT.flatten()
         return targets if self.rows_N is None else targets[self.rows_N]
+
+    @property
+    def window_K(self) -> torch.Tensor:
+        """The window of each computed position whose target is not -100, numbered through the
+        batch."""
+        rows_N = self.rows_N
+        if rows_N is None:
+            rows_N = torch.arange(self.targets_BT.numel(), device=self.targets_BT.device)
+        return rows_N[self.targets_N != IGNORED] // self.targets_BT.shape[1]
 
 
 class Criterion(ABC):

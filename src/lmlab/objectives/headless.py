@@ -172,19 +172,11 @@ def candidates_of(
         return pool_and_own(targets_K, draws_M)
     if law == "mixture":
         assert log_unigram_V is not None
-        return mixture(targets_K, windows_of(batch), everyones, draws_M, log_unigram_V)
+        return mixture(targets_K, batch.window_K, everyones, draws_M, log_unigram_V)
     if law == "other-windows":
-        return other_windows(targets_K, windows_of(batch), everyones)
+        return other_windows(targets_K, batch.window_K, everyones)
     if settings.draws is not None:
         assert batch.key is not None
         chosen_K = chosen_rows(len(targets_K), settings.draws, key=batch.key).to(targets_K.device)
         return pool_and_own(targets_K, targets_K[chosen_K], counted_K=chosen_K)
     return pool(targets_K, everyones, unique=settings.duplicates == "unique")
-
-
-def windows_of(batch: Batch) -> torch.Tensor:
-    """The window of each target (K,) that is not -100, numbered through the batch."""
-    rows_N = batch.rows_N
-    if rows_N is None:
-        rows_N = torch.arange(batch.targets_BT.numel(), device=batch.targets_BT.device)
-    return rows_N[batch.targets_N != IGNORED] // batch.targets_BT.shape[1]

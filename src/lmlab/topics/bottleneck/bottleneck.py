@@ -28,7 +28,6 @@ from lmlab.lm.language_model import LanguageModel
 from lmlab.models.behaviour import evaluating
 from lmlab.numerics.head_gradient import KeptGradient, kept_gradient
 from lmlab.numerics.random_effects import Interval, two_way_ratio
-from lmlab.objectives.base import IGNORED
 from lmlab.objectives.evaluate import can_pad, window_batches
 from lmlab.progress import Bar, track
 from lmlab.results import Result
@@ -217,11 +216,7 @@ def _read(
     batch = replace(batch, key=key(_SEED, number))
     with evaluating(lm.model):
         gradients = lm.objective.criterion.logit_gradients(lm.backbone, batch)
-    rows_N = batch.rows_N
-    if rows_N is None:
-        rows_N = torch.arange(batch.targets_BT.numel(), device=batch.targets_BT.device)
-    rows_K = rows_N[batch.targets_N != IGNORED]
-    cluster_K = cluster_B[(rows_K // batch.targets_BT.shape[1]).cpu().numpy()]
+    cluster_K = cluster_B[batch.window_K.cpu().numpy()]
     if not len(cluster_K):
         return  # a masked model may hide none of a few tokens
     for loss, gradient in gradients.items():

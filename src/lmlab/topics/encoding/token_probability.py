@@ -388,9 +388,7 @@ def store_states(
             batch = objective.reading.batch(ids, device=backbone.device, length=length)
             clusters_B, start_B = windows.clusters[rows], windows.start_M[rows]
             for asked in objective.reading.questions(batch):
-                assert asked.rows_N is not None
-                width = asked.targets_BT.shape[1]
-                row_N = torch.div(asked.rows_N, width, rounding_mode="floor").cpu().numpy()
+                row_N = asked.window_K.cpu().numpy()
                 yield States(
                     hidden_states(backbone, asked), asked.targets_N, clusters_B[row_N],
                     start_B[row_N],

@@ -247,21 +247,27 @@ def _read(models: Sequence[LanguageModel], windows: EvaluationWindows, bar: Bar)
     padded = all(can_pad(lm.backbone, lm.objective, windows) for lm in models)
     for rows, length in window_batches(windows, at_once, padded=padded):
         ids = [windows.ids(int(row)) for row in rows]
+        batches = [
+            lm.objective.reading.batch(ids, device=lm.backbone.device, length=length)
+            for lm in models
+        ]
+        counted_N = (
+            batches[0].targets_N != IGNORED
+        ).cpu()  # tokens and windows are those of all models
         nats, features = [], []
-        window_N = type_N = np.zeros(0, dtype=np.int64)
-        for number, lm in enumerate(models):
-            batch = lm.objective.reading.batch(ids, device=lm.backbone.device, length=length)
-            seen_N = (batch.targets_BT != IGNORED).flatten()
+        for number, (lm, batch) in enumerate(zip(models, batches, strict=True)):
             with evaluating(lm.model):
-                nats_N = lm.objective.criterion.each(lm.backbone, batch)[seen_N]
+                nats_N = lm.objective.criterion.each(lm.backbone, batch)[counted_N]
                 if number < 2:
-                    states_ND = hidden_states(lm.backbone, batch)[seen_N]
+                    states_ND = hidden_states(lm.backbone, batch)[counted_N]
                     features.append(states_ND.float().cpu().numpy())
             nats.append(nats_N.double().cpu().numpy())
-            at_N = seen_N.nonzero().flatten().cpu().numpy()
-            window_N = rows[at_N // batch.targets_BT.shape[1]]
-            type_N = batch.targets_BT.flatten()[seen_N].cpu().numpy()
-        yield _Read(window_N, type_N, np.stack(nats), np.concatenate(features, axis=1))
+        yield _Read(
+            window_N=rows[batches[0].window_K.cpu().numpy()],
+            type_N=batches[0].targets_N.cpu()[counted_N].numpy(),
+            nats_KN=np.stack(nats),
+            features_NF=np.concatenate(features, axis=1),
+        )
         bar.advance(float(windows.length_M[rows].sum()))
 
 
