@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lmlab.cli.commands import COMMANDS
-from lmlab.cli.completion import OF_STUDIES
 from lmlab.cli.help import Help, Option, help_of
+from lmlab.cli.studies import OF_STUDIES
 from lmlab.topics.registry import STUDIES, Command, find
 
 PAGE = Path(__file__).with_suffix(".md")

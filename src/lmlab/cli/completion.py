@@ -13,6 +13,7 @@ from typing import Literal
 
 from lmlab.cli.commands import COMMANDS
 from lmlab.cli.help import Option, help_of
+from lmlab.cli.studies import OF_STUDIES
 from lmlab.topics.registry import STUDIES, find
 
 
@@ -58,16 +59,6 @@ _COMMON = (
     Option("", "how to use it; --help all: every option", ("--help",)),
     Option("", "a TOML file to read options from first", ("--config",)),
 )
-OF_STUDIES = (
-    Option("--plan", "Say what it will train and what that takes, and train nothing.",
-           ("--plan",)),
-    Option("--worker", "Share the work with other processes that were given the same command.",
-           ("--worker",)),
-    Option("--status", "Say how far the work is.", ("--status",)),
-    Option("--submit FILE", "Start workers, on Slurm or here, as this TOML file says.",
-           ("--submit",)),
-)  # fmt: skip
-"""What every study has beside its own options."""
 
 
 def _table() -> list[_Known]:

@@ -4,12 +4,14 @@ and the tour of all.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from lmlab.cli.commands import Command
+from lmlab.cli.help import Option
 from lmlab.cli.printing import end_of_study, print_table
 from lmlab.config import from_command_line, from_mapping, read_toml
 from lmlab.config.spelling import path_taken
@@ -18,14 +20,25 @@ from lmlab.studies.options import SubmitConfig, study_folder
 from lmlab.topics.registry import find
 from lmlab.topics.tour.options import TourConfig
 
-WORKERS = """
-
-Interrupted, it goes on with the same command; runs that other studies made are shared.
---plan: say what it will train, in which time and on how much disk, and train nothing.
---worker: share the study with other processes that were given the same command; start any number,
-and more at any time.
---status: say where its runs stand, and end.
---submit FILE: start workers, on Slurm or here, as the TOML file says (docs/scale.md)."""
+OF_STUDIES = (
+    Option("--plan", "Say what it will train, in which time and on how much disk, and train "
+           "nothing.", ("--plan",)),
+    Option("--worker", "Share the study with other processes that were given the same command; "
+           "start any number, and more at any time.", ("--worker",)),
+    Option("--status", "Say where its runs stand, and end.", ("--status",)),
+    Option("--submit FILE", "Start workers, on Slurm or here, as the TOML file says "
+           "(docs/scale.md).", ("--submit",)),
+)  # fmt: skip
+"""What every study has beside its own options."""
+_INTERRUPTED = (
+    "Interrupted, it goes on with the same command; runs that other studies made are shared."
+)
+WORKERS = "\n".join(
+    [
+        f"\n\n{_INTERRUPTED}",
+        *(textwrap.fill(f"{o.name}: {o.text[0].lower()}{o.text[1:]}", 100) for o in OF_STUDIES),
+    ]
+)
 
 
 def run_study(command: Command, kind: type[Any], arguments: Sequence[str]) -> None:
