@@ -649,9 +649,8 @@ def bottleneck(
     """
     from lmlab.topics.bottleneck.bottleneck import bottleneck as measure
 
-    several = models if isinstance(models, Sequence) and not isinstance(models, str) else [models]
     return measure(
-        [load(model, device=device) for model in several], _store(store), split=split,
+        [load(model, device=device) for model in _several(models)], _store(store), split=split,
         context=context, max_windows=windows, batch_tokens=batch_tokens,
     )  # fmt: skip
 
@@ -1094,10 +1093,14 @@ def _other_split(split: str) -> str:
     return "test" if split == "validation" else "validation"
 
 
+def _several(models: AnyModel | Sequence[AnyModel]) -> list[AnyModel]:
+    return (
+        list(models) if isinstance(models, Sequence) and not isinstance(models, str) else [models]
+    )
+
+
 def _names(models: AnyModel | Sequence[AnyModel]) -> list[str]:
-    if isinstance(models, Sequence) and not isinstance(models, str):
-        return [_name(each) for each in models]
-    return [_name(models)]
+    return [_name(each) for each in _several(models)]
 
 
 def _store(store: AnyStore) -> TokenStore:

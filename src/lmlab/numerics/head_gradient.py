@@ -68,8 +68,9 @@ def kept_gradient(
     whole_N, left_N = torch.zeros(2, positions, dtype=torch.float64, device=gradient_NV.device)
     left_ND = torch.zeros_like(seen_ND)
     gram_NN = torch.zeros(positions, positions, dtype=gradient_NV.dtype, device=gradient_NV.device)
-    for start in range(0, columns, max(1, _ENTRIES // positions)):
-        part = slice(start, start + max(1, _ENTRIES // positions))
+    at_once = max(1, _ENTRIES // positions)
+    for start in range(0, columns, at_once):
+        part = slice(start, start + at_once)
         part_NC = gradient_NV[:, part]
         whole_N += part_NC.double().square_().sum(1)
         gram_NN.addmm_(part_NC, part_NC.T)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lmlab.errors import UserError
 from lmlab.studies.options import InWindows
 
 
@@ -22,8 +21,3 @@ class BottleneckConfig(InWindows):
     batch_tokens: int = 2048
     """Tokens whose gradient makes one step: what an update of the head reaches depends on them, and
     the candidates of a headless model are among them."""
-
-    def __post_init__(self) -> None:
-        for name, value in (("windows", self.windows), ("batch_tokens", self.batch_tokens)):
-            if value < 1:
-                raise UserError(f"`{name}` {value} must be at least 1")

@@ -36,5 +36,3 @@ class RouteConfig(InWindows):
                 f"`fit_split` and `split` are both {self.split}: a gate would be measured on the "
                 "text that it was fitted on; choose another split"
             )
-        if self.fit_tokens < 1:
-            raise UserError(f"`fit_tokens` {self.fit_tokens} must be at least 1")

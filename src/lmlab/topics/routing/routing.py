@@ -251,9 +251,7 @@ def _read(models: Sequence[LanguageModel], windows: EvaluationWindows, bar: Bar)
             lm.objective.reading.batch(ids, device=lm.backbone.device, length=length)
             for lm in models
         ]
-        counted_N = (
-            batches[0].targets_N != IGNORED
-        ).cpu()  # tokens and windows are those of all models
+        counted_N = (batches[0].targets_N != IGNORED).cpu()  # of all models alike
         nats, features = [], []
         for number, (lm, batch) in enumerate(zip(models, batches, strict=True)):
             with evaluating(lm.model):
