@@ -27,7 +27,9 @@ def report(result: Bottleneck) -> Report:
 
 def summary(result: Bottleneck) -> str:
     """The findings in a few sentences."""
-    return "\n\n".join(_finding(gradient) for gradient in result.gradients)
+    over = amount_of_text(result.documents, result.cluster_unit, result.clusters)
+    reach = f"Intervals are over text ({over}), for these models: other seeds may differ."
+    return "\n\n".join([*map(_finding, result.gradients), reach])
 
 
 def tables(result: Bottleneck) -> list[Table]:
@@ -86,7 +88,8 @@ def _finding(g: HeadGradient) -> str:
         f"{g.model}, {g.loss}: {100 * g.states.estimate:.1f} % of the squared gradient in "
         f"{g.columns:,} logits passes a head of rank {g.rank:,} to the states ({bounds}), "
         f"{times:.1f} times the share at random; {100 * g.suppressed:.0f} % of its norm is lost. "
-        f"The best head of this rank would let {100 * g.best:.1f} % pass."
+        f"The head of this rank that is best for the {g.positions // g.batches:,} positions of one "
+        f"batch would let {100 * g.best:.1f} % pass."
     )
 
 
