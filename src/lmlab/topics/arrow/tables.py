@@ -188,12 +188,15 @@ def above_words(above: Above | None) -> str:
     """The models of one direction above counting."""
     if above is None:
         return "nothing counted in this order"
+    whole, these = (
+        each.bounds and bounds_text(each.bounds, lambda value: signed(value, 3))
+        for each in (above.interval, above.these)
+    )
     words = signed(above.interval.estimate, 3)
-    same = above.these.bounds == above.interval.bounds
-    for over, interval in ((" ", above.interval), ("; these models ", above.these)):
-        more = above.interval.seeds < MINIMUM_SEEDS and not same
-        if interval.bounds and (over == " " or more):
-            words += over + bounds_text(interval.bounds, lambda value: signed(value, 3))
+    if whole:
+        words += f" {whole}"
+    if these and these != whole and above.interval.seeds < MINIMUM_SEEDS:
+        words += f"; these models {these}"
     return f"{words}, {above.verdict}"
 
 
