@@ -35,7 +35,7 @@ from lmlab.run_folders.checkpoint import Newest
 from lmlab.training import cost, doctor
 from lmlab.training.doctor import Diagnosis, Memory, Targets, Timing, diagnose, measure_targets
 from lmlab.training.doctor_warnings import byte_size
-from lmlab.training.hardware import available_memory, peak_memory
+from lmlab.training.hardware import available_cores, available_memory, peak_memory
 from lmlab.training.loop import Trainer
 from lmlab.training.setup import resolve_run
 
@@ -206,6 +206,16 @@ def test_memory_of_the_machine():
     assert available is None or 1 << 20 < available < 1 << 50
     block = np.ones(1 << 23)  # 64 MiB, touched
     assert (peak_memory("cpu") or 0) > block.nbytes
+
+
+def test_cores_keep_to_the_environment_of_a_process_on_its_own(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for asked, cores in {"": 8, "3": 3, "16": 8, "0": 1, "4,2": 8}.items():
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert available_cores() == cores
+    monkeypatch.setenv("WORLD_SIZE", "2")  # torchrun writes 1 where the user set nothing
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert available_cores() == 4
 
 
 # the diagnosis

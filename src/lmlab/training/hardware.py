@@ -37,9 +37,16 @@ def keep_freed_memory() -> bool:
 
 
 def available_cores() -> int:
-    """CPU cores this process may use: its share, where several do one job."""
+    """CPU cores this process may use: its share, where several do one job.
+
+    One process on its own keeps to the environment's OMP_NUM_THREADS. Of several it says nothing:
+    torchrun sets it to 1 where the user has not set it.
+    """
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if local_world() == 1 and asked.isdecimal():
+        cores = min(cores, int(asked))
     return max(1, cores // local_world())
 
 
