@@ -213,7 +213,9 @@ def test_cores_keep_to_the_environment_of_a_process_on_its_own(monkeypatch):
     for asked, cores in {"": 8, "3": 3, "16": 8, "0": 1, "4,2": 8}.items():
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
         assert available_cores() == cores
-    monkeypatch.setenv("WORLD_SIZE", "2")  # torchrun writes 1 where the user set nothing
+    # torchrun writes 1 where the user set nothing
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert available_cores() == 4
 
