@@ -229,16 +229,20 @@ def test_a_long_journal_is_told_in_means(tmp_path, lab):
 
 
 def test_an_index_of_all_pages(lab, capsys):
+    (lab / "empty").mkdir()
     with pytest.raises(UserError, match="no run, no study"):
-        write_index(lab)
+        write_index(lab / "empty")
+    page = write_index(lab).read_text()  # runs, none of which has a page
+    assert "Reports: 0, the newest first. Training runs: 4." in page
+    assert "href" not in page.partition("<tbody>")[2]
     lmlab.score(lab / "forward", lmlab.Run(lab / "forward").config.store).save(lab / "a b<c")
     main(["report", str(lab / "headless")])
     assert main(["report", str(lab)]) == 0
     page = (lab / "index.html").read_text()
     assert 'href="headless/report.html">headless</a>' in page
     assert 'href="a%20b%3Cc/report.html">a b&lt;c</a>' in page
-    assert "Run headless" in page
-    assert "Reports: 2," in page
+    assert "Reports: 1," in page
+    assert page.count("report.html") == 2
     assert main(["report", str(lab / "nowhere")]) == 2
 
 

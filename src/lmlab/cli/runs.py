@@ -14,20 +14,18 @@ from lmlab.errors import UserError
 from lmlab.results import PAGE, RESULTS
 from lmlab.topics.runs.listing import (
     COLUMNS,
+    SHOWN,
     FoundRun,
     check_removable,
     children_of,
     list_runs,
     remove_run,
-    since,
+    shown,
+    size_in_words,
 )
 from lmlab.topics.runs.options import ReportConfig, RunsConfig, WatchConfig
 
 _UNDER_WAY = "under-way.html"  # by a study's own page workers know that it is done
-_SHOWN = (
-    "run", "model", "objective", "order", "seed", "state", "tokens", "loss", "validation",
-    "bits per byte", "age", "size",
-)  # fmt: skip
 
 
 def runs(config: RunsConfig) -> None:
@@ -44,29 +42,15 @@ def runs(config: RunsConfig) -> None:
         such = " such" if config.where else ""
         raise UserError(f"{config.folder}: no{such} training run below it")
     else:
-        print_table(_SHOWN, [_shown(run) for run in found])
+        print_table(SHOWN, [shown(run.row) for run in found])
         if config.delete:
             _delete(config, found)
-
-
-def _shown(run: FoundRun) -> list[str]:
-    row = run.row
-    numbers = [
-        "" if v is None else f"{v:.3f}" for v in (row.loss, row.validation, row.bits_per_byte)
-    ]
-    how_far = "" if row.step == row.steps else f" {row.step / row.steps:.0%}"
-    named = [row.run, row.model, row.objective, row.order, str(row.seed), row.state + how_far]
-    return [*named, f"{row.tokens:,}", *numbers, since(row), _size(row.bytes)]
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _delete(config: RunsConfig, found: list[FoundRun]) -> None:
     check_removable(found)
     total = sum(run.row.bytes for run in found)
-    lost = f"{len(found)} runs, {_size(total)}"
+    lost = f"{len(found)} runs, {size_in_words(total)}"
     if children := children_of([run.path for run in found], list_runs(config.folder)):
         named = ", ".join(child.row.run for child in children)
         lost += f". Without them these can neither be resumed nor repeated: {named}"

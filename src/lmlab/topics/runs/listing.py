@@ -67,6 +67,26 @@ class RunRow:
 
 
 COLUMNS = tuple(field.name for field in fields(RunRow))
+SHOWN = (
+    "run", "model", "objective", "order", "seed", "state", "tokens", "loss", "validation",
+    "bits per byte", "age", "size",
+)  # fmt: skip
+"""The heads of `shown`."""
+
+
+def shown(row: RunRow) -> list[str]:
+    """A run's cells in a table for people."""
+    numbers = [
+        "" if v is None else f"{v:.3f}" for v in (row.loss, row.validation, row.bits_per_byte)
+    ]
+    how_far = "" if row.step == row.steps else f" {row.step / row.steps:.0%}"
+    named = [row.run, row.model, row.objective, row.order, str(row.seed), row.state + how_far]
+    return [*named, f"{row.tokens:,}", *numbers, since(row), size_in_words(row.bytes)]
+
+
+def size_in_words(size: int) -> str:
+    """Of bytes."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class WatchConfig(Options):
 class ReportConfig(Options):
     """Draw a page again: of a finished study or a result, from its results.json; of a run, at any
     time; of a study that is under way, as far as it is. Of any other folder, an index of all pages
-    below it."""
+    and runs below it."""
 
     folder: Path
     lab: Path | None = None

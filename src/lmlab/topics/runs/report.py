@@ -17,7 +17,7 @@ from lmlab.progress import duration
 from lmlab.results import PAGE
 from lmlab.studies.status import COLUMNS, study_status, summary
 from lmlab.topics.runs.figures import course_figures, loss_figure, losses_figure
-from lmlab.topics.runs.listing import FINISHED
+from lmlab.topics.runs.listing import FINISHED, SHOWN, FoundRun, list_runs, shown
 from lmlab.topics.runs.tables import NATS, bits_per_byte, tables
 from lmlab.topics.runs.training_run import TrainingRun, read_run
 
@@ -82,15 +82,18 @@ class IndexEntry:
 
 
 def write_index(folder: Path) -> Path:
-    """Writes an index of all pages below a folder; returns its path. `UserError` without any."""
-    entries = [_entry(file) for file in sorted(folder.rglob(PAGE))]
-    if not entries:
+    """Writes an index of all pages and runs below a folder; returns its path. `UserError` without
+    any."""
+    runs = list_runs(folder)
+    run_folders = {run.path for run in runs}
+    pages = [file for file in sorted(folder.rglob(PAGE)) if file.parent not in run_folders]
+    if not pages and not runs:
         raise UserError(
             f"{folder}: no run, no study, no {PAGE} below it; commands and studies write them"
         )
-    entries.sort(key=lambda entry: entry.changed, reverse=True)
+    entries = sorted(map(_entry, pages), key=lambda entry: entry.changed, reverse=True)
     path = folder / INDEX
-    write_text(path, _index_page(folder, entries))
+    write_text(path, _index_page(folder, entries, runs))
     return path
 
 
@@ -106,26 +109,36 @@ def _entry(file: Path) -> IndexEntry:
     )
 
 
-def _index_page(folder: Path, entries: list[IndexEntry]) -> str:
-    rows = [
-        [
-            Link(str(entry.path.parent.relative_to(folder)), entry.path.relative_to(folder)),
-            entry.title,
-            entry.summary,
-            f"{entry.changed:%Y-%m-%d %H:%M}",
+def _index_page(folder: Path, entries: list[IndexEntry], runs: list[FoundRun]) -> str:
+    sections: list[Section] = []
+    if entries:
+        rows = [
+            [
+                Link(str(entry.path.parent.relative_to(folder)), entry.path.relative_to(folder)),
+                entry.title,
+                entry.summary,
+                f"{entry.changed:%Y-%m-%d %H:%M}",
+            ]
+            for entry in entries
         ]
-        for entry in entries
-    ]
+        heads = ["folder", "report", "finding", "drawn (UTC)"]
+        sections.append(Section("Reports", tables=[Table(heads, rows, "All reports.")]))
+    if runs:
+        rows = [_run_cells(run, folder) for run in runs]
+        heads = ["changed (UTC)" if head == "age" else head for head in SHOWN]
+        caption = "All training runs. Those with a link have a page: lmlab report RUN draws it."
+        sections.append(Section("Training runs", tables=[Table(heads, rows, caption)]))
     return render_page(
         f"Reports below {folder.resolve().name}",
-        f"Reports: {len(rows)}, the newest first.",
-        [
-            Section(
-                "Reports",
-                tables=[
-                    Table(["folder", "report", "finding", "drawn (UTC)"], rows, "All reports.")
-                ],
-            )
-        ],
+        f"Reports: {len(entries)}, the newest first. Training runs: {len(runs)}.",
+        sections,
         footer=f"Made by lmlab report {folder}; the same command makes it anew.",
     )
+
+
+def _run_cells(run: FoundRun, folder: Path) -> list[str]:
+    cells = shown(run.row)
+    name, page = str(run.path.relative_to(folder)), run.path / PAGE
+    cells[0] = Link(name, page.relative_to(folder)) if page.is_file() else name
+    cells[SHOWN.index("age")] = f"{datetime.fromtimestamp(run.row.changed, UTC):%Y-%m-%d %H:%M}"
+    return cells
