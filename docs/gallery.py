@@ -8,6 +8,8 @@ Notable:
 - Pictures are drawn by `lmlab.pages`, as those of reports are. A column `X` has its interval in the
   columns `X low` and `X high`, where there are such.
 - A card says of each CSV whether its numbers come from results or were copied from the log.
+- Comparisons that a card names in `compared` are one family over all cards: claims.md has their
+  p-values, and those adjusted for how many there are.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 from site_hooks import anchor
 
+from lmlab.numerics.verdicts import holm
 from lmlab.pages.curves import Series, line_plot
 from lmlab.pages.forest import Interval, forest_plot
 from lmlab.pages.page import Figure
@@ -55,6 +59,8 @@ STUDIES = {
     "training": ("Recipes of training", "../training.md"),
     "intervals": ("Intervals and instruments", "../notes-intervals.md"),
 }
+LEVEL = 0.05
+ADJUSTED = "How many comparisons, and which of them stay"
 WRITTEN = "<!-- Written by docs/gallery.py from {source}. Change it there. -->"
 
 
@@ -91,6 +97,24 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A comparison that a card's question asks for, over runs or without any: a cell of a CSV file
+    with its 95 % interval, or the p-value that the log has of it. One run of each kind is none."""
+
+    said: str
+    """What is compared, for the table of all comparisons."""
+    data: str = ""
+    value: str = ""
+    """The column; its interval is in the columns `X low` and `X high`."""
+    where: dict[str, str] | None = None
+    """Columns and what they hold in the row that is meant."""
+    df: int | None = None
+    """Degrees of freedom of the interval, or the least that it can have. None: many."""
+    p: float | None = None
+    """Two-sided, where the log has no interval."""
+
+
+@dataclass(frozen=True)
 class Card:
     slug: str
     study: str
@@ -108,6 +132,11 @@ class Card:
     picture: Picture | None = None
     stands: str = ""
     """Of what is withdrawn in part or whole: what was taken back, why, and what stands."""
+    not_shown: str = ""
+    """What a reader may take from the answer and should not. Every card has it."""
+    referee: str = ""
+    """What a referee objected, and what was answered. Empty: there was no objection."""
+    compared: tuple[Comparison, ...] = ()
     more: str = ""
     page: str = ""
     """A report that the run wrote, in pages/."""
@@ -119,6 +148,8 @@ class Paper:
     title: str
     cite: str
     link: str
+    beside: bool = False
+    """Whether no study of lmlab was made from it."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +175,8 @@ def _read(kind: type, values: dict[str, Any], where: str) -> Any:
         hint = hints[name]
         if hint == tuple[Data, ...]:
             read[name] = tuple(_read(Data, v, f"{where}, data") for v in value)
+        elif hint == tuple[Comparison, ...]:
+            read[name] = tuple(_read(Comparison, v, f"{where}, compared") for v in value)
         elif hint == Picture | None:
             read[name] = _read(Picture, value, f"{where}, picture")
         elif hint == tuple[str, ...]:
@@ -229,6 +262,128 @@ def intervals(picture: Picture, folder: Path = GALLERY) -> list[Interval]:
     return shown
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A comparison with its p-values."""
+
+    card: Card
+    said: str
+    figures: str
+    df: str
+    p: float
+    adjusted: float
+    """By Holm, over the comparisons of all cards."""
+
+
+def p_value(value: float, low: float, high: float, df: float | None) -> float:
+    """Two-sided p-value that the 95 % interval from `low` to `high` implies for a value of 0.
+
+    Half of the interval's width is the 97.5 % point of Student's t (`df` None: of the normal law)
+    times the standard error. With fewer degrees of freedom than the interval was made with, p is
+    too large where the interval excludes 0: so the least that they can be is the safe choice.
+    """
+    ratio = abs(value) / ((high - low) / 2)
+    if df is None:
+        return float(2 * ndtr(-ratio * ndtri(0.975)))
+    return float(2 * stdtr(df, -ratio * stdtrit(df, 0.975)))
+
+
+def compared(all_cards: Sequence[Card], folder: Path = GALLERY) -> list[Compared]:
+    """Every comparison of the cards, the smallest p-value first.
+
+    Raises `ValueError` where a comparison does not lead to one row of its CSV file.
+    """
+    found = []
+    for card in all_cards:
+        for each in card.compared:
+            if each.p is not None:
+                found.append((card, each, "no interval", "permutation", each.p))
+                continue
+            where = each.where or {}
+            fits = [r for r in rows(each.data, folder) if where.items() <= r.items()]
+            if len(fits) != 1:
+                raise ValueError(f"card {card.slug}: {len(fits)} rows of {each.data}: {each.said}")
+            cells = [fits[0][f"{each.value}{end}"] for end in ("", " low", " high")]
+            value, low, high = map(float, cells)
+            figures = f"{value:+.3g} [{low:+.3g}, {high:+.3g}]"
+            df = "many" if each.df is None else str(each.df)
+            found.append((card, each, figures, df, p_value(value, low, high, each.df)))
+    adjusted = holm([p for *_, p in found])
+    rows_ = [
+        Compared(card, each.said, figures, df, p, a)
+        for (card, each, figures, df, p), a in zip(found, adjusted, strict=True)
+        if a is not None
+    ]
+    return sorted(rows_, key=lambda row: row.p)
+
+
+def _p_words(p: float) -> str:
+    return f"{p:.2g}" if p >= 1e-4 else "below 0.0001"
+
+
+def adjusted_section(family: Sequence[Compared]) -> str:
+    """The comparisons of all cards, with their p-values before and after Holm's adjustment."""
+    seen = sum(round(row.p, 6) < LEVEL for row in family)  # an interval that touches 0 has not
+    stay = [row for row in family if row.adjusted < LEVEL]
+    parts = [f"## {ADJUSTED}"]
+    parts.append(
+        f"The cards make {len(family)} comparisons that have an interval over runs, or have no run "
+        f"in them. Each was read by itself, and {seen} have p below {LEVEL}. Adjusted for their "
+        f"number (Holm), {len(stay)} stay below it" + (":" if stay else ".")
+    )
+    if stay:
+        parts.append("\n".join(f"- {row.said} ({_card_link(row.card)})" for row in stay))
+    parts.append(
+        "What does not stay is no error. It is a hint, which a new run with new seeds has to "
+        "confirm. The family is wide: it holds questions that have nothing to do with each other, "
+        "and findings that were withdrawn."
+    )
+    parts.append(
+        "How p is found: most intervals were kept without their standard error, so p follows from "
+        "the interval's width by Student's t. The degrees of freedom are the least that the "
+        "interval can have (runs of a kind less one, or languages or matrices less one), which "
+        "makes p too large rather than too small. *Many* stands for the normal law, for intervals "
+        "over many sentences or sections of text. Ends are rounded, so p is approximate. "
+        "Comparisons of one run of each kind have no verdict and are left out, and so are those "
+        "without an interval."
+    )
+    table = [
+        "| what is compared | card | estimate, 95 % interval | degrees of freedom | p | by Holm |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in family:
+        cells = [
+            row.said,
+            _card_link(row.card),
+            row.figures,
+            row.df,
+            _p_words(row.p),
+            _p_words(row.adjusted),
+        ]
+        table.append("| " + " | ".join(cells) + " |")
+    parts.append("\n".join(table))
+    return "\n\n".join(parts)
+
+
+def verdicts_table(papers: Sequence[Paper], all_claims: Sequence[Claim]) -> str:
+    """How many claims of each source have which verdict; the papers of the studies first."""
+
+    def cells(name: str, keys: Sequence[str]) -> str:
+        counts = [
+            sum(c.verdict == verdict and c.paper in keys for c in all_claims)
+            for verdict in VERDICTS
+        ]
+        return "| " + " | ".join([name, *map(str, counts), str(sum(counts))]) + " |"
+
+    studied, beside = ([p for p in papers if p.beside == kind] for kind in (False, True))
+    lines = ["| source | " + " | ".join(VERDICTS) + " | claims |"]
+    lines.append("|---" * (len(VERDICTS) + 2) + "|")
+    lines += [cells(f"[{p.title}](#{anchor(p.title)})", [p.key]) for p in studied]
+    lines.append(cells("**all papers of the studies**", [p.key for p in studied]))
+    lines += [cells(f"[{p.title}](#{anchor(p.title)})", [p.key]) for p in beside]
+    return "\n".join(lines)
+
+
 def log_headings(log: Path = LOG) -> list[str]:
     return re.findall(r"^## (.+)$", log.read_text("utf-8"), flags=re.MULTILINE)
 
@@ -239,6 +394,10 @@ def _log_link(heading: str) -> str:
 
 def _badge(status: str) -> str:
     return f"**{status[0].upper()}{status[1:]}**"
+
+
+def _card_link(card: Card) -> str:
+    return f"[card: {card.status}]({card.slug}.md)"
 
 
 def _image(card: Card) -> str:
@@ -260,10 +419,14 @@ def card_page(card: Card, folder: Path = GALLERY) -> str:
             said.append("A hollow point has no interval.")
         parts.append(f"*{' '.join(filter(None, said))}*")
     parts.append(f"**Reach.** {card.reach}")
+    if card.not_shown:
+        parts.append(f"**Not shown.** {card.not_shown}")
     if card.stands:
         parts.append(f"**What is withdrawn, and what stands.** {card.stands}")
     if card.more:
         parts.append(card.more)
+    if card.referee:
+        parts += ["## What a referee objected", card.referee]
     parts += ["## How to run it", f"```text\n{card.command}\n```", f"**Cost.** {card.cost}"]
     parts.append("## Data")
     source = {
@@ -281,7 +444,7 @@ def card_page(card: Card, folder: Path = GALLERY) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def index_page(all_cards: Sequence[Card]) -> str:
+def index_page(all_cards: Sequence[Card], folder: Path = GALLERY) -> str:
     parts = ["# Gallery of findings", WRITTEN.format(source="cards.toml")]
     parts.append(
         f"Each of these {len(all_cards)} cards is a study that was really run with lmlab: its "
@@ -290,13 +453,17 @@ def index_page(all_cards: Sequence[Card]) -> str:
         "early in training. Negative results and withdrawn ones have cards too. "
         "[Claims](claims.md) puts the published claims beside them."
     )
+    family = compared(all_cards, folder)
+    stay = sum(row.adjusted < LEVEL for row in family)
     parts.append(
         "**So what.** Before you run a study, look here for what it costs, what it can decide, and "
         "which mistakes were made before you."
     )
     parts.append(
         "An interval is a 95 % interval unless a card says otherwise. What it is over (seeds, "
-        "texts, or both) stands under *Reach*. The marks mean:"
+        "texts, or both) stands under *Reach*. Each interval is read by itself: of "
+        f"{len(family)} comparisons {stay} stay at 5 % when p is adjusted for how many there are "
+        f"([table](claims.md#{anchor(ADJUSTED)})). The marks mean:"
     )
     counts = {status: sum(c.status == status for c in all_cards) for status in STATUSES}
     parts.append("\n".join(f"- {_badge(s)} ({counts[s]}): {STATUSES[s]}" for s in STATUSES))
@@ -314,8 +481,10 @@ def index_page(all_cards: Sequence[Card]) -> str:
     parts.append("## Add a finding")
     parts.append(
         "Write an entry in [the log](../experiments.md). Put its numbers into a CSV file in "
-        "`docs/gallery/data/`. Add a table `[[card]]` to `docs/gallery/cards.toml`, run "
-        "`python docs/gallery.py`, and add the new page to `nav` in `mkdocs.yml`. "
+        "`docs/gallery/data/`. Add a table `[[card]]` to `docs/gallery/cards.toml`. Say in "
+        "`not_shown` what it does not show. Name in `compared` the comparison that its question "
+        "asks for, if it has an interval over runs. Run `python docs/gallery.py`, and add the new "
+        "page to `nav` in `mkdocs.yml`. "
         "`pytest tests/test_gallery.py tests/test_docs_site.py` says what is missing. If the "
         "finding speaks to a published claim, change its row in `docs/gallery/claims.toml`."
     )
@@ -323,7 +492,10 @@ def index_page(all_cards: Sequence[Card]) -> str:
 
 
 def claims_page(
-    papers: Sequence[Paper], all_claims: Sequence[Claim], all_cards: Sequence[Card]
+    papers: Sequence[Paper],
+    all_claims: Sequence[Claim],
+    all_cards: Sequence[Card],
+    folder: Path = GALLERY,
 ) -> str:
     status = {card.slug: card.status for card in all_cards}
     parts = ["# Published claims, and what we measured", WRITTEN.format(source="claims.toml")]
@@ -336,8 +508,14 @@ def claims_page(
         "tokens, where the published ones have up to billions. A row says how such models stand "
         "to a claim. It never says that a paper is wrong about its own models."
     )
-    counts = {v: sum(c.verdict == v for c in all_claims) for v in VERDICTS}
-    parts.append("\n".join(f"- **{v}** ({counts[v]}): {VERDICTS[v]}" for v in VERDICTS))
+    parts.append("\n".join(f"- **{v}**: {VERDICTS[v]}" for v in VERDICTS))
+    parts.append(verdicts_table(papers, all_claims))
+    family = compared(all_cards, folder)
+    stay = sum(row.adjusted < LEVEL for row in family)
+    parts.append(
+        f"Behind the rows are {len(family)} comparisons. Each interval is read by itself. Adjusted "
+        f"for their number, {stay} stay at 5 %: [the table](#{anchor(ADJUSTED)}) at the end."
+    )
     parts.append(
         "A verdict rests on the cards of its row. Beside each card stands its own "
         "[mark](index.md): where a card is withdrawn in part, read there what stands."
@@ -355,14 +533,15 @@ def claims_page(
             cells = [claim.published, claim.measured, claim.size, f"**{claim.verdict}**", links]
             table.append("| " + " | ".join(" ".join(cell.split()) for cell in cells) + " |")
         parts.append("\n".join(table))
+    parts.append(adjusted_section(family))
     return "\n\n".join(parts) + "\n"
 
 
 def files(folder: Path = GALLERY) -> dict[str, str]:
     """Every file that is written, by its path in the gallery."""
     all_cards = cards(folder)
-    written = {"index.md": index_page(all_cards)}
-    written["claims.md"] = claims_page(*claims(folder), all_cards)
+    written = {"index.md": index_page(all_cards, folder)}
+    written["claims.md"] = claims_page(*claims(folder), all_cards, folder)
     for card in all_cards:
         written[f"{card.slug}.md"] = card_page(card, folder)
         if card.picture:

@@ -4,10 +4,14 @@ import importlib.util
 import re
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 DOCS = Path(__file__).parents[1] / "docs"
 GALLERY = DOCS / "gallery"
@@ -104,6 +108,7 @@ def test_withdrawn_cards_say_what_stands_and_reports_are_small():
         assert card.study in _script().STUDIES
         for text in (card.so_what, card.answer, card.reach, card.cost, card.command):
             assert text, card.slug
+        assert card.not_shown, f"{card.slug}: say in not_shown what it does not show"
         if card.page:
             assert (GALLERY / "pages" / card.page).stat().st_size < 1_000_000
 
@@ -118,6 +123,58 @@ def test_claims_lead_to_cards():
         assert set(claim.cards) <= slugs, claim.published
         assert bool(claim.cards) or claim.verdict == "not yet measured", claim.published
     assert {claim.paper for claim in claims} == keys
+
+
+def test_the_table_of_verdicts_counts_every_claim_once():
+    script = _script()
+    papers, claims = script.claims()
+    _, _, *lines = script.verdicts_table(papers, claims).splitlines()
+    counted = {}
+    for line in lines:
+        name, *counts = [cell.strip() for cell in line.strip("|").split("|")]
+        *by_verdict, total = map(int, counts)
+        assert sum(by_verdict) == total
+        counted[name] = total
+    together = counted.pop("**all papers of the studies**")
+    assert sum(counted.values()) == len(claims)
+    beside = {paper.key for paper in papers if paper.beside}
+    assert together == sum(claim.paper not in beside for claim in claims)
+
+
+def test_p_of_an_interval_is_that_of_the_test_it_came_from():
+    rng = np.random.default_rng(0)
+    for runs in (2, 3, 12):
+        values = rng.normal(0.7, 1, runs)
+        test: Any = stats.ttest_1samp(values, 0)
+        low, high = test.confidence_interval(0.95)
+        p = _script().p_value(float(values.mean()), float(low), float(high), runs - 1)
+        assert p == pytest.approx(test.pvalue, rel=1e-9)
+        assert _script().p_value(float(values.mean()), float(low), float(high), None) != p
+    assert _script().p_value(3.0, 3 - 1.959964, 3 + 1.959964, None) == pytest.approx(
+        0.002699796, rel=1e-5
+    )
+
+
+def test_comparisons_are_one_family_over_all_cards():
+    script = _script()
+    family = script.compared(script.cards())
+    assert len(family) == sum(len(card.compared) for card in script.cards())
+    p_K = np.array([row.p for row in family])
+    assert (np.diff(p_K) >= 0).all()
+    # Holm by its definition: the k-th of n is rejected if all before it are, at level / (n - k + 1)
+    for level in (0.01, 0.05, 0.3):
+        passes_K = np.logical_and.accumulate(p_K <= level / np.arange(len(p_K), 0, -1))
+        assert [row.adjusted <= level for row in family] == passes_K.tolist()
+    for row in family:
+        assert row.figures == "no interval" or row.figures.endswith("]")
+
+
+def test_a_comparison_that_leads_to_no_row_is_refused():
+    script = _script()
+    card = next(card for card in script.cards() if card.compared and card.compared[0].where)
+    lost = replace(card, compared=(replace(card.compared[0], where={"row": "no such row"}),))
+    with pytest.raises(ValueError, match="0 rows"):
+        script.compared([lost])
 
 
 def test_a_card_that_does_not_fit_is_refused(tmp_path: Path):
