@@ -20,7 +20,7 @@ _GROUPS = {
     "Runs": "runs watch report",
     "Score and compare": "score compare surprisal evaluate finetune",
     "Look inside": "geometry encode steer prune dynamics bottleneck embed decompose apply "
-    "prefer route arrow",
+    "prefer route rerank arrow",
     "Studies": "",  # the rest
     "Use and hand on": "sample export publish completion",
 }

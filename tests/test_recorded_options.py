@@ -40,6 +40,8 @@ GIVEN = {
     "prefer": ["PROBE", *_SCORED[:2], "--context", "16"],
     "arrow": ["RUN", "BACKWARD", *_SCORED],
     "compare": ["RUN", "OTHER", *_SCORED],
+    "rerank": ["RUN", "BACKWARD", "--judge", "OTHER", "--store", "STORE", "--prompts", "4",
+               "--prompt-tokens", "8", "--tokens", "4", "--count", "2"],
     "route": ["RUN", "OTHER", *_SCORED],
     "surprisal": ["RUN", "the model reads"],
     "plan": ["--effect", "0.2", "--seed-sd", "0.3"],

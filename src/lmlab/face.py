@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lmlab.topics.encoding.steering_effects import SteeringResult
     from lmlab.topics.finetuning.metrics import Finetuning
     from lmlab.topics.geometry.geometry import Geometry
+    from lmlab.topics.reranking.reranking import Reranking
     from lmlab.topics.routing.routing import Routing
     from lmlab.topics.runs.training_run import TrainingRun
     from lmlab.topics.scoring.score import Score
@@ -689,6 +690,55 @@ def route(
         load(first, device=device), load(second, device=device), _store(store),
         single=None if single is None else load(single, device=device), fit_split=fit_split,
         fit_tokens=fit_tokens, split=split, context=context, max_windows=windows,
+    )  # fmt: skip
+
+
+def rerank(
+    forward: AnyModel,
+    backward: AnyModel,
+    store: AnyStore,
+    *,
+    judge: AnyModel,
+    second: AnyModel | None = None,
+    split: str = "test",
+    prompts: int = 200,
+    prompt_tokens: int = 32,
+    tokens: int = 32,
+    count: int = 16,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    rules: Sequence[str] = ("backward", "mmi", "forward+backward", "forward+mmi"),
+    weight: float = 0.5,
+    seed: int = 0,
+    device: Device = "auto",
+) -> Reranking:
+    """Continuations that a forward model draws, chosen by a backward model, judged by a third.
+
+    Args:
+        judge: a forward model of any tokenizer; of another one the unit is bits per byte.
+        second: another forward model, as a control: a second model of any kind may help.
+        prompts: at most; each is the first `prompt_tokens` of a window of the split.
+        tokens: of each of the `count` continuations of a prompt, drawn as `sample` does.
+        rules: what chooses beside the forward model itself: "backward" is the likeliest text of
+            prompt and continuation, "mmi" the likeliest prompt given the continuation,
+            "forward+..." the sum with the forward model's nats, the other one's by `weight`.
+
+    Raises `UserError` for models of the wrong order, for different tokenizers of all but the judge,
+    and where prompt and continuation do not fit.
+
+    >>> small = {"prompts": 5, "prompt_tokens": 8, "tokens": 4, "count": 3}
+    >>> reranking = lmlab.rerank(lm, backward, store, judge=other, **small)
+    >>> reranking.choice("mmi").difference("forward").baseline
+    'forward'
+    """
+    from lmlab.topics.reranking.reranking import rerank as measure
+
+    return measure(
+        load(forward, device=device), load(backward, device=device), _store(store),
+        judge=load(judge, device=device),
+        second=None if second is None else load(second, device=device), split=split,
+        prompts=prompts, prompt_tokens=prompt_tokens, tokens=tokens, count=count,
+        temperature=temperature, top_k=top_k, rules=rules, weight=weight, seed=seed,
     )  # fmt: skip
 
 

@@ -75,6 +75,12 @@ _ALL = (
         positional=("first", "second"), example="lab/speech lab/novels --store lab/both",
     ),
     Command(
+        "rerank", "continuations of a forward model chosen by a backward one, judged by a third",
+        "lmlab.topics.reranking.options:RerankConfig", "lmlab.face:rerank",
+        positional=("forward", "backward"),
+        example="lab/forward lab/backward --judge lab/other --store lab/novels",
+    ),
+    Command(
         "surprisal", "surprisal of each word or token of a text, and the text in colour",
         "lmlab.topics.surprisal.options:SurprisalConfig", "lmlab.cli.measuring:surprisal",
         positional=("model", "text"),

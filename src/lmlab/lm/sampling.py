@@ -1,12 +1,14 @@
 """Sampling: text from a model, in its own order.
 
 A forward model continues the prompt; a backward model writes what comes before it. The text is
-given in reading order in both cases. `continuations` writes after many prompts, each up to a stop.
+given in reading order in both cases. `continuations` writes after many prompts, each up to a stop;
+`drawn_ids` draws several continuations of each prompt, all of one length.
 
 Notable: rows of the output embedding that are no token are never drawn; the probability that the
 model gives them is shared out over the tokens in proportion.
 
-Shapes: B prompts of equal length, T tokens.
+Shapes: B prompts of equal length, T tokens; of `drawn_ids` M prompts, P tokens of each, N draws, C
+tokens of a draw.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import torch
 from transformers import GenerationConfig
 
 from lmlab.data.order import BACKWARD, FORWARD
+from lmlab.data.windows import key
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
 from lmlab.lm.likelihood import leading_ids
@@ -148,6 +151,49 @@ def continuations(
     return texts
 
 
+def drawn_ids(
+    lm: LanguageModel,
+    prompts_MP: np.ndarray,
+    *,
+    tokens: int,
+    count: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+    bar: Bar | None = None,
+) -> np.ndarray:
+    """Ids (M, `count`, `tokens`) that a forward model draws after each prompt, in reading order.
+
+    A prompt is read behind BOS, as windows are scored. Special tokens are not drawn, so no draw
+    ends early; their probability is shared out in proportion. Each prompt has a key by
+    its number, so its draws do not depend on the other prompts. `bar` counts prompts.
+
+    Raises `UserError` for a masked model, another order than forward, a temperature of 0, and for
+    more tokens than fit.
+    """
+    check_continues(lm)
+    prompts, length = prompts_MP.shape
+    if temperature <= 0:
+        raise UserError(
+            f"`temperature` {temperature:g}: all draws would be the same; take one above 0"
+        )
+    if length + tokens > lm.context:
+        raise UserError(
+            f"{length} tokens of a prompt and {tokens} new ones do not fit {lm.name}, which has a "
+            f"context of {lm.context}; ask for fewer, or take a longer model"
+        )
+    unwanted = (*lm.tokenizer.special_ids, lm.tokenizer.bos_id, lm.tokenizer.end_of_text_id)
+    drawn_MNC = np.empty((prompts, count, tokens), dtype=np.int64)
+    with shown(bar, "drawing", prompts, "prompts") as progress:
+        for number, prompt_P in enumerate(prompts_MP):
+            start_T = torch.from_numpy(np.concatenate([[lm.tokenizer.bos_id], prompt_P]))
+            start_BT = start_T.to(lm.backbone.device).repeat(count, 1)
+            settings = _Draw(tokens, temperature, top_k, key(seed, number), never=unwanted)
+            drawn_MNC[number] = _write(lm, start_BT, settings)
+            progress.advance()
+    return drawn_MNC
+
+
 def check_continues(lm: LanguageModel) -> None:
     """`UserError` unless the model can write what follows a text."""
     _check(lm)
@@ -179,6 +225,8 @@ class _Draw:
     top_k: int | None
     seed: int
     stop: tuple[str, ...] = ()
+    never: tuple[int, ...] = ()
+    """Ids that are not drawn."""
 
 
 def _write(lm: LanguageModel, start_BT: torch.Tensor, settings: _Draw) -> list[list[int]]:
@@ -200,7 +248,7 @@ def _write(lm: LanguageModel, start_BT: torch.Tensor, settings: _Draw) -> list[l
         eos_token_id=end,
         pad_token_id=end,
         bos_token_id=tokenizer.bos_id,
-        suppress_tokens=lm.unused_rows.tolist() or None,
+        suppress_tokens=sorted({*lm.unused_rows.tolist(), *settings.never}) or None,
     )
     # What the model's files recommend (top-p, penalties) fills every setting left open here, so it
     # is set aside: samples follow the model's own distribution

@@ -154,6 +154,7 @@ KINDS = {
     "plan": "lmlab.topics.planning.plan:Plan",
     "prefer": "lmlab.topics.towers.of_model:ModelPreference",
     "prune": "lmlab.topics.encoding.pruning_curves:PruneResult",
+    "rerank": "lmlab.topics.reranking.reranking:Reranking",
     "route": "lmlab.topics.routing.routing:Routing",
     "run": "lmlab.topics.runs.training_run:TrainingRun",
     "sample": "lmlab.lm.sampling:Samples",

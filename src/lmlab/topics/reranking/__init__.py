@@ -1,0 +1,1 @@
+"""Continuations of a forward model, reranked by a backward one and judged by a third."""
