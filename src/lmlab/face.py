@@ -728,8 +728,8 @@ def rerank(
 
     >>> small = {"prompts": 5, "prompt_tokens": 8, "tokens": 4, "count": 3}
     >>> reranking = lmlab.rerank(lm, backward, store, judge=other, **small)
-    >>> reranking.choice("mmi").difference("forward").baseline
-    'forward'
+    >>> list(reranking.choice("mmi").differences)
+    ['random', 'forward']
     """
     from lmlab.topics.reranking.reranking import rerank as measure
 

@@ -39,7 +39,7 @@ class RerankConfig(OnStore):
     count: int = 16
     """Continuations of a prompt."""
     temperature: float = 1.0
-    """Above 0, as `sample` has it; scores are the models' own at 1."""
+    """Above 0, as of samples; scores are the models' own at 1."""
     top_k: int | None = None
     rules: tuple[RuleName, ...] = RULES
     """backward: likeliest text of prompt and continuation; mmi: likeliest prompt given the

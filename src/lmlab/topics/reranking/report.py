@@ -8,7 +8,7 @@ from lmlab.pages.forest import Interval, forest_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import Rounded
-from lmlab.pages.wording import amount_of_text, bounds_text, capital, signed, spaces_seen
+from lmlab.pages.wording import amount_of_text, bounds_text, signed, spaces_seen
 from lmlab.topics.reranking.reranking import (
     NATS,
     ORACLE,
@@ -60,12 +60,10 @@ def summary(result: Reranking) -> str:
     """The findings in a few sentences."""
     own, unit = result.choice(FORWARD), result.unit
     random = result.choice(RANDOM).judged.estimate
-    over_random = own.difference(RANDOM)
-    assert over_random is not None
     lines = [
         f"By {result.judge}, a continuation drawn from {result.forward} needs {random:.3f} {unit}, "
         f"and the one of {result.candidates} that {result.forward} itself finds likeliest "
-        f"{own.judged.estimate:.3f}: {_said(over_random)}.",
+        f"{own.judged.estimate:.3f}: {_said(own.differences[RANDOM])}.",
         f"Against that choice, {_against(result, FORWARD)}.",
     ]
     if result.second is not None:
@@ -84,7 +82,7 @@ def _against(result: Reranking, baseline: str) -> str:
     """What each rule of the backward model has more or less than a baseline."""
     found = []
     for choice in result.choices:
-        difference = choice.difference(baseline)
+        difference = choice.differences.get(baseline)
         if difference is not None and choice.name not in (*_NO_RULES, FORWARD):
             found.append(f"{_label(result, choice)} has {_said(difference)}")
     return "; ".join(found)
@@ -92,11 +90,15 @@ def _against(result: Reranking, baseline: str) -> str:
 
 def _said(difference: Difference) -> str:
     value = difference.value
-    bounds = bounds_text(value.bounds, "{:+.4f}".format)
+    bounds = bounds_text(value.bounds, _show)
     if not difference.shown:
-        return f"{value.estimate:+.4f} {bounds}, no difference shown"
+        return f"{_show(value.estimate)} {bounds}, no difference shown"
     word = "less" if value.estimate < 0 else "more"
     return f"{abs(value.estimate):.4f} {word} {bounds}"
+
+
+def _show(value: float) -> str:
+    return signed(value, 4)
 
 
 def _label(result: Reranking, choice: Choice) -> str:
@@ -119,7 +121,9 @@ _READING = (
 _WITHOUT_JUDGE = (
     "A judge that gives low nats to text that repeats itself rewards repetition, so a gain by the "
     "judge with fewer different n-grams may be no gain in quality. The share of the candidates "
-    "that a rule puts below the text's own continuation asks no judge: 0.5 is chance, 1 is always."
+    "that a rule puts below the text's own continuation asks no judge: 0.5 is chance, 1 is always. "
+    "The candidates were drawn from the forward model, so they are what it finds typical; its own "
+    "share is low for that reason, and is not to be compared with those of other models."
 )
 
 
@@ -151,13 +155,13 @@ def _baselines(result: Reranking) -> Table:
     for choice in result.choices:
         cells: list[str | float] = [_label(result, choice)]
         for baseline in result.baselines:
-            difference = choice.difference(baseline)
+            difference = choice.differences.get(baseline)
             if difference is None:
                 cells += ["–", "–", "–"]
                 continue
             cells += [
                 Rounded(difference.value.estimate, 4),
-                bounds_text(difference.value.bounds, "{:+.4f}".format),
+                bounds_text(difference.value.bounds, _show),
                 "–" if difference.holm is None else f"{difference.holm:.2g}",
             ]
         rows.append(cells)
@@ -174,7 +178,7 @@ def _differences(result: Reranking) -> Figure:
     rows = []
     for baseline in (FORWARD, RANDOM, *result.baselines[2:]):
         for choice in result.choices:
-            difference = choice.difference(baseline)
+            difference = choice.differences.get(baseline)
             if difference is None or choice.name in _NO_RULES:
                 continue
             group = f"less {_LABELS[baseline]}"
@@ -183,16 +187,14 @@ def _differences(result: Reranking) -> Figure:
         (c for c in result.choices if c.name not in (*_NO_RULES, FORWARD)),
         key=lambda c: c.judged.estimate,
     )
-    difference = best.difference(FORWARD)
-    assert difference is not None
-    oracle = result.choice(ORACLE).difference(FORWARD)
-    assert oracle is not None
+    difference = best.differences[FORWARD]
+    oracle = result.choice(ORACLE).differences[FORWARD]
     unit = "nats per token" if result.unit == NATS else result.unit
     return forest_plot(
         rows,
         x_label=f"difference in the judge's {unit} (left: finds the choice likelier)",
-        finding=f"{capital(_label(result, best))} does best; against forward it has "
-        f"{_said(difference)}.",
+        finding=f"The judge likes the choices of {_label(result, best)} best; against forward they "
+        f"have {_said(difference)}.",
         alt="Differences of each rule from forward's choice and from a random candidate.",
         caption="95 % intervals over text, not adjusted for the number of rules. The judge's own "
         f"choice, a bound and no rule, has {oracle.value.estimate:+.3f} against forward.",

@@ -58,7 +58,6 @@ _SAMPLE = 0x4E4B
 class Difference:
     """What the judge needs for a choice, less what it needs for another one of the same prompts."""
 
-    baseline: str
     value: Interval
     """In the result's unit, negative where the judge finds the choice likelier."""
     holm: float | None
@@ -88,16 +87,14 @@ class Choice:
     name: str
     judged: Interval
     """What the judge needs for them, in the result's unit; mean over prompts."""
-    differences: tuple[Difference, ...]
+    differences: dict[str, Difference]
+    """From each baseline (`Reranking.baselines`) but itself."""
     above_candidates: Interval | None
     """Share of the candidates that the rule puts below the text's own continuation; 0.5 is chance.
     None for what is no rule."""
     distinct: tuple[Distinct, ...]
     as_forward: float
     """Share of the prompts where it is the forward model's own choice."""
-
-    def difference(self, baseline: str) -> Difference | None:
-        return next((d for d in self.differences if d.baseline == baseline), None)
 
 
 @dataclass(frozen=True)
@@ -372,7 +369,7 @@ def _choices(
     judged = {RANDOM: judged_MK[:, :-1].mean(1), **judged}
     distinct = {n: by.distinct_within(ids_MKC, n) for n in NGRAMS}
     baselines = [b for b in (RANDOM, by.FORWARD, by.FORWARD_SECOND) if b in judged]
-    differences: dict[str, list[Difference]] = {name: [] for name in judged}
+    differences: dict[str, dict[str, Difference]] = {name: {} for name in judged}
     for baseline in baselines:
         less = {
             name: clusters.ratio(judged_M - judged[baseline], ones_M)
@@ -383,7 +380,7 @@ def _choices(
         p_values = holm([Evidence.of(less[name]).p_value for name in asked])
         adjusted = dict(zip(asked, p_values, strict=True))
         for name, value in less.items():
-            differences[name].append(Difference(baseline, value, adjusted.get(name)))
+            differences[name][baseline] = Difference(value, adjusted.get(name))
 
     def of_ngrams(name: str) -> tuple[Distinct, ...]:
         found = []
@@ -408,7 +405,7 @@ def _choices(
         Choice(
             name=name,
             judged=clusters.ratio(judged_M, ones_M),
-            differences=tuple(differences[name]),
+            differences=differences[name],
             above_candidates=above(name),
             distinct=of_ngrams(name),
             as_forward=(
