@@ -210,8 +210,8 @@ def test_intervals_are_over_documents_and_p_values_are_holms(models, text_store)
     assert value.documents == len(np.unique(document_M)) > 5
     assert value.estimate == pytest.approx(gap_M.mean())
     # a jackknife over documents, which is near the linearised error of a ratio
-    left = [gap_M[document_M != d].mean() for d in np.unique(document_M)]
-    error = math.sqrt((len(left) - 1) / len(left) * ((left - np.mean(left)) ** 2).sum())
+    left = np.array([gap_M[document_M != d].mean() for d in np.unique(document_M)])
+    error = math.sqrt((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum())
     assert value.standard_error == pytest.approx(error, rel=0.1)
     asked = ("backward", "mmi", "forward+backward", "forward+mmi", "second", "forward+second")
     p = {}
