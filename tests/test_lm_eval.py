@@ -323,7 +323,7 @@ def test_without_lm_eval(gpt2, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "lmlab.integrations.lm_eval", raising=False)
     assert main(["evaluate", str(gpt2), "--tasks", "hellaswag"]) == 2
     said = capsys.readouterr().err
-    assert "pip install 'lmlab[eval]'" in said
+    assert "pip install -e '.[eval]'" in said
     assert "KIND=SOURCE" in said
     assert main(["evaluate", str(gpt2), "--tasks", "blimp=x", "--include", "."]) == 2
     assert "--include is where lm-eval tasks" in capsys.readouterr().err

@@ -121,11 +121,11 @@ def test_a_tracker_that_hangs_delays_neither_a_step_nor_the_end(capsys):
 def test_a_tracker_that_is_not_there_is_refused_before_training(small_store, tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trackers, "find_spec", lambda name: None)
-        with pytest.raises(UserError, match=r"pip install 'lmlab\[track\]'"):
+        with pytest.raises(UserError, match=r"pip install -e '\.\[track\]'"):
             train_tracked(tracked_config(small_store, tmp_path / "run", "trackio"))
         words = ["train", "--store", str(small_store.path), "--out", str(tmp_path / "run")]
         assert main([*words, "--track", "tensorboard"]) == 2
-    assert "lmlab[track]" in capsys.readouterr().err
+    assert "none-any.whl[track]'" in capsys.readouterr().err
     assert not Path(tmp_path / "run").exists()
     with pytest.raises(UserError, match="once"):
         tracked_config(small_store, tmp_path / "run", "trackio", "trackio")

@@ -12,7 +12,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from lmlab.errors import UserError
+from lmlab.errors import UserError, install_extra
 
 _NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _SUFFIXES = {
@@ -30,7 +30,7 @@ def where_from(name: str) -> dict[str, str]:
     """
     if is_gguf(name):
         if find_spec("gguf") is None:
-            raise UserError(f"{name}: .gguf files need an extra: pip install 'lmlab[gguf]'")
+            raise UserError(f"{name}: .gguf files need an extra: {install_extra('gguf')}")
         file = Path(name)
         return {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     place, at, revision = name.rpartition("@")

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.errors import UserError
+from lmlab.errors import UserError, install_extra
 from lmlab.lm.language_model import LanguageModel
 from lmlab.lm.likelihood import (
     Likelihoods,
@@ -54,7 +54,7 @@ try:
     from lm_eval.tasks import TaskManager
 except ImportError as error:
     raise UserError(
-        f"tasks of lm-eval need lmlab's extra 'eval' ({error}): pip install 'lmlab[eval]'. "
+        f"tasks of lm-eval need lmlab's extra 'eval' ({error}): {install_extra('eval')}. "
         "lmlab's own tasks need nothing more; name them KIND=SOURCE"
     ) from error
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.durable import make_folder
-from lmlab.errors import UserError
+from lmlab.errors import UserError, install_extra
 from lmlab.studies.options import SubmitConfig
 
 _NO_LIMIT_MINUTES = 10 * 365 * 24 * 60  # submitit's own local limit is two minutes
@@ -36,7 +36,7 @@ def submit_workers(how: SubmitConfig, arguments: Sequence[str], *, out: Path) ->
         import submitit
         from submitit.core.utils import FailedJobError
     except ImportError as error:
-        raise UserError("--submit needs submitit: pip install 'lmlab[slurm]'") from error
+        raise UserError(f"--submit needs submitit: {install_extra('slurm')}") from error
     if how.cluster == "slurm" and shutil.which("srun") is None:
         raise UserError("there is no Slurm here (no srun); submit from a login node, or set "
                         'cluster = "local"')  # fmt: skip

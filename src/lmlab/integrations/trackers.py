@@ -23,7 +23,7 @@ from lmlab.config import to_mapping
 from lmlab.config.tracked import TrackedTrainConfig, TrackerName
 from lmlab.config.training import TrainConfig
 from lmlab.data.store import TokenStore
-from lmlab.errors import UserError
+from lmlab.errors import UserError, install_extra
 from lmlab.progress import say
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import resolve_run
@@ -95,7 +95,7 @@ def train_tracked(config: TrackedTrainConfig) -> TrainedRun:
     `UserError` also for a tracker that is not installed."""
     for name in config.track:
         if find_spec(name) is None:
-            raise UserError(f"`track` {name} is not installed: pip install 'lmlab[track]'")
+            raise UserError(f"`track` {name} is not installed: {install_extra('track')}")
     request = config.run()
     if not config.track:
         return train(request)

@@ -21,7 +21,7 @@ class EvalConfig(Options):
     tasks: tuple[str, ...] = ()
     """Files and folders whose form tells the task (BLiMP, COMPS, Zorro, ...), or KIND=SOURCE: the
     kind of task, and a file, a folder or hf:NAME[:CONFIG]. Another name is a task, group or tag of
-    lm-eval (needs lmlab[eval])."""
+    lm-eval (needs the extra `eval`)."""
     suite: Literal["babylm"] | None = None
     """All tasks that `data` has: zero-shot, reading times, ages of acquisition; over the
     checkpoints of a run too. Writes the file of predictions."""
