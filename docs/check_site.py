@@ -1,6 +1,8 @@
 """Looks through the built site: `python docs/check_site.py site`, the end of `make docs`.
 
 - Every link to a page, a file or an anchor of the site is there.
+- Every page but the first is linked from the text of another one. Who reads meets it, and not only
+  who looks through the menu.
 - No page loads anything from another host (a link to one is fine).
 - A page with all that it loads weighs less than a megabyte, so that it opens on a slow line.
 """
@@ -32,23 +34,33 @@ class Page(HTMLParser):
     path: Path
     anchors: set[str] = field(default_factory=set)
     links: list[str] = field(default_factory=list)
+    in_text: list[str] = field(default_factory=list)
+    """Of the links those of its article: neither menu nor footer."""
     loads: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()
         self._style = False
+        self.articles = self._open = 0
         self.feed(self.path.read_text("utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
+        if tag == "article":
+            self.articles += 1
+            self._open += 1
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
+            self.in_text += [given["href"]] if self._open else []
         if (source := given.get(_LOADS.get(tag, ""))) and given.get("rel") not in _NOT_LOADED:
             self.loads.append(source)
         self.loads += [part.split()[0] for part in given.get("srcset", "").split(",") if part]
         self.loads += _urls(given.get("style", ""))
         self._style = tag == "style"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open -= tag == "article"
 
     def handle_data(self, data: str) -> None:
         if self._style:
@@ -58,7 +70,10 @@ class Page(HTMLParser):
 def check(site: Path) -> tuple[list[str], dict[str, int]]:
     """What is wrong with a site, and the bytes that each of its pages loads."""
     pages = {path.resolve(): Page(path) for path in sorted(site.rglob("*.html"))}
-    wrong: list[str] = []
+    wrong = [
+        f"{path.relative_to(site.resolve()).as_posix()}: no other page's text links it"
+        for path in _unlinked(pages, site.resolve() / "index.html")
+    ]
     weights: dict[str, int] = {}
     for path, page in pages.items():
         name = path.relative_to(site.resolve()).as_posix()
@@ -78,6 +93,21 @@ def check(site: Path) -> tuple[list[str], dict[str, int]]:
     return wrong, weights
 
 
+def _unlinked(pages: dict[Path, Page], first: Path) -> list[Path]:
+    """Pages with an article that no other page's article links, but the first and the 404."""
+    linked = {first, first.with_name("404.html")}
+    for path, page in pages.items():
+        linked |= {_target(path, link) for link in page.in_text} - {path}
+    return [path for path, page in pages.items() if page.articles and path not in linked]
+
+
+def _target(path: Path, link: str) -> Path:
+    """The file that a link of a page leads to, if it is one of the site."""
+    place = unquote(urldefrag(link)[0])
+    target = (path.parent / place).resolve() if place else path
+    return target / "index.html" if target.is_dir() else target
+
+
 def _broken(path: Path, link: str, pages: dict[Path, Page]) -> list[str]:
     """Why a link leads nowhere, if it does."""
     place, anchor = urldefrag(link)
@@ -86,9 +116,7 @@ def _broken(path: Path, link: str, pages: dict[Path, Page]) -> list[str]:
         return [] if fine else ["is no address that a page may have"]
     if place.startswith("/"):
         return ["is absolute, which a site that is read from files cannot have"]
-    target = path if not place else (path.parent / unquote(place)).resolve()
-    if target.is_dir():
-        target /= "index.html"
+    target = _target(path, link)
     if not target.is_file():
         return ["is not there"]
     if anchor and target in pages and unquote(anchor) not in pages[target].anchors | {"top"}:

@@ -98,11 +98,11 @@ def _list(options: Sequence[Option]) -> list[str]:
 
 
 def _plain(words: str) -> str:
-    """Text of a terminal as Markdown: tags and stars in it are meant as they stand."""
+    """Text of a terminal as Markdown: tags and stars in it are meant as they stand, and a page of
+    docs/ is a link."""
     parts = re.split(r"(`[^`]*`)", words)
-    return "".join(
-        part if part.startswith("`") else re.sub(r"([*<])", r"\\\1", part) for part in parts
-    )
+    plain = [p if p.startswith("`") else re.sub(r"([*<])", r"\\\1", p) for p in parts]
+    return re.sub(r"\bdocs/([\w-]+)\.md", r"[\1](\1.md)", "".join(plain))
 
 
 if __name__ == "__main__":

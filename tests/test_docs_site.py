@@ -170,6 +170,25 @@ def test_faults_of_a_site_are_found(tmp_path):
     assert weights["index.html"] == own
 
 
+def test_a_page_that_no_text_links_is_a_fault(tmp_path):
+    (tmp_path / "deep").mkdir()
+    menu = "<nav><a href=lonely.html>x</a><a href=deep/lonely.html>x</a></nav>"
+    pages = {
+        "index.html": f"{menu}<article><a href=one.html#top>x</a></article>",
+        "one.html": f"{menu}<article><a href=deep/>x</a></article>",
+        "deep/index.html": "<article><a href=../index.html>x</a></article>",
+        "lonely.html": "<article><a href=lonely.html>x</a><a href=#top>x</a></article>",
+        "deep/lonely.html": "<article></article><a href=../one.html>footer</a>",
+        "frame.html": "<p>no page of its own</p>",
+    }
+    for name, text in pages.items():
+        (tmp_path / name).write_text(text)
+    assert CHECK.check(tmp_path)[0] == [
+        "deep/lonely.html: no other page's text links it",
+        "lonely.html: no other page's text links it",
+    ]
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The site, built strictly: a warning of mkdocs is an error."""

@@ -99,6 +99,7 @@ class ScheduleConfig(Options, prefix="schedule."):
     decay: float = 0.2
     """Share of the steps (wsd)."""
     final: float = 0.1
+    """The rate of the last step, as a share of the peak."""
 
     def __post_init__(self) -> None:
         if not (self.warmup < 1 and 0 < self.decay <= 1 and self.final <= 1):
