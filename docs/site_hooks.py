@@ -4,7 +4,8 @@
 - A page may link to any file of the repository (`../tests/test_face.py`). Files outside docs/ are
   copied into the site as text, since the site is to be readable without the repository.
 - What every page loads is kept small: the search index has words without their marks, and neither
-  the log of experiments nor what the reference says of parameters and options (it has their names).
+  the log of experiments, nor what the reference says of parameters and options (it has their names),
+  nor rows of numbers, nor what the list of findings repeats of their pages.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 from typing import TYPE_CHECKING
@@ -95,12 +97,23 @@ def on_post_build(config: MkDocsConfig) -> None:
     index = Path(config.site_dir) / "search" / "search_index.json"
     found = json.loads(index.read_text("utf-8"))
     for entry in found["docs"]:
-        words = " ".join(re.sub(r"<[^>]*>", " ", entry["text"]).split())
+        words = without_rows(re.sub(r"<[^>]*>", " ", entry["text"]))
+        if entry["location"].startswith("gallery/index.html#"):
+            words = ""
         if re.match(r"reference/|commands\.html#", entry["location"]):
             options = dict.fromkeys(re.findall(r"--[a-z][\w.-]*", words[_LEFT_OF_REFERENCE:]))
             words = " ".join([words[:_LEFT_OF_REFERENCE], *options])
         entry["text"] = words
     index.write_text(json.dumps(found, ensure_ascii=False, separators=(",", ":")), "utf-8")
+
+
+def without_rows(text: str) -> str:
+    """The words of a text; four numbers in a row or more, as in a table, are left out."""
+    kept: list[str] = []
+    for numeric, run in groupby(text.split(), key=lambda word: not re.search(r"[^\W\d_]", word)):
+        words = list(run)
+        kept += [] if numeric and len(words) > 3 else words
+    return " ".join(kept)
 
 
 def copy_of(place: str) -> str:

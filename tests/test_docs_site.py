@@ -170,6 +170,12 @@ def test_faults_of_a_site_are_found(tmp_path):
     assert weights["index.html"] == own
 
 
+def test_rows_of_numbers_are_not_searched():
+    text = "seeds a, b 2 6 94.7 (96.8)\n needs 1.86 nats [1.84, 1.88] or – 2 % of 8,192 types"
+    kept = "seeds a, b needs 1.86 nats [1.84, 1.88] or – 2 % of 8,192 types"
+    assert HOOKS.without_rows(text) == kept
+
+
 def test_a_page_that_no_text_links_is_a_fault(tmp_path):
     (tmp_path / "deep").mkdir()
     menu = "<nav><a href=lonely.html>x</a><a href=deep/lonely.html>x</a></nav>"
