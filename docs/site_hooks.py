@@ -4,8 +4,8 @@
 - A page may link to any file of the repository (`../tests/test_face.py`). Files outside docs/ are
   copied into the site as text, since the site is to be readable without the repository.
 - What every page loads is kept small: the search index has words without their marks, and neither
-  the log of experiments, nor what the reference says of parameters and options (it has their names),
-  nor rows of numbers, nor what the list of findings repeats of their pages.
+  the log of experiments, nor what the reference says of parameters and options (it has their
+  names), nor rows of numbers, nor what the list of findings repeats of their pages.
 """
 
 from __future__ import annotations
