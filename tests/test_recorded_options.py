@@ -36,6 +36,8 @@ GIVEN = {
     "embed": ["--models", "RUN", *_EMBEDDED, "--pieces", "8"],
     "decompose": ["RUN", "--basis", "OTHER", *_EMBEDDED, "--pieces", "60", "--held-out-pieces",
                   "20"],
+    "lineage": ["RUN", "OTHER", "BACKWARD", "PROBE", *_EMBEDDED, "--pieces", "60",
+                "--permutations", "19", "--halves", "20", "--neighbours", "2"],
     "apply": ["WEIGHTS", "--store", "STORE", "--lab", "LAB", "--neighbours", "2"],
     "prefer": ["PROBE", *_SCORED[:2], "--context", "16"],
     "arrow": ["RUN", "BACKWARD", *_SCORED],

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lmlab.topics.encoding.steering_effects import SteeringResult
     from lmlab.topics.finetuning.metrics import Finetuning
     from lmlab.topics.geometry.geometry import Geometry
+    from lmlab.topics.lineage.lineage import Lineage
     from lmlab.topics.reranking.reranking import Reranking
     from lmlab.topics.routing.routing import Routing
     from lmlab.topics.runs.training_run import TrainingRun
@@ -852,6 +853,35 @@ def embed(models: AnyModel | Sequence[AnyModel], store: AnyStore, **options: Any
     asked = {"models": names, "store": _store(store).path, **options}
     config = from_keywords(EmbedConfig, asked, where="embed")
     return embeddings(config, device=resolve_device(config.device))
+
+
+def lineage(models: Sequence[AnyModel], store: AnyStore, **options: Any) -> Lineage:
+    """The tree of at least four models by what they make of the same text, of three similarities;
+    and, where their true lineage is known, how much of it each tree recovers.
+
+    Args:
+        models: they are opened by their names.
+        store: its text is what all of them read; its training and validation splits fit linear
+            maps, its test split is what all is measured on.
+        **options: fields of `LineageConfig`, such as `truth="((a,b),(c,d))"`, `pieces=2000`,
+            `length=64`, `layer=1`; `lab` is where rows are kept (default "lab").
+
+    Raises `UserError` for fewer than four models, a true tree over other names or one that resolves
+    nothing, and too little test text.
+
+    >>> few = dict(pieces=60, held_out_pieces=60, length=4, permutations=19, halves=20)
+    >>> family = [run, backward, longer, "lab/other"]
+    >>> tree = lmlab.lineage(family, store, truth="((forward,longer),backward,other)", **few)
+    >>> [measure.measure for measure in tree.measures]
+    ['debiased CKA', 'mutual neighbours', 'LMD R²']
+    """
+    from lmlab.topics.lineage.lineage import lineage as measure
+    from lmlab.topics.lineage.options import LineageConfig
+    from lmlab.training.hardware import resolve_device
+
+    asked = {"models": _names(models), "store": _store(store).path, **options}
+    config = from_keywords(LineageConfig, asked, where="lineage")
+    return measure(config, device=resolve_device(config.device))
 
 
 def encoding(

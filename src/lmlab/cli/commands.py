@@ -155,6 +155,12 @@ _ALL = (
         processes=True, any_tokenizer=True,
     ),
     Command(
+        "lineage", "the tree of models by what they make of text, and how much of a known one",
+        "lmlab.topics.lineage.options:LineageConfig", "lmlab.cli.measuring:lineage",
+        positional=("models",), any_tokenizer=True,
+        example='lab/a lab/b lab/c lab/d --store lab/novels --truth "((a,b),(c,d))"',
+    ),
+    Command(
         "apply", "map cheap embeddings to an expensive model's",
         "lmlab.topics.decomposition.options:ApplyConfig", "lmlab.cli.measuring:apply",
         positional=("weights",), any_tokenizer=True,

@@ -14,6 +14,7 @@ from lmlab.cli.refusals import check_models, opening
 from lmlab.processes import is_first
 from lmlab.topics.comparing.options import CompareConfig, parse_kinds
 from lmlab.topics.decomposition.options import ApplyConfig, DecomposeConfig, EmbedConfig
+from lmlab.topics.lineage.options import LineageConfig
 from lmlab.topics.scoring.options import EvalConfig
 from lmlab.topics.surprisal.options import SurprisalConfig
 from lmlab.topics.surprisal.texts import STANDARD_INPUT
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lmlab.topics.babylm.model_score import SuiteScore
     from lmlab.topics.comparing.compare import ModelsCompared
     from lmlab.topics.decomposition.of_models import Embeddings
+    from lmlab.topics.lineage.lineage import Lineage
     from lmlab.topics.scoring.zero_shot import Evaluation
 
 _ROWS = 300
@@ -62,6 +64,12 @@ def decompose(config: DecomposeConfig) -> None:
     for label, fit in fits.items() if is_first() else ():
         save_mapping(mapping_file(out, label), fit, result.models, config.embedding)
     print(f"weights: {out}")
+
+
+def lineage(config: LineageConfig) -> Lineage:
+    from lmlab.topics.lineage.lineage import lineage as measure
+
+    return measure(config, device=use_device(config.device))
 
 
 def apply(config: ApplyConfig) -> None:

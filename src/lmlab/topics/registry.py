@@ -151,6 +151,7 @@ KINDS = {
     "finetune": "lmlab.topics.finetuning.metrics:Finetuning",
     "geometry": "lmlab.topics.geometry.geometry:Geometry",
     "headless": "lmlab.topics.headless.comparison:Headless",
+    "lineage": "lmlab.topics.lineage.lineage:Lineage",
     "plan": "lmlab.topics.planning.plan:Plan",
     "prefer": "lmlab.topics.towers.of_model:ModelPreference",
     "prune": "lmlab.topics.encoding.pruning_curves:PruneResult",

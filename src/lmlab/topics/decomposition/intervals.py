@@ -86,6 +86,13 @@ class DocumentSums:
         with np.errstate(divide="ignore", invalid="ignore"):
             return 1 - (residual_C.sum() - residual_C) / spread_C
 
+    def r2_of(self, kept_RC: NDArray[np.bool_]) -> Array:
+        """R2 of each choice of documents (R,)."""
+        n_C, sum_CU, square_C, residual_C = self._arrays()
+        kept = kept_RC.astype(np.float64)
+        spread_R = kept @ square_C - ((kept @ sum_CU) ** 2).sum(1) / (kept @ n_C)
+        return 1 - kept @ residual_C / spread_R
+
     def _arrays(self) -> tuple[Array, Array, Array, Array]:
         if not self._sums:
             raise UserError("no test rows yet")

@@ -36,6 +36,7 @@ from lmlab.results import Result
 from lmlab.topics.decomposition.decomposition import (
     Decomposition,
     FitSummary,
+    decompose,
     decompose_each,
 )
 from lmlab.topics.decomposition.embedding import prepare_text
@@ -328,7 +329,7 @@ def decompose_embedded(
         validation, test = (embedded[split].scatter()[0] for split in SPLITS[1:])
         bar.advance(len(SPLITS), "next: ridges")
         paths: dict[str, RidgePath] = {}
-        ridges = (ridge,) if ridge is not None else tuple(_solvable(train))
+        ridges = (ridge,) if ridge is not None else tuple(solvable_ridges(train))
         if ridge is None:
             paths = ridge_path(train, validation, basis, ridges=ridges)
         bar.advance(len(RIDGES), "next: fits and their null")
@@ -404,11 +405,25 @@ def _similarities(
     return {a: {b: known[frozenset((a, b))] for b in models if b != a} for a in targets}
 
 
-def _solvable(train: Scatter) -> list[float]:
+def solvable_ridges(train: Scatter) -> list[float]:
     """The path's ridges that are not below the rounding of the covariance."""
     largest = max(float(np.trace(train.covariance([name]))) for name in train.names)
     floor = len(train.names) * largest * 1e-14
     return [ridge for ridge in RIDGES if ridge > floor]
+
+
+def pair_sums(
+    embedded: Mapping[str, Embedded], train: Scatter, pairs: Pairwise
+) -> dict[tuple[str, str], DocumentSums]:
+    """Sums over test documents of every model regressed on every other alone, (target, basis), at
+    the ridges of `pairs`."""
+    fits = {
+        (target, basis): decompose(train, target, [basis], ridge=pairs.ridge(target, basis))
+        for target in train.names
+        for basis in train.names
+        if basis != target
+    }
+    return document_sums(fits, embedded["test"])
 
 
 def document_sums(fits: Mapping[K, Decomposition], embedded: Embedded) -> dict[K, DocumentSums]:

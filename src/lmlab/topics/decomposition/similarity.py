@@ -108,16 +108,19 @@ class SimilarityRows:
 
     def shuffles(self) -> tuple[list[NDArray[np.int64]], int]:
         """Orders (N,) of the sample's rows, and the number of clusters they shuffle."""
-        cluster_N = np.concatenate(self._clusters)
-        names, first = np.unique(cluster_N, return_index=True)
-        parts = [np.flatnonzero(cluster_N == name) for name in names[np.argsort(first)]]
-        if len(parts) < 2:
-            return [], len(parts)
-        rng = np.random.default_rng(_SEED)
-        return [
-            np.concatenate([parts[i] for i in rng.permutation(len(parts))])
-            for _ in range(_PERMUTATIONS)
-        ], len(parts)
+        orders = document_shuffles(np.concatenate(self._clusters), _PERMUTATIONS, seed=_SEED)
+        return orders, len(np.unique(np.concatenate(self._clusters)))
+
+
+def document_shuffles(cluster_N: NDArray[Any], count: int, *, seed: int) -> list[NDArray[np.int64]]:
+    """Orders (N,) of rows in which clusters of text change places and the rows of each keep their
+    order; none for fewer than two clusters."""
+    names, first = np.unique(cluster_N, return_index=True)
+    parts = [np.flatnonzero(cluster_N == name) for name in names[np.argsort(first)]]
+    if len(parts) < 2:
+        return []
+    rng = np.random.default_rng(seed)
+    return [np.concatenate([parts[i] for i in rng.permutation(len(parts))]) for _ in range(count)]
 
 
 def similarity(seen: SimilarityRows, a: str, b: str) -> Similarity:

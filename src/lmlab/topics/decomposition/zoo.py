@@ -19,9 +19,8 @@ from functools import reduce
 from lmlab.numerics.random_effects import Interval
 from lmlab.numerics.scatter import Scatter
 from lmlab.results import Result
-from lmlab.topics.decomposition.decomposition import decompose
 from lmlab.topics.decomposition.intervals import DocumentSums, r2_difference, r2_interval
-from lmlab.topics.decomposition.of_models import Embedded, ModelsDecomposition, document_sums
+from lmlab.topics.decomposition.of_models import Embedded, ModelsDecomposition, pair_sums
 from lmlab.topics.decomposition.options import Arm, DecompositionStudyConfig
 from lmlab.topics.decomposition.shares import Pairwise
 
@@ -110,7 +109,8 @@ def kinds_of_pairs(
     embedded: Mapping[str, Embedded], pairs: Pairwise, zoo: Sequence[Member]
 ) -> Kinds:
     """Every model regressed on every other alone, at its own ridge, by kinds of pairs."""
-    sums = _pair_sums(embedded, pairs)
+    train = reduce(Scatter.merge, embedded["train"].scatter())
+    sums = pair_sums(embedded, train, pairs)
     by_label = {m.label: m for m in zoo}
     one_seed = len({m.seed for m in zoo}) < 2
 
@@ -143,18 +143,6 @@ def kinds_of_pairs(
             for arm in dict.fromkeys(m.arm for m in zoo)
         },
     )
-
-
-def _pair_sums(embedded: Mapping[str, Embedded], pairs: Pairwise) -> dict[Pair, DocumentSums]:
-    """Sums over test documents of every model regressed on every other alone."""
-    train = reduce(Scatter.merge, embedded["train"].scatter())
-    fits = {
-        (target, basis): decompose(train, target, [basis], ridge=pairs.ridge(target, basis))
-        for target in train.names
-        for basis in train.names
-        if basis != target
-    }
-    return document_sums(fits, embedded["test"])
 
 
 def _by_kind(
