@@ -25,10 +25,12 @@ from typing import Any, Literal, get_args, get_type_hints
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 from site_hooks import anchor
 
+from lmlab.numerics.trees import Tree
 from lmlab.numerics.verdicts import holm
 from lmlab.pages.curves import Series, line_plot
 from lmlab.pages.forest import Interval, forest_plot
-from lmlab.pages.page import Figure
+from lmlab.pages.page import Figure, LegendEntry
+from lmlab.pages.phylogram import phylogram
 
 DOCS = Path(__file__).parent
 GALLERY = DOCS / "gallery"
@@ -76,7 +78,8 @@ class Data:
 
 @dataclass(frozen=True)
 class Picture:
-    """A forest plot of a CSV file, or with `x` curves over that column."""
+    """A forest plot of a CSV file, or with `x` curves over that column, or the `tree` of its
+    branches, whose lengths are the first of `values`."""
 
     data: str
     values: tuple[str, ...]
@@ -89,6 +92,7 @@ class Picture:
     group: str = ""
     x: str = ""
     x_label: str = ""
+    tree: bool = False
     without: tuple[str, ...] = ()
     """Rows, or curves by their group, that are left out; the caption says so."""
     reference: float | None = None
@@ -210,6 +214,8 @@ def rows(file: str, folder: Path = GALLERY) -> list[dict[str, str]]:
 
 
 def figure(picture: Picture, folder: Path = GALLERY) -> Figure:
+    if picture.tree:
+        return _tree(picture, folder)
     if picture.x:
         return line_plot(
             _curves(picture, folder),
@@ -224,6 +230,28 @@ def figure(picture: Picture, folder: Path = GALLERY) -> Figure:
         x_label=picture.label,
         reference=picture.reference,
         log=picture.log,
+        finding=picture.finding,
+        alt=picture.alt,
+    )
+
+
+def _tree(picture: Picture, folder: Path) -> Figure:
+    """The tree of a row for each branch: its nodes `from` and `to`, of which leaves come first, its
+    `support, %`, and whether it is `in the true tree`."""
+    data = rows(picture.data, folder)
+    leaves = (len(data) + 3) // 2
+    names = {int(row["from"]): row[picture.row] for row in data if int(row["from"]) < leaves}
+    (length,) = picture.values
+    return phylogram(
+        [names[leaf] for leaf in range(leaves)],
+        Tree(leaves, tuple((int(r["from"]), int(r["to"]), float(r[length])) for r in data)),
+        notes={b: f"{row['support, %']} %" for b, row in enumerate(data) if row["support, %"]},
+        doubted=[b for b, row in enumerate(data) if row["in the true tree"] == "no"],
+        legend=[
+            LegendEntry("in the true tree, or of one model", "c0", "M0 6H26"),
+            LegendEntry("not in the true tree", "c1", "M0 6H26", dash="6 4"),
+        ],
+        x_label=picture.label,
         finding=picture.finding,
         alt=picture.alt,
     )
@@ -414,7 +442,7 @@ def card_page(card: Card, folder: Path = GALLERY) -> str:
     if card.picture:
         parts.append(_image(card))
         said = [card.picture.finding, card.picture.caption]
-        drawn = [] if card.picture.x else intervals(card.picture, folder)
+        drawn = [] if card.picture.x or card.picture.tree else intervals(card.picture, folder)
         if any(row.low is None for row in drawn):
             said.append("A hollow point has no interval.")
         parts.append(f"*{' '.join(filter(None, said))}*")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,7 +169,13 @@ def family(tmp_path_factory):
     return store, models
 
 
-FEW = {"pieces": 200, "held_out_pieces": 120, "permutations": 19, "halves": 30, "neighbours": 3}
+FEW: dict[str, Any] = {
+    "pieces": 200,
+    "held_out_pieces": 120,
+    "permutations": 19,
+    "halves": 30,
+    "neighbours": 3,
+}
 
 
 @pytest.fixture(scope="module")

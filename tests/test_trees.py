@@ -173,7 +173,7 @@ def test_halves_are_halves_and_their_interval_covers_a_mean():
             assert seen.bounds is not None
             covered += seen.bounds[0] <= 0 <= seen.bounds[1]
         assert 0.9 < covered / 1000 < 0.99, statistic
-    assert seen.basis == "text only"
+        assert half_sample_interval(0.0, [0.0], units=20, documents=20).basis == "text only"
     few = half_sample_interval(0.5, [0.6, 0.7], units=9, documents=2)
     assert (few.low, few.basis) == (0.5, "these documents only")
     assert "these 2 documents only" in few.note
