@@ -16,6 +16,10 @@ from lmlab.cli import COMMANDS, main, running
 from lmlab.config import from_command_line, to_mapping
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import ParentConfig
+from lmlab.data.documents import CorpusConfig
+from lmlab.data.prepare import PrepareConfig, prepare
+from lmlab.data.splits import SplitConfig
+from lmlab.data.tokenizers import TokenizerConfig
 from lmlab.training.loop import train
 
 _SCORED = ["--store", "STORE", "--windows", "6", "--context", "16"]
@@ -36,8 +40,8 @@ GIVEN = {
     "embed": ["--models", "RUN", *_EMBEDDED, "--pieces", "8"],
     "decompose": ["RUN", "--basis", "OTHER", *_EMBEDDED, "--pieces", "60", "--held-out-pieces",
                   "20"],
-    "lineage": ["RUN", "OTHER", "BACKWARD", "PROBE", *_EMBEDDED, "--pieces", "60",
-                "--permutations", "19", "--halves", "20", "--neighbours", "2"],
+    "lineage": ["RUN", "OTHER", "BACKWARD", "THIRD", "--store", "MANY", *_EMBEDDED[2:], "--pieces",
+                "60", "--permutations", "19", "--halves", "20", "--neighbours", "2"],
     "apply": ["WEIGHTS", "--store", "STORE", "--lab", "LAB", "--neighbours", "2"],
     "prefer": ["PROBE", *_SCORED[:2], "--context", "16"],
     "arrow": ["RUN", "BACKWARD", *_SCORED],
@@ -62,7 +66,7 @@ WRITE_NONE = {
 
 
 @pytest.fixture(scope="module")
-def places(text_store, tmp_path_factory):
+def places(text_store, text_folder, tmp_path_factory):
     """What the words in capitals stand for."""
     folder = tmp_path_factory.mktemp("recorded")
 
@@ -72,12 +76,22 @@ def places(text_store, tmp_path_factory):
 
     (folder / "items.jsonl").write_text('{"text": "the model reads"}')
     towers = run("towers", objective="towers")
+    many = prepare(
+        PrepareConfig(
+            out=folder / "many",
+            corpus=CorpusConfig(text=(str(text_folder),)),
+            tokenizer=TokenizerConfig(vocabulary=300),
+            split=SplitConfig(validation=0.2, test=0.4),
+        )
+    )
     return {
         "STORE": str(text_store.path),
         "LAB": str(folder / "lab"),
         "ITEMS": str(folder / "items.jsonl"),
         "RUN": run("run"),
         "OTHER": run("other", seed=1),
+        "THIRD": run("third", seed=2),
+        "MANY": str(many.path),
         "BACKWARD": run("backward", order="backward"),
         "PROBE": run("probe", objective="probe", model=ModelConfig(), parent=ParentConfig(towers)),
     }

@@ -869,9 +869,10 @@ def lineage(models: Sequence[AnyModel], store: AnyStore, **options: Any) -> Line
     Raises `UserError` for fewer than four models, a true tree over other names or one that resolves
     nothing, and too little test text.
 
-    >>> few = dict(pieces=60, held_out_pieces=60, length=4, permutations=19, halves=20)
+    >>> many = lmlab.prepare("novels", "lab/halves", vocabulary=300, test=0.4)
+    >>> few = dict(pieces=60, held_out_pieces=60, length=8, permutations=19, halves=20)
     >>> family = [run, backward, longer, "lab/other"]
-    >>> tree = lmlab.lineage(family, store, truth="((forward,longer),backward,other)", **few)
+    >>> tree = lmlab.lineage(family, many, truth="((forward,forward-6),backward,other)", **few)
     >>> [measure.measure for measure in tree.measures]
     ['debiased CKA', 'mutual neighbours', 'LMD R²']
     """
