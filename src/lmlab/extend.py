@@ -4,13 +4,15 @@ An objective is a subclass of `Criterion` or `Causal` that `register_objective` 
 one counts a target less that the model is sure of already:
 
 >>> import torch
->>> from lmlab.extend import FullCrossEntropy, register_objective
+>>> from lmlab.extend import IGNORED, FullCrossEntropy, register_objective
 >>> class Focal(FullCrossEntropy):
 ...     name = "focal"
 ...     def sum(self, backbone, batch):
 ...         nats_N = torch.nn.functional.cross_entropy(
-...             self.logits(backbone, batch), batch.targets_N, reduction="none")
-...         return ((1 - (-nats_N).exp()) * nats_N).sum(), len(nats_N)
+...             self.logits(backbone, batch), batch.targets_N,
+...             ignore_index=IGNORED, reduction="none")
+...         targets = int((batch.targets_N != IGNORED).sum())
+...         return ((1 - (-nats_N).exp()) * nats_N).sum(), targets
 >>> register_objective("focal", criterion=Focal)
 
 An analysis is a function that returns a `Result` of your own, with two functions of that result in
