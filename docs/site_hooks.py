@@ -5,7 +5,8 @@
   copied into the site as text, since the site is to be readable without the repository.
 - What every page loads is kept small: the search index has words without their marks, and neither
   the log of experiments, nor what the reference says of parameters and options (it has their
-  names), nor rows of numbers, nor what the list of findings repeats of their pages.
+  names), nor rows of numbers, nor of the findings their list (it repeats their pages), commands
+  and data.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ _NOT_SEARCHED = "experiments"
 """Half of all the text, and what it found stands in other pages."""
 _LEFT_OF_REFERENCE = 200
 """Characters of an entry of the reference that are searched: what it is for."""
+_LEFT_OUT = re.compile(r"gallery/(index\.html#|[\w-]+\.html#(data|how-to-run-it)$)")
+"""Places in the index that are not searched."""
 _FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2 *$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()([^()\s#]+)(#[^()\s]*)?(?=\))")
 
@@ -96,10 +99,9 @@ def on_post_build(config: MkDocsConfig) -> None:
     """Behind the search plugin, before the one that copies its index."""
     index = Path(config.site_dir) / "search" / "search_index.json"
     found = json.loads(index.read_text("utf-8"))
+    found["docs"] = [entry for entry in found["docs"] if not _LEFT_OUT.match(entry["location"])]
     for entry in found["docs"]:
         words = without_rows(re.sub(r"<[^>]*>", " ", entry["text"]))
-        if entry["location"].startswith("gallery/index.html#"):
-            words = ""
         if re.match(r"reference/|commands\.html#", entry["location"]):
             options = dict.fromkeys(re.findall(r"--[a-z][\w.-]*", words[_LEFT_OF_REFERENCE:]))
             words = " ".join([words[:_LEFT_OF_REFERENCE], *options])
