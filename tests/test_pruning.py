@@ -25,6 +25,7 @@ from lmlab.topics.encoding import token_probability
 from lmlab.topics.encoding.encoding import fit_encoding
 from lmlab.topics.encoding.of_model import Head, output_head
 from lmlab.topics.encoding.pruning import (
+    DIRECTIONS,
     WAYS,
     Point,
     Removal,
@@ -81,9 +82,9 @@ def logits_and_states(model) -> tuple[np.ndarray, np.ndarray]:
 
 
 def order_of(lm, way, hidden_ND):
-    embedding_VD = output_head(lm).embedding_VD
-    alpha_V = np.random.default_rng(0).dirichlet(np.ones(len(embedding_VD)))
-    return removal_order(way, fit_encoding(embedding_VD, alpha_V), embedding_VD, hidden_ND)
+    head = output_head(lm)
+    alpha_V = np.random.default_rng(0).dirichlet(np.ones(len(head.embedding_VD)))
+    return removal_order(way, fit_encoding(head.embedding_VD, alpha_V), head, hidden_ND)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -95,8 +96,8 @@ def test_removed_terms_in_memory_and_in_the_smaller_model(lm, way, replace):
     embedding_VD = output_head(lm).embedding_VD
     order = order_of(lm, way, hidden_ND)
     weights = narrowed(Removal(order, 3, replace), output_head(lm), hidden_ND.mean(0))
-    gone_DR = order.basis_DD[:, :3]
-    removed = (states - hidden_ND.mean(0) * (replace == "mean")) @ gone_DR @ gone_DR.T
+    gone_DD = order.basis_DD[:, :3] @ order.back_DD[:, :3].T
+    removed = (states - hidden_ND.mean(0) * (replace == "mean")) @ gone_DD
     expected = logits - removed @ embedding_VD.T
     with pruned(model, weights):
         np.testing.assert_allclose(logits_and_states(model)[0], expected, atol=2e-5)
@@ -108,7 +109,7 @@ def test_removed_terms_in_memory_and_in_the_smaller_model(lm, way, replace):
     assert made.base_model is not model.base_model
     head = made.lm_head
     assert head.out.weight.shape == (len(embedding_VD), WIDTH - 3)
-    assert (head.project is None) is (way != "svd")
+    assert (head.project is None) is (way not in DIRECTIONS)
 
 
 def test_orders_are_what_they_say(lm):
@@ -139,8 +140,8 @@ def test_metrics_are_those_of_both_distributions(way):
     embedding_VD, hidden_ND = rng.normal(size=(30, 6)), rng.normal(size=(40, 6))
     offset_V, targets_N = rng.normal(size=30), rng.integers(0, 30, 40)
     alpha_V = rng.dirichlet(np.ones(30))
-    order = removal_order(way, fit_encoding(embedding_VD, alpha_V), embedding_VD, hidden_ND)
     head = Head(embedding_VD, offset_V, False)
+    order = removal_order(way, fit_encoding(embedding_VD, alpha_V), head, hidden_ND)
     weights = narrowed(Removal(order, 2, "mean"), head, hidden_ND.mean(0))
     points = compare_heads(
         hidden_ND, targets_N, Clusters(np.arange(40) % 8), head,
@@ -210,7 +211,7 @@ def test_the_command_writes_a_smaller_head_that_loads_elsewhere(small_store, tmp
     assert result.page() == (out / "report.html").read_text()
     assert result.page().count("<figure>") == 2
     (text,) = results["texts"]  # this store has no test split
-    assert len(text["points"]) == 2 * 5
+    assert len(text["points"]) == 2 * len(WAYS)
     assert {p["same_generation"] is None for p in text["points"] if p["replace"] == "mean"} == {
         False
     }
@@ -261,7 +262,7 @@ def test_a_tied_model_is_not_enlarged_unasked(small_store, tmp_path, capsys, mon
     assert results["options"]["untie"] is True
 
 
-@pytest.mark.parametrize("way", ["encoding", "svd"])
+@pytest.mark.parametrize("way", ["encoding", "svd", "fisher"])
 def test_parameters_are_those_of_the_written_model(lm, way):
     head = output_head(lm)
     order = order_of(lm, way, np.random.default_rng(0).normal(size=(20, WIDTH)))
@@ -274,12 +275,37 @@ def test_parameters_are_those_of_the_written_model(lm, way):
             check_can_write(lm, 0.25, way=way, untie=True)
 
 
+def test_a_head_chosen_by_a_text_is_written_from_its_result(small_store, tmp_path):
+    lm = open_model(trained("neox", small_store, tmp_path))
+    result = prune(
+        lm, small_store, shares=[0.25], share=0.25, way="fisher", max_windows=12, prompts=0,
+        replacements=["mean"],
+    )  # fmt: skip
+    again = PruneResult.from_json(json.loads(json.dumps(result.to_json())))
+    assert again.chosen is not None
+    weights = chosen_weights(lm, again.chosen)
+    assert weights.weight_VE.shape[1] == 6
+    (text,) = read_texts(lm, small_store, context=None, max_windows=12)
+    hidden_ND = text.states.hidden_ND.double().cpu().numpy()
+    head = output_head(lm)
+    before_NV, after_NV = (
+        torch.from_numpy(hidden_ND @ weight_VD.T + bias_V).log_softmax(1)
+        for weight_VD, bias_V in (
+            (head.embedding_VD, head.bias_V), (weights.weight_VD, weights.bias_V),
+        )
+    )  # fmt: skip
+    kl = (before_NV.exp() * (before_NV - after_NV)).sum(1).mean().item()
+    (point,) = (p for p in result.texts[0].points if p.way == "fisher")
+    assert point.kl.estimate == pytest.approx(kl, rel=1e-3)
+
+
 def test_narrowed_heads_are_not_kept():
     """Every narrowed head was held twice: 80 heads of SmolLM2 are 16 GB."""
     rng = np.random.default_rng(0)
     embedding_VD, hidden_ND = rng.normal(size=(4000, 32)), rng.normal(size=(16, 32))
     encoding = fit_encoding(embedding_VD, rng.dirichlet(np.ones(4000)))
-    orders = [removal_order(way, encoding, embedding_VD, hidden_ND) for way in WAYS]
+    head = Head(embedding_VD, None, False)
+    orders = [removal_order(way, encoding, head, hidden_ND) for way in WAYS]
     removals = [
         Removal(order, removed, how)
         for order in orders
@@ -289,11 +315,11 @@ def test_narrowed_heads_are_not_kept():
     tracemalloc.start()
     compare_heads(
         hidden_ND, np.zeros(16, dtype=np.int64), Clusters(np.arange(16)),
-        Head(embedding_VD, None, False), removals, hidden_ND.mean(0),
+        head, removals, hidden_ND.mean(0),
     )  # fmt: skip
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert len(removals) == 70
+    assert len(removals) == 14 * len(WAYS)
     assert peak < 5 * embedding_VD.nbytes  # a head with half of the dimensions is 0.5 of it
 
 

@@ -82,9 +82,10 @@ class PruneConfig(OfModel):
     """Share of the dimensions to remove from the model that is written to `out`."""
     untie: bool = False
     """Write a tied model although its smaller head is added to it, so that it gets larger."""
-    way: Literal["encoding", "variance", "hidden", "svd", "random"] = "encoding"
+    way: Literal["encoding", "variance", "hidden", "svd", "fisher", "random"] = "encoding"
     """Which dimensions of that model go first: those that add least to the encoding, vary least
-    over the vocabulary, are smallest in the states, are the smallest singular directions, random.
+    over the vocabulary, are smallest in the states, are the smallest singular directions, change
+    the distributions of the estimation text least (fisher), random.
     """
     replace: Literal["mean", "zero"] = "mean"
     """Keep a removed dimension's mean as a bias, or nothing."""

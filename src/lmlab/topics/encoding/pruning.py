@@ -8,6 +8,8 @@ Ways to choose what goes first:
 - variance: least sd(E_i) over the vocabulary.
 - hidden: least mean |h_i|.
 - svd: smallest singular values of the embedding (directions, not axes: the best approximation).
+- fisher: directions that change the predicted distributions of the estimation text least, to second
+  order (`lmlab.numerics.text_directions`): the baseline that knows a text.
 - random: a seeded order.
 
 Notable:
@@ -39,12 +41,15 @@ from lmlab.models.head import editable_head
 from lmlab.numerics.bounded import within
 from lmlab.numerics.log_sum_exp import log_sum_exp
 from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.numerics.text_directions import least_first, mean_fisher
 from lmlab.progress import track
 from lmlab.topics.encoding.encoding import Encoding
 from lmlab.topics.encoding.of_model import Head
 
-Way = Literal["encoding", "variance", "hidden", "svd", "random"]
+Way = Literal["encoding", "variance", "hidden", "svd", "fisher", "random"]
 WAYS: tuple[Way, ...] = get_args(Way)
+DIRECTIONS: tuple[Way, ...] = ("svd", "fisher")
+"""Ways that remove directions, and not axes."""
 Replacement = Literal["zero", "mean"]
 Array = NDArray[np.float64]
 
@@ -58,9 +63,11 @@ class Order:
 
     way: Way
     basis_DD: Array
-    """Orthonormal directions as columns, the first goes first; axes except for svd."""
+    """Directions along which a state is measured, as columns; the first goes first."""
     axes_D: NDArray[np.int64] | None
-    """Numbers of the axes in that order; None for svd."""
+    """Numbers of the axes in that order; None where directions are no axes."""
+    back_DD: Array
+    """Directions along which it is written back: the same where they are orthonormal."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ class NarrowWeights:
     removed: int
     kept_E: NDArray[np.int64] | None
     basis_DE: Array
+    """Along which a state is measured."""
     weight_VE: Array
     bias_V: Array
 
@@ -92,12 +100,19 @@ class NarrowWeights:
         return weight_VD
 
 
-def removal_order(way: Way, encoding: Encoding, embedding_VD: Array, hidden_ND: Array) -> Order:
-    """Which directions go first. `UserError` for an unknown way."""
+def removal_order(way: Way, encoding: Encoding, head: Head, hidden_ND: Array) -> Order:
+    """Which directions go first, by a head and the states of a text. `UserError` for an unknown
+    way."""
+    embedding_VD = head.embedding_VD
     text_ND = embedding_VD[encoding.tokens]
     width = embedding_VD.shape[1]
     if way == "svd":
         return singular_order(embedding_VD)
+    if way == "fisher":
+        metric_DD = mean_fisher(embedding_VD, head.bias_V, hidden_ND)
+        covariance_DD = np.cov(hidden_ND, rowvar=False, bias=True)
+        basis_DD, back_DD = least_first(metric_DD, covariance_DD)
+        return Order(way, basis_DD, None, back_DD)
     if way == "random":
         axes = np.random.default_rng(_SEED).permutation(width)
     else:
@@ -114,21 +129,23 @@ def removal_order(way: Way, encoding: Encoding, embedding_VD: Array, hidden_ND: 
 
 def axes_order(way: Way, axes_D: NDArray[np.int64]) -> Order:
     """The order that takes these axes, the first first."""
-    return Order(way, np.eye(len(axes_D))[:, axes_D], axes_D)
+    basis_DD = np.eye(len(axes_D))[:, axes_D]
+    return Order(way, basis_DD, axes_D, basis_DD)
 
 
 def singular_order(embedding_VD: Array) -> Order:
     """The singular directions of an embedding, that of the smallest value first."""
-    return Order("svd", np.linalg.eigh(embedding_VD.T @ embedding_VD)[1], None)
+    basis_DD = np.linalg.eigh(embedding_VD.T @ embedding_VD)[1]
+    return Order("svd", basis_DD, None, basis_DD)
 
 
 def narrowed(removal: Removal, head: Head, mean_hidden_D: Array) -> NarrowWeights:
     """The head without the first directions of an order."""
     order, removed = removal.order, removal.removed
-    kept_DE = order.basis_DD[:, removed:]
     bias_V = _constant(removal, head, mean_hidden_D)
     if order.axes_D is None:
-        return NarrowWeights(removed, None, kept_DE, head.embedding_VD @ kept_DE, bias_V)
+        weight_VE = head.embedding_VD @ order.back_DD[:, removed:]
+        return NarrowWeights(removed, None, order.basis_DD[:, removed:], weight_VE, bias_V)
     axes = np.sort(order.axes_D[removed:])
     basis_DE = np.eye(len(order.axes_D))[:, axes]
     return NarrowWeights(removed, axes, basis_DE, head.embedding_VD[:, axes], bias_V)
@@ -138,8 +155,9 @@ def _constant(removal: Removal, head: Head, mean_hidden_D: Array) -> Array:
     """The bias (V,) of the narrow head: its own, and the mean of what was removed."""
     bias_V = head.bias_V.copy()
     if removal.replace == "mean":
-        gone_DR = removal.order.basis_DD[:, : removal.removed]
-        bias_V += head.embedding_VD @ (gone_DR @ (gone_DR.T @ mean_hidden_D))
+        gone = slice(removal.removed)
+        basis_DR, back_DR = removal.order.basis_DD[:, gone], removal.order.back_DD[:, gone]
+        bias_V += head.embedding_VD @ (back_DR @ (basis_DR.T @ mean_hidden_D))
     return bias_V
 
 
@@ -237,7 +255,7 @@ def _turned(order: Order, weight_DV: torch.Tensor) -> tuple[torch.Tensor, torch.
     """The directions (D, D), and the embedding along each as a row (D, V)."""
     basis_DD = torch.from_numpy(order.basis_DD).float()
     if order.axes_D is None:
-        return basis_DD, basis_DD.T @ weight_DV
+        return basis_DD, torch.from_numpy(order.back_DD).float().T @ weight_DV
     return basis_DD, weight_DV[torch.from_numpy(order.axes_D)]
 
 

@@ -37,11 +37,13 @@ from lmlab.numerics.random_effects import Interval
 from lmlab.progress import say, track
 from lmlab.results import Result
 from lmlab.topics.encoding.encoding import EncodingFit
-from lmlab.topics.encoding.of_model import output_head, regression
+from lmlab.topics.encoding.of_model import Head, output_head, regression
 from lmlab.topics.encoding.options import check_shares
 from lmlab.topics.encoding.pruning import (
+    DIRECTIONS,
     WAYS,
     NarrowWeights,
+    Order,
     Point,
     Prunable,
     Removal,
@@ -88,7 +90,7 @@ def pruned_parameters(lm: LanguageModel, share: float, *, way: Way) -> Parameter
     gone = (0 if is_tied(lm.model) else vocabulary * width) + (
         0 if head.bias is None else vocabulary
     )
-    projection = width * kept if way == "svd" else 0
+    projection = width * kept if way in DIRECTIONS else 0
     return Parameters(before, before - gone + vocabulary * (kept + 1) + projection)
 
 
@@ -123,9 +125,21 @@ class ChosenHead:
     replace: Replacement
     removed: int
     axes_D: NDArray[np.int64] | None
-    """Numbers of the axes, the first to be removed first; None for svd."""
+    """Numbers of the axes, the first to be removed first; None where directions are no axes."""
     mean_hidden_D: NDArray[np.float64]
     """Of the estimation text: what a removed dimension is replaced by."""
+    basis_DD: NDArray[np.float64] | None = None
+    """Of fisher, whose directions depend on a text: along which states are measured."""
+    back_DD: NDArray[np.float64] | None = None
+    """And along which they are written back."""
+
+    def order(self, head: Head) -> Order:
+        """Of the model with this head."""
+        if self.axes_D is not None:
+            return axes_order(self.way, self.axes_D)
+        if self.basis_DD is None or self.back_DD is None:
+            return singular_order(head.embedding_VD)
+        return Order(self.way, self.basis_DD, None, self.back_DD)
 
 
 @dataclass(frozen=True)
@@ -202,7 +216,7 @@ def prune(
     head, encoding = measured.head, measured.encoding
     hidden_ND = estimation.states.hidden_ND.double().cpu().numpy()
     mean_D, width = hidden_ND.mean(0), hidden_ND.shape[1]
-    orders = {each: removal_order(each, encoding, head.embedding_VD, hidden_ND) for each in WAYS}
+    orders = {each: removal_order(each, encoding, head, hidden_ND) for each in WAYS}
 
     def narrow(point: Point) -> NarrowWeights:
         return narrowed(Removal(orders[point.way], point.removed, point.replace), head, mean_D)
@@ -234,8 +248,15 @@ def prune(
         parameters=None if share is None else pruned_parameters(lm, share, way=way),
         chosen=None
         if share is None
-        else ChosenHead(way, replacement, round(share * width), orders[way].axes_D, mean_D),
+        else _chosen(orders[way], replacement, round(share * width), mean_D),
     )
+
+
+def _chosen(
+    order: Order, replacement: Replacement, removed: int, mean_hidden_D: NDArray[np.float64]
+) -> ChosenHead:
+    kept = (order.basis_DD, order.back_DD) if order.way == "fisher" else ()
+    return ChosenHead(order.way, replacement, removed, order.axes_D, mean_hidden_D, *kept)
 
 
 def _with_generation(
@@ -295,12 +316,8 @@ def _continued(lm: LanguageModel, ids_PT: NDArray[np.int64]) -> NDArray[np.int64
 def chosen_weights(lm: LanguageModel, chosen: ChosenHead) -> NarrowWeights:
     """The head of fewer dimensions that was chosen for this model."""
     head = output_head(lm)
-    order = (
-        singular_order(head.embedding_VD)
-        if chosen.axes_D is None
-        else axes_order(chosen.way, chosen.axes_D)
-    )
-    return narrowed(Removal(order, chosen.removed, chosen.replace), head, chosen.mean_hidden_D)
+    removal = Removal(chosen.order(head), chosen.removed, chosen.replace)
+    return narrowed(removal, head, chosen.mean_hidden_D)
 
 
 def narrow_model(lm: LanguageModel, weights: NarrowWeights) -> Any:

@@ -391,5 +391,6 @@ def _methods(result: EncodingStudy) -> str:
 
 _WAYS = (
     "Dimensions ranked by |slope| times standard deviation (encoding), "
-    "standard deviation (variance), mean |state| (hidden), singular values (svd), at random."
+    "standard deviation (variance), mean |state| (hidden), singular values (svd), change of the "
+    "distributions on validation text (fisher), at random."
 )
