@@ -18,7 +18,7 @@ import csv
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -29,8 +29,10 @@ from lmlab.numerics.trees import Tree
 from lmlab.numerics.verdicts import holm
 from lmlab.pages.curves import Series, line_plot
 from lmlab.pages.forest import Interval, forest_plot
+from lmlab.pages.multiples import Panel, small_multiples
 from lmlab.pages.page import Figure, LegendEntry
 from lmlab.pages.phylogram import phylogram
+from lmlab.pages.text import estimates
 
 DOCS = Path(__file__).parent
 GALLERY = DOCS / "gallery"
@@ -52,6 +54,7 @@ VERDICTS: dict[Verdict, str] = {
     "not yet measured": "Nobody has run it with lmlab so far.",
 }
 STUDIES = {
+    "table": ("Every objective by every measure", "../studies/index.md"),
     "arrow": ("The arrow of time", "../arrow.md"),
     "headless": ("Headless training", "../headless.md"),
     "towers": ("Two towers", "../towers.md"),
@@ -78,8 +81,8 @@ class Data:
 
 @dataclass(frozen=True)
 class Picture:
-    """A forest plot of a CSV file, or with `x` curves over that column, or the `tree` of its
-    branches, whose lengths are the first of `values`."""
+    """A forest plot of a CSV file; or with `x` curves over that column, with `panels` a panel for
+    each of the values, or the `tree` of its branches, whose lengths are the first of `values`."""
 
     data: str
     values: tuple[str, ...]
@@ -98,6 +101,9 @@ class Picture:
     reference: float | None = None
     log: bool = False
     caption: str = ""
+    panels: bool = False
+    zero: tuple[str, ...] = ()
+    """Values whose panel has its line at zero; in the others it is at the first row's value."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,8 @@ class Card:
     more: str = ""
     page: str = ""
     """A report that the run wrote, in pages/."""
+    front: bool = False
+    """Whether it stands at the top of the gallery, with the table of its picture's data."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +233,14 @@ def figure(picture: Picture, folder: Path = GALLERY) -> Figure:
             finding=picture.finding,
             alt=picture.alt,
         )
+    if picture.panels:
+        data = rows(picture.data, folder)
+        return small_multiples(
+            [row[picture.row] for row in data],
+            [_panel(value, data, picture) for value in picture.values],
+            finding=picture.finding,
+            alt=picture.alt,
+        )
     return forest_plot(
         intervals(picture, folder),
         x_label=picture.label,
@@ -274,6 +290,41 @@ def _curves(picture: Picture, folder: Path) -> list[Series]:
     return curves
 
 
+def _estimated(row: dict[str, str], value: str) -> Interval | None:
+    """A value of a row with its bounds; None where the data have none."""
+    if not row[value]:
+        return None
+    low, high = row.get(f"{value} low"), row.get(f"{value} high")
+    ends = (float(low), float(high)) if low and high else (None, None)
+    return Interval("", float(row[value]), *ends)
+
+
+def _panel(value: str, data: Sequence[dict[str, str]], picture: Picture) -> Panel:
+    shown = [_estimated(row, value) for row in data]
+    first = shown[0]
+    return Panel(
+        value, shown, 0.0 if value in picture.zero else None if first is None else first.estimate
+    )
+
+
+def value_table(picture: Picture, folder: Path = GALLERY) -> str:
+    """The values of a picture and their intervals as a table of Markdown."""
+    data = rows(picture.data, folder)
+    columns: list[list[str]] = []
+    for value in picture.values:
+        known = [_estimated(row, value) for row in data]
+        texts = iter(estimates([(v.estimate, v.low, v.high) for v in known if v is not None]))
+        columns.append(
+            ["–" if v is None else "<br>".join(filter(None, next(texts))) for v in known]
+        )
+    lines = [["", *picture.values], ["---"] * (len(picture.values) + 1)]
+    lines += [
+        [f"**{row[picture.row]}**", *cells]
+        for row, cells in zip(data, zip(*columns, strict=True), strict=True)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def intervals(picture: Picture, folder: Path = GALLERY) -> list[Interval]:
     """The rows of a forest plot; a value that the data lack has none."""
     shown = []
@@ -283,10 +334,10 @@ def intervals(picture: Picture, folder: Path = GALLERY) -> list[Interval]:
         for value in picture.values:
             if not row[value] or name in picture.without:
                 continue
-            low, high = row.get(f"{value} low"), row.get(f"{value} high")
-            ends = (float(low), float(high)) if low and high else (None, None)
             label, heading = (name, group) if one else (value, _joined(group, name))
-            shown.append(Interval(label, float(row[value]), *ends, group=heading))
+            estimated = _estimated(row, value)
+            assert estimated is not None
+            shown.append(replace(estimated, label=label, group=heading))
     return shown
 
 
@@ -449,6 +500,8 @@ def card_page(card: Card, folder: Path = GALLERY) -> str:
     parts.append(f"**Reach.** {card.reach}")
     if card.not_shown:
         parts.append(f"**Not shown.** {card.not_shown}")
+    if card.front and card.picture:
+        parts.append(value_table(card.picture, folder))
     if card.stands:
         parts.append(f"**What is withdrawn, and what stands.** {card.stands}")
     if card.more:
@@ -472,6 +525,23 @@ def card_page(card: Card, folder: Path = GALLERY) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def front_part(card: Card, folder: Path) -> list[str]:
+    """What the gallery has at its top."""
+    assert card.picture is not None
+    files = ", ".join(f"[{data.file}](data/{data.file})" for data in card.data)
+    return [
+        f"## {STUDIES[card.study][0]}",
+        f"**[{card.question}]({card.slug}.md)**  \n{_badge(card.status)} · {card.date}. "
+        f"{card.answer}",
+        _image(card),
+        value_table(card.picture, folder),
+        f"*{card.picture.caption}*",
+        f"**What it does not show.** {card.reach}",
+        f"```text\n{card.command}\n```",
+        f"**Cost.** {card.cost} **Data.** {files}",
+    ]
+
+
 def index_page(all_cards: Sequence[Card], folder: Path = GALLERY) -> str:
     parts = ["# Gallery of findings", WRITTEN.format(source="cards.toml")]
     parts.append(
@@ -487,6 +557,10 @@ def index_page(all_cards: Sequence[Card], folder: Path = GALLERY) -> str:
         "**So what.** Before you run a study, look here for what it costs, what it can decide, and "
         "which mistakes were made before you."
     )
+    for card in all_cards:
+        if card.front:
+            parts += front_part(card, folder)
+    parts.append("## All cards")
     parts.append(
         "An interval is a 95 % interval unless a card says otherwise. What it is over (seeds, "
         "texts, or both) stands under *Reach*. Each interval is read by itself: of "
@@ -496,7 +570,7 @@ def index_page(all_cards: Sequence[Card], folder: Path = GALLERY) -> str:
     counts = {status: sum(c.status == status for c in all_cards) for status in STATUSES}
     parts.append("\n".join(f"- {_badge(s)} ({counts[s]}): {STATUSES[s]}" for s in STATUSES))
     for study, (name, link) in STUDIES.items():
-        chosen = [card for card in all_cards if card.study == study]
+        chosen = [card for card in all_cards if card.study == study and not card.front]
         if not chosen:
             continue
         parts.append(f"## {name}")

@@ -27,6 +27,7 @@ from lmlab.errors import UserError
 from lmlab.pages.drawing import LONGEST_LABEL, fitting_ticks, limits, text_width, ticks, wrap
 from lmlab.pages.figures import (
     Interval,
+    Panel,
     Points,
     Series,
     dendrogram,
@@ -34,6 +35,7 @@ from lmlab.pages.figures import (
     heat_map,
     line_plot,
     scatter_plot,
+    small_multiples,
 )
 from lmlab.pages.page import Figure, Part, Passage, Section, Table, render_page
 from lmlab.pages.text import Rounded, cell, estimates, number, tick_labels
@@ -424,7 +426,23 @@ def drawn() -> list[Figure]:
             ["x", "y"], cells, row_label="of", column_label="by", finding="Two cells.", alt=""
         ),
         dendrogram(["a", "b", "c"], [(0, 1, 0.5), (2, 3, 1.5)], x_label="d", finding="", alt=""),
+        multiples(),
     ]
+
+
+def multiples(names: tuple[str, ...] = ("one", "two", "three")) -> Figure:
+    """Four panels: intervals, one row without a value, one without an interval, no value at all."""
+    return small_multiples(
+        names,
+        [
+            Panel("nats", [ROWS[0], ROWS[1], ROWS[4]], reference=0.03),
+            Panel("with a gap", [ROWS[0], None, ROWS[4]]),
+            Panel("no interval", [ROWS[3], ROWS[3], ROWS[3]], reference=0.0),
+            Panel("empty", [None] * 3),
+        ],
+        finding="Three rows.",
+        alt="Four panels.",
+    )
 
 
 def titles(figure: Figure) -> list[str]:
@@ -432,7 +450,7 @@ def titles(figure: Figure) -> list[str]:
 
 
 def test_what_is_drawn_says_its_value():
-    rows, lines, banded, points, named, matrix, tree = map(titles, drawn())
+    rows, lines, banded, points, named, matrix, tree, panels = map(titles, drawn())
     assert rows[0] == "Natural text, English docstrings: 0.0213 [0.0180, 0.0246]"
     assert rows[3] == "Python source: 0.0489\nfewer than 5 clusters: no interval"
     assert len(rows) == len(ROWS)
@@ -446,6 +464,9 @@ def test_what_is_drawn_says_its_value():
     assert len(named) == len(NAMED)
     assert matrix == ["x × y: 0.2500", "y × x: 0.7500"]
     assert tree == ["0.5000: a, b", "1.500: c, a, b"]
+    assert len(panels) == 3 + 2 + 3
+    assert panels[0] == "nats, one: 0.0213 [0.0180, 0.0246]"
+    assert panels[5] == "no interval, one: 0.0489"
 
 
 def test_curves_with_many_points_tell_the_middle_ones():
@@ -492,7 +513,8 @@ def test_data_links_hold_the_data():
 
 
 def test_figures_hold_what_they_show():
-    rows, lines, banded, points, named, matrix, tree = [figure.data for figure in drawn()]
+    rows, lines, banded, points, named, matrix, tree, panels = [f.data for f in drawn()]
+    assert panels and len(panels.rows) == 3 + 2 + 3
     assert rows and lines and banded and points and named and matrix and tree  # noqa: PT018
     assert rows.rows[0] == ["Natural text", "English docstrings", 0.0213, 0.018, 0.0246, ""]
     assert rows.rows[3][3:5] == ["", ""]

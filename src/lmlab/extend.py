@@ -22,7 +22,8 @@ docs/notebooks has a notebook for each. What is to be part of lmlab itself is wr
 (docs/contributing.md).
 """
 
-from lmlab.numerics.random_effects import Clusters, Interval
+from lmlab.numerics.random_effects import Clusters, Interval, interval_over_seeds
+from lmlab.numerics.verdicts import Evidence, holm
 from lmlab.objectives.added import register_objective
 from lmlab.objectives.base import IGNORED, Batch, Criterion, Reading, hidden_states
 from lmlab.objectives.causal import Causal
@@ -31,6 +32,7 @@ from lmlab.pages.curves import Points, Series, line_plot, scatter_plot
 from lmlab.pages.forest import Interval as ForestRow
 from lmlab.pages.forest import forest_plot
 from lmlab.pages.matrix import heat_map
+from lmlab.pages.multiples import Panel, small_multiples
 from lmlab.pages.page import Section, Table
 from lmlab.pages.report import Report
 from lmlab.results import Result
@@ -42,9 +44,11 @@ __all__ = [
     "Causal",
     "Clusters",
     "Criterion",
+    "Evidence",
     "ForestRow",
     "FullCrossEntropy",
     "Interval",
+    "Panel",
     "Points",
     "Reading",
     "Report",
@@ -55,8 +59,11 @@ __all__ = [
     "forest_plot",
     "heat_map",
     "hidden_states",
+    "holm",
+    "interval_over_seeds",
     "line_plot",
     "register_objective",
     "register_result",
     "scatter_plot",
+    "small_multiples",
 ]

@@ -340,10 +340,12 @@ def _checked(values_SC: ArrayLike) -> NDArray[np.float64]:
 def interval_over_seeds(values_S: ArrayLike, *, level: float = 0.95) -> Interval:
     """Student's t interval of a mean over seeds, the text being given; none for one seed.
 
-    `clusters` and `documents` are 0: no text is resampled.
+    `clusters` and `documents` are 0: no text is resampled. Raises `UserError` for no value, or one
+    that is not finite.
     """
     v_S = np.asarray(values_S, dtype=np.float64)
-    assert np.isfinite(v_S).all()
+    if v_S.ndim != 1 or not v_S.size or not np.isfinite(v_S).all():
+        raise UserError(f"values_S are {v_S}; give a finite value for each seed")
     seeds, estimate = len(v_S), float(v_S.mean())
     if seeds == 1:
         return Interval(

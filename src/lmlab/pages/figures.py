@@ -1,5 +1,5 @@
 """The figures of a report, all in one place: intervals, curves, clouds of points,
-matrices, trees.
+matrices, trees, small multiples.
 
 Each function takes plain numbers and strings and returns a `page.Figure`: one drawing, whose
 points, intervals and cells say their values where they are pointed at, and its data as a table.
@@ -8,10 +8,12 @@ points, intervals and cells say their values where they are pointed at, and its 
 from lmlab.pages.curves import Points, Series, line_plot, scatter_plot
 from lmlab.pages.forest import Interval, forest_plot
 from lmlab.pages.matrix import heat_map
+from lmlab.pages.multiples import Panel, small_multiples
 from lmlab.pages.tree import dendrogram
 
 __all__ = [
     "Interval",
+    "Panel",
     "Points",
     "Series",
     "dendrogram",
@@ -19,4 +21,5 @@ __all__ = [
     "heat_map",
     "line_plot",
     "scatter_plot",
+    "small_multiples",
 ]
