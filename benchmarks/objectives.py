@@ -28,7 +28,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
@@ -49,6 +49,7 @@ from lmlab.extend import (
     small_multiples,
 )
 
+R = TypeVar("R", bound=Result)
 BACKWARD = ", backward"
 OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
     "causal": {"objective": "causal"},
@@ -57,13 +58,17 @@ OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
     f"headless{BACKWARD}": {"objective": "headless", "order": "backward"},
     "mixed": {"objective": "mixed"},
     "masked": {
-        "objective": "masked", "architecture": "modernbert", "learning_rate": 1e-3,
+        "objective": "masked",
+        "architecture": "modernbert",
+        "learning_rate": 1e-3,
     },
     "headless-masked": {"objective": "headless-masked", "architecture": "modernbert"},
     "towers": {"objective": "towers", "fusion": "product"},
 }
 """What `lmlab.train` is told of each; the first is the one that others are compared with."""
 SPLIT = "test"
+_VERDICT = 3
+"""Seeds below which nothing is said of objectives."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +80,30 @@ class Measure:
     asks: str
     against: Literal["first", "zero"] = "first"
     """What a cell is tested against: the first objective, or zero."""
+    decimals: int = 3
+    """That are shown."""
 
 
 LOSS = Measure("nats per token", "what does a token cost?")
 ARROW = Measure(
-    "relative arrow, %", "is forward (above 0) or backward easier to learn?", against="zero"
+    "relative arrow, %", "is forward (above 0) or backward easier to learn?", "zero", decimals=2
 )
 ENCODING = Measure(
     "encoding R2", "how much of log mean probability does the output embedding alone hold?"
 )
 ROUTER = Measure(
-    "router gain, nats", "what does sending each type of token to its tower save?", against="zero"
+    "router gain, nats",
+    "what does sending each type of token to its tower save?",
+    "zero",
+    decimals=4,
 )
 FROM_OTHERS = Measure("R2 in the others", "how much of it is linear in all the others?")
 OF_OTHERS = Measure("R2 of another", "how much of another one is linear in it, on the average?")
-ZORRO = Measure("Zorro, %", "how often is the grammatical sentence the likelier one?")
-EYES = Measure("eye tracking, %", "what does surprisal add to held-out R2 of reading times?")
-PACED = Measure("self-paced, %", "the same of self-paced reading")
+ZORRO = Measure("Zorro, %", "how often is the grammatical sentence the likelier one?", decimals=1)
+EYES = Measure(
+    "eye tracking, %", "what does surprisal add to held-out R2 of reading times?", decimals=2
+)
+PACED = Measure("self-paced, %", "the same of self-paced reading", decimals=2)
 MEASURES = (LOSS, ARROW, ENCODING, ROUTER, FROM_OTHERS, OF_OTHERS, ZORRO, EYES, PACED)
 
 
@@ -237,12 +249,12 @@ class Lab:
         """The name of a run's folder."""
         return f"{objective.replace(BACKWARD, '-backward')}-{seed}"
 
-    def kept(self, name: str, asked: Sequence[Any], measure: Callable[[], Result]) -> Result:
+    def kept(self, name: str, asked: Sequence[Any], measure: Callable[[], R]) -> R:
         """A result that is there, or is measured now. `asked` is what decides it."""
         decided = hashlib.sha256(repr([str(self.store.path), *asked]).encode()).hexdigest()[:10]
         folder = self.plan.lab / "measured" / f"{name}-{decided}"
         if (folder / "results.json").is_file():
-            return lmlab.read(folder)
+            return cast(R, lmlab.read(folder))
         result = measure()
         result.save(folder)
         return result
@@ -295,7 +307,7 @@ class Lab:
             (target,) = result.targets.values()
             samples[FROM_OTHERS.name][objective] = Sample.of_number(target.interval.estimate)
             # rows are targets, columns the basis; the target of this decomposition is the first
-            in_it = [row[0] for row in result.pairs.r2[1:]]
+            in_it = [row[0] for row in result.pairs.r2[1:] if row[0] is not None]
             samples[OF_OTHERS.name][objective] = Sample.of_number(float(np.mean(in_it)))
         return samples
 
@@ -339,22 +351,26 @@ def mean_of(samples: Sequence[Sample]) -> Interval:
     if len(samples[0].values_C) == 1:
         return interval_over_seeds([sample.figure for sample in samples])
     return F.two_way_interval(
-        np.stack([sample.values_C for sample in samples]),
-        weights_C=samples[0].weights_C, documents_C=samples[0].documents_C,
+        stacked(samples), weights_C=samples[0].weights_C, documents_C=samples[0].documents_C,
     )  # fmt: skip
 
 
 def difference_of(samples: Sequence[Sample], first: Sequence[Sample]) -> Evidence:
     """The figure less that of the first objective, over seeds that each has for itself."""
     if len(samples[0].values_C) == 1:
-        figures = [[sample.figure for sample in each] for each in (samples, first)]
-        return Evidence.of_two_groups(*figures, 0)
-    values = [np.stack([sample.values_C for sample in each]) for each in (samples, first)]
+        ours, theirs = ([sample.figure for sample in each] for each in (samples, first))
+        return Evidence.of_two_groups(ours, theirs, 0)
     return Evidence.of(
         F.two_way_difference(
-            *values, weights_C=first[0].weights_C, documents_C=first[0].documents_C
+            stacked(samples), stacked(first),
+            weights_C=first[0].weights_C, documents_C=first[0].documents_C,
         )
-    )
+    )  # fmt: skip
+
+
+def stacked(samples: Sequence[Sample]) -> np.ndarray:
+    """The values of all seeds (S, C)."""
+    return np.stack([sample.values_C for sample in samples])
 
 
 def arrow_cell(
@@ -362,14 +378,14 @@ def arrow_cell(
 ) -> Cell:
     """The relative arrow of a pair of objectives in per cent, over seeds and documents."""
     arrow = F.arrow_of_time(
-        *(np.stack([sample.values_C for sample in each]) for each in (forward, backward)),
-        clusters.cluster_N, clusters.document_N,
-    )  # fmt: skip
+        stacked(forward), stacked(backward), clusters.cluster_N, clusters.document_N
+    )
     low, high = arrow.interval or (None, None)
-    percent = [None if v is None else 100 * v for v in (low, high, arrow.standard_error)]
     value = Interval(
-        100 * arrow.relative, *percent, arrow.degrees_of_freedom, 0.95, arrow.seeds,
-        arrow.clusters, arrow.documents, arrow.basis, arrow.note,
+        estimate=100 * arrow.relative, low=low and 100 * low, high=high and 100 * high,
+        standard_error=arrow.standard_error and 100 * arrow.standard_error,
+        degrees_of_freedom=arrow.degrees_of_freedom, level=0.95, seeds=arrow.seeds,
+        clusters=arrow.clusters, documents=arrow.documents, basis=arrow.basis, note=arrow.note,
     )  # fmt: skip
     by_seed = tuple(100 * each for each in arrow.relative_by_seed)
     return Cell(objective, ARROW.name, by_seed, value, Evidence.of(value))
@@ -395,9 +411,10 @@ def compared(samples: Samples, clusters: Clusters | None, plan: Plan) -> tuple[C
     first, cells = plan.objectives[0], []
     for objective in plan.objectives:
         for measure in MEASURES:
-            pair = [(objective, _NATS), (objective + BACKWARD, _NATS)]
-            if measure is ARROW and clusters is not None and all(key in samples for key in pair):
-                cells.append(arrow_cell(objective, *(samples[key] for key in pair), clusters))
+            forward = samples.get((objective, _NATS))
+            backward = samples.get((objective + BACKWARD, _NATS))
+            if measure is ARROW and forward and backward and clusters is not None:
+                cells.append(arrow_cell(objective, forward, backward, clusters))
                 continue
             own = samples.get((objective, measure.name))
             if own is None:
@@ -442,20 +459,21 @@ def objectives_table(plan: Plan) -> ObjectivesTable:
 # ---------------------------------------------------------------- how it is shown
 
 
-def shown(value: Interval | None) -> str:
-    """An estimate with its bounds, to three digits behind the point."""
+def shown(cell: Cell, measure: Measure) -> str:
+    """An estimate with its bounds; a dash where there is none."""
+    value = cell.value
     if value is None:
         return "–"
-    if value.low is None or value.high is None:
-        return f"{value.estimate:.3f}"
-    return f"{value.estimate:.3f} [{value.low:.3f}, {value.high:.3f}]"
+    ends = [value.estimate] if value.bounds is None else [value.estimate, *value.bounds]
+    estimate, *bounds = [f"{end:.{measure.decimals}f}" for end in ends]
+    return f"{estimate} [{', '.join(bounds)}]" if bounds else estimate
 
 
 def tables(result: ObjectivesTable) -> list[Table]:
     """The table as it is read; then all cells with their tests, and why cells are empty."""
     columns = ["objective", *(measure.name for measure in result.measures)]
     rows = [
-        [name, *(shown(result.at(name, measure).value) for measure in result.measures)]
+        [name, *(shown(result.at(name, measure), measure) for measure in result.measures)]
         for name in result.objectives
     ]
     caption = (
@@ -506,10 +524,13 @@ def _blank(value: float | None) -> str:
 def report(result: ObjectivesTable) -> Report:
     """The page: what is decided, the picture, the tables."""
     decided = [cell for cell in result.tested if cell.p is not None and cell.p < 0.05]
+    names = [f"{cell.objective}: {cell.measure}" for cell in decided]
     finding = (
         f"{len(decided)} of {len(result.tested)} tested cells differ from "
-        f"{result.objectives[0]} (or from zero: arrow, router) by Holm's p below 0.05."
+        f"{result.objectives[0]}, or from zero, by Holm's p below 0.05."
     )
+    if result.seeds < _VERDICT:
+        finding = f"{result.seeds} seeds, so no verdict on objectives. " + finding
     panels = []
     for measure in result.measures:
         values = [result.at(name, measure).value for name in result.objectives]
@@ -527,13 +548,14 @@ def report(result: ObjectivesTable) -> Report:
          for m in result.measures],
         "What each column asks.",
     )  # fmt: skip
-    section = Section("Objectives by measures", figures=[figure], tables=[*tables(result), asks])
+    words = [f"These are {'; '.join(names)}."] if names else []
+    section = Section("Objectives by measures", words, [figure], [*tables(result), asks])
     return Report("One table over all of it", finding, [section])
 
 
 def plan_of(arguments: Sequence[str] | None = None) -> tuple[Plan, Path]:
     """The plan and the folder of results of a command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("text", nargs="+", help="files, folders or patterns; or one token store")
     parser.add_argument("--data", type=Path, help="folder with Zorro and a table of reading times")
     parser.add_argument(
@@ -553,7 +575,8 @@ def plan_of(arguments: Sequence[str] | None = None) -> tuple[Plan, Path]:
     parser.add_argument("--learning-rate", type=float, default=Plan.learning_rate)
     asked = vars(parser.parse_args(arguments))
     out = asked.pop("out") or asked["lab"] / "table"
-    return Plan(**{k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()}), out
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()}
+    return Plan(**values), out
 
 
 def main(arguments: Sequence[str] | None = None) -> ObjectivesTable:
@@ -568,7 +591,7 @@ def main(arguments: Sequence[str] | None = None) -> ObjectivesTable:
         for measure in result.measures:
             cell = result.at(name, measure)
             adjusted = "" if cell.p is None else f"  p {cell.p:.2g}"
-            print(f"  {measure.name:<18} {cell.empty or shown(cell.value)}{adjusted}")
+            print(f"  {measure.name:<18} {cell.empty or shown(cell, measure)}{adjusted}")
     print(f"\n{result.summary()}\n{out}")
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from lmlab.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from lmlab.data.splits import SPLITS, SplitConfig, assign_splits, text_rank
 from lmlab.data.store import EncodedDocument, TokenStore, write_store
 from lmlab.data.tokenizers import TextTokenizer, character_tokenizer
+from lmlab.topics.babylm.reading import EYE_TRACKING, SELF_PACED
 
 _WORDS = (
     "the a of to and in model text token order window reads writes learns forward backward "
@@ -157,3 +159,42 @@ def run_folder(config: TrainConfig) -> Path:
     """Where the run lies; tests always say so."""
     assert config.out is not None
     return config.out
+
+
+TASK_WORDS = ("the", "a", "cat", "dog", "sees", "house", "river", "walks", "green", "small")
+
+
+def task_folder(folder: Path) -> Path:
+    """Pairs of Zorro's form in six paradigms, a word form, reading times, ages of words."""
+    rng = np.random.default_rng(0)
+    (folder / "zorro").mkdir()
+    for n in range(6):
+        lines = []
+        for _ in range(4):
+            words = [str(w) for w in rng.choice(TASK_WORDS, 5)]
+            lines += [" ".join([*words[::-1], "."]), " ".join([*words, "."])]
+        (folder / "zorro" / f"agreement-kind_{n}.txt").write_text("\n".join(lines) + "\n")
+    forms = [
+        {"sentences": f"a {w} cat\ta {w}ish cat", "ratio": n / 9} for n, w in enumerate(TASK_WORDS)
+    ]
+    (folder / "wug_adj_nominalization.jsonl").write_text("\n".join(map(json.dumps, forms)))
+    names = ["item", "word", "sent_id", "Subtlex_log10", "length", "context_length",
+             *EYE_TRACKING, SELF_PACED]  # fmt: skip
+    with (folder / "reading.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        for sentence in range(30):
+            words = [str(w) for w in rng.choice(TASK_WORDS, 5)]
+            for place in range(2, 5):
+                numbers = [round(float(x), 3) for x in rng.uniform(1, 9, 2)]
+                times = [round(float(x), 1) for x in rng.uniform(90, 300, 5)]
+                writer.writerow([" ".join(words[:place]), words[place], sentence,
+                                 numbers[0], numbers[1], place, *times])  # fmt: skip
+    with (folder / "children.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["num_item_id", "definition", "type", *range(16, 31)])
+        for n, word in enumerate(TASK_WORDS):
+            shares = 1 / (1 + np.exp(-(np.arange(16, 31) - 19 - n / 2) / 3))
+            writer.writerow([n, word, "word", *(round(float(s), 3) for s in shares)])
+    (folder / "notes.md").write_text("about the data")
+    return folder

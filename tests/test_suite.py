@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -11,51 +10,19 @@ import numpy as np
 import pytest
 
 import lmlab
+from helpers import TASK_WORDS as WORDS
+from helpers import task_folder
 from lmlab.cli import main
 from lmlab.errors import UserError
 from lmlab.topics.babylm import model_score, study
 from lmlab.topics.babylm.model_score import SuiteScore
-from lmlab.topics.babylm.reading import EYE_TRACKING, SELF_PACED
 from lmlab.topics.babylm.suite import open_suite
 from lmlab.topics.registry import read_result
-
-WORDS = ("the", "a", "cat", "dog", "sees", "house", "river", "walks", "green", "small")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Pairs of Zorro's form in six paradigms, a word form, reading times, ages of words."""
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    (folder / "zorro").mkdir()
-    for n in range(6):
-        lines = []
-        for _ in range(4):
-            words = [str(w) for w in rng.choice(WORDS, 5)]
-            lines += [" ".join([*words[::-1], "."]), " ".join([*words, "."])]
-        (folder / "zorro" / f"agreement-kind_{n}.txt").write_text("\n".join(lines) + "\n")
-    forms = [{"sentences": f"a {w} cat\ta {w}ish cat", "ratio": n / 9} for n, w in enumerate(WORDS)]
-    (folder / "wug_adj_nominalization.jsonl").write_text("\n".join(map(json.dumps, forms)))
-    names = ["item", "word", "sent_id", "Subtlex_log10", "length", "context_length",
-             *EYE_TRACKING, SELF_PACED]  # fmt: skip
-    with (folder / "reading.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        for sentence in range(30):
-            words = [str(w) for w in rng.choice(WORDS, 5)]
-            for place in range(2, 5):
-                numbers = [round(float(x), 3) for x in rng.uniform(1, 9, 2)]
-                times = [round(float(x), 1) for x in rng.uniform(90, 300, 5)]
-                writer.writerow([" ".join(words[:place]), words[place], sentence,
-                                 numbers[0], numbers[1], place, *times])  # fmt: skip
-    with (folder / "children.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["num_item_id", "definition", "type", *range(16, 31)])
-        for n, word in enumerate(WORDS):
-            shares = 1 / (1 + np.exp(-(np.arange(16, 31) - 19 - n / 2) / 3))
-            writer.writerow([n, word, "word", *(round(float(s), 3) for s in shares)])
-    (folder / "notes.md").write_text("about the data")
-    return folder
+    return task_folder(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

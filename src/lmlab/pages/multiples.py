@@ -152,13 +152,12 @@ def _panel(
             middle = top + height * y / len(names) + SIZE * 0.3
             sheet.text(left + width / 2, middle, "–", size=SMALL, colour="muted", align="center")
             continue
-        has_ends = value.low is not None and value.high is not None
-        if has_ends:
+        if value.low is not None and value.high is not None:
             axes.plot([value.low, value.high], [y, y], color=marker("c0"), linewidth=2, zorder=2)
         axes.plot(
             [value.estimate], [y], marker="o", markersize=5, color=marker("c0"),
-            markeredgewidth=1.4, markerfacecolor=marker("c0" if has_ends else "paper"), zorder=3,
-            clip_on=False,
+            markerfacecolor=marker("paper" if value.low is None else "c0"), markeredgewidth=1.4,
+            zorder=3, clip_on=False,
         )  # fmt: skip
         strip = Rectangle(
             (0, number), 1, 1, transform=axes.get_yaxis_transform(), color=marker("ink"),
