@@ -497,11 +497,11 @@ def card_page(card: Card, folder: Path = GALLERY) -> str:
         if any(row.low is None for row in drawn):
             said.append("A hollow point has no interval.")
         parts.append(f"*{' '.join(filter(None, said))}*")
+        if card.front:
+            parts.append(value_table(card.picture, folder))
     parts.append(f"**Reach.** {card.reach}")
     if card.not_shown:
         parts.append(f"**Not shown.** {card.not_shown}")
-    if card.front and card.picture:
-        parts.append(value_table(card.picture, folder))
     if card.stands:
         parts.append(f"**What is withdrawn, and what stands.** {card.stands}")
     if card.more:
@@ -536,7 +536,8 @@ def front_part(card: Card, folder: Path) -> list[str]:
         _image(card),
         value_table(card.picture, folder),
         f"*{card.picture.caption}*",
-        f"**What it does not show.** {card.reach}",
+        f"**Reach.** {card.reach}",
+        f"**Not shown.** {card.not_shown}",
         f"```text\n{card.command}\n```",
         f"**Cost.** {card.cost} **Data.** {files}",
     ]
@@ -557,10 +558,11 @@ def index_page(all_cards: Sequence[Card], folder: Path = GALLERY) -> str:
         "**So what.** Before you run a study, look here for what it costs, what it can decide, and "
         "which mistakes were made before you."
     )
-    for card in all_cards:
-        if card.front:
-            parts += front_part(card, folder)
-    parts.append("## All cards")
+    fronts = [card for card in all_cards if card.front]
+    for card in fronts:
+        parts += front_part(card, folder)
+    if fronts:
+        parts.append("## All cards")
     parts.append(
         "An interval is a 95 % interval unless a card says otherwise. What it is over (seeds, "
         "texts, or both) stands under *Reach*. Each interval is read by itself: of "

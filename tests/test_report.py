@@ -514,7 +514,8 @@ def test_data_links_hold_the_data():
 
 def test_figures_hold_what_they_show():
     rows, lines, banded, points, named, matrix, tree, panels = [f.data for f in drawn()]
-    assert panels and len(panels.rows) == 3 + 2 + 3
+    assert panels
+    assert len(panels.rows) == 3 + 2 + 3
     assert rows and lines and banded and points and named and matrix and tree  # noqa: PT018
     assert rows.rows[0] == ["Natural text", "English docstrings", 0.0213, 0.018, 0.0246, ""]
     assert rows.rows[3][3:5] == ["", ""]
