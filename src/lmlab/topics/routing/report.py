@@ -40,26 +40,27 @@ def summary(result: Routing) -> str:
     assert constant.gate_gain is not None
     lines = [
         f"With the gate the text costs {gate.nats.estimate:.4f} nats per token: "
-        f"{_less(gate.gain)} than with the better model ({result.better}) alone, and "
-        f"{_less(constant.gate_gain)} than with one weight for all tokens.",
+        f"{_less(gate.gain, f'the better model ({result.better}) alone')}, and "
+        f"{_less(constant.gate_gain, 'one weight for all tokens')}.",
         f"The gate gives {result.first} a mean weight of {result.weight.estimate:.2f}.",
     ]
     if SINGLE in (a.name for a in result.alternatives):
         single = result.alternative(SINGLE)
         assert single.gate_gain is not None
-        lines.append(f"Against {result.single} the gate has {_less(single.gate_gain)}.")
+        lines.append(f"The gate has {_less(single.gate_gain, str(result.single))}.")
     if gate.gain.note:
         lines.append(f"Note: {gate.gain.note}.")
     return "\n\n".join(lines)
 
 
-def _less(gain: Measured) -> str:
-    """A gain in words, with its interval."""
-    bounds = bounds_text(gain.bounds, "{:+.4f}".format)
-    if gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high:
-        return f"not decided whether less ({gain.estimate:+.4f}, {bounds})"
-    word = "less" if gain.estimate > 0 else "more"
-    return f"{abs(gain.estimate):.4f} nats {word} ({bounds})"
+def _less(gain: Measured, than: str) -> str:
+    """A gain in words, with its interval, whose sign is that of the word."""
+    word, sign = ("less", 1) if gain.estimate >= 0 else ("more", -1)
+    ends = None if gain.bounds is None else sorted(sign * end for end in gain.bounds)
+    bounds = bounds_text(None if ends is None else (ends[0], ends[1]), "{:+.4f}".format)
+    if ends is not None and ends[0] <= 0 <= ends[1]:
+        bounds = f"not decided: {bounds}"
+    return f"{abs(gain.estimate):.4f} nats {word} than {than} ({bounds})"
 
 
 def tables(result: Routing) -> list[Table]:
@@ -114,7 +115,7 @@ def _gains(result: Routing) -> Figure:
     return forest_plot(
         rows,
         x_label="nats per token less than the better model (right: predicts better)",
-        finding=f"The gate costs {_less(gate)} than the better model alone.",
+        finding=f"The gate costs {_less(gate, 'the better model alone')}.",
         alt="Gains over the better model of each way to predict.",
         caption=f"95 % intervals over text. The better of both token by token, which is no "
         f"prediction, would have {oracle.estimate:.3f} nats less.",
