@@ -26,6 +26,11 @@ def _root(number: float) -> int:
     return max(2, round(number**0.4))
 
 
+def _few_steps(tokens: float) -> int:
+    """Enough for one step of a documented size."""
+    return min(int(tokens), max(2048, round(2 * tokens**0.5)))
+
+
 def _at_most(most: int) -> Callable[[float], int]:
     return lambda number: min(int(number), most)
 
@@ -34,8 +39,8 @@ _CUTS: dict[str, Callable[[float], int]] = {
     "steps": _root,
     "every": _root,
     "evaluate-every": _root,
-    "tokens": lambda number: min(int(number), round(2 * number**0.5)),
-    "probe-tokens": lambda number: min(int(number), round(2 * number**0.5)),
+    "tokens": _few_steps,
+    "probe-tokens": _few_steps,
     "vocabulary": lambda number: min(int(number), 480 + _root(number)),
     "cost-vocabularies": lambda number: min(int(number), 480 + _root(number)),
     "context": _at_most(128),
@@ -59,6 +64,7 @@ _ADDED = {
 }
 """What a study is given where it is not told otherwise."""
 _NUMBER = re.compile(r"\d[\d_]*(?:\.\d+)?(?:e\d+)?")
+_SUFFIXES = {"K": 1e3, "M": 1e6}
 
 
 def small_command(words: Sequence[str]) -> list[str]:
@@ -71,8 +77,8 @@ def small_command(words: Sequence[str]) -> list[str]:
         if word.startswith("--"):
             cut = _CUTS.get(word[2:].rpartition(".")[2])
             small.append(word)
-        elif cut and _NUMBER.fullmatch(word):
-            small.append(str(cut(float(word))))
+        elif cut and _NUMBER.fullmatch(word.rstrip("KM")):
+            small.append(str(cut(float(word.rstrip("KM")) * _SUFFIXES.get(word[-1], 1))))
         else:
             small.append(word)
     return small + _added(small)
