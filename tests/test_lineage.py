@@ -20,6 +20,8 @@ from lmlab.data.splits import SplitConfig
 from lmlab.data.tokenizers import TokenizerConfig
 from lmlab.errors import UserError
 from lmlab.numerics.scatter import Scatter
+from lmlab.numerics.trees import Tree
+from lmlab.pages.phylogram import phylogram
 from lmlab.topics.decomposition.mapping import agreement
 from lmlab.topics.decomposition.of_models import pair_sums
 from lmlab.topics.decomposition.options import EmbeddingConfig
@@ -312,3 +314,35 @@ def test_what_makes_no_lineage_is_refused(changes, message, found, family):
                 **{**FEW, **changes},
             )
         )
+
+
+# The drawing
+
+
+def test_a_tree_is_drawn_from_the_middle_of_its_longest_path():
+    """Names, notes and lengths of every branch; two parts as deep as half of the longest path."""
+    tree = Tree(5, ((0, 5, 1.0), (1, 5, 2.0), (5, 6, 0.5), (2, 6, -0.1), (6, 7, 0.7), (3, 7, 2.0),
+                    (4, 7, 3.0)))  # fmt: skip
+    figure = phylogram(
+        ["a", "b", "c", "d", "e"], tree, notes={2: "90 %", 4: "40 %"}, doubted=[4], x_label="x",
+        finding="f", alt="a",
+    )  # fmt: skip
+    texts = re.findall(r">([^<>]+)</text>", figure.drawing)
+    assert {"a", "b", "c", "d", "e", "90 %", "40 %"} <= set(texts)
+    titles = re.findall(r"<title>([^<]+)</title>", figure.drawing)
+    assert len(titles) == 7 + 1  # the branch with the middle on it is drawn in two parts
+    lengths: dict[str, float] = {}
+    for title in titles:
+        number, _, names = title.partition(": ")
+        lengths[names] = lengths.get(names, 0.0) + float(number.split(",")[0])
+    # the longest path is from b to e, 6.2: its middle is 0.1 from the joint of d and e
+    assert lengths["d, e"] == pytest.approx(0.1)
+    other = next(names for names in lengths if len(names) > 4)
+    assert sorted(other.split(", ")) == ["a", "b", "c"]
+    assert lengths[other] == pytest.approx(0.6)
+    assert lengths["c"] == 0  # what is below zero is drawn as zero
+    assert "stroke-dasharray" in figure.drawing
+    assert figure.data is not None
+    assert sorted(row[1] for row in figure.data.rows) == [-0.1, 0.5, 0.7, 1.0, 2.0, 2.0, 3.0]
+    flat = Tree(4, tuple((a, b, 0.0) for a, b in ((0, 4), (1, 4), (2, 5), (3, 5), (4, 5))))
+    assert phylogram(list("abcd"), flat, notes={}, x_label="x", finding="f", alt="a").drawing
