@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lmlab.numerics.random_effects import Interval as Measured
+from lmlab.numerics.verdicts import Evidence
 from lmlab.pages.curves import Series, line_plot
 from lmlab.pages.forest import Interval, forest_plot
 from lmlab.pages.page import Figure, Section, Table
@@ -40,7 +43,7 @@ def report(result: Reranking) -> Report:
         summary(result),
         [
             Section(
-                "What the judge says", [_READING], [_differences(result)],
+                "What the judge says", [_READING], _differences(result),
                 [_judged(result), _baselines(result)],
             ),
             Section("By weight", [], [_weights(result)]),
@@ -92,7 +95,10 @@ def _said(difference: Difference) -> str:
     value = difference.value
     bounds = bounds_text(value.bounds, _show)
     if not difference.shown:
-        return f"{_show(value.estimate)} {bounds}, no difference shown"
+        adjusted = ""
+        if difference.holm is not None and Evidence.of(value).finding in ("above", "below"):
+            adjusted = f" after Holm (p {difference.holm:.2g})"
+        return f"{_show(value.estimate)} {bounds}, no difference shown{adjusted}"
     word = "less" if value.estimate < 0 else "more"
     return f"{abs(value.estimate):.4f} {word} {bounds}"
 
@@ -174,30 +180,52 @@ def _baselines(result: Reranking) -> Table:
     )
 
 
-def _differences(result: Reranking) -> Figure:
-    rows = []
-    for baseline in (FORWARD, RANDOM, *result.baselines[2:]):
-        for choice in result.choices:
-            difference = choice.differences.get(baseline)
-            if difference is None or choice.name in _NO_RULES:
-                continue
-            group = f"less {_LABELS[baseline]}"
-            rows.append(Interval.of(_label(result, choice), difference.value, group=group))
-    best = min(
-        (c for c in result.choices if c.name not in (*_NO_RULES, FORWARD)),
-        key=lambda c: c.judged.estimate,
+def _differences(result: Reranking) -> list[Figure]:
+    """Sums with the forward model, others alone, and all against chance: each on its own scale,
+    since the differences of sums are the smallest."""
+    rules = [c for c in result.choices if c.name not in _NO_RULES]
+    sums = [c for c in rules if "+" in c.name]
+    alone = [c for c in rules if "+" not in c.name]
+    against = [b for b in result.baselines if b != RANDOM]
+    groups = (
+        ("sums with the forward model", sums, against),
+        ("others alone", alone, against[:1]),
+        ("all rules", rules, [RANDOM]),
     )
-    difference = best.differences[FORWARD]
-    oracle = result.choice(ORACLE).differences[FORWARD]
-    unit = "nats per token" if result.unit == NATS else result.unit
+    return [
+        _forest(result, what, choices, baselines)
+        for what, choices, baselines in groups
+        if any(b in c.differences for c in choices for b in baselines)
+    ]
+
+
+def _forest(
+    result: Reranking, what: str, choices: Sequence[Choice], baselines: Sequence[str]
+) -> Figure:
+    rows = [
+        Interval.of(
+            _label(result, choice),
+            choice.differences[baseline].value,
+            group=f"less {_LABELS[baseline]}",
+        )
+        for baseline in baselines
+        for choice in choices
+        if baseline in choice.differences
+    ]
+    first = baselines[0]
+    best = min(
+        (c for c in choices if first in c.differences),
+        key=lambda c: c.differences[first].value.estimate,
+    )
+    oracle = result.choice(ORACLE).differences[first].value
     return forest_plot(
         rows,
-        x_label=f"difference in the judge's {unit} (left: finds the choice likelier)",
-        finding=f"The judge likes the choices of {_label(result, best)} best; against forward they "
-        f"have {_said(difference)}.",
-        alt="Differences of each rule from forward's choice and from a random candidate.",
+        x_label=f"difference in the judge's {result.unit} (left: finds the choice likelier)",
+        finding=f"Of {what}, the judge likes {_label(result, best)} best: "
+        f"{_said(best.differences[first])}, against {_LABELS[first]}.",
+        alt=f"Differences of {what} from {', '.join(_LABELS[b] for b in baselines)}.",
         caption="95 % intervals over text, not adjusted for the number of rules. The judge's own "
-        f"choice, a bound and no rule, has {oracle.value.estimate:+.3f} against forward.",
+        f"choice, a bound and no rule, has {signed(oracle.estimate, 3)} against {_LABELS[first]}.",
     )
 
 
