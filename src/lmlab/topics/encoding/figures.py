@@ -31,7 +31,7 @@ from lmlab.topics.encoding.tables import (
     realised_words,
     rotated_range,
 )
-from lmlab.topics.encoding.token_probability import TEXTS
+from lmlab.topics.encoding.token_probability import IN_DOMAIN, TEXTS
 
 _GROUPS = (
     (UNSEEN, (0,)),
@@ -190,7 +190,7 @@ def single_tokens_figure(label: str, rows: Sequence[SteeredToken]) -> Figure:
                     colour=colour,
                 )
                 for colour, (name, method, solved) in enumerate(EDITS)
-                if (realised := steered(rows, method, solved, "in domain"))
+                if (realised := steered(rows, method, solved, IN_DOMAIN))
             ),
             Series("as asked", asked, asked, colour=5, dashed=True),
         ],
@@ -234,15 +234,17 @@ def edits_figures(result: SteeringResult) -> list[Figure]:
 
 
 def pruning_figures(label: str, result: PruneResult) -> list[Figure]:
-    text = result.texts[0]
+    text = result.told
     how = text.prunable[0].replace
     ways = list(dict.fromkeys(point.way for point in text.points))
 
-    def curves(metric: Callable[[Point], random_effects.Interval | None]) -> list[Series]:
+    def curves(
+        points: Sequence[Point], metric: Callable[[Point], random_effects.Interval | None]
+    ) -> list[Series]:
         of_ways = [
             [
                 (100 * point.share, value)
-                for point in text.points
+                for point in points
                 if point.way == way and (value := metric(point)) is not None
             ]
             for way in ways
@@ -256,22 +258,23 @@ def pruning_figures(label: str, result: PruneResult) -> list[Figure]:
     kept = "keep their mean as a bias" if how == "mean" else "are left at zero"
     figures = [
         line_plot(
-            curves(lambda point: point.nats if point.replace == how else None),
+            curves(text.points, lambda point: point.nats if point.replace == how else None),
             x_label="dimensions removed, %",
             y_label="rise of the loss, nats per token",
             finding=f"{label}: {pruned_words(result)}",
             alt="Rise of the loss by the share of dimensions removed, for each way to choose.",
-            caption=f"Removed dimensions {kept}. Bands: 95 % intervals over "
+            caption=f"Text: {text.text}. Removed dimensions {kept}. Bands: 95 % intervals over "
             f"text, one model. Margin of the test: {text.prunable[0].margin:g} nats.",
         )
     ]
-    if same := curves(lambda point: point.same_generation):
+    estimation = result.texts[0].points
+    if same := curves(estimation, lambda point: point.same_generation):
         figures.append(
             line_plot(
                 same,
                 x_label="dimensions removed, %",
                 y_label="share of greedily generated tokens that are the same",
-                finding=_generation_words(text.points),
+                finding=_generation_words(estimation),
                 alt="Agreement of greedy continuations by share of dimensions removed.",
                 caption="One token that differs changes all that follow. Bands: 95 % intervals "
                 "over prompts, within 0 and 1, where their texts are enough for one.",

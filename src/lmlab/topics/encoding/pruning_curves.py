@@ -57,7 +57,12 @@ from lmlab.topics.encoding.pruning import (
     removal_order,
     singular_order,
 )
-from lmlab.topics.encoding.token_probability import ReadText, mean_of_states, read_texts
+from lmlab.topics.encoding.token_probability import (
+    IN_DOMAIN,
+    ReadText,
+    mean_of_states,
+    read_texts,
+)
 
 _PROMPT, _WRITTEN = 16, 24  # tokens
 _ROUNDS = 7
@@ -175,6 +180,12 @@ class PruneResult(Result, kind="prune"):
     """Of the model before and after; None where none is to be written."""
     speed: Speed | None = None
     """Of the model that was written."""
+
+    @property
+    def told(self) -> PrunedText:
+        """The text that speaks for others: in domain where there is one. What is removed was
+        chosen on the estimation text, which flatters the ways that read it."""
+        return next((text for text in self.texts if text.text == IN_DOMAIN), self.texts[0])
 
 
 def prune(

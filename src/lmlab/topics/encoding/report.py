@@ -53,6 +53,7 @@ from lmlab.topics.encoding.tables import (
     steering_words,
     written_words,
 )
+from lmlab.topics.encoding.token_probability import IN_DOMAIN
 
 AnyResult: TypeAlias = EncodingResult | SteeringResult | PruneResult | Dynamics | EncodingStudy
 
@@ -131,7 +132,9 @@ def _of_model(
                 "Pruning",
                 pruning_figures(model, result),
                 "Dimensions are removed from the output embedding. "
-                f"{_texts(result.store, result.other)}; figures are of the estimation text. "
+                f"{_texts(result.store, result.other)}. The finding and the curves of the loss are "
+                f"of the text called {result.told.text}, those of generation of the estimation "
+                "text. "
                 f"{_WAYS} A share passes if the upper end of the 95 % interval of the rise in nats "
                 "per token stays below the margin, at this share and all smaller ones. Intervals "
                 "are over text, one model.",
@@ -326,8 +329,8 @@ def _steering_table(models: Sequence[AnalysedModel]) -> Table:
 
     rows: list[list[str]] = []
     for model, (name, method, solved) in product(models, EDITS):
-        realised = steered(model.steering, method, solved, "in domain")
-        last = (method, solved, "in domain", factors[-1])
+        realised = steered(model.steering, method, solved, IN_DOMAIN)
+        last = (method, solved, IN_DOMAIN, factors[-1])
         kl = [r.kl for r in model.steering if (r.method, r.solved, r.text, r.factor) == last]
         cells = [realised_cell(realised.get(factor, [])) for factor in factors]
         rows.append([model.label, name, *cells, f"{np.mean(kl):.2g}" if kl else "none"])
@@ -343,7 +346,7 @@ def _steering_table(models: Sequence[AnalysedModel]) -> Table:
 def _prunable(result: PruneResult | None, way: str) -> str:
     if result is None:
         return "not done"
-    return next(share_text(p.within_margin) for p in result.texts[0].prunable if p.way == way)
+    return next(share_text(p.within_margin) for p in result.told.prunable if p.way == way)
 
 
 def _dynamics_table(models: Sequence[tuple[str, Dynamics]]) -> Table:

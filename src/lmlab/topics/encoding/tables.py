@@ -209,13 +209,16 @@ def pruning_table(result: PruneResult) -> Table:
 
 def pruned_words(result: PruneResult) -> str:
     """How many dimensions can go, for each way to choose them."""
-    of_text = result.texts[0].prunable
+    of_text = result.told.prunable
     shares = ", ".join(
         f"{share_text(largest.within_margin)} by {largest.way}"
         for largest in of_text
         if largest.replace == of_text[0].replace
     )
-    return f"Dimensions that can go for less than {of_text[0].margin:g} nats per token: {shares}."
+    return (
+        f"Dimensions that can go for less than {of_text[0].margin:g} nats per token "
+        f"({result.told.text}): {shares}."
+    )
 
 
 def written_words(result: PruneResult) -> str:

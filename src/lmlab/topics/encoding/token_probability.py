@@ -319,7 +319,8 @@ class ReadText:
         )
 
 
-TEXTS = ("estimation", "in domain", "out of domain")
+IN_DOMAIN = "in domain"
+TEXTS = ("estimation", IN_DOMAIN, "out of domain")
 """Names of the texts that edits are judged on, in their order."""
 
 
