@@ -476,9 +476,10 @@ def tables(result: ObjectivesTable) -> list[Table]:
         [name, *(shown(result.at(name, measure), measure) for measure in result.measures)]
         for name in result.objectives
     ]
+    over = "seeds and " if result.seeds > 1 else ""
     caption = (
-        f"{result.tokens:,} tokens a run, {result.seeds} seeds; 95 % intervals over seeds and "
-        "documents, paradigms or sentences, of encoding, router and both R2 over seeds alone."
+        f"{result.tokens:,} tokens a run; {_seeds(result)}; 95 % intervals over {over}documents, "
+        "paradigms or sentences; of encoding, router and both R2 over seeds alone."
     )
     return [Table(columns, rows, caption), tested_table(result), empty_table(result)]
 
@@ -517,6 +518,10 @@ def wide_table(result: ObjectivesTable) -> Table:
     return Table(columns, rows, "Objectives by measures.")
 
 
+def _seeds(result: ObjectivesTable) -> str:
+    return "one seed" if result.seeds == 1 else f"{result.seeds} seeds"
+
+
 def _blank(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
@@ -530,7 +535,7 @@ def report(result: ObjectivesTable) -> Report:
         f"{result.objectives[0]}, or from zero, by Holm's p below 0.05."
     )
     if result.seeds < _VERDICT:
-        finding = f"{result.seeds} seeds, so no verdict on objectives. " + finding
+        finding = f"{_seeds(result).capitalize()}: these models only, no verdict. " + finding
     panels = []
     for measure in result.measures:
         values = [result.at(name, measure).value for name in result.objectives]
