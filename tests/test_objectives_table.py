@@ -137,6 +137,7 @@ def test_a_plan_that_makes_no_table_is_refused():
         _plan(objectives=("causal",))
 
 
+@pytest.mark.slow
 def test_a_whole_table_at_the_smallest_size_goes_on_where_it_was(
     text_store, tmp_path, monkeypatch, capsys
 ):
