@@ -52,7 +52,7 @@ _CHARACTERS = 1_100_000
 """As many as nanoGPT's text has."""
 TASKS = {
     "characters": Task(4, 4, 128, 64, 12, 2000, share=0.125),
-    "novels": Task(4, 4, 256, 256, 16, 1000, share=0.15),
+    "novels": Task(4, 4, 256, 256, 16, 1000, share=0.22),
 }
 
 
