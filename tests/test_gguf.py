@@ -123,5 +123,5 @@ def test_a_command_takes_it_and_an_edited_one_is_an_ordinary_folder(written, tmp
 def test_without_the_package_the_message_says_what_to_install(written, monkeypatch):
     path, _ = written
     monkeypatch.setattr(hub, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"lmlab\[gguf\]"):
+    with pytest.raises(UserError, match=r"pip install -e '.\[gguf\]'"):
         lmlab.load(path)

@@ -37,6 +37,7 @@ from lmlab.lm.language_model import LanguageModel
 from lmlab.lm.likelihood import Request, log_likelihoods
 from lmlab.lm.sampling import check_continues, drawn_ids
 from lmlab.models.behaviour import evaluating
+from lmlab.numerics.bounded import within
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.numerics.verdicts import Evidence, holm
 from lmlab.objectives.evaluate import evaluation_batch
@@ -391,14 +392,15 @@ def _choices(
             else:
                 within_M = within_MK[row_M, columns[name]]
                 across = by.distinct_across(ids_MKC[row_M, columns[name]], n)
-            found.append(Distinct(n, clusters.ratio(within_M, ones_M), across))
+            shares = within(clusters.ratio(within_M, ones_M), 0, 1)
+            found.append(Distinct(n, shares, across))
         return tuple(found)
 
     def above(name: str) -> Interval | None:
         score_MK = judged_MK if name == ORACLE else scores.get(name)
         if score_MK is None:
             return None
-        return clusters.ratio(by.share_below_truth(score_MK), ones_M)
+        return within(clusters.ratio(by.share_below_truth(score_MK), ones_M), 0, 1)
 
     candidates = judged_MK.shape[1] - 1
     return tuple(
