@@ -27,6 +27,9 @@ from transformers import (
 from lmlab.errors import UserError
 from lmlab.models.head import with_settings
 
+_OLD_HEAD = "embed_out"
+"""The head of GPT-NeoX where transformers is older; it is called `lm_head` today."""
+
 
 class NarrowHead(nn.Module):
     """`out` applied to some dimensions of the states (`kept`), or to a projection of them."""
@@ -54,6 +57,7 @@ class _Narrow:
     def __init__(self, config: Any) -> None:
         super().__init__(config)  # pyright: ignore[reportCallIssue]
         model: Any = self
+        model._modules.pop(_OLD_HEAD, None)
         model.lm_head = NarrowHead(
             config.hidden_size, config.head_dimensions, config.vocab_size,
             projected=config.head_projected,
@@ -78,6 +82,10 @@ class NarrowGPTNeoXConfig(GPTNeoXConfig):
 
 class NarrowGPTNeoXForCausalLM(_Narrow, GPTNeoXForCausalLM):
     config_class = NarrowGPTNeoXConfig
+
+    @property
+    def embed_out(self) -> Any:
+        return self.lm_head
 
 
 class NarrowLlamaConfig(LlamaConfig):
