@@ -48,7 +48,7 @@ class Tree:
 
     def newick(self, names: Sequence[str]) -> str:
         """The tree with its lengths, from the last node."""
-        around = _around(self)
+        around = neighbours_of(self)
 
         def below(node: int, came: int | None) -> str:
             parts = [
@@ -198,7 +198,7 @@ def _quoted(name: str) -> str:
     return name if plain else "'" + name.replace("'", "''") + "'"
 
 
-def _around(tree: Tree) -> dict[int, list[tuple[int, int, float]]]:
+def neighbours_of(tree: Tree) -> dict[int, list[tuple[int, int, float]]]:
     """Of each node: the nodes around it, the branch to each and its length."""
     around: dict[int, list[tuple[int, int, float]]] = {}
     for branch, (a, b, length) in enumerate(tree.branches):
@@ -209,7 +209,7 @@ def _around(tree: Tree) -> dict[int, list[tuple[int, int, float]]]:
 
 def _beyond(tree: Tree) -> list[int]:
     """Of each branch the leaves on the side of its first node."""
-    around = _around(tree)
+    around = neighbours_of(tree)
 
     def leaves_at(node: int, came: int) -> int:
         own = 1 << node if node < tree.leaves else 0

@@ -6,10 +6,10 @@ Notable: lengths below zero, which neighbour joining may give, are drawn as zero
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from lmlab.numerics.trees import Tree
+from lmlab.numerics.trees import Tree, neighbours_of
 from lmlab.pages.checks import check_numbers
 from lmlab.pages.drawing import (
     SIZE,
@@ -80,10 +80,8 @@ def phylogram(
 
 def _from_the_middle(tree: Tree) -> tuple[_Step, ...]:
     """The two or more parts of the tree around the middle of its longest path."""
-    around: dict[int, list[tuple[int, int, float]]] = {}
-    for b, (one, other, length) in enumerate(tree.branches):
-        around.setdefault(one, []).append((other, b, max(length, 0.0)))
-        around.setdefault(other, []).append((one, b, max(length, 0.0)))
+    clipped = tuple((one, other, max(length, 0.0)) for one, other, length in tree.branches)
+    around = neighbours_of(replace(tree, branches=clipped))
 
     def furthest(node: int, came: int | None, far: float) -> tuple[float, list[tuple[int, int]]]:
         """The longest way on: how far, and its branches with the nodes that they lead to."""
@@ -96,10 +94,9 @@ def _from_the_middle(tree: Tree) -> tuple[_Step, ...]:
         return best
 
     def step(node: int, branch: int, start: float, end: float, part: bool = False) -> _Step:
-        below = tuple(
+        below = _smallest_first(
             step(other, b, end, end + length) for other, b, length in around[node] if b != branch
         )
-        below = tuple(sorted(below, key=lambda s: (len(s.leaves), min(s.leaves))))
         leaves = (node,) if node < tree.leaves else tuple(i for s in below for i in s.leaves)
         return _Step(node, branch, start, end, below, leaves, part)
 
@@ -107,13 +104,17 @@ def _from_the_middle(tree: Tree) -> tuple[_Step, ...]:
     longest, way = furthest(one_end, None, 0.0)
     at, node = 0.0, one_end
     for b, other in way:
-        length = max(tree.branches[b][2], 0.0)
+        length = clipped[b][2]
         if at + length >= longest / 2:
             back, on = longest / 2 - at, at + length - longest / 2
             parts = (step(node, b, 0.0, back, back <= on), step(other, b, 0.0, on, on < back))
-            return tuple(sorted(parts, key=lambda s: (len(s.leaves), min(s.leaves))))
+            return _smallest_first(parts)
         at, node = at + length, other
     raise AssertionError("the middle lies on the longest path")
+
+
+def _smallest_first(steps: Iterable[_Step]) -> tuple[_Step, ...]:
+    return tuple(sorted(steps, key=lambda s: (len(s.leaves), min(s.leaves))))
 
 
 def _all(steps: Sequence[_Step]) -> list[_Step]:
