@@ -16,6 +16,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib
@@ -268,3 +269,36 @@ def horizontal_axis(
 def horizontal_axis_height(label: str, width: float) -> float:
     """Room that `horizontal_axis` takes below the axes."""
     return 5 + SMALL + 4 + len(wrap(label, SIZE, width)) * line_height(SIZE) + 5
+
+
+@dataclass(frozen=True)
+class LeafLabels:
+    """The labels of a tree's leaves, one below the other."""
+
+    room: float
+    """Width that the labels take, with the gap to the plot."""
+    lines: dict[int, list[str]]
+    centres: dict[int, float]
+    bottom: float
+
+    def write(self, sheet: Sheet, x: float, leaf: int) -> None:
+        """Write the label of a leaf, its left edge at `x`."""
+        lines = self.lines[leaf]
+        first = self.centres[leaf] - (len(lines) - 1) * line_height(SIZE) / 2 + SIZE * 0.36
+        sheet.lines(x, first, lines)
+
+
+def leaf_labels(
+    names: Sequence[str], order: Sequence[int], *, top: float, gap: float
+) -> LeafLabels:
+    """Lay out `names` from `top` down in this order, wrapped at two fifths of the sheet."""
+    longest = max(text_width(label(name), SIZE) for name in names)
+    room = min(longest, WIDTH * 0.4) + 8
+    lines = {leaf: wrap(names[leaf], SIZE, room - 8) for leaf in order}
+    centres: dict[int, float] = {}
+    y = top
+    for leaf in order:
+        height = len(lines[leaf]) * line_height(SIZE)
+        centres[leaf] = y + height / 2
+        y += height + gap
+    return LeafLabels(room, lines, centres, y)

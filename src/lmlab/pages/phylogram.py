@@ -12,18 +12,15 @@ from dataclasses import dataclass, replace
 from lmlab.numerics.trees import Tree, neighbours_of
 from lmlab.pages.checks import check_numbers
 from lmlab.pages.drawing import (
-    SIZE,
     SMALL,
     WIDTH,
     Sheet,
     fitting_ticks,
     horizontal_axis,
     horizontal_axis_height,
-    label,
-    line_height,
+    leaf_labels,
     sheet_settings,
     text_width,
-    wrap,
 )
 from lmlab.pages.page import Figure, LegendEntry, Table
 from lmlab.pages.text import number, one_line, short_float
@@ -129,28 +126,28 @@ def _drawing(
     x_label: str,
 ) -> str:
     order = [i for s in steps for i in s.leaves]
-    longest = max(text_width(label(name), SIZE) for name in names)
-    room = min(longest, WIDTH * 0.4) + 8
-    lines = {i: wrap(names[i], SIZE, room - 8) for i in order}
+    leaves = leaf_labels(names, order, top=6.0, gap=_ROW_GAP)
+    room, bottom = leaves.room, leaves.bottom
     plot_width = WIDTH - _LEFT - room
-    heights: dict[int, float] = {}
-    y = 6.0
-    for leaf in order:
-        height = len(lines[leaf]) * line_height(SIZE)
-        heights[leaf] = y + height / 2
-        y += height + _ROW_GAP
-    sheet = Sheet(y + horizontal_axis_height(x_label, plot_width))
+    sheet = Sheet(bottom + horizontal_axis_height(x_label, plot_width))
     high = max(s.end for s in _all(steps)) * 1.02 or 1.0
-    axes = sheet.axes(_LEFT, 0, plot_width, y)
-    axes.set(xlim=(0, high), ylim=(y, 0), yticks=[])
+    axes = sheet.axes(_LEFT, 0, plot_width, bottom)
+    axes.set(xlim=(0, high), ylim=(bottom, 0), yticks=[])
     values, shown = fitting_ticks(0, high, log=False, width=plot_width, room=(_LEFT, room))
     horizontal_axis(
-        sheet, axes, x_label, left=_LEFT, width=plot_width, bottom=y, values=values, labels=shown
+        sheet,
+        axes,
+        x_label,
+        left=_LEFT,
+        width=plot_width,
+        bottom=bottom,
+        values=values,
+        labels=shown,
     )
 
     def height_of(s: _Step) -> float:
         if not s.below:
-            return heights[s.node]
+            return leaves.centres[s.node]
         inner = [height_of(b) for b in s.below]
         return (inner[0] + inner[-1]) / 2
 
@@ -177,8 +174,7 @@ def _drawing(
         joint(s.end, s.below)
         x = _LEFT + plot_width * s.end / high
         if not s.below:
-            first = at - (len(lines[s.node]) - 1) * line_height(SIZE) / 2 + SIZE * 0.36
-            sheet.lines(WIDTH - room + 8, first, lines[s.node])
+            leaves.write(sheet, WIDTH - room + 8, s.node)
             if x < WIDTH - room:
                 axes.plot([s.end, high], [at, at], color=marker("rule"), linewidth=0.8, zorder=0)
         elif note and not s.drawn_in_part:

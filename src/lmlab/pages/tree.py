@@ -6,17 +6,13 @@ from collections.abc import Sequence
 
 from lmlab.pages.checks import check_numbers
 from lmlab.pages.drawing import (
-    SIZE,
     WIDTH,
     Sheet,
     fitting_ticks,
     horizontal_axis,
     horizontal_axis_height,
-    label,
-    line_height,
+    leaf_labels,
     sheet_settings,
-    text_width,
-    wrap,
 )
 from lmlab.pages.page import Figure, Table
 from lmlab.pages.text import number, one_line, short_float
@@ -69,28 +65,27 @@ def dendrogram(
 
 def _drawing(names: Sequence[str], merges: Sequence[tuple[int, int, float]], x_label: str) -> str:
     members = _members(len(names), merges)
-    order = members[-1]
-    longest = max(text_width(label(name), SIZE) for name in names)
-    left = min(longest, WIDTH * 0.4) + 8
-    lines = [wrap(names[i], SIZE, left - 8) for i in order]
+    leaves = leaf_labels(names, members[-1], top=4.0, gap=_ROW_GAP)
+    left, bottom = leaves.room, leaves.bottom
     plot_width = WIDTH - left - _RIGHT
-    centres: dict[int, float] = {}
-    y = 4.0
-    for leaf, of_leaf in zip(order, lines, strict=True):
-        height = len(of_leaf) * line_height(SIZE)
-        centres[leaf] = y + height / 2
-        y += height + _ROW_GAP
-    sheet = Sheet(y + horizontal_axis_height(x_label, plot_width))
-    for leaf, of_leaf in zip(order, lines, strict=True):
-        first = centres[leaf] - (len(of_leaf) - 1) * line_height(SIZE) / 2 + SIZE * 0.36
-        sheet.lines(0, first, of_leaf)
+    sheet = Sheet(bottom + horizontal_axis_height(x_label, plot_width))
+    for leaf in members[-1]:
+        leaves.write(sheet, 0, leaf)
     high = max(distance for *_, distance in merges) * 1.06 or 1.0
-    axes = sheet.axes(left, 0, plot_width, y)
-    axes.set(xlim=(0, high), ylim=(y, 0), yticks=[])
+    axes = sheet.axes(left, 0, plot_width, bottom)
+    axes.set(xlim=(0, high), ylim=(bottom, 0), yticks=[])
     values, shown = fitting_ticks(0, high, log=False, width=plot_width, room=(8, _RIGHT))
     horizontal_axis(
-        sheet, axes, x_label, left=left, width=plot_width, bottom=y, values=values, labels=shown
+        sheet,
+        axes,
+        x_label,
+        left=left,
+        width=plot_width,
+        bottom=bottom,
+        values=values,
+        labels=shown,
     )
+    centres = dict(leaves.centres)
     at = dict.fromkeys(range(len(names)), 0.0)
     for k, (a, b, distance) in enumerate(merges):
         node = len(names) + k

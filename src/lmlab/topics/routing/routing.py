@@ -33,6 +33,7 @@ from lmlab.data.windows import EvaluationWindows
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel
 from lmlab.models.behaviour import evaluating
+from lmlab.numerics.bounded import within
 from lmlab.numerics.gate import Gate, chosen_ridge, fit_gate, mixture_nats, responsibility
 from lmlab.numerics.random_effects import Clusters, Interval
 from lmlab.objectives.base import IGNORED, hidden_states
@@ -216,7 +217,7 @@ def route(
         better=models[better].name,
         constant=float(expit(constant)),
         alternatives=alternatives,
-        weight=clusters.ratio(sums.weight_M, tokens_M),
+        weight=within(clusters.ratio(sums.weight_M, tokens_M), 0, 1),
         bins=sums.bins(),
         towards_first=first_types,
         towards_second=second_types,
