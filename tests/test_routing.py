@@ -184,6 +184,9 @@ def test_gains_are_differences_and_parts_add_up(routed):
     assert sum(b.tokens for b in routed.bins) == routed.tokens
     assert sum(d.tokens for d in routed.documents) == routed.tokens
     weight = sum(d.tokens * d.weight for d in routed.documents) / routed.tokens
+    for number, alternative in enumerate(routed.alternatives):
+        whole = sum(d.tokens * d.nats[number] for d in routed.documents) / routed.tokens
+        assert whole == pytest.approx(alternative.nats.estimate, rel=1e-9)
     assert weight == pytest.approx(routed.weight.estimate)
     assert routed.better in (routed.first, routed.second)
 

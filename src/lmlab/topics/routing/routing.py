@@ -100,6 +100,9 @@ class RoutedDocument:
     """Mean weight of the first model."""
     difference: float
     """Nats per token of the second less those of the first model."""
+    nats: tuple[float, ...] = ()
+    """Nats per token of each of the result's alternatives, in their order. With them results of
+    several seeds are put together. Empty in results that were stored before this was kept."""
 
 
 @dataclass(frozen=True)
@@ -351,12 +354,15 @@ class _Sums:
 
     def documents(self, windows: EvaluationWindows) -> tuple[RoutedDocument, ...]:
         numbers, number_M = np.unique(windows.clusters.document_N, return_inverse=True)
-        tokens, weight, difference = (
+        tokens, weight, difference, *nats = (
             np.bincount(number_M, values_M, len(numbers))
-            for values_M in (self.tokens_M, self.weight_M, self.difference_M)
+            for values_M in (self.tokens_M, self.weight_M, self.difference_M, *self.nats.values())
         )
         return tuple(
-            RoutedDocument(windows.document_names[int(n)], int(t), float(w / t), float(d / t))
-            for n, t, w, d in zip(numbers, tokens, weight, difference, strict=True)
+            RoutedDocument(
+                windows.document_names[int(n)], int(t), float(w / t), float(d / t),
+                tuple(float(x / t) for x in of_each),
+            )
+            for n, t, w, d, *of_each in zip(numbers, tokens, weight, difference, *nats, strict=True)
             if t
-        )
+        )  # fmt: skip
