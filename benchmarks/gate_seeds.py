@@ -69,7 +69,9 @@ def main() -> None:
         means_S = (own_SD * tokens_SD).sum(1) / tokens_D.sum()
         text = f"| {name} | {len(there)} | {', '.join(f'{m:.4f}' for m in means_S)} | {interval} |"
         found[name] = text, Evidence.of(interval)
-    adjusted = dict(zip(PLANNED, holm([found[n][1].p_value for n in PLANNED]), strict=True))
+    adjusted: dict[str, float | None] = dict(
+        zip(PLANNED, holm([found[n][1].p_value for n in PLANNED]), strict=True)
+    )
     for name, (text, evidence) in found.items():
         print(text, f"{evidence.p_value} | {adjusted.get(name, '')} |")
 
