@@ -4,7 +4,9 @@
 - Every page but the first is linked from the text of another one. Who reads meets it, and not only
   who looks through the menu.
 - No page loads anything from another host (a link to one is fine).
-- A page with all that it loads weighs less than a megabyte, so that it opens on a slow line.
+- A page with all that it loads weighs less than a megabyte, so that it opens on a slow line. The
+  search index is part of it, unless the theme's script fetches it only when search is opened.
+- The search index weighs less than that by itself.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
+
+from site_hooks import WAITS
 
 LIMIT = 1_000_000
 """Bytes that a page may load, before compression."""
@@ -40,7 +44,7 @@ class Page(HTMLParser):
 
     def __post_init__(self) -> None:
         super().__init__()
-        self._style = False
+        self._style = self.highlights = False
         self.articles = self._open = 0
         self.feed(self.path.read_text("utf-8"))
 
@@ -65,6 +69,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._style:
             self.loads += _urls(data)
+        # among the theme's settings: it marks what was searched for, by the index
+        self.highlights |= '"search.highlight"' in data
 
 
 def check(site: Path) -> tuple[list[str], dict[str, int]]:
@@ -75,6 +81,8 @@ def check(site: Path) -> tuple[list[str], dict[str, int]]:
         for path in _unlinked(pages, site.resolve() / "index.html")
     ]
     weights: dict[str, int] = {}
+    index = {file for file in [site.resolve() / "search" / "search_index.js"] if file.is_file()}
+    wrong += [f"{file.name}: {size:,} bytes" for file in index if (size := _size(file)) >= LIMIT]
     for path, page in pages.items():
         name = path.relative_to(site.resolve()).as_posix()
         if name == "404.html":  # a server shows it below any address, so its links are absolute
@@ -84,13 +92,18 @@ def check(site: Path) -> tuple[list[str], dict[str, int]]:
         files, outside = _loaded(path, page.loads)
         wrong += [f"{name}: loads {each}" for each in outside]
         wrong += [f"{name}: {each} is not there" for each in files if not each.is_file()]
-        if any(file.name.startswith("bundle.") for file in files):  # it loads these by itself
-            files |= set(site.resolve().glob("search/search_index.js"))
-            files |= set(site.resolve().glob("assets/javascripts/workers/*.js"))
-        weights[name] = path.stat().st_size + sum(f.stat().st_size for f in files if f.is_file())
+        for bundle in [file for file in files if file.name.startswith("bundle.")]:
+            files |= set(site.resolve().glob("assets/javascripts/workers/*.js"))  # by itself
+            waits = WAITS in bundle.read_text("utf-8") and not page.highlights
+            files |= set() if waits else index
+        weights[name] = _size(path) + sum(_size(file) for file in files if file.is_file())
         if weights[name] >= LIMIT:
             wrong.append(f"{name}: weighs {weights[name]:,} bytes with all that it loads")
     return wrong, weights
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size
 
 
 def _unlinked(pages: dict[Path, Page], first: Path) -> list[Path]:

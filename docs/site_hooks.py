@@ -3,10 +3,11 @@
 - Anchors are made as GitHub makes them, so that a link works in both places.
 - A page may link to any file of the repository (`../tests/test_face.py`). Files outside docs/ are
   copied into the site as text, since the site is to be readable without the repository.
-- What every page loads is kept small: the search index has words without their marks, and neither
-  the log of experiments, nor what the reference says of parameters and options (it has their
-  names), nor rows of numbers, nor of the findings their list (it repeats their pages), commands
-  and data.
+- What every page loads is kept small: the search index waits until search is opened. The theme does
+  so only where a page is read from a file, and without its feature `search.highlight`.
+- The search index is kept small: it has words without their marks, and neither the log of
+  experiments, nor what the reference says of parameters and options (it has their names), nor rows
+  of numbers, nor of the findings their list (it repeats their pages), commands and data.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ _LEFT_OF_REFERENCE = 200
 """Characters of an entry of the reference that are searched: what it is for."""
 _LEFT_OUT = re.compile(r"gallery/(index\.html#|[\w-]+\.html#(data|how-to-run-it)$)")
 """Places in the index that are not searched."""
+_FROM_SERVER = 'location.protocol!=="file:"'
+"""In the theme's script: whether the search index is fetched at once."""
+WAITS = '!"before search is opened"'
+"""What is written there in its place: false, in words that docs/check_site.py finds again."""
 _FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2 *$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()([^()\s#]+)(#[^()\s]*)?(?=\))")
 
@@ -107,6 +112,17 @@ def on_post_build(config: MkDocsConfig) -> None:
             words = " ".join([words[:_LEFT_OF_REFERENCE], *options])
         entry["text"] = words
     index.write_text(json.dumps(found, ensure_ascii=False, separators=(",", ":")), "utf-8")
+    for script in Path(config.site_dir).glob("assets/javascripts/bundle.*.js"):
+        script.write_text(waiting(script.read_text("utf-8")), "utf-8")
+
+
+def waiting(script: str) -> str:
+    """The theme's script, changed so that it fetches the search index when search is opened.
+
+    A script of another version, which does not decide it in this way, stays as it is: every page
+    then loads the index by itself, and docs/check_site.py counts it.
+    """
+    return script.replace(_FROM_SERVER, WAITS) if script.count(_FROM_SERVER) == 1 else script
 
 
 def without_rows(text: str) -> str:

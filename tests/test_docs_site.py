@@ -170,6 +170,30 @@ def test_faults_of_a_site_are_found(tmp_path):
     assert weights["index.html"] == own
 
 
+@pytest.mark.parametrize(
+    ("theirs", "feature", "waits"),
+    [
+        ('a(b(location.protocol!=="file:"),c)', "search.share", True),
+        ('a(b(location.protocol!=="file:"),c)', "search.highlight", False),
+        ('a(b(location.protocol!="file:"),c)', "search.share", False),  # a version we do not know
+    ],
+)
+def test_the_search_index_weighs_where_it_is_loaded_before_a_search(
+    tmp_path, theirs, feature, waits
+):
+    for folder in ("search", "assets/javascripts"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "search" / "search_index.js").write_text("x" * 500)
+    page = (
+        f'<script type=application/json>{{"features": ["{feature}"]}}</script>'
+        "<script src=assets/javascripts/bundle.1.js></script>"
+    )
+    (tmp_path / "index.html").write_text(page)
+    (tmp_path / "assets" / "javascripts" / "bundle.1.js").write_text(HOOKS.waiting(theirs))
+    own = len(page) + len(HOOKS.waiting(theirs))
+    assert CHECK.check(tmp_path) == ([], {"index.html": own + 500 * (not waits)})
+
+
 def test_rows_of_numbers_are_not_searched():
     text = "seeds a, b 2 6 94.7 (96.8)\n needs 1.86 nats [1.84, 1.88] or – 2 % of 8,192 types"
     kept = "seeds a, b needs 1.86 nats [1.84, 1.88] or – 2 % of 8,192 types"
@@ -230,6 +254,8 @@ def test_pages_are_read_from_files_also_on_a_phone(site, tmp_path):
                 faults += [f"{name}: {each}" for each in asked]
                 wide = browser.value("document.documentElement.scrollWidth")
                 faults += [f"{name}: {wide} wide at {width}"] if wide > width else []
+                early = browser.value("typeof __index != 'undefined'")
+                faults += [f"{name}: loads the search index before a search"] if early else []
         assert not faults, "\n".join(faults)
         browser.send("Page.navigate", url=f"{(site / 'index.html').as_uri()}?q=surprisal")
         found = "document.querySelectorAll('.md-search-result__item').length"
