@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -43,7 +44,8 @@ def main(environment: Path) -> None:
             raise SystemExit(f"{package}: not the wheel's package, or it has no py.typed")
         start = time.monotonic()
         script = "set -eux\n" + first_commands()
-        subprocess.run(["bash", "-c", script], cwd=folder, env=hidden, check=True)
+        bash = shutil.which("bash") or "bash"  # the name alone is another bash on Windows: WSL's
+        subprocess.run([bash, "-c", script], cwd=folder, env=hidden, check=True)
     print(f"README's first commands took {time.monotonic() - start:.0f} s")
 
 
