@@ -15,6 +15,7 @@ from lmlab.numerics.scatter import Scatter
 from lmlab.objectives.contrastive import contrastive_loss
 from lmlab.objectives.cross_entropy import linear_cross_entropy
 from lmlab.topics.arrow.arrow import arrow_of_time
+from lmlab.topics.arrow.documents import arrows_by_document
 from lmlab.topics.decomposition.decomposition import decompose, leave_one_out
 from lmlab.topics.encoding.encoding import fit_encoding
 from lmlab.topics.encoding.steering import steer as steering
@@ -26,6 +27,7 @@ __all__ = [
     "PrimeProducts",
     "Scatter",
     "arrow_of_time",
+    "arrows_by_document",
     "contrastive_loss",
     "decompose",
     "fit_encoding",

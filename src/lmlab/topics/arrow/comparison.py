@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmlab.data.order import FORWARD
+from lmlab.data.order import BACKWARD, FORWARD
 from lmlab.data.windows import EvaluationWindows
 from lmlab.numerics.power import VarianceComponents
 from lmlab.numerics.random_effects import Interval
@@ -21,6 +21,7 @@ from lmlab.topics.arrow.arrow import (
     arrow_of_time,
 )
 from lmlab.topics.arrow.counting import AboveCounting
+from lmlab.topics.arrow.documents import DocumentArrows, document_arrows
 from lmlab.topics.scoring.difference import excess_over_floor
 from lmlab.topics.scoring.score import Score
 
@@ -136,6 +137,8 @@ class Comparison:
     floor: Floor | None = None
     """None of a source whose entropy is not known."""
     above_counting: AboveCounting | None = None
+    documents: DocumentArrows | None = None
+    """Backward against forward by document; None where too few documents have windows enough."""
 
     @property
     def sides(self) -> tuple[tuple[str, tuple[ModelResult, ...]], ...]:
@@ -192,6 +195,7 @@ def compare(
         other=results(other),
         components=arrow_components(nats_f, nats_o, first.clusters),
         transition=transition(*([each.curve for each in side] for side in (forward, other))),
+        documents=document_arrows(f, o) if o[0].order == BACKWARD else None,
     )
 
 

@@ -13,6 +13,7 @@ from lmlab.pages.wording import capital, without_label
 from lmlab.studies.provenance import to_repeat, trained
 from lmlab.topics.arrow.between_models import ModelsArrow
 from lmlab.topics.arrow.comparison import Comparison
+from lmlab.topics.arrow.document_views import document_tables, documents_section
 from lmlab.topics.arrow.family import ArrowStudy, CorporaMean
 from lmlab.topics.arrow.figures import (
     arrow_figure,
@@ -66,6 +67,7 @@ def report(result: ArrowStudy | ModelsArrow) -> Report:
         sections.append(_times_section(jumping))
     sections += [
         _position_section(every),
+        *_documents(every),
         Section("Methods", _methods(result), tables=[training_table(every)]),
     ]
     return Report(result.title, _finding(result), sections)
@@ -76,7 +78,8 @@ def tables(result: ArrowStudy | ModelsArrow) -> list[Table]:
     levels of linear languages, sources with a floor, and counts, where it has any."""
     if isinstance(result, ModelsArrow):
         of_pair = [result.comparison]
-        return [losses_table(result), arrow_table(of_pair), power_table(of_pair)]
+        measured = [losses_table(result), arrow_table(of_pair), power_table(of_pair)]
+        return [*measured, *document_tables(of_pair)]
     every = result.comparisons
     return [
         findings_table(result),
@@ -89,6 +92,7 @@ def tables(result: ArrowStudy | ModelsArrow) -> list[Table]:
             if result.counted
             else []
         ),
+        *document_tables(every),
     ]
 
 
@@ -114,6 +118,7 @@ def _of_two_models(result: ModelsArrow) -> Report:
             Section("Both directions", tables=[losses_table(result)]),
             _arrow_section([comparison]),
             _position_section([comparison]),
+            *_documents([comparison]),
             Section("Methods", [methods]),
         ],
     )
@@ -167,6 +172,11 @@ def _times_section(jumping: Sequence[Comparison]) -> Section:
 def _position_section(comparisons: Sequence[Comparison]) -> Section:
     figures = _each(position_figures, comparisons)
     return Section("By position in the window", [_POSITIONS], figures)
+
+
+def _documents(comparisons: Sequence[Comparison]) -> list[Section]:
+    section = documents_section(comparisons)
+    return [] if section is None else [section]
 
 
 def _each(
