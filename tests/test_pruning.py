@@ -18,6 +18,7 @@ import torch
 from helpers import tiny_training
 from lmlab.cli import main
 from lmlab.config.model import ModelConfig
+from lmlab.config.training import OptimizerConfig, ParentConfig
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.numerics.random_effects import Clusters, Interval
@@ -46,6 +47,7 @@ from lmlab.topics.encoding.pruning_curves import (
 from lmlab.topics.encoding.steering_effects import steering_effects
 from lmlab.topics.encoding.token_probability import read_texts
 from lmlab.training.loop import train
+from lmlab.training.optimizers import Optimizers
 from tolerances import OF_FLOAT32, near
 
 WIDTH = 8
@@ -228,6 +230,34 @@ def test_the_command_writes_a_smaller_head_that_loads_elsewhere(small_store, tmp
     np.testing.assert_allclose(there, expected, atol=2e-5)
     assert main(["prune", *writing]) == 2
     assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["encoding", "fisher"])
+def test_a_pruned_model_is_trained_on(small_store, tmp_path, way):
+    """Its head is for the optimizer what it stands for: it was decayed, and Muon orthogonalised
+    the gradients of its vocabulary."""
+    run, out = trained("qwen3", small_store, tmp_path), tmp_path / "pruned"
+    written: list[Any] = [
+        str(run), "--store", str(small_store.path), "--windows", "4", "--shares", "0.5",
+        "--device", "cpu", "--prompts", "0", "--share", "0.25", "--way", way, "--out", str(out),
+    ]  # fmt: skip
+    assert main(["prune", *written]) == 0
+    config = tiny_training(
+        small_store, tmp_path / "child", steps=3, context=48, model=ModelConfig(),
+        parent=ParentConfig(str(out)),
+    )  # fmt: skip
+    before, after = (open_model(each).model for each in (out, train(config).path))
+    assert type(after) is type(before)
+    assert after.lm_head.out.in_features == WIDTH - 2
+    weights = dict(before.named_parameters())
+    moved = {name: not torch.equal(weights[name], p) for name, p in after.named_parameters()}
+    assert all(moved.values())
+    assert ("lm_head.project.weight" in moved) == (way == "fisher")
+    muon, adamw = Optimizers(after, OptimizerConfig(name="muon", weight_decay=0.5))._all
+    assert all(group["weight_decay"] == 0 for group in adamw.param_groups)
+    head = {id(p) for p in after.lm_head.parameters()}
+    assert head <= {id(p) for group in adamw.param_groups for p in group["params"]}
+    assert not head & {id(p) for group in muon.param_groups for p in group["params"]}
 
 
 def test_a_tied_model_is_not_enlarged_unasked(small_store, tmp_path, capsys, monkeypatch):

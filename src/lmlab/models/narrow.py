@@ -25,21 +25,24 @@ from transformers import (
 )
 
 from lmlab.errors import UserError
-from lmlab.models.head import with_settings
+from lmlab.models.head import OutputEmbedding, with_settings
 
 _OLD_HEAD = "embed_out"
 """The head of GPT-NeoX where transformers is older; it is called `lm_head` today."""
 
 
 class NarrowHead(nn.Module):
-    """`out` applied to some dimensions of the states (`kept`), or to a projection of them."""
+    """`out` applied to some dimensions of the states (`kept`), or to a projection of them.
+
+    For the optimizer it is what it replaces, an output embedding: no weight decay, no Muon.
+    """
 
     def __init__(self, width: int, dimensions: int, vocabulary: int, *, projected: bool) -> None:
         super().__init__()
-        self.project = nn.Linear(width, dimensions, bias=False) if projected else None
+        self.project = OutputEmbedding(width, dimensions, bias=False) if projected else None
         if not projected:
             self.register_buffer("kept", torch.arange(dimensions))
-        self.out = nn.Linear(dimensions, vocabulary)
+        self.out = OutputEmbedding(dimensions, vocabulary)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         if self.project is not None:
