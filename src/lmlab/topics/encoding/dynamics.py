@@ -285,13 +285,13 @@ def step_of(name: str, number: int) -> int:
     return int(steps[-1]) if steps else number
 
 
-def crossing(steps_K: Array, values_K: Array) -> Captured:
-    """The first step where the values have reached 90 % of the last one, and the checkpoints around
-    it; no interval.
+def crossing(steps_K: Array, values_K: Array, *, share: float = _CAPTURED) -> Captured:
+    """The first step where the values have reached a share of the last one (90 %), and the
+    checkpoints around it; no interval.
 
     Between checkpoints in proportion to log(step + 1). None where the last value is not above zero.
     """
-    wanted = _CAPTURED * values_K[-1]
+    wanted = share * values_K[-1]
     if values_K[-1] <= 0:
         return Captured(None, None, None, None, None)
     at = int(np.argmax(values_K >= wanted))

@@ -181,7 +181,6 @@ class Point:
     """Share of greedily generated tokens that agree, over prompts; None where not generated."""
 
 
-@torch.no_grad()
 def compare_heads(
     hidden_ND: Array,
     targets_N: NDArray[np.int64],
@@ -190,7 +189,37 @@ def compare_heads(
     removals: Sequence[Removal],
     mean_hidden_D: Array,
 ) -> list[Point]:
-    """Every removal against the unpruned head, on the same contexts; float32 logits.
+    """Every removal against the unpruned head, on the same contexts (`metrics_of_heads`)."""
+    metrics_HN4 = metrics_of_heads(hidden_ND, targets_N, head, removals, mean_hidden_D)
+    ones_N = np.ones(len(hidden_ND))
+    width = head.embedding_VD.shape[1]
+    means_H4 = [[clusters.ratio(of_N, ones_N) for of_N in of_N4.T] for of_N4 in metrics_HN4]
+    return [
+        Point(
+            way=removal.order.way,
+            replace=removal.replace,
+            share=removal.removed / width,
+            removed=removal.removed,
+            kl=within(kl, 0, math.inf),
+            js=within(js, 0, math.log(2)),
+            nats=nats,
+            same_best=within(same_best, 0, 1),
+        )
+        for removal, (kl, js, nats, same_best) in zip(removals, means_H4, strict=True)
+    ]
+
+
+@torch.no_grad()
+def metrics_of_heads(
+    hidden_ND: Array,
+    targets_N: NDArray[np.int64],
+    head: Head,
+    removals: Sequence[Removal],
+    mean_hidden_D: Array,
+) -> Array:
+    """Every removal against the unpruned head at each context, (H, N, 4): KL(unpruned || pruned)
+    and JS in nats, the rise of the target's nats, and 1 where the likeliest token is the same;
+    float32 logits.
 
     No narrowed head is made. What one removal of a way keeps, the next smaller one keeps as well.
     So the logits of all are had from the largest removal to the smallest, each by the product of
@@ -223,22 +252,7 @@ def compare_heads(
                         here = metrics_HN4[number, start : start + len(part)]
                         here[:] = whole.against(logits_RV, biases[number])
             bar.advance(float(len(part_RD)))
-    ones_N = np.ones(len(states))
-    width = head.embedding_VD.shape[1]
-    means_H4 = [[clusters.ratio(of_N, ones_N) for of_N in of_N4.T] for of_N4 in metrics_HN4]
-    return [
-        Point(
-            way=removal.order.way,
-            replace=removal.replace,
-            share=removal.removed / width,
-            removed=removal.removed,
-            kl=within(kl, 0, math.inf),
-            js=within(js, 0, math.log(2)),
-            nats=nats,
-            same_best=within(same_best, 0, 1),
-        )
-        for removal, (kl, js, nats, same_best) in zip(removals, means_H4, strict=True)
-    ]
+    return metrics_HN4
 
 
 def _nested(order: Order, removals: Sequence[Removal]) -> list[tuple[int, list[int]]]:
