@@ -4,10 +4,10 @@
         --out store
     python benchmarks/spare.py store --seeds 3 --tokens 300000
 
-Trains models of each width, tied and untied, with each seed, and measures what the removal of
-dimensions of the output embedding costs them on other text than it was chosen on; what is left of
-that when both the pruned and the unpruned model are trained on; and when in training the output
-embedding comes to hold frequency.
+Trains models of each width, of some both tied and untied, with each seed, and measures what the
+removal of dimensions of the output embedding costs them on other text than it was chosen on; what
+is left of that when both the pruned and the unpruned model are trained on; and when in training the
+output embedding comes to hold frequency.
 
 Notable:
 - What is there already, runs and measures, is not made again: the same command goes on. All seeds
@@ -81,9 +81,13 @@ class Plan:
 
     store: Path
     lab: Path = Path("lab/spare")
-    widths: tuple[int, ...] = (128, 64, 32)
-    asked_width: int = 128
+    widths: tuple[int, ...] = (64, 32, 128)
+    asked_width: int = 64
     """Of the questions that are about one width, and of the models that are trained on."""
+    tied_widths: tuple[int, ...] = (64,)
+    """Widths that have tied models beside the untied ones."""
+    tuned_tied: bool = False
+    """Also train tied models on after the removal."""
     seeds: int = 3
     tokens: int = 300_000
     context: int = 128
@@ -100,7 +104,13 @@ class Plan:
 
     def arms(self) -> list[Arm]:
         """Width by width, untied first."""
-        return [Arm(width, tied) for width in self.widths for tied in (False, True)]
+        arms = [Arm(width, tied) for width in self.widths for tied in (False, True)]
+        return [arm for arm in arms if not arm.tied or arm.width in self.tied_widths]
+
+    def is_tuned(self, arm: Arm) -> bool:
+        """Whether models of an arm are trained on after a removal."""
+        wanted = arm.width == self.asked_width and (self.tuned_tied or not arm.tied)
+        return wanted and self.tuned_steps > 0
 
     def training(self, arm: Arm, seed: int) -> dict[str, Any]:
         """Options of `lmlab.train`."""
@@ -432,7 +442,7 @@ def slope(by_width: dict[int, Array]) -> Array:
     """Least-squares slope over log2 width, of values (S, C) at each width."""
     x = np.log2(np.array(list(by_width), dtype=float))
     weight = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    return sum(w * values_SC for w, values_SC in zip(weight, by_width.values(), strict=True))
+    return np.tensordot(weight, np.stack(list(by_width.values())), 1)
 
 
 def halves(watched: Dynamics, unigram_loss: float) -> tuple[float, float, float]:
@@ -550,7 +560,9 @@ def questions(
     untied, tied = Arm(width, False), Arm(width, True)
     last = max(step for _, step in models)
     first = models[untied, last][0]
-    on_text = {"weights_C": first.tokens_C, "documents_C": np.array(first.documents)}
+    on_text: dict[str, Any] = {
+        "weights_C": first.tokens_C, "documents_C": np.array(first.documents)
+    }  # fmt: skip
 
     def rises(arm: Arm, way: str, step: int = last) -> Array:
         return rises_of(models[arm, step], way)
@@ -614,7 +626,7 @@ def spare(plan: Plan) -> Spare:
             watched.append(lab.dynamics(arm, seed, run))
             if np.isnan(unigram_loss):
                 unigram_loss = lab.unigram_loss(run)
-            if arm.width == plan.asked_width and plan.tuned_steps:
+            if plan.is_tuned(arm):
                 tuned.append(lab.tuned(arm, seed, run))
         times.append(times_of(arm, watched, unigram_loss))
         steps += steps_of(arm, watched)
@@ -758,6 +770,8 @@ def plan_of(arguments: Sequence[str] | None = None) -> tuple[Plan, Path]:
     parser.add_argument("--lab", type=Path, default=Plan.lab, help="where runs and measures lie")
     parser.add_argument("--out", type=Path, help="folder of the result (default: LAB/result)")
     parser.add_argument("--widths", type=int, nargs="+", default=Plan.widths)
+    parser.add_argument("--tied-widths", type=int, nargs="*", default=Plan.tied_widths)
+    parser.add_argument("--tuned-tied", action="store_true", help="train tied models on as well")
     for name in (
         "asked_width", "seeds", "tokens", "context", "batch", "short", "windows", "measured",
         "tuned_steps", "threads",

@@ -112,11 +112,12 @@ def test_a_whole_run_at_the_smallest_size_goes_on_where_it_was(text_store, tmp_p
     script, lab = _script(), tmp_path / "lab"
     arguments = [
         str(text_store.path), "--lab", str(lab), "--widths", "16", "8", "--asked-width", "16",
+        "--tied-widths", "16", "--tuned-tied",
         "--seeds", "2", "--tokens", "800", "--context", "48", "--batch", "4", "--short", "2",
         "--windows", "8", "--measured", "12", "--tuned-steps", "2",
     ]  # fmt: skip
     result = script.main(arguments)
-    assert len(result.arms) == 2 * 2 * 2
+    assert len(result.arms) == 2 * (2 + 1)
     assert len(result.rises) == len(result.arms) * len(script.WAYS) * len(script.SHARES)
     assert {each.arm for each in result.remaining} == {"16-untied", "16-tied"}
 
