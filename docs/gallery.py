@@ -357,11 +357,12 @@ class Compared:
 def p_value(value: float, low: float, high: float, df: float | None) -> float:
     """Two-sided p-value that the 95 % interval from `low` to `high` implies for a value of 0.
 
-    Half of the interval's width is the 97.5 % point of Student's t (`df` None: of the normal law)
-    times the standard error. With fewer degrees of freedom than the interval was made with, p is
+    From the value to the end towards 0 it is the 97.5 % point of Student's t (`df` None: of the
+    normal law) times the standard error, so that p is below 0.05 where 0 is outside, for intervals
+    that are not symmetric too. With fewer degrees of freedom than the interval was made with, p is
     too large where the interval excludes 0: so the least that they can be is the safe choice.
     """
-    ratio = abs(value) / ((high - low) / 2)
+    ratio = abs(value) / (value - low if value > 0 else high - value)
     if df is None:
         return float(2 * ndtr(-ratio * ndtri(0.975)))
     return float(2 * stdtr(df, -ratio * stdtrit(df, 0.975)))
@@ -419,7 +420,7 @@ def adjusted_section(family: Sequence[Compared]) -> str:
     )
     parts.append(
         "How p is found: most intervals were kept without their standard error, so p follows from "
-        "the interval's width by Student's t. The degrees of freedom are the least that the "
+        "the distance of its end towards 0 by Student's t. The degrees of freedom are the least that the "
         "interval can have (runs of a kind less one, or languages or matrices less one), which "
         "makes p too large rather than too small. *Many* stands for the normal law, for intervals "
         "over many sentences or sections of text. Ends are rounded, so p is approximate. "
