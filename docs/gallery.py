@@ -421,9 +421,9 @@ def adjusted_section(family: Sequence[Compared]) -> str:
     parts.append(
         "How p is found: most intervals were kept without their standard error, so p follows from "
         "the distance of its end towards 0 by Student's t. The degrees of freedom are the least "
-        "that the interval can have (runs of a kind less one, or languages or matrices less one), which "
-        "makes p too large rather than too small. *Many* stands for the normal law, for intervals "
-        "over many sentences or sections of text. Ends are rounded, so p is approximate. "
+        "that the interval can have (runs of a kind less one, or languages or matrices less one), "
+        "which makes p too large rather than too small. *Many* stands for the normal law, for "
+        "intervals over many sentences or sections of text. Ends are rounded, so p is approximate. "
         "Comparisons of one run of each kind have no verdict and are left out, and so are those "
         "without an interval."
     )
