@@ -35,20 +35,22 @@ from lmlab.progress import say
 from lmlab.run_folders.checkpoint import checkpoint_step, checkpoints
 from lmlab.studies.corpora import open_corpus
 from lmlab.studies.run_requests import placed, text_request
-from lmlab.topics.bottleneck.bottleneck import bottleneck
+from lmlab.topics.bottleneck.bottleneck import Bottleneck, bottleneck
 from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.topics.scoring.score import score
 from lmlab.training.loop import train
 
-LENGTH, TOKENS, RATE, GRADIENT_WINDOWS = 16, 1_000_000, 2e-3, 256
+LENGTH, TOKENS, RATE, WINDOWS = 16, 1_000_000, 2e-3, 256
 ARMS: dict[str, dict[str, Any]] = {"untied": {}, "tied": {}, "headless": {"objective": "headless"}}
 HEADER = ["row", "seed", "step", "excess, nats per token", "low", "high", "loss trained with",
           "logits a position", "% of the squared gradient kept by the states",
           "% at random"]  # fmt: skip
 
 
-def rows(lab: Path, symbols: int, arm: str, seed: int) -> list[list[str]]:
-    """Trains a run, and measures it at each checkpoint."""
+def rows(
+    lab: Path, symbols: int, arm: str, seed: int, steps: Sequence[int] | None
+) -> list[list[str]]:
+    """Trains a run, and measures it at each checkpoint; the gradient at these `steps` alone."""
     corpus = open_corpus(f"spam:{symbols}:{LENGTH}", lab=lab, vocabulary=symbols, tokens=TOKENS)
     known = corpus.known
     assert known is not None
@@ -65,18 +67,23 @@ def rows(lab: Path, symbols: int, arm: str, seed: int) -> list[list[str]]:
         if path == trained.checkpoint:
             nats_C, tokens_C = nats.clusters.sums(np.stack([nats.nats_M, nats.tokens_M]))
             np.save(strings_file(lab, symbols, arm, seed), nats_C / tokens_C)
-        gradient = bottleneck(
-            [lm], corpus.store, context=LENGTH, max_windows=GRADIENT_WINDOWS
-        ).gradients[0]
         ends = interval.bounds or (float("nan"), float("nan"))
         excess = (interval.estimate, *ends)
-        found.append(
-            [f"{symbols:,}, {arm}", str(seed), str(checkpoint_step(path))]
-            + [f"{value - known.floor:.4f}" for value in excess]
-            + [gradient.loss, str(gradient.columns)]
-            + [f"{100 * share:.2f}" for share in (gradient.states.estimate, gradient.random_states)]
-        )
+        row = [f"{symbols:,}, {arm}", str(seed), str(checkpoint_step(path))]
+        row += [f"{value - known.floor:.4f}" for value in excess]
+        if steps is None or checkpoint_step(path) in steps:
+            row += kept_of(bottleneck([lm], corpus.store, context=LENGTH, max_windows=WINDOWS))
+        else:
+            row += [""] * 4
+        found.append(row)
     return found
+
+
+def kept_of(result: Bottleneck) -> list[str]:
+    """The loss, its logits a position, and what of its gradient is kept, in percent."""
+    gradient = result.gradients[0]
+    shares = (gradient.states.estimate, gradient.random_states)
+    return [gradient.loss, str(gradient.columns), *(f"{100 * share:.2f}" for share in shares)]
 
 
 def strings_file(lab: Path, symbols: int, arm: str, seed: int) -> Path:
@@ -104,6 +111,7 @@ def main() -> None:
     parser.add_argument("--symbols", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--gradient", type=int, nargs="+", help="at these steps (default: all)")
     options = parser.parse_args()
     options.lab.mkdir(parents=True, exist_ok=True)
     file = options.lab / "spam.csv"
@@ -120,7 +128,9 @@ def main() -> None:
                     continue
                 say(f"{symbols:,} symbols, {arm}, seed {seed}")
                 with file.open("a", newline="") as out:
-                    csv.writer(out).writerows(rows(options.lab, symbols, arm, seed))
+                    csv.writer(out).writerows(
+                        rows(options.lab, symbols, arm, seed, options.gradient)
+                    )
     for symbols in options.symbols:
         report(options.lab, symbols, options.seeds)
 
