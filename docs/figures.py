@@ -205,7 +205,7 @@ def run_block(page: str, made: str) -> Path:
 
 
 @cache
-def tour() -> Tour:
+def toured() -> Tour:
     """All studies in small, by `lmlab tour`: five minutes where they are not there."""
     if not Path("lab/tour/results.json").is_file():
         command(["tour", "--lab", "lab"])
@@ -215,57 +215,64 @@ def tour() -> Tour:
 
 
 @picture
+def tour() -> Page:
+    """index: how the page of the tour begins."""
+    toured()
+    return Page(Path("lab/tour/report.html"), width=560, height=980)
+
+
+@picture
 def study_arrow() -> Figure:
     """arrow: the arrow with its interval."""
-    return tour().arrow.figures()[0]
+    return toured().arrow.figures()[0]
 
 
 @picture
 def study_arrow_counting() -> Figure:
     """arrow: what counted n-grams see."""
-    return tour().arrow.figures()[1]
+    return toured().arrow.figures()[1]
 
 
 @picture
 def study_headless() -> Figure:
     """headless: all heads against the baseline."""
-    return tour().headless.figures()[0]
+    return toured().headless.figures()[0]
 
 
 @picture
 def study_headless_repeated() -> Figure:
     """headless: repeated and new tokens."""
-    return tour().headless.figures()[1]
+    return toured().headless.figures()[1]
 
 
 @picture
 def study_towers() -> Figure:
     """towers: the spread of preferences, by kind of towers."""
-    return tour().towers.figures()[0]
+    return toured().towers.figures()[0]
 
 
 @picture
 def study_decomposition() -> Figure:
     """decomposition: each model from all others."""
-    return tour().decomposition.figures()[0]
+    return toured().decomposition.figures()[0]
 
 
 @picture
 def study_decomposition_pairs() -> Figure:
     """decomposition: each model from one other."""
-    return tour().decomposition.figures()[3]
+    return toured().decomposition.figures()[3]
 
 
 @picture
 def study_encoding() -> Figure:
     """encoding: tokens, predicted and actual."""
-    return tour().encoding.figures()[0]
+    return toured().encoding.figures()[0]
 
 
 @picture
 def study_encoding_dimensions() -> Figure:
     """encoding: how many dimensions it takes."""
-    return tour().encoding.figures()[3]
+    return toured().encoding.figures()[3]
 
 
 @picture
