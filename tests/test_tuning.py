@@ -22,6 +22,7 @@ from lmlab.config import from_command_line, from_mapping, to_command_line, to_ma
 from lmlab.errors import UserError
 from lmlab.numerics.best import least_mean
 from lmlab.results import read_values
+from lmlab.studies.parts import LeftToOthers
 from lmlab.topics.registry import read_result
 from lmlab.topics.tuning import study
 from lmlab.topics.tuning.figures import spaced_as_ratios
@@ -226,7 +227,7 @@ def test_lengths_of_halving(settings, ladder):
 def test_halving_trains_the_better_half_for_longer_on_its_own_schedule(
     small_store, tmp_path, steps_of, monkeypatch
 ):
-    monkeypatch.setattr(study, "_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr("lmlab.studies.parts._BETWEEN_PASSES", 0.01)
     rates = [1e-4, 1e-3, 3e-2, 1e-1]
     config = from_mapping(
         TuneConfig,
@@ -241,7 +242,7 @@ def test_halving_trains_the_better_half_for_longer_on_its_own_schedule(
     found: list[Tuning] = []
 
     def work() -> None:
-        with suppress(study.LeftToOthers):
+        with suppress(LeftToOthers):
             found.append(study.run_tune(config, worker=True))
 
     workers = [threading.Thread(target=work) for _ in range(2)]

@@ -41,10 +41,13 @@ def is_there(run: ResolvedRun) -> bool:
     return checkpoint_folder(run.path, final_step(run.path, run.config.steps)).is_dir()
 
 
-def final_validation(run: TrainedRun) -> float:
-    """The validation loss of a run's last checkpoint (with early stopping, the best), nats per
-    token."""
-    step = int(run.checkpoint.name.removeprefix("step-"))
+def final_validation(run: TrainedRun | ResolvedRun) -> float:
+    """The validation loss of a finished run's last checkpoint (with early stopping, the best), nats
+    per token."""
+    if isinstance(run, ResolvedRun):
+        step = final_step(run.path, run.config.steps)
+    else:
+        step = int(run.checkpoint.name.removeprefix("step-"))
     return next(v.nats_per_token for v in validations(run.path) if v.step == step)
 
 

@@ -7,9 +7,9 @@ same folder and the same results either way.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from lmlab.config import digest, to_mapping
 from lmlab.config.numbers import Options, check_fits_batch
@@ -55,21 +55,37 @@ class TrainingStudy(Options):
     """In place of tokens: steps of batch_tokens."""
     epochs: float | None = field(default=None, kw_only=True)
     """In place of tokens: times that the training split is read (of one text and vocabulary)."""
+    learning_rates: tuple[float, ...] = field(default=(), kw_only=True)
+    """Train every arm with each of these first, by a seed that is not compared, and compare each at
+    the one with the least validation loss (default: no choice)."""
     lab: Path = field(default=Path("lab"), kw_only=True)
     """Folder of stores, runs and what else studies share."""
     out: Path | None = field(default=None, kw_only=True)
     """Folder of the result (default: in `lab`, by the digest of these settings)."""
 
     def __post_init__(self) -> None:
-        """Counts `steps` in tokens. `UserError` for a window that does not fit a step's batch, and
-        for tokens that are not one step."""
+        """Counts `steps` in tokens. `UserError` for a window that does not fit a step's batch, for
+        tokens that are not one step, and for rates chosen on the text that is compared."""
         asked: Any = self
+        self._check_rates()
         contexts = asked.context if isinstance(asked.context, tuple) else (asked.context,)
         check_fits_batch(max(contexts, default=0), asked.batch_tokens)
         if self.steps is not None:
             object.__setattr__(self, "tokens", self.steps * asked.batch_tokens)
             object.__setattr__(self, "steps", None)
         whole_steps(asked.tokens, asked.batch_tokens)
+
+    def _check_rates(self) -> None:
+        rates = self.learning_rates
+        if len(set(rates)) != len(rates) or 0 in rates:
+            raise UserError(f"`learning_rates` needs positive numbers, each once: {rates}")
+        if len(rates) == 1:
+            raise UserError("`learning_rates` leaves no choice: give several, or `learning_rate`")
+        for name in ("split", "evaluation"):
+            if rates and getattr(self, name, None) == "validation":
+                raise UserError(
+                    f"`learning_rates` are chosen on validation text: give `{name}` test"
+                )
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,12 @@ class TextStudy(TrainingStudy):
     """Of all runs but those with frozen, masked or fine-tuned bodies, which have adamw. muon wants
     a larger rate (`lmlab train` takes 0.5 / width)."""
 
+    def at_rate(self, rate: float | None) -> Self:
+        """The study with another learning rate (None: its own) for all runs but child runs."""
+        return self if rate is None else replace(self, **dict.fromkeys(self._rates, rate))
+
+    _rates: ClassVar[tuple[str, ...]] = ("learning_rate",)
+
 
 def study_folder(study: str, config: Any) -> Path:
     """The folder of a study's result: `config.out`, or in `config.lab` by the digest of what
@@ -89,6 +111,8 @@ def study_folder(study: str, config: Any) -> Path:
     if config.out is not None:
         return config.out
     decided = {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out", "device")}
+    if not decided.get("learning_rates"):  # then a folder is called as before there was a choice
+        decided.pop("learning_rates", None)
     return config.lab / f"{study}-{digest(decided)[:8]}"
 
 

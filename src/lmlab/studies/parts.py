@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -113,20 +113,29 @@ def run_parts(
 
 
 def make_parts(
-    study: str, parts: Mapping[K, Part[T]], *, out: Path, work: float, worker: bool
+    study: str,
+    parts: Mapping[K, Part[T]],
+    *,
+    out: Path,
+    work: float,
+    worker: bool,
+    later: Sequence[Part[Any]] = (),
+    wait: bool = False,
 ) -> dict[K, T]:
     """What the `parts` give, made or read, without a result of them: for a study whose further
-    parts depend on these, which it makes together with these. Arguments and errors as for
-    `run_parts`; `Planned` within `planning`."""
-    rows = [
-        (part.label, part.name, part.run.config.steps, part.run.tokens) for part in parts.values()
-    ]
+    parts depend on these, which it makes together with these.
+
+    `later` are further ones as far as they are known, for what is planned and said. With `wait` a
+    worker stays until others have made theirs. Other arguments and errors as for `run_parts`;
+    `Planned` within `planning`."""
+    every = [*parts.values(), *later]
+    rows = [(part.label, part.name, part.run.config.steps, part.run.tokens) for part in every]
     write_plan(out, study, rows)
-    say_needs(study, [part.run for part in parts.values()], work=work)
+    say_needs(study, [part.run for part in every], work=work)
     if _planning.get():
         raise Planned
     with track(study, work, "tokens") as bar:
-        return _shared(parts, out, bar) if worker else _by_one(parts, out, bar)
+        return _shared(parts, out, bar, wait=wait) if worker else _by_one(parts, out, bar)
 
 
 def _by_one(parts: Mapping[K, Part[T]], out: Path, bar: Bar) -> dict[K, T]:
@@ -142,7 +151,7 @@ def _by_one(parts: Mapping[K, Part[T]], out: Path, bar: Bar) -> dict[K, T]:
     return measured
 
 
-def _shared(parts: Mapping[K, Part[T]], out: Path, bar: Bar) -> dict[K, T]:
+def _shared(parts: Mapping[K, Part[T]], out: Path, bar: Bar, *, wait: bool) -> dict[K, T]:
     measured: dict[K, T] = {}
     failed: dict[K, str] = {}
     while left := [key for key in parts if key not in measured and key not in failed]:
@@ -171,7 +180,7 @@ def _shared(parts: Mapping[K, Part[T]], out: Path, bar: Bar) -> dict[K, T]:
             went_on = True
         if went_on:
             continue
-        if not outside:
+        if not outside and not wait:
             _check(failed, len(parts))
             raise LeftToOthers(
                 f"{this_process()} ends: {len(left)} of {len(parts)} parts are left, with "

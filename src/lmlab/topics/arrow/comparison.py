@@ -71,6 +71,8 @@ class Training:
     """Windows a step."""
     learning_rate: float
     dtype: str
+    other_learning_rate: float | None = None
+    """Of the other direction, where each has its own."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ and strings are contained. What one matrix shows is of that matrix.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from lmlab.numerics.synthesis import MINIMUM_ROWS, Synthesis, pooled_variances, 
 from lmlab.numerics.verdicts import Evidence, Finding, holm, verdict
 from lmlab.results import Result
 from lmlab.studies.corpora import Draw
+from lmlab.studies.rates import Rates
 from lmlab.topics.arrow.arrow import lower_loss, per_cent
 from lmlab.topics.arrow.comparison import Comparison, Floor
 from lmlab.topics.arrow.counting import CountedText
@@ -112,6 +113,8 @@ class ArrowStudy(Result, kind="arrow study"):
     comparisons: tuple[Comparison, ...]
     levels: tuple[Level, ...]
     means: tuple[CorporaMean, ...]
+    rates: dict[str, Rates] = field(default_factory=dict)
+    """Of each direction of a combination, where several were tried."""
 
 
 def with_adjusted(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:

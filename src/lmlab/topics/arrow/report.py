@@ -11,6 +11,7 @@ from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.wording import capital, without_label
 from lmlab.studies.provenance import to_repeat, trained
+from lmlab.studies.rates_report import rates_section
 from lmlab.topics.arrow.between_models import ModelsArrow
 from lmlab.topics.arrow.comparison import Comparison
 from lmlab.topics.arrow.document_views import document_tables, documents_section
@@ -68,6 +69,7 @@ def report(result: ArrowStudy | ModelsArrow) -> Report:
     sections += [
         _position_section(every),
         *_documents(every),
+        *rates_section(result.config, result.rates, _OWN_RATES),
         Section("Methods", _methods(result), tables=[training_table(every)]),
     ]
     return Report(result.title, _finding(result), sections)
@@ -218,12 +220,21 @@ _COUNTING = (
 )
 
 
+_OWN_RATES = (
+    "The paper's null is equal treatment, one rate for both directions. Here each has the best of "
+    "the same rates, so that no rate favours one: where they differ, it is another comparison than "
+    "the paper's."
+)
+
+
 def _methods(result: ArrowStudy) -> list[str]:
     config = result.config
     text = (
         f"For each comparison, {config.seeds} seed(s) of each direction were trained for "
         f"{config.tokens:,} tokens. Both directions of a seed have the same initial weights, "
-        "the same windows in the same order, the same steps and learning rates, and one tokenizer; "
+        "the same windows in the same order, the same steps"
+        f"{', each its best learning rate' if result.rates else ' and learning rates'}, and one "
+        f"tokenizer; {'else ' if result.rates else ''}"
         "only the order inside the window differs: backward flips the window's ids and then puts "
         "the same beginning-of-sequence token in front. Text is split by document, by a hash of "
         "its content. Training windows are contiguous, non-overlapping runs of the training "

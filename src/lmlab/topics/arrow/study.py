@@ -5,11 +5,14 @@ run a seed and direction, equal in everything but direction, scores them on the 
 windows, and reports the relative difference with its interval over seeds and text (Papadopoulos,
 Wenger and Hongler 2024, with the mistakes of papers' code avoided: no shared text between splits,
 equal steps and batches, several seeds).
+
+Notable: equal treatment is the paper's null. With `learning_rates` each direction has the rate that
+is best for it, so that no rate favours one of them; all else stays equal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -22,8 +25,10 @@ from lmlab.errors import UserError
 from lmlab.progress import Bar
 from lmlab.studies.corpora import Corpus, Draw, corpus_labels, expanded, is_synthetic, open_corpus
 from lmlab.studies.finished_runs import count_weights, validations
+from lmlab.studies.learning_rates import CHOOSING_SEED, TunedArm, run_parts_at_best_rates
 from lmlab.studies.options import study_folder
-from lmlab.studies.parts import Part, run_parts
+from lmlab.studies.parts import Part
+from lmlab.studies.rates import Rates
 from lmlab.studies.run_requests import text_run
 from lmlab.topics.arrow.comparison import (
     Comparison,
@@ -48,6 +53,8 @@ from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import ResolvedRun
 
 _Scored: TypeAlias = tuple[TrainedRun, Score]
+_Arm: TypeAlias = tuple[int, str]
+"""Number of a cell, and order."""
 
 
 @dataclass(frozen=True)
@@ -82,23 +89,35 @@ def run_arrow(
         for cell in cells
     ]
     orders, seeds = [FORWARD, BACKWARD, *config.order], range(config.seeds)
-    runs = {
-        (i, order, seed): _run(config, cell, order, seed)
+
+    def requested(rates: Mapping[_Arm, float | None]) -> dict[tuple[int, str, int], ResolvedRun]:
+        return {
+            (i, order, seed): _run(config.at_rate(rates[i, order]), cell, order, seed)
+            for i, cell in enumerate(cells)
+            for seed in seeds
+            for order in orders
+        }
+
+    arms = {
+        (i, order): TunedArm(
+            f"{_label(config, cell)}, {order}", partial(_trial, config, cell, order)
+        )
         for i, cell in enumerate(cells)
-        for seed in seeds
         for order in orders
     }
+    runs = requested(dict.fromkeys(arms))
     _check_pairs(runs)
     work = sum(run.tokens for run in runs.values())
     work += sum(int(w.length_M.sum()) for w in windows) * len(seeds) * len(orders)
 
-    def result(scored: dict[tuple[int, str, int], _Scored]) -> ArrowStudy:
+    def result(scored: dict[tuple[int, str, int], _Scored], rates: dict[_Arm, Rates]) -> ArrowStudy:
         baselines = counted(config, [cell.text for cell in cells if cell.corpus.known is None])
         comparisons = with_adjusted(
             [
                 _compare(
                     cell,
                     runs[i, FORWARD, 0],
+                    [rates[i, each].best for each in (FORWARD, order)] if rates else [],
                     windows[i],
                     baselines.get(cell.text),
                     [scored[i, FORWARD, seed] for seed in seeds],
@@ -114,18 +133,23 @@ def run_arrow(
             comparisons=comparisons,
             levels=levels(comparisons),
             means=means_over_corpora(comparisons),
+            rates={arms[arm].label: of_arm for arm, of_arm in rates.items()},
         )
 
-    parts = {
-        (i, order, seed): Part(
-            f"{cells[i].corpus.label}, {cells[i].label}, {order}, seed {seed}",
-            run,
-            partial(_train_and_score, config, cells[i], run),
-        )
-        for (i, order, seed), run in runs.items()
-    }
-    return run_parts(
-        "arrow of time", parts, ArrowStudy, result,
+    def parts(
+        rates: Mapping[_Arm, float | None],
+    ) -> dict[tuple[int, str, int], Part[_Scored]]:
+        return {
+            (i, order, seed): Part(
+                f"{cells[i].corpus.label}, {cells[i].label}, {order}, seed {seed}",
+                run,
+                partial(_train_and_score, config, cells[i], run),
+            )
+            for (i, order, seed), run in requested(rates).items()
+        }
+
+    return run_parts_at_best_rates(
+        "arrow of time", config, arms, parts, ArrowStudy, result,
         out=study_folder("arrow", config), work=float(work), worker=worker,
     )  # fmt: skip
 
@@ -168,6 +192,15 @@ def _run(config: ArrowConfig, cell: Cell, order: str, seed: int) -> ResolvedRun:
     )
 
 
+def _trial(config: ArrowConfig, cell: Cell, order: str, rate: float) -> ResolvedRun:
+    return _run(config.at_rate(rate), cell, order, CHOOSING_SEED)
+
+
+def _label(config: ArrowConfig, cell: Cell) -> str:
+    tokenizer = f", {cell.tokenizer}" if len(config.tokenizer) > 1 else ""
+    return f"{cell.corpus.label}{tokenizer}, {cell.label}"
+
+
 def _check_pairs(runs: dict[tuple[int, str, int], ResolvedRun]) -> None:
     """Runs of one cell and seed may differ in direction only."""
     for (cell, order, seed), run in runs.items():
@@ -200,12 +233,14 @@ def _with_curve(run: TrainedRun, score: Score) -> Scored:
 def _compare(
     cell: Cell,
     run: ResolvedRun,
+    rates: Sequence[float],
     windows: EvaluationWindows,
     baselines: NGramBaselines | None,
     forward: Sequence[_Scored],
     other: Sequence[_Scored],
 ) -> Comparison:
-    """A comparison, with what was equal in the training of both directions."""
+    """A comparison, with what was equal in the training of both directions, and the learning
+    `rates` of both where each has its own."""
     store, known = cell.corpus.store, cell.corpus.known
     comparison = compare(
         *([_with_curve(*each) for each in side] for side in (forward, other)),
@@ -224,7 +259,8 @@ def _compare(
             tokens_available=store.split("train").tokens,
             steps=run.config.steps,
             batch=run.config.step_windows,
-            learning_rate=run.config.peak_rate,
+            learning_rate=rates[0] if rates else run.config.peak_rate,
+            other_learning_rate=rates[1] if rates else None,
             dtype=run.config.dtype,
         ),
         draw=cell.draw,

@@ -16,7 +16,7 @@ from lmlab.pages.text import Rounded
 from lmlab.pages.wording import amount_of_text, bits_cell, bounds_text, percent, signed
 from lmlab.topics.arrow.arrow import lower_loss, per_cent
 from lmlab.topics.arrow.between_models import ModelsArrow
-from lmlab.topics.arrow.comparison import Comparison
+from lmlab.topics.arrow.comparison import Comparison, Training
 from lmlab.topics.arrow.counting import (
     LONGEST,
     WORSE,
@@ -413,7 +413,7 @@ def training_table(comparisons: Sequence[Comparison]) -> Table:
             [
                 comparison_name(c), training.parameters, training.vocabulary,
                 training.tokens_available, training.steps, training.batch, c.context,
-                f"{training.learning_rate:g}", training.dtype, c.tokens_scored, over_words(c),
+                _rate_words(training), training.dtype, c.tokens_scored, over_words(c),
                 training.store,
             ]
             for c in comparisons
@@ -421,6 +421,11 @@ def training_table(comparisons: Sequence[Comparison]) -> Table:
         ],
         "What was equal in both directions.",
     )  # fmt: skip
+
+
+def _rate_words(training: Training) -> str:
+    forward, other = training.learning_rate, training.other_learning_rate
+    return f"{forward:g}" if other in (None, forward) else f"{forward:g} and {other:g}"
 
 
 def over_words(comparison: Comparison) -> str:

@@ -15,7 +15,7 @@ Shapes: S seeds, C units.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from lmlab.numerics.power import VarianceComponents, difference_components
 from lmlab.numerics.random_effects import Interval, two_way_difference, two_way_interval
 from lmlab.numerics.verdicts import Evidence, holm
 from lmlab.results import Result
+from lmlab.studies.rates import Rates
 from lmlab.topics.babylm.options import BabyLMStudyConfig
 
 
@@ -125,6 +126,8 @@ class BabyLMStudy(Result, kind="babylm", views="lmlab.topics.babylm.report"):
     curves: tuple[CurvePoint, ...]
     missing: tuple[str, ...]
     """Tasks that there is no data for, and what could not be measured, in words."""
+    rates: dict[str, Rates] = field(default_factory=dict)
+    """Of each recipe, where several were tried."""
 
     @property
     def reference(self) -> str:

@@ -92,9 +92,15 @@ class BabyLMStudyConfig(TrainingStudy):
                 raise UserError(f"`recipes` {recipe}: the study decides {', '.join(decided)}")
         return recipes
 
-    def request(self, recipe: str, seed: int, store: Path) -> TrainConfig:
-        """The run of a recipe and a seed. `UserError` for options that no run has."""
+    def request(
+        self, recipe: str, seed: int, store: Path, rate: float | None = None
+    ) -> TrainConfig:
+        """The run of a recipe and a seed, at a learning rate (None: the recipe's). `UserError` for
+        options that no run has."""
         options = self.options_of[recipe]
+        if rate is not None:
+            optimizer = {**options.get("optimizer", {}), "learning_rate": rate}
+            options = {**options, "optimizer": optimizer}
         values = {
             "store": str(store),
             "context": self.context,

@@ -13,6 +13,7 @@ from lmlab.pages.report import Report
 from lmlab.pages.text import fixed, number
 from lmlab.pages.wording import bounds_text, capital, signed, with_interval
 from lmlab.studies.provenance import to_repeat
+from lmlab.studies.rates_report import rates_section
 from lmlab.topics.babylm.comparison import About, BabyLMStudy, RecipeScore, TaskComparison
 
 
@@ -22,7 +23,12 @@ def report(result: BabyLMStudy) -> Report:
     return Report(
         f"What recipes learn from the same words: {result.corpus}",
         "\n\n".join(_findings(result)),
-        [*sections, Section("Runs", tables=[runs_table(result)]), _methods(result)],
+        [
+            *sections,
+            Section("Runs", tables=[runs_table(result)]),
+            *rates_section(result.config, result.rates),
+            _methods(result),
+        ],
     )
 
 

@@ -23,6 +23,7 @@ from typing import TypeAlias
 import numpy as np
 
 from lmlab.config import digest
+from lmlab.config.training import CheckpointConfig
 from lmlab.data.splits import TRAIN, VALIDATION
 from lmlab.data.store import TokenStore
 from lmlab.data.task_items import Task
@@ -33,8 +34,10 @@ from lmlab.run_folders.words import WordCheckpoint, course_of
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.finished_runs import count_weights, file_beside, final_validation
 from lmlab.studies.kept import kept_arrays
+from lmlab.studies.learning_rates import CHOOSING_SEED, TunedArm, run_parts_at_best_rates
 from lmlab.studies.options import study_folder
-from lmlab.studies.parts import Part, run_parts
+from lmlab.studies.parts import Part
+from lmlab.studies.rates import Rates
 from lmlab.studies.run_requests import placed
 from lmlab.topics.babylm.acquisition import (
     MINIMUM_CHECKPOINTS,
@@ -99,15 +102,19 @@ def run_babylm(config: BabyLMStudyConfig, *, worker: bool = False) -> BabyLMStud
     plan = _Plan(config, store, suite, words=store.split(TRAIN).words)
     if suite.missing:
         say(f"{config.data} has no {', '.join(suite.missing)}")
-    parts = {
-        (recipe, seed): plan.part(recipe, seed)
-        for seed in range(config.seeds)
-        for recipe in config.options_of
-    }
-    return run_parts(
-        "BabyLM study", parts, BabyLMStudy, plan.result,
-        out=study_folder("babylm", config),
-        work=float(sum(part.run.tokens for part in parts.values())), worker=worker,
+
+    def parts(rates: Mapping[str, float | None]) -> dict[tuple[str, int], Part[_Measured]]:
+        return {
+            (recipe, seed): plan.part(recipe, seed, rate)
+            for seed in range(config.seeds)
+            for recipe, rate in rates.items()
+        }
+
+    arms = {recipe: TunedArm(recipe, partial(plan.trial, recipe)) for recipe in config.options_of}
+    work = sum(part.run.tokens for part in parts(dict.fromkeys(arms)).values())
+    return run_parts_at_best_rates(
+        "BabyLM study", config, arms, parts, BabyLMStudy, plan.result,
+        out=study_folder("babylm", config), work=float(work), worker=worker,
     )  # fmt: skip
 
 
@@ -134,9 +141,15 @@ class _Plan:
             return None
         return held_out_contexts(self.store, self.suite.children.words, a_word=self.config.contexts)
 
-    def part(self, recipe: str, seed: int) -> Part[_Measured]:
+    def trial(self, recipe: str, rate: float) -> ResolvedRun:
+        """The run that says how good a learning rate is for a recipe."""
+        request = self.config.request(recipe, CHOOSING_SEED, self.store.path, rate)
+        request = replace(request, checkpoints=CheckpointConfig(every=request.steps, keep=1))
+        return placed(request, self.store, self.config.lab)
+
+    def part(self, recipe: str, seed: int, rate: float | None) -> Part[_Measured]:
         """A run and its scores."""
-        request = self.config.request(recipe, seed, self.store.path)
+        request = self.config.request(recipe, seed, self.store.path, rate)
         run = placed(request, self.store, self.config.lab)
         label = f"{recipe}, seed {seed}"
         return Part(label, run, partial(self._measure, run, label))
@@ -182,7 +195,9 @@ class _Plan:
         places = [(place.words, place.path) for place in along]
         return acquisition(learning_curves(places, contexts, folder), children)
 
-    def result(self, parts: dict[tuple[str, int], _Measured]) -> BabyLMStudy:
+    def result(
+        self, parts: dict[tuple[str, int], _Measured], rates: dict[str, Rates]
+    ) -> BabyLMStudy:
         """The study, from all its parts."""
         runs = {
             recipe: [parts[recipe, seed] for seed in range(self.config.seeds)]
@@ -210,6 +225,7 @@ class _Plan:
             tasks=compare_recipes(tasks),
             curves=tuple(self._curves(runs)),
             missing=tuple(missing),
+            rates=rates,
         )
 
     def _curves(self, runs: _Runs) -> list[CurvePoint]:

@@ -149,6 +149,8 @@ class DecompositionStudyConfig(TextStudy):
     """Pieces of validation text and of test text, at most."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
+    _rates = ("learning_rate", "masked_learning_rate")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_each_once(self, "arms", "size")

@@ -16,6 +16,7 @@ from lmlab.pages.report import Report
 from lmlab.pages.theme import SERIES_COLOURS
 from lmlab.pages.wording import amount_of_text
 from lmlab.studies.provenance import to_repeat
+from lmlab.studies.rates_report import rates_section
 from lmlab.topics.decomposition.figures import (
     TEXT_ONLY,
     greedy_curve,
@@ -262,6 +263,7 @@ def _zoo(result: ZooDecomposition) -> Report:
         [
             *sections,
             _greedy_section(main, shown, "One target of each objective. "),
+            *rates_section(result.config, result.rates),
             Section("Methods", [methods, repeat], tables=[zoo_table(result)]),
         ],
     )

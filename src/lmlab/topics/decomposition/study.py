@@ -21,8 +21,10 @@ from lmlab.data.store import TokenStore
 from lmlab.progress import Bar, say
 from lmlab.studies.corpora import Corpus, open_corpus
 from lmlab.studies.finished_runs import validations
+from lmlab.studies.learning_rates import CHOOSING_SEED, TunedArm, run_parts_at_best_rates
 from lmlab.studies.options import study_folder
-from lmlab.studies.parts import Part, run_parts
+from lmlab.studies.parts import Part
+from lmlab.studies.rates import Rates
 from lmlab.studies.run_requests import placed, text_run
 from lmlab.topics.decomposition.of_models import (
     Embedded,
@@ -107,15 +109,32 @@ def run_decomposition(
         config.text, lab=config.lab, vocabulary=config.vocabulary, tokens=config.tokens
     )
     zoo = members(config)
-    runs = {m.label: run_of(config, corpus.store, m) for m in zoo}
-    work = sum(run.tokens for run in runs.values())
-    return run_parts(
-        "training the zoo",
-        {label: Part(label, run, partial(_train, run, label)) for label, run in runs.items()},
-        ZooDecomposition,
-        partial(_result, config, corpus, zoo),
+    arms = {
+        (m.arm, m.size): TunedArm(f"{m.arm} {m.size}", partial(_trial, config, corpus.store, m))
+        for m in zoo
+    }
+
+    def parts(rates: Mapping[tuple[str, str], float | None]) -> dict[str, Part[TrainedRun]]:
+        runs = {m.label: run_of(config.at_rate(rates[m.arm, m.size]), corpus.store, m) for m in zoo}
+        return {label: Part(label, run, partial(_train, run, label)) for label, run in runs.items()}
+
+    def result(
+        runs: dict[str, TrainedRun], rates: dict[tuple[str, str], Rates]
+    ) -> ZooDecomposition:
+        of_arms = {arms[arm].label: of_arm for arm, of_arm in rates.items()}
+        return replace(_result(config, corpus, zoo, runs), rates=of_arms)
+
+    work = sum(part.run.tokens for part in parts(dict.fromkeys(arms)).values())
+    return run_parts_at_best_rates(
+        "training the zoo", config, arms, parts, ZooDecomposition, result,
         out=study_folder("decomposition", config), work=float(work), worker=worker,
     )  # fmt: skip
+
+
+def _trial(
+    config: DecompositionStudyConfig, store: TokenStore, member: Member, rate: float
+) -> ResolvedRun:
+    return run_of(config.at_rate(rate), store, replace(member, seed=CHOOSING_SEED))
 
 
 def _train(run: ResolvedRun, label: str, bar: Bar) -> TrainedRun:

@@ -13,12 +13,13 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 from lmlab.numerics.random_effects import Interval
 from lmlab.numerics.scatter import Scatter
 from lmlab.results import Result
+from lmlab.studies.rates import Rates
 from lmlab.topics.decomposition.intervals import DocumentSums, r2_difference, r2_interval
 from lmlab.topics.decomposition.of_models import Embedded, ModelsDecomposition, pair_sums
 from lmlab.topics.decomposition.options import Arm, DecompositionStudyConfig
@@ -103,6 +104,8 @@ class ZooDecomposition(Result, kind="decomposition"):
     """At the length of `config.embedding`, further models included."""
     kinds: Kinds
     lengths: tuple[GroupOfLength, ...]
+    rates: dict[str, Rates] = field(default_factory=dict)
+    """Of each arm and size, where several were tried."""
 
 
 def kinds_of_pairs(

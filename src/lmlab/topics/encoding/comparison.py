@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lmlab.numerics.random_effects import Interval
 from lmlab.results import Result
+from lmlab.studies.rates import Rates
 from lmlab.topics.encoding.dynamics import Dynamics
 from lmlab.topics.encoding.edits import Method
 from lmlab.topics.encoding.of_model import EncodingResult
@@ -77,3 +78,5 @@ class EncodingStudy(Result, kind="encoding"):
     corpus: str
     config: EncodingStudyConfig
     parts: tuple[OneVocabulary, ...]
+    rates: dict[str, Rates] = field(default_factory=dict)
+    """Of each vocabulary and arm, where several were tried."""

@@ -18,6 +18,7 @@ from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.wording import capital, share_text
 from lmlab.studies.provenance import to_repeat
+from lmlab.studies.rates_report import rate_words, rates_section
 from lmlab.topics.encoding.comparison import (
     EDITS,
     AnalysedModel,
@@ -193,7 +194,11 @@ def _study(result: EncodingStudy) -> Report:
     return Report(
         "How output embeddings hold token probability",
         _summary(result),
-        [*sections, Section("Methods", [_methods(result), repeat])],
+        [
+            *sections,
+            *rates_section(result.config, result.rates),
+            Section("Methods", [_methods(result), repeat]),
+        ],
     )
 
 
@@ -383,7 +388,8 @@ def _methods(result: EncodingStudy) -> str:
     return (
         f"Text: {result.corpus}. Each model: {c.architecture} (but where it says Llama) "
         f"{c.size}, context {c.context}, {c.tokens:,} training tokens in steps of "
-        f"{c.batch_tokens:,}, {c.optimizer}, learning rate {c.learning_rate:g}, "
+        f"{c.batch_tokens:,}, {c.optimizer}, "
+        f"{rate_words(c, f'learning rate {c.learning_rate:g}')}, "
         f"seed {c.seed}; one seed each, so differences between models may be those of seeds. "
         "Mean probabilities over "
         f"{c.windows} windows of validation text. {_R2} Steering: single "

@@ -26,8 +26,10 @@ from lmlab.progress import Bar, say
 from lmlab.studies.corpora import open_corpus
 from lmlab.studies.finished_runs import file_beside
 from lmlab.studies.kept import kept
+from lmlab.studies.learning_rates import CHOOSING_SEED, TunedArm, run_parts_at_best_rates
 from lmlab.studies.options import study_folder
-from lmlab.studies.parts import Part, run_parts
+from lmlab.studies.parts import Part
+from lmlab.studies.rates import Rates
 from lmlab.studies.run_requests import placed, text_request
 from lmlab.topics.encoding.comparison import (
     EDITS,
@@ -81,18 +83,24 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
         for v in config.vocabulary
     }
     stores = {v: corpus.store for v, corpus in corpora.items()}
-    runs = {
-        (v, name): _run(config, store, name) for v, store in stores.items() for name in config.arms
-    }
-    work = sum(run.tokens for run in runs.values())
-    parts = {
-        (v, name): Part(
-            f"vocabulary {v:,}, {name}", run, partial(_make, config, stores[v], name, run)
-        )
-        for (v, name), run in runs.items()
+    arms = {
+        (v, name): TunedArm(f"vocabulary {v:,}, {name}", partial(_trial, config, store, name))
+        for v, store in stores.items()
+        for name in config.arms
     }
 
-    def result(models: dict[tuple[int, str], list[AnalysedModel]]) -> EncodingStudy:
+    def parts(
+        rates: Mapping[tuple[int, str], float | None],
+    ) -> dict[tuple[int, str], Part[list[AnalysedModel]]]:
+        runs = {(v, n): _run(config.at_rate(rates[v, n]), stores[v], n) for v, n in arms}
+        return {
+            (v, name): Part(arms[v, name].label, run, partial(_make, config, stores[v], name, run))
+            for (v, name), run in runs.items()
+        }
+
+    def result(
+        models: dict[tuple[int, str], list[AnalysedModel]], rates: dict[tuple[int, str], Rates]
+    ) -> EncodingStudy:
         return EncodingStudy(
             corpus=corpora[config.vocabulary[0]].label,
             config=config,
@@ -104,10 +112,12 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
                 )
                 for v, store in stores.items()
             ),
+            rates={arms[arm].label: of_arm for arm, of_arm in rates.items()},
         )
 
-    return run_parts(
-        "encoding study", parts, EncodingStudy, result,
+    work = sum(part.run.tokens for part in parts(dict.fromkeys(arms)).values())
+    return run_parts_at_best_rates(
+        "encoding study", config, arms, parts, EncodingStudy, result,
         out=study_folder("encoding", config), work=float(work), worker=worker,
     )  # fmt: skip
 
@@ -135,6 +145,12 @@ def _run(config: EncodingStudyConfig, store: TokenStore, name: str) -> ResolvedR
         )
         request = replace(request, checkpoints=checkpoints)
     return placed(request, store, config.lab)
+
+
+def _trial(config: EncodingStudyConfig, store: TokenStore, name: str, rate: float) -> ResolvedRun:
+    seed = config.seed + CHOOSING_SEED
+    asked = replace(config.at_rate(rate), dynamics=False, seed=seed)  # few checkpoints
+    return _run(asked, store, name)
 
 
 def _kept(

@@ -1,8 +1,4 @@
-"""The runs of the headless study: which arms, what they share, how long each trains, their heads.
-
-Notable: with several learning rates, each arm has the one with which its first seed ends best on
-validation text; the runs at the other rates are made once, and used for that alone.
-"""
+"""The runs of the headless study: which arms, what they share, how long they train."""
 
 from __future__ import annotations
 
@@ -13,11 +9,9 @@ from lmlab.config.objective import HeadlessConfig
 from lmlab.config.training import ParentConfig
 from lmlab.data.store import TokenStore
 from lmlab.lm.calibrated_head import Head
-from lmlab.progress import Bar
-from lmlab.studies.finished_runs import validations
 from lmlab.studies.run_requests import text_run
 from lmlab.topics.headless.options import HeadlessStudyConfig
-from lmlab.training.loop import TrainedRun, train
+from lmlab.training.loop import TrainedRun
 from lmlab.training.setup import ResolvedRun
 
 REFERENCE = "ce-tied-prior"
@@ -100,49 +94,17 @@ def request(
     seed: int,
     *,
     longer: float = 1.0,
-    rate: float | None = None,
 ) -> ResolvedRun:
-    """The run of an arm and seed, for `longer` times the study's tokens, at a learning rate (the
-    first of the study's by default)."""
+    """The run of an arm and seed, for `longer` times the study's tokens."""
     chosen = ARMS[arm]
     return text_run(
         config,
         store,
         tokens=longer * config.tokens,
-        learning_rate=rate or config.rates[0],
         model=replace(config.model, tied=chosen.tied),
         seed=seed,
         **chosen.options,
     )
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What an arm's first seed ends at with each learning rate, in validation nats per token."""
-
-    validation: tuple[tuple[float, float], ...]
-    """Rate and loss."""
-
-    @property
-    def best(self) -> float:
-        """The first with the least loss."""
-        return min(self.validation, key=lambda each: each[1])[0]
-
-
-def tried_rates(
-    config: HeadlessStudyConfig, store: TokenStore, arm: str, bar: Bar | None = None
-) -> Rates:
-    """The study's learning rates for an arm, by runs of the first seed, trained where they are not
-    there yet (and counted by `bar`). Validation text decides; another split is reported."""
-    ends: list[tuple[float, float]] = []
-    for rate in config.rates:
-        run = request(config, store, arm, 0, rate=rate)
-        losses = validations(run.path)
-        if bar or not losses or losses[-1].step < run.config.steps:
-            train(run, bar=bar, note=f"{arm} at {rate:g},")
-            losses = validations(run.path)
-        ends.append((rate, losses[-1].nats_per_token))
-    return Rates(tuple(ends))
 
 
 def fine_tuning(

@@ -15,9 +15,10 @@ from lmlab.data.documents import source_name
 from lmlab.data.tasks import Task
 from lmlab.numerics.random_effects import Interval
 from lmlab.results import Result
+from lmlab.studies.rates import Rates
 from lmlab.topics.arrow.counting import Above, NGramFit
 from lmlab.topics.geometry.geometry import Geometry
-from lmlab.topics.headless.arms import REFERENCE, Rates, Row
+from lmlab.topics.headless.arms import REFERENCE, Row
 from lmlab.topics.headless.costs import CostAtVocabulary, StepTimes
 from lmlab.topics.headless.curves import Curve
 from lmlab.topics.headless.options import HeadlessStudyConfig

@@ -52,9 +52,6 @@ class HeadlessStudyConfig(TextStudy):
     batch_tokens: int = 2048
     """Tokens a step: the number of a headless model's negatives, too."""
     learning_rate: float = 2e-3
-    learning_rates: tuple[float, ...] = ()
-    """Try all of these for every arm, and take for each the one with which its first seed ends at
-    the least validation loss (default: `learning_rate` for all)."""
     fine_tune: float = 0.05
     """Share of the steps that a headless model's own head is fine-tuned for, in a child run."""
     fine_tune_learning_rate: float = 5e-4
@@ -86,16 +83,7 @@ class HeadlessStudyConfig(TextStudy):
             )
         if any(v < 2 for v in self.cost_vocabularies):
             raise UserError(f"`cost_vocabularies` must be at least 2: {self.cost_vocabularies}")
-        if len(set(self.learning_rates)) != len(self.learning_rates) or 0 in self.learning_rates:
-            raise UserError(
-                f"`learning_rates` needs positive numbers, each once: {self.learning_rates}"
-            )
         if not 0 < self.fine_tune <= 1:
             raise UserError(f"`fine_tune` {self.fine_tune} must be above 0 and at most 1")
         if self.model.tied or self.model.architecture == "auto":
             raise UserError("`model.tied` and architecture auto: the study itself decides on tying")
-
-    @property
-    def rates(self) -> tuple[float, ...]:
-        """The learning rates that every arm is tried with."""
-        return self.learning_rates or (self.learning_rate,)

@@ -12,6 +12,8 @@ from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.wording import amount_of_text, without_label
 from lmlab.studies.provenance import to_repeat, trained
+from lmlab.studies.rates import Rates
+from lmlab.studies.rates_report import rate_words, rates_section
 from lmlab.topics.arrow.tables import above_words, fit_name
 from lmlab.topics.headless.arms import ARMS, HEADLESS, REFERENCE
 from lmlab.topics.headless.comparison import Headless, VocabularyResult
@@ -61,6 +63,7 @@ def report(result: Headless) -> Report:
                 tables=[cost_table(parts)],
             ),
             *(replace(section, figures=once(section.figures)) for section in _geometry(parts)),
+            *rates_section(result.config, _rates(parts)),
             _methods(result),
         ],
     )
@@ -180,6 +183,16 @@ def _geometry(parts: Sequence[VocabularyResult]) -> list[Section]:
     return [Section("Geometry", [], list(map(rank_figure, measured)), [geometry_table(measured)])]
 
 
+def _rates(parts: Sequence[VocabularyResult]) -> dict[str, Rates]:
+    """The rates of each arm, where several were tried."""
+    several = len(parts) > 1
+    return {
+        ARMS[arm].label + (f" (vocabulary {part.vocabulary:,})" if several else ""): rates
+        for part in parts
+        for arm, rates in part.rates.items()
+    }
+
+
 def _cost(parts: Sequence[VocabularyResult]) -> str:
     shares = ", ".join(
         f"{part.step_times.by_arm[HEADLESS] / part.step_times.by_arm[REFERENCE]:.2f} of the time "
@@ -196,13 +209,14 @@ def _cost(parts: Sequence[VocabularyResult]) -> str:
 def _methods(result: Headless) -> Section:
     config, parts = result.config, result.parts
     over = amount_of_text(parts[0].documents, parts[0].cluster_unit, parts[0].clusters)
+    usual = f"learning rate {config.learning_rate:g} for all"
     available = ", ".join(f"{part.training_tokens_available:,}" for part in parts)
     text = (
         f"Corpus {result.corpus}, {config.seeds} seed(s), {config.tokens:,} training "
         f"tokens a run ({available} available), {config.batch_tokens:,} tokens a step, all of "
         "them candidates of a headless "
         f"model's step ({config.batch_tokens // config.context} windows, so one in as many "
-        f"is of a row's own window); context {config.context}, {_rates(result)}, "
+        f"is of a row's own window); context {config.context}, {rate_words(config, usual)}, "
         f"{trained(config.optimizer)}. All forms of a seed have the same data "
         "order; tied forms have the same initial weights. The prior is the log-unigram "
         "distribution of the training split (add-one). Calibration fits two scalars, of similarity "
@@ -222,21 +236,3 @@ def _methods(result: Headless) -> Section:
     backbone = f"Backbone: {model}." + (f" Weights: {weights}." if len(parts) == 1 else "")
     repeat = to_repeat("lmlab study headless", config)
     return Section("Methods", [text, backbone, repeat])
-
-
-def _rates(result: Headless) -> str:
-    """The learning rates in words."""
-    config = result.config
-    if not config.learning_rates:
-        return f"learning rate {config.learning_rate:g} for all"
-    chosen = "; ".join(
-        f"{ARMS[arm].label} {rates.best:g}"
-        + (f" (vocabulary {part.vocabulary:,})" if len(result.parts) > 1 else "")
-        for part in result.parts
-        for arm, rates in part.rates.items()
-    )
-    listed = ", ".join(f"{rate:g}" for rate in config.learning_rates)
-    return (
-        f"the learning rate of {listed} with which an arm's first seed ended best on validation "
-        f"text ({chosen})"
-    )

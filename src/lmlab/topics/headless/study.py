@@ -27,8 +27,10 @@ from lmlab.progress import Bar
 from lmlab.studies.corpora import corpus_labels, open_corpus
 from lmlab.studies.finished_runs import count_weights, file_beside
 from lmlab.studies.kept import kept
+from lmlab.studies.learning_rates import CHOOSING_SEED, TunedArm, run_parts_at_best_rates
 from lmlab.studies.options import study_folder
-from lmlab.studies.parts import Part, run_parts
+from lmlab.studies.parts import Part
+from lmlab.studies.rates import Rates
 from lmlab.topics.arrow.counting import above_baseline, ngram_baselines
 from lmlab.topics.geometry.geometry import Geometry, geometry
 from lmlab.topics.headless.arms import (
@@ -38,7 +40,6 @@ from lmlab.topics.headless.arms import (
     fine_tuning,
     request,
     rows_of,
-    tried_rates,
 )
 from lmlab.topics.headless.comparison import Headless, VocabularyResult, row_result, task_result
 from lmlab.topics.headless.costs import StepTimes, growth, step_times
@@ -54,6 +55,7 @@ _GEOMETRY_WINDOWS = 200
 
 Form = tuple[str, bool, int]
 """What tells the runs of one vocabulary apart: arm, whether it trains longer, seed."""
+_Key = tuple[int, Form]
 
 
 def run_headless(config: HeadlessStudyConfig, *, worker: bool = False) -> Headless:
@@ -67,21 +69,34 @@ def run_headless(config: HeadlessStudyConfig, *, worker: bool = False) -> Headle
         for arm, longer in dict.fromkeys((row.arm, row.longer) for row in rows)
     ]
 
-    def result(runs: dict[tuple[int, Form], _Measured]) -> Headless:
+    def parts(rates: Mapping[tuple[int, str], float | None]) -> dict[_Key, Part[_Measured]]:
+        return {
+            (i, form): text.part(form, rates[i, form[0]])
+            for i, text in enumerate(texts)
+            for form in forms
+        }
+
+    def result(runs: dict[_Key, _Measured], rates: dict[tuple[int, str], Rates]) -> Headless:
         return Headless(
             corpus=corpus_labels([config.text])[0],
             config=config,
             parts=tuple(
-                text.compare({form: runs[i, form] for form in forms})
+                text.compare(
+                    {form: runs[i, form] for form in forms},
+                    {arm: of_arm for (number, arm), of_arm in rates.items() if number == i},
+                )
                 for i, text in enumerate(texts)
             ),
             growth=growth(config),
         )
 
-    return run_parts(
-        "headless study",
-        {(i, form): text.part(form) for i, text in enumerate(texts) for form in forms},
-        Headless, result,
+    arms = {
+        (i, arm): TunedArm(f"vocabulary {text.store.vocabulary:,}, {arm}", partial(text.trial, arm))
+        for i, text in enumerate(texts)
+        for arm in config.arms
+    }
+    return run_parts_at_best_rates(
+        "headless study", config, arms, parts, Headless, result,
         out=study_folder("headless", config), work=float(work), worker=worker,
     )  # fmt: skip
 
@@ -148,30 +163,29 @@ class _Vocabulary:
             + tuned * round(config.fine_tune * config.tokens)
             + len(self.rows) * int(windows.length_M.sum())
         )
-        return (len(config.rates) - 1) * arms + config.seeds * each_seed
+        return config.seeds * each_seed
 
     def run(self, form: Form, rate: float | None = None) -> ResolvedRun:
-        """The run of a form."""
+        """The run of a form, at a learning rate (None: the study's)."""
         arm, longer, seed = form
         ratio = self.times.ratio if longer else 1.0
-        return request(self.config, self.store, arm, seed, longer=ratio, rate=rate)
+        return request(self.config.at_rate(rate), self.store, arm, seed, longer=ratio)
 
-    def part(self, form: Form) -> Part[_Measured]:
+    def trial(self, arm: str, rate: float) -> ResolvedRun:
+        """The run that says how good a learning rate is for an arm."""
+        return self.run((arm, False, CHOOSING_SEED), rate)
+
+    def part(self, form: Form, rate: float | None) -> Part[_Measured]:
         """A run: its children, its scores with every head, tasks, geometry."""
         arm, longer, seed = form
         label = f"vocabulary {self.store.vocabulary:,}, {arm}{', longer' * longer}, seed {seed}"
-        run = self.run(form)
+        run = self.run(form, rate)
         return Part(label, run, partial(self._measure, form, run, label))
 
     def _measure(self, form: Form, resolved: ResolvedRun, label: str, bar: Bar) -> _Measured:
         config, store = self.config, self.store
         arm, longer, seed = form
-        tried = False
-        if len(config.rates) > 1:
-            tried = seed == 0 and not longer  # then the best run is among those of the rates
-            best = tried_rates(config, store, arm, bar if tried else None).best
-            resolved = self.run(form, best)
-        run = train(resolved, bar=None if tried else bar, note=f"{label},")
+        run = train(resolved, bar=bar, note=f"{label},")
         compared = config.geometry and arm in (REFERENCE, HEADLESS) and not longer and seed == 0
         measured = _Measured(run, {}, {}, self._geometry(run) if compared else None)
         for row in self.rows:
@@ -214,7 +228,7 @@ class _Vocabulary:
 
         return kept(file_beside(run, "scores/geometry.json", *decided), Geometry, measure)
 
-    def compare(self, runs: Mapping[Form, _Measured]) -> VocabularyResult:
+    def compare(self, runs: Mapping[Form, _Measured], rates: dict[str, Rates]) -> VocabularyResult:
         """The result, of all runs with this vocabulary."""
         config, store = self.config, self.store
         of_row = {
@@ -227,7 +241,6 @@ class _Vocabulary:
             smoothings=("modified Kneser-Ney", "Kneser-Ney"),
         ).best  # fmt: skip
         first, entropy = scores[REFERENCE][0], unigram_entropy(store)
-        several = config.arms if len(config.rates) > 1 else ()
         return VocabularyResult(
             vocabulary=store.vocabulary,
             store=store.fingerprint[:12],
@@ -235,7 +248,7 @@ class _Vocabulary:
             training_tokens_available=store.split("train").tokens,
             step_times=self.times,
             weights={arm: count_weights(runs[arm, False, 0].run) for arm in config.arms},
-            rates={arm: tried_rates(config, store, arm) for arm in several},
+            rates=rates,
             tokens_scored=first.tokens,
             repeated_share=float(first.repeated_M.sum() / first.tokens),
             documents=first.clusters.documents,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -20,6 +20,7 @@ from lmlab.numerics.preference import (
 )
 from lmlab.numerics.verdicts import Evidence
 from lmlab.results import Result
+from lmlab.studies.rates import Rates
 from lmlab.topics.towers.of_model import ModelPreference
 from lmlab.topics.towers.options import TowersStudyConfig
 from lmlab.topics.towers.preference import (
@@ -124,6 +125,8 @@ class TowersStudy(Result, kind="towers"):
 
     config: TowersStudyConfig
     parts: tuple[CorpusResult, ...]
+    rates: dict[str, Rates] = field(default_factory=dict)
+    """Of each corpus and arm, where several were tried."""
 
 
 def compared_runs(

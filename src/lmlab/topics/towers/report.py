@@ -18,6 +18,7 @@ from lmlab.pages.report import Report
 from lmlab.pages.text import Rounded
 from lmlab.pages.wording import capital, share_text, signed
 from lmlab.studies.provenance import to_repeat
+from lmlab.studies.rates_report import rate_words, rates_section
 from lmlab.topics.towers.arms import INDEPENDENT, MINIMUM, SEPARATE, SINGLE, model_words
 from lmlab.topics.towers.comparison import ArmResult, CorpusResult, DifferenceTest, TowersStudy
 from lmlab.topics.towers.model_report import ROUTER, clouds, measured, preference_sections
@@ -42,10 +43,11 @@ def report(result: TowersStudy) -> Report:
             Section(f"The same types in every run?{name}", figures=_scatters(part)),
             *preference_sections(part.first, _FIRST, name),
         ]
+    rates = rates_section(result.config, result.rates)
     methods = Section(
         "Methods", [*_methods(result), to_repeat("lmlab study towers", result.config)]
     )
-    return Report("Two towers with one prediction", _summary(parts), [*sections, methods])
+    return Report("Two towers with one prediction", _summary(parts), [*sections, *rates, methods])
 
 
 def tables(result: TowersStudy) -> list[Table]:
@@ -319,12 +321,14 @@ def _corpora_table(parts: Sequence[CorpusResult]) -> Table:
 
 def _methods(result: TowersStudy) -> list[str]:
     config, part = result.config, result.parts[0]
+    rate = " (and the rate, see Learning rates)" if result.rates else ""
     return [
         f"A tower is {model_words(config.model)}; the embedding, twice as wide, is shared and "
         f"tied. Cooperative towers are joined by {config.fusion}. {config.tokens:,} training "
         f"tokens a run ({part.training_tokens_available:,} available), "
-        f"{config.batch_tokens:,} a step, context {config.context}, {config.optimizer} with a "
-        f"peak rate of {config.learning_rate:g} (probes: adamw, {config.probe_learning_rate:g}), "
+        f"{config.batch_tokens:,} a step, context {config.context}, {config.optimizer} with "
+        f"{rate_words(config, f'a peak rate of {config.learning_rate:g}')} (probes: adamw, "
+        f"{config.probe_learning_rate:g}), "
         "weight decay 0.1 on matrices, warm-up over 5 % of the steps, cosine to a tenth.",
         f"Every tower gets a probe: dense layer, GELU, layer norm and an untied head, trained on "
         f"{config.probe_tokens:,} tokens over the frozen towers, which are in evaluation mode. "
@@ -335,7 +339,8 @@ def _methods(result: TowersStudy) -> list[str]:
         "test of a corpus that decides; the p-values of its other five (of router gain, agreement, "
         "and independent towers) are adjusted together (Holm 1979). Towers with "
         "separate losses (N3) have the weights, the embeddings and the initial values of the "
-        "cooperative ones; only the loss differs. Independent ones (N0) differ in all of these. "
+        f"cooperative ones; only the loss differs{rate}. "
+        "Independent ones (N0) differ in all of these. "
         "Towers that do not cooperate have reliable preferences too, and so do probes that differ: "
         f"that is what the nulls are for. {ROUTER}",
     ]

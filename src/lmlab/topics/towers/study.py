@@ -27,8 +27,10 @@ from lmlab.data.store import TokenStore
 from lmlab.lm.language_model import open_model
 from lmlab.progress import Bar
 from lmlab.studies.corpora import corpus_labels, open_corpus
+from lmlab.studies.learning_rates import CHOOSING_SEED, TunedArm, run_parts_at_best_rates
 from lmlab.studies.options import study_folder
-from lmlab.studies.parts import Part, run_parts
+from lmlab.studies.parts import Part
+from lmlab.studies.rates import Rates
 from lmlab.studies.run_requests import placed
 from lmlab.topics.scoring.kept_scores import cached_score
 from lmlab.topics.towers.arms import (
@@ -93,14 +95,25 @@ def run_towers(config: TowersStudyConfig, *, worker: bool = False) -> TowersStud
     for store in stores.values():
         groups_of_text(store, config.evaluation, config.context)  # before hours of training
     total = sum(work(config, store) for store in stores.values())
-    parts = {
-        (label, key, seed): _part(config, label, store, key, seed)
+    tuned = {
+        (label, key): TunedArm(f"{label}, {key}", partial(_trial, config, store, arm))
         for label, store in stores.items()
         for key, arm in arms(config).items()
-        for seed in range(arm.seeds)
     }
 
-    def result(runs: dict[tuple[str, str, int], _Measured]) -> TowersStudy:
+    def parts(
+        rates: Mapping[tuple[str, str], float | None],
+    ) -> dict[tuple[str, str, int], Part[_Measured]]:
+        return {
+            (label, key, seed): _part(config, label, store, key, seed, rates[label, key])
+            for label, store in stores.items()
+            for key, arm in arms(config).items()
+            for seed in range(arm.seeds)
+        }
+
+    def result(
+        runs: dict[tuple[str, str, int], _Measured], rates: dict[tuple[str, str], Rates]
+    ) -> TowersStudy:
         of_corpus = {
             label: {
                 key: [runs[label, key, seed] for seed in range(arm.seeds)]
@@ -113,20 +126,30 @@ def run_towers(config: TowersStudyConfig, *, worker: bool = False) -> TowersStud
             parts=tuple(
                 _compare(config, label, store, of_corpus[label]) for label, store in stores.items()
             ),
+            rates={tuned[arm].label: of_arm for arm, of_arm in rates.items()},
         )
 
-    return run_parts(
-        "towers study", parts, TowersStudy, result,
+    return run_parts_at_best_rates(
+        "towers study", config, tuned, parts, TowersStudy, result,
         out=study_folder("towers", config), work=total, worker=worker,
     )  # fmt: skip
 
 
+def _trial(config: TowersStudyConfig, store: TokenStore, arm: Arm, rate: float) -> ResolvedRun:
+    return placed(request(config.at_rate(rate), store, arm, CHOOSING_SEED), store, config.lab)
+
+
 def _part(
-    config: TowersStudyConfig, label: str, store: TokenStore, key: str, seed: int
+    config: TowersStudyConfig,
+    label: str,
+    store: TokenStore,
+    key: str,
+    seed: int,
+    rate: float | None,
 ) -> Part[_Measured]:
     """The part of one run: its probes, and their sums."""
     arm = arms(config)[key]
-    run = placed(request(config, store, arm, seed), store, config.lab)
+    run = placed(request(config.at_rate(rate), store, arm, seed), store, config.lab)
     label = f"{label}, {key}, seed {seed}"
     return Part(label, run, partial(_measure, config, store, arm, run, label))
 

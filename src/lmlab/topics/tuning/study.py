@@ -8,8 +8,7 @@ the length before have ended; workers wait for one another there.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -20,17 +19,14 @@ from lmlab.data.splits import VALIDATION
 from lmlab.data.store import TokenStore
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
-from lmlab.progress import Bar, say
-from lmlab.studies.finished_runs import final_validation
+from lmlab.progress import say
+from lmlab.studies.learning_rates import trained_end
 from lmlab.studies.options import study_folder
-from lmlab.studies.parts import LeftToOthers, Part, make_parts, run_parts
+from lmlab.studies.parts import Part, make_parts, run_parts
 from lmlab.studies.run_requests import placed
 from lmlab.topics.tuning.options import TuneConfig, setting_text
 from lmlab.topics.tuning.tuning import Rung, Tuning, tuning
-from lmlab.training.loop import NonFiniteError, train
 from lmlab.training.setup import ResolvedRun
-
-_BETWEEN_LOOKS = 5.0
 
 Place = tuple[int, int, int]
 """Length, setting, seed."""
@@ -70,8 +66,8 @@ def run_tune(config: TuneConfig, *, worker: bool = False) -> Tuning:
     parts: dict[Place, Part[float | None]] = {}
     for number, length in enumerate(ladder):
         if number:
-            make = partial(make_parts, "tuning", parts, out=out, work=_work(parts), worker=worker)
-            alive = grid.better(length.settings, number - 1, alive, _waited(make))
+            ends = make_parts("tuning", parts, out=out, work=_work(parts), worker=worker, wait=True)
+            alive = grid.better(length.settings, number - 1, alive, ends)
         parts |= grid.parts(number, length, alive)
 
     def result(ends: Ends) -> Tuning:
@@ -156,7 +152,7 @@ class _Grid:
                 label = f"{self.labels[setting]}, seed {run.config.seed}"
                 if self.config.halving:
                     label += f", {run.config.steps:,} steps"
-                parts[number, setting, seed] = Part(label, run, partial(_end, run, label))
+                parts[number, setting, seed] = Part(label, run, partial(trained_end, run, label))
         return parts
 
     def better(self, count: int, number: int, settings: Sequence[int], ends: Ends) -> list[int]:
@@ -188,16 +184,6 @@ class _Grid:
         return rungs
 
 
-def _end(run: ResolvedRun, label: str, bar: Bar) -> float | None:
-    """Trains a run, or reads what is there: its last loss on validation text; None where its loss
-    or gradient was no longer a number."""
-    try:
-        return final_validation(train(run, bar=bar, note=f"{label},"))
-    except NonFiniteError as error:
-        say(f"{label} broke off: {error}")
-        return None
-
-
 def _work(parts: Mapping[Place, Part[float | None]]) -> float:
     return float(sum(part.run.tokens for part in parts.values()))
 
@@ -205,12 +191,3 @@ def _work(parts: Mapping[Place, Part[float | None]]) -> float:
 def _span(numbers: Iterable[int]) -> str:
     low, *_, high = sorted([*numbers]) * 2
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _waited(make: Callable[[], Ends]) -> Ends:
-    """What a length gives, once other workers have ended their share of it."""
-    while True:
-        try:
-            return make()
-        except LeftToOthers:
-            time.sleep(_BETWEEN_LOOKS)

@@ -10,6 +10,7 @@ from lmlab.numerics.verdicts import MINIMUM_SEEDS
 from lmlab.pages.page import Table
 from lmlab.pages.text import Rounded, fixed
 from lmlab.pages.wording import bounds_text, capital, signed, with_interval
+from lmlab.studies.rates import end_of
 from lmlab.topics.tuning.options import axis_text, value_text
 from lmlab.topics.tuning.tuning import Setting, Tuning
 
@@ -118,8 +119,7 @@ def edges(result: Tuning) -> str:
     """What a best value at the end of those tried means; empty where there is none."""
     at_end = []
     for (name, values), i in zip(result.config.over.items(), result.best_setting.at, strict=True):
-        if is_numeric(values) and len(values) > 1 and values[i] in (min(values), max(values)):
-            which = "smallest" if values[i] == min(values) else "largest"
+        if is_numeric(values) and (which := end_of(values, values[i])):
             at_end.append(f"{axis_text(name)} {value_text(values[i])} is the {which} tried")
     if not at_end:
         return ""
