@@ -77,7 +77,7 @@ def test_the_rate_is_that_of_the_best_of_runs_made_by_hand(tiny_arrow, tmp_path)
         asked = run.config
         again = train(replace(asked, out=tmp_path / run.path.name))  # elsewhere, from its options
         nats = validations(again.path)[-1].nats_per_token
-        ends[asked.order][asked.optimizer.learning_rate] = nats
+        ends[asked.order][asked.peak_rate] = nats
     for label, rates in result.rates.items():
         order = label.rpartition(", ")[2]
         assert dict(rates.validation) == ends[order]

@@ -9,7 +9,7 @@ from lmlab.pages.text import Rounded
 from lmlab.studies.options import TrainingStudy
 from lmlab.studies.rates import Rates
 
-_DECIMALS = 4
+_DECIMALS, _LISTED = 4, 4
 _DIFFER = (
     "So arms that are compared may differ in their rate, too: each is shown at its best, as far as "
     "it was tried. A study without learning-rates shows what the usual rates give."
@@ -30,14 +30,15 @@ def rates_section(
     that means for the comparison."""
     if not rates:
         return []
-    seeds = ", ".join(map(str, sorted({each.seed for each in rates.values()})))
-    chosen = "; ".join(f"{arm} {each.best:g}" for arm, each in rates.items())
+    seeds = ", ".join(f"{seed:,}" for seed in sorted({each.seed for each in rates.values()}))
+    few = "; ".join(f"{arm} {each.best:g}" for arm, each in rates.items())
+    chosen = f"Chosen: {few}. " if len(rates) <= _LISTED else ""
     text = [
-        f"Chosen: {chosen}. Each arm was trained with each of {_listed(config)} for the whole "
+        f"{chosen}Each arm was trained with each of {_listed(config)} for the whole "
         "length, and is compared at the rate that ended at the least loss on validation text. "
-        f"These runs have a seed ({seeds}) that no compared run has. One run a rate: which of two "
-        "near rates is better, it does not say. Child runs (probes, fine-tuned heads) have rates "
-        "of their own, which are not chosen here.",
+        f"These runs have a seed ({seeds}) that no compared run has. One run stands for a rate, so "
+        "it is not known which of two near ones is better. Child runs (probes, fine-tuned heads) "
+        "have rates of their own, which are not chosen here.",
         *_beyond(rates),
         *([_DIFFER] if len({each.best for each in rates.values()}) > 1 else []),
         *([note] if note else []),

@@ -419,7 +419,7 @@ def training_table(comparisons: Sequence[Comparison]) -> Table:
             for c in comparisons
             if (training := c.training) is not None
         ],
-        "What was equal in both directions.",
+        "What was equal in both directions; of two learning rates the first is forward's.",
     )  # fmt: skip
 
 
