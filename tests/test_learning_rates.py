@@ -98,7 +98,7 @@ def test_compared_runs_have_that_rate_and_another_seed(tiny_arrow):
     assert all(run.optimizer.learning_rate == best[run.order] for run in compared)
     (comparison,) = result.comparisons
     assert comparison.training.learning_rate == best["forward"]
-    assert comparison.training.other_learning_rate == best["backward"]
+    assert comparison.training.other_learning_rate is None  # the same: equal treatment
     names = {model.name for _, models in comparison.sides for model in models}
     assert not names & {name for each in result.rates.values() for name in each.runs}
     assert read_result(study_folder("arrow", config)) == result
@@ -106,6 +106,29 @@ def test_compared_runs_have_that_rate_and_another_seed(tiny_arrow):
     assert "Learning rates" in page
     assert "null is equal treatment" in page
     assert "each its best learning rate" in page
+
+
+def test_directions_may_have_different_rates(tiny_arrow, monkeypatch):
+    config, _ = tiny_arrow
+    taken = {"forward": 1e-4, "backward": 3e-3}
+
+    def end(run):
+        asked = lmlab.Run(run.path).config
+        return 3.0 if asked.peak_rate == taken[asked.order] else 4.0
+
+    monkeypatch.setattr("lmlab.studies.learning_rates.final_validation", end)
+    result = run_arrow(replace(config, out=config.lab / "different"))
+    (comparison,) = result.comparisons
+    assert comparison.training.learning_rate == 1e-4
+    assert comparison.training.other_learning_rate == 3e-3
+    for order, models in comparison.sides:
+        for model in models:
+            run = lmlab.Run(config.lab / "runs" / model.name).config
+            assert (run.order, run.peak_rate) == (order, taken[order])
+    page = result.page()
+    assert "0.0001 and 0.003" in page
+    assert "may differ in their rate" in page
+    assert "forward took the smallest" in page
 
 
 def test_runs_are_shared_by_digest(tiny_arrow, monkeypatch):

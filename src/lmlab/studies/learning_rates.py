@@ -58,30 +58,32 @@ def run_parts_at_best_rates(
     result: Callable[[dict[K, T], dict[A, Rates]], R],
     *,
     out: Path,
-    work: float,
+    further: float = 0.0,
     worker: bool,
 ) -> R:
     """As `studies.parts.run_parts`, after a learning rate of `config.learning_rates` is chosen for
     each arm, where it has any.
 
-    `parts` are made at a rate for each arm, None for the study's own; `work` is theirs. `result`
-    gets the rates as well, none where nothing was chosen. Raises `UserError` for an arm that breaks
+    `parts` are made at a rate for each arm, None for the study's own; `further` counts the tokens
+    of child runs and scoring that follow. `result` gets the rates as well, none where nothing was
+    chosen. Raises `UserError` for an arm that breaks
     off with every rate, and as `run_parts`.
     """
     rates = config.learning_rates
     if not rates:
+        usual = parts(dict.fromkeys(arms))
         return run_parts(
-            study, parts(dict.fromkeys(arms)), kind, lambda made: result(made, {}),
-            out=out, work=work, worker=worker,
+            study, usual, kind, lambda made: result(made, {}),
+            out=out, work=_tokens(usual) + further, worker=worker,
         )  # fmt: skip
     tried = {(key, rate): _trial(arm, rate) for key, arm in arms.items() for rate in rates}
-    work += sum(part.run.tokens for part in tried.values())
     if all(is_there(part.run) for part in tried.values()):
         ends = {each: final_validation(part.run) for each, part in tried.items()}
     else:
-        later = [_unchosen(part) for part in parts(dict.fromkeys(arms, rates[0])).values()]
+        later = parts(dict.fromkeys(arms, rates[0]))
         ends = make_parts(
-            study, tried, out=out, work=work, worker=worker, later=later, wait=True
+            study, tried, out=out, work=_tokens(tried) + _tokens(later) + further, worker=worker,
+            later=[_unchosen(part) for part in later.values()], wait=True,
         )  # fmt: skip
     found = {key: _rates(arm, key, tried, ends, rates) for key, arm in arms.items()}
     say(f"{study}: {'; '.join(f'{arms[key].label} {f.best:g}' for key, f in found.items())}")
@@ -92,7 +94,7 @@ def run_parts_at_best_rates(
     }
     return run_parts(
         study, both, kind, lambda made: result({key: made["part", key] for key in chosen}, found),
-        out=out, work=work, worker=worker,
+        out=out, work=_tokens(both) + further, worker=worker,
     )  # fmt: skip
 
 
@@ -104,6 +106,10 @@ def trained_end(run: ResolvedRun, label: str, bar: Bar) -> float | None:
     except NonFiniteError as error:
         say(f"{label} broke off: {error}")
         return None
+
+
+def _tokens(parts: Mapping[Any, Part[Any]]) -> float:
+    return float(sum(part.run.tokens for part in parts.values()))
 
 
 def _trial(arm: TunedArm, rate: float) -> Part[float | None]:

@@ -72,7 +72,7 @@ class Training:
     learning_rate: float
     dtype: str
     other_learning_rate: float | None = None
-    """Of the other direction, where each has its own."""
+    """Of the other direction, where it is not the same (`learning_rates`)."""
 
 
 @dataclass(frozen=True)

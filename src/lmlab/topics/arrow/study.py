@@ -52,9 +52,17 @@ from lmlab.topics.scoring.score import Score
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import ResolvedRun
 
-_Scored: TypeAlias = tuple[TrainedRun, Score]
 _Arm: TypeAlias = tuple[int, str]
 """Number of a cell, and order."""
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What one run gives."""
+
+    resolved: ResolvedRun
+    run: TrainedRun
+    score: Score
 
 
 @dataclass(frozen=True)
@@ -91,12 +99,14 @@ def run_arrow(
     orders, seeds = [FORWARD, BACKWARD, *config.order], range(config.seeds)
 
     def requested(rates: Mapping[_Arm, float | None]) -> dict[tuple[int, str, int], ResolvedRun]:
-        return {
+        runs = {
             (i, order, seed): _run(config.at_rate(rates[i, order]), cell, order, seed)
             for i, cell in enumerate(cells)
             for seed in seeds
             for order in orders
         }
+        _check_pairs(runs, own_rates=bool(config.learning_rates))
+        return runs
 
     arms = {
         (i, order): TunedArm(
@@ -105,10 +115,7 @@ def run_arrow(
         for i, cell in enumerate(cells)
         for order in orders
     }
-    runs = requested(dict.fromkeys(arms))
-    _check_pairs(runs)
-    work = sum(run.tokens for run in runs.values())
-    work += sum(int(w.length_M.sum()) for w in windows) * len(seeds) * len(orders)
+    further = sum(int(w.length_M.sum()) for w in windows) * len(seeds) * len(orders)
 
     def result(scored: dict[tuple[int, str, int], _Scored], rates: dict[_Arm, Rates]) -> ArrowStudy:
         baselines = counted(config, [cell.text for cell in cells if cell.corpus.known is None])
@@ -116,8 +123,6 @@ def run_arrow(
             [
                 _compare(
                     cell,
-                    runs[i, FORWARD, 0],
-                    [rates[i, each].best for each in (FORWARD, order)] if rates else [],
                     windows[i],
                     baselines.get(cell.text),
                     [scored[i, FORWARD, seed] for seed in seeds],
@@ -150,7 +155,7 @@ def run_arrow(
 
     return run_parts_at_best_rates(
         "arrow of time", config, arms, parts, ArrowStudy, result,
-        out=study_folder("arrow", config), work=float(work), worker=worker,
+        out=study_folder("arrow", config), further=float(further), worker=worker,
     )  # fmt: skip
 
 
@@ -201,18 +206,22 @@ def _label(config: ArrowConfig, cell: Cell) -> str:
     return f"{cell.corpus.label}{tokenizer}, {cell.label}"
 
 
-def _check_pairs(runs: dict[tuple[int, str, int], ResolvedRun]) -> None:
-    """Runs of one cell and seed may differ in direction only."""
+def _check_pairs(runs: dict[tuple[int, str, int], ResolvedRun], *, own_rates: bool = False) -> None:
+    """Runs of one cell and seed may differ in direction only, and where each has a rate of its own
+    in that."""
     for (cell, order, seed), run in runs.items():
         forward = runs[cell, FORWARD, seed].config
-        if replace(run.config, order=FORWARD, out=forward.out) != forward:
+        optimizer = run.config.optimizer
+        if own_rates:
+            optimizer = replace(optimizer, learning_rate=forward.optimizer.learning_rate)
+        if replace(run.config, order=FORWARD, out=forward.out, optimizer=optimizer) != forward:
             raise UserError(f"the {order} run differs from the forward run in more than direction")
 
 
 def _train_and_score(config: ArrowConfig, cell: Cell, run: ResolvedRun, bar: Bar) -> _Scored:
     order, seed = run.config.order, run.config.seed
     trained = train(run, bar=bar, note=f"{cell.label}, {order}, seed {seed},")
-    return trained, cached_score(
+    score = cached_score(
         trained,
         cell.corpus.store,
         split=config.split,
@@ -221,47 +230,46 @@ def _train_and_score(config: ArrowConfig, cell: Cell, run: ResolvedRun, bar: Bar
         order=order,
         bar=bar,
     )
+    return _Scored(run, trained, score)
 
 
-def _with_curve(run: TrainedRun, score: Score) -> Scored:
+def _with_curve(each: _Scored) -> Scored:
     """A score beside the run's losses on validation text."""
-    losses = validations(run.path)
+    losses = validations(each.run.path)
     tokens, nats = zip(*((loss.tokens, loss.nats_per_token) for loss in losses), strict=True)
-    return Scored(run.name, score, Curve(tokens, nats))
+    return Scored(each.run.name, each.score, Curve(tokens, nats))
 
 
 def _compare(
     cell: Cell,
-    run: ResolvedRun,
-    rates: Sequence[float],
     windows: EvaluationWindows,
     baselines: NGramBaselines | None,
     forward: Sequence[_Scored],
     other: Sequence[_Scored],
 ) -> Comparison:
-    """A comparison, with what was equal in the training of both directions, and the learning
-    `rates` of both where each has its own."""
+    """A comparison, with what was equal in the training of both directions."""
     store, known = cell.corpus.store, cell.corpus.known
     comparison = compare(
-        *([_with_curve(*each) for each in side] for side in (forward, other)),
+        *([_with_curve(each) for each in side] for side in (forward, other)),
         corpus=cell.corpus.label,
         label=cell.label,
         tokenizer=cell.tokenizer,
     )
-    f, o = ([score for _, score in side] for side in (forward, other))
+    f, o = ([each.score for each in side] for side in (forward, other))
+    config, rate = forward[0].resolved.config, other[0].resolved.config.peak_rate
     return replace(
         comparison,
         training=Training(
-            parameters=count_weights(forward[0][0]),
+            parameters=count_weights(forward[0].run),
             vocabulary=store.vocabulary,
             store=store.fingerprint[:12],
             text_note=windows.split.text_note,
             tokens_available=store.split("train").tokens,
-            steps=run.config.steps,
-            batch=run.config.step_windows,
-            learning_rate=rates[0] if rates else run.config.peak_rate,
-            other_learning_rate=rates[1] if rates else None,
-            dtype=run.config.dtype,
+            steps=config.steps,
+            batch=config.step_windows,
+            learning_rate=config.peak_rate,
+            other_learning_rate=None if rate == config.peak_rate else rate,
+            dtype=config.dtype,
         ),
         draw=cell.draw,
         floor=None if known is None else above_floor(known, windows, f, o),

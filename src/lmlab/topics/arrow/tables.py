@@ -425,7 +425,7 @@ def training_table(comparisons: Sequence[Comparison]) -> Table:
 
 def _rate_words(training: Training) -> str:
     forward, other = training.learning_rate, training.other_learning_rate
-    return f"{forward:g}" if other in (None, forward) else f"{forward:g} and {other:g}"
+    return f"{forward:g}" if other is None else f"{forward:g} and {other:g}"
 
 
 def over_words(comparison: Comparison) -> str:

@@ -111,10 +111,9 @@ def run_babylm(config: BabyLMStudyConfig, *, worker: bool = False) -> BabyLMStud
         }
 
     arms = {recipe: TunedArm(recipe, partial(plan.trial, recipe)) for recipe in config.options_of}
-    work = sum(part.run.tokens for part in parts(dict.fromkeys(arms)).values())
     return run_parts_at_best_rates(
         "BabyLM study", config, arms, parts, BabyLMStudy, plan.result,
-        out=study_folder("babylm", config), work=float(work), worker=worker,
+        out=study_folder("babylm", config), worker=worker,
     )  # fmt: skip
 
 

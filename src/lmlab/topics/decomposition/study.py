@@ -124,10 +124,9 @@ def run_decomposition(
         of_arms = {arms[arm].label: of_arm for arm, of_arm in rates.items()}
         return replace(_result(config, corpus, zoo, runs), rates=of_arms)
 
-    work = sum(part.run.tokens for part in parts(dict.fromkeys(arms)).values())
     return run_parts_at_best_rates(
         "training the zoo", config, arms, parts, ZooDecomposition, result,
-        out=study_folder("decomposition", config), work=float(work), worker=worker,
+        out=study_folder("decomposition", config), worker=worker,
     )  # fmt: skip
 
 

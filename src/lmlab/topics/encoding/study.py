@@ -115,10 +115,9 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
             rates={arms[arm].label: of_arm for arm, of_arm in rates.items()},
         )
 
-    work = sum(part.run.tokens for part in parts(dict.fromkeys(arms)).values())
     return run_parts_at_best_rates(
         "encoding study", config, arms, parts, EncodingStudy, result,
-        out=study_folder("encoding", config), work=float(work), worker=worker,
+        out=study_folder("encoding", config), worker=worker,
     )  # fmt: skip
 
 

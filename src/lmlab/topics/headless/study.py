@@ -62,7 +62,6 @@ def run_headless(config: HeadlessStudyConfig, *, worker: bool = False) -> Headle
     """Runs the study, or what is missing of it (`studies.parts.run_parts`)."""
     tasks, rows = _tasks(config), rows_of(config)
     texts = [_open(config, vocabulary, rows, tasks) for vocabulary in config.vocabulary]
-    work = sum(text.work for text in texts)
     forms = [
         (arm, longer, seed)
         for seed in range(config.seeds)
@@ -97,7 +96,8 @@ def run_headless(config: HeadlessStudyConfig, *, worker: bool = False) -> Headle
     }
     return run_parts_at_best_rates(
         "headless study", config, arms, parts, Headless, result,
-        out=study_folder("headless", config), work=float(work), worker=worker,
+        out=study_folder("headless", config),
+        further=float(sum(text.further for text in texts)), worker=worker,
     )  # fmt: skip
 
 
@@ -148,22 +148,15 @@ class _Vocabulary:
         return "validation" if self.config.split == "test" else "test"
 
     @property
-    def work(self) -> int:
-        """Tokens to train on and to score."""
+    def further(self) -> int:
+        """Tokens to fine-tune heads on and to score."""
         config = self.config
-        arms = sum(self.run((arm, False, 0)).tokens for arm in config.arms)
-        longer = self.run((HEADLESS, True, 0)).tokens if config.equal_time else 0
         tuned = sum(row.fine_tuned != "no" for row in self.rows)
         windows = evaluation_windows(
             self.store.split(config.split), config.context, max_windows=config.windows
         )
-        each_seed = (
-            arms
-            + longer
-            + tuned * round(config.fine_tune * config.tokens)
-            + len(self.rows) * int(windows.length_M.sum())
-        )
-        return config.seeds * each_seed
+        heads = tuned * round(config.fine_tune * config.tokens)
+        return config.seeds * (heads + len(self.rows) * int(windows.length_M.sum()))
 
     def run(self, form: Form, rate: float | None = None) -> ResolvedRun:
         """The run of a form, at a learning rate (None: the study's)."""

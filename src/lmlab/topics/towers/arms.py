@@ -199,12 +199,11 @@ def scored_tokens(config: TowersStudyConfig, store: TokenStore) -> float:
     return float(windows.length_M.sum())
 
 
-def work(config: TowersStudyConfig, store: TokenStore) -> float:
-    """Tokens to train on and to score, for one corpus."""
+def further(config: TowersStudyConfig, store: TokenStore) -> float:
+    """Tokens to train probes on and to score, for one corpus."""
     scored, total = scored_tokens(config, store), 0.0
     for arm in arms(config).values():
-        trained = planned_tokens(_training(config, store, 0, config.tokens, config.learning_rate))
-        total += arm.seeds * (trained + scored * (2 if has_own_heads(arm) else 1))
+        total += arm.seeds * scored * (2 if has_own_heads(arm) else 1)
         if arm.towers is not None:
             probed = planned_tokens(_training(config, store, 0, config.probe_tokens, 1.0))
             twice = 2 if arm.towers == TowersConfig(config.fusion) else 1

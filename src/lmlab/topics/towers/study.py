@@ -41,11 +41,11 @@ from lmlab.topics.towers.arms import (
     Arm,
     arms,
     cached_sums,
+    further,
     has_own_heads,
     probes,
     request,
     weights,
-    work,
 )
 from lmlab.topics.towers.comparison import (
     ArmResult,
@@ -94,7 +94,6 @@ def run_towers(config: TowersStudyConfig, *, worker: bool = False) -> TowersStud
     }  # fmt: skip
     for store in stores.values():
         groups_of_text(store, config.evaluation, config.context)  # before hours of training
-    total = sum(work(config, store) for store in stores.values())
     tuned = {
         (label, key): TunedArm(f"{label}, {key}", partial(_trial, config, store, arm))
         for label, store in stores.items()
@@ -131,7 +130,8 @@ def run_towers(config: TowersStudyConfig, *, worker: bool = False) -> TowersStud
 
     return run_parts_at_best_rates(
         "towers study", config, tuned, parts, TowersStudy, result,
-        out=study_folder("towers", config), work=total, worker=worker,
+        out=study_folder("towers", config),
+        further=sum(further(config, store) for store in stores.values()), worker=worker,
     )  # fmt: skip
 
 
