@@ -38,6 +38,30 @@ def test_a_mistyped_option_is_refused_without_importing_torch():
     assert "--steps" in done.stderr
 
 
+_FIRST_STEP = """
+import sys
+from lmlab.training.loop import Trainer
+def stop(self):
+    print(sorted({"matplotlib", "pandas", "scipy.stats", "datasets", "sympy"} & set(sys.modules)))
+    sys.exit()
+Trainer.update = stop
+from lmlab.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_what_draws_and_counts_is_not_imported_before_the_first_step(small_store, tmp_path):
+    """Importing these takes seconds. sympy comes with every class of transformers, which imports
+    torch._dynamo; it stands in the list to show that what is imported is seen."""
+    command = [
+        sys.executable, "-c", _FIRST_STEP, "train", "--store", str(small_store.path), "--layers",
+        "1", "--width", "16", "--heads", "1", "--context", "8", "--steps", "2", "--out",
+        str(tmp_path / "run"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['sympy']"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["prepare", "--help"]])
 def test_output_that_nobody_reads_is_no_error(arguments):
     reader, writer = os.pipe()
