@@ -172,6 +172,8 @@ class Claim:
     size: str
     verdict: Verdict
     cards: tuple[str, ...] = ()
+    short: str = ""
+    """The claim in a few words, where the page lists those that hold or fail."""
 
 
 def _read(kind: type, values: dict[str, Any], where: str) -> Any:
@@ -615,6 +617,19 @@ def claims_page(
     )
     parts.append("\n".join(f"- **{v}**: {VERDICTS[v]}" for v in VERDICTS))
     parts.append(verdicts_table(papers, all_claims))
+    for verdict, words in (("holds", "Holds"), ("fails", "Fails")):
+        listed = [
+            claim.short or claim.published.rstrip(".")
+            for paper in papers
+            for claim in all_claims
+            if claim.paper == paper.key and not paper.beside and claim.verdict == verdict
+        ]
+        if listed:
+            parts.append(f"**{words}**: {'; '.join(listed)}.")
+    parts.append(
+        "*Holds* means that we saw the same. It does not mean that a test stayed after an "
+        "adjustment for the number of tests."
+    )
     family = compared(all_cards, folder)
     stay = sum(row.adjusted < LEVEL for row in family)
     parts.append(
