@@ -65,6 +65,7 @@ STUDIES = {
     "intervals": ("Intervals and instruments", "../notes-intervals.md"),
 }
 LEVEL = 0.05
+WIDEST = 5  # columns of values that a table has on a page
 ADJUSTED = "How many comparisons, and which of them stay"
 WRITTEN = "<!-- Written by docs/gallery.py from {source}. Change it there. -->"
 
@@ -310,7 +311,7 @@ def _panel(value: str, data: Sequence[dict[str, str]], picture: Picture) -> Pane
 
 
 def value_table(picture: Picture, folder: Path = GALLERY) -> str:
-    """The values of a picture and their intervals as a table of Markdown."""
+    """The values of a picture and their intervals as tables of Markdown, as wide as a page is."""
     data = rows(picture.data, folder)
     columns: list[list[str]] = []
     for value in picture.values:
@@ -319,12 +320,17 @@ def value_table(picture: Picture, folder: Path = GALLERY) -> str:
         columns.append(
             ["–" if v is None else "<br>".join(filter(None, next(texts))) for v in known]
         )
-    lines = [["", *picture.values], ["---"] * (len(picture.values) + 1)]
-    lines += [
-        [f"**{row[picture.row]}**", *cells]
-        for row, cells in zip(data, zip(*columns, strict=True), strict=True)
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    tables = []
+    count = -(-len(columns) // WIDEST)
+    for part in range(count):
+        chosen = slice(part * len(columns) // count, (part + 1) * len(columns) // count)
+        lines = [["", *picture.values[chosen]], ["---"] * (chosen.stop - chosen.start + 1)]
+        lines += [
+            [f"**{row[picture.row]}**", *cells]
+            for row, cells in zip(data, zip(*columns[chosen], strict=True), strict=True)
+        ]
+        tables.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(tables)
 
 
 def intervals(picture: Picture, folder: Path = GALLERY) -> list[Interval]:
