@@ -59,7 +59,7 @@ _ALL = (
         positional=("folder",), example="lab/forward",
     ),
     Command(
-        "score", "nats per token and bits per byte of a model on a store",
+        "score", "nats per token and bits per byte of a model on a text or a store",
         "lmlab.topics.scoring.options:ScoreConfig", "lmlab.face:score",
         positional=("model",), example="lab/forward --store lab/novels", processes=True,
     ),
