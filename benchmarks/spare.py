@@ -3,6 +3,7 @@
     lmlab prepare eltec_eng/ENG*.txt --vocabulary 4096 --split.validation 0.25 --split.test 0.35 \
         --out store
     python benchmarks/spare.py store --seeds 3 --tokens 300000
+    python benchmarks/spare.py store --given RUN0 RUN1 RUN2     # finished runs, a seed each
 
 Trains models of each width, of some both tied and untied, with each seed, and measures what the
 removal of dimensions of the output embedding costs them on other text than it was chosen on; what
@@ -54,6 +55,7 @@ from lmlab.extend import (
 from lmlab.numerics.geometry import RowMoments, cloud
 from lmlab.numerics.random_effects import two_way_difference, two_way_interval, two_way_ratio
 from lmlab.numerics.text_directions import mean_fisher
+from lmlab.pages.page import Figure
 from lmlab.studies.kept import kept
 from lmlab.topics.encoding.dynamics import Dynamics, crossing
 from lmlab.topics.encoding.of_model import output_head, regression, training_counts
@@ -101,6 +103,8 @@ class Plan:
     tuned_steps: int = 100
     tuned_rate: float = 1e-3
     threads: int = 1
+    given: tuple[Path, ...] = ()
+    """Finished runs of one kind, a seed each, whose checkpoints are measured; none is trained."""
 
     def arms(self) -> list[Arm]:
         """Width by width, untied first."""
@@ -197,11 +201,11 @@ class Lab:
         asked = digest([self.store.fingerprint, plan.tokens, plan.context, *decided])[:10]
         return plan.lab / "measured" / f"{name}-{asked}.json"
 
-    def removed(self, arm: Arm, seed: int, run: lmlab.Run, step: int) -> Removed:
+    def removed(self, run: lmlab.Run, step: int) -> Removed:
         """What removals cost at a step."""
         plan, checkpoint = self.plan, run.path / "checkpoints" / f"step-{step:08d}"
         decided = [plan.windows, plan.measured, step, WAYS, SHARES]
-        file = self.file(f"{arm.name}-s{seed}-removed", *decided)
+        file = self.file(f"{run.path.name}-removed", *decided)
         return kept(file, Removed, lambda: self._removed(checkpoint, step))
 
     def _removed(self, checkpoint: Path, step: int) -> Removed:
@@ -498,13 +502,13 @@ def steps_of(arm: Arm, watched: Sequence[Dynamics]) -> list[AtStep]:
     return rows
 
 
-def arm_of(arm: Arm, models: Sequence[Removed]) -> OfArm:
+def arm_of(name: str, models: Sequence[Removed]) -> OfArm:
     tokens_SC = np.stack([m.tokens_C for m in models])
     documents_C = np.array(models[0].documents)
     nats_SC = np.stack([m.nats_C for m in models])
     unigram_SC = np.stack([m.unigram_C for m in models])
     return OfArm(
-        arm.name, models[0].step,
+        name, models[0].step,
         loss=two_way_ratio(nats_SC, tokens_SC, documents_C=documents_C),
         known=two_way_ratio(unigram_SC - nats_SC, tokens_SC, documents_C=documents_C),
         encoding_r2=interval_over_seeds([m.encoding_r2 for m in models]),
@@ -514,7 +518,7 @@ def arm_of(arm: Arm, models: Sequence[Removed]) -> OfArm:
     )  # fmt: skip
 
 
-def all_rises(arm: Arm, models: Sequence[Removed]) -> list[Rise]:
+def all_rises(name: str, models: Sequence[Removed]) -> list[Rise]:
     first, documents_C = models[0], np.array(models[0].documents)
     known_SC = np.stack([m.unigram_C - m.nats_C for m in models])
     rows = []
@@ -526,7 +530,7 @@ def all_rises(arm: Arm, models: Sequence[Removed]) -> list[Rise]:
         of_known = None
         if (known_SC > 0).all():
             of_known = two_way_ratio(rise_SC, known_SC, documents_C=documents_C)
-        rows.append(Rise(arm.name, first.step, way, share, nats, of_known))
+        rows.append(Rise(name, first.step, way, share, nats, of_known))
     return rows
 
 
@@ -621,7 +625,7 @@ def spare(plan: Plan) -> Spare:
             print(f"{arm.name}, seed {seed}")
             run = lab.run(arm, seed)
             for step in (plan.short, run.config.steps):
-                removed = lab.removed(arm, seed, run, step)
+                removed = lab.removed(run, step)
                 models.setdefault((arm, step), []).append(removed)
             watched.append(lab.dynamics(arm, seed, run))
             if np.isnan(unigram_loss):
@@ -638,12 +642,41 @@ def spare(plan: Plan) -> Spare:
         seeds=plan.seeds,
         unigram_loss=unigram_loss,
         asked=questions(plan, models, times, remaining),
-        rises=tuple(row for (arm, _), m in models.items() for row in all_rises(arm, m)),
-        arms=tuple(arm_of(arm, m) for (arm, _), m in models.items()),
+        rises=tuple(row for (arm, _), m in models.items() for row in all_rises(arm.name, m)),
+        arms=tuple(arm_of(arm.name, m) for (arm, _), m in models.items()),
         times=tuple(times),
         steps=tuple(steps),
         remaining=tuple(remaining),
     )
+
+
+def of_given(plan: Plan) -> Spare:
+    """The removals alone, of finished runs that have the same checkpoints."""
+    lab, name = Lab(plan), plan.given[0].name
+    runs = [lmlab.Run(path) for path in plan.given]
+    steps = [int(path.name.removeprefix("step-")) for path in _checkpoints(runs[0])]
+    models = {step: [lab.removed(run, step) for run in runs] for step in steps}
+    first, last = models[steps[0]], models[steps[-1]]
+    on_text: dict[str, Any] = {
+        "weights_C": first[0].tokens_C, "documents_C": np.array(first[0].documents)
+    }  # fmt: skip
+    longer_SC = rises_of(last, "fisher") - rises_of(first, "fisher")
+    evidence = Evidence.of(two_way_interval(longer_SC, **on_text))
+    question = f"step {steps[-1]:,} less step {steps[0]:,}, 30 % by fisher"
+    return Spare(
+        store=str(lab.store.path),
+        tokens=runs[0].config.steps * runs[0].config.step_windows * runs[0].config.context,
+        seeds=len(runs),
+        unigram_loss=float(first[0].unigram_C.sum() / first[0].tokens_C.sum()),
+        asked=(Asked(question, "nats", evidence),),
+        rises=tuple(row for of_step in models.values() for row in all_rises(name, of_step)),
+        arms=tuple(arm_of(name, of_step) for of_step in models.values()),
+        times=(), steps=(), remaining=(),
+    )  # fmt: skip
+
+
+def _checkpoints(run: lmlab.Run) -> list[Path]:
+    return sorted((run.path / "checkpoints").glob("step-*"))
 
 
 # ---------------------------------------------------------------- how it is shown
@@ -721,6 +754,27 @@ def tables(result: Spare) -> list[Table]:
     ]  # fmt: skip
 
 
+def dynamics_figure(result: Spare) -> Figure:
+    """What the embedding holds of frequency, and what context gives, over the steps."""
+    of_arms = {t.arm: [s for s in result.steps if s.arm == t.arm and s.step] for t in result.times}
+    curves = [
+        Series(f"{arm}: {label}", [s.step for s in steps], [value(s) for s in steps],
+               colour=number, dashed=label != "frequency")
+        for number, (arm, steps) in enumerate(of_arms.items())
+        for label, value in (
+            ("frequency", lambda s, last=steps[-1]: s.r2_frequency / last.r2_frequency),
+            ("context", lambda s, last=steps[-1]: max(0.0, result.unigram_loss - s.loss)
+             / max(1e-9, result.unigram_loss - last.loss)),
+        )
+    ]  # fmt: skip
+    return line_plot(
+        curves, x_label="step", y_label="share of the last value", log_x=True,
+        finding="What the embedding holds of frequency, and what context gives.",
+        alt="Curves that rise from 0 to 1, those of frequency first.",
+        caption="Solid: R2 of log frequency. Dashed: loss below the unigram loss. Means of seeds.",
+    )  # fmt: skip
+
+
 def report(result: Spare) -> Report:
     """The page: what was asked, three pictures, the tables."""
     names = ["asked", "removal", "models", "times", "training on", "checkpoints"]
@@ -733,23 +787,6 @@ def report(result: Spare) -> Report:
         finding="What it costs to remove 30 %, on other novels.",
         alt="A row for each width, tying and way of choosing.",
     )  # fmt: skip
-    of_arms = {t.arm: [s for s in result.steps if s.arm == t.arm and s.step] for t in result.times}
-    curves = [
-        Series(f"{arm}: {label}", [s.step for s in steps], [value(s) for s in steps],
-               colour=number, dashed=label != "frequency")
-        for number, (arm, steps) in enumerate(of_arms.items())
-        for label, value in (
-            ("frequency", lambda s, last=steps[-1]: s.r2_frequency / last.r2_frequency),
-            ("context", lambda s, last=steps[-1]: max(0.0, result.unigram_loss - s.loss)
-             / max(1e-9, result.unigram_loss - last.loss)),
-        )
-    ]  # fmt: skip
-    dynamics = line_plot(
-        curves, x_label="step", y_label="share of the last value", log_x=True,
-        finding="What the embedding holds of frequency, and what context gives.",
-        alt="Curves that rise from 0 to 1, those of frequency first.",
-        caption="Solid: R2 of log frequency. Dashed: loss below the unigram loss. Means of seeds.",
-    )  # fmt: skip
     primary = result.asked[0]
     low, high = primary.evidence.low, primary.evidence.high
     between = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
@@ -757,9 +794,12 @@ def report(result: Spare) -> Report:
     sections = [
         Section("What was asked", tables=[made["asked"]]),
         Section("Removal", figures=[removal], tables=[made["removal"], made["models"]]),
-        Section("Trained on", tables=[made["training on"]]),
-        Section("When", figures=[dynamics], tables=[made["times"], made["checkpoints"]]),
     ]
+    if result.remaining:
+        sections.append(Section("Trained on", tables=[made["training on"]]))
+    if result.times:
+        figure, shown_tables = dynamics_figure(result), [made["times"], made["checkpoints"]]
+        sections.append(Section("When", figures=[figure], tables=shown_tables))
     return Report("Dimensions to spare", finding, sections)
 
 
@@ -771,6 +811,7 @@ def plan_of(arguments: Sequence[str] | None = None) -> tuple[Plan, Path]:
     parser.add_argument("--out", type=Path, help="folder of the result (default: LAB/result)")
     parser.add_argument("--widths", type=int, nargs="+", default=Plan.widths)
     parser.add_argument("--tied-widths", type=int, nargs="*", default=Plan.tied_widths)
+    parser.add_argument("--given", type=Path, nargs="*", default=Plan.given)
     parser.add_argument("--tuned-tied", action="store_true", help="train tied models on as well")
     for name in (
         "asked_width", "seeds", "tokens", "context", "batch", "short", "windows", "measured",
@@ -786,7 +827,7 @@ def plan_of(arguments: Sequence[str] | None = None) -> tuple[Plan, Path]:
 def main(arguments: Sequence[str] | None = None) -> Spare:
     """Writes results.json, report.html and a CSV file for each table."""
     plan, out = plan_of(arguments)
-    result = spare(plan)
+    result = of_given(plan) if plan.given else spare(plan)
     result.save(out)
     names = ("asked", "rises", "arms", "times", "remaining", "steps")
     for name, table in zip(names, tables(result), strict=True):
