@@ -85,7 +85,8 @@ class Plan:
     lab: Path = Path("lab/spare")
     widths: tuple[int, ...] = (64, 32, 128)
     asked_width: int = 64
-    """Of the questions that are about one width, and of the models that are trained on."""
+    """Of the questions that are about one width, of the models that are trained on, and of those
+    that are watched over their checkpoints."""
     tied_widths: tuple[int, ...] = (64,)
     """Widths that have tied models beside the untied ones."""
     tuned_tied: bool = False
@@ -300,7 +301,7 @@ class Lab:
                 self.store, parent_path=str(parent), parent_untie=untie, context=plan.context,
                 batch=plan.batch, steps=plan.tuned_steps, learning_rate=plan.tuned_rate,
                 seed=seed + 1000, threads=plan.threads, evaluate_every=10_000,
-                out=base / name,
+                out=base / f"{name}-{plan.tuned_steps}",
             )  # fmt: skip
             before.append(self._score(parent))
             after.append(self._score(child.path))
@@ -373,6 +374,10 @@ class Times:
     over_context: Interval | None
     """log2 of frequency's step over context's, a seed a pair."""
     over_loss: Interval | None
+    late: Interval | None
+    """The same as `over_loss` where both have 90 % of their last value (`lmlab dynamics`)."""
+    moved: Interval | None
+    """At frequency's step: the weights' distance from the first, of the last's distance."""
     r2: Interval
     """Of log frequency, at the last step."""
 
@@ -473,8 +478,21 @@ def times_of(arm: Arm, watched: Sequence[Dynamics], unigram_loss: float) -> Time
         loss=_of_all(loss_S),
         over_context=_of_all(np.log2(frequency_S / context_S)),
         over_loss=_of_all(np.log2(frequency_S / loss_S)),
+        late=_of_all(
+            np.log2([(w.frequency.step or np.nan) / (w.loss.step or np.nan) for w in watched])
+        ),
+        moved=_of_all(
+            np.array([moved_at(w, step) for w, step in zip(watched, frequency_S, strict=True)])
+        ),
         r2=interval_over_seeds([w.snapshots[-1].r2_frequency for w in watched]),
     )
+
+
+def moved_at(watched: Dynamics, step: float) -> float:
+    """How far the weights are from the first ones at a step, of how far they end; between
+    checkpoints by the logarithm of the step."""
+    steps = np.array([s.step for s in watched.snapshots], dtype=float)
+    return float(np.interp(np.log1p(step), np.log1p(steps), watched.moved))
 
 
 def _of_all(values_S: Array) -> Interval | None:
@@ -627,13 +645,15 @@ def spare(plan: Plan) -> Spare:
             for step in (plan.short, run.config.steps):
                 removed = lab.removed(run, step)
                 models.setdefault((arm, step), []).append(removed)
-            watched.append(lab.dynamics(arm, seed, run))
+            if arm.width == plan.asked_width:
+                watched.append(lab.dynamics(arm, seed, run))
             if np.isnan(unigram_loss):
                 unigram_loss = lab.unigram_loss(run)
             if plan.is_tuned(arm):
                 tuned.append(lab.tuned(arm, seed, run))
-        times.append(times_of(arm, watched, unigram_loss))
-        steps += steps_of(arm, watched)
+        if watched:
+            times.append(times_of(arm, watched, unigram_loss))
+            steps += steps_of(arm, watched)
         if tuned:
             remaining += remaining_of(arm, tuned)
     return Spare(
@@ -713,7 +733,8 @@ def tables(result: Spare) -> list[Table]:
     ]  # fmt: skip
     times = [
         [t.arm, *ends(t.frequency, 1), *ends(t.context, 1), *ends(t.loss, 1),
-         *ends(t.over_context, 2), *ends(t.over_loss, 2), *ends(t.r2, 3)]
+         *ends(t.over_context, 2), *ends(t.over_loss, 2), *ends(t.late, 2),
+         *ends(t.moved, 3), *ends(t.r2, 3)]
         for t in result.times
     ]  # fmt: skip
     remaining = [
@@ -741,7 +762,8 @@ def tables(result: Spare) -> list[Table]:
         Table(
             ["row", *three("frequency"), *three("context"), *three("loss"),
              *three("log2 frequency / context"), *three("log2 frequency / loss"),
-             *three("last R2")], times, f"Steps to half. {alone}.",
+             *three("the same at 90 %"), *three("moved at frequency"), *three("last R2")],
+            times, f"Steps to half. {alone}.",
         ),
         Table(
             ["row", "chosen by", *three("rise before"), *three("rise after"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -63,6 +64,9 @@ def test_half_is_between_checkpoints_by_the_logarithm_of_the_step():
     assert context == pytest.approx(8 * 2**share - 1)
     assert loss == pytest.approx(3)
     assert np.isnan(_script().halves(watched, 4.0)[1])
+    # at step 1 a fifth of the way, at step 3 a half; step sqrt(8) - 1 is midway by the logarithm
+    moved = replace(watched, moved=(0.0, 0.2, 0.5, 0.8, 1.0))
+    assert _script().moved_at(moved, 8**0.5 - 1) == pytest.approx(0.35)
 
 
 def test_the_priors_share_is_what_the_falls_are():
