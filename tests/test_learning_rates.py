@@ -159,6 +159,18 @@ def test_runs_are_shared_by_digest(tiny_arrow, monkeypatch):
     assert "null is equal treatment" not in page
 
 
+def test_an_arm_that_breaks_off_with_every_rate_is_named(tiny_arrow, monkeypatch):
+    config, _ = tiny_arrow
+
+    def ends(run, label, bar):
+        return None if run.config.order == "backward" else 4.0
+
+    monkeypatch.setattr("lmlab.studies.learning_rates.trained_end", ends)
+    too_large = replace(config, learning_rates=(1e8, 1e9), out=config.lab / "broken")
+    with pytest.raises(UserError, match=r"backward: no finite loss with any of the rates 1e\+08"):
+        run_arrow(too_large)
+
+
 def test_a_plan_counts_the_runs_that_choose(text_folder, tmp_path, capsys):
     command = [
         "study", "arrow", "--text", str(text_folder), "--size", "nano", "--context", "16",

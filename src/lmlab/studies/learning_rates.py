@@ -66,8 +66,7 @@ def run_parts_at_best_rates(
 
     `parts` are made at a rate for each arm, None for the study's own; `further` counts the tokens
     of child runs and scoring that follow. `result` gets the rates as well, none where nothing was
-    chosen. Raises `UserError` for an arm that breaks
-    off with every rate, and as `run_parts`.
+    chosen. Raises `UserError` for an arm that breaks off with every rate, and as `run_parts`.
     """
     rates = config.learning_rates
     if not rates:
