@@ -46,7 +46,7 @@ from lmlab.training.loop import train
 from lmlab.training.setup import ResolvedRun
 
 CONTEXT, BATCH_TOKENS, EVERY, WARMUP, WINDOWS = 128, 2048, 125, 50, 600
-RATES = (4e-3, 8e-3, 16e-3)
+RATES = (2e-3, 4e-3, 8e-3, 16e-3)
 TUNING_SEED = 1000
 HEADLESS = "headless"
 ARMS: dict[str, dict[str, Any]] = {
