@@ -28,7 +28,7 @@ from site_hooks import anchor
 from lmlab.numerics.trees import Tree
 from lmlab.numerics.verdicts import holm
 from lmlab.pages.curves import Series, line_plot
-from lmlab.pages.forest import Interval, forest_plot
+from lmlab.pages.forest import ForestRow, forest_plot
 from lmlab.pages.multiples import Panel, small_multiples
 from lmlab.pages.page import Figure, LegendEntry
 from lmlab.pages.phylogram import phylogram
@@ -293,13 +293,13 @@ def _curves(picture: Picture, folder: Path) -> list[Series]:
     return curves
 
 
-def _estimated(row: dict[str, str], value: str) -> Interval | None:
+def _estimated(row: dict[str, str], value: str) -> ForestRow | None:
     """A value of a row with its bounds; None where the data have none."""
     if not row[value]:
         return None
     low, high = row.get(f"{value} low"), row.get(f"{value} high")
     ends = (float(low), float(high)) if low and high else (None, None)
-    return Interval("", float(row[value]), *ends)
+    return ForestRow("", float(row[value]), *ends)
 
 
 def _panel(value: str, data: Sequence[dict[str, str]], picture: Picture) -> Panel:
@@ -333,7 +333,7 @@ def value_table(picture: Picture, folder: Path = GALLERY) -> str:
     return "\n\n".join(tables)
 
 
-def intervals(picture: Picture, folder: Path = GALLERY) -> list[Interval]:
+def intervals(picture: Picture, folder: Path = GALLERY) -> list[ForestRow]:
     """The rows of a forest plot; a value that the data lack has none."""
     shown = []
     one = len(picture.values) == 1

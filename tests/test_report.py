@@ -26,7 +26,7 @@ from browser import CHROMIUM, Browser
 from lmlab.errors import UserError
 from lmlab.pages.drawing import LONGEST_LABEL, fitting_ticks, limits, text_width, ticks, wrap
 from lmlab.pages.figures import (
-    Interval,
+    ForestRow,
     Panel,
     Points,
     Series,
@@ -44,17 +44,17 @@ from lmlab.pages.theme import COLOURS, MARKERS
 HOSTILE = '<script>alert(\'1\')</script> & "q" $x^2$ _a_ id="p0" url(#p0) #010102 \x00\x1b\ud800 語'
 SHOWN = HOSTILE.replace("\x00\x1b\ud800", "\ufffd" * 3)
 ROWS = [
-    Interval("English docstrings", 0.0213, 0.0180, 0.0246, group="Natural text"),
-    Interval("French", 0.0341, 0.0290, 0.0392, group="Natural text"),
-    Interval(
+    ForestRow("English docstrings", 0.0213, 0.0180, 0.0246, group="Natural text"),
+    ForestRow("French", 0.0341, 0.0290, 0.0392, group="Natural text"),
+    ForestRow(
         "Finnish, with a considerably longer name than the others have",
         *(0.0102, -0.0011, 0.0215),
         note="text only: one seed",
         group="Natural text",
     ),
-    Interval("Python source", 0.0489, None, None, note="fewer than 5 clusters: no interval"),
-    Interval("LinearLanguage, 12 bits", 0.0612, 0.0571, 0.0653, group="Synthetic"),
-    Interval("Reversible Markov chain", -0.0003, -0.0021, 0.0015, group="Synthetic"),
+    ForestRow("Python source", 0.0489, None, None, note="fewer than 5 clusters: no interval"),
+    ForestRow("LinearLanguage, 12 bits", 0.0612, 0.0571, 0.0653, group="Synthetic"),
+    ForestRow("Reversible Markov chain", -0.0003, -0.0021, 0.0015, group="Synthetic"),
 ]
 
 
@@ -63,7 +63,7 @@ def forest(rows=ROWS, *, finding="Backward costs more.", x_label="relative diffe
 
 
 def test_a_logarithmic_forest_puts_a_factor_as_far_as_its_inverse():
-    rows = [Interval("half", 0.5, 0.25, 1.0), Interval("double", 2.0, 1.0, 4.0)]
+    rows = [ForestRow("half", 0.5, 0.25, 1.0), ForestRow("double", 2.0, 1.0, 4.0)]
     figure = forest_plot(
         rows, x_label="factor", finding="", alt="Two factors.", reference=1.0, log=True
     )
@@ -71,7 +71,7 @@ def test_a_logarithmic_forest_puts_a_factor_as_far_as_its_inverse():
         assert f">{text}</text>" in figure.drawing
     with pytest.raises(UserError, match="row 'none'"):
         forest_plot(
-            [Interval("none", 0.0, None, None)], x_label="factor", finding="f", alt="", log=True
+            [ForestRow("none", 0.0, None, None)], x_label="factor", finding="f", alt="", log=True
         )
 
 
@@ -137,7 +137,7 @@ class Reader(HTMLParser):
 def test_hostile_strings_show_as_text():
     h = HOSTILE
     figures = [
-        forest([Interval(h, 1, 0, 2, h, h)], finding=h, x_label=h, caption=h),
+        forest([ForestRow(h, 1, 0, 2, h, h)], finding=h, x_label=h, caption=h),
         curves([Series(h, [1, 2], [1, 2])], finding=h, y_label=h, horizontal=[(h, 1.5)]),
     ]
     figures = [dataclasses.replace(f, alt=h) for f in figures]
@@ -154,7 +154,7 @@ def test_hostile_strings_show_as_text():
 
 
 def test_labels_are_not_mathematics():
-    figure = forest([Interval("d_model $x^2$", 1, 0, 2)], x_label="$HOME_a$ cost_$")
+    figure = forest([ForestRow("d_model $x^2$", 1, 0, 2)], x_label="$HOME_a$ cost_$")
     assert ">d_model $x^2$</text>" in figure.drawing
     assert ">$HOME_a$ cost_$</text>" in figure.drawing
 
@@ -238,8 +238,8 @@ def test_legend_has_one_entry_per_label():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: forest([Interval("a", float("nan"), 0, 1)]), "row 'a' is nan"),
-        (lambda: forest([Interval("a", 1, 0, float("inf"))]), "row 'a' is inf"),
+        (lambda: forest([ForestRow("a", float("nan"), 0, 1)]), "row 'a' is nan"),
+        (lambda: forest([ForestRow("a", 1, 0, float("inf"))]), "row 'a' is inf"),
         (lambda: forest(reference=float("nan")), "the reference is nan"),
         (lambda: curves([Series("a", [], [])]), "series 'a' is empty"),
         (lambda: curves([Series("a", [1, 2], [1, float("nan")])]), "y of 'a' is nan at position 1"),
@@ -258,8 +258,8 @@ def test_bad_figures_are_named(make, message):
     "make",
     [
         lambda: forest([]),
-        lambda: forest([Interval("a", 1, 2, 0)]),
-        lambda: forest([Interval("a", 1, 0, None)]),
+        lambda: forest([ForestRow("a", 1, 2, 0)]),
+        lambda: forest([ForestRow("a", 1, 0, None)]),
         lambda: curves([]),
         lambda: curves([Series("a", [1], [1, 2])]),
         lambda: curves([Series("a", [1], [1], low=[0])]),
@@ -538,7 +538,7 @@ def test_what_every_row_says_is_said_once():
     assert table.csv().count(long) == 2
     assert page(tables=[Table(["text"], [[long], [long]], "c")]).count(f">{long}<") == 2
     note = "these documents only"
-    figure = forest([Interval(name, 1, 0, 2, note) for name in "ab"], caption="Bars.")
+    figure = forest([ForestRow(name, 1, 0, 2, note) for name in "ab"], caption="Bars.")
     assert figure.caption == f"Bars. Every row: {note}."
     assert f">{note}<" not in figure.drawing
 
@@ -592,7 +592,7 @@ def test_in_a_browser(tmp_path: Path, browser: Browser, dark: bool):
     table = Table(
         [f"column number {i}" for i in range(6)], [wide_row, [*wide_row[:1], *"bcdef"]], "A"
     )
-    hostile = forest([Interval("x" * 90, 1e-7, 0, 2e-7, "n" * 90, "g" * 90)], caption="c" * 200)
+    hostile = forest([ForestRow("x" * 90, 1e-7, 0, 2e-7, "n" * 90, "g" * 90)], caption="c" * 200)
     path = tmp_path / "page.html"
     text = page(*drawn(), hostile, title="t" * 80, tables=[table], sections=4)
     path.write_text(text, encoding="utf-8")

@@ -29,8 +29,7 @@ from lmlab.objectives.base import IGNORED, Batch, Criterion, Reading, hidden_sta
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.full import FullCrossEntropy
 from lmlab.pages.curves import Points, Series, line_plot, scatter_plot
-from lmlab.pages.forest import Interval as ForestRow
-from lmlab.pages.forest import forest_plot
+from lmlab.pages.forest import ForestRow, forest_plot
 from lmlab.pages.matrix import heat_map
 from lmlab.pages.multiples import Panel, small_multiples
 from lmlab.pages.page import Section, Table

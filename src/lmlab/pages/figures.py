@@ -6,13 +6,13 @@ points, intervals and cells say their values where they are pointed at, and its 
 """
 
 from lmlab.pages.curves import Points, Series, line_plot, scatter_plot
-from lmlab.pages.forest import Interval, forest_plot
+from lmlab.pages.forest import ForestRow, forest_plot
 from lmlab.pages.matrix import heat_map
 from lmlab.pages.multiples import Panel, small_multiples
 from lmlab.pages.tree import dendrogram
 
 __all__ = [
-    "Interval",
+    "ForestRow",
     "Panel",
     "Points",
     "Series",

@@ -40,7 +40,7 @@ _ROW = 23.0  # what a row has beside its texts
 
 
 @dataclass(frozen=True)
-class Interval:
+class ForestRow:
     """An estimate with its interval, or without one and a `note` that says why.
 
     Rows that follow one another with the same `group` stand under that heading.
@@ -64,7 +64,7 @@ class Interval:
         note: str | None = None,
         group: str = "",
         show: Callable[[float], float] = float,
-    ) -> Interval:
+    ) -> ForestRow:
         """The row of a measured value in the unit that `show` gives; without an interval it says
         why, unless there is a `note`."""
         low, high = map(show, value.bounds) if value.bounds else (None, None)
@@ -93,7 +93,7 @@ class _Row:
 
 
 def forest_plot(
-    rows: Sequence[Interval],
+    rows: Sequence[ForestRow],
     *,
     x_label: str,
     finding: str,
@@ -127,7 +127,7 @@ def forest_plot(
     return Figure(finding, drawing, alt, caption, data=data)
 
 
-def _data(rows: Sequence[Interval], x_label: str, finding: str) -> Table:
+def _data(rows: Sequence[ForestRow], x_label: str, finding: str) -> Table:
     columns = ["group", "row", x_label, "low", "high", "note"]
     values = [
         [row.group, row.label, *("" if v is None else short_float(v) for v in ends), row.note]
@@ -137,7 +137,7 @@ def _data(rows: Sequence[Interval], x_label: str, finding: str) -> Table:
     return Table(columns, values, finding)
 
 
-def _laid_out(rows: Sequence[Interval], *, log: bool) -> list[_Row]:
+def _laid_out(rows: Sequence[ForestRow], *, log: bool) -> list[_Row]:
     shown = estimates([(row.estimate, row.low, row.high) for row in rows], alike=not log)
     laid_out = []
     group = ""
@@ -156,7 +156,7 @@ def _laid_out(rows: Sequence[Interval], *, log: bool) -> list[_Row]:
     return laid_out
 
 
-def _drawing(rows: Sequence[Interval], axis: _Axis) -> str:
+def _drawing(rows: Sequence[ForestRow], axis: _Axis) -> str:
     """Label and estimate on a line where both fit, the interval below them."""
     laid_out = _laid_out(rows, log=axis.log)
     estimate_width, interval_width = _numbers_widths(laid_out)
@@ -214,7 +214,7 @@ def _numbers(sheet: Sheet, row: _Row, right: float, interval_width: float, basel
 
 def _intervals(
     sheet: Sheet,
-    rows: Sequence[Interval],
+    rows: Sequence[ForestRow],
     centres: Sequence[float],
     axis: _Axis,
     reference_pieces: Sequence[tuple[float, float]],

@@ -5,7 +5,7 @@ Shapes: T context, D width, V vocabulary, K targets of a micro-batch, U distinct
 
 from __future__ import annotations
 
-from lmlab.pages.figures import Interval, forest_plot
+from lmlab.pages.figures import ForestRow, forest_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.progress import duration
@@ -56,7 +56,7 @@ def _flops_figure(result: Diagnosis) -> Figure:
     )
     return forest_plot(
         [
-            Interval(part, getattr(flops, part), None, None, group=name)
+            ForestRow(part, getattr(flops, part), None, None, group=name)
             for name, flops in forms.items()
             for part in ("body", "attention", "head")
         ],

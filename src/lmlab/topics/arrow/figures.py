@@ -10,7 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
-from lmlab.pages.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
+from lmlab.pages.figures import ForestRow, Points, Series, forest_plot, line_plot, scatter_plot
 from lmlab.pages.page import Figure
 from lmlab.pages.wording import capital, percent, signed
 from lmlab.topics.arrow.comparison import Comparison, Excess, ModelResult
@@ -37,7 +37,7 @@ are next to nothing, their ratio can be anything, and its band would hide all ot
 def arrow_figure(comparisons: Sequence[Comparison], means: Sequence[CorporaMean] = ()) -> Figure:
     """The arrow of each comparison, and means over corpora."""
     rows = [
-        Interval(
+        ForestRow(
             models_name(c.label, c.tokenizer, c.order),
             100 * c.arrow.relative,
             *_per_cents(c.arrow.interval),
@@ -47,7 +47,7 @@ def arrow_figure(comparisons: Sequence[Comparison], means: Sequence[CorporaMean]
         for c in comparisons
     ]
     rows += [
-        Interval(
+        ForestRow(
             mean.label, 100 * mean.mean.estimate, *_per_cents(mean.mean.bounds),
             group=f"Mean over {mean.mean.rows} corpora", summary=True,
         )
@@ -86,7 +86,7 @@ def levels_figure(levels: Sequence[Level]) -> Figure:
     decided = sum(level.evidence.finding != "undecided" for level in levels)
     return forest_plot(
         [
-            Interval(
+            ForestRow(
                 f"{level.order} − forward",
                 level.difference.estimate,
                 level.difference.low,
@@ -116,7 +116,7 @@ def floor_figures(comparisons: Sequence[Comparison]) -> list[Figure]:
     )
     figure = forest_plot(
         [
-            Interval.of(
+            ForestRow.of(
                 name, excess.interval, note=excess.interval.note, group=comparison_name(c)
             )
             for c, floor in with_floor
@@ -164,7 +164,7 @@ def counting_figure(texts: Sequence[CountedText]) -> Figure:
     fits = [(text, fit) for text in texts for fit in text.fits]
     return forest_plot(
         [
-            Interval(
+            ForestRow(
                 f"{fit_name(fit)}: {fit.nats_per_token:.3f} nats",
                 100 * fit.arrow.relative,
                 *_per_cents(fit.arrow.interval),

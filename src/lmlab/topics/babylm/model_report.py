@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lmlab.pages.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
+from lmlab.pages.figures import ForestRow, Points, Series, forest_plot, line_plot, scatter_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import fixed
@@ -122,18 +122,18 @@ def _against(estimate: Estimate, chance: float) -> str:
 
 
 def _figure(result: SuiteScore) -> Figure:
-    rows: list[Interval] = []
+    rows: list[ForestRow] = []
     for task in result.tasks:
         estimate = headline(task)
         low, high = ([None, None] if estimate.interval is None
                      else [100 * end for end in estimate.interval])  # fmt: skip
-        rows.append(Interval("this model", 100 * estimate.value, low, high, group=task.task))
+        rows.append(ForestRow("this model", 100 * estimate.value, low, high, group=task.task))
         if task.chance is not None:
-            rows.append(Interval("chance", 100 * task.chance, None, None, group=task.task))
+            rows.append(ForestRow("chance", 100 * task.chance, None, None, group=task.task))
         for name, value in zip(_BOTH, BASELINES.get(task.task, ()), strict=False):
-            rows.append(Interval(name, value, None, None, group=task.task))
+            rows.append(ForestRow(name, value, None, None, group=task.task))
     if not rows:
-        rows = [Interval("no zero-shot task", 0.0, None, None)]
+        rows = [ForestRow("no zero-shot task", 0.0, None, None)]
     apart = [
         task for task in result.tasks
         if task.chance is not None and (e := headline(task)).interval is not None
@@ -195,11 +195,11 @@ def _sets_figure(task: TaskScore) -> Figure:
         ((name, next(iter(metrics.values()))) for name, metrics in task.parts["uid"].items()),
         key=lambda each: -each[1].value,
     )
-    rows: list[Interval] = []
+    rows: list[ForestRow] = []
     for name, estimate in sets:
         low, high = estimate.interval or (None, None)
         low, high = (None, None) if low is None or high is None else (100 * low, 100 * high)
-        rows.append(Interval(name, 100 * estimate.value, low, high))
+        rows.append(ForestRow(name, 100 * estimate.value, low, high))
     chance = task.chance or 0.0
     above = sum(row.low is not None and row.low > 100 * chance for row in rows)
     below = sum(row.high is not None and row.high < 100 * chance for row in rows)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from lmlab.numerics.random_effects import Interval as Measured
+from lmlab.numerics.random_effects import Interval
 from lmlab.numerics.verdicts import Evidence, power_words, verdict
-from lmlab.pages.figures import Interval, Series, forest_plot, line_plot
+from lmlab.pages.figures import ForestRow, Series, forest_plot, line_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import fixed, number
@@ -153,7 +153,7 @@ def _against(about: About, score: RecipeScore) -> str:
     )
 
 
-def _verdict(difference: Measured, size: Callable[[float], str]) -> str:
+def _verdict(difference: Interval, size: Callable[[float], str]) -> str:
     return verdict(
         Evidence.of(difference),
         above="better", below="worse", seen=("a higher score", "a lower score"), size=size,
@@ -170,7 +170,7 @@ def _overview(result: BabyLMStudy) -> Section:
 
 def _differences(result: BabyLMStudy, tasks: Sequence[TaskComparison]) -> Figure:
     rows = [
-        Interval.of(score.recipe, score.difference, group=task.about.task, show=lambda v: 100 * v)
+        ForestRow.of(score.recipe, score.difference, group=task.about.task, show=lambda v: 100 * v)
         for task in tasks
         for score in task.scores
         if score.difference is not None
@@ -195,7 +195,7 @@ def _section(result: BabyLMStudy, task: TaskComparison) -> Section:
     figures = [
         forest_plot(
             [
-                Interval.of(s.recipe, s.value, show=lambda v: scale * v, note=s.value.note)
+                ForestRow.of(s.recipe, s.value, show=lambda v: scale * v, note=s.value.note)
                 for s in task.scores
             ],
             x_label=f"{about.metric}{', %' * about.percent}",
@@ -249,7 +249,7 @@ def _curve(result: BabyLMStudy, task: TaskComparison) -> Figure | None:
     )
 
 
-def _scaled(value: Measured, scale: float) -> Measured:
+def _scaled(value: Interval, scale: float) -> Interval:
     bounds = (None, None) if value.bounds is None else tuple(scale * b for b in value.bounds)
     return replace(value, estimate=scale * value.estimate, low=bounds[0], high=bounds[1])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmlab.pages.forest import Interval, forest_plot
+from lmlab.pages.forest import ForestRow, forest_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import Rounded
@@ -94,14 +94,14 @@ def _finding(g: HeadGradient) -> str:
 
 
 def _figures(result: Bottleneck) -> list[Figure]:
-    rows: list[Interval] = []
+    rows: list[ForestRow] = []
     for g in result.gradients:
         label, group = g.loss, g.model
-        rows.append(Interval.of(f"{label}: states", g.states, group=group, show=_hundred))
-        rows.append(Interval.of(f"{label}: states and head", g.both, group=group, show=_hundred))
+        rows.append(ForestRow.of(f"{label}: states", g.states, group=group, show=_hundred))
+        rows.append(ForestRow.of(f"{label}: states and head", g.both, group=group, show=_hundred))
         for what, share in (("states, at random", g.random_states), ("states, at best", g.best)):
             rows.append(
-                Interval(f"{label}: {what}", _hundred(share), None, None, "computed", group)
+                ForestRow(f"{label}: {what}", _hundred(share), None, None, "computed", group)
             )
     least, most = (pick(result.gradients, key=lambda g: g.states.estimate) for pick in (min, max))
     finding = (

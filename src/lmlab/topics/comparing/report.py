@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lmlab.numerics.random_effects import Interval
-from lmlab.pages.figures import Interval as Row
-from lmlab.pages.figures import forest_plot
+from lmlab.pages.figures import ForestRow, forest_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import Rounded, number
@@ -184,7 +183,10 @@ def _signed_bounds(interval: Interval, sign: int) -> str:
 def _ranking_figures(ranking: Ranking) -> list[Figure]:
     first, *more = ranking.pairs
     pairs = forest_plot(
-        [Row.of(f"{pair.worse} against {pair.better}", pair.adjusted) for pair in ranking.pairs],
+        [
+            ForestRow.of(f"{pair.worse} against {pair.better}", pair.adjusted)
+            for pair in ranking.pairs
+        ],
         x_label=f"{ranking.measure}, lead of the better one",
         finding=_finding(ranking),
         alt="The difference of each pair of models with its interval; zero is marked.",
@@ -194,7 +196,7 @@ def _ranking_figures(ranking: Ranking) -> list[Figure]:
     if len(ranking.names) == 2:
         return [pairs]
     kinds = forest_plot(
-        [Row.of(n, value) for n, value in zip(ranking.names, ranking.values, strict=True)],
+        [ForestRow.of(n, value) for n, value in zip(ranking.names, ranking.values, strict=True)],
         x_label=ranking.measure,
         finding=f"{capital(ranking.measure)} of each model by itself.",
         alt="The value of each model with its interval.",
@@ -279,8 +281,8 @@ def _documents_figure(text: ComparedOnText, divided: Divided) -> Figure:
     )
 
 
-def _row(part: PartOfText) -> Row:
-    return Row.of(part.name, part.difference, note="")
+def _row(part: PartOfText) -> ForestRow:
+    return ForestRow.of(part.name, part.difference, note="")
 
 
 def _way_figure(divided: Divided, way: str) -> Figure:
@@ -369,7 +371,10 @@ def _task_section(task: ComparedOnTask) -> Section:
 def _task_figure(ranking: Ranking) -> Figure:
     several = len(ranking.pairs) > 1
     return forest_plot(
-        [Row.of(f"{pair.worse} against {pair.better}", pair.adjusted) for pair in ranking.pairs],
+        [
+            ForestRow.of(f"{pair.worse} against {pair.better}", pair.adjusted)
+            for pair in ranking.pairs
+        ],
         x_label=f"{ranking.measure}, lead of the better one",
         finding=_finding(ranking),
         alt="The difference of each pair of models with its interval; zero is marked.",

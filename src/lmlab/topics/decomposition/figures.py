@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lmlab.pages.figures import Interval, Series, dendrogram, forest_plot, heat_map, line_plot
+from lmlab.pages.figures import ForestRow, Series, dendrogram, forest_plot, heat_map, line_plot
 from lmlab.pages.page import Figure
 from lmlab.pages.theme import SERIES_COLOURS
 from lmlab.pages.tree import leaf_order
@@ -19,7 +19,7 @@ TEXT_ONLY = "Bars: 95 % intervals over test documents, for these models."
 
 def targets_forest(result: ModelsDecomposition) -> Figure:
     """R2 of every target from all others."""
-    rows = [Interval.of(name, target.interval) for name, target in result.targets.items()]
+    rows = [ForestRow.of(name, target.interval) for name, target in result.targets.items()]
     most = max(rows, key=lambda row: row.estimate)
     least = min(rows, key=lambda row: row.estimate)
     finding = (
@@ -43,7 +43,7 @@ def kinds_forest(
 ) -> Figure:
     """Mean R2 of each kind of pairs."""
     rows = [
-        Interval.of(
+        ForestRow.of(
             kind,
             of_kind.interval,
             note=f"mean of {of_kind.pairs} pairs" if of_kind.pairs > 1 else "one pair",

@@ -13,7 +13,7 @@ from scipy.stats import gmean
 
 from lmlab.numerics import random_effects
 from lmlab.numerics.frequency import UNSEEN
-from lmlab.pages.figures import Interval, Points, Series, forest_plot, line_plot, scatter_plot
+from lmlab.pages.figures import ForestRow, Points, Series, forest_plot, line_plot, scatter_plot
 from lmlab.pages.page import Figure
 from lmlab.pages.wording import capital, percent, share_text, spaces_seen
 from lmlab.topics.encoding.comparison import EDITS, AnalysedModel, SteeredToken
@@ -216,7 +216,7 @@ def edits_figures(result: SteeringResult) -> list[Figure]:
         figures.append(
             forest_plot(
                 [
-                    Interval.of(edit_name(effect), value, note="", group=capital(effect.text))
+                    ForestRow.of(edit_name(effect), value, note="", group=capital(effect.text))
                     for effect, value in zip(effects, realised, strict=True)
                 ],
                 x_label="realised factor of the mean probability (line: as asked)",
@@ -360,7 +360,7 @@ def film_figure(label: str, result: Dynamics) -> Figure:
 
 def written_figure(models: Sequence[AnalysedModel]) -> Figure:
     rows = [
-        Interval.of(head.head, head.difference, note="", group=model.label)
+        ForestRow.of(head.head, head.difference, note="", group=model.label)
         for model in models
         for head in model.written_prior
         if head.head != "with the bias"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmlab.numerics.verdicts import Evidence, verdict
-from lmlab.pages.figures import Interval, forest_plot
+from lmlab.pages.figures import ForestRow, forest_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.wording import capital
@@ -66,7 +66,7 @@ def _section(task: TaskResult) -> Section:
 def _figure(task: TaskResult, name: str) -> Figure:
     return forest_plot(
         [
-            Interval.of(model.name, model.metrics[name], note=model.metrics[name].note)
+            ForestRow.of(model.name, model.metrics[name], note=model.metrics[name].note)
             for model in task.models
         ],
         x_label=f"{name} on the reported texts",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmlab.pages.figures import Interval, Series, forest_plot, line_plot
+from lmlab.pages.figures import ForestRow, Series, forest_plot, line_plot
 from lmlab.pages.page import Figure
 from lmlab.pages.text import fixed
 from lmlab.pages.theme import SERIES_COLOURS
@@ -30,7 +30,7 @@ _DRAWN = (
 def heads_figure(parts: Sequence[VocabularyResult]) -> Figure:
     """Perplexity of every model and head against the baseline."""
     bars = [
-        Interval.of(
+        ForestRow.of(
             row.row.label,
             row.difference,
             group=f"vocabulary {part.vocabulary:,}, at equal "
@@ -64,7 +64,7 @@ def repeats_figure(part: VocabularyResult) -> Figure:
     """Losses against the baseline on repeated and on new tokens."""
     rows = [row for row in part.rows if row.difference and row.row.key != "headless-raw"]
     bars = [
-        Interval.of(
+        ForestRow.of(
             row.row.label,
             difference,
             group=f"{name} tokens" + (", at equal time" if row.row.longer else ""),
@@ -170,7 +170,7 @@ def _task_figure(part: VocabularyResult, task: TaskResult, metric: str) -> Figur
     paired = difference_text(difference)
     paired += ", items only" if difference.basis == "text only" else ""
     return forest_plot(
-        [Interval.of(row_name(part.by_key[key]), metrics[metric].value)
+        [ForestRow.of(row_name(part.by_key[key]), metrics[metric].value)
          for key, metrics in task.rows.items()],
         x_label=f"{task.task}: {_METRICS[metric]}",
         finding=f"{task.task}, vocabulary {part.vocabulary:,}: headless with the prior has "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmlab.pages.figures import Interval, forest_plot, heat_map
+from lmlab.pages.figures import ForestRow, forest_plot, heat_map
 from lmlab.pages.matrix import MOST_ROWS
 from lmlab.pages.page import Figure, LegendEntry, Section, Table
 from lmlab.pages.phylogram import phylogram
@@ -221,7 +221,7 @@ def _tree_figure(result: Lineage, measured: MeasuredTree) -> Figure:
 
 def _accuracy_figure(result: Lineage) -> Figure:
     rows = [
-        Interval.of(m.measure, m.recovery.accuracy, show=_hundred)
+        ForestRow.of(m.measure, m.recovery.accuracy, show=_hundred)
         for m in result.measures
         if m.recovery is not None
     ]
@@ -229,7 +229,7 @@ def _accuracy_figure(result: Lineage) -> Figure:
     alike = [row.label for row in rows if row.estimate == best.estimate]
     most = ", ".join(alike) + (" agree" if len(alike) > 1 else " agrees")
     return forest_plot(
-        [*rows, Interval("a random tree", 100 * _CHANCE, None, None, "computed")],
+        [*rows, ForestRow("a random tree", 100 * _CHANCE, None, None, "computed")],
         x_label="quartets of the true tree that the measure's tree has, %",
         finding=f"{most} with the true tree on {best.estimate:.0f} % of the quartets"
         + (", most of all." if len(alike) < len(rows) else ", as all measures do."),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmlab.numerics.random_effects import Interval as Measured
+from lmlab.numerics.random_effects import Interval
 from lmlab.numerics.verdicts import Evidence
 from lmlab.pages.curves import Series, line_plot
-from lmlab.pages.forest import Interval, forest_plot
+from lmlab.pages.forest import ForestRow, forest_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import Rounded
@@ -203,7 +203,7 @@ def _forest(
     result: Reranking, what: str, choices: Sequence[Choice], baselines: Sequence[str]
 ) -> Figure:
     rows = [
-        Interval.of(
+        ForestRow.of(
             _label(result, choice),
             choice.differences[baseline].value,
             group=f"less {_LABELS[baseline]}",
@@ -273,7 +273,7 @@ def _repetition(result: Reranking) -> Table:
     )  # fmt: skip
 
 
-def _interval_cells(value: Measured | None) -> list[str | float]:
+def _interval_cells(value: Interval | None) -> list[str | float]:
     if value is None:
         return ["–", "–"]
     return [Rounded(value.estimate, 3), bounds_text(value.bounds, "{:.3f}".format)]

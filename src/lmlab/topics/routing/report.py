@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lmlab.numerics.random_effects import Interval as Measured
+from lmlab.numerics.random_effects import Interval
 from lmlab.pages.curves import Points, Series, line_plot, scatter_plot
-from lmlab.pages.forest import Interval, forest_plot
+from lmlab.pages.forest import ForestRow, forest_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import Rounded
@@ -53,7 +53,7 @@ def summary(result: Routing) -> str:
     return "\n\n".join(lines)
 
 
-def _less(gain: Measured, than: str) -> str:
+def _less(gain: Interval, than: str) -> str:
     """A gain in words, with its interval, whose sign is that of the word."""
     word, sign = ("less", 1) if gain.estimate >= 0 else ("more", -1)
     ends = None if gain.bounds is None else sorted(sign * end for end in gain.bounds)
@@ -96,7 +96,7 @@ def _losses(result: Routing) -> Table:
     )  # fmt: skip
 
 
-def _pair(value: Measured | None) -> list[str | float]:
+def _pair(value: Interval | None) -> list[str | float]:
     if value is None:
         return ["–", "–"]
     return [Rounded(value.estimate, 4), bounds_text(value.bounds, "{:.4f}".format)]
@@ -106,7 +106,7 @@ def _gains(result: Routing) -> Figure:
     gate = result.alternative(GATE).gain
     assert gate is not None
     rows = [
-        Interval.of(a.name, a.gain)
+        ForestRow.of(a.name, a.gain)
         for a in result.alternatives
         if a.gain is not None and a.name != ORACLE
     ]

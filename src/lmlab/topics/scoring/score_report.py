@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmlab.pages.figures import Interval as Row
-from lmlab.pages.figures import Series, forest_plot, line_plot
+from lmlab.pages.figures import ForestRow, Series, forest_plot, line_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import Rounded
@@ -95,7 +94,7 @@ def _position_figure(result: Score) -> Figure:
 def _parts_figure(result: Score) -> Figure:
     parts = sorted(result.by_source(), key=lambda part: part[1].nats_per_token)
     return forest_plot(
-        [Row.of(name, part.interval) for name, part in parts],
+        [ForestRow.of(name, part.interval) for name, part in parts],
         x_label="nats per token",
         finding=f"Of {len(parts)} sources {parts[0][0]} is the easiest, {parts[-1][0]} the "
         "hardest.",
@@ -126,7 +125,7 @@ def _document_figure(result: Score) -> Figure:
             f"{easiest} the easiest."
         )
     return forest_plot(
-        [Row(name, nats, None, None) for name, nats, _ in shown],
+        [ForestRow(name, nats, None, None) for name, nats, _ in shown],
         x_label="nats per token",
         finding=finding,
         alt="Loss of each document.",

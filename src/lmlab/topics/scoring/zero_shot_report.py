@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lmlab.pages.figures import Interval, forest_plot
+from lmlab.pages.figures import ForestRow, forest_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import number
@@ -124,7 +124,7 @@ def _figure(task: TaskScore) -> Figure:
     line = "" if task.chance is None else f" The line is chance, {number(task.chance)}."
     return forest_plot(
         [
-            Interval(
+            ForestRow(
                 part,
                 e.value,
                 *(e.interval or (None, None)),

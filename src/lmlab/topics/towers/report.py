@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from lmlab.numerics.verdicts import holm, power_words, reach
-from lmlab.pages.figures import Interval, forest_plot, scatter_plot
+from lmlab.pages.figures import ForestRow, forest_plot, scatter_plot
 from lmlab.pages.page import Figure, Section, Table
 from lmlab.pages.report import Report
 from lmlab.pages.text import Rounded
@@ -215,12 +215,12 @@ def _bars(part: CorpusResult) -> list[Figure]:
     ]
 
 
-def _over_runs(arm: ArmResult, values: Sequence[float]) -> Interval:
+def _over_runs(arm: ArmResult, values: Sequence[float]) -> ForestRow:
     mean, n = _mean(values), len(values)
     if n < 2:
-        return Interval(arm.label, mean, None, None, note="one run")
+        return ForestRow(arm.label, mean, None, None, note="one run")
     half = float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n))
-    return Interval(arm.label, mean, mean - half, mean + half)
+    return ForestRow(arm.label, mean, mean - half, mean + half)
 
 
 def _losses(part: CorpusResult) -> Table:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from lmlab.pages.figures import Interval, Series, forest_plot, line_plot
+from lmlab.pages.figures import ForestRow, Series, forest_plot, line_plot
 from lmlab.pages.page import Figure
 from lmlab.pages.theme import SERIES_COLOURS
 from lmlab.topics.tuning.options import axis_text, setting_text, value_text
@@ -65,7 +65,7 @@ def _curve(result: Tuning, axis: int, name: str) -> Figure:
 
 def _rows(result: Tuning, axis: int, name: str) -> Figure:
     rows = [
-        Interval.of(value_text(result.values(each)[name]), mean, group=label)
+        ForestRow.of(value_text(result.values(each)[name]), mean, group=label)
         for label, settings in _lines(result, axis)
         for each in settings
         if (mean := each.rungs[0].mean)
