@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from packaging.version import Version
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from helpers import id_store
@@ -246,7 +247,12 @@ def check_scores(lm: LanguageModel) -> None:
 @pytest.mark.parametrize("name", CAUSAL)
 def test_a_causal_model_scores_as_transformers_does_in_any_batch(name, tmp_path):
     """Trees overrode windows of attention, and rows were padded that could not be."""
-    lm = open_model(saved(tmp_path, causal(CAUSAL[name]())))
+    model = saved(tmp_path, causal(CAUSAL[name]()))
+    if name == "doge, kept window" and Version(tf.__version__) < Version("5.18"):
+        with pytest.raises(UserError, match="a later token moves an earlier logit"):
+            open_model(model)  # in those versions its window was chosen over the whole text
+        return
+    lm = open_model(model)
     assert lm.objective.record() == {"name": "causal"}
     check_scores(lm)
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Gemma2Config, MixtralConfig
 
@@ -149,7 +151,11 @@ def test_flops_against_torchs_counter(architecture, objective, monkeypatch):
     assert (flops.attention == 0) == recurrent
     tolerance = 1 / 6 / CONTEXT if recurrent else 1e-12
     assert count == 3 * CONTEXT
-    assert count * flops.total == pytest.approx(counter.get_total_flops(), rel=tolerance)
+    # before transformers 5.20 the angles of rotary positions are a product of matrices
+    old = Version(transformers.__version__) < Version("5.20")
+    angles = sum(m.inv_freq.numel() for m in model.modules() if old and hasattr(m, "inv_freq"))
+    counted = counter.get_total_flops() - 2 * CONTEXT * angles
+    assert count * flops.total == pytest.approx(counted, rel=tolerance)
     assert cost.uncounted_weights(model) == 0
 
 

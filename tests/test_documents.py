@@ -388,12 +388,12 @@ def test_null_rows_are_left_out_and_counted(tmp_path, make):
 @pytest.mark.parametrize("make", [jsonl, parquet])
 def test_text_of_nested_rows_is_named_with_dots(tmp_path, make):
     path = tmp_path / f"a.{make.__name__}"
-    path.write_bytes(make([{"en": "a", "de": "b"}, {"en": "c", "de": None}], key="both"))
+    path.write_bytes(make([{"de": "b", "en": "a"}, {"de": None, "en": "c"}], key="both"))
     assert [d.text for d in read(path, text_column="both.en")] == ["a", "c"]
     assert [d.text for d in read(path, text_column="both.de", skip_empty=True)] == ["b"]
-    with pytest.raises(UserError, match=r"'both' holds keys \(en, de\).*as in both\.en"):
+    with pytest.raises(UserError, match=r"'both' holds keys \(de, en\).*as in both\.de"):
         read(path, text_column="both")
-    with pytest.raises(UserError, match=r"no key 'both\.fr' \(found: en, de\)"):
+    with pytest.raises(UserError, match=r"no key 'both\.fr' \(found: de, en\)"):
         read(path, text_column="both.fr")
     path.write_bytes(make(["a", "b"], key="both.en"))  # a key of that very name
     assert [d.text for d in read(path, text_column="both.en")] == ["a", "b"]
