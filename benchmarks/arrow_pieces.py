@@ -1,0 +1,201 @@
+"""Where does the arrow appear in models that beat counting? Several arrow studies read together.
+
+    python benchmarks/arrow_pieces.py RESULTS --out FOLDER [--size N] [--contrasts N]
+
+RESULTS holds a folder for each study of one comparison, named as in `PIECES`. The arrows are one
+family and the contrasts another, each adjusted by Holm for as many as were planned (`--size`,
+`--contrasts`): those that were not run count as p of 1. Arrows have the interval of the study,
+over seeds and documents; contrasts have seeds as their unit, so they are of these texts. It writes
+`arrow-pieces.csv`, `arrow-contrasts.csv` and `arrow-curves.csv`, and prints both tables.
+
+Legend: S seeds, K contexts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
+
+import lmlab
+from lmlab.numerics.verdicts import Evidence, holm
+from lmlab.topics.arrow.comparison import Comparison
+from lmlab.topics.arrow.family import ArrowStudy
+
+PIECES = {
+    "music": "music, 2 x 128, context 128",
+    "music-8": "music, 2 x 128, context 8",
+    "music-32": "music, 2 x 128, context 32",
+    "music-gru": "music, GRU 1 x 256, context 128",
+    "music-micro": "music, 4 x 128, context 128",
+    "music-bpe": "music, 2 x 128, BPE",
+    "music-reversed": "music, 2 x 128, BPE of reversed text",
+    "primes": "products of primes, 400,000 tokens",
+    "primes-long": "products of primes, 800,000 tokens",
+}
+CONTEXTS = {8: "music-8", 32: "music-32", 128: "music"}
+AGAINST = {
+    "reversed BPE less BPE": ("music-reversed", "music-bpe"),
+    "GRU less qwen3": ("music-gru", "music"),
+    "4 x 128 less 2 x 128": ("music-micro", "music"),
+}
+QUARTER = 0.25
+
+Cells = dict[str, float | int | str | None]
+
+
+def mean_over_seeds(values_S: ArrayLike) -> Evidence:
+    """The mean with Student's t over seeds."""
+    values = np.asarray(values_S, dtype=np.float64)
+    seeds = len(values)
+    error = float(values.std(ddof=1)) / seeds**0.5
+    half, mean = float(stdtrit(seeds - 1, 0.975)) * error, float(values.mean())
+    return Evidence(mean, mean - half, mean + half, error, seeds - 1, seeds, 1)
+
+
+def curve_arrows(piece: Comparison) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Tokens of the validations (K), and each seed's relative arrow there, per cent (S, K)."""
+    tokens = np.array(piece.forward[0].curve.tokens)
+    f_SK, b_SK = (
+        np.array([model.curve.losses for model in side]) for side in (piece.forward, piece.other)
+    )
+    return tokens, 200 * (b_SK - f_SK) / (b_SK + f_SK)
+
+
+def by_seed(piece: Comparison) -> NDArray[np.float64]:
+    """The relative arrow of each seed, per cent."""
+    return 100 * np.array(piece.arrow.relative_by_seed)
+
+
+def slopes(pieces: dict[int, Comparison]) -> NDArray[np.float64]:
+    """The least-squares slope of each seed's arrow over log2 of the context, in per cent."""
+    arrow_KS = np.stack([by_seed(piece) for piece in pieces.values()])
+    log2_K = np.log2(np.array(list(pieces)))
+    return np.polyfit(log2_K, arrow_KS, 1)[0]
+
+
+def contrasts(pieces: dict[str, Comparison]) -> dict[str, Evidence]:
+    """The planned contrasts of the arrow in per cent, of those whose studies are there."""
+    found: dict[str, Evidence] = {}
+    if pieces.keys() >= set(CONTEXTS.values()):
+        of_context = {context: pieces[name] for context, name in CONTEXTS.items()}
+        found["slope over context, a doubling"] = mean_over_seeds(slopes(of_context))
+    for said, (first, second) in AGAINST.items():
+        if {first, second} <= pieces.keys():
+            sides = [by_seed(pieces[name]).tolist() for name in (first, second)]
+            found[said] = Evidence.of_two_groups(sides[0], sides[1], 1)
+    if "music" in pieces:
+        tokens_K, arrow_SK = curve_arrows(pieces["music"])
+        early = int(np.abs(tokens_K - QUARTER * tokens_K[-1]).argmin())
+        found["end less a quarter of the run"] = mean_over_seeds(
+            arrow_SK[:, -1] - arrow_SK[:, early]
+        )
+    return found
+
+
+def bounds(name: str, values: tuple[float, float, float], scale: float = 1.0) -> Cells:
+    """A value and its interval as three cells."""
+    return {
+        f"{name}{end}": scale * value
+        for end, value in zip(("", " low", " high"), values, strict=True)
+    }
+
+
+def piece_row(name: str, piece: Comparison, adjusted: float | None) -> Cells:
+    """A row of the table of arrows."""
+    arrow = piece.arrow
+    assert arrow.interval is not None
+    row: Cells = {
+        "row": PIECES[name],
+        **bounds("relative arrow, %", (arrow.relative, *arrow.interval), 100),
+        "p": arrow.p_value,
+        "p by Holm": adjusted,
+        "seeds": arrow.seeds,
+        "documents": arrow.documents,
+        **{f"seed {i}": value for i, value in enumerate(by_seed(piece).tolist())},
+        "forward, nats per token": float(np.mean([m.nats_per_token for m in piece.forward])),
+        "backward, nats per token": float(np.mean([m.nats_per_token for m in piece.other])),
+    }
+    counting, floor = piece.above_counting, piece.floor
+    if counting is not None and counting.other is not None:
+        row["counting"] = f"{counting.smoothing} {counting.order}"
+        for side, above in (("forward", counting.forward), ("backward", counting.other)):
+            i = above.interval
+            row |= bounds(f"{side} above counting", (i.estimate, i.low, i.high))
+    if floor is not None:
+        for side, excess in (("forward", floor.forward), ("backward", floor.other)):
+            i = excess.interval
+            row |= bounds(f"{side} above the floor", (i.estimate, i.low, i.high))
+    return row
+
+
+def adjusted_for(p_values: Sequence[float | None], size: int) -> list[float | None]:
+    """Holm's adjustment in a family of `size`, of which the rest count as p of 1."""
+    return holm([*p_values, *[1.0] * (size - len(p_values))])[: len(p_values)]
+
+
+def written(path: Path, rows: Sequence[Cells]) -> None:
+    """Writes rows as CSV, with the columns of all of them; floats to seven digits."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            cells = [row.get(column) for column in columns]
+            writer.writerow([f"{c:.7g}" if isinstance(c, float) else c for c in cells])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Arrow studies read together.")
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--out", type=Path, default=Path())
+    parser.add_argument("--size", type=int, default=10)
+    parser.add_argument("--contrasts", type=int, default=5)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    pieces: dict[str, Comparison] = {}
+    for name in PIECES:
+        if (given.results / name / "results.json").is_file():
+            study = lmlab.read(given.results / name)
+            assert isinstance(study, ArrowStudy)
+            (pieces[name],) = study.comparisons
+
+    p_values = adjusted_for([each.arrow.p_value for each in pieces.values()], given.size)
+    rows = [
+        piece_row(name, piece, p) for (name, piece), p in zip(pieces.items(), p_values, strict=True)
+    ]
+    written(given.out / "arrow-pieces.csv", rows)
+    for row in rows:
+        print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
+
+    found = contrasts(pieces)
+    p_values = adjusted_for([each.p_value for each in found.values()], given.contrasts)
+    rows = []
+    for (said, each), p in zip(found.items(), p_values, strict=True):
+        assert each.low is not None and each.high is not None  # noqa: PT018
+        row = {"row": said, **bounds("difference, %", (each.estimate, each.low, each.high))}
+        rows.append({**row, "df": each.degrees_of_freedom, "p": each.p_value, "p by Holm": p})
+    written(given.out / "arrow-contrasts.csv", rows)
+    for row in rows:
+        print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
+
+    curves: list[Cells] = []
+    for name, piece in pieces.items():
+        tokens_K, arrow_SK = curve_arrows(piece)
+        for tokens, arrow_S in zip(tokens_K.tolist(), arrow_SK.T, strict=True):
+            mean = mean_over_seeds(arrow_S)
+            assert mean.low is not None and mean.high is not None  # noqa: PT018
+            values = (mean.estimate, mean.low, mean.high)
+            curves.append(
+                {"piece": PIECES[name], "tokens": tokens, **bounds("relative arrow, %", values)}
+            )
+    written(given.out / "arrow-curves.csv", curves)
+
+
+if __name__ == "__main__":
+    main()
