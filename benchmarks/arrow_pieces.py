@@ -47,6 +47,7 @@ AGAINST = {
 QUARTER = 0.25
 
 Cells = dict[str, float | int | str | None]
+Bounded = tuple[float, float | None, float | None]
 
 
 def mean_over_seeds(values_S: ArrayLike) -> Evidence:
@@ -73,7 +74,7 @@ def by_seed(piece: Comparison) -> NDArray[np.float64]:
 
 
 def slopes(pieces: dict[int, Comparison]) -> NDArray[np.float64]:
-    """The slope of each seed's arrow, in per cent, over log2 of the context (S), by least squares."""
+    """Each seed's least-squares slope of the arrow, in per cent, over log2 of the context (S)."""
     seeds = min(piece.arrow.seeds for piece in pieces.values())
     arrow_KS = np.stack([by_seed(piece)[:seeds] for piece in pieces.values()])
     log2_K = np.log2(np.array(list(pieces)))
@@ -100,10 +101,10 @@ def contrasts(pieces: dict[str, Comparison]) -> dict[str, Evidence]:
     return found
 
 
-def bounds(name: str, values: tuple[float, float, float], scale: float = 1.0) -> Cells:
-    """A value and its interval as three cells."""
+def bounds(name: str, values: Bounded, scale: float = 1.0) -> Cells:
+    """A value and its interval as three cells; empty where there is none."""
     return {
-        f"{name}{end}": scale * value
+        f"{name}{end}": None if value is None else scale * value
         for end, value in zip(("", " low", " high"), values, strict=True)
     }
 
@@ -179,7 +180,6 @@ def main() -> None:
     p_values = adjusted_for([each.p_value for each in found.values()], given.contrasts)
     rows = []
     for (said, each), p in zip(found.items(), p_values, strict=True):
-        assert each.low is not None and each.high is not None  # noqa: PT018
         row = {"row": said, **bounds("difference, %", (each.estimate, each.low, each.high))}
         rows.append({**row, "df": each.degrees_of_freedom, "p": each.p_value, "p by Holm": p})
     written(given.out / "arrow-contrasts.csv", rows)
@@ -191,7 +191,6 @@ def main() -> None:
         tokens_K, arrow_SK = curve_arrows(piece)
         for tokens, arrow_S in zip(tokens_K.tolist(), arrow_SK.T, strict=True):
             mean = mean_over_seeds(arrow_S)
-            assert mean.low is not None and mean.high is not None  # noqa: PT018
             values = (mean.estimate, mean.low, mean.high)
             curves.append(
                 {"piece": PIECES[name], "tokens": tokens, **bounds("relative arrow, %", values)}
