@@ -6,7 +6,8 @@ RESULTS holds a folder for each study of one comparison, named as in `PIECES`. T
 family and the contrasts another, each adjusted by Holm for as many as were planned (`--size`,
 `--contrasts`): those that were not run count as p of 1. Arrows have the interval of the study,
 over seeds and documents; contrasts have seeds as their unit, so they are of these texts. It writes
-`arrow-pieces.csv`, `arrow-contrasts.csv` and `arrow-curves.csv`, and prints both tables.
+`arrow-pieces.csv`, `arrow-contrasts.csv` and, of the longer run of primes, the loss of each
+model while it trained, `arrow-primes.csv`. It prints the first two.
 
 Legend: S seeds, K contexts.
 """
@@ -66,6 +67,16 @@ def curve_arrows(piece: Comparison) -> tuple[NDArray[np.int64], NDArray[np.float
         np.array([model.curve.losses for model in side]) for side in (piece.forward, piece.other)
     )
     return tokens, 200 * (b_SK - f_SK) / (b_SK + f_SK)
+
+
+def seed_curves(piece: Comparison) -> list[Cells]:
+    """The validation losses of every run: a row for each."""
+    return [
+        {"run": f"{side}, seed {seed}", "tokens": tokens, "nats per character": nats}
+        for side, models in piece.sides
+        for seed, model in enumerate(models)
+        for tokens, nats in zip(model.curve.tokens, model.curve.losses, strict=True)
+    ]
 
 
 def by_seed(piece: Comparison) -> NDArray[np.float64]:
@@ -186,16 +197,8 @@ def main() -> None:
     for row in rows:
         print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
 
-    curves: list[Cells] = []
-    for name, piece in pieces.items():
-        tokens_K, arrow_SK = curve_arrows(piece)
-        for tokens, arrow_S in zip(tokens_K.tolist(), arrow_SK.T, strict=True):
-            mean = mean_over_seeds(arrow_S)
-            values = (mean.estimate, mean.low, mean.high)
-            curves.append(
-                {"piece": PIECES[name], "tokens": tokens, **bounds("relative arrow, %", values)}
-            )
-    written(given.out / "arrow-curves.csv", curves)
+    if "primes-long" in pieces:
+        written(given.out / "arrow-primes.csv", seed_curves(pieces["primes-long"]))
 
 
 if __name__ == "__main__":
