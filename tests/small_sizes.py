@@ -64,6 +64,8 @@ _ADDED = {
 }
 """What a study is given where it is not told otherwise."""
 _NUMBER = re.compile(r"\d[\d_]*(?:\.\d+)?(?:e\d+)?")
+_CONDITION = re.compile(rf"([\w.-]+)!?=({_NUMBER.pattern})")
+"""An option of a run and its number, as `--where` of `lmlab runs` has them."""
 _SUFFIXES = {"K": 1e3, "M": 1e6}
 
 
@@ -72,11 +74,15 @@ def small_command(words: Sequence[str]) -> list[str]:
     if not SMALL:
         return list(words)
     small: list[str] = []
-    cut: Callable[[float], int] | None = None
+    option, cut = "", None
     for word in words:
         if word.startswith("--"):
-            cut = _CUTS.get(word[2:].rpartition(".")[2])
+            option, cut = word, _CUTS.get(word[2:].rpartition(".")[2])
             small.append(word)
+        elif option == "--where" and (asked := _CONDITION.fullmatch(word)):
+            name, number = asked.groups()  # of a run that was made with fewer
+            fewer = _CUTS.get(name.rpartition(".")[2].replace("_", "-"))
+            small.append(f"{word[: asked.start(2)]}{fewer(float(number))}" if fewer else word)
         elif cut and _NUMBER.fullmatch(word.rstrip("KM")):
             small.append(str(cut(float(word.rstrip("KM")) * _SUFFIXES.get(word[-1], 1))))
         else:

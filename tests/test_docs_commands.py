@@ -285,6 +285,8 @@ def test_small_commands_ask_for_less_and_keep_the_order_of_sizes():
     assert small[7:] == [*words[7:9], *words[9:]]
     assert 100 > int(small[4]) > int(small[6]) > 1
     assert small_sizes.small_command(["tune", "lab", "--tokens", "50K"])[-1] == "2048"
+    asked = small_sizes.small_command(["runs", "lab", "--where", "a.rate=0.5", "steps!=100"])
+    assert asked == ["runs", "lab", "--where", "a.rate=0.5", f"steps!={small[6]}"]
     longer = small_sizes.small_command(["lengthen", "lab/a", "--steps", "600"])
     assert int(longer[-1]) > int(small[4])
     study = small_sizes.small_command(["study", "arrow", "--tokens", "4_000_000"])
