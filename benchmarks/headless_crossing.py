@@ -34,7 +34,7 @@ from lmlab.config.training import CheckpointConfig, ScheduleConfig
 from lmlab.data.store import TokenStore
 from lmlab.durable import from_json, to_json
 from lmlab.lm.language_model import open_model
-from lmlab.numerics.random_effects import Interval, two_way_ratio
+from lmlab.numerics.random_effects import Clusters, Interval, two_way_ratio
 from lmlab.numerics.verdicts import Evidence
 from lmlab.progress import say
 from lmlab.run_folders.checkpoint import checkpoint_folder
@@ -98,8 +98,9 @@ def scored(run: ResolvedRun, store: TokenStore, step: int) -> Sums:
     if not file.exists():
         lm = open_model(checkpoint_folder(run.path, step))
         result = score(lm, store, split="test", context=CONTEXT, max_windows=WINDOWS)
-        clusters = result.clusters
-        nats_D, tokens_D = clusters.sums(np.stack([result.nats_M, result.tokens_M]))
+        # sections of a novel are one unit
+        units = Clusters(result.clusters.unit_N)
+        nats_D, tokens_D = units.sums(np.stack([result.nats_M, result.tokens_M]))
         file.write_text(to_json({"nats": nats_D.tolist(), "tokens": tokens_D.tolist()}))
     kept = from_json(file.read_bytes())
     return Sums(tuple(kept["nats"]), tuple(kept["tokens"]))
