@@ -402,7 +402,7 @@ def compared(all_cards: Sequence[Card], folder: Path = GALLERY) -> list[Compared
         for (card, each, figures, df, p), a in zip(found, adjusted, strict=True)
         if a is not None
     ]
-    return sorted(rows_, key=lambda row: row.p)
+    return sorted(rows_, key=lambda row: round(row.p, 9))  # equal ones in the order of the cards
 
 
 def _p_words(p: float) -> str:
