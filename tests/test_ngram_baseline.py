@@ -12,7 +12,8 @@ from helpers import id_store, random_documents
 from lmlab.data.synthetic import MarkovChain
 from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
-from lmlab.topics.arrow.counting import STRENGTHS, ngram_baselines
+from lmlab.topics.arrow.counting import with_arrow
+from lmlab.topics.counting.baseline import STRENGTHS, ngram_baselines
 from lmlab.topics.counting.ngram import DIRECTIONS, SMOOTHINGS, WITH_STRENGTH
 from ngram_model import NGram
 
@@ -44,7 +45,7 @@ def test_a_markov_chain_is_counted_to_its_floor_both_ways(chain_store, chain_bas
             # Paired with the exact model on the same text, and near its expectation on any text
             assert got == pytest.approx(chain.score(ids_MT, direction).mean(), abs=1e-3)
             assert got == pytest.approx(chain.floor(200), abs=0.03)
-        assert abs(made.fit.arrow.relative) < 1e-3
+        assert abs(with_arrow(made).arrow.relative) < 1e-3
         assert made.fit.validation_nats[0] > made.fit.validation_nats[1] + 0.2
 
 
@@ -69,7 +70,7 @@ def test_baseline_scores_the_windows_that_models_are_scored_on(small_store, smoo
             got = getattr(made, f"nats_{direction}_M")[row]
             assert got == pytest.approx(want, rel=1e-12)
     assert made.fit.fitted_tokens == train.tokens
-    assert made.fit.arrow.windows == 10
+    assert with_arrow(made).arrow.windows == 10
 
 
 def test_order_and_strength_have_the_least_loss_of_both_directions(chain_store, chain_baselines):
@@ -131,8 +132,8 @@ def test_reversing_a_store_swaps_the_directions_and_keeps_the_choice(tmp_path):
         assert (here.fit.order, here.fit.strength) == (there.fit.order, there.fit.strength)
         np.testing.assert_allclose(here.nats_forward_M, there.nats_backward_M[::-1], rtol=1e-12)
         np.testing.assert_allclose(here.nats_backward_M, there.nats_forward_M[::-1], rtol=1e-12)
-        assert here.fit.arrow.relative == pytest.approx(
-            -there.fit.arrow.relative, rel=1e-9, abs=1e-12
+        assert with_arrow(here).arrow.relative == pytest.approx(
+            -with_arrow(there).arrow.relative, rel=1e-9, abs=1e-12
         )
 
     ids, lengths = splits["validation"].ravel(), np.full(20, 60)

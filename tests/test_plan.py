@@ -17,7 +17,7 @@ from lmlab.numerics.power import VarianceComponents
 from lmlab.numerics.random_effects import two_way_interval
 from lmlab.topics.arrow.arrow import arrow_of_time
 from lmlab.topics.arrow.comparison import Comparison
-from lmlab.topics.arrow.counting import NGramFit
+from lmlab.topics.arrow.counting import FitWithArrow
 from lmlab.topics.arrow.family import ArrowStudy
 from lmlab.topics.arrow.options import ArrowConfig
 from lmlab.topics.headless.arms import REFERENCE, ROWS
@@ -126,7 +126,7 @@ def test_a_headless_study_gives_the_seeds_of_its_paired_differences(tmp_path):
         if row.key in nats
     )
     arrow = arrow_of_time(np.ones((3, 9)), np.ones((3, 9)), np.arange(9))
-    counted = NGramFit("Kneser-Ney", 2, None, (5.2, 5.0), 10, 5.0, 5.0, arrow)
+    counted = FitWithArrow("Kneser-Ney", 2, None, (5.2, 5.0), 10, 5.0, 5.0, arrow)
     part = VocabularyResult(
         300, "store", "", training_tokens_available=10,
         step_times=StepTimes({}), weights={}, rates={}, tokens_scored=10, repeated_share=0.5,

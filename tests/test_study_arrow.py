@@ -20,10 +20,11 @@ from lmlab.numerics.random_effects import Clusters
 from lmlab.studies.corpora import Draw, corpus_labels, expanded, open_corpus
 from lmlab.topics.arrow import study as study
 from lmlab.topics.arrow.comparison import Scored, compare
-from lmlab.topics.arrow.counting import Above, AboveCounting
+from lmlab.topics.arrow.counting import AboveCounting
 from lmlab.topics.arrow.figures import position_figures
 from lmlab.topics.arrow.options import ArrowConfig
 from lmlab.topics.arrow.tables import comparison_words, counting_words
+from lmlab.topics.counting.baseline import Above
 from lmlab.topics.counting.ngram import SMOOTHINGS
 from lmlab.topics.registry import read_result, redraw
 from lmlab.topics.scoring.difference import difference_per_token

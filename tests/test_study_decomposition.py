@@ -16,11 +16,12 @@ from lmlab.errors import UserError
 from lmlab.lm.language_model import open_model
 from lmlab.pages.figures import dendrogram, heat_map
 from lmlab.pages.tree import leaf_order
+from lmlab.topics.counting.baseline import ngram_baselines
 from lmlab.topics.decomposition.decomposition import decompose
 from lmlab.topics.decomposition.figures import pairs_matrix, pairs_tree
 from lmlab.topics.decomposition.of_models import embed_models
 from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
-from lmlab.topics.decomposition.report import headline
+from lmlab.topics.decomposition.report import group_finding, headline
 from lmlab.topics.decomposition.study import run_decomposition
 from lmlab.topics.decomposition.zoo import (
     OTHER_OBJECTIVE,
@@ -30,6 +31,7 @@ from lmlab.topics.decomposition.zoo import (
     ZooDecomposition,
 )
 from lmlab.topics.registry import read_result, redraw
+from lmlab.topics.scoring.score import score
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +162,7 @@ def test_the_page_says_what_was_found(finished):
     for said in ("A backward model from a forward one", "masked from forward", "another headless",
                  "group correlation", "1 − R²", "Every pair has its own ridge"):  # fmt: skip
         assert said in page
-    assert headline(result) in result.summary()
+    assert group_finding(result.main) in result.summary()
 
 
 def test_the_page_of_the_command_has_the_figures_of_the_study(finished):
@@ -280,3 +282,63 @@ def test_a_dendrogram_joins_all_leaves():
 @pytest.mark.promise("Script in any string of a study's results does not reach its report alive")
 def test_hostile_strings_stay_text(finished, cases):
     assert len(attack_report(finished[0].out, cases)) > 10
+
+
+def test_causal_models_stand_against_counts_of_their_text(finished):
+    """By hand: the models' nats of the same windows less those of the n-grams, by token."""
+    config, result = finished
+    store = TokenStore(next((config.lab / "stores").iterdir()))
+    counting = result.counting
+    assert counting is not None
+    assert list(counting.above) == ["forward", "backward", "headless"]
+    baseline = ngram_baselines(
+        store, split="test", context=config.context, max_windows=config.held_out_pieces,
+        smoothings=("modified Kneser-Ney", "Kneser-Ney"),
+    ).best  # fmt: skip
+    assert counting.fit == baseline.fit
+    for arm, above in counting.above.items():
+        scores = [
+            score(open_model(config.lab / "runs" / m.run), store, split="test", context=16,
+                  max_windows=config.held_out_pieces)
+            for m in result.zoo if m.arm == arm
+        ]  # fmt: skip
+        mean = np.mean([each.nats_per_token for each in scores])
+        counted = baseline.nats_backward_M if arm == "backward" else baseline.nats_forward_M
+        assert above.interval.estimate == pytest.approx(
+            mean - counted.sum() / baseline.tokens_M.sum(), abs=1e-5
+        )
+        assert (above.interval.seeds, scores[0].tokens) == (2, counting.tokens)
+
+
+def test_what_models_do_not_know_that_counting_gives_comes_first(finished):
+    _, result = finished
+    counting = result.counting
+    assert counting is not None
+    # ten steps learn less than counts of the same text
+    assert set(counting.worse) == {"forward", "backward", "headless"}
+    for text in (headline(result), result.summary()):
+        assert text.startswith(f"Against counting ({counting.fit.smoothing}, ")
+        assert "What is found is of early training." in text
+    report = result.report
+    (section,) = (each for each in report.sections if each.title == "Against counting")
+    assert "Masked models have no joint likelihood" in str(section.paragraphs)
+    assert list(result.tables()[-1].rows)[0][0] == "forward"
+    better = replace(
+        counting,
+        above={
+            name: replace(
+                above,
+                these=replace(above.these, estimate=-0.2, low=-0.3, high=-0.1),
+                interval=replace(above.interval, estimate=-0.2, low=-0.4, high=0.1),
+            )
+            for name, above in counting.above.items()
+        },
+    )
+    result = replace(result, counting=better)
+    assert "ounting" not in headline(result)
+    (section,) = (each for each in result.report.sections if each.title == "Against counting")
+    assert "3 better than counting" in str(section.paragraphs)
+    # a result from before this was counted
+    old = {key: value for key, value in result.to_json().items() if key != "counting"}
+    assert "Against counting" not in ZooDecomposition.from_json(old).report.summary
+    assert [s for s in ZooDecomposition.from_json(old).report.sections if "count" in s.title] == []

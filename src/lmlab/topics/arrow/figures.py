@@ -20,7 +20,6 @@ from lmlab.topics.arrow.tables import (
     comparison_name,
     comparison_words,
     family_words,
-    fit_name,
     level_words,
     mean_name,
     mean_words,
@@ -28,6 +27,7 @@ from lmlab.topics.arrow.tables import (
     smoothing_words,
     text_name,
 )
+from lmlab.topics.counting.words import fit_name
 
 _WIDEST = 2.0
 """Of an interval that is drawn, in relative arrows, which lie between -2 and 2. Where both losses
@@ -165,7 +165,7 @@ def counting_figure(texts: Sequence[CountedText]) -> Figure:
     return forest_plot(
         [
             ForestRow(
-                f"{fit_name(fit)}: {fit.nats_per_token:.3f} nats",
+                f"{fit_name(fit.smoothing, fit.order)}: {fit.nats_per_token:.3f} nats",
                 100 * fit.arrow.relative,
                 *_per_cents(fit.arrow.interval),
                 note="" if fit.arrow.interval else fit.arrow.note,

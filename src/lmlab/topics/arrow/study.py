@@ -39,7 +39,6 @@ from lmlab.topics.arrow.comparison import (
     compare,
 )
 from lmlab.topics.arrow.counting import (
-    NGramBaselines,
     Text,
     above_counting,
     counted,
@@ -47,6 +46,7 @@ from lmlab.topics.arrow.counting import (
 )
 from lmlab.topics.arrow.family import ArrowStudy, levels, means_over_corpora, with_adjusted
 from lmlab.topics.arrow.options import ArrowConfig
+from lmlab.topics.counting.baseline import NGramBaselines
 from lmlab.topics.scoring.kept_scores import cached_score
 from lmlab.topics.scoring.score import Score
 from lmlab.training.loop import TrainedRun, train

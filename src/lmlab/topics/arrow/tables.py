@@ -13,19 +13,14 @@ import numpy as np
 from lmlab.numerics.verdicts import MINIMUM_SEEDS, reach, verdict
 from lmlab.pages.page import Table
 from lmlab.pages.text import Rounded
-from lmlab.pages.wording import amount_of_text, bits_cell, bounds_text, percent, signed
+from lmlab.pages.wording import amount_of_text, bits_cell, percent, signed
 from lmlab.topics.arrow.arrow import lower_loss, per_cent
 from lmlab.topics.arrow.between_models import ModelsArrow
 from lmlab.topics.arrow.comparison import Comparison, Training
-from lmlab.topics.arrow.counting import (
-    LONGEST,
-    WORSE,
-    Above,
-    AboveCounting,
-    CountedText,
-    NGramFit,
-)
+from lmlab.topics.arrow.counting import CountedText, FitWithArrow
 from lmlab.topics.arrow.family import ArrowStudy, CorporaMean, Level
+from lmlab.topics.counting.baseline import LONGEST
+from lmlab.topics.counting.words import above_words, fit_name, grouped_words
 
 _Cells = list[str | float | int]
 
@@ -159,50 +154,8 @@ def counting_words(comparisons: Sequence[Comparison]) -> list[str]:
         return []
     return [
         "Models of text against counted n-grams, each direction of a comparison by itself: "
-        f"{against_counting(sides)}"
+        f"{grouped_words(sides)}"
     ]
-
-
-def against_counting(sides: Sequence[Above]) -> str:
-    """How many models are better than counting, and by how much, in a sentence or two."""
-    groups: dict[str, list[float]] = {}
-    for above in sides:
-        groups.setdefault(above.verdict, []).append(above.interval.estimate)
-    said = ", ".join(
-        f"{len(nats)} {words} ({_span(nats)} nats per token)" for words, nats in groups.items()
-    )
-    if any(words.startswith(WORSE) for words in groups):
-        said += (
-            ". Where counting predicts better, the models have not learnt what counting gives: "
-            "what is found is of early training"
-        )
-    return f"{said}."
-
-
-def _span(nats: Sequence[float]) -> str:
-    low, high = signed(min(nats), 3), signed(max(nats), 3)
-    return low if low == high else f"{low} to {high}"
-
-
-def above_words(above: Above | None) -> str:
-    """The models of one direction above counting."""
-    if above is None:
-        return "nothing counted in this order"
-    whole, these = (
-        each.bounds and bounds_text(each.bounds, lambda value: signed(value, 3))
-        for each in (above.interval, above.these)
-    )
-    words = signed(above.interval.estimate, 3)
-    if whole:
-        words += f" {whole}"
-    if these and these != whole and above.interval.seeds < MINIMUM_SEEDS:
-        words += f"; these models {these}"
-    return f"{words}, {above.verdict}"
-
-
-def fit_name(fit: NGramFit | AboveCounting) -> str:
-    """Smoothing and order of an n-gram model."""
-    return f"{fit.smoothing}, {fit.order}-grams"
 
 
 def findings_table(result: ArrowStudy) -> Table:
@@ -347,7 +300,11 @@ def above_counting_table(comparisons: Sequence[Comparison]) -> Table:
     return Table(
         ["comparison", "baseline", "forward models", "backward models"],
         [
-            [comparison_name(c), fit_name(above), *map(above_words, (above.forward, above.other))]
+            [
+                comparison_name(c),
+                fit_name(above.smoothing, above.order),
+                *map(above_words, (above.forward, above.other)),
+            ]
             for c in comparisons
             if (above := c.above_counting) is not None
         ],
@@ -371,7 +328,7 @@ def smoothings_table(texts: Sequence[CountedText]) -> Table:
     )  # fmt: skip
 
 
-def _fit_row(text: CountedText, fit: NGramFit) -> _Cells:
+def _fit_row(text: CountedText, fit: FitWithArrow) -> _Cells:
     return [
         text_name(text),
         fit.smoothing + " *" * (fit.smoothing == text.best),

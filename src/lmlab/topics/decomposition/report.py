@@ -17,6 +17,7 @@ from lmlab.pages.theme import SERIES_COLOURS
 from lmlab.pages.wording import amount_of_text
 from lmlab.studies.provenance import to_repeat
 from lmlab.studies.rates_report import rates_section
+from lmlab.topics.counting.words import counting_section, counting_tables, worse_words
 from lmlab.topics.decomposition.figures import (
     TEXT_ONLY,
     greedy_curve,
@@ -70,6 +71,7 @@ def tables(result: AnyResult) -> list[Table]:
         pair_table(result.main),
         length_table(result),
         zoo_table(result),
+        *counting_tables({"": result.counting}),
     ]
 
 
@@ -86,8 +88,8 @@ def report(result: AnyResult) -> Report:
 
 
 def headline(result: ZooDecomposition) -> str:
-    """The group correlation in a sentence."""
-    return group_finding(result.main)
+    """The models that are worse than counting, if any, and the group correlation in a sentence."""
+    return " ".join(filter(None, [worse_words({"": result.counting}), group_finding(result.main)]))
 
 
 # Embeddings and mappings
@@ -255,14 +257,19 @@ def _zoo(result: ZooDecomposition) -> Report:
         sections.append(
             Section("Length of text", figures=[length_curve(result)], tables=[length_table(result)])
         )
+    known = [
+        worse_words({"": result.counting}), group_finding(main), _asked(result), seeds,
+    ]  # fmt: skip
+    masked = any(member.arm == "masked" for member in result.zoo)
     methods = _methods(main, f"Corpus: {main.text}.", " (the text that the zoo was trained on)")
     repeat = to_repeat("lmlab study decomposition", result.config)
     return Report(
         "How much of a model is in others",
-        "\n\n".join(text for text in (headline(result), _asked(result), seeds) if text),
+        "\n\n".join(text for text in known if text),
         [
             *sections,
             _greedy_section(main, shown, "One target of each objective. "),
+            *counting_section({"": result.counting}, masked=masked),
             *rates_section(result.config, result.rates),
             Section("Methods", [methods, repeat], tables=[zoo_table(result)]),
         ],

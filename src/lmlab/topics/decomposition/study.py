@@ -18,7 +18,7 @@ from functools import partial
 
 from lmlab.config.model import ModelConfig
 from lmlab.data.store import TokenStore
-from lmlab.progress import Bar, say
+from lmlab.progress import Bar, say, track
 from lmlab.studies.corpora import Corpus, open_corpus
 from lmlab.studies.finished_runs import validations
 from lmlab.studies.learning_rates import CHOOSING_SEED, TunedArm, run_parts_at_best_rates
@@ -26,6 +26,7 @@ from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part
 from lmlab.studies.rates import Rates
 from lmlab.studies.run_requests import placed, text_run
+from lmlab.topics.counting.baseline import AgainstCounting, against_counting
 from lmlab.topics.decomposition.of_models import (
     Embedded,
     ModelsDecomposition,
@@ -42,6 +43,8 @@ from lmlab.topics.decomposition.zoo import (
     ZooDecomposition,
     kinds_of_pairs,
 )
+from lmlab.topics.scoring.kept_scores import cached_score
+from lmlab.topics.scoring.score import Score
 from lmlab.topics.towers.arms import COOPERATIVE
 from lmlab.topics.towers.arms import arms as towers_arms
 from lmlab.topics.towers.arms import request as towers_request
@@ -165,7 +168,34 @@ def _result(
         main=main[0],
         kinds=main[1],
         lengths=tuple(lengths),
+        counting=_against_counting(config, corpus.store, zoo, runs),
     )
+
+
+def _against_counting(
+    config: DecompositionStudyConfig,
+    store: TokenStore,
+    zoo: Sequence[Member],
+    runs: Mapping[str, TrainedRun],
+) -> AgainstCounting | None:
+    """The zoo's causal models, by arm, on as many windows of test text as there are pieces.
+
+    Two towers are one model here: their joint prediction.
+    """
+    most = config.held_out_pieces
+    scores: dict[str, list[Score]] = {}
+    with track("models against counting", None, "tokens") as bar:
+        for member in zoo:
+            if member.arm == "masked" or member.tower == 2:
+                continue
+            several = f" {member.size}" * (len(config.size) > 1)
+            label = ("towers, joint" if member.tower else member.arm) + several
+            score = cached_score(
+                runs[member.label], store, split="test", context=config.context, max_windows=most,
+                order="backward" if member.arm == "backward" else "forward", bar=bar,
+            )  # fmt: skip
+            scores.setdefault(label, []).append(score)
+    return against_counting(store, scores, split="test", context=config.context, max_windows=most)
 
 
 def _trained(member: Member, run: TrainedRun) -> TrainedMember:

@@ -20,6 +20,7 @@ from lmlab.numerics.random_effects import Interval
 from lmlab.numerics.scatter import Scatter
 from lmlab.results import Result
 from lmlab.studies.rates import Rates
+from lmlab.topics.counting.baseline import AgainstCounting
 from lmlab.topics.decomposition.intervals import DocumentSums, r2_difference, r2_interval
 from lmlab.topics.decomposition.of_models import Embedded, ModelsDecomposition, pair_sums
 from lmlab.topics.decomposition.options import Arm, DecompositionStudyConfig
@@ -106,6 +107,9 @@ class ZooDecomposition(Result, kind="decomposition"):
     lengths: tuple[GroupOfLength, ...]
     rates: dict[str, Rates] = field(default_factory=dict)
     """Of each arm and size, where several were tried."""
+    counting: AgainstCounting | None = None
+    """The causal models of the zoo, by arm, against counted n-grams; None of older results, and of
+    a zoo without such models."""
 
 
 def kinds_of_pairs(

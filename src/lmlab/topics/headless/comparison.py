@@ -16,7 +16,8 @@ from lmlab.data.tasks import Task
 from lmlab.numerics.random_effects import Interval
 from lmlab.results import Result
 from lmlab.studies.rates import Rates
-from lmlab.topics.arrow.counting import Above, NGramFit
+from lmlab.topics.arrow.counting import FitWithArrow
+from lmlab.topics.counting.baseline import Above
 from lmlab.topics.geometry.geometry import Geometry
 from lmlab.topics.headless.arms import REFERENCE, Row
 from lmlab.topics.headless.costs import CostAtVocabulary, StepTimes
@@ -79,7 +80,7 @@ class VocabularyResult:
     curves: tuple[Curve, ...]
     above_counting: dict[str, Above]
     """Of each row, against the best Kneser-Ney n-grams of the training split."""
-    counted: NGramFit
+    counted: FitWithArrow
     """Those n-grams."""
     tasks: tuple[TaskResult, ...]
     geometry: dict[str, Geometry]

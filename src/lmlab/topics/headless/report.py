@@ -14,7 +14,7 @@ from lmlab.pages.wording import amount_of_text, without_label
 from lmlab.studies.provenance import to_repeat, trained
 from lmlab.studies.rates import Rates
 from lmlab.studies.rates_report import rate_words, rates_section
-from lmlab.topics.arrow.tables import above_words, fit_name
+from lmlab.topics.counting.words import counting_words
 from lmlab.topics.headless.arms import ARMS, HEADLESS, REFERENCE
 from lmlab.topics.headless.comparison import Headless, VocabularyResult
 from lmlab.topics.headless.curves import Curve
@@ -86,9 +86,7 @@ def headline(result: Headless) -> str:
 def _counting(part: VocabularyResult) -> str:
     """Whether the models know what counting gives."""
     rows = {key: part.above_counting[key] for key in (REFERENCE, HEADLESS)}
-    each = "; ".join(f"{part.by_key[key].row.label}: {above_words(a)}" for key, a in rows.items())
-    early = " What is found is of early training." if any(a.is_worse for a in rows.values()) else ""
-    return f"Against counting ({fit_name(part.counted)}, nats per token): {each}.{early}"
+    return counting_words(part.counted, {part.by_key[k].row.label: a for k, a in rows.items()})
 
 
 _REPEATS = (

@@ -31,7 +31,8 @@ from lmlab.studies.learning_rates import CHOOSING_SEED, TunedArm, run_parts_at_b
 from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part
 from lmlab.studies.rates import Rates
-from lmlab.topics.arrow.counting import above_baseline, ngram_baselines
+from lmlab.topics.arrow.counting import with_arrow
+from lmlab.topics.counting.baseline import KNESER_NEY, above_baseline, ngram_baselines
 from lmlab.topics.geometry.geometry import Geometry, geometry
 from lmlab.topics.headless.arms import (
     HEADLESS,
@@ -231,7 +232,7 @@ class _Vocabulary:
         scores = {key: [each.scores[key] for each in of_seed] for key, of_seed in of_row.items()}
         baseline = ngram_baselines(
             store, split=config.split, context=config.context, max_windows=config.windows,
-            smoothings=("modified Kneser-Ney", "Kneser-Ney"),
+            smoothings=KNESER_NEY,
         ).best  # fmt: skip
         first, entropy = scores[REFERENCE][0], unigram_entropy(store)
         return VocabularyResult(
@@ -251,7 +252,7 @@ class _Vocabulary:
             above_counting={
                 row.key: above_baseline(baseline, scores[row.key], "forward") for row in self.rows
             },
-            counted=baseline.fit,
+            counted=with_arrow(baseline),
             curves=tuple(
                 curve(each.run, form, self.times.by_arm[form[0]], entropy)
                 for form, each in runs.items()
