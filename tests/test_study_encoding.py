@@ -15,7 +15,7 @@ from lmlab.cli import main
 from lmlab.config.model import ModelConfig
 from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
-from lmlab.lm.language_model import LanguageModel
+from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.models.backbone import Backbone
 from lmlab.models.build import build_config, build_model
 from lmlab.models.export import constant_direction
@@ -24,6 +24,7 @@ from lmlab.numerics.verdicts import ONE_RUN_EACH
 from lmlab.objectives.base import Objective
 from lmlab.objectives.causal import Causal
 from lmlab.objectives.full import FullCrossEntropy
+from lmlab.topics.counting.baseline import ngram_baselines
 from lmlab.topics.encoding import study as study
 from lmlab.topics.encoding.comparison import EncodingStudy
 from lmlab.topics.encoding.of_model import regression
@@ -31,6 +32,7 @@ from lmlab.topics.encoding.report import headline
 from lmlab.topics.encoding.token_probability import mean_of_states, read_texts
 from lmlab.topics.encoding.written_prior import WrittenPrior, written_prior
 from lmlab.topics.registry import read_result
+from lmlab.topics.scoring.score import score
 from tolerances import OF_FLOAT32, near
 
 
@@ -85,6 +87,41 @@ def test_the_study_has_every_part_and_is_not_done_twice(finished, capsys, monkey
     assert main(options) == 0
     assert (out / "results.json").read_bytes() == first
     assert "cross-entropy" in capsys.readouterr().out
+
+
+def test_models_stand_against_counts_of_their_text(finished):
+    """By hand: a model's nats of the same windows less those of the n-grams, by token."""
+    _, out = finished
+    result = EncodingStudy.from_json(json.loads((out / "results.json").read_text()))
+    (part,) = result.parts
+    counting, lab = part.counting, out.parent
+    assert counting is not None
+    # the embedding alone is no model of the text: it has no prior
+    assert list(counting.above) == ["cross-entropy", "Llama, headless"]
+    store = next(s for s in map(TokenStore, (lab / "stores").iterdir()))
+    baseline = ngram_baselines(
+        store, split="test", context=48, max_windows=12,
+        smoothings=("modified Kneser-Ney", "Kneser-Ney"),
+    ).best  # fmt: skip
+    own = {model.label: model.run for model in part.models if not model.raw}
+    for label, above in counting.above.items():
+        of_run = score(
+            open_model(lab / "runs" / own[label]), store, split="test", context=48, max_windows=12
+        )
+        counted = baseline.nats_forward_M.sum() / baseline.tokens_M.sum()
+        assert above.interval.estimate == pytest.approx(of_run.nats_per_token - counted, abs=1e-5)
+        assert of_run.tokens == counting.tokens
+    # eight steps learn less than counts of the same text, and that is said first
+    assert set(counting.worse) == set(counting.above)
+    for text in (headline(result), result.summary()):
+        assert text.startswith("Against counting (")
+        assert "worse than counting, for these models on this text" in text
+    values = result.to_json()
+    for each in values["parts"]:
+        each.pop("counting")
+    old = EncodingStudy.from_json(values)
+    assert headline(old).startswith("R²")
+    assert [s.title for s in old.report.sections if "counting" in s.title] == []
 
 
 def test_the_page_is_drawn_again_from_the_results_alone(finished):

@@ -74,7 +74,7 @@ def worse_words(parts: Mapping[str, AgainstCounting | None]) -> str:
     `parts` is by the name of the text, which is said where there are several. Empty where no model
     is worse or nothing was counted.
     """
-    return "\n\n".join(
+    return " ".join(
         (f"{name}: " if len(parts) > 1 else "") + counting_words(against.fit, against.worse)
         for name, against in parts.items()
         if against is not None and against.worse

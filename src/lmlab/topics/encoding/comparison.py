@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from lmlab.numerics.random_effects import Interval
 from lmlab.results import Result
 from lmlab.studies.rates import Rates
+from lmlab.topics.counting.baseline import AgainstCounting
 from lmlab.topics.encoding.dynamics import Dynamics
 from lmlab.topics.encoding.edits import Method
 from lmlab.topics.encoding.of_model import EncodingResult
@@ -69,6 +70,8 @@ class OneVocabulary:
     vocabulary: int
     store: str
     models: tuple[AnalysedModel, ...]
+    counting: AgainstCounting | None = None
+    """The models with their own heads against counted n-grams; None of older results."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from lmlab.pages.report import Report
 from lmlab.pages.wording import capital, share_text
 from lmlab.studies.provenance import to_repeat
 from lmlab.studies.rates_report import rate_words, rates_section
+from lmlab.topics.counting.baseline import AgainstCounting
+from lmlab.topics.counting.words import counting_section, counting_tables, worse_words
 from lmlab.topics.encoding.comparison import (
     EDITS,
     AnalysedModel,
@@ -85,17 +87,24 @@ def tables(result: AnyResult) -> list[Table]:
     return [
         _models_table(result.parts),
         *(table for part in result.parts for table in _further_tables(part)),
+        *counting_tables(_counted(result)),
     ]
 
 
 def headline(result: EncodingStudy) -> str:
-    """How well each model's embedding predicts, in a sentence."""
+    """The models that are worse than counting, if any, and how well each model's embedding
+    predicts, in a sentence."""
+    worse = worse_words(_counted(result))
     models = [f"{m.label} {explained(m.encoding.encoding)}" for p in result.parts for m in p.models]
-    return (
+    return (f"{worse} " if worse else "") + (
         "R² of -log mean probability by a linear function of the embedding and the bias, held out "
         f"(root mean square error): {'; '.join(models)}"
         + (f" ({ONE_RUN_EACH})." if len(models) > 1 else ".")
     )
+
+
+def _counted(result: EncodingStudy) -> dict[str, AgainstCounting | None]:
+    return {f"Vocabulary {part.vocabulary:,}": part.counting for part in result.parts}
 
 
 # Commands
@@ -196,6 +205,7 @@ def _study(result: EncodingStudy) -> Report:
         _summary(result),
         [
             *sections,
+            *counting_section(_counted(result)),
             *rates_section(result.config, result.rates),
             Section("Methods", [_methods(result), repeat]),
         ],
@@ -204,7 +214,8 @@ def _study(result: EncodingStudy) -> Report:
 
 def _summary(result: EncodingStudy) -> str:
     """The findings in a few sentences, a paragraph for each vocabulary."""
-    lines: list[str] = []
+    worse = worse_words(_counted(result))
+    lines = [worse] if worse else []
     for part in result.parts:
         first = part.models[0]
         assert first.pruning is not None, "the first model is with its own head"

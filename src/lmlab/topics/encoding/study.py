@@ -20,6 +20,7 @@ import numpy as np
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig
 from lmlab.data.store import TokenStore
+from lmlab.data.windows import evaluation_windows
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.progress import Bar, say
@@ -31,6 +32,7 @@ from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part
 from lmlab.studies.rates import Rates
 from lmlab.studies.run_requests import placed, text_request
+from lmlab.topics.counting.baseline import AgainstCounting, against_counting
 from lmlab.topics.encoding.comparison import (
     EDITS,
     AnalysedModel,
@@ -47,6 +49,8 @@ from lmlab.topics.encoding.steering import plan
 from lmlab.topics.encoding.steering_effects import Text, effect, text_with_tokens
 from lmlab.topics.encoding.token_probability import ReadText, mean_of_states, read_texts
 from lmlab.topics.encoding.written_prior import written_prior
+from lmlab.topics.scoring.kept_scores import cached_score
+from lmlab.topics.scoring.score import Score
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import ResolvedRun
 
@@ -76,6 +80,16 @@ ARMS = {
 }
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What one run gives."""
+
+    models: list[AnalysedModel]
+    """With each of its heads."""
+    score: Score
+    """With its own head, on test text."""
+
+
 def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> EncodingStudy:
     """Runs the study, or what is missing of it (`studies.parts.run_parts`)."""
     corpora = {
@@ -91,7 +105,7 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
 
     def parts(
         rates: Mapping[tuple[int, str], float | None],
-    ) -> dict[tuple[int, str], Part[list[AnalysedModel]]]:
+    ) -> dict[tuple[int, str], Part[_Made]]:
         runs = {(v, n): _run(config.at_rate(rates[v, n]), stores[v], n) for v, n in arms}
         return {
             (v, name): Part(arms[v, name].label, run, partial(_make, config, stores[v], name, run))
@@ -99,7 +113,7 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
         }
 
     def result(
-        models: dict[tuple[int, str], list[AnalysedModel]], rates: dict[tuple[int, str], Rates]
+        made: dict[tuple[int, str], _Made], rates: dict[tuple[int, str], Rates]
     ) -> EncodingStudy:
         return EncodingStudy(
             corpus=corpora[config.vocabulary[0]].label,
@@ -108,7 +122,8 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
                 OneVocabulary(
                     vocabulary=store.vocabulary,
                     store=store.fingerprint[:12],
-                    models=tuple(model for name in config.arms for model in models[v, name]),
+                    models=tuple(model for name in config.arms for model in made[v, name].models),
+                    counting=_against_counting(config, store, {n: made[v, n] for n in config.arms}),
                 )
                 for v, store in stores.items()
             ),
@@ -117,17 +132,41 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
 
     return run_parts_at_best_rates(
         "encoding study", config, arms, parts, EncodingStudy, result,
-        out=study_folder("encoding", config), worker=worker,
+        out=study_folder("encoding", config),
+        further=sum(_scored_tokens(config, stores[v]) for v, _ in arms), worker=worker,
     )  # fmt: skip
+
+
+def _scored_tokens(config: EncodingStudyConfig, store: TokenStore) -> float:
+    """Tokens of the test text that each model is compared with counting on."""
+    windows = evaluation_windows(store.split("test"), config.context, max_windows=config.windows)
+    return float(windows.length_M.sum())
 
 
 def _make(
     config: EncodingStudyConfig, store: TokenStore, name: str, resolved: ResolvedRun, bar: Bar
-) -> list[AnalysedModel]:
-    """Trains the model `name`; its analyses with each of its heads."""
+) -> _Made:
+    """Trains the model `name`; its analyses with each of its heads, and its score."""
     run = train(resolved, bar=bar, note=f"{store.vocabulary}, {name},")
     heads = (False, True) if "headless" in name else (False,)
-    return [_kept(config, store, name, run, raw) for raw in heads]
+    models = [_kept(config, store, name, run, raw) for raw in heads]
+    score = cached_score(
+        run, store, split="test", context=config.context, max_windows=config.windows,
+        order=resolved.config.order, bar=bar,
+    )  # fmt: skip
+    return _Made(models, score)
+
+
+def _against_counting(
+    config: EncodingStudyConfig, store: TokenStore, made: Mapping[str, _Made]
+) -> AgainstCounting | None:
+    return against_counting(
+        store,
+        {ARMS[name].label: [of_arm.score] for name, of_arm in made.items()},
+        split="test",
+        context=config.context,
+        max_windows=config.windows,
+    )
 
 
 def _run(config: EncodingStudyConfig, store: TokenStore, name: str) -> ResolvedRun:
