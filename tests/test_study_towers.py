@@ -18,9 +18,13 @@ from lmlab.numerics.verdicts import Evidence
 from lmlab.pages.page import Passage, Section, render_page
 from lmlab.pages.wording import capital
 from lmlab.studies.run_requests import placed
+from lmlab.topics.counting.baseline import ngram_baselines
+from lmlab.topics.counting.words import counting_words
 from lmlab.topics.registry import read_result, redraw
+from lmlab.topics.scoring.score import score
 from lmlab.topics.towers import study as study
-from lmlab.topics.towers.arms import arms, request, single, weights
+from lmlab.topics.towers.arms import arms, is_scored, request, single, weights
+from lmlab.topics.towers.comparison import TowersStudy
 from lmlab.topics.towers.options import TowersStudyConfig
 from lmlab.topics.towers.preference import Vocabulary, preference, strongest_types
 from lmlab.topics.towers.preference_sums import preference_sums
@@ -123,7 +127,48 @@ def test_the_report_says_what_was_found_and_is_drawn_again(finished):
     assert read_result(config.out) == result
     said = verdict(result.parts[0])
     assert result.frame().to_dict("records") == [{"corpus": "text", "verdict": said}]
-    assert headline(result) == f"{capital(said)}."
+    counting = result.parts[0].counting
+    assert headline(result) == f"{counting_words(counting.fit, counting.worse)} {capital(said)}."
+    assert result.summary().startswith("Against counting (")
+    old = result.to_json()
+    old["parts"][0].pop("counting")
+    assert headline(TowersStudy.from_json(old)) == f"{capital(said)}."
+
+
+def test_joint_predictions_stand_against_counts_of_their_text(finished, text_store):
+    """By hand: the models' nats of the same windows less those of the n-grams, by token."""
+    config, result = finished
+    counting = result.parts[0].counting
+    baseline = ngram_baselines(
+        text_store, split="validation", context=16, smoothings=("modified Kneser-Ney", "Kneser-Ney")
+    ).best  # fmt: skip
+    counted = baseline.nats_forward_M.sum() / baseline.tokens_M.sum()
+    compared = ("cooperative", "separate", "independent", "single")
+    assert list(counting.above) == [arms(config)[key].label for key in compared]
+    for key in compared:
+        arm = arms(config)[key]
+        runs = [
+            placed(request(config, text_store, arm, seed), text_store, config.lab).path
+            for seed in range(arm.seeds)
+        ]
+        each = [score(open_model(run), text_store, context=16).nats_per_token for run in runs]
+        above = counting.above[arm.label]
+        assert above.interval.estimate == pytest.approx(np.mean(each) - counted, abs=1e-5)
+        assert above.interval.seeds == arm.seeds
+        assert above.is_worse  # twenty steps learn less than counts of the same text
+
+
+def test_towers_that_read_both_ways_are_not_compared(finished):
+    result = finished[1]
+    config = replace(result.config, model=ModelConfig("bert", layers=1, heads=1, width=16))
+    masked = replace(
+        result, config=config, parts=tuple(replace(p, counting=None) for p in result.parts)
+    )
+    (section,) = (each for each in masked.report.sections if each.title == "Against counting")
+    assert "have no joint likelihood and are not compared" in section.paragraphs[0]
+    assert section.tables == []
+    assert not is_scored(config, "cooperative")
+    assert is_scored(config, "single")  # as before: its loss stands in a table
 
 
 def test_losses_and_weights_are_numbers_in_a_data_frame(finished):

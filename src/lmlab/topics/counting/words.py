@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 
 from lmlab.numerics.verdicts import MINIMUM_SEEDS
 from lmlab.pages.page import Section, Table
-from lmlab.pages.wording import bounds_text, signed
+from lmlab.pages.wording import bounds_text, capital, signed
 from lmlab.topics.counting.baseline import LONGEST, WORSE, Above, AgainstCounting, NGramFit
 from lmlab.topics.counting.ngram import Smoothing
 
 EARLY = "What is found is of early training."
-_MASKED = "Masked models have no joint likelihood and are not compared."
+_BOTH_WAYS = (
+    "Models that read both ways, as masked ones do, have no joint likelihood and are not compared."
+)
 
 
 def fit_name(smoothing: Smoothing, order: int) -> str:
@@ -82,21 +84,22 @@ def worse_words(parts: Mapping[str, AgainstCounting | None]) -> str:
 
 
 def counting_section(
-    parts: Mapping[str, AgainstCounting | None], *, masked: bool = False
+    parts: Mapping[str, AgainstCounting | None], *, both_ways: bool = False
 ) -> list[Section]:
-    """The section on counting, none where nothing was counted.
+    """The section on counting, none where there is nothing to say of it.
 
-    `parts` is as in `worse_words`; `masked`: whether the study has masked models too.
+    `parts` is as in `worse_words`; `both_ways`: whether the study has masked or cloze models,
+    too.
     """
     counted = {name: against for name, against in parts.items() if against is not None}
-    if not counted:
+    if not counted and not both_ways:
         return []
     said = [
         (f"{name}: " if len(parts) > 1 else "")
         + f"models against counted n-grams, {grouped_words(list(against.above.values()))}"
         for name, against in counted.items()
     ]
-    texts = [text[0].upper() + text[1:] for text in said] + [_MASKED] * masked
+    texts = [*map(capital, said), *[_BOTH_WAYS] * both_ways]
     return [Section("Against counting", texts, tables=counting_tables(parts))]
 
 

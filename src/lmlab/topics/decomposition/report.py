@@ -260,7 +260,9 @@ def _zoo(result: ZooDecomposition) -> Report:
     known = [
         worse_words({"": result.counting}), group_finding(main), _asked(result), seeds,
     ]  # fmt: skip
-    masked = any(member.arm == "masked" for member in result.zoo)
+    masked = {member.arm == "masked" for member in result.zoo}
+    # a result from before models were counted against says nothing of it
+    both_ways = masked == {True} or (True in masked and result.counting is not None)
     methods = _methods(main, f"Corpus: {main.text}.", " (the text that the zoo was trained on)")
     repeat = to_repeat("lmlab study decomposition", result.config)
     return Report(
@@ -269,7 +271,7 @@ def _zoo(result: ZooDecomposition) -> Report:
         [
             *sections,
             _greedy_section(main, shown, "One target of each objective. "),
-            *counting_section({"": result.counting}, masked=masked),
+            *counting_section({"": result.counting}, both_ways=both_ways),
             *rates_section(result.config, result.rates),
             Section("Methods", [methods, repeat], tables=[zoo_table(result)]),
         ],

@@ -10,10 +10,9 @@ from lmlab.topics.tour.tour import Tour
 
 _TOUR = (
     "Every study of lmlab in its smallest form. A model of text reads half a million tokens or so "
-    "(a tower some ten thousands, and nothing is counted for towers), and what is found here is "
-    "found of very small models early in training. The parts on text say by how much their models "
-    "are above or below counted n-grams of the same text; the last two parts are of those models "
-    "too."
+    "(a tower some ten thousands), and what is found here is found of very small models early in "
+    "training. Every part on text says by how much its models are above or below counted n-grams "
+    "of the same text."
 )
 
 

@@ -34,6 +34,8 @@ from lmlab.training.setup import ResolvedRun, backbone_config, planned_tokens
 COOPERATIVE, SEPARATE, INDEPENDENT, SPLIT, MINIMUM, SINGLE = (
     "cooperative", "separate", "independent", "split", "minimum", "single",
 )  # fmt: skip
+COUNTED = (COOPERATIVE, SEPARATE, INDEPENDENT, SINGLE)
+"""Whose joint prediction is compared with counting, where they read forward."""
 _PROBE_SEEDS = 1000
 
 
@@ -67,6 +69,12 @@ def arms(config: TowersStudyConfig) -> dict[str, Arm]:
     if config.single and not config.cloze:
         asked[SINGLE] = Arm("one model of as many weights", None, config.other_seeds)
     return asked
+
+
+def is_scored(config: TowersStudyConfig, key: str) -> bool:
+    """Whether the own prediction of an arm's models is scored: the single model's always, others'
+    to compare them with counting."""
+    return key == SINGLE or (key in COUNTED and config.reading == "causal")
 
 
 def has_own_heads(arm: Arm) -> bool:
@@ -202,8 +210,11 @@ def scored_tokens(config: TowersStudyConfig, store: TokenStore) -> float:
 def further(config: TowersStudyConfig, store: TokenStore) -> float:
     """Tokens to train probes on and to score, for one corpus."""
     scored, total = scored_tokens(config, store), 0.0
-    for arm in arms(config).values():
-        total += arm.seeds * scored * (2 if has_own_heads(arm) else 1)
+    for key, arm in arms(config).items():
+        if is_scored(config, key):
+            total += arm.seeds * scored
+        if arm.towers is not None:
+            total += arm.seeds * scored * (2 if has_own_heads(arm) else 1)
         if arm.towers is not None:
             probed = planned_tokens(_training(config, store, 0, config.probe_tokens, 1.0))
             twice = 2 if arm.towers == TowersConfig(config.fusion) else 1

@@ -21,6 +21,7 @@ from lmlab.numerics.preference import (
 from lmlab.numerics.verdicts import Evidence
 from lmlab.results import Result
 from lmlab.studies.rates import Rates
+from lmlab.topics.counting.baseline import AgainstCounting
 from lmlab.topics.towers.of_model import ModelPreference
 from lmlab.topics.towers.options import TowersStudyConfig
 from lmlab.topics.towers.preference import (
@@ -117,6 +118,9 @@ class CorpusResult:
     """Of the first cooperative run."""
     pairs: dict[str, PairOfRuns]
     """By arm."""
+    counting: AgainstCounting | None = None
+    """The joint prediction of every arm that is compared, and the single model, against counted
+    n-grams; None of older results, and of towers that read both ways."""
 
 
 @dataclass(frozen=True)

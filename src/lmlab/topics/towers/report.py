@@ -19,6 +19,8 @@ from lmlab.pages.text import Rounded
 from lmlab.pages.wording import capital, share_text, signed
 from lmlab.studies.provenance import to_repeat
 from lmlab.studies.rates_report import rate_words, rates_section
+from lmlab.topics.counting.baseline import AgainstCounting
+from lmlab.topics.counting.words import counting_section, counting_tables, worse_words
 from lmlab.topics.towers.arms import INDEPENDENT, MINIMUM, SEPARATE, SINGLE, model_words
 from lmlab.topics.towers.comparison import ArmResult, CorpusResult, DifferenceTest, TowersStudy
 from lmlab.topics.towers.model_report import ROUTER, clouds, measured, preference_sections
@@ -47,7 +49,16 @@ def report(result: TowersStudy) -> Report:
     methods = Section(
         "Methods", [*_methods(result), to_repeat("lmlab study towers", result.config)]
     )
-    return Report("Two towers with one prediction", _summary(parts), [*sections, *rates, methods])
+    worse, both_ways = worse_words(_counted(result)), result.config.reading != "causal"
+    summary = "\n\n".join(filter(None, [worse, _summary(parts)]))
+    counting = counting_section(_counted(result), both_ways=both_ways)
+    return Report(
+        "Two towers with one prediction", summary, [*sections, *counting, *rates, methods]
+    )
+
+
+def _counted(result: TowersStudy) -> dict[str, AgainstCounting | None]:
+    return {part.corpus: part.counting for part in result.parts}
 
 
 def tables(result: TowersStudy) -> list[Table]:
@@ -59,12 +70,14 @@ def tables(result: TowersStudy) -> list[Table]:
         "Do cooperative towers divide labour?",
     )
     corpora = [_corpora_table(parts)] if len(parts) > 1 else []
-    return [findings, *corpora, *(t for part in parts for t in (_measures(part), _losses(part)))]
+    of_parts = [table for part in parts for table in (_measures(part), _losses(part))]
+    return [findings, *corpora, *of_parts, *counting_tables(_counted(result))]
 
 
 def headline(result: TowersStudy) -> str:
-    """The verdict on each corpus."""
-    return " ".join(f"{capital(verdict(part))}." for part in result.parts)
+    """The models that are worse than counting, if any, and the verdict on each corpus."""
+    verdicts = [f"{capital(verdict(part))}." for part in result.parts]
+    return " ".join(filter(None, [worse_words(_counted(result)), *verdicts]))
 
 
 def verdict(part: CorpusResult) -> str:

@@ -32,7 +32,9 @@ from lmlab.studies.options import study_folder
 from lmlab.studies.parts import Part
 from lmlab.studies.rates import Rates
 from lmlab.studies.run_requests import placed
+from lmlab.topics.counting.baseline import AgainstCounting, against_counting
 from lmlab.topics.scoring.kept_scores import cached_score
+from lmlab.topics.scoring.score import Score
 from lmlab.topics.towers.arms import (
     COOPERATIVE,
     INDEPENDENT,
@@ -43,6 +45,7 @@ from lmlab.topics.towers.arms import (
     cached_sums,
     further,
     has_own_heads,
+    is_scored,
     probes,
     request,
     weights,
@@ -65,7 +68,7 @@ from lmlab.training.setup import ResolvedRun
 
 @dataclass(frozen=True)
 class _Measured:
-    """What one run gives; the single model of as many weights has no sums but a score."""
+    """What one run gives; the single model of as many weights has a score alone."""
 
     sums: PreferenceSums | None = None
     """By its probes."""
@@ -74,7 +77,8 @@ class _Measured:
     own: PreferenceSums | None = None
     """By the towers' own heads, where they have any."""
     probes: TrainedRun | None = None
-    nats_per_token: float | None = None
+    score: Score | None = None
+    """Of the model's own joint prediction."""
 
 
 def run_towers(config: TowersStudyConfig, *, worker: bool = False) -> TowersStudy:
@@ -151,20 +155,22 @@ def _part(
     arm = arms(config)[key]
     run = placed(request(config.at_rate(rate), store, arm, seed), store, config.lab)
     label = f"{label}, {key}, seed {seed}"
-    return Part(label, run, partial(_measure, config, store, arm, run, label))
+    return Part(label, run, partial(_measure, config, store, key, run, label))
 
 
 def _measure(
     config: TowersStudyConfig,
     store: TokenStore,
-    arm: Arm,
+    key: str,
     resolved: ResolvedRun,
     label: str,
     bar: Bar,
 ) -> _Measured:
     run, seed = train(resolved, bar=bar, note=f"{label},"), resolved.config.seed
+    arm = arms(config)[key]
+    score = _score(config, store, run, bar) if is_scored(config, key) else None
     if arm.towers is None:
-        return _Measured(nats_per_token=_score(config, store, run, bar))
+        return _Measured(score=score)
     own = cached_sums(config, store, run, bar) if has_own_heads(arm) else None
     child = train(probes(config, store, run, seed), bar=bar, note=f"probes of {label},")
     sums, second = cached_sums(config, store, child, bar), None
@@ -173,7 +179,7 @@ def _measure(
         second = cached_sums(
             config, store, train(again, bar=bar, note=f"second probes of {label},"), bar
         )
-    return _Measured(sums, second, own, child)
+    return _Measured(sums, second, own, child, score)
 
 
 def _compare(
@@ -211,7 +217,7 @@ def _compare(
         arms=results,
         noise=ArmResult("one tower, probed twice (N2)", cooperative.weights, preferences(twice)),
         single_nats_per_token=tuple(
-            run.nats_per_token for run in runs.get(SINGLE, ()) if run.nats_per_token is not None
+            run.score.nats_per_token for run in runs.get(SINGLE, ()) if run.score is not None
         ),
         tests={
             null: compared_runs(
@@ -234,12 +240,28 @@ def _compare(
         pairs={
             key: pair_of_runs(sums[key], vocabulary) for key in (COOPERATIVE, SEPARATE, INDEPENDENT)
         },
+        counting=_against_counting(config, store, runs),
     )
 
 
-def _score(config: TowersStudyConfig, store: TokenStore, run: TrainedRun, bar: Bar) -> float:
-    score = cached_score(
+def _against_counting(
+    config: TowersStudyConfig, store: TokenStore, runs: Mapping[str, list[_Measured]]
+) -> AgainstCounting | None:
+    """The arms that were scored, by their labels; None for towers that read both ways."""
+    if config.reading != "causal":
+        return None
+    scores = {
+        arms(config)[key].label: [run.score for run in of_seed if run.score is not None]
+        for key, of_seed in runs.items()
+        if is_scored(config, key)
+    }
+    return against_counting(
+        store, scores, split=config.evaluation, context=config.context, max_windows=config.windows
+    )
+
+
+def _score(config: TowersStudyConfig, store: TokenStore, run: TrainedRun, bar: Bar) -> Score:
+    return cached_score(
         run, store, split=config.evaluation, context=config.context, max_windows=config.windows,
         order="forward", bar=bar,
     )  # fmt: skip
-    return score.nats_per_token
