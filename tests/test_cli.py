@@ -54,8 +54,8 @@ main(sys.argv[1:])
 
 def test_what_draws_and_counts_is_not_imported_before_the_first_step(small_store, tmp_path):
     """Importing these takes seconds. sympy comes with every class of transformers, which imports
-    torch._dynamo; it stands in the list to show that what is imported is seen. Where scikit-learn is
-    installed (the extra `eval` brings it), transformers imports that too, and with it the others."""
+    torch._dynamo; it stands in the list to show that what is imported is seen. Where scikit-learn
+    is installed (the extra `eval` brings it), transformers imports that too, and with it others."""
     command = [
         sys.executable, "-c", _FIRST_STEP, "train", "--store", str(small_store.path), "--layers",
         "1", "--width", "16", "--heads", "1", "--context", "8", "--steps", "2", "--out",

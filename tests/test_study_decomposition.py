@@ -322,7 +322,7 @@ def test_what_models_do_not_know_that_counting_gives_comes_first(finished):
     report = result.report
     (section,) = (each for each in report.sections if each.title == "Against counting")
     assert "as masked ones do, have no joint likelihood" in str(section.paragraphs)
-    assert list(result.tables()[-1].rows)[0][0] == "forward"
+    assert next(iter(result.tables()[-1].rows))[0] == "forward"
     better = replace(
         counting,
         above={
