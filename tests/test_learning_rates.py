@@ -119,6 +119,7 @@ def test_directions_may_have_different_rates(tiny_arrow, monkeypatch):
     monkeypatch.setattr("lmlab.studies.learning_rates.final_validation", end)
     result = run_arrow(replace(config, out=config.lab / "different"))
     (comparison,) = result.comparisons
+    assert comparison.training is not None
     assert comparison.training.learning_rate == 1e-4
     assert comparison.training.other_learning_rate == 3e-3
     for order, models in comparison.sides:

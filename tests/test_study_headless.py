@@ -164,7 +164,10 @@ def test_each_arm_has_its_best_rate(finished, tmp_path, monkeypatch):
     for tried in result.parts[0].rates.values():
         ends = dict(tried.validation)
         assert set(ends) == set(rates)
-        assert ends[2e-3] < ends[1e-4]  # ten steps: the larger rate has learnt more
+        larger, smaller = ends[2e-3], ends[1e-4]
+        assert larger is not None
+        assert smaller is not None
+        assert larger < smaller  # ten steps: the larger rate has learnt more
         assert tried.best == 2e-3
     # the worse rate was tried by the seed that chooses, never by one that is compared
     worse = {(r.objective, r.seed) for r in trained if r.optimizer.learning_rate == 1e-4}
