@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,18 @@ _WORDS = (
     "small large quick slow first last every some many naïve café 東京 entropy arrow time"
 )
 WORDS = _WORDS.split()
+
+
+def script(path: Path, name: str = "") -> ModuleType:
+    """A script of the repository that is in no package, as a module."""
+    name = name or path.stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # its dataclasses are looked up there
+    spec.loader.exec_module(module)
+    return module
 
 
 def sentences(count: int, *, seed: int) -> list[str]:

@@ -5,20 +5,19 @@ What needs mkdocs (`make docs`) is skipped where it is not installed.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
 import time
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
 
 import lmlab
 from browser import CHROMIUM, Browser
+from helpers import script
 from lmlab import extend, functional
 from lmlab.cli.commands import COMMANDS
 from lmlab.topics.registry import KINDS
@@ -28,21 +27,10 @@ DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text("utf-8") for path in DOCS.rglob("*.md")}
 
 
-def script(name: str) -> ModuleType:
-    """A script of docs/, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-HOOKS = script("site_hooks")
-NOTEBOOKS = script("site_notebooks")
-LOG = script("site_log")
-CHECK = script("check_site")
+HOOKS = script(DOCS / "site_hooks.py")
+NOTEBOOKS = script(DOCS / "site_notebooks.py")
+LOG = script(DOCS / "site_log.py")
+CHECK = script(DOCS / "check_site.py")
 
 
 def listed(menu: list[dict[str, str | list] | str]) -> list[str]:
@@ -91,7 +79,7 @@ def test_lists_begin_after_a_blank_line(name):
 
 def test_the_page_of_commands_is_that_of_the_table():
     page = PAGES["commands.md"]
-    assert page == script("commands").text(), "`make docs` writes docs/commands.md anew"
+    assert page == script(DOCS / "commands.py").text(), "`make docs` writes docs/commands.md anew"
     for name in COMMANDS:
         assert f"`lmlab {name}`" in page
 
@@ -278,7 +266,7 @@ def test_what_is_public_is_in_the_reference():
 def test_docstrings_become_markdown():
     pytest.importorskip("griffe")
     text = "Holds `<unk>`, as <unk>:\n- one\n  more\n- two\n\n>>> a\n1\n\n>>> b\n2"
-    assert script("site_api").as_markdown(text) == (
+    assert script(DOCS / "site_api.py").as_markdown(text) == (
         "Holds `<unk>`, as &lt;unk>:\n\n- one\n  more\n- two\n\n"
         "```pycon\n>>> a\n1\n```\n\n```pycon\n>>> b\n2\n```"
     )

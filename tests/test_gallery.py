@@ -1,6 +1,5 @@
 """The gallery of findings: its pages are those of its source, and its numbers those of the log."""
 
-import importlib.util
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -13,20 +12,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from helpers import script
+
 DOCS = Path(__file__).parents[1] / "docs"
 GALLERY = DOCS / "gallery"
 
 
 @cache
 def _script():
-    spec = importlib.util.spec_from_file_location("docs_gallery", DOCS / "gallery.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
     sys.path.append(str(DOCS))  # where a script finds its neighbours
-    spec.loader.exec_module(module)
-    return module
+    return script(DOCS / "gallery.py", "docs_gallery")
 
 
 def _texts(svg: str) -> list[str]:

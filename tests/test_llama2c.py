@@ -5,7 +5,6 @@ Shapes: T positions, D width, V vocabulary.
 
 from __future__ import annotations
 
-import importlib.util
 import struct
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import script
 from lmlab.errors import UserError
 from lmlab.lm.language_model import open_model
 from lmlab.lm.sampling import sample
@@ -23,12 +23,7 @@ D, HIDDEN, LAYERS, HEADS, V, CONTEXT = 8, 12, 2, 2, 262, 16
 
 
 def converter():
-    spec = importlib.util.spec_from_file_location("llama2c", ROOT / "docs/examples/llama2c.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(ROOT / "docs/examples/llama2c.py")
 
 
 def write_model(path: Path) -> dict[str, np.ndarray]:

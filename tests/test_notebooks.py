@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from pathlib import Path
@@ -12,13 +11,10 @@ import nbformat
 import pytest
 
 import small_sizes
+from helpers import script
 
 ROOT = Path(__file__).parent.parent
-_SPEC = importlib.util.spec_from_file_location("run_notebooks", ROOT / "docs" / "run_notebooks.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-runner = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(runner)
+runner = script(ROOT / "docs" / "run_notebooks.py")
 NAMES = sorted(path.stem for path in runner.FOLDER.glob("*.ipynb"))
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 from scipy import stats
 
 import lmlab
-from helpers import task_folder
+from helpers import script, task_folder
 from lmlab.errors import UserError
 from lmlab.extend import Clusters
 from lmlab.topics import registry
@@ -26,13 +24,7 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "objectives.py"
 
 @cache
 def _script():
-    spec = importlib.util.spec_from_file_location("objectives_table", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script(SCRIPT, "objectives_table")
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 import torch
 
 import lmlab
+from helpers import script
 from lmlab.lm.language_model import open_model
 from lmlab.topics import registry
 from lmlab.topics.encoding.dynamics import Captured, Dynamics, Snapshot
@@ -23,13 +22,7 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "spare.py"
 
 @cache
 def _script():
-    spec = importlib.util.spec_from_file_location("spare", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script(SCRIPT)
 
 
 @pytest.fixture(autouse=True)

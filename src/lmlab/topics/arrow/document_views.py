@@ -23,7 +23,7 @@ _ENDS = 10
 
 def documents_section(comparisons: Sequence[Comparison]) -> Section | None:
     """Which documents read forwards; None where no comparison has documents enough."""
-    known = [(c, c.documents) for c in comparisons if c.documents is not None]
+    known = _with_documents(comparisons)
     if not known:
         return None
     figures = [_halves_figure(c, documents) for c, documents in known]
@@ -35,10 +35,14 @@ def documents_section(comparisons: Sequence[Comparison]) -> Section | None:
 
 def document_tables(comparisons: Sequence[Comparison]) -> list[Table]:
     """How reliable the arrows of documents are, and all of them."""
-    known = [(c, c.documents) for c in comparisons if c.documents is not None]
+    known = _with_documents(comparisons)
     if not known:
         return []
     return [reliability_table(known), *(documents_table(c, each) for c, each in known)]
+
+
+def _with_documents(comparisons: Sequence[Comparison]) -> list[tuple[Comparison, DocumentArrows]]:
+    return [(c, c.documents) for c in comparisons if c.documents is not None]
 
 
 def documents_words(documents: DocumentArrows) -> str:

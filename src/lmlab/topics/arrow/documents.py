@@ -135,7 +135,9 @@ def arrows_by_document(
             "then (windows,) twice"
         )
     seeds = len(nll_forward_SN)
-    rows = {d: np.flatnonzero(documents_N == d) for d in np.unique(documents_N).tolist()}
+    order_N = np.argsort(documents_N, kind="stable")
+    number_D, first_D = np.unique(documents_N[order_N], return_index=True)
+    rows = dict(zip(number_D.tolist(), np.split(order_N, first_D[1:]), strict=True))
     kept = {d: of_d for d, of_d in rows.items() if len(of_d) >= _MINIMUM_WINDOWS}
     if len(kept) < MINIMUM_DOCUMENTS:
         return None
