@@ -13,10 +13,14 @@ import lmlab
 from helpers import TASK_WORDS as WORDS
 from helpers import task_folder
 from lmlab.cli import main
+from lmlab.data.store import TokenStore
 from lmlab.errors import UserError
 from lmlab.topics.babylm import model_score, study
+from lmlab.topics.babylm.comparison import BabyLMStudy
 from lmlab.topics.babylm.model_score import SuiteScore
-from lmlab.topics.babylm.suite import open_suite
+from lmlab.topics.babylm.options import BabyLMStudyConfig
+from lmlab.topics.babylm.suite import Suite, open_suite
+from lmlab.topics.counting.baseline import KNESER_NEY, ngram_baselines
 from lmlab.topics.registry import read_result
 
 
@@ -177,6 +181,56 @@ def test_a_run_of_the_study_has_the_score_of_the_suite(studied, data, tmp_path):
     assert alone.reading is not None
     figure = alone.reading.eye_tracking.official
     assert eyes.scores[0].by_seed[0] == pytest.approx(figure.pseudo_values_C.mean())
+
+
+def test_recipes_stand_against_counts_of_their_text(studied, text_store):
+    """By hand: the models' nats of the same windows less those of the n-grams, by token."""
+    result, options = studied
+    baseline = ngram_baselines(
+        text_store, split="test", context=40, max_windows=(1 << 17) // 40, smoothings=KNESER_NEY
+    ).best
+    counted = baseline.nats_forward_M.sum() / baseline.tokens_M.sum()
+    assert list(result.counting.above) == ["base", "own"]
+    for recipe in result.recipes:
+        scores = [
+            lmlab.score(options["lab"] / "runs" / run, text_store, split="test", context=40)
+            for run in recipe.runs
+        ]
+        mean = np.mean([each.nats_per_token for each in scores])
+        above = result.counting.above[recipe.recipe].interval
+        assert above.estimate == pytest.approx(mean - counted, abs=1e-5)
+        assert (above.seeds, scores[0].tokens) == (2, result.counting.tokens)
+    # 24 steps learn less than counts of the same text: said before anything is compared
+    assert result.summary().startswith("Against counting (")
+
+
+def test_a_recipe_that_reads_both_ways_is_not_compared_with_counting(text_store, data, tmp_path):
+    masked = tmp_path / "masked.toml"
+    masked.write_text(
+        'objective = "masked"\n[model]\narchitecture = "bert"\nlayers = 1\nheads = 1\nwidth = 16\n'
+    )
+    options = {
+        "text": str(text_store.path), "data": data, "seeds": 1, "curve_items": 0,
+        "context": 40, "batch_tokens": 160, "steps": 4, "lab": tmp_path,
+    }  # fmt: skip
+    alone = lmlab.study("babylm", recipes=(f"masked={masked}",), **options)
+    assert isinstance(alone, BabyLMStudy)
+    assert alone.counting is None
+    assert "Against counting" not in alone.page()
+
+
+def test_a_store_without_test_text_has_its_validation_text_counted_and_without_that_none(
+    text_store, tmp_path
+):
+    def held_out(*splits: str) -> str | None:
+        store = TokenStore(text_store.path)
+        store.splits = {name: store.splits[name] for name in splits}
+        config = BabyLMStudyConfig(text="t", data=tmp_path)
+        return study._Plan(config, store, Suite((), None, None, ()), 1).held_out
+
+    assert held_out("train", "validation", "test") == "test"
+    assert held_out("train", "validation") == "validation"
+    assert held_out("train", "test") is None
 
 
 def test_a_study_that_is_asked_for_again_is_read(studied, monkeypatch):

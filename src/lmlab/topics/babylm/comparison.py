@@ -27,6 +27,7 @@ from lmlab.numerics.verdicts import Evidence, holm
 from lmlab.results import Result
 from lmlab.studies.rates import Rates
 from lmlab.topics.babylm.options import BabyLMStudyConfig
+from lmlab.topics.counting.baseline import AgainstCounting
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,9 @@ class BabyLMStudy(Result, kind="babylm", views="lmlab.topics.babylm.report"):
     """Tasks that there is no data for, and what could not be measured, in words."""
     rates: dict[str, Rates] = field(default_factory=dict)
     """Of each recipe, where several were tried."""
+    counting: AgainstCounting | None = None
+    """By recipe. None in studies of before it was measured, and where no recipe has a joint
+    likelihood."""
 
     @property
     def reference(self) -> str:

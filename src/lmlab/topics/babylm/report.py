@@ -15,16 +15,20 @@ from lmlab.pages.wording import bounds_text, capital, signed, with_interval
 from lmlab.studies.provenance import to_repeat
 from lmlab.studies.rates_report import rates_section
 from lmlab.topics.babylm.comparison import About, BabyLMStudy, RecipeScore, TaskComparison
+from lmlab.topics.counting.baseline import AgainstCounting
+from lmlab.topics.counting.words import counting_section, counting_tables, worse_words
 
 
 def report(result: BabyLMStudy) -> Report:
-    """Title, the findings against the reference, and a section a task."""
+    """Title, the findings against the reference, and a section a task. Recipes whose models are
+    worse than counting come first of all."""
     sections = [_overview(result), *(_section(result, task) for task in result.tasks)]
     return Report(
         f"What recipes learn from the same words: {result.corpus}",
         "\n\n".join(_findings(result)),
         [
             *sections,
+            *counting_section(_counted(result), both_ways=_some_read_both_ways(result)),
             Section("Runs", tables=[runs_table(result)]),
             *rates_section(result.config, result.rates),
             _methods(result),
@@ -33,8 +37,22 @@ def report(result: BabyLMStudy) -> Report:
 
 
 def tables(result: BabyLMStudy) -> list[Table]:
-    """Every recipe on every task; then the runs."""
-    return [scores_table(result), noise_table(result), runs_table(result)]
+    """Every recipe on every task; then models against counting, and the runs."""
+    return [
+        scores_table(result),
+        noise_table(result),
+        *counting_tables(_counted(result)),
+        runs_table(result),
+    ]
+
+
+def _counted(result: BabyLMStudy) -> dict[str, AgainstCounting | None]:
+    return {"": result.counting}
+
+
+def _some_read_both_ways(result: BabyLMStudy) -> bool:
+    """Whether it was counted, and recipes are left out of that."""
+    return result.counting is not None and len(result.counting.above) < len(result.recipes)
 
 
 def noise_table(result: BabyLMStudy) -> Table:
@@ -117,7 +135,8 @@ def _findings(result: BabyLMStudy) -> list[str]:
         f"text{words} ({result.tokens:,} tokens a run). {capital(result.reference)} is the "
         "reference. What is said holds for these sizes and this text."
     )
-    every = [first, *(_finding(result, task) for task in result.tasks)]
+    worse = worse_words(_counted(result))
+    every = [*[worse] * bool(worse), first, *(_finding(result, task) for task in result.tasks)]
     if result.missing:
         every.append(f"Not measured: {'; '.join(result.missing)}.")
     return every

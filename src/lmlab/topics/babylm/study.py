@@ -8,6 +8,8 @@ Notable:
 - Ages of acquisition are compared on the words that every run has an age for.
 - Gains in reading times are those of BabyLM, on the words that were fitted; what noise gains is
   their chance.
+- Models with a joint likelihood are compared with counting on held-out text: test text, or where a
+  store has none, validation text.
 
 Shapes: W words, C checkpoints.
 """
@@ -23,10 +25,12 @@ from typing import TypeAlias
 import numpy as np
 
 from lmlab.config import digest
-from lmlab.config.training import CheckpointConfig
-from lmlab.data.splits import TRAIN, VALIDATION
+from lmlab.config.objective import reads_as
+from lmlab.config.training import CheckpointConfig, TrainConfig
+from lmlab.data.splits import TEST, TRAIN, VALIDATION
 from lmlab.data.store import TokenStore
 from lmlab.data.task_items import Task
+from lmlab.data.windows import evaluation_windows
 from lmlab.lm.language_model import open_model
 from lmlab.numerics.classification import pseudo_values
 from lmlab.progress import Bar, say
@@ -60,12 +64,17 @@ from lmlab.topics.babylm.options import BabyLMStudyConfig
 from lmlab.topics.babylm.reading import Gain, eye_tracking_gain, reading_nats, self_paced_gain
 from lmlab.topics.babylm.suite import Suite, chance_of, metric_of, open_suite
 from lmlab.topics.babylm.units import units_of_items, units_of_jackknife
+from lmlab.topics.counting.baseline import AgainstCounting, against_counting
+from lmlab.topics.scoring.kept_scores import cached_score
+from lmlab.topics.scoring.score import Score
 from lmlab.topics.scoring.tasks_of_runs import item_values
 from lmlab.training.loop import TrainedRun, train
 from lmlab.training.setup import ResolvedRun
 
 _FEWEST_WORDS = 10
 """Of the words that all runs have an age for."""
+_COUNTED_TOKENS = 1 << 17
+"""About as many tokens of held-out text are models compared with counting on."""
 _READING = ("reading, eye tracking", "reading, self-paced")
 
 
@@ -82,6 +91,8 @@ class _Measured:
     gains: tuple[Gain, Gain] | None
     """Of eye tracking and self-paced reading."""
     ages: Acquisition | None
+    score: Score | None
+    """On the windows that n-grams are scored on; None without a joint likelihood."""
 
 
 _Runs: TypeAlias = Mapping[str, Sequence[_Measured]]
@@ -113,7 +124,7 @@ def run_babylm(config: BabyLMStudyConfig, *, worker: bool = False) -> BabyLMStud
     arms = {recipe: TunedArm(recipe, partial(plan.trial, recipe)) for recipe in config.options_of}
     return run_parts_at_best_rates(
         "BabyLM study", config, arms, parts, BabyLMStudy, plan.result,
-        out=study_folder("babylm", config), worker=worker,
+        out=study_folder("babylm", config), further=plan.scored_tokens, worker=worker,
     )  # fmt: skip
 
 
@@ -140,6 +151,34 @@ class _Plan:
             return None
         return held_out_contexts(self.store, self.suite.children.words, a_word=self.config.contexts)
 
+    @cached_property
+    def held_out(self) -> str | None:
+        """The split that models are compared with counting on; None where n-grams have no text to
+        choose their order by."""
+        if not self._has_text(VALIDATION):
+            return None
+        return TEST if self._has_text(TEST) else VALIDATION
+
+    def _has_text(self, split: str) -> bool:
+        return split in self.store.splits and self.store.split(split).tokens > 0
+
+    @property
+    def scored_windows(self) -> int:
+        """At most so many of it."""
+        return max(1, _COUNTED_TOKENS // self.config.context)
+
+    @property
+    def scored_tokens(self) -> float:
+        """Of it, by all runs together."""
+        if self.held_out is None:
+            return 0.0
+        windows = evaluation_windows(
+            self.store.split(self.held_out), self.config.context, max_windows=self.scored_windows
+        )
+        requests = (self.config.request(r, 0, self.store.path) for r in self.config.options_of)
+        runs = sum(map(_has_joint, requests)) * self.config.seeds
+        return float(windows.length_M.sum()) * runs
+
     def trial(self, recipe: str, rate: float) -> ResolvedRun:
         """The run that says how good a learning rate is for a recipe."""
         request = self.config.request(recipe, CHOOSING_SEED, self.store.path, rate)
@@ -163,7 +202,16 @@ class _Plan:
         }
         scores = {task.name: self._units(run, task) for task in self.suite.tasks}
         gains, ages = self._gains(run), self._ages(run, along)
-        return _Measured(run, resolved, scores, course, gains, ages)
+        score = self._score(run, resolved.config, bar)
+        return _Measured(run, resolved, scores, course, gains, ages, score)
+
+    def _score(self, run: TrainedRun, config: TrainConfig, bar: Bar) -> Score | None:
+        if self.held_out is None or not _has_joint(config):
+            return None
+        return cached_score(
+            run, self.store, split=self.held_out, context=self.config.context,
+            max_windows=self.scored_windows, order=config.order, bar=bar,
+        )  # fmt: skip
 
     def _units(self, run: TrainedRun, task: Task) -> Units:
         values = item_values(run, task, head="own", store=self.store, held_out=VALIDATION)
@@ -208,6 +256,8 @@ class _Plan:
         ]
         tasks += _reading_tasks(runs)
         missing = [f"no data for {', '.join(self.suite.missing)}"] if self.suite.missing else []
+        if self.held_out is None:
+            missing.append("models against counting: the store has no validation text")
         ages = _ages_task(runs)
         if isinstance(ages, str):
             missing += [ages] if self.suite.children else []
@@ -225,7 +275,21 @@ class _Plan:
             curves=tuple(self._curves(runs)),
             missing=tuple(missing),
             rates=rates,
+            counting=self._against_counting(runs),
         )
+
+    def _against_counting(self, runs: _Runs) -> AgainstCounting | None:
+        scores = {
+            recipe: of_recipe
+            for recipe, measured in runs.items()
+            if (of_recipe := [m.score for m in measured if m.score is not None])
+        }
+        if self.held_out is None:
+            return None
+        return against_counting(
+            self.store, scores, split=self.held_out, context=self.config.context,
+            max_windows=self.scored_windows,
+        )  # fmt: skip
 
     def _curves(self, runs: _Runs) -> list[CurvePoint]:
         return [
@@ -237,6 +301,11 @@ class _Plan:
             for recipe, measured in runs.items()
             for words in sorted(words for name, words in measured[0].course if name == task.name)
         ]  # fmt: skip
+
+
+def _has_joint(config: TrainConfig) -> bool:
+    """Whether its model gives a window a likelihood, token after token."""
+    return reads_as(config.pair.reading) in ("causal", "mixed")
 
 
 def _about(task: Task) -> About:
