@@ -1,13 +1,15 @@
 """Where does the arrow appear in models that beat counting? Several arrow studies read together.
 
-    python benchmarks/arrow_pieces.py RESULTS --out FOLDER [--size N] [--contrasts N]
+    python benchmarks/arrow_pieces.py RESULTS --out FOLDER [--text french] [--size N]
+        [--contrasts N]
 
 RESULTS holds a folder for each study of one comparison, named as in `PIECES`. The arrows are one
 family and the contrasts another, each adjusted by Holm for as many as were planned (`--size`,
 `--contrasts`): those that were not run count as p of 1. Arrows have the interval of the study,
 over seeds and documents; contrasts have seeds as their unit, so they are of these texts. It writes
 `arrow-pieces.csv`, `arrow-contrasts.csv` and, of the longer run of primes, the loss of each
-model while it trained, `arrow-primes.csv`. It prints the first two.
+model while it trained, `arrow-primes.csv`; of French novels `arrow-french.csv` and
+`arrow-french-contrasts.csv`. It prints the first two.
 
 Legend: S seeds, K contexts.
 """
@@ -29,21 +31,38 @@ from lmlab.topics.arrow.comparison import Comparison
 from lmlab.topics.arrow.family import ArrowStudy
 
 PIECES = {
-    "music": "music, 2 x 128, context 128",
-    "music-8": "music, 2 x 128, context 8",
-    "music-32": "music, 2 x 128, context 32",
-    "music-gru": "music, GRU 1 x 256, context 128",
-    "music-micro": "music, 4 x 128, context 128",
-    "music-bpe": "music, 2 x 128, BPE",
-    "music-reversed": "music, 2 x 128, BPE of reversed text",
-    "primes": "products of primes, 400,000 tokens",
-    "primes-long": "products of primes, 800,000 tokens",
+    "music": {
+        "music": "music, 2 x 128, context 128",
+        "music-8": "music, 2 x 128, context 8",
+        "music-32": "music, 2 x 128, context 32",
+        "music-gru": "music, GRU 1 x 256, context 128",
+        "music-micro": "music, 4 x 128, context 128",
+        "music-bpe": "music, 2 x 128, BPE",
+        "music-reversed": "music, 2 x 128, BPE of reversed text",
+        "primes": "products of primes, 400,000 tokens",
+        "primes-long": "products of primes, 800,000 tokens",
+    },
+    "french": {
+        "french": "French, context 128",
+        "french-8": "French, context 8",
+        "french-classes": "classes of French words, context 128",
+        "french-reversed": "French, BPE of reversed text, context 128",
+        "french-shuffled": "French, shuffled, context 128",
+    },
 }
-CONTEXTS = {8: "music-8", 32: "music-32", 128: "music"}
+FILES = {
+    "music": ("arrow-pieces", "arrow-contrasts"),
+    "french": ("arrow-french", "arrow-french-contrasts"),
+}
+CONTEXTS = {8: "-8", 32: "-32", 128: ""}
+"""What each context adds to the name of a text."""
 AGAINST = {
-    "reversed BPE less BPE": ("music-reversed", "music-bpe"),
-    "GRU less qwen3": ("music-gru", "music"),
-    "4 x 128 less 2 x 128": ("music-micro", "music"),
+    "reversed BPE less BPE": {
+        "music": ("music-reversed", "music-bpe"),
+        "french": ("french-reversed", "french"),
+    },
+    "GRU less qwen3": {"music": ("music-gru", "music")},
+    "4 x 128 less 2 x 128": {"music": ("music-micro", "music")},
 }
 QUARTER = 0.25
 
@@ -92,19 +111,20 @@ def slopes(pieces: dict[int, Comparison]) -> NDArray[np.float64]:
     return np.polyfit(log2_K, arrow_KS, 1)[0]
 
 
-def contrasts(pieces: dict[str, Comparison]) -> dict[str, Evidence]:
+def contrasts(pieces: dict[str, Comparison], text: str) -> dict[str, Evidence]:
     """The planned contrasts of the arrow in per cent, of those whose studies are there."""
     found: dict[str, Evidence] = {}
-    of_context = {k: pieces[name] for k, name in CONTEXTS.items() if name in pieces}
+    of_context = {k: pieces[text + end] for k, end in CONTEXTS.items() if text + end in pieces}
     if len(of_context) > 1:
         said = f"slope over contexts {', '.join(map(str, of_context))}, a doubling"
         found[said] = mean_over_seeds(slopes(of_context))
-    for said, (first, second) in AGAINST.items():
+    for said, of_text in AGAINST.items():
+        first, second = of_text.get(text, ("", ""))
         if {first, second} <= pieces.keys():
             sides = [by_seed(pieces[name]).tolist() for name in (first, second)]
             found[said] = Evidence.of_two_groups(sides[0], sides[1], 1)
-    if "music" in pieces:
-        tokens_K, arrow_SK = curve_arrows(pieces["music"])
+    if text in pieces:
+        tokens_K, arrow_SK = curve_arrows(pieces[text])
         early = int(np.abs(tokens_K - QUARTER * tokens_K[-1]).argmin())
         found["end less the validation nearest to a quarter"] = mean_over_seeds(
             arrow_SK[:, -1] - arrow_SK[:, early]
@@ -120,12 +140,12 @@ def bounds(name: str, values: Bounded, scale: float = 1.0) -> Cells:
     }
 
 
-def piece_row(name: str, piece: Comparison, adjusted: float | None) -> Cells:
+def piece_row(said: str, piece: Comparison, adjusted: float | None) -> Cells:
     """A row of the table of arrows."""
     arrow = piece.arrow
     assert arrow.interval is not None
     row: Cells = {
-        "row": PIECES[name],
+        "row": said,
         **bounds("relative arrow, %", (arrow.relative, *arrow.interval), 100),
         "p": arrow.p_value,
         "p by Holm": adjusted,
@@ -168,12 +188,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Arrow studies read together.")
     parser.add_argument("results", type=Path)
     parser.add_argument("--out", type=Path, default=Path())
+    parser.add_argument("--text", choices=PIECES, default="music")
     parser.add_argument("--size", type=int, default=10)
     parser.add_argument("--contrasts", type=int, default=5)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     pieces: dict[str, Comparison] = {}
-    for name in PIECES:
+    said = PIECES[given.text]
+    of_arrows, of_contrasts = FILES[given.text]
+    for name in said:
         if (given.results / name / "results.json").is_file():
             study = lmlab.read(given.results / name)
             assert isinstance(study, ArrowStudy)
@@ -181,19 +204,20 @@ def main() -> None:
 
     p_values = adjusted_for([each.arrow.p_value for each in pieces.values()], given.size)
     rows = [
-        piece_row(name, piece, p) for (name, piece), p in zip(pieces.items(), p_values, strict=True)
+        piece_row(said[name], piece, p)
+        for (name, piece), p in zip(pieces.items(), p_values, strict=True)
     ]
-    written(given.out / "arrow-pieces.csv", rows)
+    written(given.out / f"{of_arrows}.csv", rows)
     for row in rows:
         print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
 
-    found = contrasts(pieces)
+    found = contrasts(pieces, given.text)
     p_values = adjusted_for([each.p_value for each in found.values()], given.contrasts)
     rows = []
-    for (said, each), p in zip(found.items(), p_values, strict=True):
-        row = {"row": said, **bounds("difference, %", (each.estimate, each.low, each.high))}
+    for (contrast, each), p in zip(found.items(), p_values, strict=True):
+        row = {"row": contrast, **bounds("difference, %", (each.estimate, each.low, each.high))}
         rows.append({**row, "df": each.degrees_of_freedom, "p": each.p_value, "p by Holm": p})
-    written(given.out / "arrow-contrasts.csv", rows)
+    written(given.out / f"{of_contrasts}.csv", rows)
     for row in rows:
         print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
 
