@@ -19,7 +19,7 @@ from lmlab.topics.babylm.comparison import (
     compare_recipes,
 )
 from lmlab.topics.babylm.options import BabyLMStudyConfig
-from lmlab.topics.babylm.units import units_of_items, units_of_jackknife
+from lmlab.topics.babylm.units import sets_of_items, units_of_items, units_of_jackknife
 from lmlab.topics.planning.options import PlanConfig
 from lmlab.topics.planning.plan import plan
 
@@ -188,6 +188,7 @@ def test_units_are_clusters_with_the_weight_of_their_items_and_items_where_they_
     assert five.score == pytest.approx((0.5 + 1 + 1 + 0 + 2) / 6)
     two = units_of_items(values, ["a", "a", "a", "a", "b", "b"], weights)
     assert len(two.names) == 6
+    assert sets_of_items(["a", "a", "a", "a", "b", "b"]) is None
     assert two.score == pytest.approx(five.score)
     assert units_of_items(values, None, np.ones(6)).score == pytest.approx(4 / 6)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,15 @@ def test_a_study_compares_recipes_on_every_task(studied):
     assert difference.estimate == pytest.approx(means[1] - means[0])
     assert {point.recipe for point in result.curves} == {"base", "own"}
     assert "own" in result.page()
+
+
+def test_a_task_of_few_sets_says_that_its_units_are_items(data):
+    """Two of its sets were 4,000 "sets of items"."""
+    zorro = next(task for task in open_suite(data).tasks if task.name == "zorro")
+    assert zorro.sets is not None
+    few = replace(zorro, items=[i for i in zorro.items if i.set_name == zorro.sets[0]])
+    assert study._about(zorro).unit == "sets of items"
+    assert study._about(few).unit == "items"
 
 
 def test_a_run_of_the_study_has_the_score_of_the_suite(studied, data, tmp_path):

@@ -63,7 +63,7 @@ from lmlab.topics.babylm.comparison import (
 from lmlab.topics.babylm.options import BabyLMStudyConfig
 from lmlab.topics.babylm.reading import Gain, eye_tracking_gain, reading_nats, self_paced_gain
 from lmlab.topics.babylm.suite import Suite, chance_of, metric_of, open_suite
-from lmlab.topics.babylm.units import units_of_items, units_of_jackknife
+from lmlab.topics.babylm.units import sets_of_items, units_of_items, units_of_jackknife
 from lmlab.topics.counting.baseline import AgainstCounting, against_counting
 from lmlab.topics.scoring.kept_scores import cached_score
 from lmlab.topics.scoring.score import Score
@@ -309,7 +309,7 @@ def _has_joint(config: TrainConfig) -> bool:
 
 
 def _about(task: Task) -> About:
-    unit = "items" if task.units is None else "sets of items"
+    unit = "items" if sets_of_items(task.units) is None else "sets of items"
     return About(
         task.name, metric_of(task), unit, percent=metric_of(task) == "accuracy",
         chance=chance_of(task),

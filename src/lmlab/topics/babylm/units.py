@@ -19,16 +19,22 @@ from lmlab.numerics.random_effects import MINIMUM_CLUSTERS, Clusters
 from lmlab.topics.babylm.comparison import Units
 
 
+def sets_of_items(units: Sequence[str] | None) -> Clusters | None:
+    """The sets of a task's items (`Task.units`); None where the items themselves are the units: in
+    a task without sets, or with fewer than `MINIMUM_CLUSTERS`."""
+    sets = None if units is None else Clusters(units)
+    return None if sets is None or sets.clusters < MINIMUM_CLUSTERS else sets
+
+
 def units_of_items(values_N: ArrayLike, units: Sequence[str] | None, weights_N: ArrayLike) -> Units:
     """Units of values of items with their weights in the score (`Task.units`, `Task.weights`): the
-    items themselves where there are fewer than `MINIMUM_CLUSTERS` units."""
+    sets of `sets_of_items`, else the items."""
     values, weights = (np.asarray(v, dtype=np.float64) for v in (values_N, weights_N))
-    items = tuple(map(str, range(len(values))))
-    clusters = None if units is None else Clusters(units)
-    if clusters is None or clusters.clusters < MINIMUM_CLUSTERS:
-        return Units(items, values, weights)
-    sum_C, weight_C = clusters.sums([values * weights, weights])
-    return Units(tuple(map(str, clusters.documents_C.tolist())), sum_C / weight_C, weight_C)
+    sets = sets_of_items(units)
+    if sets is None:
+        return Units(tuple(map(str, range(len(values)))), values, weights)
+    sum_C, weight_C = sets.sums([values * weights, weights])
+    return Units(tuple(map(str, sets.documents_C.tolist())), sum_C / weight_C, weight_C)
 
 
 def units_of_jackknife(score: float, without_C: ArrayLike, names: Sequence[str]) -> Units:
