@@ -39,6 +39,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -205,7 +206,7 @@ def compared(
     return Compared(ours_N, null_N, both)
 
 
-def study(options: argparse.Namespace, kind: str, body: str, rate: float) -> TowersStudyConfig:
+def study(options: argparse.Namespace, kind: str, body: Any, rate: float) -> TowersStudyConfig:
     """The towers study of a kind; `lmlab study towers` with these options shares its runs."""
     tokens = options.masked_tokens if kind == "masked" else options.tokens
     heads = None if kind == "recurrent" else 2

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lmlab.cli import main
+from lmlab.config import digest, to_mapping
 from lmlab.config.model import ModelConfig
 from lmlab.config.towers import TowersConfig
 from lmlab.errors import UserError
@@ -17,6 +18,7 @@ from lmlab.numerics.preference import exact_permutation
 from lmlab.numerics.verdicts import Evidence
 from lmlab.pages.page import Passage, Section, render_page
 from lmlab.pages.wording import capital
+from lmlab.studies.options import study_folder
 from lmlab.studies.run_requests import placed
 from lmlab.topics.counting.baseline import ngram_baselines
 from lmlab.topics.counting.words import counting_words
@@ -169,6 +171,37 @@ def test_towers_that_read_both_ways_are_not_compared(finished):
     assert section.tables == []
     assert not is_scored(config, "cooperative")
     assert is_scored(config, "single")  # as before: its loss stands in a table
+
+
+def test_a_study_without_independent_towers_decides_the_same(finished):
+    """Independent towers stand beside the claim, so without them verdict and page need no other."""
+    whole, result = finished
+    config = replace(whole, independent=False, split=False, out=whole.lab / "without")
+    alone = study.run_towers(config)  # the runs are there
+    (part,), (full,) = alone.parts, result.parts
+    assert set(part.arms) == {"cooperative", "separate", "minimum", "single"}
+    assert part.tests == {"separate": full.tests["separate"]}
+    assert verdict(part) == verdict(full).split("; beside them")[0]
+    page = alone.page()
+    for words in ("N0", "N1", "independent towers (", "other five"):
+        assert words not in page
+    assert "other two (of router gain and agreement)" in page
+    assert "N0: towers that never met" in result.page()
+    several = replace(alone, parts=(part, replace(part, corpus="another")))
+    assert [str(x) for x in several.frame(1)["adjusted p"]] == ["–", "–"]
+
+
+def test_folders_are_called_as_before_independent_towers_could_be_left_out():
+    config = TowersStudyConfig()
+    decided = {
+        name: value
+        for name, value in to_mapping(config).items()
+        if name not in ("lab", "out", "learning_rates", "independent")
+    }
+    assert study_folder("towers", config).name == f"towers-{digest(decided)[:8]}"
+    assert study_folder("towers", replace(config, independent=False)) != study_folder(
+        "towers", config
+    )
 
 
 def test_losses_and_weights_are_numbers_in_a_data_frame(finished):

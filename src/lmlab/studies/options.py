@@ -111,8 +111,11 @@ def study_folder(study: str, config: Any) -> Path:
     if config.out is not None:
         return config.out
     decided = {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out", "device")}
-    if not decided.get("learning_rates"):  # then a folder is called as before there was a choice
+    # options that came later, at what was done before: a folder is called as it was then
+    if not decided.get("learning_rates"):
         decided.pop("learning_rates", None)
+    if decided.get("independent"):
+        decided.pop("independent")
     return config.lab / f"{study}-{digest(decided)[:8]}"
 
 

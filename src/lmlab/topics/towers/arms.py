@@ -34,6 +34,8 @@ from lmlab.training.setup import ResolvedRun, backbone_config, planned_tokens
 COOPERATIVE, SEPARATE, INDEPENDENT, SPLIT, MINIMUM, SINGLE = (
     "cooperative", "separate", "independent", "split", "minimum", "single",
 )  # fmt: skip
+NULLS = (SEPARATE, INDEPENDENT)
+"""Whose runs cooperative ones are compared with: the verdict's null, and a further one."""
 COUNTED = (COOPERATIVE, SEPARATE, INDEPENDENT, SINGLE)
 """Whose joint prediction is compared with counting, where they read forward."""
 _PROBE_SEEDS = 1000
@@ -58,8 +60,10 @@ def arms(config: TowersStudyConfig) -> dict[str, Arm]:
             TowersConfig(config.fusion, losses="separate"),
             config.seeds,
         ),
-        INDEPENDENT: Arm("independent towers (N0)", TowersConfig("independent"), config.seeds),
     }
+    if config.independent:
+        how = TowersConfig("independent")
+        asked[INDEPENDENT] = Arm("independent towers (N0)", how, config.seeds)
     if config.split and not config.cloze:
         how = TowersConfig("concat", split=True)
         asked[SPLIT] = Arm("halves of one model (N1)", how, config.other_seeds)

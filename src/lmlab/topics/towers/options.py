@@ -49,6 +49,8 @@ class TowersStudyConfig(TextStudy):
     """Of lstm and gru: one tower reads forward, one backward."""
     split: bool = True
     """Also one model of twice the width, split at random into halves (the null N1)."""
+    independent: bool = True
+    """Also independent towers (the null N0), which no verdict rests on."""
     control: bool = True
     """Also the hard minimum, which divides by construction: the measure must see it."""
     single: bool = True

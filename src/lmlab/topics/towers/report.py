@@ -21,11 +21,22 @@ from lmlab.studies.provenance import to_repeat
 from lmlab.studies.rates_report import rate_words, rates_section
 from lmlab.topics.counting.baseline import AgainstCounting
 from lmlab.topics.counting.words import counting_section, counting_tables, worse_words
-from lmlab.topics.towers.arms import INDEPENDENT, MINIMUM, SEPARATE, SINGLE, model_words
+from lmlab.topics.towers.arms import (
+    INDEPENDENT,
+    MINIMUM,
+    SEPARATE,
+    SINGLE,
+    SPLIT,
+    model_words,
+)
 from lmlab.topics.towers.comparison import ArmResult, CorpusResult, DifferenceTest, TowersStudy
 from lmlab.topics.towers.model_report import ROUTER, clouds, measured, preference_sections
 
 _FIRST = "the first cooperative run"
+_OTHER_NULLS = {
+    INDEPENDENT: "N0: towers that never met, with embeddings of their own; ",
+    SPLIT: "N1: one model's states in two halves; ",
+}
 
 
 def report(result: TowersStudy) -> Report:
@@ -83,17 +94,20 @@ def headline(result: TowersStudy) -> str:
 def verdict(part: CorpusResult) -> str:
     """The claim in words: do cooperative towers divide labour beyond those that do not cooperate?
 
-    The null is the same towers with separate losses; independent ones stand beside it.
+    The null is the same towers with separate losses; independent ones, if any, stand beside it.
     """
-    tests, further = part.tests[SEPARATE], part.tests[INDEPENDENT]
+    tests, further = part.tests[SEPARATE], part.tests.get(INDEPENDENT)
     spread, variance = tests.spread, tests.variance
     text = (
         f"types differ by a spread of {spread.cooperative:.3f} nats between cooperative towers "
         f"and {spread.null:.3f} between the same towers with separate losses "
-        f"(p = {_p_value(variance.p)}, exact permutation of runs); beside them, between "
-        f"independent towers {further.spread.null:.3f} "
-        f"(adjusted p = {_p_value(_secondary(part)[INDEPENDENT, 'variance'])})"
+        f"(p = {_p_value(variance.p)}, exact permutation of runs)"
     )
+    if further is not None:
+        text += (
+            f"; beside them, between independent towers {further.spread.null:.3f} "
+            f"(adjusted p = {_p_value(_secondary(part)[INDEPENDENT, 'variance'])})"
+        )
     if tests.least_p > 0.05:
         return f"cannot be told from so few runs: {text}"
     if variance.p <= 0.05:
@@ -172,15 +186,15 @@ def _gain(gain: DifferenceTest, adjusted: float) -> str:
 
 def _control(part: CorpusResult) -> str:
     """Whether the measure sees the division of the hard minimum, by the towers' own heads."""
-    control, separate, independent = (
-        [run.spread for run in part.arms[key].own_heads] for key in (MINIMUM, SEPARATE, INDEPENDENT)
-    )
+    control = [run.spread for run in part.arms[MINIMUM].own_heads]
+    nulls = {key: [run.spread for run in part.arms[key].own_heads] for key in part.tests}
+    names = {SEPARATE: "towers with separate losses", INDEPENDENT: "independent towers"}
+    beside = ", ".join(f"{names[key]} {_mean(spreads):.3f}" for key, spreads in nulls.items())
     text = (
         f"The positive control, towers trained by the hard minimum, has a spread of "
-        f"{_mean(control):.3f} nats by the towers' own heads, towers with separate losses "
-        f"{_mean(separate):.3f}, independent towers {_mean(independent):.3f}"
+        f"{_mean(control):.3f} nats by the towers' own heads, {beside}"
     )
-    if min(control) > max(*separate, *independent):
+    if min(control) > max(max(spreads) for spreads in nulls.values()):
         return f"{text}: the measure sees a division where there is one."
     return f"{text}: at this size the study does not show that it would see a division."
 
@@ -198,9 +212,10 @@ def _bars(part: CorpusResult) -> list[Figure]:
     tests = part.tests[SEPARATE]
     caption = (
         "Means over runs; bars: 95 % intervals over runs (Student t), none for a single run. "
-        "N3: the cooperative architecture, each tower's loss computed alone; N0: towers that never "
-        "met, with embeddings of their own; N1: one model's states in two halves; N2: one tower "
-        "whose two probes differ in initial weights and data, which no other row's do."
+        "N3: the cooperative architecture, each tower's loss computed alone; "
+        + "".join(words for key, words in _OTHER_NULLS.items() if key in part.arms)
+        + "N2: one tower whose two probes differ in initial weights and data, which no other row's "
+        "do."
     )
     gain = tests.router_gain
     larger = tests.variance.p <= 0.05
@@ -315,8 +330,7 @@ def _corpora_table(parts: Sequence[CorpusResult]) -> Table:
             Rounded(tests.spread.cooperative, 4),
             Rounded(tests.spread.null, 4),
             _p_value(tests.variance.p),
-            Rounded(part.tests[INDEPENDENT].spread.null, 4),
-            _p_value(_secondary(part)[INDEPENDENT, "variance"]),
+            *_independent_cells(part),
             signed(tests.router_gain.cooperative, 4),
             signed(tests.router_gain.null, 4),
             signed(tests.agreement.cooperative, 2),
@@ -332,9 +346,21 @@ def _corpora_table(parts: Sequence[CorpusResult]) -> Table:
     )  # fmt: skip
 
 
+def _independent_cells(part: CorpusResult) -> list[str | float | int]:
+    """The spread of independent towers and its adjusted p-value, if there are any."""
+    if INDEPENDENT not in part.tests:
+        return ["–", "–"]
+    p = _secondary(part)[INDEPENDENT, "variance"]
+    return [Rounded(part.tests[INDEPENDENT].spread.null, 4), _p_value(p)]
+
+
 def _methods(result: TowersStudy) -> list[str]:
     config, part = result.config, result.parts[0]
     rate = " (and the rate, see Learning rates)" if result.rates else ""
+    others, independent = "two (of router gain and agreement)", ""
+    if INDEPENDENT in part.tests:
+        others = "five (of router gain, agreement, and independent towers)"
+        independent = "Independent ones (N0) differ in all of these. "
     return [
         f"A tower is {model_words(config.model)}; the embedding, twice as wide, is shared and "
         f"tied. Cooperative towers are joined by {config.fusion}. {config.tokens:,} training "
@@ -349,11 +375,10 @@ def _methods(result: TowersStudy) -> list[str]:
         "order, so that nothing but the tower differs.",
         f"{measured(part.first)} The verdict permutes the "
         "variances of cooperative runs and of those with separate losses exactly. It is the one "
-        "test of a corpus that decides; the p-values of its other five (of router gain, agreement, "
-        "and independent towers) are adjusted together (Holm 1979). Towers with "
+        f"test of a corpus that decides; the p-values of its other {others} are adjusted together "
+        "(Holm 1979). Towers with "
         "separate losses (N3) have the weights, the embeddings and the initial values of the "
         f"cooperative ones; only the loss differs{rate}. "
-        "Independent ones (N0) differ in all of these. "
-        "Towers that do not cooperate have reliable preferences too, and so do probes that differ: "
-        f"that is what the nulls are for. {ROUTER}",
+        f"{independent}Towers that do not cooperate have reliable preferences too, and so do "
+        f"probes that differ: that is what the nulls are for. {ROUTER}",
     ]

@@ -1,9 +1,10 @@
 """If two models share one prediction, which tokens does each take?
 
-For each corpus the study trains R pairs of cooperative towers, R of the same towers with separate
-losses (the null N3) and R of independent ones (N0), and if asked the halves of one wide model (N1),
-the hard minimum (a positive control) and one model of as many weights; gives all towers the same
-kind of probes; and compares their preferences among types of token (`topics.towers.preference`).
+For each corpus the study trains R pairs of cooperative towers and R of the same towers with
+separate losses (the null N3); unless told not to also R of independent ones (N0), the halves of one
+wide model (N1), the hard minimum (a positive control) and one model of as many weights; gives all
+the same kind of probes; and compares their preferences among types of token
+(`topics.towers.preference`).
 The second probes of cooperative towers give the null of probe noise (N2). The claim is made across
 runs, since towers that never cooperated have reliable preferences too: an exact permutation of
 cooperative runs against those with separate losses. N0 is a further null: it differs from
@@ -37,8 +38,7 @@ from lmlab.topics.scoring.kept_scores import cached_score
 from lmlab.topics.scoring.score import Score
 from lmlab.topics.towers.arms import (
     COOPERATIVE,
-    INDEPENDENT,
-    SEPARATE,
+    NULLS,
     SINGLE,
     Arm,
     arms,
@@ -227,7 +227,8 @@ def _compare(
                 vocabulary,
                 documents,
             )
-            for null in (SEPARATE, INDEPENDENT)
+            for null in NULLS
+            if null in results
         },
         first=model_preference(
             open_model(probed.checkpoint),
@@ -238,7 +239,9 @@ def _compare(
             context=config.context,
         ),
         pairs={
-            key: pair_of_runs(sums[key], vocabulary) for key in (COOPERATIVE, SEPARATE, INDEPENDENT)
+            key: pair_of_runs(sums[key], vocabulary)
+            for key in (COOPERATIVE, *NULLS)
+            if key in results
         },
         counting=_against_counting(config, store, runs),
     )
