@@ -74,8 +74,13 @@ from lmlab.training.loop import train
 CONTEXT, BATCH_TOKENS, WINDOWS = 128, 1024, 400
 KINDS = ("causal", "masked", "recurrent")
 RATE = 4e-3
-MASKED = (("bert", RATE), ("bert", 1e-3), ("modernbert", RATE))
-"""Bodies of masked towers and their rates, in the order in which they are tried."""
+MASKED = (
+    ("bert", RATE, "adamw"),
+    ("bert", 1e-3, "adamw"),
+    ("modernbert", RATE, "adamw"),
+    ("modernbert", 8e-3, "muon"),
+)
+"""Bodies of masked towers, their rates and optimizers, in the order in which they are tried."""
 LEFT = 0.2
 """Nats below the frequencies of words that a model must end at to have left them."""
 TOKEN = "token"
@@ -206,7 +211,9 @@ def compared(
     return Compared(ours_N, null_N, both)
 
 
-def study(options: argparse.Namespace, kind: str, body: Any, rate: float) -> TowersStudyConfig:
+def study(
+    options: argparse.Namespace, kind: str, body: Any, rate: float = RATE, optimizer: Any = "adamw"
+) -> TowersStudyConfig:
     """The towers study of a kind; `lmlab study towers` with these options shares its runs."""
     tokens = options.masked_tokens if kind == "masked" else options.tokens
     heads = None if kind == "recurrent" else 2
@@ -222,6 +229,7 @@ def study(options: argparse.Namespace, kind: str, body: Any, rate: float) -> Tow
         probe_tokens=tokens // 2,
         batch_tokens=BATCH_TOKENS,
         learning_rate=rate,
+        optimizer=optimizer,
         probe_learning_rate=RATE,
         evaluation="test",
         windows=WINDOWS,
@@ -234,18 +242,21 @@ def study_of_kind(
 ) -> TowersStudyConfig | None:
     """The study, its masked body chosen; None where that choice is not there to be read."""
     if kind != "masked":
-        return study(options, kind, {"causal": "qwen3", "recurrent": "lstm"}[kind], RATE)
+        return study(options, kind, {"causal": "qwen3", "recurrent": "lstm"}[kind])
     counts_V = token_counts(store.split("validation"), store.vocabulary)
     frequencies = unigram_nats(counts_V, Vocabulary.of(store))
     ends: dict[TowersStudyConfig, float] = {}
-    for body, rate in MASKED:
-        config = study(options, kind, body, rate)
+    for body, rate, optimizer in MASKED:
+        config = study(options, kind, body, rate, optimizer)
         arm = arms(config)[COOPERATIVE]
         run = placed(request(config, store, arm, CHOOSING_SEED), store, config.lab)
         if options.measure and not is_there(run):
             return None
         end = final_validation(train(run))
-        say(f"{body} at {rate:g}: {end:.3f} nats on validation text, frequencies {frequencies:.3f}")
+        say(
+            f"{body}, {optimizer} at {rate:g}: {end:.3f} nats on validation text, "
+            f"frequencies {frequencies:.3f}"
+        )
         ends[config] = end
         if end <= frequencies - LEFT:
             return config
