@@ -93,8 +93,9 @@ def prune(plan: Plan, lm: LanguageModel, store: TokenStore) -> dict[str, Path]:
     """The pruned models, which are written where they are not there. Only the heads that are
     written are made: `lmlab.prune` would compare all ways and shares as well, twice."""
     places = {way: plan.lab / f"pruned-{way}" for way in WAYS}
+    named: dict[str, Path] = {str(way): place for way, place in places.items()}
     if all(place.exists() for place in places.values()):
-        return dict(places)
+        return named
     windows = choose_windows(
         lm, store, split="validation", context=plan.context, max_windows=plan.windows
     )
@@ -108,7 +109,7 @@ def prune(plan: Plan, lm: LanguageModel, store: TokenStore) -> dict[str, Path]:
             weights = narrowed(Removal(order, removed, "mean"), fit.head, hidden_ND.mean(0))
             head = f"untied, {hidden_ND.shape[1] - removed} of {hidden_ND.shape[1]} dimensions"
             write_model(lm, narrow_model(lm, weights), place, head=head, pruned_from=lm.name)
-    return dict(places)
+    return named
 
 
 def train_on(plan: Plan, store: TokenStore, name: str, parent: Path, *, untie: bool) -> Path:
