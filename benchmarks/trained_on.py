@@ -92,7 +92,7 @@ class Rise:
 def prune(plan: Plan, lm: LanguageModel, store: TokenStore) -> dict[str, Path]:
     """The pruned models, which are written where they are not there. Only the heads that are
     written are made: `lmlab.prune` would compare all ways and shares as well, twice."""
-    places = {way: plan.lab / f"pruned-{way}" for way in WAYS}
+    places: dict[Way, Path] = {way: plan.lab / f"pruned-{way}" for way in WAYS}
     named: dict[str, Path] = {str(way): place for way, place in places.items()}
     if all(place.exists() for place in places.values()):
         return named
