@@ -355,6 +355,60 @@ def test_published_pooling_divides_by_the_longest_of_all(zoo, pieces):
         np.testing.assert_allclose(row_D, states_TD.sum(0) / longest, rtol=1e-4, atol=1e-5)
 
 
+def test_published_pooling_has_one_padded_length_for_all_splits(zoo, text_store, tmp_path):
+    """Was: each split divided by its own longest piece, so test rows had another scale than the
+    rows that the fit was made on."""
+    encoder = open_encoder(zoo["roberta-base"])
+    config = EmbeddingConfig(length=10, pooling="published")
+    counts = {"train": 60, "validation": 10, "test": 10}
+    models = {"m": str(zoo["roberta-base"])}
+    made = embed_models(models, text_store, config, counts=counts, lab=tmp_path)
+    encoded = {
+        split: encoder.encode(pieces_of(text_store.split(split), 10, most=most).texts)
+        for split, most in counts.items()
+    }
+    longest = {split: max(len(one.ids_T) for one in texts) for split, texts in encoded.items()}
+    assert len(set(longest.values())) > 1, "otherwise nothing is tested"
+    for split, texts in encoded.items():
+        rows_ND = np.concatenate([rows for rows, _ in made[split].stores["m"].shards()])
+        with torch.no_grad():
+            states_TD = encoder.body(torch.from_numpy(texts[0].ids_T)[None]).last_hidden_state[0]
+        expected_D = states_TD.sum(0) / max(longest.values())
+        np.testing.assert_allclose(rows_ND[0], expected_D, rtol=1e-4, atol=1e-5)
+        assert made[split].padded_to == {"m": max(longest.values())}
+    mean = embed_models(
+        models, text_store, replace(config, pooling="mean"), counts={"test": 5}, lab=tmp_path
+    )
+    assert mean["test"].padded_to == {}
+
+
+def test_a_mapping_of_published_rows_keeps_their_padded_length(zoo, text_store, tmp_path):
+    """Was: the text that it was applied to had a padded length of its own."""
+    names = [str(zoo[name]) for name in ("bert-base-uncased", "roberta-base")]
+    command = [
+        "decompose", names[0], "--basis", names[1], "--store", str(text_store.path),
+        "--embedding.length", "10", "--embedding.pooling", "published", "--pieces", "150",
+        "--held-out-pieces", "40", "--lab", str(tmp_path), "--out", str(tmp_path / "out"),
+        "--device", "cpu",
+    ]  # fmt: skip
+    assert main(command) == 0
+    result = read_result(tmp_path / "out")
+    assert isinstance(result, ModelsDecomposition)
+    mapping = load_mapping(tmp_path / "out" / "bert-base-uncased.safetensors")
+    assert mapping.padded_to == result.padded_to
+    assert set(mapping.padded_to) == {"bert-base-uncased", "roberta-base"}
+    command = [
+        "apply", str(tmp_path / "out" / "bert-base-uncased.safetensors"), "--store",
+        str(text_store.path), "--pieces", "40", "--lab", str(tmp_path), "--out",
+        str(tmp_path / "applied"), "--device", "cpu",
+    ]  # fmt: skip
+    assert main(command) == 0
+    applied = read_result(tmp_path / "applied")
+    assert isinstance(applied, AppliedMapping)
+    r2_test = result.targets["bert-base-uncased"].fit.r2_test
+    assert applied.agreement.r2 == pytest.approx(r2_test, abs=1e-4)
+
+
 def test_bfloat16_is_near(zoo, pieces):
     encoder = open_encoder(zoo["bert-base-uncased"])
     _, exact = rows_of({"m": encoder}, pieces)

@@ -62,7 +62,8 @@ def decompose(config: DecomposeConfig) -> None:
     result, fits = decompose_models(config, device=resolve_device(config.device))
     out = show("decompose", config, result)
     for label, fit in fits.items() if is_first() else ():
-        save_mapping(mapping_file(out, label), fit, result.models, config.embedding)
+        path = mapping_file(out, label)
+        save_mapping(path, fit, result.models, config.embedding, result.padded_to)
     print(f"weights: {out}")
 
 

@@ -9,7 +9,9 @@ Notable:
 - Words are those for which every model has a token, decided from the tokenizers before any model
   runs.
 - `published` pooling divides by the padded length, as the published code does: the positions of the
-  longest piece of all, not of the batch, so that it does not depend on the batch either.
+  longest piece of all, not of the batch, so that it does not depend on the batch either. Texts that
+  are compared, such as training and test, need one padded length (`padded_alike`): divided by
+  another one, rows have another scale, and their large common offset moves.
 
 Shapes: B batch, T positions, D width, N rows, W words of a piece.
 """
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,6 +47,8 @@ class Prepared:
     """Of each piece (W, 2); None for rows that are pieces."""
     cluster_N: np.ndarray
     """The cluster of text of each row."""
+    padded_to: int
+    """Positions that `published` pooling divides by."""
 
     @property
     def positions(self) -> int:
@@ -71,9 +75,29 @@ def prepare_text(
         if not len(cluster_N):
             raise UserError("no word has a token of every model; is it the text you meant?")
     return pieces, {
-        name: Prepared(encoder, encoded[name], chosen, cluster_N)
+        name: Prepared(
+            encoder,
+            encoded[name],
+            chosen,
+            cluster_N,
+            padded_to=max(len(piece.ids_T) for piece in encoded[name]),
+        )
         for name, encoder in encoders.items()
     }
+
+
+def padded_alike(
+    texts: Sequence[Mapping[str, Prepared]], padded_to: Mapping[str, int] | None = None
+) -> list[dict[str, Prepared]]:
+    """Several texts, as models read them, at one padded length for each model: `padded_to`, or that
+    of the longest piece of all texts."""
+    longest = {
+        name: max(text[name].padded_to for text in texts) for name in (texts[0] if texts else ())
+    }
+    at = {**longest, **(padded_to or {})}
+    return [
+        {name: replace(model, padded_to=at[name]) for name, model in text.items()} for text in texts
+    ]
 
 
 @torch.no_grad()
@@ -91,7 +115,6 @@ def embed(
     Raises `UserError` for a layer that the model does not have, or states that are not finite.
     """
     encoded = prepared.encoded
-    longest = max(len(piece.ids_T) for piece in encoded)
     starts = range(0, len(encoded), CHUNK)
     at_once = min(config.batch_tokens, batch_tokens(prepared.encoder.body))
     for start in starts if chunks is None else [starts[number] for number in chunks]:
@@ -99,12 +122,12 @@ def embed(
         rows: list[np.ndarray | None] = [None] * len(chunk)
         lengths = [len(piece.ids_T) for piece in chunk]
         mixed = prepared.encoder.takes_padding
-        for numbers in _batches(lengths, at_once, mixed=mixed):
+        for numbers in batches(lengths, at_once, mixed=mixed):
             batch = [chunk[i] for i in numbers]
-            states_BTD = _states(prepared.encoder, batch, config)
+            states_BTD = hidden_states(prepared.encoder, batch, config)
             for b, i in enumerate(numbers):
                 spans = None if prepared.words is None else prepared.words[start + i]
-                rows[i] = _pooled(states_BTD[b], chunk[i], config, spans, longest)
+                rows[i] = pooled(states_BTD[b], chunk[i], config, prepared.padded_to, spans)
             if bar:
                 bar.advance(float(sum(len(piece.ids_T) for piece in batch)))
         rows_ND = np.concatenate([row for row in rows if row is not None])
@@ -170,7 +193,7 @@ def _membership(piece: Encoded, spans_W2: np.ndarray) -> np.ndarray:
     return shares_WT & piece.text_T
 
 
-def _batches(lengths: Sequence[int], positions: int, *, mixed: bool) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], positions: int, *, mixed: bool) -> Iterator[list[int]]:
     """Numbers of the pieces of each batch, longest first: as many as fill `positions`; of one
     length unless `mixed`."""
     order = np.argsort(-np.asarray(lengths), kind="stable").tolist()
@@ -183,8 +206,10 @@ def _batches(lengths: Sequence[int], positions: int, *, mixed: bool) -> Iterator
         order = order[count:]
 
 
-def _states(encoder: Encoder, batch: Sequence[Encoded], config: EmbeddingConfig) -> torch.Tensor:
-    """States (B, T, D) float32 of the layer asked for."""
+def hidden_states(
+    encoder: Encoder, batch: Sequence[Encoded], config: EmbeddingConfig
+) -> torch.Tensor:
+    """States (B, T, D) float32 of the layer asked for. `UserError` where the model has no such."""
     longest = max(len(piece.ids_T) for piece in batch)
     ids_BT = np.full((len(batch), longest), encoder.tokenizer.end_of_text_id, dtype=np.int64)
     attention_BT = np.zeros((len(batch), longest), dtype=np.int64)
@@ -207,14 +232,15 @@ def _states(encoder: Encoder, batch: Sequence[Encoded], config: EmbeddingConfig)
     return states[name].float()
 
 
-def _pooled(
+def pooled(
     states_TD: torch.Tensor,
     piece: Encoded,
     config: EmbeddingConfig,
-    spans_W2: np.ndarray | None,
-    longest: int,
+    padded_to: int,
+    spans_W2: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Rows of one piece: (1, D), or (W, D) by word."""
+    """Rows of one piece: (1, D), or (W, D) by word. States beyond the piece are not used, so of a
+    causal model a longer text's serve for its beginnings."""
     read = len(piece.ids_T)
     if spans_W2 is not None:
         shares_WT = _membership(piece, spans_W2).astype(np.float32)
@@ -224,7 +250,7 @@ def _pooled(
         if config.pooling == "mean":
             weights_T[piece.text_T] = 1 / piece.text_T.sum()
         elif config.pooling == "published":
-            weights_T[:] = 1 / longest
+            weights_T[:] = 1 / padded_to
         else:
             weights_T[0 if config.pooling == "first" else -1] = 1
         weights_WT = weights_T[None]

@@ -179,7 +179,7 @@ def _described(prepared: Prepared, pieces: Pieces, config: EmbeddingConfig) -> d
     options.pop("batch_tokens")
     spans = prepared.words
     if config.pooling == "published":
-        options["padded_to"] = max(len(piece.ids_T) for piece in prepared.encoded)
+        options["padded_to"] = prepared.padded_to
     return {
         "model": prepared.encoder.fingerprint,
         "text": pieces.fingerprint,

@@ -44,6 +44,8 @@ class Mapped:
     weights: dict[str, NDArray[np.float32]]
     bias: NDArray[np.float32]
     embedding: EmbeddingConfig
+    padded_to: dict[str, int]
+    """What `published` pooling divided by, by label; empty for other poolings."""
 
     def apply(self, rows: Mapping[str, ArrayLike]) -> NDArray[np.float32]:
         """The target's rows (N, U), approximately, from those of the basis models (N, D).
@@ -60,9 +62,14 @@ def mapping_file(folder: Path, label: str) -> Path:
 
 
 def save_mapping(
-    path: Path, fit: Decomposition, models: Mapping[str, str], config: EmbeddingConfig
+    path: Path,
+    fit: Decomposition,
+    models: Mapping[str, str],
+    config: EmbeddingConfig,
+    padded_to: Mapping[str, int] | None = None,
 ) -> None:
-    """Writes a fit in float32; `models` has the path or Hub name of basis and target by label."""
+    """Writes a fit in float32; `models` has the path or Hub name of basis and target by label, and
+    `padded_to` what `published` pooling divided their rows by."""
     tensors = {"bias": fit.bias.astype(np.float32)}
     for name, weights_UD in fit.weights.items():
         tensors[f"weights.{name}"] = weights_UD.astype(np.float32)
@@ -73,6 +80,7 @@ def save_mapping(
         "embedding": json.dumps(to_mapping(config)),
         "ridge": repr(fit.ridge),
         "r2_test": json.dumps(fit.r2_test),
+        "padded_to": json.dumps(dict(padded_to or {})),
     }
     write_bytes(path, sealed(packed(tensors, metadata=described)))
 
@@ -95,9 +103,18 @@ def load_mapping(path: Path) -> Mapped:
             embedding=from_mapping(
                 EmbeddingConfig, from_json(described["embedding"]), where=str(path)
             ),
+            padded_to=_padded_lengths(described),
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot be read as a mapping of lmlab: {error}") from error
+
+
+def _padded_lengths(described: Mapping[str, str]) -> dict[str, int]:
+    """Of a file's metadata; empty where it has none. `ValueError` for something else."""
+    lengths = from_json(described.get("padded_to", "{}"))
+    if not isinstance(lengths, dict) or any(type(n) is not int or n < 1 for n in lengths.values()):
+        raise ValueError("its padded lengths are no numbers")
+    return lengths
 
 
 @dataclass(frozen=True)
@@ -175,6 +192,7 @@ def apply_mapping(config: ApplyConfig, *, device: str) -> tuple[AppliedMapping, 
         counts={config.split: config.pieces},
         lab=config.lab,
         device=device,
+        padded_to=mapping.padded_to,
     )[config.split]
     pairs = [
         (rows[mapping.target], mapping.apply(rows)) for rows, _ in aligned_rows(embedded.stores)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import TypeVar
@@ -39,7 +39,7 @@ from lmlab.topics.decomposition.decomposition import (
     decompose,
     decompose_each,
 )
-from lmlab.topics.decomposition.embedding import prepare_text
+from lmlab.topics.decomposition.embedding import padded_alike, prepare_text
 from lmlab.topics.decomposition.embedding_store import EmbeddingStore, aligned_rows, kept_embeddings
 from lmlab.topics.decomposition.intervals import DocumentSums, r2_interval
 from lmlab.topics.decomposition.options import DecomposeConfig, EmbedConfig, EmbeddingConfig
@@ -82,6 +82,12 @@ class Embedded:
     cluster_unit: str
     text_note: str | None
     """What the store's tokenizer lost of the text that all models read, in words."""
+
+    @property
+    def padded_to(self) -> dict[str, int]:
+        """What `published` pooling divided by, by label; empty for other poolings."""
+        options = {label: store.manifest["options"] for label, store in self.stores.items()}
+        return {label: o["padded_to"] for label, o in options.items() if "padded_to" in o}
 
     @property
     def same_rows(self) -> tuple[tuple[str, str], ...]:
@@ -136,18 +142,24 @@ def embed_models(
     counts: Mapping[str, int | None],
     lab: Path,
     device: str = "cpu",
+    padded_to: Mapping[str, int] | None = None,
 ) -> dict[str, Embedded]:
     """Rows of all `models` (label: path or Hub name) for the splits in `counts`, at most so many
     pieces of each.
 
+    `padded_to` is what `published` pooling divides by, by label (default: the longest piece of all
+    these splits).
+
     Raises `UserError` as `open_encoder`, `pieces_of` and `embed`.
     """
     opened = {label: open_encoder(path) for label, path in models.items()}
+    texts = {
+        split: prepare_text(opened, pieces_of(store.split(split), config.length, most=most), config)
+        for split, most in counts.items()
+    }
+    alike = padded_alike([prepared for _, prepared in texts.values()], padded_to)
     embedded = {}
-    for split, most in counts.items():
-        pieces, prepared = prepare_text(
-            opened, pieces_of(store.split(split), config.length, most=most), config
-        )
+    for (split, (pieces, _)), prepared in zip(texts.items(), alike, strict=True):
         stores = {}
         for label, model in prepared.items():
             model.encoder.body.to(device)
@@ -265,6 +277,8 @@ class ModelsDecomposition(Result, kind="decompose"):
     """What the store's tokenizer lost of the test text, in words."""
     same_rows: tuple[tuple[str, str], ...] = ()
     """Models with the same rows as an earlier one, and that one."""
+    padded_to: dict[str, int] = field(default_factory=dict)
+    """What `published` pooling divided by, by label; empty for other poolings."""
 
 
 def decompose_models(
@@ -379,6 +393,7 @@ def decompose_embedded(
             cluster_unit=tested.cluster_unit,
             text_note=tested.text_note,
             same_rows=tested.same_rows,
+            padded_to=tested.padded_to,
         )
         return result, fits
 
