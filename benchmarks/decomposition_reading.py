@@ -505,6 +505,25 @@ class Reading:
             row["by Holm"] = adjusted
         return told
 
+    def lengths(self, length: int) -> list[dict[str, Any]]:
+        """Held-out R2 at each other length less that at `length`, with the same paired texts."""
+        told = []
+        for pooling in ("mean", "published"):
+            here = self.rows(length, pooling)
+            for other in sorted(self.texts.at):
+                there = self.rows(other, pooling)
+                if other == length or len(there) < len(self.models):
+                    continue
+                train_N = self.train(there, self.texts.paired)
+                for target, basis in self.pairs:
+                    a, b = (
+                        fitted(rows, target, [basis], self.texts, train_N).held_out
+                        for rows in (there, here)
+                    )
+                    said = f"{target} from {basis}, {pooling}: {other} less {length} tokens"
+                    told.append(difference(said, r2_difference([a], [b])))
+        return told
+
     def others(self, length: int) -> list[dict[str, Any]]:
         """Trained models from untrained ones, from all others, at mixed lengths, and with a padded
         length of each split."""
@@ -573,6 +592,11 @@ def published_reading() -> list[dict[str, float]]:
             "expected held out": expected(
                 limit(inside, rows, PUBLISHED_FEATURES), rows, PUBLISHED_FEATURES
             ),
+            "expected at 2 rows a dimension": expected(
+                limit(inside, rows, PUBLISHED_FEATURES),
+                2 * PUBLISHED_FEATURES,
+                PUBLISHED_FEATURES,
+            ),
         }
         for length, rows, inside, outside in PUBLISHED
     ]  # fmt: skip
@@ -631,6 +655,7 @@ def main() -> None:
                 read(encoder, name, texts, jobs[name][job : job + 1], given.lab)
     reading = Reading(texts, list(paths), jobs, given.lab)
     found: dict[str, list[dict[str, Any]]] = {"contrasts": reading.contrasts(given.length)}
+    found["lengths"] = reading.lengths(given.length)
     found["pairs, most rows"] = reading.poolings(given.length, untrained_=False, most=None)
     found["pairs, paired rows"] = [
         row
