@@ -74,13 +74,16 @@ from lmlab.training.loop import train
 CONTEXT, BATCH_TOKENS, WINDOWS = 128, 1024, 400
 KINDS = ("causal", "masked", "recurrent")
 RATE = 4e-3
-MASKED = (
-    ("bert", RATE, "adamw"),
-    ("bert", 1e-3, "adamw"),
-    ("modernbert", RATE, "adamw"),
-    ("modernbert", 8e-3, "muon"),
+MASKED: tuple[tuple[Any, float, Any, int, float | None], ...] = (
+    ("bert", RATE, "adamw", CONTEXT, None),
+    ("bert", 1e-3, "adamw", CONTEXT, None),
+    ("modernbert", RATE, "adamw", CONTEXT, None),
+    ("modernbert", 8e-3, "muon", CONTEXT, None),
+    # a neighbour has an eighth of the weight in 128 positions that it has in 16
+    ("modernbert", RATE, "adamw", 16, 0.1),
+    ("modernbert", 8e-3, "muon", 16, 0.1),
 )
-"""Bodies of masked towers, their rates and optimizers, in the order in which they are tried."""
+"""Bodies of masked towers with rate, optimizer, context and initial scale, as they are tried."""
 LEFT = 0.2
 """Nats below the frequencies of words that a model must end at to have left them."""
 TOKEN = "token"
@@ -212,18 +215,26 @@ def compared(
 
 
 def study(
-    options: argparse.Namespace, kind: str, body: Any, rate: float = RATE, optimizer: Any = "adamw"
+    options: argparse.Namespace,
+    kind: str,
+    body: Any,
+    rate: float = RATE,
+    optimizer: Any = "adamw",
+    context: int = CONTEXT,
+    scale: float | None = None,
 ) -> TowersStudyConfig:
     """The towers study of a kind; `lmlab study towers` with these options shares its runs."""
     tokens = options.masked_tokens if kind == "masked" else options.tokens
     heads = None if kind == "recurrent" else 2
     return TowersStudyConfig(
         text=(str(options.store),),
-        model=ModelConfig(architecture=body, layers=2, width=64, heads=heads),
+        model=ModelConfig(
+            architecture=body, layers=2, width=64, heads=heads, initializer_range=scale
+        ),
         cloze=kind == "recurrent",
         split=False,
         single=False,
-        context=CONTEXT,
+        context=context,
         seeds=options.seeds,
         tokens=tokens,
         probe_tokens=tokens // 2,
@@ -232,7 +243,7 @@ def study(
         optimizer=optimizer,
         probe_learning_rate=RATE,
         evaluation="test",
-        windows=WINDOWS,
+        windows=WINDOWS * CONTEXT // context,
         lab=options.lab,
     )
 
@@ -246,16 +257,16 @@ def study_of_kind(
         return study(options, kind, {"causal": "qwen3", "recurrent": "lstm"}[kind])
     counts_V = token_counts(store.split("validation"), store.vocabulary)
     frequencies = unigram_nats(counts_V, Vocabulary.of(store))
-    for body, rate, optimizer in MASKED:
-        config = study(options, kind, body, rate, optimizer)
+    for body, rate, optimizer, context, scale in MASKED:
+        config = study(options, kind, body, rate, optimizer, context, scale)
         arm = arms(config)[COOPERATIVE]
         run = placed(request(config, store, arm, CHOOSING_SEED), store, config.lab)
         if options.measure and not is_there(run):
             return None
         end = final_validation(train(run))
         say(
-            f"{body}, {optimizer} at {rate:g}: {end:.3f} nats on validation text, "
-            f"frequencies {frequencies:.3f}"
+            f"{body}, {optimizer} at {rate:g}, context {context}: {end:.3f} nats on validation "
+            f"text, frequencies {frequencies:.3f}"
         )
         if end <= frequencies - LEFT:
             return config
