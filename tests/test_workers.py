@@ -303,6 +303,16 @@ def test_status_says_where_each_run_stands(tmp_path, text_store):
         assert (going.state, going.by, going.step) == ("running", this_process(), 1)
         assert going.loss == 3.25
         assert going.seconds_left == pytest.approx(6)  # three steps of two seconds
+        # a masked run counts and times the tokens that it predicts, here a quarter
+        (runs / "going" / "journal.jsonl").write_text(
+            json.dumps({"step": 1, "loss": 3.25, "tokens": per_step / 4}) + "\n"
+        )
+        (runs / "going" / "timing.jsonl").write_text(
+            json.dumps({"step": 1, "tokens_per_second": per_step / 8}) + "\n"
+        )
+        masked = study_status(out, tmp_path)[2]
+        assert masked.tokens_per_second == pytest.approx(going.tokens_per_second)
+        assert masked.seconds_left == pytest.approx(6)
         assert (failed.state, failed.why) == ("failed", "NaN")
         assert (later.state, later.step, later.loss) == ("waiting", 0, None)
         # one of three steps of 2 s runs; two other runs of 4 steps wait for its speed

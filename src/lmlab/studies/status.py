@@ -159,6 +159,10 @@ def _run(path: Path, part: dict[str, Any], *, child: bool) -> RunStatus:
     ended = step == steps or is_finished(path)
     done = ended and checkpoint_folder(path, final_step(path, steps)).is_dir()
     timed = last_record(path / "timing.jsonl") if by and not done else None
+    speed = timed["tokens_per_second"] if timed else None
+    if speed is not None and last and last.get("tokens"):
+        # of a masked run the speed is that of predicted tokens, and what is left is counted whole
+        speed *= step * tokens / steps / last["tokens"]
     return RunStatus(
         label=part["label"],
         folder=path.name,
@@ -169,7 +173,7 @@ def _run(path: Path, part: dict[str, Any], *, child: bool) -> RunStatus:
         tokens=tokens,
         child=child,
         loss=last["loss"] if last else None,
-        tokens_per_second=timed["tokens_per_second"] if timed else None,
+        tokens_per_second=speed,
     )
 
 
