@@ -302,7 +302,9 @@ def run_rows(
             tokens = sums.count_GV.sum()
             nats = [float(sums.nats_KGV[k].sum() / tokens) for k in (JOINT, TOWER_1, TOWER_2)]
             yield {
-                "run": f"{kind}, {key}, seed {seed}",
+                "row": kind,
+                "towers": key,
+                "seed": seed,
                 **{name: measure(sums, vocabulary) for name, measure in MEASURES.items()},
                 "router gain": whole.router_gain,
                 "dominance": abs(whole.dominance.estimate),
@@ -343,7 +345,8 @@ def difference_rows(
             each, both = of_kind[kind][name], of_kind[kind][name].over_both
             rows.append(
                 {
-                    "row": f"{kind}, {name}",
+                    "row": kind,
+                    "measure": name,
                     "cooperating": float(each.ours_N.mean()),
                     "separate losses": float(each.null_N.mean()),
                     "difference": both.estimate,
@@ -366,7 +369,8 @@ def write(path: Path, rows: Sequence[Cells]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
-        table.writerows(rows)
+        for row in rows:
+            table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
 def main() -> None:
