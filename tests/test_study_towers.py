@@ -169,6 +169,10 @@ def test_towers_that_read_both_ways_are_not_compared(finished):
     (section,) = (each for each in masked.report.sections if each.title == "Against counting")
     assert "have no joint likelihood and are not compared" in section.paragraphs[0]
     assert section.tables == []
+    assert "one backward" not in masked.page()
+    lstm = ModelConfig("lstm", layers=1, width=16)
+    cloze = replace(masked, config=replace(config, model=lstm, cloze=True, split=False))
+    assert "1 layers of 16 (one reads forward, one backward" in cloze.page()
     assert not is_scored(config, "cooperative")
     assert is_scored(config, "single")  # as before: its loss stands in a table
 
@@ -183,9 +187,12 @@ def test_a_study_without_independent_towers_decides_the_same(finished):
     assert part.tests == {"separate": full.tests["separate"]}
     assert verdict(part) == verdict(full).split("; beside them")[0]
     page = alone.page()
-    for words in ("N0", "N1", "independent towers (", "other five"):
+    for words in ("N0", "N1", "independent towers (", "separate losses, independent", "other five"):
         assert words not in page
     assert "other two (of router gain and agreement)" in page
+    assert "the joint model of separate losses and the hard minimum is the mixture" in page
+    whole_words = "model of separate losses, independent towers and the hard minimum is the mixture"
+    assert whole_words in result.page()
     assert "N0: towers that never met" in result.page()
     several = replace(alone, parts=(part, replace(part, corpus="another")))
     assert [str(x) for x in several.frame(1)["adjusted p"]] == ["–", "–"]

@@ -101,7 +101,7 @@ def verdict(part: CorpusResult) -> str:
     text = (
         f"types differ by a spread of {spread.cooperative:.3f} nats between cooperative towers "
         f"and {spread.null:.3f} between the same towers with separate losses "
-        f"(p = {_p_value(variance.p)}, exact permutation of runs)"
+        f"(p = {_p_value(variance.p)}, exact permutation of runs, one-sided)"
     )
     if further is not None:
         text += (
@@ -253,6 +253,9 @@ def _over_runs(arm: ArmResult, values: Sequence[float]) -> ForestRow:
 
 def _losses(part: CorpusResult) -> Table:
     rows: list[list[str | float | int]] = []
+    names = {INDEPENDENT: "independent towers", MINIMUM: "the hard minimum"}
+    beside = [name for key, name in names.items() if key in part.arms]
+    mixed = [", ".join(["separate losses", *beside[:-1]]), *beside[-1:]]
     for arm in part.arms.values():
         if not arm.runs:
             continue
@@ -270,8 +273,7 @@ def _losses(part: CorpusResult) -> Table:
         ["towers", "weights", "runs", "joint", "better tower", "worse tower"],
         rows,
         "Nats per token on held-out text, means over runs. Towers alone by their probes; the joint "
-        "model of separate losses, independent towers and the hard minimum is the mixture of "
-        "halves.",
+        f"model of {' and '.join(mixed)} is the mixture of halves.",
     )
 
 
@@ -357,14 +359,15 @@ def _independent_cells(part: CorpusResult) -> list[str | float | int]:
 def _methods(result: TowersStudy) -> list[str]:
     config, part = result.config, result.parts[0]
     rate = " (and the rate, see Learning rates)" if result.rates else ""
+    both_ends = " (one reads forward, one backward, in every arm)" if config.cloze else ""
     others, independent = "two (of router gain and agreement)", ""
     if INDEPENDENT in part.tests:
         others = "five (of router gain, agreement, and independent towers)"
         independent = "Independent ones (N0) differ in all of these. "
     return [
-        f"A tower is {model_words(config.model)}; the embedding, twice as wide, is shared and "
-        f"tied. Cooperative towers are joined by {config.fusion}. {config.tokens:,} training "
-        f"tokens a run ({part.training_tokens_available:,} available), "
+        f"A tower is {model_words(config.model)}{both_ends}; the embedding, twice as wide, is "
+        f"shared and tied. Cooperative towers are joined by {config.fusion}. {config.tokens:,} "
+        f"training tokens a run ({part.training_tokens_available:,} available), "
         f"{config.batch_tokens:,} a step, context {config.context}, {config.optimizer} with "
         f"{rate_words(config, f'a peak rate of {config.learning_rate:g}')} (probes: adamw, "
         f"{config.probe_learning_rate:g}), "
