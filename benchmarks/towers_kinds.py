@@ -3,10 +3,10 @@
     python benchmarks/towers_kinds.py --store STORE --lab lab [--kinds causal masked recurrent]
         [--seeds 5] [--tokens 200000] [--masked-tokens 500000] [--measure] [--out FOLDER]
 
-Kinds of towers: qwen3 (causal), bert (masked), and one LSTM forward with one backward (recurrent,
-cloze); 2 layers of 64 each. A masked model of this size may stay at the frequencies of its words,
-so the masked one is the first of `MASKED` that leaves them in a run with a seed of its own; where
-none does, no masked towers are compared.
+Kinds of towers: qwen3 (causal), BERT or ModernBERT (masked), and one LSTM forward with one backward
+(recurrent, cloze); 2 layers of 64 each. A masked model of this size may stay at the frequencies of
+its words, so the masked one is the first of `MASKED` that leaves them in a run with a seed of its
+own; where none does, no masked towers are compared.
 
 It trains cooperating towers and the same towers with separate losses (the null N3), seed by seed,
 and probes all alike. Runs, probes and sums are those of `lmlab study towers` with the same options,

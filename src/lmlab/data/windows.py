@@ -215,3 +215,8 @@ def evaluation_windows(
     cluster = (np.cumsum(sections_M) - sections_M)[document] + section
     unit = "document" if (sections_M == 1).all() else f"section of about {SECTION_TOKENS} tokens"
     return EvaluationWindows(split, context, start, length, Clusters(cluster, document), unit)
+
+
+def evaluation_tokens(split: Split, context: int, *, max_windows: int | None = None) -> int:
+    """How many tokens the `evaluation_windows` have: what it takes to score a model on them."""
+    return int(evaluation_windows(split, context, max_windows=max_windows).length_M.sum())

@@ -103,6 +103,10 @@ class TextStudy(TrainingStudy):
     _rates: ClassVar[tuple[str, ...]] = ("learning_rate",)
 
 
+_CAME_LATER = (("learning_rates", []), ("independent", True))
+"""Options at what was done before there was a choice: a folder is called as it was then."""
+
+
 def study_folder(study: str, config: Any) -> Path:
     """The folder of a study's result: `config.out`, or in `config.lab` by the digest of what
     decides the result, that is the settings without their places and the device."""
@@ -110,12 +114,11 @@ def study_folder(study: str, config: Any) -> Path:
     assert own_epochs or getattr(config, "epochs", None) is None, "in_tokens comes first"
     if config.out is not None:
         return config.out
-    decided = {k: v for k, v in to_mapping(config).items() if k not in ("lab", "out", "device")}
-    # options that came later, at what was done before: a folder is called as it was then
-    if not decided.get("learning_rates"):
-        decided.pop("learning_rates", None)
-    if decided.get("independent"):
-        decided.pop("independent")
+    decided = {
+        name: value
+        for name, value in to_mapping(config).items()
+        if name not in ("lab", "out", "device") and (name, value) not in _CAME_LATER
+    }
     return config.lab / f"{study}-{digest(decided)[:8]}"
 
 

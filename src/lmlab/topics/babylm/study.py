@@ -30,7 +30,7 @@ from lmlab.config.training import CheckpointConfig, TrainConfig
 from lmlab.data.splits import TEST, TRAIN, VALIDATION
 from lmlab.data.store import TokenStore
 from lmlab.data.task_items import Task
-from lmlab.data.windows import evaluation_windows
+from lmlab.data.windows import evaluation_tokens
 from lmlab.lm.language_model import open_model
 from lmlab.numerics.classification import pseudo_values
 from lmlab.progress import Bar, say
@@ -168,16 +168,15 @@ class _Plan:
         return max(1, _COUNTED_TOKENS // self.config.context)
 
     @property
-    def scored_tokens(self) -> float:
+    def scored_tokens(self) -> int:
         """Of it, by all runs together."""
         if self.held_out is None:
-            return 0.0
-        windows = evaluation_windows(
-            self.store.split(self.held_out), self.config.context, max_windows=self.scored_windows
-        )
+            return 0
         requests = (self.config.request(r, 0, self.store.path) for r in self.config.options_of)
         runs = sum(map(_has_joint, requests)) * self.config.seeds
-        return float(windows.length_M.sum()) * runs
+        return runs * evaluation_tokens(
+            self.store.split(self.held_out), self.config.context, max_windows=self.scored_windows
+        )
 
     def trial(self, recipe: str, rate: float) -> ResolvedRun:
         """The run that says how good a learning rate is for a recipe."""
@@ -279,13 +278,13 @@ class _Plan:
         )
 
     def _against_counting(self, runs: _Runs) -> AgainstCounting | None:
+        if self.held_out is None:
+            return None
         scores = {
             recipe: of_recipe
             for recipe, measured in runs.items()
             if (of_recipe := [m.score for m in measured if m.score is not None])
         }
-        if self.held_out is None:
-            return None
         return against_counting(
             self.store, scores, split=self.held_out, context=self.config.context,
             max_windows=self.scored_windows,

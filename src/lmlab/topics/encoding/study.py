@@ -20,7 +20,7 @@ import numpy as np
 from lmlab.config.model import ModelConfig
 from lmlab.config.training import CheckpointConfig
 from lmlab.data.store import TokenStore
-from lmlab.data.windows import evaluation_windows
+from lmlab.data.windows import evaluation_tokens
 from lmlab.errors import UserError
 from lmlab.lm.language_model import LanguageModel, open_model
 from lmlab.progress import Bar, say
@@ -137,10 +137,9 @@ def run_encoding(config: EncodingStudyConfig, *, worker: bool = False) -> Encodi
     )  # fmt: skip
 
 
-def _scored_tokens(config: EncodingStudyConfig, store: TokenStore) -> float:
+def _scored_tokens(config: EncodingStudyConfig, store: TokenStore) -> int:
     """Tokens of the test text that each model is compared with counting on."""
-    windows = evaluation_windows(store.split("test"), config.context, max_windows=config.windows)
-    return float(windows.length_M.sum())
+    return evaluation_tokens(store.split("test"), config.context, max_windows=config.windows)
 
 
 def _make(

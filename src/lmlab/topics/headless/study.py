@@ -21,7 +21,7 @@ import numpy as np
 
 from lmlab.data.store import TokenStore
 from lmlab.data.tasks import Task, read_tasks
-from lmlab.data.windows import evaluation_windows
+from lmlab.data.windows import evaluation_tokens
 from lmlab.lm.language_model import open_model
 from lmlab.progress import Bar
 from lmlab.studies.corpora import corpus_labels, open_corpus
@@ -153,11 +153,11 @@ class _Vocabulary:
         """Tokens to fine-tune heads on and to score."""
         config = self.config
         tuned = sum(row.fine_tuned != "no" for row in self.rows)
-        windows = evaluation_windows(
+        scored = evaluation_tokens(
             self.store.split(config.split), config.context, max_windows=config.windows
         )
         heads = tuned * round(config.fine_tune * config.tokens)
-        return config.seeds * (heads + len(self.rows) * int(windows.length_M.sum()))
+        return config.seeds * (heads + len(self.rows) * scored)
 
     def run(self, form: Form, rate: float | None = None) -> ResolvedRun:
         """The run of a form, at a learning rate (None: the study's)."""

@@ -20,7 +20,7 @@ from lmlab.config.objective import objective_name
 from lmlab.config.towers import TowersConfig
 from lmlab.config.training import CheckpointConfig, OptimizerConfig, ParentConfig, TrainConfig
 from lmlab.data.store import TokenStore
-from lmlab.data.windows import evaluation_windows
+from lmlab.data.windows import evaluation_tokens
 from lmlab.errors import UserError
 from lmlab.lm.language_model import open_model
 from lmlab.models.build import build_model, parameters
@@ -203,12 +203,11 @@ def cached_sums(
     return sums
 
 
-def scored_tokens(config: TowersStudyConfig, store: TokenStore) -> float:
+def scored_tokens(config: TowersStudyConfig, store: TokenStore) -> int:
     """Tokens that each run is measured on."""
-    windows = evaluation_windows(
+    return evaluation_tokens(
         store.split(config.evaluation), config.context, max_windows=config.windows
     )
-    return float(windows.length_M.sum())
 
 
 def further(config: TowersStudyConfig, store: TokenStore) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from lmlab.config.training import TrainConfig
 from lmlab.data.splits import VALIDATION
 from lmlab.data.store import TokenStore
-from lmlab.data.windows import evaluation_windows
+from lmlab.data.windows import evaluation_tokens
 from lmlab.errors import UserError
 from lmlab.progress import say
 from lmlab.studies.learning_rates import trained_end
@@ -107,10 +107,9 @@ class _Grid:
     @property
     def validation_tokens(self) -> int:
         first = self.requests[0]
-        windows = evaluation_windows(
+        return evaluation_tokens(
             self.store.split(VALIDATION), first.context, max_windows=first.evaluation_windows
         )
-        return int(windows.length_M.sum())
 
     def run(self, length: Length, setting: int, seed: int) -> ResolvedRun:
         full = self.requests[setting]
