@@ -58,7 +58,7 @@ def main() -> None:
         path = prepared("characters", "docstrings:python", Path(folder) / "store")
         store = TokenStore(path)
         ids = torch.from_numpy(store.split("train").read(0, 500_000).astype("int64"))
-        model = plain_model(Task(4, 4, width, context, batch, 1, 1.0), store.vocabulary)
+        model = plain_model(Task(4, 4, width, context, batch, 1, {}), store.vocabulary)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
         def plain() -> None:

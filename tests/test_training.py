@@ -26,6 +26,7 @@ from lmlab.topics.scoring.score import score
 from lmlab.training import loop
 from lmlab.training.hardware import keep_freed_memory, resolve_device, resolve_dtype
 from lmlab.training.loop import NonFiniteError, train
+from lmlab.training.muon import POLYNOMIALS
 from lmlab.training.setup import resolve_run, run_name
 from tolerances import near
 
@@ -240,8 +241,37 @@ def test_the_default_folder_is_named_for_what_the_run_is(small_store, tmp_path, 
     name = f"qwen3-{size.layers}x{size.width}-permutation-3-s2-{run.identity[:6]}"
     assert run.path == Path("runs") / name
     assert run.checkpoint.is_dir()
-    micro = TrainConfig(store=small_store.path, order="backward", seed=1)
+    usual = TrainConfig(store=small_store.path, order="backward", seed=1)
+    assert run_name(usual, "35a3f5e0") == "qwen3-tiny-backward-s1-35a3f5"
+    micro = dataclasses.replace(usual, model=ModelConfig(layers=4))
     assert run_name(micro, "35a3f5e0") == "qwen3-micro-backward-s1-35a3f5"
+
+
+def test_a_run_of_the_default_size_says_which_that_is(small_store):
+    """Defaults change; what a run is does not."""
+    resolved = resolve_run(TrainConfig(store=small_store.path, steps=1), small_store)
+    assert resolved.config.model.size == resolved.deciding["model"]["size"] == "tiny"
+    tiny = TrainConfig(store=small_store.path, steps=1, model=ModelConfig(size="tiny"))
+    assert resolve_run(tiny, small_store).identity == resolved.identity
+    given = TrainConfig(
+        store=small_store.path, steps=1, model=ModelConfig(layers=1, heads=2, width=16)
+    )
+    assert resolve_run(given, small_store).config.model.size is None
+    lstm = TrainConfig(store=small_store.path, steps=1, model=ModelConfig("lstm"))
+    assert resolve_run(lstm, small_store).config.model.size is None
+
+
+def test_runs_of_muons_older_iterations_are_not_taken_for_those_of_now(small_store, tmp_path):
+    config = tiny_training(
+        small_store, tmp_path / "run", steps=2, optimizer=OptimizerConfig("muon")
+    )
+    deciding = resolve_run(config, small_store).deciding
+    assert deciding["optimizer"]["iterations"] == len(POLYNOMIALS)
+    run = train(config)
+    file = run.path / "config.toml"
+    file.write_text(file.read_text("utf-8").replace(run.identity, "0" * len(run.identity)), "utf-8")
+    with pytest.raises(UserError, match=r"another run .*how this version of lmlab trains"):
+        train(config)
 
 
 def test_the_configuration_of_a_run_repeats_it(small_store, tmp_path):

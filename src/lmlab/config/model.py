@@ -2,8 +2,8 @@
 
 The named sizes are those of Papadopoulos et al. 2024 (layers / heads / width): nano 3/3/48 to
 XL 48/25/1600 for attention, and 1x256, 3x512, 5x768 (layers x width) for GRU and LSTM. Beside them
-stands tiny, 2/4/128, which learnt more than nano and micro in half a minute of the tour's text, one
-seed each (docs/experiments.md).
+stands tiny, 2/4/128, the default: it learnt more than micro, twice as deep, in the time that micro
+takes for 0.15 to 2 million tokens (docs/experiments.md, "two layers learn more than four").
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ SIZES = {
     "xl": Size(48, 25, 1600),
 }
 RECURRENT_SIZES = {"1x256": Size(1, 1, 256), "3x512": Size(3, 1, 512), "5x768": Size(5, 1, 768)}
+_DEFAULT, _DEFAULT_RECURRENT = "tiny", "1x256"
 ATTENTION, RECURRENT = ("gpt2", "neox", "llama", "qwen3"), ("gru", "lstm")
 MASKED = ("bert", "modernbert", "distilbert")
 WRITES = {
@@ -55,7 +56,8 @@ class ModelConfig(Options, prefix="model."):
     causal ones; auto: any transformers architecture, from the configuration named by
     `model.path`."""
     size: str | None = None
-    """nano, tiny, micro, mini, small, gpt1, medium, xl; for gru and lstm 1x256, 3x512, 5x768."""
+    """nano, tiny, micro, mini, small, gpt1, medium, xl (default: tiny, whose two layers learn most
+    in minutes; longer runs want more); for gru and lstm 1x256 (default), 3x512, 5x768."""
     layers: int | None = None
     heads: int | None = None
     width: int | None = None
@@ -103,11 +105,19 @@ class ModelConfig(Options, prefix="model."):
             return modern and not self.tied and self.initializer_range is None
         return self.zero_init
 
+    @property
+    def decided_size(self) -> str | None:
+        """The named size of which an attention model has what is not given, if anything."""
+        all_given = None not in (self.layers, self.heads, self.width)
+        if all_given or self.architecture not in (*ATTENTION, *MASKED):
+            return self.size
+        return self.size or _DEFAULT
+
     def dimensions(self) -> Size:
         """Layers, heads and width after the overrides."""
         recurrent = self.architecture in RECURRENT
         known = RECURRENT_SIZES if recurrent else SIZES
-        size = self.size or ("1x256" if recurrent else "micro")
+        size = self.size or (_DEFAULT_RECURRENT if recurrent else _DEFAULT)
         if size not in known:
             raise UserError(
                 f"`model.size` {size}: {self.architecture} has the sizes {', '.join(known)}"

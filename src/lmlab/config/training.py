@@ -506,7 +506,9 @@ class TrainConfig(Options):
     def _decided_model(self) -> ModelConfig:
         if self.parent.path is not None:
             return self.model
-        return replace(self.model, zero_init=self.model.starts_at_zero and not self.is_towers)
+        # the default size was another one once, so it is named: runs of then are not runs of now
+        size, zero_init = self.model.decided_size, self.model.starts_at_zero and not self.is_towers
+        return replace(self.model, size=size, zero_init=zero_init)
 
     def _decided_optimizer(self) -> OptimizerConfig:
         name, rate = self.optimizer.name, self.optimizer.learning_rate
@@ -542,6 +544,8 @@ class TrainConfig(Options):
             values.pop("class_balanced")
         if not self.model.zero_init:
             values["model"].pop("zero_init", None)
+        if self.optimizer.name == "muon":  # there were five others; runs of then are not these
+            values["optimizer"]["iterations"] = 3
         values["checkpoints"].pop("minutes")
         if self.lengthened.from_checkpoint is None:
             values.pop("lengthened")

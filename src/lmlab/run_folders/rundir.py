@@ -111,6 +111,9 @@ def stored_fingerprint(run: Path) -> str:
     return str(read_toml(run / "config.toml").get(NOT_OPTIONS, {}).get("store_fingerprint"))
 
 
+_NOT_NAMED = "what it starts from, or how this version of lmlab trains"
+
+
 def check_identity(path: Path, identity: str, config: dict[str, Any]) -> None:
     """`UserError` unless the run folder `path` holds the run `identity`; says what differs."""
     held = read_toml(path / "config.toml")
@@ -121,7 +124,7 @@ def check_identity(path: Path, identity: str, config: dict[str, Any]) -> None:
     if isinstance(before, int) and isinstance(steps, int) and steps > before:
         longer = f" To go on with that one: lmlab lengthen {path} --steps {steps}"
     raise UserError(
-        f"{path} holds another run (different: {', '.join(differing) or 'the text'}). Give another "
+        f"{path} holds another run (different: {', '.join(differing) or _NOT_NAMED}). Give another "
         f"`out`, or remove that folder first.{longer}"
     )
 
