@@ -4,6 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# pip compiles one file after the other, this all cores at once; a package may hold old Python
+COMPILE := $(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null 2>&1 || true
 LAB ?= lab
 
 .PHONY: tour test check slow commands notebooks trust golden docs bench wheel wheel-test lower extras real clean
@@ -57,17 +59,20 @@ bench: .venv/.installed-dev
 
 .venv/.installed: .venv/.created pyproject.toml constraints.txt
 	@echo "Installing lmlab into .venv (torch is large; the first time takes minutes)"
-	$(PIP) install -c constraints.txt -e .
+	$(PIP) install --no-compile -c constraints.txt -e .
+	@$(COMPILE)
 	touch $@
 
 .venv/.installed-dev: .venv/.installed
 	@echo "Installing the development tools into .venv"
-	$(PIP) install -c constraints.txt -e ".[dev]"
+	$(PIP) install --no-compile -c constraints.txt -e ".[dev]"
+	@$(COMPILE)
 	touch $@
 
 .venv/.installed-docs: .venv/.installed
 	@echo "Installing what writes the site into .venv"
-	$(PIP) install -c constraints.txt -e ".[docs]"
+	$(PIP) install --no-compile -c constraints.txt -e ".[docs]"
+	@$(COMPILE)
 	touch $@
 
 # dist/lmlab-VERSION-py3-none-any.whl

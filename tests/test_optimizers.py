@@ -178,7 +178,7 @@ def test_muons_steps_are_as_long_as_those_of_torchs_muon(shape):
 def test_each_polynomial_of_muon_is_the_best_of_its_kind():
     """Chebyshev: among all a x + b x^3 + c x^5 it differs least from 1, at its worst, on the values
     that it gets where its largest differences there are equal, four of them, and change sign."""
-    low, high = 0.005, 1.0
+    low, high, largest = 0.005, 1.0, math.inf
     for a, b, c in POLYNOMIALS:
         values = torch.logspace(math.log10(low), math.log10(high), 20_001, dtype=torch.float64)
         off = a * values + b * values**3 + c * values**5 - 1

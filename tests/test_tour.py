@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from hostile_text import attack_report, strings
@@ -19,16 +23,15 @@ from lmlab.topics.decomposition.options import DecompositionStudyConfig, Embeddi
 from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.topics.registry import read_result, redraw
-from lmlab.topics.tour import study
+from lmlab.topics.tour import second, study
 from lmlab.topics.tour.options import TourConfig
 from lmlab.topics.tour.tour import QUESTIONS
 from lmlab.topics.towers.options import TowersStudyConfig
 
 
-@pytest.fixture(scope="module")
-def configs(text_store):
+def small_configs(store: str) -> dict[str, Any]:
     """Those of the parts of the tour, smaller still."""
-    text, nano = str(text_store.path), ModelConfig("gpt2", size="nano")
+    text, nano = store, ModelConfig("gpt2", size="nano")
     few: dict[str, Any] = {"tokens": 640, "batch_tokens": 64}
     arrow: dict[str, Any] = {**few, "size": ("nano",), "context": (16,), "vocabulary": 300}
     changes: dict[str, dict[str, Any]] = {
@@ -53,6 +56,11 @@ def configs(text_store):
         },
     }  # fmt: skip
     return {name: replace(config, **changes[name]) for name, config in study.CONFIGS.items()}
+
+
+@pytest.fixture(scope="module")
+def configs(text_store):
+    return small_configs(str(text_store.path))
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +97,63 @@ def test_parts_share_their_runs(tour):
     assert {model.run for model in tour.encoding.parts[0].models} <= runs
     assert {model.run for model in tour.decomposition.zoo} <= runs
     assert len(tour.decomposition.zoo) == 6
+
+
+_SECOND = """
+import sys
+from pathlib import Path
+import test_tour
+from lmlab.topics.tour import second, study
+{before}
+study.CONFIGS = test_tour.small_configs({store!r})
+study.help_tour(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("before", ["", "raise SystemExit('it ends')"])
+def test_a_second_process_changes_nothing_that_is_found(
+    before, tour, tmp_path, configs, text_store, monkeypatch
+):
+    """Nor does one that ends at once."""
+    code = _SECOND.format(store=str(text_store.path), before=before)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    monkeypatch.setattr(second, "COMMAND", (sys.executable, "-c", code))
+    monkeypatch.setattr(study, "CONFIGS", configs)
+    shared = study.run_tour(TourConfig(lab=tmp_path), shared=True)
+    runs = [{path.name for path in (t.config.lab / "runs").iterdir()} for t in (shared, tour)]
+    assert runs[0] == runs[1]
+    for name in QUESTIONS:
+        ours, alone = getattr(shared, name).frame(), getattr(tour, name).frame()
+        timed = [column for column in alone if "second" in column]
+        pd.testing.assert_frame_equal(
+            ours.drop(columns=timed), alone.drop(columns=timed), rtol=1e-6, atol=1e-9
+        )
+    assert read_result(tmp_path / "tour") == shared
+    said = (tmp_path / "tour" / "second.log").read_text()
+    assert ("arrow of time" in said) == (not before)
+    assert "Error" not in said
+
+
+def test_the_second_process_is_asked_for_where_two_threads_are_free(monkeypatch):
+    cores = 5
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setenv(second.THREADS, "1")
+    assert not second.halve_threads()  # somebody has settled it
+    monkeypatch.delenv(second.THREADS)
+    assert second.halve_threads()
+    assert os.environ[second.THREADS] == "2"
+    monkeypatch.delenv(second.THREADS)
+    cores = 1
+    assert not second.halve_threads()
+    assert second.THREADS not in os.environ
+
+
+def test_a_second_process_ends_with_the_tour(tmp_path, monkeypatch):
+    sleeps = (sys.executable, "-c", "import time; time.sleep(600)")
+    monkeypatch.setattr(second, "COMMAND", sleeps)
+    with second.second_process(tmp_path) as process:
+        assert process.poll() is None
+    assert process.poll() is not None
 
 
 def test_the_options_of_every_study_are_in_its_results(tour, report, configs):

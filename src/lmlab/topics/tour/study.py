@@ -12,14 +12,18 @@ Notable:
   (qwen3, Muon, small steps), at one rate for all arms.
 - The budget of a run is a thousandth or less of what the papers use. What a part finds is found of
   such models; several parts find nothing certain, and say so.
+- With two cores a second process shares the runs and analyses of every part (`tour.second`).
 """
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lmlab.config.model import ModelConfig
 from lmlab.data.documents import CorpusConfig
@@ -27,7 +31,8 @@ from lmlab.data.prepare import PrepareConfig, prepare
 from lmlab.data.splits import SplitConfig
 from lmlab.data.tokenizers import TokenizerConfig
 from lmlab.progress import say
-from lmlab.results import Result
+from lmlab.results import PAGE, Result
+from lmlab.studies.parts import LeftToOthers
 from lmlab.topics.arrow.options import ArrowConfig
 from lmlab.topics.arrow.study import run_arrow
 from lmlab.topics.decomposition.options import DecompositionStudyConfig, EmbeddingConfig
@@ -36,7 +41,9 @@ from lmlab.topics.encoding.options import EncodingStudyConfig
 from lmlab.topics.encoding.study import run_encoding
 from lmlab.topics.headless.options import HeadlessStudyConfig
 from lmlab.topics.headless.study import run_headless
+from lmlab.topics.registry import read_result
 from lmlab.topics.tour.options import TourConfig
+from lmlab.topics.tour.second import second_process
 from lmlab.topics.tour.tour import QUESTIONS, Tour
 from lmlab.topics.towers.options import TowersStudyConfig
 from lmlab.topics.towers.study import run_towers
@@ -46,11 +53,10 @@ _DOCUMENTS, _VOCABULARY, _HELD_OUT = 300, 512, 0.08
 _CONTEXT = 64
 _TOKENS, _TOWER_TOKENS = 450_000, 30_000
 _WINDOWS = 300
+_BETWEEN_LOOKS = 0.2  # seconds
 _ARCHITECTURE, _SIZE = "qwen3", "tiny"
 _TRAINING: dict[str, Any] = {"batch_tokens": 1024, "optimizer": "muon", "learning_rate": 8e-3}
 _LINEAR_TRAINING: dict[str, Any] = {**_TRAINING, "batch_tokens": 608}
-
-R = TypeVar("R", bound=Result)
 
 CONFIGS: dict[str, Any] = {
     "linear": ArrowConfig(
@@ -104,25 +110,61 @@ def _on_store(config: Any, lab: Path) -> Any:
     return replace(config, text=(str(_store(lab)),)) if config.text == (_TEXT,) else config
 
 
-def run_tour(config: TourConfig) -> Tour:
+_RUN: dict[str, Callable[..., Result]] = {
+    "linear": run_arrow,
+    "arrow": run_arrow,
+    "headless": run_headless,
+    "towers": run_towers,
+    "decomposition": run_decomposition,
+    "encoding": run_encoding,
+}
+
+
+def run_tour(config: TourConfig, *, shared: bool = False) -> Tour:
     """Runs the small editions in `config.lab`, and saves their results and page in its folder
-    `tour`."""
-    out = config.lab / "tour"
-
-    def part(name: str, run: Callable[[Any], R]) -> R:
-        number = list(QUESTIONS).index(name) + 1
-        say(f"part {number} of {len(QUESTIONS)}: {QUESTIONS[name]}")
-        asked = replace(CONFIGS[name], lab=config.lab, out=out / name)
-        return run(_on_store(asked, config.lab))
-
-    result = Tour(
-        config=config,
-        linear=part("linear", run_arrow),
-        arrow=part("arrow", run_arrow),
-        headless=part("headless", run_headless),
-        towers=part("towers", run_towers),
-        decomposition=part("decomposition", run_decomposition),
-        encoding=part("encoding", run_encoding),
-    )
+    `tour`. `shared`: with a second process on this machine."""
+    out, begun = config.lab / "tour", time.time_ns()
+    results: dict[str, Any] = {}
+    with second_process(config.lab) if shared else nullcontext() as second:
+        for number, (name, question) in enumerate(QUESTIONS.items(), start=1):
+            say(f"part {number} of {len(QUESTIONS)}: {question}")
+            results[name] = _part(name, config.lab, second, begun)
+    result = Tour(config=config, **results)
     result.save(out)
     return result
+
+
+def help_tour(lab: Path) -> None:
+    """What the second process does: its share of each part, and never the page of the tour."""
+    begun = time.time_ns()
+    for name in QUESTIONS:
+        if not _made_since(lab / "tour" / name, begun):
+            try:
+                _run(name, lab, worker=True)
+            except LeftToOthers:
+                continue
+
+
+def _part(name: str, lab: Path, second: subprocess.Popen[bytes] | None, begun: int) -> Result:
+    """The result of a part, made together with the `second` process, or by it."""
+    folder = lab / "tour" / name
+    while second is not None and second.poll() is None:
+        if _made_since(folder, begun):
+            return read_result(folder)
+        try:
+            return _run(name, lab, worker=True)
+        except LeftToOthers:
+            while second.poll() is None and not _made_since(folder, begun):
+                time.sleep(_BETWEEN_LOOKS)
+    return read_result(folder) if _made_since(folder, begun) else _run(name, lab)
+
+
+def _run(name: str, lab: Path, **how: bool) -> Result:
+    config = replace(CONFIGS[name], lab=lab, out=lab / "tour" / name)
+    return _RUN[name](_on_store(config, lab), **how)
+
+
+def _made_since(folder: Path, begun: int) -> bool:
+    """Whether the results of a part were saved since; its page is what is saved last."""
+    page = folder / PAGE
+    return page.exists() and page.stat().st_mtime_ns > begun
