@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # pip compiles one file after the other, this all cores at once; a package may hold old Python
-COMPILE := $(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null 2>&1 || true
+COMPILE := $(BIN)/python -m compileall -q -j 0 -x /tests/ .venv/lib > /dev/null 2>&1 || true
 LAB ?= lab
 
 .PHONY: tour test check slow commands notebooks trust golden docs bench wheel wheel-test lower extras real clean

@@ -61,7 +61,7 @@ _LINEAR_TRAINING: dict[str, Any] = {**_TRAINING, "batch_tokens": 608}
 CONFIGS: dict[str, Any] = {
     "linear": ArrowConfig(
         text=("linear:6:4:1",), architecture=(_ARCHITECTURE,), size=(_SIZE,), seeds=2,
-        tokens=120_000, **_LINEAR_TRAINING,
+        tokens=90_000, **_LINEAR_TRAINING,
     ),
     "arrow": ArrowConfig(
         text=(_TEXT,), context=(_CONTEXT,), architecture=(_ARCHITECTURE,), size=(_SIZE,),
@@ -70,7 +70,7 @@ CONFIGS: dict[str, Any] = {
     "headless": HeadlessStudyConfig(
         text=_TEXT, vocabulary=(_VOCABULARY,), arms=("ce-tied-prior", "ce-untied", "headless"),
         model=ModelConfig(_ARCHITECTURE, size=_SIZE), context=_CONTEXT, seeds=2, tokens=_TOKENS,
-        equal_time=False, cost_vocabularies=(512, 8192), windows=_WINDOWS, **_TRAINING,
+        equal_time=False, cost_vocabularies=(8192,), windows=_WINDOWS, **_TRAINING,
     ),
     "towers": TowersStudyConfig(
         text=(_TEXT,), model=ModelConfig("gpt2", size="nano"), split=False, single=False,
@@ -81,7 +81,7 @@ CONFIGS: dict[str, Any] = {
     "decomposition": DecompositionStudyConfig(
         text=_TEXT, arms=("forward", "backward", "headless"), architecture=_ARCHITECTURE,
         size=(_SIZE,), seeds=2, vocabulary=_VOCABULARY, context=_CONTEXT, tokens=_TOKENS,
-        embedding=EmbeddingConfig(length=48), lengths=(16,), pieces=2000, held_out_pieces=400,
+        embedding=EmbeddingConfig(length=48), lengths=(), pieces=2000, held_out_pieces=400,
         **_TRAINING,
     ),
     "encoding": EncodingStudyConfig(
