@@ -251,8 +251,8 @@ def main() -> None:
             ratios[body].append(own_seconds / seconds)
             reached[body] += loss <= mark
             print(
-                f"  lmlab, {body} body, {share:g} of the tokens: {loss:.4f} in {own_seconds:.1f} s, "
-                f"{ratios[body][-1]:.3f} of the time",
+                f"  lmlab, {body} body, {share:g} of the tokens: {loss:.4f} in "
+                f"{own_seconds:.1f} s, {ratios[body][-1]:.3f} of the time",
                 flush=True,
             )
     for body, of_body in ratios.items():
