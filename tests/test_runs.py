@@ -249,7 +249,7 @@ def test_another_run_is_refused_with_what_differs(tmp_path):
     other = {**CONFIG, "seed": 2, "model": {"width": 9}, "store": "b", "threads": 1}
     with pytest.raises(UserError, match=r"holds another run \(different: model\.width, seed\)"):
         RunDirectory(tmp_path, identity="xyz", config=other)
-    with pytest.raises(UserError, match=r"different: the text\).*another `out`"):
+    with pytest.raises(UserError, match=r"different: what it starts from, or how .*another `out`"):
         RunDirectory(tmp_path, identity="xyz", config=CONFIG)
     assert tree(tmp_path) == before
 
