@@ -6,7 +6,7 @@ values near 1, so that every direction of the matrix is learnt about equally fas
 Notable:
 - Three iterations, each with the polynomial that is best for it (the idea is that of Polar Express,
   Amsel et al. 2025), after a division by a norm that lies closer to the largest singular value than
-  Frobenius' does. They do what five of Jordan et al.'s did, in two thirds of the time
+  Frobenius' does. They do what five of Jordan et al.'s did, in 0.7 of the time
   (docs/experiments.md, "three iterations of Muon").
 - All matrices of one shape are orthogonalised in one batched product, in float32, or in bfloat16
   where the processor has it. (`torch.optim.Muon` takes one after the other, always in bfloat16.)
