@@ -195,7 +195,7 @@ def test_each_polynomial_of_muon_is_the_best_of_its_kind():
 @pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
 def test_orthogonalised_keeps_singular_vectors_and_evens_singular_values(columns, products):
     """Against a singular value decomposition, in float64; of values from 1 down to 0.005 of their
-    bound, of one value alone, of all equal ones, and of a matrix so small that squares vanish."""
+    bound, of one value alone, of all equal ones, and of a small matrix."""
     generator = torch.Generator().manual_seed(0)
     left, _ = torch.linalg.qr(torch.randn(4, 16, 16, generator=generator, dtype=torch.float64))
     right, _ = torch.linalg.qr(

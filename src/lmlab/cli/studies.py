@@ -99,7 +99,7 @@ def _print_status(out: Path, lab: Path) -> None:
 def tour(config: TourConfig) -> None:
     from lmlab.topics.tour.second import halve_threads
 
-    shared = halve_threads()  # before numpy and torch are imported
+    shared = halve_threads()  # before torch is imported
     from lmlab.topics.tour.study import run_tour
 
     end_of_study(run_tour(config, shared=shared), config.lab / "tour")

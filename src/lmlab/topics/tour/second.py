@@ -23,7 +23,8 @@ _SECONDS_TO_STOP = 60
 
 
 def halve_threads() -> bool:
-    """Leaves this process half of the cores, for numpy and torch that are imported later.
+    """Leaves this process half of the cores, for torch, which is imported later. (numpy is there
+    already and keeps its threads here; the second process has half of them for both.)
 
     False, and nothing is done, where there is one core, or where somebody has settled the threads.
     """

@@ -20,7 +20,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,18 +139,14 @@ def help_tour(lab: Path) -> None:
     begun = time.time_ns()
     for name in QUESTIONS:
         if not _made_since(lab / "tour" / name, begun):
-            try:
+            with suppress(LeftToOthers):
                 _run(name, lab, worker=True)
-            except LeftToOthers:
-                continue
 
 
 def _part(name: str, lab: Path, second: subprocess.Popen[bytes] | None, begun: int) -> Result:
     """The result of a part, made together with the `second` process, or by it."""
     folder = lab / "tour" / name
-    while second is not None and second.poll() is None:
-        if _made_since(folder, begun):
-            return read_result(folder)
+    if second is not None and second.poll() is None and not _made_since(folder, begun):
         try:
             return _run(name, lab, worker=True)
         except LeftToOthers:
